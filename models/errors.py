@@ -1,0 +1,63 @@
+"""Everything Plumbline raises on purpose.
+
+    PlumblineError
+    ├── InputError            (ValueError)    an argument, a file or an array that cannot be used as given
+    │   ├── UnknownNameError  (LookupError)   no network, data set, attack, detector or objective of that name
+    │   ├── DatasetError                      a data set that is missing, misshapen or mislabelled
+    │   └── ImageError                        one image that cannot be decoded or is outside the stated limits
+    ├── NetworkError          (RuntimeError)  a network that cannot be built, read or watched
+    │   └── CheckpointError                   a checkpoint that is damaged, of an unknown protocol or of another network
+    ├── AttackError           (RuntimeError)  an attack that failed or left its threat model
+    └── ArtifactError         (RuntimeError)  an artifact that is damaged, tampered with or of an unknown protocol
+
+Each message says what was expected, what came, and what to do. The command line prints it and exits with 2; the server
+turns it into a 4xx. Anything else that escapes is a defect of ours.
+"""
+
+__all__ = [
+    "ArtifactError",
+    "AttackError",
+    "CheckpointError",
+    "DatasetError",
+    "ImageError",
+    "InputError",
+    "NetworkError",
+    "PlumblineError",
+    "UnknownNameError",
+]
+
+
+class PlumblineError(Exception):
+    """Base of every error that Plumbline raises on purpose."""
+
+
+class InputError(PlumblineError, ValueError):
+    """An argument, a file or an array that cannot be used as given."""
+
+
+class UnknownNameError(InputError, LookupError):
+    """No plug-in of that name; the message lists the known ones."""
+
+
+class DatasetError(InputError):
+    """A data set that is missing, misshapen or mislabelled."""
+
+
+class ImageError(InputError):
+    """One image that cannot be decoded or lies outside the stated limits."""
+
+
+class NetworkError(PlumblineError, RuntimeError):
+    """A network that cannot be built, read or watched."""
+
+
+class CheckpointError(NetworkError):
+    """A checkpoint that is damaged, of an unknown protocol, or of another network."""
+
+
+class AttackError(PlumblineError, RuntimeError):
+    """An attack that failed or left its threat model."""
+
+
+class ArtifactError(PlumblineError, RuntimeError):
+    """An artifact that is damaged, tampered with, or of an unknown protocol."""
