@@ -1,0 +1,77 @@
+"""A trained network as a folder: ``network.safetensors`` and ``network.json``, nothing that could run code.
+
+The JSON file holds an integer protocol, the SHA-256 of the weights, the specification to build the network again, the class
+names, and the provenance: recipe, data set, seed, versions and accuracy.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from models.errors import CheckpointError, InputError
+from models.files import sha256_of, write_atomically, write_json
+from models.loading import LoadedNetwork, NetworkSpec, build_network
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+PROTOCOL = 1
+
+
+def save_checkpoint(
+    folder: Path, network: nn.Module, spec: NetworkSpec, classes: tuple[str, ...], provenance: dict[str, Any], *,
+    half: bool = False,
+) -> None:  # fmt: skip
+    """Write `network` (images in [0, 1] → logits) to `folder`.
+
+    Args:
+        half: store floating-point weights in half precision, for half the size; they are read back as float32.
+    """
+    tensors = {name: _storable(tensor, half) for name, tensor in network.state_dict().items()}
+    weights = folder / "network.safetensors"
+    write_atomically(weights, save(tensors))
+    header = {
+        "protocol": PROTOCOL, "sha256": sha256_of(weights), "spec": spec.to_json(), "classes": list(classes),
+        "provenance": provenance,
+    }  # fmt: skip
+    write_json(folder / "network.json", header)
+
+
+def load_checkpoint(folder: Path, *, network_file: Path | None = None) -> LoadedNetwork:
+    """The network in `folder`, in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, of another protocol, or the weights are another network's.
+    """
+    header_path, weights_path = folder / "network.json", folder / "network.safetensors"
+    if not header_path.is_file() or not weights_path.is_file():
+        raise CheckpointError(f"{folder}: expected network.json and network.safetensors, as `plumbline train` writes them")
+    try:
+        header = json.loads(header_path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise CheckpointError(f"{header_path}: expected JSON, could not read it: {exc}") from exc
+    if not isinstance(header, dict) or header.get("protocol") != PROTOCOL:
+        got = header.get("protocol") if isinstance(header, dict) else type(header).__name__
+        raise CheckpointError(f"{header_path}: expected checkpoint protocol {PROTOCOL}, got {got!r}; use the version that wrote it")
+    content = weights_path.read_bytes()
+    if (digest := sha256_of(weights_path)) != header.get("sha256"):
+        raise CheckpointError(f"{weights_path}: expected SHA-256 {header.get('sha256')}, got {digest}; the file was changed")
+    classes = header.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{header_path}: expected class names, got {classes!r}")
+    try:
+        spec = NetworkSpec.from_json(header.get("spec"))
+        network = build_network(spec, network_file=network_file)
+        state = {name: t.float() if t.is_floating_point() else t for name, t in load(content).items()}
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, InputError) as exc:
+        raise CheckpointError(f"{folder}: expected the weights of the network it names: {exc}") from exc
+    return LoadedNetwork(network, spec, str(folder), tuple(classes), provenance=dict(header.get("provenance") or {}))
+
+
+def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if half and tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor

@@ -1,0 +1,178 @@
+"""What a data set is here, and how a reference such as ``cifar10`` or ``npz:FILE`` becomes one.
+
+A data set plug-in is a file of this folder that exports one function ``load(request) -> ImageDataset``.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models.errors import DatasetError, ImageError, InputError
+from models.preprocessing import Preprocessing
+from models.registry import DATASETS
+
+__all__ = ["DatasetRequest", "ImageDataset", "load_dataset"]
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRequest:
+    """What is asked of a data set plug-in.
+
+    Args:
+        argument: what stands after the colon of the reference; empty for data sets that have a name of their own.
+        split: "train" or "test".
+        root: folder of downloaded data sets.
+        download: whether a missing data set may be fetched into `root`.
+        resize, crop: see `models.preprocessing.Preprocessing`.
+    """
+
+    argument: str = ""
+    split: Split = "test"
+    root: Path = Path("data")
+    download: bool = False
+    resize: int | None = None
+    crop: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Labelled images in memory.
+
+    Args:
+        name: the reference it was loaded by, such as "cifar10".
+        images: uint8 ``(N, 3, H, W)``, after preprocessing.
+        labels: int64 ``(N,)`` in 0 … len(classes) − 1.
+        classes: names of the classes, by label.
+        preprocessing: what was done to the images, to be repeated on those that come later.
+
+    Raises:
+        DatasetError: arrays of another shape or type, labels out of range, no image.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[1] != 3 or self.images.dtype != np.uint8:
+            raise DatasetError(
+                f"{self.name}: expected uint8 images (N, 3, H, W), got {self.images.dtype} {self.images.shape}"
+            )
+        if self.labels.shape != (len(self.images),) or self.labels.dtype != np.int64:
+            raise DatasetError(
+                f"{self.name}: expected one int64 label for each of {len(self.images)} images, "
+                f"got {self.labels.dtype} {self.labels.shape}"
+            )
+        if not len(self.images):
+            raise DatasetError(f"{self.name}: expected at least one image, got none")
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise DatasetError(
+                f"{self.name}: expected labels in 0..{len(self.classes) - 1} for {len(self.classes)} classes, "
+                f"got {self.labels.min()}..{self.labels.max()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(3, H, W)"""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def tensor(self, indices: np.ndarray | slice = slice(None)) -> torch.Tensor:
+        """Images float32 ``(n, 3, H, W)`` in [0, 1]."""
+        return torch.from_numpy(np.ascontiguousarray(self.images[indices])).float().div_(255)
+
+    def take(self, indices: np.ndarray) -> "ImageDataset":
+        """The images at `indices`, in that order."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def limited(self, limit: int | None, seed: int = 0) -> "ImageDataset":
+        """A random `limit` of the images, in their original order; all of them when `limit` is None or larger."""
+        if limit is None or limit >= len(self):
+            return self
+        if limit < 1:
+            raise InputError(f"expected a limit of at least one image, got {limit}")
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels, labels and class names, in hexadecimal."""
+        digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+def load_dataset(reference: str, request: DatasetRequest | None = None) -> ImageDataset:
+    """The data set that `reference` names: ``digits``, ``cifar10``, …, ``npz:FILE`` or ``images:FOLDER``.
+
+    Raises:
+        UnknownNameError: no data set of that name.
+        DatasetError: it is missing, misshapen or mislabelled.
+    """
+    name, _, argument = reference.partition(":")
+    load = DATASETS.load(name)
+    dataset: ImageDataset = load(replace(request or DatasetRequest(), argument=argument))
+    return replace(dataset, name=reference)
+
+
+def from_arrays(
+    pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str], request: DatasetRequest
+) -> ImageDataset:
+    """A data set from uint8 pixels ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)``; grey ones are repeated thrice."""
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:3]:
+        raise DatasetError(
+            f"expected images (N, H, W), (N, H, W, 1) or (N, H, W, 3), got {pixels.shape}; "
+            "channels come last, and images of another number of channels have to be converted"
+        )
+    if pixels.dtype != np.uint8:
+        raise DatasetError(f"expected uint8 pixels in 0..255, got {pixels.dtype}; {_value_hint(pixels)}")
+    if not len(pixels):
+        raise DatasetError("expected at least one image, got none")
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+    preprocessing = preprocessing_for(pixels.shape[1], pixels.shape[2], request)
+    if request.resize is None and request.crop is None:
+        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    else:
+        images = np.stack([preprocessing.apply(Image.fromarray(np.ascontiguousarray(image))) for image in pixels])
+    return ImageDataset(
+        request.argument or "arrays", images, _integer_labels(labels), tuple(map(str, classes)), preprocessing
+    )
+
+
+def preprocessing_for(height: int, width: int, request: DatasetRequest) -> Preprocessing:
+    """The preprocessing that a request asks for on images of one size."""
+    if request.crop is not None:
+        return Preprocessing(request.resize, request.crop, request.crop, request.crop)
+    if request.resize is None:
+        return Preprocessing(None, None, height, width)
+    if height != width:
+        raise ImageError(f"expected --crop beside --resize for images that are not square, got {width}×{height}")
+    return Preprocessing(request.resize, None, request.resize, request.resize)
+
+
+def _value_hint(pixels: np.ndarray) -> str:
+    if np.issubdtype(pixels.dtype, np.floating) and len(pixels):
+        low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
+        return f"their values lie in {low:g}..{high:g}; multiply images in [0, 1] by 255, round them and convert to uint8"
+    return "convert them with .astype('uint8') after checking their range"
+
+
+def _integer_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise DatasetError(f"expected integer labels (N,), got {array.dtype} {array.shape}")
+    return array.astype(np.int64)

@@ -1,0 +1,56 @@
+"""A folder of images with one sub-folder per class, read in alphabetical order; JPEG, PNG and WebP."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
+from models.decoding import DecodingLimits, decode_image
+from models.errors import DatasetError, ImageError
+from models.preprocessing import Preprocessing
+
+__all__ = ["load"]
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def load(request: DatasetRequest) -> ImageDataset:
+    """The images of the folder `request.argument`, or of its sub-folder named like the split when there is one.
+
+    Every image is decoded exactly as the server decodes an uploaded one. All of them are kept in memory: 3·H·W bytes each
+    after preprocessing.
+    """
+    folder = Path(request.argument)
+    if not request.argument or not folder.is_dir():
+        raise DatasetError(f"expected images:FOLDER with an existing folder, got 'images:{request.argument}'")
+    if (folder / request.split).is_dir():
+        folder = folder / request.split
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    files = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
+    if not files:
+        raise DatasetError(f"{folder}: expected one folder per class holding {', '.join(sorted(_SUFFIXES))}, found none")
+    preprocessing: Preprocessing | None = None
+    images = []
+    for path, _ in tqdm(files, desc=f"reading {folder.name}", unit="image", disable=None, leave=False):
+        image = _decode(path)
+        preprocessing = preprocessing or preprocessing_for(image.height, image.width, request)
+        try:
+            images.append(preprocessing.apply(image))
+        except ImageError as exc:
+            raise ImageError(f"{path}: {exc}") from exc
+    assert preprocessing is not None
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    return ImageDataset(request.argument, np.stack(images), labels, tuple(classes), preprocessing)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        return decode_image(path.read_bytes(), DecodingLimits())
+    except ImageError as exc:
+        raise ImageError(f"{path}: {exc}") from exc

@@ -1,0 +1,33 @@
+"""A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels (N,), optionally ``classes``."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
+from models.errors import DatasetError
+
+__all__ = ["load"]
+
+
+def load(request: DatasetRequest) -> ImageDataset:
+    """The images of `request.argument`, a path. The file is one split: `request.split` is not looked at."""
+    path = Path(request.argument)
+    if not request.argument or not path.is_file():
+        raise DatasetError(f"expected npz:FILE with an existing .npz file, got 'npz:{request.argument}'")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            present = {name: arrays[name] for name in ("x", "y", "classes") if name in arrays}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
+        raise DatasetError(f"{path}: expected an .npz file of plain arrays, could not read it: {exc}") from exc
+    if "x" not in present or "y" not in present:
+        raise DatasetError(f"{path}: expected the arrays 'x' and 'y', got {sorted(present) or 'neither'}")
+    labels = present["y"]
+    if "classes" in present:
+        classes = [str(name) for name in present["classes"]]
+    elif labels.ndim == 1 and labels.size and np.issubdtype(labels.dtype, np.integer):
+        classes = [str(label) for label in range(int(labels.max()) + 1)]
+    else:
+        classes = []
+    return from_arrays(present["x"], labels, classes, request)

@@ -1,0 +1,385 @@
+"""From the word NETWORK on a command line to a network that takes images in [0, 1].
+
+A reference is one of
+
+    RUN                                a folder that `plumbline train` wrote
+    pretrained:NAME                    a checkpoint that comes with Plumbline, such as pretrained:cifar10-resnet20
+    torchvision:NAME[:WEIGHTS]         a torchvision constructor; WEIGHTS is one of its own ("DEFAULT") or a file
+    PATH.py:CALLABLE[:WEIGHTS]         a function in the user's file that returns a module from normalised images to logits
+    NAME                               one of our own networks, untrained
+
+Weight files are .safetensors, or .pt, .pth or .th state dictionaries, which torch reads with `weights_only=True`: no code
+in them is run. A user's .py file *is* run, as the user asked; it is named by its SHA-256 afterwards.
+"""
+
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.errors import CheckpointError, InputError, NetworkError, UnknownNameError
+from models.files import sha256_of
+from models.normalization import Normalized
+from models.registry import NETWORKS
+
+__all__ = ["LoadedNetwork", "NetworkSpec", "build_network", "load_network", "load_state"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PRETRAINED = Path(__file__).resolve().parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What is needed to build a network again; the weights come from elsewhere.
+
+    Args:
+        source: "plumbline" (a name in `models/networks`), "torchvision", or "file" (a callable in a user's file).
+        name: the network's name there; for a file, the callable's.
+        arguments: keyword arguments of the constructor.
+        num_classes: K, the number of logits.
+        image_shape: (3, H, W) in pixels.
+        mean, std: normalisation per channel, in units of pixels in [0, 1].
+        source_sha256: of the user's file; None for the other sources.
+    """
+
+    source: Literal["plumbline", "torchvision", "file"]
+    name: str
+    arguments: dict[str, int]
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source_sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, for a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Any) -> "NetworkSpec":
+        """The specification that `to_json` described, every field checked.
+
+        Raises:
+            InputError: a field is missing, unknown, or of another type or range than expected.
+        """
+        expected = set(cls.__dataclass_fields__)
+        if not isinstance(fields, dict) or set(fields) != expected:
+            raise InputError(f"expected a network specification with {sorted(expected)}, got {fields!r}")
+        if fields["source"] not in ("plumbline", "torchvision", "file"):
+            raise InputError(f"expected the source plumbline, torchvision or file, got {fields['source']!r}")
+        if not isinstance(fields["name"], str) or not fields["name"].isidentifier():
+            raise InputError(f"expected an identifier as the network's name, got {fields['name']!r}")
+        arguments, shape = fields["arguments"], fields["image_shape"]
+        if not isinstance(arguments, dict) or not all(k.isidentifier() and _is_count(v) for k, v in arguments.items()):
+            raise InputError(f"expected whole numbers as the network's arguments, got {arguments!r}")
+        if not _is_count(fields["num_classes"]):
+            raise InputError(f"expected a positive number of classes, got {fields['num_classes']!r}")
+        if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(map(_is_count, shape)) or shape[0] != 3:
+            raise InputError(f"expected an image shape (3, H, W), got {shape!r}")
+        digest = fields["source_sha256"]
+        if (fields["source"] == "file") != (isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))):
+            raise InputError(f"expected a SHA-256 for a network from a file and for no other, got {digest!r}")
+        numbers = {name: _float_tuple(name, fields[name]) for name in ("mean", "std")}
+        return cls(**{**fields, **numbers, "image_shape": tuple(shape)})
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network ready to be watched: in eval mode, without gradients on its parameters.
+
+    Args:
+        network: takes images in [0, 1].
+        spec: how to build it again.
+        reference: the word it was loaded by.
+        classes: names of the classes where the source knows them.
+        resize, crop: preprocessing in pixels where the source states one (torchvision's own weights).
+        provenance: how it was trained, where that is known.
+        trained: False when no weights were given, so that a caller can say so.
+    """
+
+    network: Normalized
+    spec: NetworkSpec
+    reference: str
+    classes: tuple[str, ...] | None = None
+    resize: int | None = None
+    crop: int | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    trained: bool = True
+
+
+def load_network(
+    reference: str,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    num_classes: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> LoadedNetwork:
+    """The network that `reference` names (see the module's docstring), in eval mode.
+
+    Args:
+        mean, std: normalisation, for networks whose source does not state one; defaults to ImageNet's for torchvision, and
+            to none (mean 0, std 1) for a user's file, whose module may well normalise by itself.
+        num_classes: asked of constructors that take it, where no checkpoint settles it.
+        image_shape: (3, H, W) of the images to come; defaults to the source's own.
+
+    Raises:
+        UnknownNameError, InputError: the reference names nothing that exists.
+        NetworkError: it exists but cannot be built, or does not turn images into logits (B, K).
+    """
+    from models.checkpoint import load_checkpoint
+
+    head, _, rest = reference.partition(":")
+    if head == "pretrained":
+        folder = PRETRAINED / rest
+        known = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()) if PRETRAINED.is_dir() else []
+        if rest not in known:
+            raise UnknownNameError(f"expected a pretrained network, got {rest!r}; known: {', '.join(known) or 'none'}")
+        return _with_shape(replace(load_checkpoint(folder), reference=reference), image_shape)
+    if head == "torchvision":
+        return _torchvision_network(reference, rest, mean, std, num_classes, image_shape)
+    if re.search(r"\.py(:|$)", reference):
+        return _file_network(reference, mean, std, num_classes, image_shape)
+    if Path(reference).is_dir():
+        return _with_shape(replace(load_checkpoint(Path(reference)), reference=reference), image_shape)
+    if reference not in NETWORKS.names():
+        raise UnknownNameError(
+            f"expected a network, got {reference!r}: no folder of that name, and none of the known forms: "
+            f"RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or one of "
+            f"{', '.join(NETWORKS.names())}"
+        )
+    spec = NetworkSpec(
+        "plumbline", reference, {"num_classes": num_classes or 10}, num_classes or 10, image_shape or (3, 32, 32),
+        tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3),
+    )  # fmt: skip
+    return _loaded(build_network(spec), spec, reference, trained=False)
+
+
+def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) -> Normalized:
+    """The architecture of `spec` with fresh weights, in eval mode.
+
+    Args:
+        network_file: the user's file for a spec of source "file", optionally followed by ``:CALLABLE``. Its SHA-256 must
+            be the one in the spec.
+
+    Raises:
+        InputError: the file is missing, or not the one that the spec names.
+        NetworkError: the constructor fails.
+    """
+    if spec.source == "file":
+        if network_file is None:
+            raise InputError(
+                f"expected --network PATH.py:{spec.name}, since this network comes from a user's file and no code is taken "
+                "from an artifact; got none"
+            )
+        path = Path(str(network_file).partition(".py:")[0].removesuffix(".py") + ".py")
+        if not path.is_file():
+            raise InputError(f"expected --network to name an existing file, got {path}")
+        if (digest := sha256_of(path)) != spec.source_sha256:
+            raise InputError(
+                f"expected the file with SHA-256 {spec.source_sha256}, got {path} with {digest}; pass the very file that "
+                "the network was fitted with, or fit again"
+            )
+        network = _construct(_callable_in(path, spec.name), spec.arguments, f"{path}:{spec.name}")
+    elif spec.source == "torchvision":
+        network = _construct(_torchvision_constructor(spec.name), spec.arguments, f"torchvision:{spec.name}")
+    else:
+        network = _construct(NETWORKS.load(spec.name), spec.arguments, spec.name)
+    return _frozen(Normalized(network, spec.mean, spec.std))
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file by name, on the CPU; a `state_dict` key and `module.` prefixes are taken off.
+
+    Raises:
+        InputError: no such file.
+        CheckpointError: it is damaged or holds something other than tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"expected an existing weight file, got {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        elif path.suffix in (".pt", ".pth", ".th"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise InputError(f"expected weights in .safetensors, .pt, .pth or .th, got {path.name}")
+    except InputError:
+        raise
+    except Exception as exc:  # torch and safetensors raise many kinds for damaged files
+        raise CheckpointError(f"{path}: expected a readable state dictionary, got: {exc}") from exc
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+        raise CheckpointError(f"{path}: expected a dictionary of tensors; save network.state_dict() and nothing else")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _torchvision_network(
+    reference: str,
+    rest: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    num_classes: int | None,
+    image_shape: tuple[int, int, int] | None,
+) -> LoadedNetwork:
+    name, _, weights = rest.partition(":")
+    constructor = _torchvision_constructor(name)
+    normalisation = tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)
+    shape = image_shape or (3, 224, 224)
+    if not weights or Path(weights).suffix in (".safetensors", ".pt", ".pth", ".th"):
+        arguments = {"num_classes": num_classes} if num_classes else {}
+        network = _construct(constructor, arguments, reference)
+        if weights:
+            _fill(network, load_state(Path(weights)), reference)
+        spec = NetworkSpec("torchvision", name, arguments, 0, shape, *normalisation)
+        return _loaded(Normalized(network, *normalisation), spec, reference, trained=bool(weights))
+    from torchvision.models import get_model_weights
+
+    known = {entry.name: entry for entry in get_model_weights(name)}
+    entry = known.get(weights) or (getattr(get_model_weights(name), "DEFAULT", None) if weights == "DEFAULT" else None)
+    if entry is None:
+        raise UnknownNameError(f"expected weights of {name}, got {weights!r}; known: DEFAULT, {', '.join(known)}, or a file")
+    try:
+        network = constructor(weights=entry)
+    except OSError as exc:
+        raise NetworkError(f"{reference}: the weights could not be downloaded ({exc}); give a weight file instead") from exc
+    preset = entry.transforms()
+    if mean is None and std is None:
+        normalisation = tuple(preset.mean), tuple(preset.std)
+    loaded = _loaded(
+        Normalized(network, *normalisation),
+        NetworkSpec("torchvision", name, {}, 0, image_shape or (3, preset.crop_size[0], preset.crop_size[0]), *normalisation),
+        reference,
+    )
+    return replace(
+        loaded, classes=tuple(entry.meta["categories"]), resize=preset.resize_size[0], crop=preset.crop_size[0]
+    )
+
+
+def _file_network(
+    reference: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    num_classes: int | None,
+    image_shape: tuple[int, int, int] | None,
+) -> LoadedNetwork:
+    match = re.fullmatch(r"(?P<path>.+?\.py):(?P<callable>[A-Za-z_]\w*)(:(?P<weights>.+))?", reference)
+    if match is None:
+        raise InputError(f"expected PATH.py:CALLABLE or PATH.py:CALLABLE:WEIGHTS, got {reference!r}")
+    path = Path(match["path"])
+    if not path.is_file():
+        raise InputError(f"expected an existing Python file, got {path}")
+    function = _callable_in(path, match["callable"])
+    takes_classes = "num_classes" in inspect.signature(function).parameters
+    arguments = {"num_classes": num_classes} if takes_classes and num_classes else {}
+    network = _construct(function, arguments, reference)
+    if match["weights"]:
+        _fill(network, load_state(Path(match["weights"])), reference)
+    normalisation = tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3)
+    spec = NetworkSpec(
+        "file", match["callable"], arguments, 0, image_shape or (3, 32, 32), *normalisation, source_sha256=sha256_of(path)
+    )
+    return _loaded(Normalized(network, *normalisation), spec, reference)
+
+
+def _loaded(network: Normalized, spec: NetworkSpec, reference: str, *, trained: bool = True) -> LoadedNetwork:
+    """Freeze the network and find K by one forward pass."""
+    _frozen(network)
+    logits = _logits_of_blank(network, spec.image_shape, reference)
+    return LoadedNetwork(network, replace(spec, num_classes=logits.shape[1]), reference, trained=trained)
+
+
+def _with_shape(loaded: LoadedNetwork, image_shape: tuple[int, int, int] | None) -> LoadedNetwork:
+    if image_shape is None or image_shape == loaded.spec.image_shape:
+        return loaded
+    _logits_of_blank(loaded.network, image_shape, loaded.reference)
+    return replace(loaded, spec=replace(loaded.spec, image_shape=image_shape))
+
+
+def _logits_of_blank(network: Normalized, shape: tuple[int, int, int], reference: str) -> Tensor:
+    try:
+        with torch.inference_mode():
+            logits = network(torch.full((2, *shape), 0.5))
+    except Exception as exc:  # a user's network may raise anything
+        raise NetworkError(
+            f"{reference}: expected logits for images {shape} (channels, height, width), the forward pass failed: {exc}; "
+            "give the size that the network was made for"
+        ) from exc
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise NetworkError(f"{reference}: expected logits (B, K) with K ≥ 2 for B = 2 images, got {got}")
+    return logits
+
+
+def _construct(constructor: Callable[..., Any], arguments: Mapping[str, int], reference: str) -> nn.Module:
+    try:
+        network = constructor(**arguments)
+    except Exception as exc:  # a user's callable may raise anything
+        raise NetworkError(f"{reference}: the constructor failed with {type(exc).__name__}: {exc}") from exc
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"{reference}: expected a torch.nn.Module, got {type(network).__name__}")
+    return network
+
+
+def _torchvision_constructor(name: str) -> Callable[..., nn.Module]:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UnknownNameError(f"expected a torchvision classifier, got {name!r}; known: {', '.join(known)}")
+    constructor: Callable[..., nn.Module] = models.get_model_builder(name)
+    return constructor
+
+
+def _callable_in(path: Path, name: str) -> Callable[..., Any]:
+    """The callable `name` of a Python file, run as a module of its own; its folder is importable while it runs."""
+    module_spec = importlib.util.spec_from_file_location(f"plumbline_user_{sha256_of(path)[:16]}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    # Registered, since dataclasses and pickle (worker processes) look a class's module up by name.
+    sys.modules[module_spec.name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as exc:  # a user's file may raise anything
+        raise NetworkError(f"{path}: the file failed with {type(exc).__name__}: {exc}") from exc
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    function = getattr(module, name, None)
+    if not callable(function):
+        public = sorted(n for n, value in vars(module).items() if callable(value) and not n.startswith("_"))
+        raise InputError(f"{path}: expected a callable {name!r}, got none; the file has {', '.join(public) or 'no callables'}")
+    return function  # type: ignore[no-any-return]
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], reference: str) -> None:
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as exc:
+        raise NetworkError(f"{reference}: the weights do not fit the network: {exc}") from exc
+
+
+def _frozen(network: Normalized) -> Normalized:
+    network.requires_grad_(False)
+    return network.eval()
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000
+
+
+def _float_tuple(name: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(v, float | int) for v in values) or len(values) != 3:
+        raise InputError(f"expected three numbers as {name}, got {values!r}")
+    return tuple(float(value) for value in values)

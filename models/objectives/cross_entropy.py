@@ -1,0 +1,26 @@
+"""Cross-entropy, with label smoothing if asked for."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.errors import InputError
+from models.objectives.base import Objective, ObjectiveValue
+
+__all__ = ["CrossEntropy"]
+
+
+class CrossEntropy(Objective):
+    """Mean cross-entropy of the batch.
+
+    Args:
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"expected label_smoothing in [0, 1), got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def evaluate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
+        logits = network(images)
+        return ObjectiveValue(F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits)

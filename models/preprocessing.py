@@ -1,0 +1,92 @@
+"""From a decoded image to the pixels a network sees; recorded when a detector is fitted and repeated when it serves."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models.errors import ImageError, InputError
+
+__all__ = ["Preprocessing"]
+
+_MAXIMUM_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Pixels uint8 ``(3, height, width)`` of an RGB image.
+
+    Args:
+        resize: pixels of the shorter side after a bilinear, anti-aliased resize; None leaves the size alone.
+        crop: side of the central square cut out afterwards, in pixels; None cuts nothing.
+        height, width: what comes out, in pixels. An image that has another size after `resize` and `crop` is refused
+            rather than bent: a silent resize would change what the threshold was calibrated on.
+    """
+
+    resize: int | None
+    crop: int | None
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is None and name in ("resize", "crop"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAXIMUM_SIDE:
+                raise InputError(f"expected {name} to be pixels between 1 and {_MAXIMUM_SIDE}, got {value!r}")
+        if self.crop is not None and (self.height, self.width) != (self.crop, self.crop):
+            raise InputError(f"expected height and width to equal crop {self.crop}, got {self.height}×{self.width}")
+
+    def apply(self, image: Image.Image) -> np.ndarray:
+        """Pixels uint8 ``(3, height, width)`` of `image`, which must be in mode RGB.
+
+        Raises:
+            ImageError: the image is smaller than the crop, or of another size than expected.
+        """
+        assert image.mode == "RGB", image.mode
+        if self.resize is not None:
+            image = _resize_shorter_side(image, self.resize)
+        if self.crop is not None:
+            image = _crop_centre(image, self.crop)
+        if (image.height, image.width) != (self.height, self.width):
+            raise ImageError(
+                f"expected an image of {self.width}×{self.height} pixels (width × height), got "
+                f"{image.width}×{image.height}; send that size, or fit the detector with --resize and --crop"
+            )
+        return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+    def to_json(self) -> dict[str, int | None]:
+        """The fields, for a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Any) -> "Preprocessing":
+        """The preprocessing that `to_json` described.
+
+        Raises:
+            InputError: a field is missing, unknown or out of range.
+        """
+        if not isinstance(fields, dict) or set(fields) != {"resize", "crop", "height", "width"}:
+            raise InputError(f"expected preprocessing with resize, crop, height and width, got {fields!r}")
+        return cls(**fields)
+
+
+def _resize_shorter_side(image: Image.Image, side: int) -> Image.Image:
+    if min(image.size) == side:
+        return image
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    if max(width, height) > _MAXIMUM_SIDE:
+        raise ImageError(f"expected a side ratio that keeps resized images under {_MAXIMUM_SIDE} pixels, got {image.size}")
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _crop_centre(image: Image.Image, side: int) -> Image.Image:
+    if min(image.size) < side:
+        raise ImageError(
+            f"expected an image of at least {side}×{side} pixels to crop, got {image.width}×{image.height}; "
+            "send a larger one, or fit the detector with a --resize at least as large as --crop"
+        )
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
