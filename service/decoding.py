@@ -84,7 +84,8 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     form = _format_of(data)
     if form not in limits.formats:
         raise ImageError(
-            f"expected an image in one of the formats {', '.join(limits.formats)}, got {form or _described(data)}; convert it"
+            f"expected an image in one of the formats {', '.join(limits.formats)}, got {form or _described(data)}; "
+            "convert it"
         )
     if form == "PNG":
         _check_png(data)
@@ -102,10 +103,10 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ImageError(f"expected at most {limits.max_pixels} pixels, got many more; send a smaller image") from exc
-    except Exception as exc:  # Pillow answers a broken file with a dozen kinds of error, SyntaxError and IndexError included
+    except Exception as exc:  # Pillow answers a broken file with a dozen kinds of error, SyntaxError included
         raise ImageError(
-            f"expected a whole, valid {form} file, got one that cannot be decoded ({_reason(exc)}); check the upload, or "
-            "save the image again"
+            f"expected a whole, valid {form} file, got one that cannot be decoded ({_reason(exc)}); check the upload, "
+            "or save the image again"
         ) from exc
 
 
@@ -132,7 +133,7 @@ def _check_png(data: bytes) -> None:
     position = 8
     for _ in range(_MOST_PNG_CHUNKS):
         if position + 12 > len(data):
-            raise ImageError(f"expected a whole PNG file, got {len(data)} bytes without its end; the upload was cut off")
+            raise ImageError(f"expected a whole PNG file, got {len(data)} bytes without an end; the upload was cut off")
         length, kind = struct.unpack_from(">I4s", data, position)
         position += 12 + length  # length, type, data, CRC
         if kind == b"IEND" and position <= len(data):
@@ -160,7 +161,8 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise ImageError(f"expected at least one pixel, got an image of {width}×{height}; save the image again")
     if width * height > limits.max_pixels:
         raise ImageError(
-            f"expected at most {limits.max_pixels} pixels, got {width}×{height} = {width * height}; send a smaller image"
+            f"expected at most {limits.max_pixels} pixels, got {width}×{height} = {width * height}; "
+            "send a smaller image"
         )
 
 
@@ -173,7 +175,8 @@ def _check_frames(image: Image.Image) -> None:
 def _check_mode(image: Image.Image) -> None:
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(
-            f"expected 8 bits per channel, got pixels of mode {image.mode}; convert it yourself, since only you know its range"
+            f"expected 8 bits per channel, got pixels of mode {image.mode}; convert it yourself, since only you know "
+            "its range"
         )
 
 

@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from service.http.errors import Overloaded
+from service.http.errors import OverloadedError
 
 __all__ = ["Admission", "Ticket"]
 
@@ -44,7 +44,7 @@ class Admission:
         """A ticket for `images` images and `size` bytes; give it back with `release` or as a context manager.
 
         Raises:
-            Overloaded: there is no room now.
+            OverloadedError: there is no room now.
         """
         ticket = Ticket(self)
         ticket.grow(images, size)
@@ -53,9 +53,9 @@ class Admission:
     def _take(self, images: int, size: int) -> None:
         with self._lock:
             if self._images + images > self.max_images or self._bytes + size > self.max_bytes:
-                raise Overloaded(
+                raise OverloadedError(
                     f"expected room for {images} more images and {size} more bytes, got {self._images} of "
-                    f"{self.max_images} images and {self._bytes} of {self.max_bytes} bytes in use; try again in a second"
+                    f"{self.max_images} images and {self._bytes} of {self.max_bytes} bytes in use; try again later"
                 )
             self._images += images
             self._bytes += size
@@ -80,7 +80,7 @@ class Ticket:
         """Take more; on refusal the ticket keeps what it had.
 
         Raises:
-            Overloaded: there is no room now.
+            OverloadedError: there is no room now.
         """
         self._admission._take(images, size)
         self._images += images
@@ -95,5 +95,5 @@ class Ticket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         self.release()

@@ -1,11 +1,11 @@
 """What the server refuses, and the one JSON form it says so in.
 
     HttpError
-    ├── Overloaded          429, with Retry-After
-    └── Unavailable         503: draining, the inference thread died, or the deadline passed
+    ├── OverloadedError     429, with Retry-After
+    └── UnavailableError    503: draining, the inference thread died, or the deadline passed
 
-Outside /v2 an error's body is ``{"error": {"code", "message", "request_id"}}``; under /v2 it is ``{"error": message}``, which
-is what clients of the Open Inference Protocol read. No message holds anything of the server's inside.
+Outside /v2 an error's body is ``{"error": {"code", "message", "request_id"}}``; under /v2 it is ``{"error": message}``,
+which is what clients of the Open Inference Protocol read. No message holds anything of the server's inside.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import orjson
 
-__all__ = ["HttpError", "Overloaded", "Unavailable", "error_body", "error_code"]
+__all__ = ["HttpError", "OverloadedError", "UnavailableError", "error_body", "error_code"]
 
 
 class HttpError(Exception):
@@ -38,14 +38,14 @@ class HttpError(Exception):
         self.close = close
 
 
-class Overloaded(HttpError):
+class OverloadedError(HttpError):
     """429: the queue is full of images or of bytes."""
 
     def __init__(self, message: str, *, retry_after_s: int = 1, close: bool = False) -> None:
         super().__init__(429, "overloaded", message, headers={"Retry-After": str(retry_after_s)}, close=close)
 
 
-class Unavailable(HttpError):
+class UnavailableError(HttpError):
     """503: the server cannot answer now; another one may."""
 
     def __init__(self, code: str, message: str, *, retry_after_s: int = 1, close: bool = False) -> None:

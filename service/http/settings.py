@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     def _limits_agree(self) -> Self:
         if self.max_body_bytes > self.max_queue_bytes:
             raise ValueError(
-                f"expected max_body_bytes at most max_queue_bytes, got {self.max_body_bytes} and {self.max_queue_bytes}: "
-                "the largest allowed request could never be accepted"
+                f"expected max_body_bytes at most max_queue_bytes, got {self.max_body_bytes} and "
+                f"{self.max_queue_bytes}: the largest allowed request could never be accepted"
             )
         if self.max_images_per_request > self.max_queue_images:
             raise ValueError(
