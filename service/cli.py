@@ -1,0 +1,244 @@
+"""The command `plumbline`.
+
+Words are parsed here; the work is in `service/jobs/`, imported only when its command is called, so that `--help` and
+`list` need no torch. Errors that the user can mend are printed and end with status 2; an interrupt ends with 130.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from models.errors import InputError, PlumblineError
+from models.registry import ATTACKS, DATASETS, DETECTORS, NETWORKS, OBJECTIVES
+
+__all__ = ["main"]
+
+KINDS = {
+    "networks": NETWORKS,
+    "datasets": DATASETS,
+    "attacks": ATTACKS,
+    "detectors": DETECTORS,
+    "objectives": OBJECTIVES,
+}
+NETWORK_HELP = "RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from `list networks`"
+DATASET_HELP = "a name from `list datasets`, npz:FILE or images:FOLDER"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except PlumblineError as exc:
+        print(f"plumbline {options.command}: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"plumbline {options.command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter's last flush must not fail over it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="plumbline", description="Tells what an image classifier says of an image, and whether that can be trusted."
+    )
+    parser.add_argument("--version", action="version", version=f"plumbline {version('plumbline')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_list(commands)
+    _add_inspect(commands)
+    _add_train(commands)
+    _add_fit(commands)
+    _add_evaluate(commands)
+    _add_score(commands)
+    _add_serve(commands)
+    _add_demo(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # the only name argparse has for it
+
+
+def _job(name: str) -> Callable[[argparse.Namespace], None]:
+    def run(options: argparse.Namespace) -> None:
+        import_module(f"service.jobs.{name}").run(options)
+
+    return run
+
+
+def _add_list(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("list", help="the networks, data sets, attacks, detectors and objectives there are")
+    parser.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind")
+    parser.add_argument("--json", action="store_true", help="print JSON: {kind: {name: summary}}")
+    parser.set_defaults(run=_list)
+
+
+def _list(options: argparse.Namespace) -> None:
+    kinds = [options.kind] if options.kind else list(KINDS)
+    found = {kind: KINDS[kind].summaries() for kind in kinds}
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    for kind, summaries in found.items():
+        print(f"{kind}:")
+        for name, summary in summaries.items():
+            print(f"  {name:<18} {summary}")
+
+
+def _add_inspect(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("inspect", help="the residual branches that are found in a network, and what is left out")
+    parser.add_argument("network", metavar="NETWORK", help=NETWORK_HELP)
+    parser.add_argument("--image-size", type=_size, metavar="H[xW]", help="pixels (default: the network's own)")
+    parser.add_argument("--json", action="store_true", help="print JSON: branches and left_out")
+    _seed(parser)
+    parser.set_defaults(run=_job("inspect"))
+
+
+def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("train", help="train a network; an interrupted run goes on with the same command")
+    parser.add_argument("--network", required=True, help="a name from `list networks`, torchvision:NAME or PATH.py:CALLABLE")
+    _dataset(parser)
+    parser.add_argument("--test-dataset", metavar="D", help="for npz:FILE, whose file is one split (default: --dataset)")
+    parser.add_argument("--objective", default="cross_entropy", help="a name from `list objectives`")
+    parser.add_argument("--epochs", type=int, default=30, metavar="E")
+    parser.add_argument("--batch-size", type=int, default=128, metavar="B")
+    parser.add_argument("--learning-rate", type=float, default=0.1, metavar="R")
+    parser.add_argument("--schedule", choices=["one_cycle", "step"], default="one_cycle")
+    parser.add_argument("--weight-decay", type=float, default=5e-4, metavar="W")
+    parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="S")
+    parser.add_argument("--gradient-clipping", type=float, metavar="G", help="largest gradient norm")
+    parser.add_argument("--crop-padding", type=int, default=4, metavar="P", help="of random crops, in pixels")
+    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="random flips (default: not on digits)")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    _normalisation(parser)
+    _common(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN")
+    parser.set_defaults(run=_job("train"))
+
+
+def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("fit", help="fit a detector to a network and write an artifact")
+    parser.add_argument("--network", required=True, metavar="NETWORK", help=NETWORK_HELP)
+    _dataset(parser)
+    parser.add_argument("--detector", default="transport", help="a name from `list detectors`")
+    parser.add_argument("--attack", nargs="+", action="extend", metavar="A", help="to fit on (default: fgm)")
+    parser.add_argument("--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255")
+    parser.add_argument("--fpr", type=float, default=0.05, metavar="R", help="false-positive rate to calibrate to")
+    parser.add_argument("--split", default="0.8,0.1,0.1", metavar="F,C,T", help="shares to fit, calibrate and test on")
+    parser.add_argument("--calibrate-on", metavar="D", help="natural images to calibrate on instead")
+    parser.add_argument("--classifier", choices=["random_forest", "logistic_regression", "svm"], default="random_forest")
+    parser.add_argument("--of", choices=["residues", "embeddings"], default="residues", help="whose norms and cosines")
+    parser.add_argument("--directions", type=int, default=0, metavar="K", help="cosines to K further orthogonal vectors")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that attack")
+    parser.add_argument("--cache", type=Path, default=Path("runs/attacks"), metavar="DIR", help="of attacked images")
+    parser.add_argument("--sign-key", type=Path, metavar="FILE", help="sign the artifact with this secret")
+    _normalisation(parser)
+    _common(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="ARTIFACT")
+    parser.set_defaults(run=_job("fit"))
+
+
+def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("evaluate", help="how an artifact fares on natural and attacked images it never saw")
+    _artifact(parser)
+    _dataset(parser)
+    parser.add_argument("--attacks", default="fgm", metavar="A,B", help="names from `list attacks`, with commas")
+    parser.add_argument("--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that attack")
+    parser.add_argument("--cache", type=Path, default=Path("runs/attacks"), metavar="DIR", help="of attacked images")
+    _common(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="report.json, report.csv, report.html")
+    parser.set_defaults(run=_job("evaluate"))
+
+
+def _add_score(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("score", help="a JSON line per image file: class, score, p-value, flag")
+    _artifact(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG or WebP")
+    parser.add_argument("--path", action="store_true", help="add the image's path beside the natural band")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    _seed(parser)
+    parser.set_defaults(run=_job("score"))
+
+
+def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("serve", help="answer over HTTP")
+    _artifact(parser)
+    parser.add_argument("--host", metavar="H", help="address to bind (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="P", help="port to bind (default: 8000)")
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; needed beyond loopback")
+    parser.add_argument("--insecure", action="store_true", default=None, help="serve beyond loopback without keys")
+    parser.add_argument("--device", metavar="D", help="cpu or cuda (default: cpu)")
+    _seed(parser)
+    parser.set_defaults(run=_job("serve"))
+
+
+def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("demo", help="train, attack, fit, evaluate and draw, on scikit-learn's digits")
+    parser.add_argument("--serve", action="store_true", help="serve the artifact afterwards")
+    parser.add_argument("--port", type=int, default=8000, metavar="P")
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR")
+    _seed(parser)
+    parser.set_defaults(run=_job("demo"))
+
+
+def _artifact(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--artifact", required=True, type=Path, metavar="A", help="a folder that `fit` wrote")
+    parser.add_argument("--network", metavar="PATH.py:CALLABLE", help="only where the network came from a user's file")
+    parser.add_argument("--verify-key", type=Path, metavar="FILE", help="refuse an artifact not signed with this secret")
+
+
+def _dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default="digits", metavar="D", help=DATASET_HELP)
+    parser.add_argument("--data-root", type=Path, default=Path("data"), metavar="DIR", help="of downloaded data sets")
+    parser.add_argument("--download", action="store_true", help="fetch a missing data set")
+    parser.add_argument("--resize", type=int, metavar="PX", help="shorter side")
+    parser.add_argument("--crop", type=int, metavar="PX", help="central square")
+
+
+def _normalisation(parser: argparse.ArgumentParser) -> None:
+    for name in ("mean", "std"):
+        parser.add_argument(f"--{name}", type=_three_numbers, metavar="R,G,B", help="per channel, for pixels in [0, 1]")
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, metavar="N", help="a random N of the images")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    _seed(parser)
+
+
+def _seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+
+
+def _three_numbers(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, got {text!r}") from exc
+    if len(numbers) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"expected one number or three, got {text!r}")
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    try:
+        size = int(height), int(width or height)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"expected H or HxW in pixels, got {text!r}") from exc
+    if min(size) < 1:
+        raise InputError(f"expected a positive size, got {text!r}")
+    return size
+
+
+if __name__ == "__main__":
+    sys.exit(main())

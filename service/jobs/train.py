@@ -1,0 +1,73 @@
+"""`plumbline train`: a network, a data set, an objective and a recipe → a checkpoint folder."""
+
+import inspect
+import json
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from models.checkpoint import save_checkpoint
+from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.errors import InputError
+from models.files import write_atomically
+from models.loading import load_network
+from models.registry import OBJECTIVES
+from models.training import Recipe, accuracy, train
+from service.provenance import provenance
+
+__all__ = ["run"]
+
+# Mirrored digits are other digits, or none.
+_NOT_TO_BE_FLIPPED = frozenset({"digits", "mnist", "svhn"})
+
+
+def run(options: Namespace) -> None:
+    """Train and write `options.out`: network.safetensors, network.json and log.jsonl."""
+    request = DatasetRequest(
+        root=options.data_root, download=options.download, resize=options.resize, crop=options.crop, split="train"
+    )
+    data = load_dataset(options.dataset, request).limited(options.limit, options.seed)
+    test = load_dataset(options.test_dataset or options.dataset, replace(request, split="test"))
+    if test.classes != data.classes or test.image_shape != data.image_shape:
+        raise InputError(
+            f"expected test images like the training ones, {data.image_shape} in {len(data.classes)} classes; got "
+            f"{test.image_shape} in {len(test.classes)}"
+        )
+    mean, std = options.mean or _channel_mean(data), options.std or _channel_std(data)
+    torch.manual_seed(options.seed)
+    loaded = load_network(
+        options.network, mean=mean, std=std, num_classes=len(data.classes), image_shape=data.image_shape
+    )
+    flip = options.flip if options.flip is not None else options.dataset.partition(":")[0] not in _NOT_TO_BE_FLIPPED
+    recipe = Recipe(
+        epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate,
+        schedule=options.schedule, weight_decay=options.weight_decay, crop_padding=options.crop_padding, flip=flip,
+        gradient_clipping=options.gradient_clipping, precision=options.precision, seed=options.seed,
+    )  # fmt: skip
+    objective_class = OBJECTIVES.load(options.objective)
+    known = inspect.signature(objective_class).parameters
+    chosen = {"label_smoothing": options.label_smoothing} if "label_smoothing" in known else {}
+    out = Path(options.out)
+    rows = train(loaded.network, data, objective_class(**chosen), recipe, out, test=test, device=options.device)
+    loaded.network.cpu()
+    test_accuracy = accuracy(loaded.network, test)
+    facts = {
+        "network": options.network, "dataset": options.dataset, "training_images": len(data),
+        "objective": {"name": options.objective, **chosen}, "recipe": asdict(recipe),
+        "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
+        **provenance(),
+    }  # fmt: skip
+    save_checkpoint(out, loaded.network, loaded.spec, data.classes, facts)
+    write_atomically(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    tqdm.write(f"test accuracy {test_accuracy:.2%} on {len(test)} images; checkpoint in {out}")
+
+
+def _channel_mean(data: ImageDataset) -> list[float]:
+    return [round(float(data.images[:, c].mean()) / 255, 4) for c in range(3)]
+
+
+def _channel_std(data: ImageDataset) -> list[float]:
+    return [round(max(float(data.images[:, c].std()) / 255, 1e-3), 4) for c in range(3)]
