@@ -1,0 +1,138 @@
+"""Shards on disk: one safetensors file each, whole or absent, with a checksum of what is in it.
+
+    CACHE/bim-0f3a…/manifest.json          what the folder holds, for people
+    CACHE/bim-0f3a…/shard-00000.safetensors
+    CACHE/bim-0f3a…/shard-00001.safetensors
+
+The folder's name ends in the SHA-256 of everything that decides the result, so that nothing stale is ever read.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+import torch
+from torch import nn
+
+from models.errors import InputError, PlumblineError
+
+__all__ = ["DamagedShard", "ShardStore", "arrays_digest", "network_digest"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class DamagedShard(PlumblineError):
+    """A shard's file that is truncated, altered, or of another set. Never leaves `attacks`: the shard is made again."""
+
+
+class ShardStore:
+    """The folder of one attacked data set.
+
+    Args:
+        cache: folder of all sets; made if missing.
+        name: readable beginning of the folder's name.
+        key: everything that decides the result, as JSON values.
+    """
+
+    def __init__(self, cache: Path, name: str, key: Mapping[str, Any]) -> None:
+        self._digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        self.folder = Path(cache) / f"{name}-{self._digest[:16]}"
+        with _clear_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        # Written first: a cache that cannot be written is found out before hours of work, not after.
+        self._write(self.folder / "manifest.json", json.dumps({"key": key, "sha256": self._digest}, indent=2).encode())
+
+    def path(self, index: int) -> Path:
+        """Where the shard of that number is or will be."""
+        return self.folder / f"shard-{index:05d}.safetensors"
+
+    def save(self, index: int, arrays: Arrays) -> None:
+        """Writes a shard so that its file is whole or absent, whatever happens in between.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        metadata = {"set": self._digest, "shard": str(index), "sha256": arrays_digest(contiguous)}
+        self._write(self.path(index), safetensors.numpy.save(contiguous, metadata))
+
+    def load(self, index: int) -> dict[str, NDArray[Any]] | None:
+        """The arrays of a shard; None where there is no file.
+
+        Raises:
+            DamagedShard: the file does not hold what was written.
+        """
+        path = self.path(index)
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(str(path), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
+            raise DamagedShard(f"{path} cannot be read: {exc}") from exc
+        if (metadata.get("set"), metadata.get("shard")) != (self._digest, str(index)):
+            raise DamagedShard(f"{path} belongs to another set or place")
+        if metadata.get("sha256") != arrays_digest(arrays):
+            raise DamagedShard(f"{path} does not match its checksum")
+        return arrays
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Through a temporary file in the same folder: `os.replace` swaps it in at once, or not at all."""
+        with _clear_errors(path):
+            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".partial-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)  # noqa: PTH105 - the atomic call by its own name
+            except BaseException:  # a KeyboardInterrupt leaves no half of a shard either
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)  # noqa: PTH108
+                raise
+
+
+def arrays_digest(arrays: Arrays) -> str:
+    """SHA-256 of names, types, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def network_digest(network: nn.Module) -> str:
+    """SHA-256 of a network: its classes and settings (its `repr`), its weights and all its buffers.
+
+    Code is not in it: a `forward` that was changed under an unchanged `repr` and unchanged weights goes unnoticed.
+    """
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())  # a state dict lacks some buffers
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    digest = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__}|{network!r}".encode())
+    for name in sorted(arrays):
+        digest.update(f"{name}|{arrays[name].dtype}|{tuple(arrays[name].shape)}|".encode())
+        # As bytes, since NumPy has no bfloat16.
+        digest.update(arrays[name].reshape(-1).view(dtype=torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise InputError(
+            f"cannot write the cache of attacked images at {path}: {exc.strerror or exc}; "
+            "free space there, or name another folder"
+        ) from exc

@@ -1,0 +1,95 @@
+"""Gradient steps: what FGM, BIM, PGD and APGD are made of. Everything stays on the network's device.
+
+They are written here rather than taken from ART because of what ART does around each gradient. Counted on its version
+1.20: FGM makes three forward passes for its one gradient, AutoPGD two for each gradient, all of them also
+differentiate the weights, and arrays travel through NumPy. Here one forward and one backward pass to the images make
+one step, and the images that come out are the same (`tests/attacks/test_against_art.py`).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks._isolation import ImageNoise
+from attacks._norms import Norm, project, steepest
+from models.errors import InputError
+
+__all__ = ["ascend", "beats", "check_step", "losses_and_gradient", "losses_of", "random_start"]
+
+
+def losses_and_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy ``(B,)``, whether misclassified ``(B,)``, and the loss's gradient in the images ``(B, C, H, W)``."""
+    images = images.detach().requires_grad_(True)
+    losses, fooled = _losses(network, images, labels)
+    # Summed and not averaged, so that an image's gradient does not depend on how many are in the batch.
+    (gradient,) = torch.autograd.grad(losses.sum(), images)
+    return losses.detach(), fooled, gradient
+
+
+@torch.no_grad()
+def losses_of(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy ``(B,)`` and whether misclassified ``(B,)``, without a gradient."""
+    return _losses(network, images, labels)
+
+
+def _losses(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    logits = network(images)
+    # In float64: a float32 softmax of 1 - 1e-8 is 1, and the gradient of a confident image would be lost.
+    return F.cross_entropy(logits.double(), labels, reduction="none"), logits.detach().argmax(1) != labels
+
+
+def beats(fooled: Tensor, losses: Tensor, best_fooled: Tensor, best_losses: Tensor) -> Tensor:
+    """Where an image is a better attack than the best so far: fooling first, then the higher loss. All ``(B,)``."""
+    return (fooled & ~best_fooled) | ((fooled == best_fooled) & (losses > best_losses))
+
+
+def ascend(
+    network: nn.Module,
+    natural: Tensor,
+    labels: Tensor,
+    start: Tensor,
+    *,
+    norm: Norm,
+    epsilon: float,
+    step: float,
+    steps: int,
+) -> Tensor:
+    """Images after `steps` projected steps of size `step` up the loss: x ← P(x + step · steepest(∇L(x, y)))."""
+    images = start
+    for _ in range(steps):
+        _, _, gradient = losses_and_gradient(network, images, labels)
+        images = project(images + step * steepest(gradient, norm), natural, epsilon, norm)
+    return images
+
+
+def random_start(natural: Tensor, epsilon: float, norm: Norm, noise: ImageNoise, draw: int) -> Tensor:
+    """Images drawn uniformly from the ball around the natural ones, then clipped to [0, 1]."""
+    uniform = noise.uniform(natural, 2 * draw)
+    if norm == "linf":
+        return project(natural + epsilon * uniform, natural, epsilon, norm)
+    # A normal vector's direction is uniform on the sphere; the d-th root of a uniform number fills the ball evenly.
+    normal = torch.erfinv(uniform.clamp(-1 + 1e-6, 1 - 1e-6))
+    radius = ((noise.uniform(natural[:, :1, :1, :1], 2 * draw + 1) + 1) / 2) ** (1 / natural[0].numel())
+    return project(natural + epsilon * radius * steepest(normal, norm), natural, epsilon, norm)
+
+
+def check_step(step: float | None, epsilon: float, default: float, *, allow_large_step: bool) -> float:
+    """The step size, or the default where none is given.
+
+    Raises:
+        InputError: not a positive number, or above epsilon without `allow_large_step`. A step above epsilon makes every
+            iterate jump from corner to corner of the ball: ART's default step of 0.1 did so under epsilon 0.03 in
+            published results.
+    """
+    if step is None:
+        return default
+    if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step) or step <= 0:
+        raise InputError(f"expected step as a finite number above 0, got {step!r}")
+    if step > epsilon and not allow_large_step:
+        raise InputError(
+            f"expected a step of at most epsilon = {epsilon:.6g}, got {step:.6g}; "
+            "leave step out, or say allow_large_step=True"
+        )
+    return float(step)

@@ -1,0 +1,155 @@
+"""AutoAttack: APGD on two losses, FAB and Square in turn, each on what the ones before left (Croce and Hein, 2020)."""
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from attacks._isolation import ImageNoise
+from attacks._norms import Norm, project
+from attacks.base import Attack, class_count
+from attacks.estimator import quiet_logger
+from models.errors import AttackError, InputError
+
+__all__ = ["AutoAttack"]
+
+_Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+_Version = Literal["standard", "plus", "rand", "custom"]
+
+# Fewest classes of each part, where that is more than two. The DLR loss divides by the gap between the first and the
+# third logit, its targeted form looks at the fourth.
+_CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
+
+
+class AutoAttack(Attack):
+    """The authors' AutoAttack, version "standard": APGD-CE, targeted APGD-DLR, targeted FAB, Square.
+
+    It leaves images untouched that the network already misclassifies, and those on which every part failed: a detector
+    that is fed these as "attacked" cannot reach an accuracy of 100 %; look at the success rate and at the share of
+    unchanged images. Each part runs under the same seed in every batch, so the batch size changes which noise an image
+    gets. With fewer than ten classes, the targeted parts try all the wrong ones.
+
+    The code is that of the package `autoattack` where it is installed, else of `pyautoattack`, the same repackaged.
+
+    Args:
+        version: "standard", "plus", "rand" (for randomised networks) or "custom".
+        attacks_to_run: the parts, in order; only with version "custom".
+    """
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 0.03,
+        version: _Version = "standard",
+        attacks_to_run: Sequence[_Part] | None = None,
+        norm: Norm = "linf",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(norm=norm, epsilon=epsilon, batch_size=batch_size, seed=seed)
+        self.epsilon: float = epsilon
+        if version not in get_args(_Version):
+            raise InputError(f"expected version {', '.join(get_args(_Version))}, got {version!r}")
+        if (version == "custom") != bool(attacks_to_run):
+            raise InputError("expected attacks_to_run with version 'custom', and only with it")
+        if unknown := [part for part in attacks_to_run or () if part not in get_args(_Part)]:
+            raise InputError(f"expected parts out of {', '.join(get_args(_Part))}, got {', '.join(unknown)}")
+        self.version: _Version = version
+        self.attacks_to_run = None if attacks_to_run is None else tuple(attacks_to_run)
+
+    def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
+        """One batch through the authors' code.
+
+        Raises:
+            InputError: the network has too few classes for one of the parts.
+            AttackError: the library is missing, or failed.
+        """
+        classes = class_count(network, images[:1])
+        library = _library()
+        repackaged = library.__name__ == "pyautoattack"
+        with _quiet():
+            try:
+                runner = self._runner(library, repackaged, network, images)
+                self._check_classes(runner.attacks_to_run, classes)
+                runner.apgd_targeted.n_target_classes = min(runner.apgd_targeted.n_target_classes, classes - 1)
+                runner.fab.n_target_classes = min(runner.fab.n_target_classes, classes - 1)
+                if repackaged:
+                    found, _ = runner.run_standard_evaluation(images, labels, batch_size=len(images))
+                else:
+                    found = runner.run_standard_evaluation(images, labels, bs=len(images))
+            except (RuntimeError, IndexError, TypeError, AssertionError) as exc:
+                raise AttackError(f"{library.__name__} failed: {exc}") from exc
+        return project(found, images, self.epsilon, self.norm)
+
+    def libraries(self) -> dict[str, str]:
+        """Name and version of the package in use."""
+        name = _package()
+        try:
+            return {name: importlib.metadata.version(name)}
+        except importlib.metadata.PackageNotFoundError:  # a folder on the path, not installed
+            return {name: "unknown"}
+
+    def _runner(self, library: Any, repackaged: bool, network: nn.Module, images: Tensor) -> Any:
+        norm = {"linf": "Linf", "l2": "L2"}[self.norm]
+        custom = list(self.attacks_to_run or [])
+        if repackaged:
+            return library.AutoAttack(
+                network,
+                attacks=custom or None,
+                device=images.device,
+                eps=self.epsilon,
+                norm=norm,
+                seed=self.seed,
+                version=self.version,
+            )
+        return library.AutoAttack(
+            network,
+            norm=norm,
+            eps=self.epsilon,
+            seed=self.seed,
+            verbose=False,
+            attacks_to_run=custom,
+            version=self.version,
+            device=images.device,
+        )
+
+    def _check_classes(self, parts: Sequence[str], classes: int) -> None:
+        lacking = [part for part in parts if classes < _CLASSES_NEEDED.get(part, 2)]
+        if lacking:
+            able = [part for part in get_args(_Part) if classes >= _CLASSES_NEEDED.get(part, 2)]
+            raise InputError(
+                f"AutoAttack {self.version!r} runs {', '.join(lacking)}, whose loss needs more than the network's "
+                f"{classes} classes; use version='custom' with attacks_to_run out of {', '.join(able)}"
+            )
+
+
+def _package() -> str:
+    return "autoattack" if importlib.util.find_spec("autoattack") else "pyautoattack"
+
+
+def _library() -> Any:
+    name = _package()
+    try:
+        return importlib.import_module(name)
+    except ImportError as exc:
+        raise AttackError(
+            f"this attack needs the package autoattack or pyautoattack, which cannot be imported: {exc}; "
+            "install Plumbline's requirements"
+        ) from exc
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing printed, and the debugger's or the coverage tool's trace function kept, which the library takes away."""
+    tracer = sys.gettrace()
+    try:
+        with quiet_logger("auto-attack"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        sys.settrace(tracer)

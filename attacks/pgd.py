@@ -1,0 +1,66 @@
+"""Projected Gradient Descent: BIM from a random point of the ball (Madry et al., 2018)."""
+
+from torch import Tensor, nn
+
+from attacks._isolation import ImageNoise
+from attacks._norms import Norm
+from attacks._steps import ascend, beats, check_step, losses_of, random_start
+from attacks.base import Attack, check_count
+
+__all__ = ["PGD"]
+
+
+class PGD(Attack):
+    """`steps` projected steps up the loss from a random start; the best of `restarts` such runs.
+
+    The default step is 2.5 · epsilon / steps, the rule of Madry et al.: the steps together can cross the ball from
+    any start and still move along its border. It is never above epsilon, also for a single step. 100 steps and one run
+    are ART's defaults.
+
+    Of several runs an image keeps the one that fools the network with the highest loss, else the one with the highest
+    loss. Every image has a random stream of its own: neither the batch size nor the other images change its start.
+
+    Args:
+        step: size of one step in the attack's norm; None: 2.5 · epsilon / steps.
+        allow_large_step: accept a step above epsilon.
+        restarts: runs from different starts.
+    """
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 0.03,
+        steps: int = 100,
+        step: float | None = None,
+        allow_large_step: bool = False,
+        restarts: int = 1,
+        norm: Norm = "linf",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(norm=norm, epsilon=epsilon, batch_size=batch_size, seed=seed)
+        self.epsilon: float = epsilon
+        self.steps = check_count("steps", steps)
+        self.step = step
+        self.allow_large_step = allow_large_step
+        self.restarts = check_count("restarts", restarts)
+        self._step = check_step(step, epsilon, min(2.5 / steps, 1.0) * epsilon, allow_large_step=allow_large_step)
+
+    def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
+        """The best of all runs, image by image."""
+        best = self._once(network, images, labels, noise, 0)
+        if self.restarts == 1:
+            return best
+        best_losses, best_fooled = losses_of(network, best, labels)
+        for draw in range(1, self.restarts):
+            found = self._once(network, images, labels, noise, draw)
+            losses, fooled = losses_of(network, found, labels)
+            better = beats(fooled, losses, best_fooled, best_losses)
+            best[better], best_losses[better], best_fooled[better] = found[better], losses[better], fooled[better]
+        return best
+
+    def _once(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise, draw: int) -> Tensor:
+        start = random_start(images, self.epsilon, self.norm, noise, draw)
+        return ascend(
+            network, images, labels, start, norm=self.norm, epsilon=self.epsilon, step=self._step, steps=self.steps
+        )
