@@ -160,6 +160,11 @@ class Batcher(Generic[Item, Result]):
         return self._thread.is_alive() and not self._dead and not self._stopping
 
     @property
+    def died(self) -> bool:
+        """Whether the thread ended without being asked to."""
+        return self._dead
+
+    @property
     def queued(self) -> int:
         """Number of items that wait to be judged."""
         return len(self._queue)
@@ -231,7 +236,7 @@ class Batcher(Generic[Item, Result]):
                 job.settle(StoppedError("died"))
 
     def _next_batch(self) -> tuple[list[_Job[Item, Result]], list[_Job[Item, Result]]]:
-        """Jobs to judge, and jobs past their deadline; both empty once the batcher has stopped and nothing is queued."""
+        """Jobs to judge, and jobs past their deadline; both empty when stopped and all is judged."""
         with self._changed:
             while not (self._queue and self._full_or_waited()) and not self._stopping:
                 self._clock.wait(self._changed, self._left_to_wait() if self._queue else None)

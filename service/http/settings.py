@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings"]
+from models.errors import InputError
+
+__all__ = ["Settings", "read_settings"]
 
 _MIB = 1024 * 1024
 
@@ -66,3 +68,19 @@ class Settings(BaseSettings):
                 f"{self.max_queue_images}: the largest allowed request could never be accepted"
             )
         return self
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from the environment, overridden by what is given and not None.
+
+    Raises:
+        InputError: a value is out of range, or a setting is unknown.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}, got {problem['input']!r}"
+            for problem in exc.errors(include_url=False)
+        )
+        raise InputError(f"expected valid settings, got {problems}; see docs/http-api.md, Settings") from exc

@@ -1,0 +1,279 @@
+"""The one middleware: decides about a request before its body is read, and bounds the reading.
+
+In this order, each a refusal in the one JSON form of `service.http.errors`:
+
+    headers too many or too long      431
+    no or a wrong API key             401   on every route but health, when there are keys
+    body longer than allowed          413   before it is read where Content-Length says so, else at the byte too many
+    not serving                       503   on the routes that take images
+    no room for one more image        429   likewise, with Retry-After
+    body not here in time             408
+
+It is plain ASGI: Starlette's BaseHTTPMiddleware would hide from the routes that a client has gone, and costs more.
+"""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Callable, Collection, MutableMapping
+from time import perf_counter
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.http.admission import Admission, Ticket
+from service.http.errors import HttpError, error_body
+from service.http.keys import ApiKeys
+from service.http.metrics import Metrics
+from service.http.settings import Settings
+
+__all__ = ["ClientGoneError", "Guard"]
+
+logger = logging.getLogger("plumbline.guard")
+
+OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# A client that is still sending sees a reset instead of the answer if the connection is closed under it. The server
+# discards without storing; up to this many times the largest allowed body it therefore lets the client finish.
+_DISCARD_FACTOR = 4
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its answer was ready."""
+
+
+class Guard:
+    """An ASGI app that admits, bounds, counts and names requests before they reach `app`.
+
+    A request's id is in ``scope["state"]["request_id"]``, its ticket, on the admitted routes, in ``["ticket"]``.
+
+    Args:
+        app: what is guarded.
+        settings: the limits.
+        admission: where tickets come from.
+        metrics: what requests are counted in.
+        keys: None lets everybody in.
+        admitted_paths: paths whose POST requests bring images.
+        image_bytes: bytes of one decoded image, for the ticket.
+        serving: None, or why no image is accepted now.
+        closing: whether answers shall end their connections, so that clients go elsewhere.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        admission: Admission,
+        metrics: Metrics,
+        keys: ApiKeys | None,
+        admitted_paths: Collection[str],
+        image_bytes: int,
+        serving: Callable[[], HttpError | None],
+        closing: Callable[[], bool],
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._admission = admission
+        self._metrics = metrics
+        self._keys = keys
+        self._admitted_paths = frozenset(admitted_paths)
+        self._image_bytes = image_bytes
+        self._serving = serving
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = _Guarded(scope, receive, send, self._closing)
+        self._metrics.in_flight.inc()
+        try:
+            await self._answer(request)
+        except ClientGoneError:
+            request.status = 499  # nobody is there to read it; the count is for the operator
+        finally:
+            request.release()
+            self._metrics.in_flight.dec()
+            route = self._route(scope)
+            self._metrics.requests.labels(route, str(request.status)).inc()
+            self._metrics.request_seconds.labels(route).observe(perf_counter() - request.started_at)
+
+    async def _answer(self, request: "_Guarded") -> None:
+        try:
+            self._check(request)
+            reading = _BoundedReading(request, self._settings)
+            await self._app(request.scope, reading, request.respond)
+        except HttpError as exc:
+            if request.status:
+                raise  # half an answer is out; the server closes the connection
+            self._metrics.errors.labels(exc.code).inc()
+            await request.refuse(exc, close=exc.close or self._must_close(request.scope))
+
+    def _route(self, scope: Scope) -> str:
+        """The route for the metrics: one of a fixed few, whatever paths clients invent."""
+        if scope["path"] in self._admitted_paths:
+            return str(scope["path"])
+        return getattr(scope.get("route"), "path", "unmatched")
+
+    def _check(self, request: "_Guarded") -> None:
+        scope = request.scope
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._check_headers(headers)
+        path: str = scope["path"]
+        if self._keys is not None and path not in OPEN_PATHS:
+            _check_key(headers, self._keys)
+        length = _content_length(headers)
+        if length is not None and length > self._settings.max_body_bytes:
+            raise _too_large(self._settings)
+        if scope["method"] == "POST" and path in self._admitted_paths:
+            refusal = self._serving()
+            if refusal is not None:
+                raise refusal
+            request.ticket = self._admission.admit(1, (length or 0) + self._image_bytes)
+            request.prepaid = length or 0
+            scope["state"]["ticket"] = request.ticket
+
+    def _must_close(self, scope: Scope) -> bool:
+        """Whether what is left of a refused request's body may be too long to discard."""
+        for name, value in scope["headers"]:
+            if name == b"transfer-encoding":
+                return True
+            if name == b"content-length":
+                return not value.isdigit() or int(value) > _DISCARD_FACTOR * self._settings.max_body_bytes
+        return False
+
+    def _check_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        count, size = len(headers), sum(len(name) + len(value) + 4 for name, value in headers)
+        if count > self._settings.max_header_count or size > self._settings.max_header_bytes:
+            raise HttpError(
+                431,
+                "headers_too_large",
+                f"expected at most {self._settings.max_header_count} headers of together "
+                f"{self._settings.max_header_bytes} bytes, got {count} of {size} bytes",
+            )
+
+
+class _Guarded:
+    """One request on its way through the guard."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, closing: Callable[[], bool]) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.started_at = perf_counter()
+        self.status = 0
+        self.ticket: Ticket | None = None
+        self.prepaid = 0  # bytes of the body that the ticket covers already
+        self._send = send
+        self._closing = closing
+        self.request_id = _request_id(scope["headers"])
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = self.request_id
+
+    async def respond(self, message: Message) -> None:
+        """Pass a part of the answer on, with the request's id among the headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", []), (b"x-request-id", self.request_id.encode())]
+            if self._closing():
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def refuse(self, exc: HttpError, *, close: bool) -> None:
+        """Answer with an error, and end the connection if `close`."""
+        body = error_body(self.scope["path"], exc.code, exc.message, self.request_id)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers += [(name.lower().encode(), value.encode()) for name, value in exc.headers.items()]
+        if close:
+            headers.append((b"connection", b"close"))
+        await self.respond({"type": "http.response.start", "status": exc.status, "headers": headers})
+        await self.respond({"type": "http.response.body", "body": body})
+
+    def release(self) -> None:
+        """Give the ticket back."""
+        if self.ticket is not None:
+            self.ticket.release()
+
+
+class _BoundedReading:
+    """`receive` with a limit on bytes and time while the body lasts; afterwards it waits for the client to go."""
+
+    def __init__(self, request: _Guarded, settings: Settings) -> None:
+        self._request = request
+        self._settings = settings
+        self._until = asyncio.get_running_loop().time() + settings.receive_timeout_s
+        self._size = 0
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._request.receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._request.receive()
+        except TimeoutError as exc:
+            raise HttpError(
+                408,
+                "request_timeout",
+                f"expected the whole request within {self._settings.receive_timeout_s:g} s, got {self._size} bytes",
+                close=True,
+            ) from exc
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        self._count(len(message.get("body", b"")))
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > self._settings.max_body_bytes:
+            raise _too_large(self._settings)
+        unpaid = self._size - self._request.prepaid
+        if self._request.ticket is not None and unpaid > 0:
+            self._request.ticket.grow(0, unpaid)
+            self._request.prepaid += unpaid
+
+
+def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
+    """The client's own X-Request-ID where it is harmless, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return uuid.uuid4().hex
+
+
+def _check_key(headers: list[tuple[bytes, bytes]], keys: ApiKeys) -> None:
+    given = None
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            given = value[7:].strip()
+        elif name == b"x-api-key":
+            given = value.strip()
+    if given is None or not keys.accepts(given):
+        raise HttpError(
+            401,
+            "unauthorized",
+            f"expected a known API key, got {'none' if given is None else 'another'}; send it as "
+            "`Authorization: Bearer KEY` or `X-API-Key: KEY`",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    for name, value in headers:
+        if name == b"content-length":
+            if not value.isdigit():
+                raise HttpError(400, "bad_request", "expected a whole number as Content-Length")
+            return int(value)
+    return None
+
+
+def _too_large(settings: Settings) -> HttpError:
+    return HttpError(
+        413,
+        "body_too_large",
+        f"expected a body of at most {settings.max_body_bytes} bytes, got more; send fewer or smaller images",
+    )
