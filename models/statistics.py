@@ -1,0 +1,91 @@
+"""Statistics of a path through a network, as pure functions of its residues (the thesis, equation 34).
+
+Two steps, so that nothing large is kept: `reduce_residue` as a residue passes, `finish` once at the end.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.errors import InputError
+
+__all__ = ["Reduced", "finish", "fixed_directions", "reduce_residue"]
+
+Reduced = tuple[Tensor, Tensor]
+
+
+def reduce_residue(residue: Tensor, directions: Tensor | None = None, batch_axis: int = 0) -> Reduced:
+    """Root mean square ``(B,)`` and coordinates ``(B, 1 + k)`` of each image's residue, in float32 or better.
+
+    The coordinates are the residue's lengths along **1**/√d and the k directions, each divided by √d, so that divided
+    by the root mean square they are cosines.
+
+    Two vectorised passes over memory, in whatever order the memory has (``channels_last`` needs no copy). The one-pass
+    alternatives were measured on CPU: ``torch.var_mean`` takes 40 times as long as both passes together, a batched
+    dot product 7 times. One matrix product more gives all directions.
+
+    Args:
+        residue: ``(B, …)``, or with the batch axis second.
+        directions: ``(k, …)`` orthonormal, of one residue's shape; None for k = 0.
+
+    Raises:
+        InputError: the directions are of another shape than the residue.
+    """
+    if batch_axis:
+        residue = residue.movedim(batch_axis, 0)
+    precision = torch.float64 if residue.dtype == torch.float64 else torch.float32
+    axes = tuple(range(1, residue.dim()))
+    scale = math.prod(residue.shape[1:]) ** -0.5
+    rms = torch.linalg.vector_norm(residue, dim=axes, dtype=precision) * scale
+    coordinates = residue.mean(dim=axes, dtype=precision).unsqueeze(1)
+    if directions is None:
+        return rms, coordinates
+    if directions.shape[1:] != residue.shape[1:]:
+        raise InputError(
+            f"expected residues of shape {tuple(directions.shape[1:])}, got {tuple(residue.shape[1:])}; "
+            "use images of the size that the directions were made for"
+        )
+    if not torch.compiler.is_compiling():
+        order = (0, *sorted(axes, key=residue.stride, reverse=True))
+        residue, directions = residue.permute(order), directions.permute(order)
+    # Mixed precision would round the products to 8 or 11 bits.
+    with torch.autocast(residue.device.type, enabled=False):
+        lengths = residue.flatten(1).to(precision) @ directions.flatten(1).to(precision).T
+    return rms, torch.cat([coordinates, lengths * scale], dim=1)
+
+
+def finish(reduced: Sequence[Reduced]) -> Tensor:
+    """Statistics ``(B, M·(2 + k))`` float32 from the M reduced residues, block after block.
+
+    Per block: ‖r‖²/d, cos(r, **1**), and the cosine to each direction (equation 34). The cosines of a residue that is
+    zero are 0.
+    """
+    rms = torch.stack([size for size, _ in reduced], dim=1)
+    coordinates = torch.stack([lengths for _, lengths in reduced], dim=1)
+    nonzero = rms != 0  # a NaN stays: not zero, and not hidden
+    safe = torch.where(nonzero, rms, torch.ones_like(rms)).unsqueeze(2)  # avoid division by zero
+    cosines = torch.where(nonzero.unsqueeze(2), coordinates / safe, torch.zeros_like(coordinates)).clamp(-1.0, 1.0)
+    return torch.cat([rms.square().unsqueeze(2), cosines], dim=2).flatten(1).to(torch.float32)
+
+
+def fixed_directions(shape: Sequence[int], count: int) -> Tensor:
+    """``(count, *shape)`` float32 vectors, orthonormal and orthogonal to **1**: always the same for a shape.
+
+    They are the lowest non-constant cosines of the discrete cosine transform (type II) over a residue's d entries in
+    logical order, √(2/d) · cos(π j (i + ½) / d) for j = 1 … count, so nothing has to be stored with a detector.
+
+    Raises:
+        InputError: count is negative, or as large as d or larger.
+    """
+    size = math.prod(shape)
+    if not 0 <= count < size:
+        raise InputError(
+            f"expected at least 0 and fewer directions than a residue has entries ({size}, of shape {tuple(shape)}), "
+            f"got {count}; ask for fewer"
+        )
+    places = torch.arange(size, dtype=torch.float64) + 0.5
+    numbers = torch.arange(1, count + 1, dtype=torch.float64).unsqueeze(1)
+    waves = torch.cos(math.pi * numbers * places / size) * math.sqrt(2 / size)
+    return waves.to(torch.float32).reshape(count, *shape)
