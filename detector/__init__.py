@@ -1,0 +1,24 @@
+"""What a natural path through a network looks like, and what does not."""
+
+from detector.artifact import Artifact, load_artifact, save_artifact
+from detector.calibration import Calibration, Interval, clopper_pearson
+from detector.detectors.base import Detector
+from detector.splits import Split, split_originals
+from detector.statistics import natural_band
+from detector.verdict import PathOfImage, Pipeline, Verdict
+
+__all__ = [
+    "Artifact",
+    "Calibration",
+    "Detector",
+    "Interval",
+    "PathOfImage",
+    "Pipeline",
+    "Split",
+    "Verdict",
+    "clopper_pearson",
+    "load_artifact",
+    "natural_band",
+    "save_artifact",
+    "split_originals",
+]

@@ -1,0 +1,152 @@
+"""The operating threshold: from scores of held-out natural images to a false-positive rate that holds on fresh ones.
+
+Split-conformal calibration: the p-value of a score s is the share of calibration images that score at least as high,
+(1 + #{calibration ≥ s}) / (n + 1), and an image is flagged when its p-value is at most the stated rate. If the
+calibration images and a fresh natural image are exchangeable, and no fitting ever saw either, the chance of flagging
+the fresh one is at most that rate, whatever the score is: a maximum of two correlated forests included.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from models.errors import InputError
+
+__all__ = ["Calibration", "Interval", "clopper_pearson"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A closed interval of rates in [0, 1]."""
+
+    low: float
+    high: float
+
+    def __contains__(self, rate: float) -> bool:
+        return self.low <= rate <= self.high
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Threshold and p-values from the scores of natural images that nothing was fitted on.
+
+    Args:
+        scores: ``(n,)`` finite scores, in any order; kept sorted, in float64.
+        fpr: the false-positive rate asked for, in (0, 1).
+
+    Raises:
+        InputError: the rate is not in (0, 1), a score is not finite, or n is too small for the rate: with n images no
+            p-value falls below 1 / (n + 1), so a rate under that would flag nothing, ever.
+    """
+
+    scores: np.ndarray
+    fpr: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.fpr, int | float) and 0 < self.fpr < 1):
+            raise InputError(f"expected a false-positive rate between 0 and 1, such as 0.05, got {self.fpr!r}")
+        scores = np.sort(_finite_scores(self.scores, "calibration"))
+        if _most_above(len(scores), self.fpr) < 0:
+            needed = math.ceil(1 / self.fpr) - 1
+            while _most_above(needed, self.fpr) < 0:
+                needed += 1
+            raise InputError(
+                f"expected at least {needed} calibration images for a false-positive rate of {self.fpr}, "
+                f"got {len(scores)}; give more natural images or accept a higher rate"
+            )
+        scores.setflags(write=False)
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "fpr", float(self.fpr))
+        if not math.isfinite(self.threshold):
+            raise InputError(f"expected calibration scores of moderate size, got {scores[-1]!r}")
+
+    @property
+    def threshold(self) -> float:
+        """The smallest score that is flagged: ``score >= threshold`` exactly when ``p_value <= fpr``.
+
+        A score is flagged when at most k calibration scores reach it, so when it exceeds the (k+1)-th largest of them;
+        the next float64 above that one makes the strict inequality a plain one, and keeps ties on the natural side.
+        """
+        above = _most_above(len(self.scores), self.fpr)
+        return float(np.nextafter(self.scores[len(self.scores) - 1 - above], np.inf))
+
+    def p_values(self, scores: np.ndarray) -> np.ndarray:
+        """p-values float64 ``(B,)`` in (0, 1] of scores ``(B,)``: (1 + #{calibration ≥ score}) / (n + 1).
+
+        Raises:
+            InputError: a score is not finite.
+        """
+        values = _finite_scores(scores, "given")
+        reaching = len(self.scores) - np.searchsorted(self.scores, values, side="left")
+        p_values: np.ndarray = (1 + reaching) / (len(self.scores) + 1)
+        return p_values
+
+    def flags(self, scores: np.ndarray) -> np.ndarray:
+        """Which of the scores ``(B,)`` are flagged, bool ``(B,)``; raises as `p_values` does."""
+        flagged: np.ndarray = _finite_scores(scores, "given") >= self.threshold
+        return flagged
+
+    def expected_realised_rate(self, count: int, confidence: float = 0.95) -> Interval:
+        """The rates that flags on `count` fresh natural images should realise, with that confidence.
+
+        It counts both samples' luck: how many fresh images pass the (k+1)-th largest of n calibration scores is
+        beta-binomial (count, k + 1, n − k). Ties between scores push the realised rate below this interval, never
+        above it.
+
+        Raises:
+            InputError: no fresh images, or a confidence outside (0, 1).
+        """
+        _check_count_and_confidence(count, confidence)
+        above = _most_above(len(self.scores), self.fpr)
+        law = stats.betabinom(count, above + 1, len(self.scores) - above)
+        tail = (1 - confidence) / 2
+        return Interval(float(law.ppf(tail)) / count, float(law.ppf(1 - tail)) / count)
+
+
+def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval:
+    """The exact binomial interval of a rate of which `hits` in `count` were seen.
+
+    It holds for the rate of *this* threshold. That rate itself varies around the one asked for with the luck of the
+    calibration images, so the asked one lies in here less often than `confidence` says; see `expected_realised_rate`.
+
+    Raises:
+        InputError: no trials, hits outside 0…count, or a confidence outside (0, 1).
+    """
+    _check_count_and_confidence(count, confidence)
+    if not 0 <= hits <= count:
+        raise InputError(f"expected hits between 0 and {count}, got {hits}")
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, count - hits + 1))
+    high = 1.0 if hits == count else float(stats.beta.ppf(1 - tail, hits + 1, count - hits))
+    return Interval(low, high)
+
+
+def _most_above(count: int, fpr: float) -> int:
+    """The largest k with (1 + k) / (n + 1) ≤ fpr in float64, as `p_values` computes it; −1 if there is none."""
+    above = math.floor(fpr * (count + 1)) - 1
+    # The product above rounds; the quotient is what a p-value is compared by, so it has the last word.
+    while (2 + above) / (count + 1) <= fpr:
+        above += 1
+    while above >= 0 and (1 + above) / (count + 1) > fpr:
+        above -= 1
+    return above
+
+
+def _finite_scores(scores: np.ndarray, which: str) -> np.ndarray:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1:
+        raise InputError(f"expected {which} scores of shape (n,), got {values.shape}")
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"expected finite {which} scores, got NaN or infinity at {int(np.argmin(np.isfinite(values)))}"
+        )
+    return values
+
+
+def _check_count_and_confidence(count: int, confidence: float) -> None:
+    if count < 1:
+        raise InputError(f"expected at least one image to state a rate on, got {count}")
+    if not 0 < confidence < 1:
+        raise InputError(f"expected a confidence between 0 and 1, such as 0.95, got {confidence}")

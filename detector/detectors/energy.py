@@ -1,0 +1,36 @@
+"""Negative log-sum-exp of the logits: the energy score (Liu et al., 2020, "Energy-based out-of-distribution detection")."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from detector.arrays import require_keys
+from detector.detectors.base import Detector, Judged
+from models.features import Features
+
+__all__ = ["Energy"]
+
+
+class Energy(Detector):
+    """Score: −log Σ_k exp(logits_k), at temperature 1. Nothing is learnt.
+
+    The paper calls an image in-distribution when the negative energy is high; this is the energy itself, so that
+    higher is more anomalous here too.
+    """
+
+    def __init__(self) -> None:
+        pass
+
+    def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
+        pass
+
+    def _judge(self, features: Features) -> Judged:
+        logits = features.logits.astype(np.float64)
+        largest = logits.max(axis=1)
+        return Judged(-(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))), {})
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+        require_keys(state, set())

@@ -1,0 +1,111 @@
+"""How unusual the length of the path is for the predicted class; needs no attacks (DESIGN: transport cost)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from detector.arrays import require_array, require_keys
+from detector.detectors.base import Detector, Judged
+from detector.statistics import by_block
+from models.errors import InputError
+from models.features import Features
+
+__all__ = ["TransportCost"]
+
+
+class TransportCost(Detector):
+    """Score: how far the log of the transport cost lies from its class's median, in half-widths of the natural band.
+
+    The score is 1 where the cost meets the lower or the upper natural quantile of the predicted class and grows
+    without bound outside: two-sided, since an attack may shorten the path as well as lengthen it. Votes: "too_low" and
+    "too_high", of which the score is the larger.
+
+    The transport cost is Σ_m ‖r_m‖², the kinetic energy of the path. Statistics hold ‖r_m‖²/d_m, and a detector cannot
+    know d_m, so without `block_sizes` the sum is of these means. That weighs every block alike per coordinate, where
+    the true cost is ruled by the wide early blocks; for a network whose residues all have one size the two differ by a
+    constant factor and the score is the same. Give the products of the branches' shapes for the true cost.
+
+    Args:
+        block_sizes: d_m of every block, in order; None sums mean squares.
+        columns_per_block: 2 plus the number of further directions of the measure.
+        quantile: the natural share below the band, and the share above it, per class; in (0, 0.5).
+        minimum_per_class: a class predicted for fewer natural images than this takes the quantiles of all of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        block_sizes: Sequence[int] | None = None,
+        columns_per_block: int = 2,
+        quantile: float = 0.05,
+        minimum_per_class: int = 20,
+    ) -> None:
+        self.block_sizes = block_sizes
+        self.columns_per_block = columns_per_block
+        self.quantile = quantile
+        self.minimum_per_class = minimum_per_class
+
+    def _check_parameters(self) -> None:
+        sizes = self.block_sizes
+        if sizes is not None and (not len(sizes) or not all(_is_count(size) for size in sizes)):
+            raise InputError(f"expected positive whole numbers as block_sizes, got {sizes!r}")
+        if not (isinstance(self.quantile, float) and 0 < self.quantile < 0.5):
+            raise InputError(f"expected a quantile between 0 and 0.5, such as 0.05, got {self.quantile!r}")
+        for name, value in (
+            ("columns_per_block", self.columns_per_block),
+            ("minimum_per_class", self.minimum_per_class),
+        ):
+            if not _is_count(value):
+                raise InputError(f"expected a positive whole number as {name}, got {value!r}")
+
+    def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
+        costs, predicted = self._log_costs(natural), natural.predicted
+        everyone = self._band(costs)
+        self.bands_ = np.stack(
+            [
+                self._band(costs[predicted == k]) if np.sum(predicted == k) >= self.minimum_per_class else everyone
+                for k in range(natural.logits.shape[1])
+            ]
+        )
+
+    def _band(self, costs: np.ndarray) -> np.ndarray:
+        """(low, median, high) of some log costs."""
+        band: np.ndarray = np.quantile(costs, (self.quantile, 0.5, 1 - self.quantile))
+        return band
+
+    def _log_costs(self, features: Features) -> np.ndarray:
+        """log Σ_m w_m ‖r_m‖²/d_m float64 ``(N,)``, with w_m = d_m where that is known."""
+        squares = by_block(features.statistics, self.columns_per_block)[:, :, 0].astype(np.float64)
+        if self.block_sizes is not None:
+            if len(self.block_sizes) != squares.shape[1]:
+                raise InputError(
+                    f"expected one size per block, {squares.shape[1]}, got {len(self.block_sizes)} block_sizes"
+                )
+            squares = squares * np.asarray(self.block_sizes, dtype=np.float64)
+        cost = squares.sum(axis=1)
+        return np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a blank path has cost 0
+
+    def _judge(self, features: Features) -> Judged:
+        costs = self._log_costs(features)
+        low, median, high = self.bands_[features.predicted].T
+        # The floor keeps a class whose natural costs are all equal from dividing by zero.
+        too_low = (median - costs) / np.maximum(median - low, 1e-12)
+        too_high = (costs - median) / np.maximum(high - median, 1e-12)
+        return Judged(np.maximum(too_low, too_high), {"too_low": too_low, "too_high": too_high})
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return {"bands": self.bands_}
+
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+        require_keys(state, {"bands"})
+        bands = require_array(state, "bands", np.float64, (self.num_classes_, 3))
+        if not (np.diff(bands, axis=1) >= 0).all():
+            raise InputError("expected each class's quantiles in ascending order, got others; the state is damaged")
+        blocks = by_block(np.empty((1, self.num_columns_)), self.columns_per_block).shape[1]
+        if self.block_sizes is not None and len(self.block_sizes) != blocks:
+            raise InputError(f"expected {blocks} block_sizes, one per block, got {len(self.block_sizes)}")
+        self.bands_ = bands
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

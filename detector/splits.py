@@ -1,0 +1,103 @@
+"""Disjoint sets of originals: what the detector is fitted on, calibrated on and tested on.
+
+A split holds indices of *original* images. An attacked or noisy image goes where its original goes, so nothing that is
+judged is a neighbour of something learnt from.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.errors import InputError
+
+__all__ = ["Split", "parse_proportions", "split_originals"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Sorted indices of originals, int64; disjoint, and together all of them."""
+
+    fit: np.ndarray
+    calibrate: np.ndarray
+    test: np.ndarray
+
+
+def parse_proportions(text: str) -> tuple[float, ...]:
+    """Proportions of "0.8,0.1,0.1" (fit, calibrate, test) or "0.9,0.1" (fit, test).
+
+    Raises:
+        InputError: not two or three positive numbers that sum to 1.
+    """
+    try:
+        proportions = tuple(float(part) for part in text.split(","))
+    except ValueError as exc:
+        raise InputError(f"expected proportions such as 0.8,0.1,0.1, got {text!r}") from exc
+    return _validated_proportions(proportions)
+
+
+def split_originals(
+    count: int,
+    proportions: Sequence[float] = (0.8, 0.1, 0.1),
+    *,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+) -> Split:
+    """A random split of `count` originals in these proportions.
+
+    Two proportions are the thesis' own protocol (5.4.2, 0.9 / 0.1 into B1 and B2), which has no calibration set: its
+    decision is a vote of 0.5. `calibrate` is empty then; whoever wants a threshold besides splits `fit` again or gives
+    images of their own. It is never taken out of `fit` silently, since that would no longer be the thesis' protocol.
+
+    Args:
+        labels: ``(count,)`` classes; each class is then split in the same proportions, as nearly as whole images allow.
+            A class with fewer images than parts still has each image in exactly one part.
+        seed: equal seeds give equal splits.
+
+    Raises:
+        InputError: proportions that do not sum to 1, labels of another length, or so few images that a part is empty.
+    """
+    wanted = _validated_proportions(tuple(proportions))
+    if count < len(wanted):
+        raise InputError(f"expected at least {len(wanted)} images for {len(wanted)} parts, got {count}")
+    order = np.random.default_rng(seed).permutation(count)
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (count,):
+            raise InputError(f"expected {count} labels, one per image, got shape {labels.shape}")
+        order = order[np.argsort(labels[order], kind="stable")]
+    parts = _dealt(order, wanted)
+    if not all(map(len, parts)):
+        raise InputError(
+            f"expected every part to hold an image, got sizes {[len(part) for part in parts]} of {count} images; "
+            "give more images or larger proportions"
+        )
+    if len(parts) == 2:
+        return Split(fit=parts[0], calibrate=np.empty(0, dtype=np.int64), test=parts[1])
+    return Split(*parts)
+
+
+def _dealt(order: np.ndarray, proportions: tuple[float, ...]) -> list[np.ndarray]:
+    """The indices in `order` dealt out evenly along it, so that any run of them (a class) is split in proportion."""
+    parts, rest = [], 1.0
+    for proportion in proportions[:-1]:
+        # An index is taken wherever the running total of its share passes a whole number; half a step of offset rounds
+        # the number taken to the nearest.
+        total = np.floor(np.arange(len(order) + 1) * (proportion / rest) + 0.5)
+        taken = np.diff(total) > 0
+        parts.append(order[taken])
+        order, rest = order[~taken], rest - proportion
+    parts.append(order)
+    return [np.sort(part).astype(np.int64) for part in parts]
+
+
+def _validated_proportions(proportions: tuple[float, ...]) -> tuple[float, ...]:
+    if len(proportions) not in (2, 3):
+        raise InputError(f"expected two or three proportions, such as 0.8,0.1,0.1, got {len(proportions)}")
+    if not all(0 < share < 1 for share in proportions) or abs(math.fsum(proportions) - 1) > 1e-6:
+        raise InputError(
+            f"expected positive proportions that sum to 1, got {', '.join(map(str, proportions))}, "
+            f"which sum to {math.fsum(proportions):g}"
+        )
+    return proportions
