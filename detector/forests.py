@@ -1,11 +1,12 @@
 """Many random forests in one set of arrays, evaluated together and bit for bit as scikit-learn would.
 
 Every tree is laid out breadth-first with siblings side by side, so that a step is ``left + (value > threshold)``. All
-trees of all rows descend one level at a time. A leaf points at itself and its threshold is +∞ while in use, so lanes that
-have arrived stay where they are.
+trees of all rows descend one level at a time. A leaf points at itself and its threshold is +∞ while in use, so lanes
+that have arrived stay where they are.
 
-Why this is exact: scikit-learn compares a float32 value with a float64 threshold; rounding the threshold *down* to float32
-changes no such comparison. It then adds the trees' leaf values in float64, in order, and divides by their number.
+Why this is exact: scikit-learn compares a float32 value with a float64 threshold; rounding the threshold *down* to
+float32 changes no such comparison. It then adds the trees' leaf values in float64, in order, and divides by their
+number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -133,7 +134,8 @@ class Forests:
     def probability(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Probabilities float64 ``(R,)`` by forest ``which[i]`` of row ``rows[i]`` of columns float32 ``(B, F)``.
 
-        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest to the last bit. Columns are finite.
+        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest to the last bit, where columns are
+        finite.
         """
         assert columns.dtype == np.float32
         assert columns.shape[1] == self.num_columns

@@ -25,8 +25,8 @@ class SupportVectorMachines:
 
     Each standardises its columns and has the kernel exp(−‖x − s‖² / F). Its decision d becomes a probability by Platt's
     1 / (1 + exp(slope·d + offset)), fitted on decisions about images that the machine had not seen (cross-validation),
-    since the decisions about its own training images are too sure. Natural images and their attacked twins may fall into
-    different folds; their labels differ, so that makes the map more cautious, not surer.
+    since the decisions about its own training images are too sure. Natural images and their attacked twins may fall
+    into different folds; their labels differ, so that makes the map more cautious, not surer.
 
     Args:
         mean, scale: float64 ``(machines, F)``.

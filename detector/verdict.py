@@ -179,8 +179,8 @@ class Pipeline:
             raise InputError(f"expected images as a float32 tensor (B, 3, H, W) in [0, 1], got {got}")
         if tuple(images.shape[1:]) != self.image_shape:
             raise ImageError(
-                f"expected images of shape {self.image_shape} (channels, height, width), got {tuple(images.shape[1:])}; "
-                "apply the artifact's preprocessing first"
+                f"expected images of shape {self.image_shape} (channels, height, width), got "
+                f"{tuple(images.shape[1:])}; apply the artifact's preprocessing first"
             )
         # NaN fails both comparisons, so that one pass over the pixels is enough.
         fine = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)

@@ -154,7 +154,7 @@ class Detector(ABC):
         arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._parameter_names())
         return f"{type(self).__name__}({arguments})"
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> None:  # noqa: B027 - many detectors have nothing to check
         """Raises InputError on an option that cannot be used; called by `fit` and `from_state`."""
 
     @abstractmethod
@@ -218,7 +218,7 @@ def _validated_labels(labels: np.ndarray, count: int, num_classes: int) -> np.nd
     labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(f"expected {count} integer labels, one per natural image, got {labels.dtype} {labels.shape}")
-    if count and not (0 <= labels.min() and labels.max() < num_classes):
+    if count and (labels.min() < 0 or labels.max() >= num_classes):
         raise InputError(
             f"expected labels between 0 and {num_classes - 1}, got {labels.min()} to {labels.max()}; "
             "the network has fewer outputs than the data set has classes"

@@ -1,4 +1,4 @@
-"""Negative log-sum-exp of the logits: the energy score (Liu et al., 2020, "Energy-based out-of-distribution detection")."""
+"""Negative log-sum-exp of the logits: the energy score of Liu et al., 2020."""
 
 from collections.abc import Mapping
 

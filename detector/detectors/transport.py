@@ -116,18 +116,20 @@ class Transport(Detector):
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         own = require_array(state, "own_classifier", np.int64, (self.num_classes_,))
         arrays = {name: array for name, array in state.items() if name != "own_classifier"}
-        kinds = {
-            "random_forest": Forests,
-            "logistic_regression": LogisticRegressions,
-            "svm": SupportVectorMachines,
-        }
-        classifiers: _Classifiers = kinds[self.classifier].from_state(arrays, self.num_columns_)
+        classifiers = self._restored_classifiers(arrays)
         # The all-class classifier comes first, then one per class that has its own, in the order of the classes.
         if not np.array_equal(own[own != 0], np.arange(1, len(classifiers))):
             raise InputError(
-                f"expected each of the {len(classifiers) - 1} classifiers after the first to belong to one class, in order, "
-                f"got {own[own != 0].tolist()}; the state is damaged"
+                f"expected each of the {len(classifiers) - 1} classifiers after the first to belong to one class, in "
+                f"order, got {own[own != 0].tolist()}; the state is damaged"
             )
         if isinstance(classifiers, Forests) and classifiers.roots.shape[1] != self.num_trees:
             raise InputError(f"expected {self.num_trees} trees per forest, got {classifiers.roots.shape[1]}")
         self.classifiers_, self.own_classifier_ = classifiers, own
+
+    def _restored_classifiers(self, arrays: Mapping[str, np.ndarray]) -> _Classifiers:
+        if self.classifier == "random_forest":
+            return Forests.from_state(arrays, self.num_columns_)
+        if self.classifier == "logistic_regression":
+            return LogisticRegressions.from_state(arrays, self.num_columns_)
+        return SupportVectorMachines.from_state(arrays, self.num_columns_)

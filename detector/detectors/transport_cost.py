@@ -83,7 +83,8 @@ class TransportCost(Detector):
                 )
             squares = squares * np.asarray(self.block_sizes, dtype=np.float64)
         cost = squares.sum(axis=1)
-        return np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a blank path has cost 0
+        logs: np.ndarray = np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a blank path has cost 0
+        return logs
 
     def _judge(self, features: Features) -> Judged:
         costs = self._log_costs(features)

@@ -1,0 +1,177 @@
+"""The manifest of an artifact: the one way it is written, and what has to be right before any of it is believed."""
+
+import hashlib
+import hmac
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from models.errors import ArtifactError, InputError
+
+__all__ = ["FILES", "MANIFEST", "PROTOCOL", "read_checked", "read_key", "read_manifest", "sealed"]
+
+PROTOCOL = 1
+MANIFEST = "manifest.json"
+
+# File names and their size limits in bytes: the only names that are ever opened, whatever a manifest says.
+FILES = {
+    "network.safetensors": 8 * 2**30,
+    "detector.safetensors": 4 * 2**30,
+    "calibration.safetensors": 2**30,
+}
+_MANIFEST_LIMIT = 16 * 2**20
+_KEY_BYTES = (32, 4096)
+
+_FIELDS = frozenset(
+    {
+        *("protocol", "versions", "files", "network", "preprocessing", "classes", "detector", "measure", "branches"),
+        *("calibration", "provenance", "digest", "signature"),
+    }
+)
+
+
+def sealed(fields: Mapping[str, Any], key: bytes | None) -> tuple[bytes, str]:
+    """(the manifest's bytes, its digest): `fields` with protocol, digest and signature added.
+
+    Raises:
+        InputError: something in `fields` is not JSON.
+    """
+    try:
+        manifest = {"protocol": PROTOCOL, **fields}
+        digest = hashlib.sha256(_canonical(manifest)).hexdigest()
+        signature = None if key is None else _signature(key, digest)
+        return _canonical({**manifest, "digest": digest, "signature": signature}), digest
+    except (TypeError, ValueError) as exc:
+        raise InputError(f"expected provenance and parameters as JSON values, without NaN, got: {exc}") from exc
+
+
+def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
+    """The manifest of the artifact in `folder`, known to be unchanged; with a key, known to be signed by it.
+
+    Raises:
+        ArtifactError: it is not JSON, of another protocol, changed, unsigned or signed by another key.
+    """
+    path = folder / MANIFEST
+    content = _read_bounded(path, _MANIFEST_LIMIT)
+    try:
+        manifest = json.loads(content.decode("ascii"), parse_constant=_refuse_constant)
+        rewritten = _canonical(manifest)
+    except (ValueError, RecursionError) as exc:
+        raise ArtifactError(f"{path}: expected JSON, could not read it: {exc}; it was changed or cut off") from exc
+    if not isinstance(manifest, dict) or type(manifest.get("protocol")) is not int or manifest["protocol"] != PROTOCOL:
+        got = manifest.get("protocol") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ArtifactError(
+            f"{path}: expected artifact protocol {PROTOCOL}, got {got!r}; use the version of Plumbline that wrote it, "
+            "or fit again"
+        )
+    if set(manifest) != _FIELDS:
+        raise ArtifactError(f"{path}: expected the fields {sorted(_FIELDS)}, got {sorted(manifest)}")
+    signed = {name: value for name, value in manifest.items() if name not in ("digest", "signature")}
+    digest = hashlib.sha256(_canonical(signed)).hexdigest()
+    # The digest leaves spaces and the order of keys open; comparing the bytes as written does not.
+    if manifest["digest"] != digest or rewritten != content:
+        raise ArtifactError(
+            f"{path}: expected the digest {digest}, got {manifest['digest']!r}; the manifest was changed"
+        )
+    _check_signature(path, manifest, key)
+    _check_manifest_types(path, manifest)
+    return manifest
+
+
+def read_key(path: Path) -> bytes:
+    """The bytes of a key file.
+
+    Raises:
+        InputError: it cannot be read, or is too short to be a key or too long to be meant as one.
+    """
+    least, most = _KEY_BYTES
+    try:
+        with path.open("rb") as file:
+            key = file.read(most + 1)
+    except OSError as exc:
+        raise InputError(f"expected a readable key file, got {path}: {exc}") from exc
+    if not least <= len(key) <= most:
+        raise InputError(
+            f"expected a key file of {least} to {most} bytes, got {path} with {len(key)} or more; "
+            f"make one with: head -c {least} /dev/urandom > {path.name}"
+        )
+    return key
+
+
+def read_checked(path: Path, entry: Mapping[str, Any]) -> bytes:
+    """The bytes of one of `FILES`, which has the size and hash in `entry`.
+
+    Raises:
+        ArtifactError: it has not, or is no ordinary file, or is too large.
+    """
+    content = _read_bounded(path, FILES[path.name])
+    digest = hashlib.sha256(content).hexdigest()
+    if len(content) != entry["bytes"] or digest != entry["sha256"]:
+        raise ArtifactError(
+            f"{path}: expected {entry['bytes']} bytes with SHA-256 {entry['sha256']}, got {len(content)} bytes with "
+            f"{digest}; the file was changed, cut off, or is another artifact's"
+        )
+    return content
+
+
+def _read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of an ordinary file, which is no link, and no larger than `limit`."""
+    try:
+        # NOFOLLOW: a link could name any file of this machine. NONBLOCK: a pipe would hang us.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as exc:
+        raise ArtifactError(f"{path}: expected a readable ordinary file, not a link: {exc}") from exc
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(f"{path}: expected an ordinary file, got something else")
+        if status.st_size > limit:
+            raise ArtifactError(f"{path}: expected at most {limit} bytes, got {status.st_size}")
+        return file.read(limit + 1)
+
+
+def _check_signature(path: Path, manifest: Mapping[str, Any], key: bytes | None) -> None:
+    signature = manifest["signature"]
+    if signature is not None and not isinstance(signature, str):
+        raise ArtifactError(f"{path}: expected a signature or none, got {type(signature).__name__}")
+    if key is None:
+        return
+    if signature is None:
+        raise ArtifactError(f"{path}: expected a signed artifact since a key was given, got an unsigned one; sign it")
+    # Compared as bytes: compare_digest refuses strings with other than ASCII characters.
+    if not hmac.compare_digest(signature.encode(), _signature(key, manifest["digest"]).encode()):
+        raise ArtifactError(f"{path}: expected a signature by the given key, got another; do not serve this artifact")
+
+
+def _check_manifest_types(path: Path, manifest: Mapping[str, Any]) -> None:
+    """The fields that nothing below checks by itself."""
+    files, classes, calibration = manifest["files"], manifest["classes"], manifest["calibration"]
+    if not isinstance(files, dict) or set(files) != set(FILES):
+        raise ArtifactError(f"{path}: expected hashes of {sorted(FILES)}, got {files!r:.200}")
+    for entry in files.values():
+        if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
+            raise ArtifactError(f"{path}: expected bytes and sha256 of each file, got {entry!r:.200}")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ArtifactError(f"{path}: expected class names, got {classes!r:.200}")
+    if not isinstance(calibration, dict) or set(calibration) != {"count", "fpr", "threshold"}:
+        raise ArtifactError(f"{path}: expected count, fpr and threshold of the calibration, got {calibration!r:.200}")
+    if not isinstance(calibration["fpr"], float):
+        raise ArtifactError(f"{path}: expected a false-positive rate, got {calibration['fpr']!r:.200}")
+    if not isinstance(manifest["branches"], list) or not isinstance(manifest["provenance"], dict):
+        raise ArtifactError(f"{path}: expected a list of branches and a provenance, got other types")
+
+
+def _canonical(value: Any) -> bytes:
+    """The one way a manifest is written: ASCII JSON with sorted keys."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def _signature(key: bytes, digest: str) -> str:
+    return hmac.new(key, digest.encode("ascii"), hashlib.sha256).hexdigest()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
