@@ -1,7 +1,7 @@
 """A trained network as a folder: ``network.safetensors`` and ``network.json``, nothing that could run code.
 
-The JSON file holds an integer protocol, the SHA-256 of the weights, the specification to build the network again, the class
-names, and the provenance: recipe, data set, seed, versions and accuracy.
+The JSON file holds an integer protocol, the SHA-256 of the weights, the specification to build the network again, the
+class names, and the provenance: recipe, data set, seed, versions and accuracy.
 """
 
 import json
@@ -48,17 +48,23 @@ def load_checkpoint(folder: Path, *, network_file: Path | None = None) -> Loaded
     """
     header_path, weights_path = folder / "network.json", folder / "network.safetensors"
     if not header_path.is_file() or not weights_path.is_file():
-        raise CheckpointError(f"{folder}: expected network.json and network.safetensors, as `plumbline train` writes them")
+        raise CheckpointError(
+            f"{folder}: expected network.json and network.safetensors, as `plumbline train` writes them"
+        )
     try:
         header = json.loads(header_path.read_text(encoding="utf-8"))
     except ValueError as exc:
         raise CheckpointError(f"{header_path}: expected JSON, could not read it: {exc}") from exc
     if not isinstance(header, dict) or header.get("protocol") != PROTOCOL:
         got = header.get("protocol") if isinstance(header, dict) else type(header).__name__
-        raise CheckpointError(f"{header_path}: expected checkpoint protocol {PROTOCOL}, got {got!r}; use the version that wrote it")
+        raise CheckpointError(
+            f"{header_path}: expected checkpoint protocol {PROTOCOL}, got {got!r}; use the version that wrote it"
+        )
     content = weights_path.read_bytes()
     if (digest := sha256_of(weights_path)) != header.get("sha256"):
-        raise CheckpointError(f"{weights_path}: expected SHA-256 {header.get('sha256')}, got {digest}; the file was changed")
+        raise CheckpointError(
+            f"{weights_path}: expected SHA-256 {header.get('sha256')}, got {digest}; the file was changed"
+        )
     classes = header.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"{header_path}: expected class names, got {classes!r}")

@@ -5,11 +5,11 @@ A reference is one of
     RUN                                a folder that `plumbline train` wrote
     pretrained:NAME                    a checkpoint that comes with Plumbline, such as pretrained:cifar10-resnet20
     torchvision:NAME[:WEIGHTS]         a torchvision constructor; WEIGHTS is one of its own ("DEFAULT") or a file
-    PATH.py:CALLABLE[:WEIGHTS]         a function in the user's file that returns a module from normalised images to logits
+    PATH.py:CALLABLE[:WEIGHTS]         a function in the user's file; returns a module, normalised images to logits
     NAME                               one of our own networks, untrained
 
-Weight files are .safetensors, or .pt, .pth or .th state dictionaries, which torch reads with `weights_only=True`: no code
-in them is run. A user's .py file *is* run, as the user asked; it is named by its SHA-256 afterwards.
+Weight files are .safetensors, or .pt, .pth or .th state dictionaries, which torch reads with `weights_only=True`: no
+code in them is run. A user's .py file *is* run, as the user asked; it is named by its SHA-256 afterwards.
 """
 
 import importlib.util
@@ -17,9 +17,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -29,66 +29,13 @@ from models.errors import CheckpointError, InputError, NetworkError, UnknownName
 from models.files import sha256_of
 from models.normalization import Normalized
 from models.registry import NETWORKS
+from models.specification import NetworkSpec
 
-__all__ = ["LoadedNetwork", "NetworkSpec", "build_network", "load_network", "load_state"]
+__all__ = ["LoadedNetwork", "NetworkSpec", "build_network", "load_network", "load_state", "preset_size"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th"})
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """What is needed to build a network again; the weights come from elsewhere.
-
-    Args:
-        source: "plumbline" (a name in `models/networks`), "torchvision", or "file" (a callable in a user's file).
-        name: the network's name there; for a file, the callable's.
-        arguments: keyword arguments of the constructor.
-        num_classes: K, the number of logits.
-        image_shape: (3, H, W) in pixels.
-        mean, std: normalisation per channel, in units of pixels in [0, 1].
-        source_sha256: of the user's file; None for the other sources.
-    """
-
-    source: Literal["plumbline", "torchvision", "file"]
-    name: str
-    arguments: dict[str, int]
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    source_sha256: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, for a manifest."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Any) -> "NetworkSpec":
-        """The specification that `to_json` described, every field checked.
-
-        Raises:
-            InputError: a field is missing, unknown, or of another type or range than expected.
-        """
-        expected = set(cls.__dataclass_fields__)
-        if not isinstance(fields, dict) or set(fields) != expected:
-            raise InputError(f"expected a network specification with {sorted(expected)}, got {fields!r}")
-        if fields["source"] not in ("plumbline", "torchvision", "file"):
-            raise InputError(f"expected the source plumbline, torchvision or file, got {fields['source']!r}")
-        if not isinstance(fields["name"], str) or not fields["name"].isidentifier():
-            raise InputError(f"expected an identifier as the network's name, got {fields['name']!r}")
-        arguments, shape = fields["arguments"], fields["image_shape"]
-        if not isinstance(arguments, dict) or not all(k.isidentifier() and _is_count(v) for k, v in arguments.items()):
-            raise InputError(f"expected whole numbers as the network's arguments, got {arguments!r}")
-        if not _is_count(fields["num_classes"]):
-            raise InputError(f"expected a positive number of classes, got {fields['num_classes']!r}")
-        if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(map(_is_count, shape)) or shape[0] != 3:
-            raise InputError(f"expected an image shape (3, H, W), got {shape!r}")
-        digest = fields["source_sha256"]
-        if (fields["source"] == "file") != (isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))):
-            raise InputError(f"expected a SHA-256 for a network from a file and for no other, got {digest!r}")
-        numbers = {name: _float_tuple(name, fields[name]) for name in ("mean", "std")}
-        return cls(**{**fields, **numbers, "image_shape": tuple(shape)})
 
 
 @dataclass(frozen=True)
@@ -100,7 +47,6 @@ class LoadedNetwork:
         spec: how to build it again.
         reference: the word it was loaded by.
         classes: names of the classes where the source knows them.
-        resize, crop: preprocessing in pixels where the source states one (torchvision's own weights).
         provenance: how it was trained, where that is known.
         trained: False when no weights were given, so that a caller can say so.
     """
@@ -109,8 +55,6 @@ class LoadedNetwork:
     spec: NetworkSpec
     reference: str
     classes: tuple[str, ...] | None = None
-    resize: int | None = None
-    crop: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     trained: bool = True
 
@@ -126,8 +70,8 @@ def load_network(
     """The network that `reference` names (see the module's docstring), in eval mode.
 
     Args:
-        mean, std: normalisation, for networks whose source does not state one; defaults to ImageNet's for torchvision, and
-            to none (mean 0, std 1) for a user's file, whose module may well normalise by itself.
+        mean, std: normalisation, for networks whose source does not state one; defaults to ImageNet's for torchvision,
+            and to none (mean 0, std 1) for a user's file, whose module may well normalise by itself.
         num_classes: asked of constructors that take it, where no checkpoint settles it.
         image_shape: (3, H, W) of the images to come; defaults to the source's own.
 
@@ -145,7 +89,7 @@ def load_network(
             raise UnknownNameError(f"expected a pretrained network, got {rest!r}; known: {', '.join(known) or 'none'}")
         return _with_shape(replace(load_checkpoint(folder), reference=reference), image_shape)
     if head == "torchvision":
-        return _torchvision_network(reference, rest, mean, std, num_classes, image_shape)
+        return _torchvision_network(reference, mean, std, num_classes, image_shape)
     if re.search(r"\.py(:|$)", reference):
         return _file_network(reference, mean, std, num_classes, image_shape)
     if Path(reference).is_dir():
@@ -167,8 +111,8 @@ def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) 
     """The architecture of `spec` with fresh weights, in eval mode.
 
     Args:
-        network_file: the user's file for a spec of source "file", optionally followed by ``:CALLABLE``. Its SHA-256 must
-            be the one in the spec.
+        network_file: the user's file for a spec of source "file", optionally followed by ``:CALLABLE``. Its SHA-256
+            must be the one in the spec.
 
     Raises:
         InputError: the file is missing, or not the one that the spec names.
@@ -177,16 +121,16 @@ def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) 
     if spec.source == "file":
         if network_file is None:
             raise InputError(
-                f"expected --network PATH.py:{spec.name}, since this network comes from a user's file and no code is taken "
-                "from an artifact; got none"
+                f"expected --network PATH.py:{spec.name}, since this network comes from a user's file and no code is "
+                "taken from an artifact; got none"
             )
         path = Path(str(network_file).partition(".py:")[0].removesuffix(".py") + ".py")
         if not path.is_file():
             raise InputError(f"expected --network to name an existing file, got {path}")
         if (digest := sha256_of(path)) != spec.source_sha256:
             raise InputError(
-                f"expected the file with SHA-256 {spec.source_sha256}, got {path} with {digest}; pass the very file that "
-                "the network was fitted with, or fit again"
+                f"expected the file with SHA-256 {spec.source_sha256}, got {path} with {digest}; pass the very file "
+                "that the network was fitted with, or fit again"
             )
         network = _construct(_callable_in(path, spec.name), spec.arguments, f"{path}:{spec.name}")
     elif spec.source == "torchvision":
@@ -208,7 +152,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
-        elif path.suffix in (".pt", ".pth", ".th"):
+        elif path.suffix in _WEIGHT_SUFFIXES:
             state = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise InputError(f"expected weights in .safetensors, .pt, .pth or .th, got {path.name}")
@@ -224,46 +168,58 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
+def preset_size(reference: str) -> tuple[int | None, int | None]:
+    """Resize and crop in pixels that torchvision states for its own weights; (None, None) for other references."""
+    entry = _preset(reference)
+    if entry is None:
+        return None, None
+    transform = entry.transforms()
+    return transform.resize_size[0], transform.crop_size[0]
+
+
+def _preset(reference: str) -> Any:
+    """The torchvision weights that ``torchvision:NAME:WEIGHTS`` names, None where WEIGHTS is a file or absent."""
+    head, _, rest = reference.partition(":")
+    name, _, weights = rest.partition(":")
+    if head != "torchvision" or not weights or Path(weights).suffix in _WEIGHT_SUFFIXES:
+        return None
+    from torchvision.models import get_model_weights
+
+    _torchvision_constructor(name)
+    known = get_model_weights(name).__members__
+    if weights not in known:
+        raise UnknownNameError(f"expected weights of {name}, got {weights!r}; known: {', '.join(known)}, or a file")
+    return known[weights]
+
+
 def _torchvision_network(
     reference: str,
-    rest: str,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     num_classes: int | None,
     image_shape: tuple[int, int, int] | None,
 ) -> LoadedNetwork:
-    name, _, weights = rest.partition(":")
+    name, _, weights = reference.partition(":")[2].partition(":")
     constructor = _torchvision_constructor(name)
-    normalisation = tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)
-    shape = image_shape or (3, 224, 224)
-    if not weights or Path(weights).suffix in (".safetensors", ".pt", ".pth", ".th"):
-        arguments = {"num_classes": num_classes} if num_classes else {}
-        network = _construct(constructor, arguments, reference)
-        if weights:
-            _fill(network, load_state(Path(weights)), reference)
-        spec = NetworkSpec("torchvision", name, arguments, 0, shape, *normalisation)
-        return _loaded(Normalized(network, *normalisation), spec, reference, trained=bool(weights))
-    from torchvision.models import get_model_weights
-
-    known = {entry.name: entry for entry in get_model_weights(name)}
-    entry = known.get(weights) or (getattr(get_model_weights(name), "DEFAULT", None) if weights == "DEFAULT" else None)
-    if entry is None:
-        raise UnknownNameError(f"expected weights of {name}, got {weights!r}; known: DEFAULT, {', '.join(known)}, or a file")
-    try:
-        network = constructor(weights=entry)
-    except OSError as exc:
-        raise NetworkError(f"{reference}: the weights could not be downloaded ({exc}); give a weight file instead") from exc
-    preset = entry.transforms()
-    if mean is None and std is None:
-        normalisation = tuple(preset.mean), tuple(preset.std)
-    loaded = _loaded(
-        Normalized(network, *normalisation),
-        NetworkSpec("torchvision", name, {}, 0, image_shape or (3, preset.crop_size[0], preset.crop_size[0]), *normalisation),
-        reference,
-    )
-    return replace(
-        loaded, classes=tuple(entry.meta["categories"]), resize=preset.resize_size[0], crop=preset.crop_size[0]
-    )
+    if (entry := _preset(reference)) is not None:
+        try:
+            network = constructor(weights=entry)
+        except OSError as exc:
+            raise NetworkError(
+                f"{reference}: the weights could not be downloaded ({exc}); give a weight file instead"
+            ) from exc
+        transform = entry.transforms()
+        mean, std = tuple(mean or transform.mean), tuple(std or transform.std)
+        spec = NetworkSpec("torchvision", name, {}, 0, image_shape or (3, *transform.crop_size * 2), mean, std)
+        loaded = _loaded(Normalized(network, mean, std), spec, reference)
+        return replace(loaded, classes=tuple(entry.meta["categories"]))
+    arguments = {"num_classes": num_classes} if num_classes else {}
+    network = _construct(constructor, arguments, reference)
+    if weights:
+        _fill(network, load_state(Path(weights)), reference)
+    mean, std = tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)
+    spec = NetworkSpec("torchvision", name, arguments, 0, image_shape or (3, 224, 224), mean, std)
+    return _loaded(Normalized(network, mean, std), spec, reference, trained=bool(weights))
 
 
 def _file_network(
@@ -287,7 +243,13 @@ def _file_network(
         _fill(network, load_state(Path(match["weights"])), reference)
     normalisation = tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3)
     spec = NetworkSpec(
-        "file", match["callable"], arguments, 0, image_shape or (3, 32, 32), *normalisation, source_sha256=sha256_of(path)
+        "file",
+        match["callable"],
+        arguments,
+        0,
+        image_shape or (3, 32, 32),
+        *normalisation,
+        source_sha256=sha256_of(path),
     )
     return _loaded(Normalized(network, *normalisation), spec, reference)
 
@@ -312,8 +274,8 @@ def _logits_of_blank(network: Normalized, shape: tuple[int, int, int], reference
             logits = network(torch.full((2, *shape), 0.5))
     except Exception as exc:  # a user's network may raise anything
         raise NetworkError(
-            f"{reference}: expected logits for images {shape} (channels, height, width), the forward pass failed: {exc}; "
-            "give the size that the network was made for"
+            f"{reference}: expected logits for images {shape} (channels, height, width), the forward pass failed: "
+            f"{exc}; give the size that the network was made for"
         ) from exc
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -359,7 +321,9 @@ def _callable_in(path: Path, name: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         public = sorted(n for n, value in vars(module).items() if callable(value) and not n.startswith("_"))
-        raise InputError(f"{path}: expected a callable {name!r}, got none; the file has {', '.join(public) or 'no callables'}")
+        raise InputError(
+            f"{path}: expected a callable {name!r}, got none; the file has {', '.join(public) or 'no callables'}"
+        )
     return function  # type: ignore[no-any-return]
 
 
@@ -373,13 +337,3 @@ def _fill(network: nn.Module, state: dict[str, Tensor], reference: str) -> None:
 def _frozen(network: Normalized) -> Normalized:
     network.requires_grad_(False)
     return network.eval()
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000
-
-
-def _float_tuple(name: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple) or not all(isinstance(v, float | int) for v in values) or len(values) != 3:
-        raise InputError(f"expected three numbers as {name}, got {values!r}")
-    return tuple(float(value) for value in values)

@@ -78,7 +78,9 @@ def _resize_shorter_side(image: Image.Image, side: int) -> Image.Image:
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
     if max(width, height) > _MAXIMUM_SIDE:
-        raise ImageError(f"expected a side ratio that keeps resized images under {_MAXIMUM_SIDE} pixels, got {image.size}")
+        raise ImageError(
+            f"expected a side ratio that keeps resized images under {_MAXIMUM_SIDE} pixels, got {image.size}"
+        )
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 

@@ -1,7 +1,7 @@
 """One training loop and one recipe.
 
-`train` reads top to bottom: for each epoch it draws an order from (seed, epoch), crops and flips whole batches, steps, and
-writes a checkpoint from which an interrupted run goes on with the very numbers it would have had.
+`train` reads top to bottom: for each epoch it draws an order from (seed, epoch), crops and flips whole batches, steps,
+and writes a checkpoint from which an interrupted run goes on with the very numbers it would have had.
 """
 
 import json
@@ -34,15 +34,15 @@ class Recipe:
         epochs: passes over the training images.
         batch_size: images per step; an incomplete last batch is left out, so that batch statistics stay comparable.
         learning_rate: the schedule's peak.
-        schedule: "one_cycle" (up for a fifth of the steps, then cosine to zero) or "step" (a tenth at 50 %, 75 % and 83 % of
-            the epochs, as in the thesis, appendix H.1).
+        schedule: "one_cycle" (up for a fifth of the steps, then cosine to zero) or "step" (a tenth at 50 %, 75 % and
+            83 % of the epochs, as in the thesis, appendix H.1).
         momentum: of SGD with Nesterov's correction.
         weight_decay: L2 penalty on every parameter.
         crop_padding: pixels of zero padding before a random crop back to size; 0 turns it off.
         flip: random horizontal flips.
         gradient_clipping: largest L2 norm of the gradient; None leaves it alone.
-        precision: "bfloat16" runs the forward pass in mixed precision (on GPUs, and on CPUs with AVX512-BF16 or AMX, where it is
-            about twice as fast); "auto" means bfloat16 on a GPU that supports it, else float32.
+        precision: "bfloat16" runs the forward pass in mixed precision (for GPUs, and CPUs with AVX512-BF16 or AMX);
+            "auto" means bfloat16 on a GPU that supports it, else float32.
         seed: of the order, the augmentation, and, by `plumbline train`, the initial weights.
     """
 
@@ -76,9 +76,9 @@ def train(
     test: ImageDataset | None = None,
     device: str = "cpu",
 ) -> list[dict[str, float]]:
-    """Train `network` (images in [0, 1] → logits) in place; one row per epoch: loss, accuracies, learning rate, seconds.
+    """Train `network` (images in [0, 1] → logits) in place; one row per epoch: loss, accuracy, learning rate, seconds.
 
-    After every epoch the state is written to `folder/training`; called again with the same arguments, it goes on from there.
+    After every epoch the state is written to `folder/training`; called again with the same arguments, it goes on there.
     The test images are only looked at, never chosen by.
 
     Raises:
@@ -86,26 +86,28 @@ def train(
         InputError: fewer training images than a batch.
     """
     if len(data) < recipe.batch_size:
-        raise InputError(f"expected at least one batch of {recipe.batch_size} images, got {len(data)}; lower --batch-size")
+        raise InputError(
+            f"expected at least one batch of {recipe.batch_size} images, got {len(data)}; lower --batch-size"
+        )
     network.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
     steps = len(data) // recipe.batch_size
     optimizer = torch.optim.SGD(
         network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step, steps))
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     dtype = _autocast_dtype(recipe, device)
     saved = _SavedState(folder / "training", _identity(network, data, recipe, objective))
     rows = saved.restore(network, optimizer, objective)
-    for _ in range(len(rows) * steps):
-        schedule.step()
 
     for epoch in range(len(rows), recipe.epochs):
         started = time.perf_counter()
         network.train()
         total_loss = total_correct = 0.0
         batches = _augmented_batches(images, labels, recipe, epoch)
-        for batch, targets in (bar := tqdm(batches, f"epoch {epoch + 1}/{recipe.epochs}", steps, False, disable=None)):
+        bar = tqdm(batches, f"epoch {epoch + 1}/{recipe.epochs}", steps, False, disable=None)
+        for step, (batch, targets) in enumerate(bar, start=epoch * steps):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * _rate(recipe, step, steps)
             with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
                 value = objective.evaluate(network, batch, targets)
             optimizer.zero_grad(set_to_none=True)
@@ -113,7 +115,6 @@ def train(
             if recipe.gradient_clipping is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clipping)
             optimizer.step()
-            schedule.step()
             objective.after_step(value)
             total_loss += float(value.loss.detach())
             total_correct += float((value.logits.detach().argmax(1) == targets).float().mean())
@@ -122,11 +123,13 @@ def train(
             "epoch": epoch + 1,
             "loss": total_loss / steps,
             "train_accuracy": total_correct / steps,
-            "learning_rate": float(schedule.get_last_lr()[0]),
+            "learning_rate": optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - started,
         }
         if not np.isfinite(row["loss"]):
-            raise InputError(f"the loss became {row['loss']} in epoch {epoch + 1}; lower --learning-rate or clip gradients")
+            raise InputError(
+                f"the loss became {row['loss']} in epoch {epoch + 1}; lower --learning-rate or clip gradients"
+            )
         if test is not None:
             row["test_accuracy"] = accuracy(network, test, device=device)
         rows.append(row)
@@ -248,10 +251,12 @@ class _SavedState:
             raise CheckpointError(f"{header_path}: expected the state of a run, could not read it; remove it") from exc
         if not same:
             raise CheckpointError(
-                f"{self.folder} holds a run with another recipe, data set or network; choose another --out, or remove it"
+                f"{self.folder} holds a run with another recipe, data set or network; choose another --out or remove it"
             )
         if not path.is_file() or sha256_of(path) != sha256:
-            raise CheckpointError(f"{path}: expected the state with SHA-256 {sha256}; the file is missing or was changed")
+            raise CheckpointError(
+                f"{path}: expected the state with SHA-256 {sha256}; the file is missing or was changed"
+            )
         tensors = load_file(path)
         network.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
         state = optimizer.state_dict()

@@ -25,7 +25,9 @@ KINDS = {
     "detectors": DETECTORS,
     "objectives": OBJECTIVES,
 }
-NETWORK_HELP = "RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from `list networks`"
+NETWORK_HELP = (
+    "RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from `list networks`"
+)
 DATASET_HELP = "a name from `list datasets`, npz:FILE or images:FOLDER"
 
 
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="plumbline", description="Tells what an image classifier says of an image, and whether that can be trusted."
+        prog="plumbline",
+        description="Tells what an image classifier says of an image, and whether that can be trusted.",
     )
     parser.add_argument("--version", action="version", version=f"plumbline {version('plumbline')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -94,7 +97,9 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _add_inspect(commands: "Commands[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("inspect", help="the residual branches that are found in a network, and what is left out")
+    parser = commands.add_parser(
+        "inspect", help="the residual branches that are found in a network, and what is left out"
+    )
     parser.add_argument("network", metavar="NETWORK", help=NETWORK_HELP)
     parser.add_argument("--image-size", type=_size, metavar="H[xW]", help="pixels (default: the network's own)")
     parser.add_argument("--json", action="store_true", help="print JSON: branches and left_out")
@@ -104,9 +109,13 @@ def _add_inspect(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("train", help="train a network; an interrupted run goes on with the same command")
-    parser.add_argument("--network", required=True, help="a name from `list networks`, torchvision:NAME or PATH.py:CALLABLE")
+    parser.add_argument(
+        "--network", required=True, help="a name from `list networks`, torchvision:NAME or PATH.py:CALLABLE"
+    )
     _dataset(parser)
-    parser.add_argument("--test-dataset", metavar="D", help="for npz:FILE, whose file is one split (default: --dataset)")
+    parser.add_argument(
+        "--test-dataset", metavar="D", help="for npz:FILE, whose file is one split (default: --dataset)"
+    )
     parser.add_argument("--objective", default="cross_entropy", help="a name from `list objectives`")
     parser.add_argument("--epochs", type=int, default=30, metavar="E")
     parser.add_argument("--batch-size", type=int, default=128, metavar="B")
@@ -130,13 +139,19 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
     _dataset(parser)
     parser.add_argument("--detector", default="transport", help="a name from `list detectors`")
     parser.add_argument("--attack", nargs="+", action="extend", metavar="A", help="to fit on (default: fgm)")
-    parser.add_argument("--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255")
+    parser.add_argument(
+        "--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255"
+    )
     parser.add_argument("--fpr", type=float, default=0.05, metavar="R", help="false-positive rate to calibrate to")
     parser.add_argument("--split", default="0.8,0.1,0.1", metavar="F,C,T", help="shares to fit, calibrate and test on")
     parser.add_argument("--calibrate-on", metavar="D", help="natural images to calibrate on instead")
-    parser.add_argument("--classifier", choices=["random_forest", "logistic_regression", "svm"], default="random_forest")
+    parser.add_argument(
+        "--classifier", choices=["random_forest", "logistic_regression", "svm"], default="random_forest"
+    )
     parser.add_argument("--of", choices=["residues", "embeddings"], default="residues", help="whose norms and cosines")
-    parser.add_argument("--directions", type=int, default=0, metavar="K", help="cosines to K further orthogonal vectors")
+    parser.add_argument(
+        "--directions", type=int, default=0, metavar="K", help="cosines to K further orthogonal vectors"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that attack")
     parser.add_argument("--cache", type=Path, default=Path("runs/attacks"), metavar="DIR", help="of attacked images")
     parser.add_argument("--sign-key", type=Path, metavar="FILE", help="sign the artifact with this secret")
@@ -151,11 +166,15 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     _artifact(parser)
     _dataset(parser)
     parser.add_argument("--attacks", default="fgm", metavar="A,B", help="names from `list attacks`, with commas")
-    parser.add_argument("--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255")
+    parser.add_argument(
+        "--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that attack")
     parser.add_argument("--cache", type=Path, default=Path("runs/attacks"), metavar="DIR", help="of attacked images")
     _common(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="report.json, report.csv, report.html")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="REPORT", help="report.json, report.csv, report.html"
+    )
     parser.set_defaults(run=_job("evaluate"))
 
 
@@ -193,7 +212,9 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _artifact(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", required=True, type=Path, metavar="A", help="a folder that `fit` wrote")
     parser.add_argument("--network", metavar="PATH.py:CALLABLE", help="only where the network came from a user's file")
-    parser.add_argument("--verify-key", type=Path, metavar="FILE", help="refuse an artifact not signed with this secret")
+    parser.add_argument(
+        "--verify-key", type=Path, metavar="FILE", help="refuse an artifact not signed with this secret"
+    )
 
 
 def _dataset(parser: argparse.ArgumentParser) -> None:

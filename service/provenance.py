@@ -10,7 +10,15 @@ from typing import Any
 
 __all__ = ["provenance"]
 
-_PACKAGES = ("plumbline", "torch", "torchvision", "scikit-learn", "numpy", "adversarial-robustness-toolbox", "pyautoattack")
+_PACKAGES = (
+    "plumbline",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "numpy",
+    "adversarial-robustness-toolbox",
+    "pyautoattack",
+)
 
 
 def provenance() -> dict[str, Any]:

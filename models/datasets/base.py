@@ -130,7 +130,7 @@ def load_dataset(reference: str, request: DatasetRequest | None = None) -> Image
 def from_arrays(
     pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str], request: DatasetRequest
 ) -> ImageDataset:
-    """A data set from uint8 pixels ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)``; grey ones are repeated thrice."""
+    """A data set from uint8 pixels ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)``; grey is repeated thrice."""
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:3]:
@@ -167,7 +167,9 @@ def preprocessing_for(height: int, width: int, request: DatasetRequest) -> Prepr
 def _value_hint(pixels: np.ndarray) -> str:
     if np.issubdtype(pixels.dtype, np.floating) and len(pixels):
         low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
-        return f"their values lie in {low:g}..{high:g}; multiply images in [0, 1] by 255, round them and convert to uint8"
+        return (
+            f"their values lie in {low:g}..{high:g}; multiply images in [0, 1] by 255, round them and convert to uint8"
+        )
     return "convert them with .astype('uint8') after checking their range"
 
 

@@ -19,7 +19,9 @@ def load(request: DatasetRequest) -> ImageDataset:
         raise DatasetError(f"expected the data set 'digits' without an argument, got 'digits:{request.argument}'")
     bunch = load_digits()
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    enlarged = np.stack([np.asarray(Image.fromarray(p).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)) for p in pixels])
+    enlarged = np.stack(
+        [np.asarray(Image.fromarray(p).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)) for p in pixels]
+    )
     train, test = train_test_split(np.arange(len(pixels)), test_size=0.5, random_state=0, stratify=bunch.target)
     chosen = np.sort(train if request.split == "train" else test)
     return from_arrays(enlarged[chosen], bunch.target[chosen], [str(digit) for digit in range(10)], request)

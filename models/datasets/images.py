@@ -7,7 +7,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
-from models.decoding import DecodingLimits, decode_image
+from models.decoding import open_rgb
 from models.errors import DatasetError, ImageError
 from models.preprocessing import Preprocessing
 
@@ -19,8 +19,8 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 def load(request: DatasetRequest) -> ImageDataset:
     """The images of the folder `request.argument`, or of its sub-folder named like the split when there is one.
 
-    Every image is decoded exactly as the server decodes an uploaded one. All of them are kept in memory: 3·H·W bytes each
-    after preprocessing.
+    Every image is decoded exactly as the server decodes an uploaded one. All of them are kept in memory, 3·H·W bytes
+    each after preprocessing.
     """
     folder = Path(request.argument)
     if not request.argument or not folder.is_dir():
@@ -30,7 +30,9 @@ def load(request: DatasetRequest) -> ImageDataset:
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
     if not files:
-        raise DatasetError(f"{folder}: expected one folder per class holding {', '.join(sorted(_SUFFIXES))}, found none")
+        raise DatasetError(
+            f"{folder}: expected one folder per class holding {', '.join(sorted(_SUFFIXES))}, found none"
+        )
     preprocessing: Preprocessing | None = None
     images = []
     for path, _ in tqdm(files, desc=f"reading {folder.name}", unit="image", disable=None, leave=False):
@@ -51,6 +53,6 @@ def _image_files(folder: Path) -> list[Path]:
 
 def _decode(path: Path) -> Image.Image:
     try:
-        return decode_image(path.read_bytes(), DecodingLimits())
+        return open_rgb(path.read_bytes())
     except ImageError as exc:
         raise ImageError(f"{path}: {exc}") from exc

@@ -1,4 +1,4 @@
-"""A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels (N,), optionally ``classes``."""
+"""A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels, perhaps ``classes``."""
 
 import zipfile
 from pathlib import Path
@@ -17,7 +17,7 @@ def load(request: DatasetRequest) -> ImageDataset:
     if not request.argument or not path.is_file():
         raise DatasetError(f"expected npz:FILE with an existing .npz file, got 'npz:{request.argument}'")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             present = {name: arrays[name] for name in ("x", "y", "classes") if name in arrays}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
         raise DatasetError(f"{path}: expected an .npz file of plain arrays, could not read it: {exc}") from exc

@@ -11,7 +11,7 @@ __all__ = ["one_representation_resnet9"]
 
 
 class OneRepresentationResNet(nn.Module):
-    """Logits ``(B, num_classes)`` of images ``(B, 3, H, W)``: an encoder to (channels, H/4, W/4), M blocks, a classifier."""
+    """Logits ``(B, num_classes)`` of images ``(B, 3, H, W)``: encoder to (channels, H/4, W/4), M blocks, classifier."""
 
     def __init__(self, blocks: int, num_classes: int = 10, channels: int = 64) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ def resnext50_64px(num_classes: int = 200) -> nn.Module:
 
 
 def _small_image_resnext(num_classes: int, stride: int) -> nn.Module:
-    network = resnext50_32x4d(num_classes=num_classes)
+    network: nn.Module = resnext50_32x4d(num_classes=num_classes)
     network.conv1 = nn.Conv2d(3, 64, 3, stride=stride, padding=1, bias=False)
     network.maxpool = nn.Identity()
     return network

@@ -21,11 +21,11 @@ class ObjectiveValue(NamedTuple):
 
 
 class Objective(ABC):
-    """Minimised by `models.training.train`; a new objective writes `evaluate` and, if it learns while training, its state."""
+    """What `models.training.train` minimises; a new one writes `evaluate` and, if it learns on the way, its state."""
 
     @abstractmethod
     def evaluate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
-        """The loss of images ``(B, 3, H, W)`` in [0, 1] with labels ``(B,)``; runs the network's forward pass itself."""
+        """The loss of images ``(B, 3, H, W)`` in [0, 1] with labels ``(B,)``; runs the forward pass itself."""
 
     def after_step(self, value: ObjectiveValue) -> None:  # noqa: B027  most objectives learn nothing
         """Called after each optimiser step, for objectives with multipliers of their own."""

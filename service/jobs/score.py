@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from detector.artifact import Artifact, load_artifact
-from models.decoding import DecodingLimits, decode_image
+from models.decoding import decode_image
 from models.errors import ImageError, InputError
-from service.verdicts import verdict_as_json
 
 __all__ = ["run"]
 
@@ -38,7 +37,7 @@ def _score(artifact: Artifact, file: Path, *, path: bool) -> dict[str, object]:
         content = file.read_bytes()
     except OSError as exc:
         raise ImageError(f"expected a readable file, got {exc.strerror or exc}") from exc
-    pixels = artifact.preprocessing.apply(decode_image(content, DecodingLimits()))
+    pixels = decode_image(content, artifact.preprocessing)
     images = torch.from_numpy(pixels).float().div_(255)[None]
     (verdict,) = artifact.pipeline.judge(images, path=path)
-    return verdict_as_json(verdict)
+    return verdict.to_json()

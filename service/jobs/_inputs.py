@@ -1,0 +1,47 @@
+"""What `fit` and `evaluate` have in common: images that fit a network, and references that name no folder."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from models.datasets.base import ImageDataset
+from models.errors import InputError
+
+__all__ = ["label", "say", "with_labels_of"]
+
+
+def with_labels_of(data: ImageDataset, classes: tuple[str, ...] | None, num_classes: int, network: str) -> ImageDataset:
+    """The data set with labels that index the network's logits.
+
+    Where the network's class names are known and hold the data set's, labels are matched by name; otherwise the data
+    set must have as many classes as the network has logits, and they are taken to be in the same order.
+
+    Raises:
+        InputError: neither holds.
+    """
+    if classes is not None and set(data.classes) <= set(classes):
+        places = np.array([classes.index(name) for name in data.classes])
+        return replace(data, labels=places[data.labels], classes=classes)
+    if len(data.classes) != num_classes:
+        raise InputError(
+            f"expected a data set of {num_classes} classes for {network}, got {data.name} with {len(data.classes)}; "
+            "choose the data set that the network was trained on, or name the classes as the network does"
+        )
+    return replace(data, classes=classes or data.classes)
+
+
+def label(reference: str) -> str:
+    """A reference as it goes into results: paths of this machine are cut down to their last part."""
+    head, separator, rest = reference.partition(":")
+    if separator and head in ("npz", "images"):
+        return f"{head}:{Path(rest).name}"
+    if head.endswith(".py") or (not separator and Path(reference).is_dir()):
+        return Path(head).name + (f":{rest.partition(':')[0]}" if rest else "")
+    return reference if "/" not in rest else f"{head}:{rest.partition(':')[0]}:{Path(rest).name}"
+
+
+def say(line: str) -> None:
+    """Tell a person at the terminal; standard output is kept for results."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,115 @@
+"""`plumbline demo`: the whole line on scikit-learn's digits: train, attack, fit, evaluate, draw, and perhaps serve."""
+
+import shlex
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from attacks.base import build_attack
+from attacks.generation import generate
+from detector.artifact import Artifact, load_artifact
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.errors import CheckpointError
+from models.loading import LoadedNetwork, load_network
+from models.objectives.cross_entropy import CrossEntropy
+from models.training import Recipe, accuracy, train
+from service.evaluation import Evaluation
+from service.http.server import serve
+from service.http.settings import read_settings
+from service.jobs._inputs import say
+from service.jobs.evaluate import evaluate, without_seen
+from service.jobs.fit import fit
+from service.provenance import provenance
+from service.report import as_table, draw_paths, write_report
+
+__all__ = ["run"]
+
+# Digits have strokes of full contrast, so a network on them stands more than one on photographs.
+EPSILON = "0.1"
+FITTED_ON = ["fgm", "pgd"]
+TESTED_ON = ["fgm", "pgd", "bim", "apgd"]
+
+
+def run(options: Namespace) -> None:
+    """Everything, in `options.out`; what is there already from the same seed is used again."""
+    out: Path = options.out
+    train_data, data = (load_dataset("digits", DatasetRequest(split=split)) for split in ("train", "test"))
+    say("1/5  a ResNet-8 learns scikit-learn's digits")
+    loaded = _trained(train_data, data, out / "network", options.seed)
+    say(f"2/5  a Transport detector is fitted on digits attacked by {' and '.join(FITTED_ON)}, epsilon {EPSILON}")
+    fit(
+        data, loaded, out=out / "artifact", attacks=FITTED_ON, epsilon=EPSILON, fpr=0.05, split="0.6,0.2,0.2",
+        seed=options.seed, cache=out / "attacks",
+    )  # fmt: skip
+    artifact = load_artifact(out / "artifact")
+    fresh = without_seen(artifact, data)
+    say(f"3/5  it judges {len(fresh)} digits it never saw, as they are and attacked by {', '.join(TESTED_ON)}")
+    evaluation = evaluate(artifact, fresh, TESTED_ON, epsilon=EPSILON, seed=options.seed, cache=out / "attacks")
+    say("4/5  the report is drawn")
+    figures = write_report(out / "report", evaluation)
+    _save_picture(out / "paths.png", evaluation)
+    say("5/5  two digits to send to the server are saved")
+    _save_digits(out, artifact, fresh, options.seed)
+    print(as_table(figures))
+    print(f"\npaths of natural and attacked digits, block by block: {out / 'paths.png'}")
+    print(f"report: {out / 'report' / 'report.html'}\nartifact: {out / 'artifact'}")
+    url = f"http://127.0.0.1:{options.port}/v1/predict"
+    print("\nserve it, then ask it from another terminal:")
+    print(f"  plumbline serve --artifact {shlex.quote(str(out / 'artifact'))} --port {options.port}")
+    for name in ("natural.png", "attacked.png"):
+        print(f"  curl --data-binary @{shlex.quote(str(out / name))} {url}")
+    if options.serve:
+        serve(artifact, read_settings(port=options.port))
+
+
+def _trained(data: ImageDataset, test: ImageDataset, folder: Path, seed: int) -> LoadedNetwork:
+    recipe = Recipe(epochs=20, batch_size=64, crop_padding=2, flip=False, seed=seed)
+    try:
+        loaded = load_checkpoint(folder)
+        if loaded.provenance.get("recipe") == asdict(recipe):
+            return loaded
+    except CheckpointError:
+        pass  # none yet, or a damaged one: trained below
+    torch.manual_seed(seed)
+    loaded = load_network("resnet8", mean=(0.3,) * 3, std=(0.38,) * 3, num_classes=10, image_shape=data.image_shape)
+    train(loaded.network, data, CrossEntropy(), recipe, folder, test=test)
+    facts = {
+        "network": "resnet8", "dataset": "digits", "recipe": asdict(recipe),
+        "test_accuracy": accuracy(loaded.network, test), **provenance(),
+    }  # fmt: skip
+    save_checkpoint(folder, loaded.network, loaded.spec, data.classes, facts)
+    return load_checkpoint(folder)
+
+
+def _save_picture(path: Path, evaluation: Evaluation) -> None:
+    figure = draw_paths(
+        evaluation.natural, evaluation.attacked, branches=evaluation.branches,
+        columns_per_block=evaluation.columns_per_block, band=evaluation.band,
+        title="Paths of digits through the residual blocks",
+    )  # fmt: skip
+    figure.savefig(path, dpi=120)
+
+
+def _save_digits(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -> None:
+    """A natural digit and the same one attacked, as PNG files, so rounded to 8 bits."""
+    attack = build_attack("fgm", where_accepted={"epsilon": EPSILON, "seed": seed})
+    made = generate(
+        artifact.pipeline.network, data.tensor(), data.labels, attack, cache=out / "attacks", progress=False
+    )
+    rounded = torch.from_numpy(made.images).mul(255).round().div_(255)
+    natural = artifact.pipeline.judge(data.tensor())
+    attacked = artifact.pipeline.judge(rounded)
+    # One that shows what happens: passed as it is; attacked, taken for another digit and flagged. Else the first.
+    telling = [
+        not before.flagged and after.flagged and before.label == label != after.label
+        for before, after, label in zip(natural, attacked, data.labels, strict=True)
+    ]
+    place = int(np.argmax(telling))
+    for name, image in (("natural.png", data.tensor()[place]), ("attacked.png", rounded[place])):
+        pixels = image.mul(255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(out / name)

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.datasets.base import ImageDataset, load_dataset
+from models.errors import CheckpointError, InputError
+from models.networks.resnet import ResNet
+from models.normalization import Normalized
+from models.objectives.cross_entropy import CrossEntropy
+from models.preprocessing import Preprocessing
+from models.training import Recipe, accuracy, train
+
+
+@pytest.fixture
+def easy(rng: np.random.Generator) -> ImageDataset:
+    """Dark images and bright ones, with noise: a linear classifier would do."""
+    labels = np.arange(96) % 2
+    images = np.clip(rng.normal(90 + 80 * labels[:, None, None, None], 20, (96, 3, 8, 8)), 0, 255).astype(np.uint8)
+    return ImageDataset("easy", images, labels.astype(np.int64), ("dark", "bright"), Preprocessing(None, None, 8, 8))
+
+
+def _network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return Normalized(ResNet(1, num_classes=2, width=4), (0.5,) * 3, (0.25,) * 3)
+
+
+RECIPE = Recipe(epochs=6, batch_size=16, learning_rate=0.1, crop_padding=1)
+
+
+def test_it_learns(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    network = _network(seed)
+    rows = train(network, easy, CrossEntropy(), RECIPE, tmp_path, test=easy)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert accuracy(network, easy) > 0.95
+    assert rows[-1]["test_accuracy"] == accuracy(network, easy, batch_size=7)
+    assert not network.training
+
+
+def test_a_run_cut_off_between_epochs_ends_with_the_same_weights(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    whole, cut = _network(seed), _network(seed)
+    train(whole, easy, CrossEntropy(), RECIPE, tmp_path / "whole")
+
+    class Interrupting(CrossEntropy):
+        steps = 0
+
+        def after_step(self, value: object) -> None:
+            self.steps += 1
+            if self.steps == 20:
+                raise KeyboardInterrupt
+
+    Interrupting.__name__ = "CrossEntropy"
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, easy, Interrupting(), RECIPE, tmp_path / "cut")
+    resumed = _network(seed + 1)
+    rows = train(resumed, easy, CrossEntropy(), RECIPE, tmp_path / "cut")
+    assert len(rows) == RECIPE.epochs
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_a_state_of_another_recipe_or_a_changed_one_is_refused(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    train(_network(seed), easy, CrossEntropy(), Recipe(epochs=1, batch_size=16), tmp_path)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(_network(seed), easy, CrossEntropy(), Recipe(epochs=2, batch_size=16), tmp_path)
+    (state,) = (tmp_path / "training").glob("*.safetensors")
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(CheckpointError, match="was changed"):
+        train(_network(seed), easy, CrossEntropy(), Recipe(epochs=1, batch_size=16), tmp_path)
+
+
+def test_augmentation_shifts_whole_images_by_at_most_the_padding(easy: ImageDataset, seed: int) -> None:
+    from models.training import _random_crop
+
+    batch = torch.from_numpy(easy.images)
+    cropped = _random_crop(batch, 2, torch.Generator().manual_seed(seed))
+    padded = nn.functional.pad(batch, (2,) * 4)
+    offsets = set()
+    for image, candidates in zip(cropped, padded, strict=True):
+        found = [(y, x) for y in range(5) for x in range(5) if torch.equal(image, candidates[:, y : y + 8, x : x + 8])]
+        assert found
+        offsets.update(found)
+    assert len(offsets) > 10
+
+
+def test_bfloat16_learns_too(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    network = _network(seed)
+    train(network, easy, CrossEntropy(), Recipe(epochs=4, batch_size=16, precision="bfloat16"), tmp_path)
+    assert accuracy(network, easy) > 0.9
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+def test_unusable_arguments_are_refused(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    with pytest.raises(InputError, match="at least one batch of 128"):
+        train(_network(seed), easy, CrossEntropy(), Recipe(batch_size=128), tmp_path)
+    for broken in ({"epochs": 0}, {"batch_size": 1}, {"learning_rate": 0.0}, {"crop_padding": -1}):
+        with pytest.raises(InputError):
+            Recipe(**broken)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="label_smoothing"):
+        CrossEntropy(label_smoothing=1.0)
+
+
+def test_label_smoothing_matches_its_definition(seed: int) -> None:
+    torch.manual_seed(seed)
+    logits = torch.randn(5, 3)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    smooth = 0.3 / 3 + 0.7 * nn.functional.one_hot(labels, 3)
+    expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
+    value = CrossEntropy(label_smoothing=0.3).evaluate(nn.Identity(), logits, labels)
+    torch.testing.assert_close(value.loss, expected)
+
+
+def test_digits_are_learnt_by_a_small_network(tmp_path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    network = Normalized(ResNet(1, width=8), (0.3,) * 3, (0.3,) * 3)
+    recipe = Recipe(epochs=6, batch_size=64, flip=False, crop_padding=2, seed=seed)
+    from models.datasets.base import DatasetRequest
+
+    train(network, load_dataset("digits", DatasetRequest(split="train")), CrossEntropy(), recipe, tmp_path)
+    assert accuracy(network, load_dataset("digits")) > 0.6
