@@ -4,7 +4,7 @@ An image from outside is hostile until shown otherwise, and must mean one thing 
 
     allow-list of formats   JPEG, PNG, WebP, told by the first bytes; no other decoder of Pillow's is ever entered
     limits                  pixels and frames are read from the header, before any memory is set aside for pixels
-    whole files             a truncated file is refused, never filled up with grey
+    whole files             a truncated file is refused, never filled up
     8 bits per channel      16-bit, integer and float pixels are refused: converting saturates (40000 becomes 255)
     alpha                   composited on white
     orientation             the EXIF tag is applied

@@ -16,7 +16,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -108,8 +109,9 @@ class _Job(Generic[Item, Result]):
         group = self.group
         group.outcomes[self.index] = outcome
         group.missing -= 1
-        if group.missing == 0 and group.future.set_running_or_notify_cancel():
-            group.future.set_result(group.outcomes)
+        if group.missing == 0:
+            with suppress(InvalidStateError):  # cancelled while it was judged; nobody asks any more
+                group.future.set_result(group.outcomes)
 
 
 class Batcher(Generic[Item, Result]):
@@ -191,7 +193,7 @@ class Batcher(Generic[Item, Result]):
                 raise StoppedError
             self._queue.update(dict.fromkeys(jobs))
             self._changed.notify()
-        future.add_done_callback(lambda done: self._forget(jobs) if done.cancelled() else None)
+        future.add_done_callback(lambda done: self._forget(done, jobs) if done.cancelled() else None)
         return future
 
     def stop(self, timeout_s: float | None = None) -> bool:
@@ -203,7 +205,8 @@ class Batcher(Generic[Item, Result]):
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _forget(self, jobs: list[_Job[Item, Result]]) -> None:
+    def _forget(self, future: Future[list[Result | Exception]], jobs: list[_Job[Item, Result]]) -> None:
+        future.set_running_or_notify_cancel()  # without it, concurrent.futures.wait does not count it as done
         with self._changed:
             for job in jobs:
                 self._queue.pop(job, None)

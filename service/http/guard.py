@@ -177,7 +177,7 @@ class _Guarded:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", []), (b"x-request-id", self.request_id.encode())]
-            if self._closing():
+            if self._closing() and not any(name == b"connection" for name, _ in headers):
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)

@@ -1,4 +1,4 @@
-"""From uploaded files to verdicts: decoded on a pool of threads, judged in batches on the thread that owns the network."""
+"""From uploaded files to verdicts: decoded by a pool of threads, judged in batches by the one that owns the network."""
 
 import asyncio
 import functools
@@ -14,8 +14,8 @@ import torch
 
 from detector.artifact import Artifact
 from detector.verdict import Verdict
+from models.decoding import Limits, decode_image
 from models.errors import ImageError
-from service.decoding import Limits, decode_image
 from service.http.batcher import Batcher, JudgeError, StoppedError
 from service.http.metrics import Metrics
 from service.http.settings import Settings

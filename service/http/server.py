@@ -1,8 +1,8 @@
 """Running the application: a socket, signals, an orderly end.
 
 On SIGTERM or SIGINT the server is not ready at once, but goes on answering for `shutdown_grace_s`, so that a load
-balancer sees it before the listener closes; answers then end their connections. After that nothing new is accepted, what
-was accepted is answered, and the process ends with 0. A second signal skips the grace, a third one the waiting.
+balancer sees it before the listener closes; answers then end their connections. After that nothing new is accepted,
+what was accepted is answered, and the process ends with 0. A second signal skips the grace, a third one the waiting.
 """
 
 import ipaddress

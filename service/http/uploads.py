@@ -1,4 +1,4 @@
-"""From a request's body to the image files in it: one as it is, several in a multipart form, several as base64 in JSON."""
+"""From a request's body to its image files: one as it is, several in a multipart form, or several as base64 in JSON."""
 
 import binascii
 from base64 import b64decode

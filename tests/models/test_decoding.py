@@ -1,0 +1,173 @@
+"""Image files in, pixels out: what is accepted means one thing, and everything else is refused with a reason."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from models.decoding import Limits, decode_image, open_rgb
+from models.errors import ImageError
+from models.preprocessing import Preprocessing
+from tests.images import REFUSED, encoded, noise, png_of
+
+SIXTEEN = Preprocessing(resize=None, crop=None, height=16, width=16)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_lossless_files_come_out_as_they_went_in(rng: np.random.Generator, form: str) -> None:
+    image = noise(rng)
+    pixels = decode_image(encoded(image, form, lossless=True), SIXTEEN)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, pixels_of(image).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+def test_a_jpeg_comes_out_as_pillow_decodes_it(rng: np.random.Generator, options: dict[str, int]) -> None:
+    data = encoded(noise(rng), "JPEG", **options)
+    np.testing.assert_array_equal(pixels_of(open_rgb(data)), pixels_of(Image.open(io.BytesIO(data))))
+
+
+def test_preprocessing_is_applied(rng: np.random.Generator) -> None:
+    image = noise(rng, 40, 20)
+    given = decode_image(encoded(image), Preprocessing(resize=18, crop=16, height=16, width=16))
+    resized = pixels_of(image.resize((18, 36), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(given, resized[10:26, 1:17].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_broken_files_are_refused_with_a_reason(name: str) -> None:
+    make, word = REFUSED[name]
+    with pytest.raises(ImageError, match=word):
+        decode_image(make(), SIXTEEN)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_file_cut_anywhere_is_refused(rng: np.random.Generator, form: str) -> None:
+    data = encoded(noise(rng), form)
+    for length in range(len(data)):
+        with pytest.raises(ImageError):
+            open_rgb(data[:length])
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), form=st.sampled_from(["PNG", "JPEG", "WEBP"]))
+def test_a_damaged_file_is_decoded_or_refused_but_never_fails_otherwise(data: st.DataObject, form: str) -> None:
+    whole = encoded(noise(np.random.default_rng(0)), form)
+    broken = bytearray(whole)
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=4)):
+        broken[at] = value
+    try:
+        image = open_rgb(bytes(broken))
+    except ImageError:
+        return
+    assert image.mode == "RGB"
+
+
+@settings(deadline=None)
+@given(
+    head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF....WEBPVP8 ", b"RIFF....WEBPVP8X"]),
+    tail=st.binary(max_size=200),
+)
+def test_arbitrary_bytes_are_refused(head: bytes, tail: bytes) -> None:
+    with pytest.raises(ImageError):
+        open_rgb(head + tail)
+
+
+@pytest.mark.parametrize("grey", [40_000, 255, 0])
+def test_16_bit_grey_is_not_saturated(grey: int) -> None:
+    with pytest.raises(ImageError, match="8 bits"):
+        open_rgb(encoded(Image.fromarray(np.full((16, 16), grey, np.uint16))))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_composited_on_white(rng: np.random.Generator, mode: str) -> None:
+    image = noise(rng, mode=mode)
+    pixels = pixels_of(image).astype(float)
+    alpha = pixels[:, :, -1:] / 255
+    expected = alpha * pixels[:, :, :-1] + (1 - alpha) * 255
+    given = pixels_of(open_rgb(encoded(image))).astype(float)
+    assert np.abs(given - expected).max() <= 1  # rounding
+
+
+def test_a_transparent_palette_entry_becomes_white() -> None:
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((3, 4), 1)
+    given = pixels_of(open_rgb(encoded(image, transparency=0)))
+    assert tuple(given[4, 3]) == (40, 50, 60)
+    assert tuple(given[0, 0]) == (255, 255, 255)
+    assert tuple(pixels_of(open_rgb(encoded(image)))[0, 0]) == (10, 20, 30)
+
+
+def test_a_transparent_colour_becomes_white(rng: np.random.Generator) -> None:
+    image = noise(rng)
+    image.putpixel((0, 0), (1, 2, 3))
+    given = pixels_of(open_rgb(encoded(image, transparency=(1, 2, 3))))
+    assert tuple(given[0, 0]) == (255, 255, 255)
+    unlike = (pixels_of(image) != (1, 2, 3)).any(axis=2)
+    np.testing.assert_array_equal(given[unlike], pixels_of(image)[unlike])
+
+
+def test_grey_and_black_and_white_become_three_equal_channels(rng: np.random.Generator) -> None:
+    grey = noise(rng, mode="L")
+    np.testing.assert_array_equal(pixels_of(open_rgb(encoded(grey))), pixels_of(grey)[:, :, None].repeat(3, axis=2))
+    assert set(np.unique(pixels_of(open_rgb(encoded(grey.convert("1")))))) <= {0, 255}
+    two_bits = png_of(4, 1, depth=2, colour=0, rows=b"\0\x1b")
+    assert pixels_of(open_rgb(two_bits))[0, :, 0].tolist() == [0, 85, 170, 255]
+
+
+def test_cmyk_is_converted_by_the_stated_formula() -> None:
+    cyan, black, mixed = (255, 0, 0, 0), (0, 0, 0, 255), (100, 50, 200, 60)
+    for ink in (cyan, black, mixed):
+        data = encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)
+        expected = [(255 - channel) * (255 - ink[3]) / 255 for channel in ink[:3]]
+        assert np.abs(pixels_of(open_rgb(data)).astype(float) - expected).max() <= 3  # lossy compression and rounding
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(orientation: int, form: str) -> None:
+    upright = Image.new("RGB", (24, 16), "black")
+    upright.paste("white", (0, 0, 12, 8))
+    # How a camera that is held so writes the scene that is upright: the inverse of what a viewer must do.
+    turned = {
+        1: lambda i: i,
+        2: lambda i: i.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda i: i.rotate(180),
+        4: lambda i: i.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda i: i.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda i: i.rotate(90, expand=True),
+        7: lambda i: i.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda i: i.rotate(-90, expand=True),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    given = open_rgb(encoded(turned, form, exif=exif.tobytes(), quality=100))
+    assert given.size == upright.size
+    assert np.abs(pixels_of(given).astype(int) - pixels_of(upright)).mean() < 4
+
+
+def test_an_unknown_orientation_is_left_alone(rng: np.random.Generator) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 9
+    image = noise(rng)
+    np.testing.assert_array_equal(pixels_of(open_rgb(encoded(image, exif=exif.tobytes()))), pixels_of(image))
+
+
+def test_the_pixel_limit_is_the_stated_one(rng: np.random.Generator) -> None:
+    data = encoded(noise(rng, 16, 16))
+    assert open_rgb(data, Limits(max_pixels=256)).size == (16, 16)
+    with pytest.raises(ImageError, match="at most 255 pixels"):
+        open_rgb(data, Limits(max_pixels=255))
+
+
+def test_a_format_can_be_disallowed(rng: np.random.Generator) -> None:
+    with pytest.raises(ImageError, match="JPEG, PNG, got WEBP"):
+        open_rgb(encoded(noise(rng), "WEBP"), Limits(formats=("JPEG", "PNG")))
