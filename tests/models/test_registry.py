@@ -20,8 +20,8 @@ def test_every_plugin_loads_and_says_what_it_is(folder: PluginFolder) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"'resnet20'.*Known:.*resnet110"):
-        NETWORKS.load("resnet2O")
+    with pytest.raises(UnknownNameError, match="Did you mean 'wide_resnet28_10'.*Known:.*resnet110"):
+        NETWORKS.load("wide_resnet2810")
 
 
 def test_listing_and_help_import_no_torch() -> None:

@@ -1,0 +1,81 @@
+"""Networks that nobody prepared for us: the branches that are expected, and residues that are sum minus skip."""
+
+import pytest
+import torch
+import torchvision.models as tv
+from torch import Tensor, nn
+
+from models.discovery import Discovery, discover
+from models.residues import Measure, WithStatistics, record_residues
+from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums
+
+
+def assert_equal_to_1e5(got: Tensor, expected: Tensor, scale: Tensor) -> None:
+    """Equal to 1e-5 of the largest number that took part: the subtraction itself rounds in units of the sum."""
+    assert got.shape == expected.shape
+    assert float((got - expected).abs().max()) <= 1e-5 * max(1.0, float(scale.abs().max()))
+
+
+def whole(network: nn.Module, discovery: Discovery, images: Tensor, measure: Measure) -> tuple[Tensor, ...]:
+    with torch.no_grad(), record_residues(network, discovery, measure=measure, keep=True) as recording:
+        network(images)
+    return recording.residues if measure.of == "residues" else recording.embeddings
+
+
+@pytest.mark.parametrize("public", NETWORKS.values(), ids=NETWORKS.keys())
+def test_residues_are_sum_minus_skip(public: PublicNetwork, seed: int) -> None:
+    torch.manual_seed(seed)
+    network = public.build().eval()
+    images = torch.rand(2, 3, public.size, public.size)
+    discovery = discover(network, (3, public.size, public.size))
+    assert len(discovery.branches) == public.branches
+    assert {branch.kind for branch in discovery.branches} == {"addition"}
+    assert len({branch.name for branch in discovery.branches}) == public.branches
+
+    pairs = skips_and_sums(network, images)
+    residues = whole(network, discovery, images, Measure())
+    embeddings = whole(network, discovery, images, Measure(of="embeddings"))
+    assert len(pairs) == len(residues) == len(embeddings)
+    for branch, (skip, total), residue, embedding in zip(discovery.branches, pairs, residues, embeddings, strict=True):
+        assert residue.shape[1:] == branch.shape
+        assert_equal_to_1e5(residue, total - skip, total)
+        assert_equal_to_1e5(embedding, total, total)
+
+    with torch.no_grad():
+        logits = network(images)
+        module = WithStatistics(network, discovery, image_shape=(3, public.size, public.size))
+        assert module.why_not_rewritten is None
+        its_logits, its_statistics = module(images)
+    with torch.no_grad(), record_residues(network, discovery) as recording:
+        watched = network(images)
+    # Watching switches fused attention off, which rounds differently.
+    torch.testing.assert_close(watched, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(its_logits, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(its_statistics, recording.statistics, rtol=1e-3, atol=1e-4)
+
+
+def test_vgg_is_measured_by_what_its_layers_change(seed: int) -> None:
+    torch.manual_seed(seed)
+    network = tv.vgg11_bn(num_classes=10).eval()
+    images = torch.rand(2, 3, 32, 32)
+    discovery = discover(network)
+    expected: dict[str, tuple[Tensor, Tensor]] = {}
+    x = images
+    with torch.no_grad():
+        layers = list(network.features)
+        for index, layer in enumerate(layers):
+            if isinstance(layer, nn.Conv2d):
+                after = torch.relu(layers[index + 1](layer(x)))
+                if layer.in_channels == layer.out_channels:
+                    expected[f"features.{index}"] = (x, after)
+                x = after
+            elif isinstance(layer, nn.MaxPool2d):
+                x = layer(x)
+        x = torch.relu(network.classifier[0](network.avgpool(x).flatten(1)))
+        expected["classifier.3"] = (x, torch.relu(network.classifier[3](x)))
+    assert [branch.name for branch in discovery.branches] == list(expected)
+    for measure in (Measure(), Measure(of="embeddings")):
+        got = whole(network, discovery, images, measure)
+        for tensor, (before, after) in zip(got, expected.values(), strict=True):
+            assert_equal_to_1e5(tensor, after - before if measure.of == "residues" else after, after)
+    assert WithStatistics(network, discovery).why_not_rewritten is None
