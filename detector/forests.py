@@ -134,7 +134,7 @@ class Forests:
     def probability(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Probabilities float64 ``(R,)`` by forest ``which[i]`` of row ``rows[i]`` of columns float32 ``(B, F)``.
 
-        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest to the last bit, where columns are
+        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest to the last bit, if columns are
         finite.
         """
         assert columns.dtype == np.float32

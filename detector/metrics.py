@@ -1,0 +1,246 @@
+"""How well scores tell adversarial images from natural ones; EVALUATION's metrics, as pure functions of raw scores.
+
+Adversarial images are the positives throughout, and higher scores mean more anomalous. Out-of-distribution work often
+takes natural images as positives, and "FPR at 95 % TPR" is stated that way there; here it is the share of natural
+images that are flagged when 95 % of the adversarial ones are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from detector.calibration import Interval, clopper_pearson
+from models.errors import InputError
+
+__all__ = [
+    "accuracy_at",
+    "aupr",
+    "auroc",
+    "bootstrap_intervals",
+    "detection_rates",
+    "fpr_at_tpr",
+    "summarise",
+    "system_accuracy",
+    "tpr_at_fpr",
+    "worst_case_scores",
+]
+
+
+def auroc(natural: np.ndarray, adversarial: np.ndarray) -> float:
+    """Chance that an adversarial image scores above a natural one, ties counted half."""
+    return float(roc_auc_score(*_labelled(natural, adversarial)))
+
+
+def aupr(natural: np.ndarray, adversarial: np.ndarray) -> float:
+    """Average precision with adversarial images as positives. It depends on how many of each kind there are."""
+    return float(average_precision_score(*_labelled(natural, adversarial)))
+
+
+def tpr_at_fpr(natural: np.ndarray, adversarial: np.ndarray, fpr: float) -> float:
+    """Largest share of adversarial images found by any threshold that flags at most `fpr` of these natural images.
+
+    The threshold is chosen with the answers in hand; the rate at the calibrated threshold is in `detection_rates`.
+    """
+    false, true, _ = roc_curve(*_labelled(natural, adversarial), drop_intermediate=False)
+    return float(true[false <= fpr].max())
+
+
+def fpr_at_tpr(natural: np.ndarray, adversarial: np.ndarray, tpr: float = 0.95) -> float:
+    """Smallest share of natural images flagged by any threshold that finds at least `tpr` of the adversarial ones."""
+    false, true, _ = roc_curve(*_labelled(natural, adversarial), drop_intermediate=False)
+    return float(false[true >= tpr].min())
+
+
+def accuracy_at(natural: np.ndarray, adversarial: np.ndarray, threshold: float = 0.5) -> float:
+    """Share of all images on their own side of `threshold`; at 0.5 the decision of the thesis (5.4.2)."""
+    labels, scores = _labelled(natural, adversarial)
+    return float(np.mean((scores >= threshold) == labels))
+
+
+def detection_rates(adversarial: np.ndarray, threshold: float, success: np.ndarray | None = None) -> dict[str, Any]:
+    """Share of adversarial images flagged: of "all" and, with `success` ``(N,)`` bool, of "successful" and "failed".
+
+    Each is a dictionary of rate, interval (95 %, Clopper–Pearson) and count, or None where there is no such image.
+    """
+    flagged = _finite(adversarial, "adversarial") >= threshold
+    groups = {"all": np.ones(len(flagged), dtype=bool)}
+    if success is not None:
+        success = np.asarray(success)
+        if success.shape != flagged.shape or success.dtype != np.bool_:
+            raise InputError(f"expected {len(flagged)} booleans of success, got {success.dtype} {success.shape}")
+        groups |= {"successful": success, "failed": ~success}
+    return {name: _rate(int(flagged[group].sum()), int(group.sum())) for name, group in groups.items()}
+
+
+def system_accuracy(
+    natural: np.ndarray,
+    natural_correct: np.ndarray,
+    adversarial: np.ndarray,
+    adversarial_correct: np.ndarray,
+    threshold: float,
+) -> dict[str, float]:
+    """Shares of images that classifier and detector together get right, natural and adversarial, and their mean.
+
+    A natural image is right when it is classified correctly and let through. An adversarial one is right when it is
+    rejected, or classified correctly nevertheless.
+    """
+    let_through = _finite(natural, "natural") < threshold
+    rejected = _finite(adversarial, "adversarial") >= threshold
+    for which, scores, correct in (
+        ("natural", let_through, natural_correct),
+        ("adversarial", rejected, adversarial_correct),
+    ):
+        if np.shape(correct) != scores.shape or not len(scores):
+            raise InputError(f"expected {len(scores)} answers, correct or not, for {which} images, got another number")
+    right_natural = float(np.mean(let_through & np.asarray(natural_correct, dtype=bool)))
+    right_adversarial = float(np.mean(rejected | np.asarray(adversarial_correct, dtype=bool)))
+    return {
+        "natural": right_natural,
+        "adversarial": right_adversarial,
+        "balanced": (right_natural + right_adversarial) / 2,
+    }
+
+
+def worst_case_scores(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Each image's lowest score over the attacks tried on it ``(N,)``: flagged only if it is under all of them."""
+    if not scores or len({np.shape(one) for one in scores}) != 1:
+        raise InputError("expected scores of the same images under each attack, got different numbers of them")
+    lowest: np.ndarray = np.min(np.stack([_finite(one, "adversarial") for one in scores]), axis=0)
+    return lowest
+
+
+def bootstrap_intervals(
+    natural: np.ndarray,
+    adversarial: np.ndarray,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile intervals of the metrics without a threshold, by name, over resamples with replacement.
+
+    Natural and adversarial images are drawn apart (stratified). Where a natural image and its attacked twin are both
+    scored, the two are drawn independently, which makes the intervals a little wide.
+    """
+    natural, adversarial = _finite(natural, "natural"), _finite(adversarial, "adversarial")
+    random = np.random.default_rng(seed)
+    tail = (1 - confidence) / 2
+    values: dict[str, list[np.ndarray]] = {name: [] for name in _THRESHOLD_FREE}
+    # So many resamples at a time as keep the tables of counts at some tens of megabytes.
+    step = max(1, 2_000_000 // (len(natural) + len(adversarial)))
+    for start in range(0, resamples, step):
+        drawn = min(step, resamples - start)
+        for name, value in _resampled(natural, adversarial, drawn, random).items():
+            values[name].append(value)
+    bounds = {name: np.quantile(np.concatenate(value), [tail, 1 - tail]) for name, value in values.items()}
+    return {name: Interval(float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def _resampled(
+    natural: np.ndarray, adversarial: np.ndarray, resamples: int, random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The metrics without a threshold on each of some resamples, by name, each ``(resamples,)``.
+
+    A resample only changes how often each score occurs, so the scores are sorted once and all resamples are counted
+    along them: columns of the tables below are distinct scores, from the highest down.
+    """
+    distinct, rank = np.unique(-np.concatenate([natural, adversarial]), return_inverse=True)
+
+    def flagged(ranks: np.ndarray) -> np.ndarray:
+        drawn = ranks[random.integers(len(ranks), size=(resamples, len(ranks)))]
+        cells = drawn + np.arange(resamples)[:, None] * len(distinct)
+        counts = np.bincount(cells.ravel(), minlength=resamples * len(distinct)).reshape(resamples, len(distinct))
+        return np.cumsum(counts, axis=1)
+
+    false, true = flagged(rank[: len(natural)]), flagged(rank[len(natural) :])
+    fpr, tpr = false / len(natural), true / len(adversarial)
+    rise, run = np.diff(tpr, axis=1, prepend=0.0), np.diff(fpr, axis=1, prepend=0.0)
+    precision = true / np.maximum(true + false, 1)  # where nothing is flagged yet, nothing rises either
+    return {
+        "auroc": (run * (tpr - rise / 2)).sum(axis=1),
+        "aupr": (rise * precision).sum(axis=1),
+        "tpr_at_5_fpr": np.where(fpr <= 0.05, tpr, 0.0).max(axis=1),
+        "tpr_at_1_fpr": np.where(fpr <= 0.01, tpr, 0.0).max(axis=1),
+        "fpr_at_95_tpr": np.where(tpr >= 0.95, fpr, 1.0).min(axis=1),
+    }
+
+
+def summarise(
+    natural: np.ndarray,
+    adversarial: np.ndarray,
+    threshold: float,
+    success: np.ndarray | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every metric of the sound protocol as JSON values, from scores of natural and of adversarial images.
+
+    Args:
+        natural, adversarial: ``(N,)`` and ``(M,)`` scores on test images, which neither fitting nor calibration saw.
+        threshold: the calibrated one; rates and accuracy "at_threshold" are at it.
+        success: which attacks succeeded, ``(M,)`` bool. Separation is then stated for successful ones as well.
+        resamples: of the bootstrap behind the intervals; 0 leaves those intervals out.
+
+    Raises:
+        InputError: no scores of one kind, scores that are not finite, or a mask of another length.
+    """
+    natural, adversarial = _finite(natural, "natural"), _finite(adversarial, "adversarial")
+    summary: dict[str, Any] = {
+        "natural_images": len(natural),
+        "adversarial_images": len(adversarial),
+        "threshold": float(threshold),
+        "realised_fpr": _rate(int((natural >= threshold).sum()), len(natural)),
+        "detection": detection_rates(adversarial, threshold, success),
+        "accuracy_at_threshold": accuracy_at(natural, adversarial, threshold),
+        "accuracy_at_half": accuracy_at(natural, adversarial, 0.5),
+        "all": _separation(natural, adversarial, resamples, seed),
+    }
+    if success is not None:
+        successful = adversarial[np.asarray(success)]
+        summary["successful"] = _separation(natural, successful, resamples, seed) if len(successful) else None
+    return summary
+
+
+def _separation(natural: np.ndarray, adversarial: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    """The metrics that need no threshold, and the bootstrap's interval of each as ``<name>_interval``."""
+    separation: dict[str, Any] = {name: metric(natural, adversarial) for name, metric in _THRESHOLD_FREE.items()}
+    if resamples:
+        intervals = bootstrap_intervals(natural, adversarial, resamples=resamples, seed=seed)
+        separation |= {f"{name}_interval": [interval.low, interval.high] for name, interval in intervals.items()}
+    return separation
+
+
+_THRESHOLD_FREE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "auroc": auroc,
+    "aupr": aupr,
+    "tpr_at_5_fpr": lambda natural, adversarial: tpr_at_fpr(natural, adversarial, 0.05),
+    "tpr_at_1_fpr": lambda natural, adversarial: tpr_at_fpr(natural, adversarial, 0.01),
+    "fpr_at_95_tpr": fpr_at_tpr,
+}
+
+
+def _rate(hits: int, count: int) -> dict[str, Any] | None:
+    if not count:
+        return None
+    interval = clopper_pearson(hits, count)
+    return {"rate": hits / count, "interval": [interval.low, interval.high], "count": count}
+
+
+def _labelled(natural: np.ndarray, adversarial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, scores) with adversarial images as class 1."""
+    natural, adversarial = _finite(natural, "natural"), _finite(adversarial, "adversarial")
+    return np.repeat([0, 1], [len(natural), len(adversarial)]), np.concatenate([natural, adversarial])
+
+
+def _finite(scores: np.ndarray, which: str) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1 or not len(scores):
+        raise InputError(f"expected at least one {which} score in a vector, got shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"expected finite {which} scores, got NaN or infinity; find the images that the network fails on"
+        )
+    return scores
