@@ -1,4 +1,4 @@
-"""What an attack may disturb while it runs and has to put back: the network's state and the global random generators."""
+"""What an attack disturbs while it runs and has to put back: the network's state, the global random generators."""
 
 import random
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - ART draws from the legacy generator
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)

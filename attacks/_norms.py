@@ -1,4 +1,4 @@
-"""Distances, balls and directions in the two norms that attacks here are measured in: L∞ and L2, of pixels in [0, 1]."""
+"""Distances, balls and directions in the two norms that attacks are measured in here: L∞ and L2."""
 
 from typing import Literal
 

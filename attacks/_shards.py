@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
-from numpy.typing import NDArray
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from models.errors import InputError, PlumblineError
 
-__all__ = ["DamagedShard", "ShardStore", "arrays_digest", "network_digest"]
+__all__ = ["DamagedShardError", "ShardStore", "arrays_digest", "network_digest"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class DamagedShard(PlumblineError):
+class DamagedShardError(PlumblineError):
     """A shard's file that is truncated, altered, or of another set. Never leaves `attacks`: the shard is made again."""
 
 
@@ -69,7 +69,7 @@ class ShardStore:
         """The arrays of a shard; None where there is no file.
 
         Raises:
-            DamagedShard: the file does not hold what was written.
+            DamagedShardError: the file does not hold what was written.
         """
         path = self.path(index)
         if not path.exists():
@@ -79,11 +79,11 @@ class ShardStore:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
-            raise DamagedShard(f"{path} cannot be read: {exc}") from exc
+            raise DamagedShardError(f"{path} cannot be read: {exc}") from exc
         if (metadata.get("set"), metadata.get("shard")) != (self._digest, str(index)):
-            raise DamagedShard(f"{path} belongs to another set or place")
+            raise DamagedShardError(f"{path} belongs to another set or place")
         if metadata.get("sha256") != arrays_digest(arrays):
-            raise DamagedShard(f"{path} does not match its checksum")
+            raise DamagedShardError(f"{path} does not match its checksum")
         return arrays
 
     def _write(self, path: Path, content: bytes) -> None:

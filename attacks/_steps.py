@@ -1,9 +1,9 @@
 """Gradient steps: what FGM, BIM, PGD and APGD are made of. Everything stays on the network's device.
 
-They are written here rather than taken from ART because of what ART does around each gradient. Counted on its version
-1.20: FGM makes three forward passes for its one gradient, AutoPGD two for each gradient, all of them also
-differentiate the weights, and arrays travel through NumPy. Here one forward and one backward pass to the images make
-one step, and the images that come out are the same (`tests/attacks/test_against_art.py`).
+They are written here rather than taken from ART because of what ART 1.20 does around each gradient: AutoPGD makes two
+forward passes for one gradient, PGD ends with two more, the weights are differentiated too unless they are frozen, and
+a random start depends on what else is in the batch. Here one step is one forward pass and one backward pass to the
+images, and the images are ART's where that can be compared (`tests/attacks/test_against_art.py`).
 """
 
 import math
@@ -20,7 +20,7 @@ __all__ = ["ascend", "beats", "check_step", "losses_and_gradient", "losses_of", 
 
 
 def losses_and_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy ``(B,)``, whether misclassified ``(B,)``, and the loss's gradient in the images ``(B, C, H, W)``."""
+    """Cross-entropy ``(B,)``, whether misclassified ``(B,)``, and the gradient in the images ``(B, C, H, W)``."""
     images = images.detach().requires_grad_(True)
     losses, fooled = _losses(network, images, labels)
     # Summed and not averaged, so that an image's gradient does not depend on how many are in the batch.

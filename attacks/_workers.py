@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
-from joblib.externals import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 from torch import nn
 
 from attacks.base import Attack

@@ -1,14 +1,11 @@
 """Auto-PGD: PGD with momentum that finds its step size itself (Croce and Hein, 2020)."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from attacks._isolation import ImageNoise
-from attacks._norms import Norm, project, steepest
+from attacks._norms import steepest
 from attacks._steps import beats, check_step, losses_and_gradient, losses_of, random_start
-from attacks.base import Attack, check_count
+from attacks.base import Attack, ImageNoise, Norm, check_count, project
 
 __all__ = ["APGD"]
 
@@ -124,13 +121,13 @@ def _spread(where: Tensor) -> Tensor:
 
 
 def _checkpoints(steps: int) -> set[int]:
-    """Steps ⌈p_j · steps⌉ at which the step size is looked at, ever closer together (section 3.1, "Step size selection").
+    """Steps ⌈p_j · steps⌉ at which the step size is looked at, ever closer together (their section 3.1).
 
     p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
     """
-    before, at = 0.0, 0.22
+    before, at = 0, 22  # in hundredths: 0.41 · 100 is not 41 in floating point
     found = set()
-    while at <= 1:
-        found.add(math.ceil(at * steps))
-        before, at = at, at + max(at - before - 0.03, 0.06)
+    while at <= 100:
+        found.add(-(-at * steps // 100))
+        before, at = at, at + max(at - before - 3, 6)
     return found

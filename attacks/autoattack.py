@@ -11,9 +11,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from attacks._isolation import ImageNoise
-from attacks._norms import Norm, project
-from attacks.base import Attack, class_count
+from attacks.base import Attack, ImageNoise, Norm, class_count, project
 from attacks.estimator import quiet_logger
 from models.errors import AttackError, InputError
 

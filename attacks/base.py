@@ -1,8 +1,8 @@
 """The contract of an attack: `(network, images, labels) → images` of the same shape and dtype, inside its threat model.
 
 A new attack is one file: a class that derives from `Attack`, stores its keyword-only options under their own names, and
-writes `run` for one batch. `__call__` is final and does for every attack what would otherwise be done nine times:
-it checks what comes in, splits it into batches, isolates the network and the random generators, and checks what comes out.
+writes `run` for one batch. `__call__` is final and does for every attack what each would otherwise have to do: it
+checks what comes in, splits it into batches, isolates the network and the random generators, checks what comes out.
 """
 
 import copy
@@ -16,11 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from attacks._isolation import ImageNoise, device_of, left_as_found, seeded
-from attacks._norms import Norm, perturbation_norms, tolerance
+from attacks._norms import Norm, perturbation_norms, project, tolerance
 from models.errors import AttackError, InputError
 from models.registry import ATTACKS
 
-__all__ = ["Attack", "Norm", "build_attack", "class_count", "parse_epsilon"]
+__all__ = [
+    "Attack",
+    "ImageNoise",
+    "Norm",
+    "build_attack",
+    "check_count",
+    "check_images",
+    "check_labels",
+    "class_count",
+    "parse_epsilon",
+    "project",
+]
 
 
 class Attack(ABC):
@@ -29,10 +40,10 @@ class Attack(ABC):
     Args:
         norm: what the perturbation is measured in, "linf" or "l2".
         epsilon: largest perturbation in that norm, pixels in [0, 1]; None: no budget, the attack looks for a small one.
-        batch_size: images attacked at once. It bounds memory; whether it can change the result is for each attack to say.
+        batch_size: images attacked at once. It bounds memory; whether it changes results is for each attack to say.
         seed: of everything random in the attack. Same seed, images and batch size: same result on the same machine.
 
-    Every keyword of a subclass's constructor is kept in an attribute of the same name; `parameters` and `repr` rely on it.
+    Every keyword of a subclass's constructor is kept in an attribute of the same name: `parameters` and `repr` read it.
     """
 
     algorithm: ClassVar[int] = 1  # counted up when results change, so that attacked sets on disk are made again
@@ -49,10 +60,11 @@ class Attack(ABC):
 
     @final
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attacked images ``(B, C, H, W)`` float32 in [0, 1], on the device the images came on; the images stay as they are.
+        """Attacked images ``(B, C, H, W)`` float32 in [0, 1], on the device the images came on.
 
-        Batches are moved to the network's device. The network is left as it was found (mode, gradients, hooks), and so
-        is the global random state. A result is not necessarily misclassified: an attack may fail on an image.
+        The given images are not written to. Batches are moved to the network's device. The network is left as it was
+        found (mode, gradients, hooks), and so is the global random state. A result is not necessarily misclassified: an
+        attack may fail on an image.
 
         Args:
             images: ``(B, C, H, W)`` float32 in [0, 1].

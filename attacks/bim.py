@@ -2,10 +2,8 @@
 
 from torch import Tensor, nn
 
-from attacks._isolation import ImageNoise
-from attacks._norms import Norm
 from attacks._steps import ascend, check_step
-from attacks.base import Attack, check_count
+from attacks.base import Attack, ImageNoise, Norm, check_count
 
 __all__ = ["BIM"]
 

@@ -1,9 +1,8 @@
-"""Carlini and Wagner's L2 attack: the smallest L2 perturbation that fools, by optimisation (Carlini and Wagner, 2017)."""
+"""Carlini and Wagner's L2 attack: optimises for the smallest perturbation that fools (Carlini and Wagner, 2017)."""
 
 from torch import Tensor, nn
 
-from attacks._isolation import ImageNoise
-from attacks.base import Attack, check_count
+from attacks.base import Attack, ImageNoise, check_count
 from attacks.estimator import art_version, run_art_attack
 from models.errors import InputError
 

@@ -1,9 +1,8 @@
-"""DeepFool: the shortest way over the nearest decision boundary, linearised again at each step (Moosavi-Dezfooli et al., 2016)."""
+"""DeepFool: over the nearest decision boundary, linearised again at each step (Moosavi-Dezfooli et al., 2016)."""
 
 from torch import Tensor, nn
 
-from attacks._isolation import ImageNoise
-from attacks.base import Attack, check_count
+from attacks.base import Attack, ImageNoise, check_count
 from attacks.estimator import art_version, run_art_attack
 from models.errors import InputError
 

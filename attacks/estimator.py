@@ -1,4 +1,4 @@
-"""The one adapter between a network here and ART: tensors in, tensors out, and nothing of ART imported before it is used.
+"""The one adapter between a network here and ART: tensors in, tensors out, nothing of ART imported before use.
 
 `Any` stands for ART's untyped classes in this file and nowhere else.
 """

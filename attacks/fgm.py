@@ -2,10 +2,8 @@
 
 from torch import Tensor, nn
 
-from attacks._isolation import ImageNoise
-from attacks._norms import Norm
 from attacks._steps import ascend
-from attacks.base import Attack
+from attacks.base import Attack, ImageNoise, Norm
 
 __all__ = ["FGM"]
 

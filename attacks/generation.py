@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from attacks._isolation import device_of, left_as_found
 from attacks._norms import perturbation_norms
-from attacks._shards import DamagedShard, ShardStore, arrays_digest, network_digest
+from attacks._shards import DamagedShardError, ShardStore, arrays_digest, network_digest
 from attacks._workers import pack, unpack
 from attacks.base import Attack, check_count, check_images, check_labels, class_count
 from models.errors import InputError
@@ -109,8 +109,8 @@ def generate(
     """The attacked set of these images, from the cache where it is there.
 
     On disk a set is found again by the SHA-256 of network, images, labels, attack, its parameters, the shards' layout
-    and the versions of the libraries that run. An interruption leaves whole shards only; the next call goes on from them.
-    The number of workers changes nothing but rounding: a process with fewer threads may add in another order.
+    and the versions of the libraries that run. An interruption leaves whole shards only, and the next call goes on from
+    them. The number of workers changes nothing but rounding: a process with fewer threads may add in another order.
 
     Args:
         network: takes images in [0, 1], returns logits; left as found.
@@ -226,7 +226,7 @@ def _attack_shard(
 
 def _predicted(network: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     with left_as_found(network), torch.no_grad():
-        return torch.cat([network(batch).argmax(1) for batch in images.split(batch_size)])
+        return torch.cat([network(batch).argmax(1) for batch in torch.split(images, batch_size)])
 
 
 def _stored(store: ShardStore | None, index: int) -> dict[str, NDArray[Any]] | None:
@@ -235,7 +235,7 @@ def _stored(store: ShardStore | None, index: int) -> dict[str, NDArray[Any]] | N
         return None
     try:
         return store.load(index)
-    except DamagedShard as exc:
+    except DamagedShardError as exc:
         _log.warning("%s; this shard is attacked again", exc)
         return None
 

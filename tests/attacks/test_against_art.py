@@ -1,0 +1,124 @@
+"""Our gradient attacks beside ART's on the same network and images; ART's attacks through us beside ART by hand."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.apgd import APGD
+from attacks.bim import BIM
+from attacks.carlini_wagner import CarliniWagner
+from attacks.deepfool import DeepFool
+from attacks.fgm import FGM
+from attacks.pgd import PGD
+from models.errors import AttackError
+from tests.attacks.digits import Digits
+
+EPSILON = 0.05
+
+
+def _art(attack: str, digits: Digits, **options: Any) -> Tensor:
+    """ART as its manual says: no adapter of ours."""
+    from art.attacks import evasion
+    from art.estimators.classification import PyTorchClassifier
+
+    classifier = PyTorchClassifier(
+        model=copy.deepcopy(digits.network),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(3, 16, 16),
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    made = getattr(evasion, attack)(classifier, batch_size=64, **options)
+    return torch.from_numpy(made.generate(digits.images.numpy(), digits.labels.numpy()))
+
+
+def _loss(digits: Digits, images: Tensor) -> float:
+    with torch.no_grad():
+        return F.cross_entropy(digits.network(images).double(), digits.labels).item()
+
+
+def _robust(digits: Digits, images: Tensor) -> int:
+    with torch.no_grad():
+        return int((digits.network(images).argmax(1) == digits.labels).sum())
+
+
+def _assert_same_images(ours: Tensor, arts: Tensor) -> None:
+    # ART's softmax is float32: where it saturates, the sign of its gradient is rounding error. That is a pixel here and
+    # there, or one very confident image of the 64.
+    same = ((ours - arts).abs() <= 1e-6).flatten(1).float().mean(1)
+    assert (same == 1).float().mean() >= 0.9
+    assert same.mean() >= 0.98
+
+
+def test_fgm_is_arts(digits_network: Digits) -> None:
+    _assert_same_images(FGM(epsilon=EPSILON)(*digits_network), _art("FastGradientMethod", digits_network, eps=EPSILON))
+
+
+def test_bim_is_arts_at_the_same_step(digits_network: Digits) -> None:
+    options = {"eps": EPSILON, "eps_step": EPSILON / 4, "max_iter": 8, "verbose": False}
+    arts = _art("BasicIterativeMethod", digits_network, **options)
+    _assert_same_images(BIM(epsilon=EPSILON, step=EPSILON / 4, steps=8)(*digits_network), arts)
+
+
+def test_pgd_is_as_strong_as_arts(digits_network: Digits, seed: int) -> None:
+    np.random.seed(seed)  # noqa: NPY002
+    options = {"eps": EPSILON, "eps_step": EPSILON / 8, "max_iter": 20, "num_random_init": 1, "verbose": False}
+    arts = _art("ProjectedGradientDescent", digits_network, **options)
+    ours = PGD(epsilon=EPSILON, steps=20, seed=seed)(*digits_network)
+    assert _robust(digits_network, ours) <= _robust(digits_network, arts) + 3
+    assert _loss(digits_network, ours) >= 0.9 * _loss(digits_network, arts)
+
+
+def test_apgd_is_as_strong_as_arts(digits_network: Digits, seed: int) -> None:
+    np.random.seed(seed)  # noqa: NPY002
+    options = {"eps": EPSILON, "eps_step": EPSILON, "max_iter": 25, "nb_random_init": 1, "verbose": False}
+    arts = _art("AutoProjectedGradientDescent", digits_network, **options)
+    ours = APGD(epsilon=EPSILON, steps=25, restarts=1, seed=seed)(*digits_network)
+    assert _robust(digits_network, ours) <= _robust(digits_network, arts) + 3
+    assert _loss(digits_network, ours) >= 0.9 * _loss(digits_network, arts)
+
+
+def test_deepfool_is_arts(digits_network: Digits) -> None:
+    small = digits_network._replace(images=digits_network.images[:16], labels=digits_network.labels[:16])
+    arts = _art("DeepFool", small, max_iter=20, nb_grads=10, verbose=False)
+    torch.testing.assert_close(DeepFool(steps=20)(*small), arts, atol=1e-6, rtol=0)
+
+
+def test_carlini_wagner_is_arts(digits_network: Digits) -> None:
+    small = digits_network._replace(images=digits_network.images[:16], labels=digits_network.labels[:16])
+    arts = _art("CarliniL2Method", small, max_iter=10, binary_search_steps=4, verbose=False)
+    torch.testing.assert_close(CarliniWagner(search_steps=4)(*small), arts.clamp(0, 1), atol=1e-6, rtol=0)
+
+
+def test_carlini_wagner_leaves_misclassified_images(digits_network: Digits) -> None:
+    network, images, labels = digits_network
+    images, labels = images[:8], labels[:8]
+    with torch.no_grad():
+        wrong = (network(images).argmax(1) + 1) % 10  # labels the network disagrees with
+    assert torch.equal(CarliniWagner(search_steps=2)(network, images, wrong), images)
+
+
+def test_a_failure_inside_art_is_named(digits_network: Digits) -> None:
+    class Detached(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return digits_network.network(images).detach()
+
+    with pytest.raises(AttackError, match="DeepFool failed"):
+        DeepFool()(Detached(), digits_network.images[:2], digits_network.labels[:2])
+
+
+def test_nothing_is_printed_or_logged(
+    digits_network: Digits, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = digits_network.images[:4], digits_network.labels[:4]
+    with caplog.at_level("DEBUG"):
+        for attack in (DeepFool(steps=3), CarliniWagner(steps=2, search_steps=1)):
+            attack(digits_network.network, images, labels)
+    assert capsys.readouterr() == ("", "")
+    assert not caplog.records

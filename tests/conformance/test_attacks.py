@@ -1,0 +1,225 @@
+"""What every attack has to do, run on everything in the attacks folder: a new file is picked up by itself."""
+
+import copy
+import inspect
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks import Attack, build_attack
+from models.errors import InputError
+from models.registry import ATTACKS
+from tests.attacks.digits import Digits, digits
+
+# Attacks that take long with their own settings; whatever is not listed here runs as it is.
+QUICK: dict[str, dict[str, Any]] = {
+    "apgd": {"steps": 20},
+    "autoattack": {"version": "custom", "attacks_to_run": ["apgd-ce"]},
+    "carlini_wagner": {"search_steps": 4},
+    "deepfool": {"steps": 30},
+}
+EPSILON = 0.1  # enough to fool a small network on digits of 16 grey levels
+
+attack_names = pytest.mark.parametrize("name", ATTACKS.names())
+
+
+def _attack(name: str, **options: Any) -> Attack:
+    return build_attack(name, QUICK.get(name, {}) | options, where_accepted={"epsilon": EPSILON})
+
+
+@pytest.fixture
+def made(seed: int) -> Digits:
+    found = digits(seed)
+    return Digits(copy.deepcopy(found.network), found.images[:24].clone(), found.labels[:24].clone())
+
+
+def _correct(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return network(images).argmax(1) == labels
+
+
+def test_the_attacks_of_the_paper_are_there() -> None:
+    assert {"fgm", "bim", "pgd", "apgd", "deepfool", "carlini_wagner", "autoattack"} <= set(ATTACKS.names())
+
+
+@attack_names
+def test_images_stay_valid_and_inside_the_budget(name: str, made: Digits) -> None:
+    before = made.images.clone()
+    attack = _attack(name)
+    attacked = attack(*made)
+    assert torch.equal(made.images, before)
+    assert attacked.shape == before.shape
+    assert attacked.dtype == torch.float32
+    assert attacked.device == before.device
+    assert torch.isfinite(attacked).all()
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+    assert not torch.equal(attacked, before)
+    assert not attacked.requires_grad
+    if attack.epsilon is not None:
+        order = np.inf if attack.norm == "linf" else 2
+        sizes = np.linalg.norm((attacked.double() - before.double()).flatten(1).numpy(), ord=order, axis=1)
+        assert sizes.max() <= attack.epsilon + 1e-6
+
+
+@attack_names
+def test_accuracy_falls(name: str, made: Digits) -> None:
+    natural = _correct(*made).float().mean()
+    attacked = _correct(made.network, _attack(name)(*made), made.labels).float().mean()
+    assert natural >= 0.7, "the network of this test has not learnt its digits"
+    assert attacked <= natural - 0.3
+
+
+@attack_names
+def test_same_seed_same_images(name: str, made: Digits) -> None:
+    first = _attack(name, seed=3)(*made)
+    torch.rand(7)  # the state of the global generators must not matter
+    np.random.rand(7)  # noqa: NPY002
+    assert torch.equal(first, _attack(name, seed=3)(*made))
+
+
+@attack_names
+def test_global_random_state_is_left_alone(name: str, made: Digits, seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    expected = torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    _attack(name)(*made)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert np.array_equal(np.random.rand(3), expected[1])  # noqa: NPY002
+
+
+@attack_names
+def test_network_is_left_as_found(name: str, made: Digits) -> None:
+    network = made.network
+    seen: list[bool] = []
+    hook = network.register_forward_hook(lambda module, *_: seen.append(module.training))
+    parameters = list(network.parameters())
+    parameters[0].requires_grad_(False)
+    parameters[1].grad = torch.full_like(parameters[1], 0.5)
+    grad = parameters[1].grad
+    network.train()
+    batch_norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    batch_norm.eval()  # one module that is in another mode than the rest
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    hooks = [_hook_count(module) for module in network.modules()]
+
+    _attack(name)(*made)
+
+    assert seen, "the attack never called the network through its own call"
+    assert not any(seen), "the network ran in training mode"
+    assert [module.training for module in network.modules()] == modes
+    assert [_hook_count(module) for module in network.modules()] == hooks
+    assert [p.requires_grad for p in network.parameters()] == [False] + [True] * (len(parameters) - 1)
+    assert parameters[1].grad is grad
+    assert (grad == 0.5).all()
+    assert all(p.grad is None for p in parameters[2:])
+    after = network.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in state.items())
+    hook.remove()
+
+
+@attack_names
+def test_works_when_the_caller_is_in_inference_mode(name: str, made: Digits) -> None:
+    expected = _attack(name)(*made)
+    with torch.inference_mode():
+        images = made.images.clone()
+        found = _attack(name)(made.network, images, made.labels.clone())
+    assert torch.equal(found, expected)
+
+
+@attack_names
+def test_finds_the_easy_case(name: str, seed: int) -> None:
+    """An image beside the decision boundary of a linear classifier: whatever attack fails here finds nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(4, 3 * 8 * 8, generator=generator)
+    image = 0.3 + 0.4 * torch.rand(1, 3, 8, 8, generator=generator)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    with torch.no_grad():
+        network[1].weight.copy_(weights / 10)
+        # All four logits of this image are 0, but for a lead of 0.01 of the first: the boundary is that near.
+        network[1].bias.copy_(-(image.flatten(1) @ network[1].weight.T)[0] + torch.tensor([0.01, 0, 0, 0]))
+    label = torch.zeros(1, dtype=torch.int64)
+    assert _correct(network, image, label).all()
+    attacked = _attack(name, **({"epsilon": 0.03} if _has(name, "epsilon") else {}))(network, image, label)
+    assert not _correct(network, attacked, label).any()
+    assert (attacked - image).abs().max() < 0.05
+
+
+@attack_names
+def test_refuses_what_it_cannot_attack(name: str, made: Digits) -> None:
+    attack, (network, images, labels) = _attack(name), made
+    nan = images.clone()
+    nan[0, 0, 0, 0] = float("nan")
+    for wrong in (images * 255, images - 0.5, nan, images.double(), images[0], images[:0], images.numpy()):
+        with pytest.raises(InputError, match="expected"):
+            attack(network, wrong, labels)  # type: ignore[arg-type]
+    for wrong_labels in (labels[:-1], labels.int(), labels + 10, labels - 10, labels[:, None], labels.tolist()):
+        with pytest.raises(InputError, match="expected labels"):
+            attack(network, images, wrong_labels)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="logits"):
+        attack(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 1)), images, labels)
+    with pytest.raises(InputError, match="images of shape"):
+        attack(nn.Sequential(nn.Flatten(), nn.Linear(7, 4)), images, labels)
+
+
+@attack_names
+def test_refuses_options_out_of_range(name: str) -> None:
+    with pytest.raises(InputError, match="batch_size"):
+        _attack(name, batch_size=0)
+    with pytest.raises(InputError, match="seed"):
+        _attack(name, seed=-1)
+    with pytest.raises(InputError, match="no option nonsense"):
+        _attack(name, nonsense=1)
+    if _has(name, "epsilon"):
+        for epsilon in (0.0, -0.1, float("nan"), float("inf"), 8.0):
+            with pytest.raises(InputError, match="epsilon"):
+                _attack(name, epsilon=epsilon)
+
+
+@attack_names
+def test_parameters_make_the_same_attack_again(name: str) -> None:
+    attack = _attack(name, seed=11)
+    parameters = json.loads(json.dumps(attack.parameters()))
+    again = type(attack)(**parameters)
+    assert again.parameters() == attack.parameters() == parameters
+    assert repr(again) == repr(attack)
+    assert "seed=11" in repr(attack)
+    assert attack.with_seed(12).parameters() == parameters | {"seed": 12}
+    assert attack.parameters()["seed"] == 11
+    assert attack.name == name
+    assert all(isinstance(version, str) for version in attack.libraries().values())
+
+
+@attack_names
+def test_options_are_keywords_with_defaults(name: str) -> None:
+    options = inspect.signature(ATTACKS.load(name).__init__).parameters.values()
+    for option in list(options)[1:]:
+        assert option.kind is inspect.Parameter.KEYWORD_ONLY
+        assert option.default is not inspect.Parameter.empty
+    assert {"batch_size", "seed"} <= {option.name for option in options}
+
+
+@attack_names
+def test_is_documented(name: str) -> None:
+    attack_class = ATTACKS.load(name)
+    assert ATTACKS.summaries()[name]
+    assert inspect.getdoc(attack_class)
+    assert issubclass(attack_class, Attack)
+
+
+def _has(name: str, option: str) -> bool:
+    return option in inspect.signature(ATTACKS.load(name).__init__).parameters
+
+
+def _hook_count(module: nn.Module) -> int:
+    return sum(
+        len(getattr(module, kind))
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    )
