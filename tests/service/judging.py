@@ -76,7 +76,7 @@ def drawn_by_lot(
     """
     if attacks is None:
         attacks = {"fgm": (0.9, True), "bim": (0.7, False), "deepfool": (0.15, False)}
-    calibration = Calibration(_votes(rng, 400, 0)["all_class"], 0.05)
+    calibration = Calibration(np.maximum(*_votes(rng, 400, 0).values()), 0.05)
     base = np.geomspace(0.02, 2, blocks) if blocks > 1 else np.ones(1)
     cosines = np.linspace(-0.2, 0.3, blocks)
 

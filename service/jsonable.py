@@ -1,0 +1,44 @@
+"""Values as strict JSON has them: no NaN, no infinity, no arrays, no paths."""
+
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from models.errors import InputError
+
+__all__ = ["as_json"]
+
+
+def as_json(value: Any, place: str = "value") -> tuple[Any, list[str]]:
+    """The value as dictionaries, lists and plain scalars, and the places where a number that is not finite became None.
+
+    >>> as_json({"a": (1, float("nan"))}, "facts")
+    ({'a': [1, None]}, ['facts.a[1]'])
+
+    Raises:
+        InputError: something that JSON has no counterpart for.
+    """
+    lost: list[str] = []
+    return _plain(value, place, lost), lost
+
+
+def _plain(value: Any, place: str, lost: list[str]) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        lost.append(place)
+        return None
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{place}.{key}", lost) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{place}[{index}]", lost) for index, item in enumerate(value)]
+    raise InputError(f"expected JSON values in {place}, got {type(value).__name__}; turn it into numbers or text first")

@@ -1,0 +1,171 @@
+"""The paths of natural and attacked images, block by block, over the band of natural paths."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from detector.statistics import by_block
+from models.errors import InputError
+from service.evaluation import JudgedSet
+from service.report.axes import FAMILY, INK, MUTED, NATURAL, SMALL, new_figure, plain, quiet, text_options, tick_text
+from service.report.palette import Line, line_of
+
+__all__ = ["draw_paths"]
+
+_STATISTICS = ("‖r‖² / d", "cos(r, 1)")
+_COLUMNS = 4  # sets side by side, before the next ones go below
+_SINGLES = 3  # single images drawn of each set
+
+
+def draw_paths(
+    natural: JudgedSet,
+    attacked: Sequence[JudgedSet],
+    *,
+    branches: Sequence[str],
+    columns_per_block: int,
+    band: NDArray[np.float32],
+    title: str | None = None,
+    first: int = 0,
+) -> Figure:
+    """A figure with a column per attacked set, and in it both statistics of equation 34 along the blocks.
+
+    Each panel shows the natural band (5 to 95 %) and median, the attacked images' median, and a few single images.
+    Of an attacked set the successful images are drawn, or all where none was successful.
+
+    Args:
+        branches: names of the blocks, in execution order.
+        band: float32 ``(3, F)``, natural quantiles 0.05, 0.5 and 0.95.
+        title: of the whole figure.
+        first: the position of the first attacked set among all of them, which gives it its colour.
+
+    Raises:
+        InputError: statistics, band and blocks that do not fit each other.
+    """
+    for what, statistics in (("band", band), *((one.name, one.statistics) for one in (natural, *attacked))):
+        if statistics.shape[1] != len(branches) * columns_per_block or columns_per_block < len(_STATISTICS):
+            raise InputError(
+                f"expected {len(branches)} blocks of {columns_per_block} columns (at least two) in {what}, "
+                f"got {statistics.shape[1]} columns"
+            )
+    columns = max(1, min(len(attacked), _COLUMNS))
+    pairs = max(1, math.ceil(len(attacked) / _COLUMNS))
+    figure = new_figure(max(5.0, 3.6 * columns), 4.8 * pairs + (0.3 if title else 0))
+    if title:
+        figure.suptitle(plain(title), **text_options(size=11))
+    grid = figure.subplots(2 * pairs, columns, squeeze=False, sharex=True)
+    for position in range(columns * pairs):
+        panels = grid[2 * (position // columns) : 2 * (position // columns) + 2, position % columns]
+        if position >= max(1, len(attacked)):
+            for panel in panels:
+                panel.set_visible(False)
+            continue
+        shown = attacked[position] if attacked else None
+        line = line_of(first + position, shown.seen if shown else None)
+        for statistic, panel in enumerate(panels):
+            _draw_panel(
+                panel, natural, shown, band[:, statistic::columns_per_block], statistic, columns_per_block, line
+            )
+        if shown is not None:
+            panels[0].set_title(plain(heading(shown)), **text_options(colour=line.colour, size=SMALL + 1.5), loc="left")
+        panels[0].tick_params(labelbottom=False)
+        panels[1].tick_params(labelbottom=True)
+        panels[1].set_xlabel("residual block, in execution order", **text_options(colour=MUTED))
+    for statistic, name in enumerate(_STATISTICS):
+        rows = [panel for row in grid[statistic::2] for panel in row if panel.get_visible()]
+        _scale(rows, band[:, statistic::columns_per_block], logarithmic=statistic == 0)
+        for row in grid[statistic::2]:
+            row[0].set_ylabel(name, **text_options(colour=MUTED))
+    _key(figure, grid[0, 0], attacked, line_of(first, None).colour if len(attacked) == 1 else INK)
+    return figure
+
+
+def heading(judged: JudgedSet) -> str:
+    """The set's name, and whether the detector was fitted on it."""
+    return judged.name if judged.seen is None else f"{judged.name} ({'seen' if judged.seen else 'unseen'})"
+
+
+def drawn_rows(judged: JudgedSet) -> NDArray[np.int64]:
+    """Rows of the successful images, or all where none was, by score and then by original."""
+    rows = np.arange(len(judged))
+    if judged.success is not None and judged.success.any():
+        rows = np.flatnonzero(judged.success)
+    return rows[np.lexsort((judged.originals[rows], judged.scores[rows]))]
+
+
+def _draw_panel(
+    panel: Axes,
+    natural: JudgedSet,
+    shown: JudgedSet | None,
+    band: NDArray[np.float32],
+    statistic: int,
+    columns_per_block: int,
+    line: Line,
+) -> None:
+    quiet(panel)
+    low, median, high = band
+    x, (low, median, high) = _drawable(low, median, high)
+    panel.fill_between(x, low, high, color=NATURAL, alpha=0.28, linewidth=0)
+    marker = "o" if 1 < len(median) <= 20 else ""
+    for judged, colour in ((natural, NATURAL), (shown, line.colour)):
+        if judged is None:
+            continue
+        rows = drawn_rows(judged)
+        paths = by_block(judged.statistics[rows], columns_per_block)[:, :, statistic]
+        for quantile in np.linspace(0.1, 0.9, min(_SINGLES, len(rows))):
+            _, (path,) = _drawable(paths[round(quantile * (len(rows) - 1))])
+            panel.plot(x, path, color=colour, linewidth=0.6, alpha=0.55)
+        if judged is shown:
+            median = _drawable(np.median(paths, axis=0))[1][0]
+        panel.plot(x, median, color=colour, linewidth=1.7, marker=marker, markersize=2.6)
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+
+
+def _drawable(*values: NDArray[np.float32]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Block numbers from 1, and the values; one block becomes a short level line, since a point has no band."""
+    if len(values[0]) > 1:
+        return np.arange(1.0, len(values[0]) + 1), [np.asarray(value, np.float64) for value in values]
+    return np.array([0.8, 1.2]), [np.repeat(np.asarray(value, np.float64), 2) for value in values]
+
+
+def _scale(panels: Sequence[Axes], band: NDArray[np.float32], *, logarithmic: bool) -> None:
+    """Gives panels of one statistic the same limits; logarithmic where natural blocks differ 20-fold."""
+    logarithmic = logarithmic and bool(band.min() > 0) and float(band[2].max() / band[0].min()) > 20
+    if logarithmic:
+        for panel in panels:
+            panel.set_yscale("log", nonpositive="mask")
+            panel.yaxis.set_major_formatter(tick_text(lambda value: f"{value:g}"))
+            panel.yaxis.set_minor_formatter(NullFormatter())
+    limits = [panel.get_ylim() for panel in panels]
+    for panel in panels:
+        panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def _key(figure: Figure, panel: Axes, attacked: Sequence[JudgedSet], colour: str) -> None:
+    """A legend under the whole figure; each attacked set's colour is that of its heading."""
+    band = panel.fill_between([], [], color=NATURAL, alpha=0.28, linewidth=0)
+    (middle,) = panel.plot([], [], color=NATURAL, linewidth=1.7)
+    (single,) = panel.plot([], [], color=colour, linewidth=0.6)
+    handles: list[Any] = [(band, middle), single]
+    labels = ["natural: 5 to 95 %, and median", "single images"]
+    if attacked:
+        (median,) = panel.plot([], [], color=colour, linewidth=1.7)
+        handles.insert(1, median)
+        labels.insert(1, "attacked: median")
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=len(handles),
+        frameon=False,
+        handlelength=1.5,
+        columnspacing=1.2,
+        handletextpad=0.5,
+        prop={"family": FAMILY, "size": SMALL},
+        labelcolor=INK,
+    )

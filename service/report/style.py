@@ -1,0 +1,82 @@
+"""The page's style sheet; its colours are the palette's."""
+
+from service.report.palette import COLOURS
+
+__all__ = ["STYLE"]
+
+_LIGHT = {"page": "#f6f7f9", "card": "#ffffff", "caution": "#b45309", "caution-ground": "#fff7e8"}
+_DARK = {"page": "#14171b", "card": "#1c2026", "caution": "#f2b04c", "caution-ground": "#2a2314"}
+
+
+def _variables(values: dict[str, str]) -> str:
+    return " ".join(f"--{name}: {value};" for name, value in values.items())
+
+
+_COLOURS = f"""
+:root {{ color-scheme: light dark; {_variables({name: colour.light for name, colour in COLOURS.items()} | _LIGHT)} }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ {_variables({name: colour.dark for name, colour in COLOURS.items()} | _DARK)} }}
+}}
+"""
+
+STYLE = (
+    _COLOURS
+    + """
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); overflow-wrap: break-word;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
+main { max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .4rem; text-wrap: balance; }
+h2 { font-size: 1.1rem; margin: 0 0 .7rem; }
+section { margin-top: 2rem; }
+.facts { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: 0; color: var(--muted); }
+.facts b { color: var(--ink); font-weight: 600; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; margin-top: 1.4rem; }
+.tile, figure, .scroll, .provenance dl { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; }
+.tile { padding: .8rem 1rem; }
+.tile h2 { font-size: .85rem; font-weight: 500; color: var(--muted); margin: 0; }
+.tile p { margin: 0; font-size: .82rem; color: var(--muted); line-height: 1.4; }
+.tile .number { font-size: 1.8rem; font-weight: 600; line-height: 1.3; color: var(--ink); }
+.warnings { border-left: 4px solid var(--caution); background: var(--caution-ground); padding: .8rem 1rem;
+  border-radius: 0 .5rem .5rem 0; }
+.warnings h2 { margin-bottom: .3rem; color: var(--caution); }
+.warnings ul { margin: 0; padding-left: 1.1rem; }
+.warnings li + li { margin-top: .3rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .5rem .8rem; text-align: right; vertical-align: baseline; white-space: nowrap; }
+thead th { font-weight: 500; color: var(--muted); border-bottom: 1px solid var(--rule); vertical-align: bottom;
+  white-space: normal; min-width: 4.5rem; line-height: 1.25; }
+th:first-child { text-align: left; }
+tbody tr + tr > * { border-top: 1px solid var(--rule); }
+tbody th { font-weight: 400; }
+tbody b { font-weight: 600; }
+td small { color: var(--muted); }
+.chip { font-size: .75rem; padding: .05rem .45rem; border-radius: 1rem; border: 1px solid var(--muted);
+  color: var(--muted); white-space: nowrap; }
+.chip.unseen { border-style: dashed; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: .8rem; }
+.figures.single { grid-template-columns: minmax(0, 46rem); }
+figure { margin: 0; padding: .7rem .8rem; min-width: 0; }
+.plot { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt; }
+.plot text { font-family: inherit !important; }
+figcaption, .caption { font-size: .87rem; color: var(--muted); max-width: 62rem; }
+figcaption { margin-top: .5rem; }
+.caption { margin: .6rem 0 0; }
+details { margin-top: .6rem; font-size: .87rem; }
+summary { cursor: pointer; color: var(--muted); }
+code, pre { font: .82rem/1.45 ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monospace; }
+.provenance dl { margin: 0; padding: .8rem 1rem; display: grid; grid-template-columns: minmax(6rem, max-content) 1fr;
+  gap: .35rem 1.2rem; font-size: .9rem; }
+.provenance dt { color: var(--muted); }
+.provenance dd { margin: 0; min-width: 0; }
+pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media (max-width: 32rem) {
+  body { font-size: 15px; }
+  h1 { font-size: 1.35rem; }
+  th, td { padding: .45rem .55rem; }
+  .provenance dl { display: block; }
+  .provenance dd { margin: 0 0 .5rem; }
+}
+"""
+)
