@@ -16,7 +16,7 @@ from models.errors import CheckpointError, InputError
 from models.files import sha256_of, write_atomically, write_json
 from models.loading import LoadedNetwork, NetworkSpec, build_network
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "rounded_to_half", "save_checkpoint"]
 
 PROTOCOL = 1
 
@@ -76,6 +76,12 @@ def load_checkpoint(folder: Path, *, network_file: Path | None = None) -> Loaded
     except (RuntimeError, InputError) as exc:
         raise CheckpointError(f"{folder}: expected the weights of the network it names: {exc}") from exc
     return LoadedNetwork(network, spec, str(folder), tuple(classes), provenance=dict(header.get("provenance") or {}))
+
+
+def rounded_to_half(network: nn.Module) -> None:
+    """Round the weights in place to what `save_checkpoint` stores with `half`, so that they can be judged before."""
+    state = network.state_dict()
+    network.load_state_dict({name: _storable(t, half=True).to(t.dtype) for name, t in state.items()})
 
 
 def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:

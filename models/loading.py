@@ -335,5 +335,6 @@ def _fill(network: nn.Module, state: dict[str, Tensor], reference: str) -> None:
 
 
 def _frozen(network: Normalized) -> Normalized:
-    network.requires_grad_(False)
-    return network.eval()
+    # Convolutions are faster with channels last, on CPUs as well as on GPUs; the logits are the same but for rounding.
+    network.to(memory_format=torch.channels_last)
+    return network.requires_grad_(False).eval()

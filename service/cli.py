@@ -127,6 +127,7 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--crop-padding", type=int, default=4, metavar="P", help="of random crops, in pixels")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="random flips (default: not on digits)")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--half", action="store_true", help="store the weights in half precision")
     _normalisation(parser)
     _common(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="RUN")

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from models.checkpoint import save_checkpoint
+from models.checkpoint import rounded_to_half, save_checkpoint
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.files import write_atomically
 from models.loading import load_network
 from models.registry import OBJECTIVES
 from models.training import Recipe, accuracy, train
+from service.jobs._inputs import label
 from service.provenance import provenance
 
 __all__ = ["run"]
@@ -53,14 +54,17 @@ def run(options: Namespace) -> None:
     out = Path(options.out)
     rows = train(loaded.network, data, objective_class(**chosen), recipe, out, test=test, device=options.device)
     loaded.network.cpu()
+    if options.half:
+        rounded_to_half(loaded.network)
     test_accuracy = accuracy(loaded.network, test)
     facts = {
-        "network": options.network, "dataset": options.dataset, "training_images": len(data),
+        "network": label(options.network), "dataset": label(options.dataset), "dataset_sha256": data.fingerprint(),
+        "training_images": len(data),
         "objective": {"name": options.objective, **chosen}, "recipe": asdict(recipe),
         "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
         **provenance(),
     }  # fmt: skip
-    save_checkpoint(out, loaded.network, loaded.spec, data.classes, facts)
+    save_checkpoint(out, loaded.network, loaded.spec, data.classes, facts, half=options.half)
     write_atomically(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     tqdm.write(f"test accuracy {test_accuracy:.2%} on {len(test)} images; checkpoint in {out}")
 
