@@ -139,7 +139,9 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--network", required=True, metavar="NETWORK", help=NETWORK_HELP)
     _dataset(parser)
     parser.add_argument("--detector", default="transport", help="a name from `list detectors`")
-    parser.add_argument("--attack", nargs="+", action="extend", metavar="A", help="to fit on (default: fgm)")
+    parser.add_argument(
+        "--attack", nargs="+", action="extend", metavar="A", help="to fit on, as in evaluate --attacks (default: fgm)"
+    )
     parser.add_argument(
         "--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255"
     )
@@ -166,7 +168,12 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("evaluate", help="how an artifact fares on natural and attacked images it never saw")
     _artifact(parser)
     _dataset(parser)
-    parser.add_argument("--attacks", default="fgm", metavar="A,B", help="names from `list attacks`, with commas")
+    parser.add_argument(
+        "--attacks",
+        default="fgm",
+        metavar="A,B",
+        help="names from `list attacks`, with commas; options follow colons: pgd:steps=40:epsilon=2/255",
+    )
     parser.add_argument(
         "--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255"
     )

@@ -6,10 +6,40 @@ from pathlib import Path
 
 import numpy as np
 
+from attacks.base import Attack, build_attack
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 
-__all__ = ["label", "say", "with_labels_of"]
+__all__ = ["attack_of", "label", "say", "with_labels_of"]
+
+
+def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
+    """The attack that ``NAME`` or ``NAME:OPTION=VALUE:…`` names, such as ``pgd:steps=40:epsilon=2/255``.
+
+    Args:
+        epsilon, seed: for attacks that have them, unless the text says otherwise.
+
+    Raises:
+        UnknownNameError: no such attack.
+        InputError: an option without a value, or one that the attack does not have or accept.
+    """
+    name, *pairs = text.split(":")
+    options = {}
+    for pair in pairs:
+        option, separator, value = pair.partition("=")
+        if not separator:
+            raise InputError(f"expected NAME:OPTION=VALUE, such as pgd:steps=40, got {text!r}")
+        options[option] = value if option == "epsilon" else _value(value)
+    return build_attack(name, options, where_accepted={"epsilon": epsilon, "seed": seed})
+
+
+def _value(text: str) -> int | float | bool | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def with_labels_of(data: ImageDataset, classes: tuple[str, ...] | None, num_classes: int, network: str) -> ImageDataset:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attacks.base import build_attack
 from attacks.generation import generate
 from detector.artifact import Artifact, load_artifact
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -21,7 +20,7 @@ from models.training import Recipe, accuracy, train
 from service.evaluation import Evaluation
 from service.http.server import serve
 from service.http.settings import read_settings
-from service.jobs._inputs import say
+from service.jobs._inputs import attack_of, say
 from service.jobs.evaluate import evaluate, without_seen
 from service.jobs.fit import fit
 from service.provenance import provenance
@@ -97,7 +96,7 @@ def _save_picture(path: Path, evaluation: Evaluation) -> None:
 
 def _save_digits(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -> None:
     """A natural digit and the same one attacked, as PNG files, so rounded to 8 bits."""
-    attack = build_attack("fgm", where_accepted={"epsilon": EPSILON, "seed": seed})
+    attack = attack_of("fgm", epsilon=EPSILON, seed=seed)
     made = generate(
         artifact.pipeline.network, data.tensor(), data.labels, attack, cache=out / "attacks", progress=False
     )

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from attacks.base import build_attack
 from attacks.generation import generate
 from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.features import Features, extract_features
 from service.evaluation import Evaluation, JudgedSet
-from service.jobs._inputs import label, say, with_labels_of
+from service.jobs._inputs import attack_of, label, say, with_labels_of
 from service.originals import digests, unpack
 from service.provenance import provenance
 from service.report import as_table, write_report
@@ -97,7 +96,7 @@ def evaluate(
     pipeline, recorded = artifact.pipeline, artifact.manifest["provenance"]
     data = with_labels_of(data, pipeline.classes, len(pipeline.classes), "the artifact")
     fitted_on = {each["attack"] for each in recorded.get("attacks", [])}
-    chosen = [build_attack(name, where_accepted={"epsilon": epsilon, "seed": seed}) for name in dict.fromkeys(attacks)]
+    chosen = {name: attack_of(name, epsilon=epsilon, seed=seed) for name in attacks}
 
     def judged(name: str, images: Any, **more: Any) -> JudgedSet:
         features = extract_features(
@@ -108,13 +107,13 @@ def evaluate(
 
     natural = judged("natural", data.tensor())
     attacked = []
-    for attack in chosen:
+    for name, attack in chosen.items():
         made = generate(
             pipeline.network, data.tensor(), data.labels, attack,
             cache=cache, workers=workers, device=device, progress=progress,
         )  # fmt: skip
         attacked.append(
-            judged(attack.name, made.images, success=made.success, attack=made.summary(), seen=attack.name in fitted_on)
+            judged(name, made.images, success=made.success, attack=made.summary(), seen=attack.name in fitted_on)
         )
     return Evaluation(
         natural=natural, attacked=tuple(attacked),

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from attacks.base import build_attack
 from attacks.generation import AttackedSet, generate
 from detector.artifact import save_artifact
 from detector.calibration import Calibration, clopper_pearson
@@ -28,7 +27,7 @@ from models.features import Features, extract_features
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.registry import DETECTORS
 from models.residues import Measure
-from service.jobs._inputs import label, say, with_labels_of
+from service.jobs._inputs import attack_of, label, say, with_labels_of
 from service.originals import digests, pack
 from service.provenance import provenance
 
@@ -108,7 +107,7 @@ def fit(
     attacked: list[AttackedSet] = []
     if fitted.needs_adversarial:
         for name in attacks:
-            attack = build_attack(name, where_accepted={"epsilon": epsilon, "seed": seed})
+            attack = attack_of(name, epsilon=epsilon, seed=seed)
             attacked.append(
                 generate(
                     network, fit_data.tensor(), fit_data.labels, attack,

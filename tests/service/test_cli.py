@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.cli import KINDS, main
+
+
+def test_list_names_every_plugin_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == set(KINDS)
+    for kind, folder in KINDS.items():
+        assert list(found[kind]) == folder.names()
+    assert main(["list", "attacks"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in KINDS["attacks"].names())
+    assert "resnet20" not in text
+
+
+@pytest.mark.parametrize("command", ["list", "inspect", "train", "fit", "evaluate", "score", "serve", "demo"])
+def test_the_help_of_every_command_fits_a_screen(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert 5 < len(lines) <= 50
+    assert "--seed" in "\n".join(lines) or command == "list"
+
+
+def test_inspect_prints_branches_in_execution_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "resnet8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"branches", "left_out"}
+    assert [branch["shape"] for branch in found["branches"]] == [[16, 32, 32], [32, 16, 16], [64, 8, 8]]
+    assert all(set(branch) == {"name", "shape", "kind"} for branch in found["branches"])
+    assert main(["inspect", "resnet8", "--image-size", "16"]) == 0
+    text = capsys.readouterr().out
+    assert "3 residual branches" in text
+    assert "16×16×16" in text
+    assert found["branches"][0]["name"] in text
+
+
+def test_inspect_says_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plain.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),\n"
+        "                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))\n"
+    )
+    assert main(["inspect", f"{tmp_path / 'plain.py'}:build", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["branches"]
+    assert found["left_out"]
+    assert all(left["why"] for left in found["left_out"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "resnet21"], "resnet20"),
+        (["train", "--network", "resnet8", "--dataset", "cifar1O", "--out", "X"], "cifar10"),
+        (["train", "--network", "resnet8", "--objective", "cross", "--out", "X"], "cross_entropy"),
+        (["train", "--network", "resnet8", "--epochs", "0", "--out", "X"], "epochs"),
+        (["fit", "--network", "none", "--out", "X"], "PATH.py:CALLABLE"),
+        (["fit", "--network", "resnet8", "--dataset", "npz:none.npz", "--out", "X"], "existing .npz"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--split", "0.5,0.6", "--out", "X"], "0.8,0.1,0.1"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--attack", "fgsm", "--out", "X"], "fgm"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--epsilon", "8/0", "--out", "X"], "8/255"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--detector", "magic", "--out", "X"], "transport"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--fpr", "0.01", "--out", "X"], "at least 99"),
+        (["evaluate", "--artifact", "none", "--out", "X"], "none"),
+        (["score", "--artifact", "none", "a.png"], "none"),
+        (["serve", "--artifact", "none"], "none"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_named_and_ends_with_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert f"plumbline {arguments[0]}: " in error
+    assert "Traceback" not in error
+    assert not Path("X").exists()
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.jobs.inspect.run", interrupted)
+    assert main(["inspect", "resnet8"]) == 130
+    assert "goes on where it stopped" in capsys.readouterr().err

@@ -1,0 +1,247 @@
+"""The commands one after the other, as a user calls them, on digits and on a network from a user's file."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.datasets.base import load_dataset
+from models.errors import ArtifactError
+from service.cli import main
+from service.originals import digests, pack, unpack
+
+USER_FILE = """
+from torch import nn
+import torch.nn.functional as F
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x):
+        return F.relu(self.conv2(F.relu(self.conv1(x))) + x)
+
+class Net(nn.Module):
+    def __init__(self, num_classes, width=12):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 4, stride=4)
+        self.blocks = nn.Sequential(Block(width), Block(width))
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).amax((2, 3)))
+
+def build(num_classes=10):
+    return Net(num_classes)
+"""
+
+SPLIT = ["--split", "0.5,0.25,0.25"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained network, an artifact fitted on it, and the cache of attacked images."""
+    folder = tmp_path_factory.mktemp("shop")
+    train = ["train", "--network", "resnet8", "--epochs", "8", "--batch-size", "64", "--crop-padding", "2"]
+    assert main([*train, "--out", str(folder / "run")]) == 0
+    assert main([*_fit(folder), "--out", str(folder / "artifact")]) == 0
+    return folder
+
+
+def _fit(shop: Path) -> list[str]:
+    return ["fit", "--network", str(shop / "run"), "--epsilon", "0.1", "--limit", "600", *SPLIT, *_cache(shop)]
+
+
+def _cache(shop: Path) -> list[str]:
+    return ["--cache", str(shop / "cache")]
+
+
+def _evaluate(shop: Path, out: Path, *more: str) -> dict[str, object]:
+    command = ["evaluate", "--artifact", str(shop / "artifact"), "--epsilon", "0.1", *_cache(shop), "--out", str(out)]
+    assert main([*command, *more]) == 0
+    report: dict[str, object] = json.loads((out / "report.json").read_text())
+    return report
+
+
+def test_training_writes_a_checkpoint_that_says_where_it_comes_from(shop: Path) -> None:
+    header = json.loads((shop / "run" / "network.json").read_text())
+    facts = header["provenance"]
+    assert facts["test_accuracy"] > 0.6
+    assert facts["recipe"]["epochs"] == 8
+    assert not facts["recipe"]["flip"]
+    assert str(shop) not in json.dumps(header)
+    assert len((shop / "run" / "log.jsonl").read_text().splitlines()) == 8
+
+
+def test_the_artifact_records_its_originals_and_no_path_of_this_machine(shop: Path) -> None:
+    text = (shop / "artifact" / "manifest.json").read_text()
+    assert str(shop) not in text
+    facts = json.loads(text)["provenance"]
+    data = load_dataset("digits").limited(600, 0)
+    seen = np.isin(digests(data), unpack(facts["originals"]))
+    assert abs(int(seen.sum()) - 450) < 5
+    assert facts["attacks"][0]["attack"] == "fgm"
+
+
+def test_evaluation_leaves_out_what_was_fitted_on_and_reports_the_rest(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _evaluate(shop, tmp_path, "--attacks", "fgm,bim")
+    captured = capsys.readouterr()
+    assert "were fitted or calibrated on and are left out" in captured.err
+    assert "fgm" in captured.out
+    with (tmp_path / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    manifest = json.loads((shop / "artifact" / "manifest.json").read_text())
+    data = load_dataset("digits")
+    unseen = int((~np.isin(digests(data), unpack(manifest["provenance"]["originals"]))).sum())
+    assert unseen >= len(data) - 450
+    assert len(rows) == 3 * unseen
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_attacked_digits_are_told_from_natural_ones(shop: Path, tmp_path: Path) -> None:
+    _evaluate(shop, tmp_path, "--attacks", "fgm", "--limit", "300")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = {name: [float(r["score"]) for r in rows if r["set"] == name] for name in ("natural", "fgm")}
+    assert np.median(scores["fgm"]) > np.quantile(scores["natural"], 0.8)
+    flagged = np.mean([r["flagged"] in ("True", "true", "1") for r in rows if r["set"] == "natural"])
+    assert flagged < 0.25
+
+
+def test_a_second_fit_makes_the_same_detector_from_the_cache(shop: Path, tmp_path: Path) -> None:
+    shards = {path: path.stat().st_mtime_ns for path in (shop / "cache").rglob("*") if path.is_file()}
+    assert main([*_fit(shop), "--out", str(tmp_path / "again")]) == 0
+    for name in ("network.safetensors", "detector.safetensors", "calibration.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (shop / "artifact" / name).read_bytes(), name
+    assert all(path.stat().st_mtime_ns == time for path, time in shards.items())
+
+
+def test_score_prints_a_line_per_file_and_goes_on_after_a_broken_one(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = load_dataset("digits").images[0].transpose(1, 2, 0)
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    Image.fromarray(pixels[:20]).save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    names = [str(tmp_path / name) for name in ("broken.png", "digit.png", "small.png", "missing.png")]
+    assert main(["score", "--artifact", str(shop / "artifact"), "--path", *names]) == 2
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert [line["file"] for line in lines] == names
+    assert ["error" in line for line in lines] == [True, False, True, True]
+    assert "32×32" in lines[2]["error"]
+    assert "3 of 4" in captured.err
+    verdict = lines[1]
+    assert 0 < verdict["p_value"] <= 1
+    assert len(verdict["path"]["statistics"]) == 3
+
+
+def test_a_network_from_a_users_file_goes_the_whole_way(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(USER_FILE)
+    reference = f"{file}:build"
+    artifact = str(tmp_path / "artifact")
+    train = ["train", "--network", reference, "--epochs", "2", "--batch-size", "64", "--crop-padding", "0"]
+    assert main([*train, "--out", str(tmp_path / "run")]) == 0
+    weights = str(tmp_path / "run" / "network.safetensors")
+    # The checkpoint holds the network with its normalisation; the user's own weights are the inner module's.
+    from safetensors.torch import load_file, save_file
+
+    inner = {n.removeprefix("network."): t for n, t in load_file(weights).items() if n.startswith("network.")}
+    save_file(inner, tmp_path / "mine.safetensors")
+    fit = ["fit", "--network", f"{reference}:{tmp_path / 'mine.safetensors'}", "--limit", "300", *SPLIT, *_cache(shop)]
+    assert main([*fit, "--mean", "0.3", "--std", "0.38", "--out", artifact]) == 0
+
+    Image.fromarray(load_dataset("digits").images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
+    score = ["score", "--artifact", artifact, str(tmp_path / "digit.png")]
+    assert main(score) == 2
+    assert "--network" in capsys.readouterr().err
+    assert main([*score, "--network", reference]) == 0
+    evaluate = ["evaluate", "--artifact", artifact, "--limit", "60", *_cache(shop), "--network", reference]
+    assert main([*evaluate, "--out", str(tmp_path / "report")]) == 0
+    file.write_text(USER_FILE + "\nprint('changed')\n")
+    assert main([*score, "--network", reference]) == 2
+    assert "SHA-256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("detector", ["transport_cost", "max_softmax", "energy"])
+def test_detectors_without_attacks_are_fitted_and_scored(detector: str, shop: Path, tmp_path: Path) -> None:
+    fit = [*_fit(shop), "--detector", detector, "--out", str(tmp_path / "artifact")]
+    assert main(fit) == 0
+    facts = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
+    assert facts["attacks"] == []
+    assert facts["realised_fpr"]["rate"] < 0.25
+
+
+def test_embeddings_and_further_directions_reach_the_artifact(shop: Path, tmp_path: Path) -> None:
+    options = ["--of", "embeddings", "--directions", "2", "--classifier", "logistic_regression"]
+    assert main([*_fit(shop), *options, "--out", str(tmp_path / "artifact")]) == 0
+    manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
+    assert manifest["measure"] == {"of": "embeddings", "directions": 2}
+
+
+def test_calibrating_on_other_images_leaves_more_to_fit_and_refuses_the_same_ones(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load_dataset("digits")
+    rest = ~np.isin(digests(data), digests(data.limited(600, 0)))
+    np.savez(tmp_path / "rest.npz", x=data.images[rest].transpose(0, 2, 3, 1), y=data.labels[rest])
+    command = [*_fit(shop), "--out", str(tmp_path / "artifact"), "--calibrate-on"]
+    assert main([*command, f"npz:{tmp_path / 'rest.npz'}"]) == 0
+    facts = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
+    assert facts["images"]["calibrate"] == rest.sum()
+    assert facts["images"]["fit"] == pytest.approx(450, abs=5)
+    assert facts["calibrated_on"] == "npz:rest.npz"
+    assert main([*command, "digits"]) == 2
+    assert "600 in both" in capsys.readouterr().err
+
+
+def test_a_data_set_of_other_classes_or_size_is_refused(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    np.savez(tmp_path / "few.npz", x=rng.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8), y=np.arange(90) % 3)
+    fit = ["fit", "--network", str(shop / "run"), "--out", str(tmp_path / "x"), *_cache(shop)]
+    # Class names "0", "1", "2" are among the network's own, so they are matched by name.
+    np.savez(
+        tmp_path / "named.npz",
+        x=rng.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8),
+        y=np.arange(90) % 3,
+        classes=np.array(["ant", "bee", "cat"]),
+    )
+    assert main([*fit, "--dataset", f"npz:{tmp_path / 'named.npz'}"]) == 2
+    assert "expected a data set of 10 classes" in capsys.readouterr().err
+    np.savez(tmp_path / "large.npz", x=rng.integers(0, 256, (20, 40, 40, 3), dtype=np.uint8), y=np.arange(20) % 10)
+    evaluate = ["evaluate", "--artifact", str(shop / "artifact"), "--out", str(tmp_path / "y")]
+    assert main([*evaluate, "--dataset", f"npz:{tmp_path / 'large.npz'}"]) == 2
+    assert "(3, 32, 32)" in capsys.readouterr().err
+
+
+def test_a_signed_artifact_is_asked_for_by_its_key(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_bytes(b"k" * 40)
+    (tmp_path / "other").write_bytes(b"o" * 40)
+    Image.fromarray(load_dataset("digits").images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
+    signed = tmp_path / "signed"
+    assert main([*_fit(shop), "--sign-key", str(tmp_path / "key"), "--out", str(signed)]) == 0
+    score = ["score", str(tmp_path / "digit.png"), "--artifact"]
+    assert main([*score, str(signed), "--verify-key", str(tmp_path / "key")]) == 0
+    assert main([*score, str(signed), "--verify-key", str(tmp_path / "other")]) == 2
+    assert main([*score, str(shop / "artifact"), "--verify-key", str(tmp_path / "key")]) == 2
+
+
+def test_digests_survive_packing_and_rubbish_is_refused() -> None:
+    values = digests(load_dataset("digits").limited(20))
+    np.testing.assert_array_equal(unpack(pack(values)), np.unique(values))
+    for rubbish in ("???", "AAA", "AAAA"):
+        with pytest.raises(ArtifactError):
+            unpack(rubbish)
