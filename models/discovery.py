@@ -227,7 +227,10 @@ def _summands(traced: Trace, call: Call) -> tuple[tuple[Path, int], tuple[Path, 
         return None
     alike = first.shape == second.shape
     # A constant may lack the batch axis: positional embeddings, which are worth telling about.
-    constant = first.shape[1:] == second.shape[1:] and not (first.image and second.image)
+    shapes = first.shape, second.shape
+    constant = not (first.image and second.image) and any(
+        shapes[0][:axis] + shapes[0][axis + 1 :] == shapes[1][:axis] + shapes[1][axis + 1 :] for axis in (0, 1)
+    )
     return (operands[0], operands[1]) if alike or constant else None
 
 

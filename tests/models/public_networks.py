@@ -1,4 +1,4 @@
-"""Public networks, how many residual branches each has, and the sums in their blocks seen by hooks of the tests' own."""
+"""Public networks, how many branches each has, and the sums in their blocks, seen by hooks of the tests' own."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,6 +15,15 @@ from models.errors import NetworkError
 from models.networks.resnet import ResNet, resnet8, resnet20
 from models.normalization import Normalized
 from tests.models.blocks import BLOCKS, Block, Chain, Perceptron, PlainSum, SequenceFirst, Shrinking
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Images this small gain nothing from threads, and on a busy machine threads wait long for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_names_are_dotted_and_in_execution_order() -> None:

@@ -1,5 +1,7 @@
 """Networks that nobody prepared for us: the branches that are expected, and residues that are sum minus skip."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torchvision.models as tv
@@ -8,6 +10,15 @@ from torch import Tensor, nn
 from models.discovery import Discovery, discover
 from models.residues import Measure, WithStatistics, record_residues
 from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Images this small gain nothing from threads, and on a busy machine threads wait long for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def assert_equal_to_1e5(got: Tensor, expected: Tensor, scale: Tensor) -> None:
