@@ -5,6 +5,7 @@ balancer sees it before the listener closes; answers then end their connections.
 what was accepted is answered, and the process ends with 0. A second signal skips the grace, a third one the waiting.
 """
 
+import asyncio
 import ipaddress
 import logging
 import logging.config
@@ -24,6 +25,8 @@ from service.http.settings import Settings
 __all__ = ["serve"]
 
 logger = logging.getLogger("plumbline.server")
+
+_LAST_REQUESTS_S = 0.1
 
 
 def serve(artifact: Artifact, settings: Settings) -> None:
@@ -76,6 +79,13 @@ class _Server(uvicorn.Server):
             self.should_exit = True
         else:
             self.force_exit = True
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for server in self.servers:
+            server.close()
+        # A connection made just before may have its request still on the wire; uvicorn would close it unread.
+        await asyncio.sleep(_LAST_REQUESTS_S)
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if self._exit_at is not None and time.monotonic() >= self._exit_at:

@@ -47,7 +47,9 @@ def judged(
     )
 
 
-def evaluation(natural: JudgedSet, *attacked: JudgedSet, threshold: float, fpr: float = 0.05, **more: Any) -> Evaluation:
+def evaluation(
+    natural: JudgedSet, *attacked: JudgedSet, threshold: float, fpr: float = 0.05, **more: Any
+) -> Evaluation:
     """An evaluation of these sets."""
     given: dict[str, Any] = {"facts": {}, "branches": tuple(f"stage.{block}" for block in range(BLOCKS)), **more}
     return Evaluation(
@@ -115,7 +117,9 @@ def drawn_by_lot(
         branches=tuple(f"stages.{block // 3}.{block % 3}" for block in range(blocks)),
         columns_per_block=2,
         band=natural_band(natural.statistics),
-        facts=more.pop("facts", {"network": "resnet20", "detector": {"name": "transport"}, "dataset": {"name": "digits"}}),
+        facts=more.pop(
+            "facts", {"network": "resnet20", "detector": {"name": "transport"}, "dataset": {"name": "digits"}}
+        ),
         **more,
     )
 

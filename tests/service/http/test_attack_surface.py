@@ -1,0 +1,70 @@
+"""Every broken image that a stranger may send, over HTTP: a clear refusal, never a 5xx, and the server works on."""
+
+import base64
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from service.http.schemas import ErrorResponse
+from tests.images import REFUSED
+
+BODY_TYPES = [
+    "image/png",
+    "text/plain",
+    "application/json",
+    "application/json; charset=utf-16",
+    "multipart/form-data; boundary=x",
+    'multipart/form-data; boundary="',
+    "multipart/form-data; boundary=" + "x" * 200,
+    "multipart/form-data; boundary=x; charset=undefined",
+]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_broken_image_is_refused_alone_and_beside_a_whole_one(client: TestClient, png: bytes, name: str) -> None:
+    make, word = REFUSED[name]
+    data = make()
+    answer = client.post("/v1/predict", content=data)
+    assert answer.status_code == 422
+    error = ErrorResponse.model_validate_json(answer.content).error
+    if data:
+        assert (error.code, word in error.message) == ("image_refused", True)
+    else:
+        assert error.code == "no_image"
+    beside = client.post("/v1/predict", files=[("image", ("whole", png)), ("image", ("broken", data))])
+    assert beside.status_code == 200
+    whole, broken = beside.json()["results"]
+    assert whole["label"] in range(4)
+    assert broken["error"]["code"] == "image_refused"
+    assert word in broken["error"]["message"]
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=300), kind=st.sampled_from(BODY_TYPES), query=st.text(max_size=20))
+def test_no_body_type_or_parameter_makes_a_5xx(client: TestClient, body: bytes, kind: str, query: str) -> None:
+    answer = client.post("/v1/predict", content=body, headers={"Content-Type": kind}, params={"path": query})
+    assert 400 <= answer.status_code < 500
+    ErrorResponse.model_validate_json(answer.content)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8), st.binary(max_size=40)), max_size=4))
+def test_no_multipart_form_makes_a_5xx(client: TestClient, parts: list[tuple[str, str, bytes]]) -> None:
+    body = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
+        % (name.encode(errors="replace"), file.encode(errors="replace"), data)
+        for name, file, data in parts
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/predict", content=body + b"--x--\r\n", headers=headers)
+    assert answer.status_code < 500
+
+
+def test_a_path_or_url_is_never_opened(client: TestClient, artifact_folder: object) -> None:
+    for text in (str(artifact_folder), "file:///etc/passwd", "http://127.0.0.1:9/x.png"):
+        encoded = base64.b64encode(text.encode()).decode()
+        for images in ([text], [encoded]):
+            answer = client.post("/v1/predict", json={"images": images})
+            assert answer.status_code == 422

@@ -1,0 +1,180 @@
+"""The server as a process of its own: it listens where it may, answers over a socket, and loses nobody at its end."""
+
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from detector.artifact import Artifact
+from models.errors import InputError
+from service.http.server import serve
+from service.http.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+START_TIMEOUT_S = 200.0  # importing torch, on a machine that is busy with other things
+
+
+@dataclass
+class Running:
+    """A server process, its address and what it has logged so far."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    lines: list[str]
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@contextmanager
+def server(folder: Path, *options: str) -> Iterator[Running]:
+    command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    lines: list[str] = []
+    found = threading.Event()
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if "curl" in line:
+                found.set()
+        found.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        assert found.wait(START_TIMEOUT_S), lines
+        match = re.search(r"serving on (http://[^ ]+) ", "".join(lines))
+        assert match, lines
+        yield Running(process, match[1], lines)
+    finally:
+        process.kill()
+        process.wait(60)
+        reader.join(60)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_sigterm_under_load_loses_no_accepted_request(artifact_folder: Path, png: bytes) -> None:
+    statuses: list[int] = []
+    failures: list[Exception] = []
+
+    def client(url: str) -> None:
+        # As a good client does, it goes on until an answer ends its connection.
+        try:
+            with httpx.Client(timeout=60, trust_env=False) as http:
+                while True:
+                    answer = http.post(f"{url}/v1/predict", content=png)
+                    statuses.append(answer.status_code)
+                    if answer.headers.get("connection") == "close":
+                        return
+        except httpx.HTTPError as exc:
+            failures.append(exc)
+
+    with server(artifact_folder) as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        # This one is accepted before the signal and sends its last byte long after the listener is closed.
+        slow = socket.create_connection((host, int(port)), timeout=60)
+        slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png[:-1])
+        threads = [threading.Thread(target=client, args=(running.url,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(statuses) > 30)
+        running.process.send_signal(signal.SIGTERM)
+        signalled_at = time.monotonic()
+        ready = httpx.get(f"{running.url}/v2/health/ready", timeout=60, trust_env=False)
+        assert (ready.status_code, ready.json()["ready"]) == (503, False)
+        for thread in threads:
+            thread.join(60)
+        wait_until(lambda: not accepts(host, int(port)))
+        assert running.process.poll() is None
+        slow.sendall(png[-1:])
+        answer = slow.recv(65_536)
+        slow.close()
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert running.process.wait(60) == 0, running.lines
+        assert time.monotonic() - signalled_at < 60
+    assert failures == []
+    assert set(statuses) == {200}
+    assert not any("Traceback" in line for line in running.lines), running.lines
+
+
+def accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_answers_over_a_socket(artifact_folder: Path, png: bytes) -> None:
+    with server(artifact_folder) as running:
+        curl = next(line for line in running.lines if "curl" in line)
+        assert f"curl --data-binary @image.png '{running.url}/v1/predict?path=true'" in curl
+        with httpx.Client(base_url=running.url, timeout=60, trust_env=False) as http:
+            answer = http.post("/v1/predict?path=true", content=png)
+            assert answer.status_code == 200
+            assert "path" in answer.json()["results"][0]
+            assert "server" not in answer.headers
+            chunked = http.post("/v1/predict", content=iter([png[:50], png[50:]]))
+            assert chunked.status_code == 200
+            too_large = http.post("/v1/predict", content=bytes(33 * 1024 * 1024))
+            assert (too_large.status_code, too_large.json()["error"]["code"]) == (413, "body_too_large")
+            assert http.get("/v2/health/live").json() == {"live": True}
+        host, port = running.url.removeprefix("http://").split(":")
+        for junk in (
+            b"\x16\x03\x01\x02\x00",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\n" * 2,
+        ):
+            with socket.create_connection((host, int(port)), timeout=60) as raw:
+                raw.sendall(junk)
+        with socket.create_connection((host, int(port)), timeout=60) as raw:
+            raw.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 100 + b"\r\n")
+            assert raw.recv(1000).startswith(b"HTTP/1.1 431 ")
+        assert httpx.get(f"{running.url}/v2/health/ready", timeout=60, trust_env=False).status_code == 200
+        assert running.terminate() == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_nothing_listens_beyond_loopback_without_keys(artifact: Artifact, host: str) -> None:
+    with pytest.raises(InputError, match="API keys"):
+        serve(artifact, Settings(host=host))
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Takes off again what `serve` does to the process's logging."""
+    yield
+    for name in ("plumbline", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_taken_port_is_said_and_ends_the_process(artifact: Artifact, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
+        serve(artifact, Settings(port=taken.getsockname()[1], torch_threads=1))
+    assert caught.value.code not in (0, None)
+    assert "address already in use" in capfd.readouterr().err
