@@ -124,10 +124,11 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as exc:
         raise ArtifactError(f"{path}: expected a readable ordinary file, not a link: {exc}") from exc
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ArtifactError(f"{path}: expected an ordinary file, got something else")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{path}: expected an ordinary file, got something else")
         if status.st_size > limit:
             raise ArtifactError(f"{path}: expected at most {limit} bytes, got {status.st_size}")
         return file.read(limit + 1)

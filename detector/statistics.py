@@ -41,4 +41,5 @@ def by_block(statistics: np.ndarray, columns_per_block: int) -> np.ndarray:
             f"expected statistics in blocks of {columns_per_block} columns, got {statistics.shape[-1]} columns; "
             "set columns_per_block to 2 plus the number of further directions of the measure"
         )
-    return statistics.reshape(*statistics.shape[:-1], -1, columns_per_block)
+    blocks = statistics.shape[-1] // columns_per_block
+    return statistics.reshape(*statistics.shape[:-1], blocks, columns_per_block)

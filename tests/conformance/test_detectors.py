@@ -1,0 +1,214 @@
+"""What every detector promises, run on every file in detector/detectors."""
+
+import ast
+import inspect
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from detector.detectors.base import Detector
+from models.errors import InputError
+from models.features import Features
+from models.registry import DETECTORS
+
+CLASSES, COLUMNS = 3, 8
+
+
+def natural_features(rng: np.random.Generator, count: int = 90) -> Features:
+    """Confident logits, and statistics that differ a little between the predicted classes."""
+    predicted = rng.integers(CLASSES, size=count)
+    logits = rng.normal(scale=0.3, size=(count, CLASSES))
+    logits[np.arange(count), predicted] += 8
+    statistics = rng.uniform(0.9, 1.1, size=(count, COLUMNS)) * (1 + 0.1 * predicted[:, None])
+    return Features(logits.astype(np.float32), statistics.astype(np.float32))
+
+
+def odd_features(rng: np.random.Generator, count: int = 90) -> Features:
+    """As different as anything can be: undecided logits and residues many times as long."""
+    logits = rng.normal(scale=0.3, size=(count, CLASSES))
+    statistics = rng.uniform(8, 12, size=(count, COLUMNS))
+    return Features(logits.astype(np.float32), statistics.astype(np.float32))
+
+
+def fit(detector: Detector, rng: np.random.Generator) -> Detector:
+    natural = natural_features(rng)
+    adversarial = odd_features(rng) if detector.needs_adversarial else None
+    return detector.fit(natural, adversarial, labels=natural.predicted)
+
+
+@pytest.fixture(params=DETECTORS.names())
+def detector(request: pytest.FixtureRequest) -> Detector:
+    """A fresh detector with its defaults."""
+    made: Detector = DETECTORS.load(request.param)()
+    return made
+
+
+@pytest.fixture
+def mixed(rng: np.random.Generator) -> Features:
+    natural, odd = natural_features(rng, 20), odd_features(rng, 20)
+    order = rng.permutation(40)
+    return Features(*(np.concatenate(pair)[order] for pair in zip(natural, odd, strict=True)))
+
+
+def test_name_is_the_files(detector: Detector) -> None:
+    assert DETECTORS.load(detector.name) is type(detector)
+
+
+def test_options_are_keyword_only_with_defaults(detector: Detector) -> None:
+    for name, parameter in inspect.signature(type(detector).__init__).parameters.items():
+        if name != "self":
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            assert parameter.default is not inspect.Parameter.empty
+
+
+def test_constructor_only_stores(detector: Detector) -> None:
+    assert set(vars(detector)) == set(detector.parameters())
+
+
+def test_repr_is_the_call_that_made_it(detector: Detector) -> None:
+    call = ast.parse(repr(detector), mode="eval").body
+    assert isinstance(call, ast.Call)
+    given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert given == detector.parameters()
+
+
+def test_parameters_round_trip_through_json(detector: Detector) -> None:
+    twin = type(detector)(**json.loads(json.dumps(detector.parameters(), allow_nan=False)))
+    assert twin.parameters() == detector.parameters()
+
+
+def test_fit_returns_the_detector_and_leaves_the_options(detector: Detector, rng: np.random.Generator) -> None:
+    before = detector.parameters()
+    assert fit(detector, rng) is detector
+    assert detector.parameters() == before
+    assert all(name.endswith("_") for name in set(vars(detector)) - set(before))
+
+
+def test_before_fit_every_answer_is_refused(detector: Detector, mixed: Features) -> None:
+    for ask in (lambda: detector.score(mixed), lambda: detector.votes(mixed), detector.state):
+        with pytest.raises(NotFittedError, match="fit"):
+            ask()
+
+
+def test_a_fit_that_fails_leaves_it_unfitted(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    natural = natural_features(rng)
+    natural.statistics[5, 2] = np.nan
+    with pytest.raises(InputError, match="row 5"):
+        detector.fit(natural, odd_features(rng))
+    with pytest.raises(NotFittedError):
+        detector.score(mixed)
+
+
+def test_scores_are_one_finite_float64_per_image(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    score = fit(detector, rng).score(mixed)
+    assert score.shape == (40,)
+    assert score.dtype == np.float64
+    assert np.isfinite(score).all()
+    for vote in detector.votes(mixed).values():
+        assert vote.shape == (40,)
+        assert np.isfinite(vote).all()
+
+
+def test_higher_is_more_anomalous(detector: Detector, rng: np.random.Generator) -> None:
+    fit(detector, rng)
+    natural, odd = detector.score(natural_features(rng)), detector.score(odd_features(rng))
+    assert np.mean(natural[:, None] < odd[None, :]) > 0.95
+
+
+def test_a_batch_of_one_scores_as_in_a_batch_of_many(
+    detector: Detector, rng: np.random.Generator, mixed: Features
+) -> None:
+    together = fit(detector, rng).score(mixed)
+    alone = [detector.score(mixed.take(np.array([row])))[0] for row in range(40)]
+    assert np.array_equal(together, alone)
+
+
+def test_order_does_not_matter(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    order = rng.permutation(40)
+    assert np.array_equal(fit(detector, rng).score(mixed.take(order)), detector.score(mixed)[order])
+
+
+def test_no_images(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    assert fit(detector, rng).score(mixed.take(np.arange(0))).shape == (0,)
+
+
+def test_scoring_changes_nothing(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    fit(detector, rng)
+    copies = Features(mixed.logits.copy(), mixed.statistics.copy())
+    first = detector.score(mixed)
+    assert np.array_equal(first, detector.score(mixed))
+    assert np.array_equal(mixed.logits, copies.logits)
+    assert np.array_equal(mixed.statistics, copies.statistics)
+
+
+def test_fitting_twice_is_fitting_once(
+    detector: Detector, rng: np.random.Generator, seed: int, mixed: Features
+) -> None:
+    first = fit(detector, np.random.default_rng(seed)).score(mixed)
+    fit(detector, rng)
+    assert np.array_equal(first, fit(detector, np.random.default_rng(seed)).score(mixed))
+
+
+def test_state_round_trip(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    fit(detector, rng)
+    state = {name: array.copy() for name, array in detector.state().items()}
+    assert all(isinstance(array, np.ndarray) and array.dtype.kind in "fi" for array in state.values())
+    again = type(detector).from_state(json.loads(json.dumps(detector.parameters())), state)
+    assert np.array_equal(again.score(mixed), detector.score(mixed))
+    assert again.state().keys() == state.keys()
+    for name, vote in detector.votes(mixed).items():
+        assert np.array_equal(again.votes(mixed)[name], vote)
+
+
+def test_state_of_another_kind_is_refused(detector: Detector, rng: np.random.Generator) -> None:
+    state = fit(detector, rng).state()
+    parameters = detector.parameters()
+    damaged: list[dict[str, Any]] = [state | {"code": np.zeros(3)}]
+    for name, array in state.items():
+        damaged.append({other: value for other, value in state.items() if other != name})
+        damaged.append(state | {name: array[None]})
+        damaged.append(state | {name: array.astype(np.float16)})
+        if array.dtype.kind == "f":
+            spoilt = array.copy()
+            spoilt.flat[0] = np.nan
+            damaged.append(state | {name: spoilt})
+    for bad in damaged:
+        with pytest.raises(InputError):
+            type(detector).from_state(parameters, bad)
+    with pytest.raises(InputError, match="parameters"):
+        type(detector).from_state(parameters | {"unheard_of": 1}, state)
+
+
+@pytest.mark.parametrize("what", ["logits", "statistics"])
+def test_features_of_another_network_are_refused(
+    detector: Detector, rng: np.random.Generator, mixed: Features, what: str
+) -> None:
+    fit(detector, rng)
+    array = getattr(mixed, what)
+    for bad in (array[:, :-1], np.hstack([array, array]), array[:-1], array.astype(np.float64), array[0]):
+        with pytest.raises(InputError, match="expected"):
+            detector.score(mixed._replace(**{what: bad}))
+    spoilt = array.copy()
+    spoilt[7, 0] = np.inf
+    with pytest.raises(InputError, match="row 7"):
+        detector.score(mixed._replace(**{what: spoilt}))
+
+
+def test_sets_that_cannot_be_fitted_on_are_refused(detector: Detector, rng: np.random.Generator) -> None:
+    natural, odd = natural_features(rng), odd_features(rng)
+    narrower = Features(odd.logits, odd.statistics[:, :-2])
+    nothing = np.arange(0)
+    for arguments in (
+        (natural.take(nothing), odd),
+        (natural, odd.take(nothing)),
+        (natural, narrower),
+        (natural, odd, natural.predicted[:-1]),
+        (natural, odd, natural.predicted + CLASSES),
+        (natural, odd, natural.predicted - CLASSES),
+        (natural, odd, natural.predicted.astype(float)),
+    ):
+        with pytest.raises(InputError):
+            detector.fit(*arguments)
