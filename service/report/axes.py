@@ -11,10 +11,23 @@ from matplotlib.ticker import FuncFormatter
 
 from service.report.palette import COLOURS
 
-__all__ = ["FAMILY", "INK", "MUTED", "NATURAL", "SMALL", "new_figure", "plain", "quiet", "text_options", "tick_text"]
+__all__ = [
+    "FAMILY",
+    "INK",
+    "MUTED",
+    "NATURAL",
+    "SMALL",
+    "WIDTH",
+    "new_figure",
+    "plain",
+    "quiet",
+    "text_options",
+    "tick_text",
+]
 
 INK, MUTED, NATURAL, _RULE = (COLOURS[name].light for name in ("ink", "muted", "natural", "rule"))
 SMALL = 8.5  # points
+WIDTH = 4.4  # inches of a single figure: on a phone its text is then still some 9 pixels high
 FAMILY = "DejaVu Sans"  # comes with matplotlib, so it is on every machine
 
 

@@ -16,6 +16,8 @@ from service.wording import area, asked, between, counted, percent
 
 __all__ = ["as_page"]
 
+_SUBJECTS = {"network": "network", "detector": "detector", "dataset": "data set"}
+
 
 def as_page(figures: dict[str, Any], evaluation: Evaluation, facts: dict[str, Any]) -> str:
     """The page. Whatever came from outside (names of attacks, classes, files) is escaped.
@@ -45,11 +47,11 @@ def as_page(figures: dict[str, Any], evaluation: Evaluation, facts: dict[str, An
 
 
 def _header(facts: dict[str, Any]) -> str:
-    told = [(what, _name_of(facts.get(what))) for what in ("network", "detector", "dataset")]
+    told = [(label, _name_of(facts.get(key))) for key, label in _SUBJECTS.items()]
     parts = [f"<span>{label} <b>{escape(name)}</b></span>" for label, name in told if name]
     return (
         '<header><h1>How well are attacked images told from natural ones?</h1><p class="facts">'
-        + "".join(parts).replace("<span>dataset ", "<span>images ")
+        + "".join(parts)
         + "</p></header>"
     )
 
@@ -124,11 +126,7 @@ def _headline_table(figures: dict[str, Any]) -> str:
             )
         )
     headers = ("attack", "accuracy under attack", "AUROC", "TPR at 5 % FPR", "flagged at the threshold")
-    return "<section><h2>Attack by attack</h2>" + _table(
-        headers,
-        rows,
-        captions.HEADLINE,
-    )
+    return f"<section><h2>Attack by attack</h2>{_table(headers, rows, captions.HEADLINE)}</section>"
 
 
 def _detail_tables(figures: dict[str, Any]) -> str:
@@ -273,5 +271,9 @@ def _provenance(evaluation: Evaluation, facts: dict[str, Any]) -> str:
 
 def _fact(value: Any) -> str:
     if isinstance(value, dict | list):
-        return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
+        summary = _name_of(value) or counted(len(value), "value")
+        return (
+            f"<details><summary>{escape(summary)}</summary>"
+            f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre></details>"
+        )
     return escape("–" if value is None else str(value))

@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 from detector.statistics import by_block
 from models.errors import InputError
 from service.evaluation import JudgedSet
-from service.report.axes import FAMILY, INK, MUTED, NATURAL, SMALL, new_figure, plain, quiet, text_options, tick_text
+from service.report.axes import (
+    FAMILY,
+    INK,
+    MUTED,
+    NATURAL,
+    SMALL,
+    WIDTH,
+    new_figure,
+    plain,
+    quiet,
+    text_options,
+    tick_text,
+)
 from service.report.palette import Line, line_of
 
 __all__ = ["draw_paths"]
@@ -55,7 +67,7 @@ def draw_paths(
             )
     columns = max(1, min(len(attacked), _COLUMNS))
     pairs = max(1, math.ceil(len(attacked) / _COLUMNS))
-    figure = new_figure(max(5.0, 3.6 * columns), 4.8 * pairs + (0.3 if title else 0))
+    figure = new_figure(max(WIDTH, 3.6 * columns), 4.4 * pairs + (0.3 if title else 0))
     if title:
         figure.suptitle(plain(title), **text_options(size=11))
     grid = figure.subplots(2 * pairs, columns, squeeze=False, sharex=True)
@@ -152,7 +164,7 @@ def _key(figure: Figure, panel: Axes, attacked: Sequence[JudgedSet], colour: str
     (middle,) = panel.plot([], [], color=NATURAL, linewidth=1.7)
     (single,) = panel.plot([], [], color=colour, linewidth=0.6)
     handles: list[Any] = [(band, middle), single]
-    labels = ["natural: 5 to 95 %, and median", "single images"]
+    labels = ["natural: 5–95 %, median", "single images"]
     if attacked:
         (median,) = panel.plot([], [], color=colour, linewidth=1.7)
         handles.insert(1, median)
@@ -163,8 +175,8 @@ def _key(figure: Figure, panel: Axes, attacked: Sequence[JudgedSet], colour: str
         loc="outside lower left",
         ncols=len(handles),
         frameon=False,
-        handlelength=1.5,
-        columnspacing=1.2,
+        handlelength=1.4,
+        columnspacing=1.0,
         handletextpad=0.5,
         prop={"family": FAMILY, "size": SMALL},
         labelcolor=INK,

@@ -4,13 +4,26 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from service.evaluation import Evaluation, JudgedSet
-from service.report.axes import FAMILY, INK, MUTED, NATURAL, SMALL, new_figure, plain, quiet, text_options, tick_text
+from service.report.axes import (
+    FAMILY,
+    INK,
+    MUTED,
+    NATURAL,
+    SMALL,
+    WIDTH,
+    new_figure,
+    plain,
+    quiet,
+    text_options,
+    tick_text,
+)
 from service.report.palette import line_of
 from service.report.paths import drawn_rows, heading
 from service.wording import asked
@@ -27,7 +40,7 @@ def draw_roc(evaluation: Evaluation) -> Figure:
     all, stands for a false-positive rate of 0.
     """
     natural = evaluation.natural.scores
-    figure = new_figure(5.0, 4.0)
+    figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots()
     quiet(axes, x="false-positive rate: share of natural images flagged", y="share of attacked images flagged")
     axes.set_xscale("log")
@@ -42,9 +55,7 @@ def draw_roc(evaluation: Evaluation) -> Figure:
     rates = np.geomspace(left, 1, 200)
     axes.plot(rates, rates, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.axvline(evaluation.fpr, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.text(
-        evaluation.fpr, 0.01, f" asked for: {asked(evaluation.fpr)}", **text_options(colour=INK, size=SMALL - 1)
-    )
+    _beside(axes, evaluation.fpr, 0.02, f"asked for: {asked(evaluation.fpr)}", left=evaluation.fpr > 0.2)
     handles, labels = [], []
     for position, judged in enumerate(evaluation.attacked):
         fpr, tpr = roc_points(natural, judged.scores[drawn_rows(judged)])
@@ -80,7 +91,7 @@ def draw_scores(evaluation: Evaluation, position: int) -> Figure:
     scores = judged.scores[drawn_rows(judged)]
     edges = _edges(natural, scores, evaluation.threshold)
     colour = line_of(position, judged.seen).colour
-    figure = new_figure(5.0, 3.2)
+    figure = new_figure(WIDTH, 2.9)
     axes = figure.subplots()
     quiet(axes, x="score: higher = more anomalous", y="share of the set")
     axes.set_title(plain(heading(judged)), **text_options(colour=colour, size=SMALL + 1.5), loc="left")
@@ -93,18 +104,10 @@ def draw_scores(evaluation: Evaluation, position: int) -> Figure:
         axes.stairs(share, edges, color=tint, linewidth=1.1)
         labels.append(f"{label} ({len(values)})")
     axes.axvline(evaluation.threshold, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    axes.text(
-        evaluation.threshold,
-        0.99,
-        " threshold ",
-        transform=axes.get_xaxis_transform(),
-        horizontalalignment="right" if evaluation.threshold > (edges[0] + edges[-1]) / 2 else "left",
-        verticalalignment="top",
-        **text_options(size=SMALL - 1),
-    )
+    _beside(axes, evaluation.threshold, 0.93, "threshold", left=evaluation.threshold > (edges[0] + edges[-1]) / 2)
     axes.yaxis.set_major_formatter(tick_text(lambda share: f"{100 * share:g} %"))
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.16 * axes.dataLim.ymax)  # room for a word above the bars
     _legend(figure, handles, labels)
     return figure
 
@@ -126,6 +129,19 @@ def _edges(natural: NDArray[np.float64], scores: NDArray[np.float64], threshold:
         low, high = low - 0.5, high + 0.5
     margin = (high - low) / _BINS
     return np.linspace(low - margin, high + margin, _BINS + 1)
+
+
+def _beside(axes: Axes, x: float, height: float, text: str, *, left: bool) -> None:
+    """Writes beside a vertical line at `x`, at that share of the axes' height."""
+    axes.annotate(
+        text,
+        (x, height),
+        (-4 if left else 4, 0),
+        xycoords=axes.get_xaxis_transform(),
+        textcoords="offset points",
+        horizontalalignment="right" if left else "left",
+        **text_options(size=SMALL - 0.5),
+    )
 
 
 def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:

@@ -56,14 +56,18 @@ td small { color: var(--muted); }
   color: var(--muted); white-space: nowrap; }
 .chip.unseen { border-style: dashed; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: .8rem; }
-.figures.single { grid-template-columns: minmax(0, 46rem); }
+.figures.single { grid-template-columns: minmax(0, 1fr); }
 figure { margin: 0; padding: .7rem .8rem; min-width: 0; }
 .plot { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt; }
 .plot text { font-family: inherit !important; }
 figcaption, .caption { font-size: .87rem; color: var(--muted); max-width: 62rem; }
 figcaption { margin-top: .5rem; }
+@media (min-width: 60rem) {
+  .single figure { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem; align-items: center; }
+}
 .caption { margin: .6rem 0 0; }
-details { margin-top: .6rem; font-size: .87rem; }
+details { font-size: .87rem; }
+.caption + details { margin-top: .6rem; }
 summary { cursor: pointer; color: var(--muted); }
 code, pre { font: .82rem/1.45 ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monospace; }
 .provenance dl { margin: 0; padding: .8rem 1rem; display: grid; grid-template-columns: minmax(6rem, max-content) 1fr;
@@ -74,7 +78,10 @@ pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 32rem) {
   body { font-size: 15px; }
   h1 { font-size: 1.35rem; }
-  th, td { padding: .45rem .55rem; }
+  th, td { padding: .4rem .5rem; }
+  thead th { min-width: 3.6rem; }
+  td small { display: block; }
+  .chip { display: block; width: fit-content; }
   .provenance dl { display: block; }
   .provenance dd { margin: 0 0 .5rem; }
 }

@@ -39,7 +39,13 @@ def as_table(figures: dict[str, Any]) -> str:
         for entry in figures["attacks"]
     ]
     lines = _aligned(rows) if rows else [f"natural accuracy: {percent(figures['natural']['accuracy'])}"]
-    return "\n".join([*lines, "", *(line for note in _notes(figures) for line in textwrap.wrap(note, _WIDTH))])
+    return "\n".join([*lines, "", *(line for note in _notes(figures) for line in _wrapped(note))])
+
+
+def _wrapped(note: str) -> list[str]:
+    """Lines of at most the width; a number stays with its per cent sign."""
+    lines = textwrap.wrap(note.replace(" %", "\N{NO-BREAK SPACE}%"), _WIDTH)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def headline(entry: dict[str, Any]) -> dict[str, Any]:
