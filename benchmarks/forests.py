@@ -9,6 +9,7 @@ ten classes each row's own), the ratio of our duration to
 and the durations themselves. Every answer is compared with scikit-learn's to the last bit first.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,7 @@ def measure(images: int, rounds: int, seed: int) -> dict[str, Any]:
             raise SystemExit(f"expected scikit-learn's probabilities to the last bit, got others for {count} rows")
         for name, reference in (("predict_proba", by_scikit_learn), ("tree_loop", by_tree_loop)):
             timed = paired(
-                lambda reference=reference, columns=columns, own=own: reference(scikit, columns, own),
-                lambda columns=columns, own=own: ours(forests, columns, own),
-                rounds=rounds,
+                partial(reference, scikit, columns, own), partial(ours, forests, columns, own), rounds=rounds
             )
             figures[f"rows_{count}_against_{name}"] = timed.to_json()
             print(f"{count:4d} rows, ours ÷ {name}: {timed.ratio:.4f}; ours {timed.second_s * 1000:.3f} ms")
