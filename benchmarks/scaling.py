@@ -1,20 +1,16 @@
 """How the time and the memory of taking statistics grow with depth, image size and the number of images.
 
-Each case runs in a process of its own and reports the peak of the process's memory above what it held before the pass:
-for the plain forward pass, with statistics, and with whole residues kept. Statistics should add the same few bytes at
-any depth, kept residues an amount that grows with depth. Time is one pass with statistics over one without, in paired
-rounds, and the duration per image.
+Memory is the peak of what tensors take during one pass, above what is held before it: for the plain forward pass, with
+statistics, and with whole residues kept. Statistics should add a few bytes per image and block, kept residues an amount
+that grows with depth. Time is one pass with statistics over one without, in paired rounds, and the duration per image.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import arguments, paired, write_result
 from models.discovery import Discovery, discover
@@ -32,7 +28,7 @@ NETWORKS: dict[int, Callable[[], nn.Module]] = {
 }
 SIZES = (16, 32, 64, 96)
 COUNTS = (64, 256, 1024)
-MEBIBYTE = 1024**2
+KIBIBYTE = 1024
 
 Kind = Literal["plain", "statistics", "kept"]
 
@@ -56,46 +52,42 @@ def forward(network: nn.Module, images: Tensor, discovery: Discovery, kind: Kind
         _ = recording.statistics
 
 
-# --- memory, in a process of its own
+# --- memory
 
 
-def peak_memory(depth: int, size: int, batch: int, kind: Kind, seed: int, threads: int, device: str) -> int:
-    """Bytes that one forward pass needs at its peak, above what is held before it."""
-    torch.set_num_threads(threads)
-    network = build(depth, seed, device)
-    discovery = discover(network)
-    images = noise(batch, size, seed, device)
-    forward(network, images[:1], discovery, kind)  # what is set up once does not count
-    if device != "cpu":
+def peak_memory(network: nn.Module, images: Tensor, discovery: Discovery, kind: Kind) -> int:
+    """Bytes of tensors that one forward pass needs at its peak, above what is held before it."""
+    forward(network, images, discovery, kind)  # what is set up once does not count
+    if images.is_cuda:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         forward(network, images, discovery, kind)
         return torch.cuda.max_memory_allocated() - before
-    # Linux: sets the high-water mark back to the present.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _memory_status("VmHWM")
-    forward(network, images, discovery, kind)
-    return _memory_status("VmHWM") - before
-
-
-def _memory_status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"expected {field} in /proc/self/status, as on Linux; run this benchmark on Linux, or with cuda")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        forward(network, images, discovery, kind)
+    # Every allocation and release of torch's, exactly; a process's own size moves in pages that are kept for reuse.
+    assert profiler.profiler is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
 
 
 def peaks(depth: int, size: int, batch: int, seed: int, device: str) -> dict[str, float]:
-    """MiB at the peak of a plain pass, one with statistics and one with kept residues, each in a new process."""
-    result = {}
-    for kind in ("plain", "statistics", "kept"):
-        case = [depth, size, batch, kind, seed, torch.get_num_threads(), device]
-        command = [sys.executable, "-m", "benchmarks.scaling", "--measure", json.dumps(case)]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True)
-        result[f"{kind}_MiB"] = round(int(answer.stdout.split()[-1]) / MEBIBYTE, 2)
-    result["added_by_statistics_MiB"] = round(result["statistics_MiB"] - result["plain_MiB"], 2)
-    result["added_by_keeping_MiB"] = round(result["kept_MiB"] - result["plain_MiB"], 2)
-    return result
+    """KiB at the peak of a plain pass, and how many more with statistics and with kept residues."""
+    network = build(depth, seed, device)
+    discovery = discover(network)
+    images = noise(batch, size, seed, device)
+    plain, with_statistics, kept = (
+        peak_memory(network, images, discovery, kind) / KIBIBYTE for kind in ("plain", "statistics", "kept")
+    )
+    return {
+        "plain_KiB": plain,
+        "added_by_statistics_KiB": with_statistics - plain,
+        "added_by_keeping_KiB": kept - plain,
+    }
 
 
 # --- time
@@ -143,11 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="image sides, for ResNet-20")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="numbers of images")
-    parser.add_argument("--measure", help="for the benchmark itself: one case of memory, as JSON")
     options = parser.parse_args(argv)
-    if options.measure:
-        print(peak_memory(*json.loads(options.measure)))
-        return
     if options.threads:
         torch.set_num_threads(options.threads)
     common = (options.rounds, options.seed, options.device)
@@ -165,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
         "n": options.batch,
         "seed": options.seed,
         "device": options.device,
-        "unit": "ratio: duration with statistics ÷ plain; memory: MiB above what is held before the pass",
+        "unit": "ratio: duration with statistics ÷ plain; memory: KiB above what is held before the pass",
         **cases,
         "images": many_images(tuple(sorted(options.counts)), options.batch, *common),
     }
