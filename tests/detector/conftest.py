@@ -1,5 +1,6 @@
 """Small real pipelines: an untrained ResNet-8, images it was never told about, and a detector fitted on its paths."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,15 @@ from tests.conftest import SEED
 CLASSES = ("ant", "bee", "cat", "dog")
 SPEC = NetworkSpec("plumbline", "resnet8", {"num_classes": 4}, 4, (3, 16, 16), (0.5,) * 3, (0.25,) * 3)
 PREPROCESSING = Preprocessing(resize=None, crop=None, height=16, width=16)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are so small that a second thread only waits, and waits long where cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def smooth_images(count: int, generator: torch.Generator) -> Tensor:
