@@ -151,7 +151,7 @@ def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) ->
         handles,
         labels,
         loc="outside lower left",
-        ncols=min(3, len(handles)),
+        ncols=2 if len(handles) == 4 else min(3, len(handles)),
         frameon=False,
         handlelength=1.9,
         columnspacing=1.2,
