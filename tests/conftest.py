@@ -19,7 +19,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(1 if (os.cpu_count() or 1) == 1 else 2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def test_every_plugin_loads_and_says_what_it_is(folder: PluginFolder) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'wide_resnet28_10'.*Known:.*resnet110"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'wide_resnet28_10'.*Known:.*resnet110"):
         NETWORKS.load("wide_resnet2810")
 
 
