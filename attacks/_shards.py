@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.errors import InputError, PlumblineError
+from models.errors import InputError
 
 __all__ = ["DamagedShardError", "ShardStore", "arrays_digest", "network_digest"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class DamagedShardError(PlumblineError):
+class DamagedShardError(Exception):
     """A shard's file that is truncated, altered, or of another set. Never leaves `attacks`: the shard is made again."""
 
 
@@ -62,8 +61,8 @@ class ShardStore:
             InputError: the disk is full, or the folder cannot be written.
         """
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        metadata = {"set": self._digest, "shard": str(index), "sha256": arrays_digest(contiguous)}
-        self._write(self.path(index), safetensors.numpy.save(contiguous, metadata))
+        # One entry, since safetensors writes several in any order, and the same shard should be the same bytes.
+        self._write(self.path(index), safetensors.numpy.save(contiguous, {"seal": self._seal(index, contiguous)}))
 
     def load(self, index: int) -> dict[str, NDArray[Any]] | None:
         """The arrays of a shard; None where there is no file.
@@ -80,26 +79,27 @@ class ShardStore:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
             raise DamagedShardError(f"{path} cannot be read: {exc}") from exc
-        if (metadata.get("set"), metadata.get("shard")) != (self._digest, str(index)):
-            raise DamagedShardError(f"{path} belongs to another set or place")
-        if metadata.get("sha256") != arrays_digest(arrays):
+        if metadata.get("seal") != self._seal(index, arrays):
             raise DamagedShardError(f"{path} does not match its checksum")
         return arrays
 
+    def _seal(self, index: int, arrays: Arrays) -> str:
+        """Checksum of the arrays, and of the set and the place they belong to"""
+        return hashlib.sha256(f"{self._digest}|{index}|{arrays_digest(arrays)}".encode()).hexdigest()
+
     def _write(self, path: Path, content: bytes) -> None:
-        """Through a temporary file in the same folder: `os.replace` swaps it in at once, or not at all."""
+        """Through a temporary file in the same folder: it takes the name at once, or not at all."""
         with _clear_errors(path):
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".partial-")
+            # Opened by name and not through `tempfile`, whose files only their owner may read: a cache can be shared.
+            temporary = self.folder / f".partial-{os.getpid()}-{path.name}"
             try:
-                with os.fdopen(handle, "wb") as file:
+                with temporary.open("wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, path)  # noqa: PTH105 - the atomic call by its own name
-            except BaseException:  # a KeyboardInterrupt leaves no half of a shard either
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)  # noqa: PTH108
-                raise
+                temporary.replace(path)
+            finally:  # also after a KeyboardInterrupt, no half of a shard is left
+                temporary.unlink(missing_ok=True)
 
 
 def arrays_digest(arrays: Arrays) -> str:

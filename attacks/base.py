@@ -56,7 +56,7 @@ class Attack(ABC):
         self.norm: Norm = norm
         self.epsilon = epsilon
         self.batch_size = check_count("batch_size", batch_size)
-        self.seed = check_count("seed", seed, least=0)
+        self.seed = check_count("seed", seed, least=0, most=2**63 - 1)
 
     @final
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class Attack(ABC):
     def with_seed(self, seed: int) -> Self:
         """The same attack under another seed."""
         other = copy.copy(self)
-        other.seed = check_count("seed", seed, least=0)
+        other.seed = check_count("seed", seed, least=0, most=2**63 - 1)
         return other
 
     def __repr__(self) -> str:
@@ -211,14 +211,16 @@ def class_count(network: nn.Module, image: Tensor) -> int:
     return int(logits.shape[1])
 
 
-def check_count(name: str, value: int, *, least: int = 1) -> int:
-    """The value, which is an int of at least `least`.
+def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> int:
+    """The value, which is an int of at least `least` and at most `most`.
 
     Raises:
         InputError: it is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"expected {name} as an integer of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        raise InputError(f"expected {name} as an integer of at most {most}, got {value!r}")
     return value
 
 

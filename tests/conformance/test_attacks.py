@@ -19,7 +19,7 @@ from tests.attacks.digits import Digits, digits
 QUICK: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 20},
     "autoattack": {"version": "custom", "attacks_to_run": ["apgd-ce"]},
-    "carlini_wagner": {"search_steps": 4},
+    "carlini_wagner": {"search_steps": 2, "initial_const": 1.0},
     "deepfool": {"steps": 30},
 }
 EPSILON = 0.1  # enough to fool a small network on digits of 16 grey levels
@@ -34,7 +34,7 @@ def _attack(name: str, **options: Any) -> Attack:
 @pytest.fixture
 def made(seed: int) -> Digits:
     found = digits(seed)
-    return Digits(copy.deepcopy(found.network), found.images[:24].clone(), found.labels[:24].clone())
+    return Digits(copy.deepcopy(found.network), found.images[:16].clone(), found.labels[:16].clone())
 
 
 def _correct(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -175,6 +175,8 @@ def test_refuses_options_out_of_range(name: str) -> None:
         _attack(name, batch_size=0)
     with pytest.raises(InputError, match="seed"):
         _attack(name, seed=-1)
+    with pytest.raises(InputError, match="seed"):
+        _attack(name, seed=2**63)
     with pytest.raises(InputError, match="no option nonsense"):
         _attack(name, nonsense=1)
     if _has(name, "epsilon"):
