@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="train the network first and use it")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--work", type=Path, default=Path("runs"))
+    parser.add_argument("--workers", type=int, default=1, help="processes that attack")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the JSON here instead of to benchmarks/results")
     options = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> None:
     fresh = without_seen(artifact, data)
     evaluation = evaluate(
         artifact, fresh, recipe["evaluate"]["attacks"], epsilon=recipe["evaluate"]["epsilon"], seed=options.seed,
-        cache=options.work / "attacks",
+        cache=options.work / "attacks", workers=options.workers,
     )  # fmt: skip
     figures = write_report(options.work / f"{name}-report", evaluation)
     print(as_table(figures))
@@ -82,6 +83,7 @@ def _fit(words: dict[str, Any], network: str, data: ImageDataset, out: Path, opt
     fit(
         data, loaded, out=out, attacks=words["attack"], epsilon=words["epsilon"], fpr=words["fpr"],
         split=words["split"], seed=options.seed, cache=options.work / "attacks",
+        workers=options.workers,
     )  # fmt: skip
     return load_artifact(out)
 

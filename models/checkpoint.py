@@ -28,9 +28,9 @@ def save_checkpoint(
     """Write `network` (images in [0, 1] → logits) to `folder`.
 
     Args:
-        half: store floating-point weights in half precision, for half the size; they are read back as float32.
+        half: store matrices and kernels in half precision, for half the size; they are read back as float32.
     """
-    tensors = {name: _storable(tensor, half) for name, tensor in network.state_dict().items()}
+    tensors = _storable(network, half=half)
     weights = folder / "network.safetensors"
     write_atomically(weights, save(tensors))
     header = {
@@ -80,10 +80,15 @@ def load_checkpoint(folder: Path, *, network_file: Path | None = None) -> Loaded
 
 def rounded_to_half(network: nn.Module) -> None:
     """Round the weights in place to what `save_checkpoint` stores with `half`, so that they can be judged before."""
-    state = network.state_dict()
-    network.load_state_dict({name: _storable(t, half=True).to(t.dtype) for name, t in state.items()})
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half())
 
 
-def _storable(tensor: torch.Tensor, half: bool) -> torch.Tensor:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if half and tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor
+def _storable(network: nn.Module, *, half: bool) -> dict[str, torch.Tensor]:
+    """The state by name, contiguous and on the CPU; biases, normalisations and buffers stay in full precision."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        state |= {name: state[name].half() for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    return state

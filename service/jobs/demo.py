@@ -30,15 +30,15 @@ __all__ = ["run"]
 
 # Digits have strokes of full contrast, so a network on them stands more than one on photographs.
 EPSILON = "0.1"
-FITTED_ON = ["fgm", "pgd"]
-TESTED_ON = ["fgm", "pgd", "bim", "apgd"]
+FITTED_ON = ["fgm", "pgd:steps=20"]
+TESTED_ON = ["fgm", "pgd:steps=20", "bim:steps=20", "apgd:steps=20"]
 
 
 def run(options: Namespace) -> None:
     """Everything, in `options.out`; what is there already from the same seed is used again."""
     out: Path = options.out
     train_data, data = (load_dataset("digits", DatasetRequest(split=split)) for split in ("train", "test"))
-    say("1/5  a ResNet-8 learns scikit-learn's digits")
+    say("1/5  a ResNet-20 learns scikit-learn's digits")
     loaded = _trained(train_data, data, out / "network", options.seed)
     say(f"2/5  a Transport detector is fitted on digits attacked by {' and '.join(FITTED_ON)}, epsilon {EPSILON}")
     fit(
@@ -75,10 +75,10 @@ def _trained(data: ImageDataset, test: ImageDataset, folder: Path, seed: int) ->
     except CheckpointError:
         pass  # none yet, or a damaged one: trained below
     torch.manual_seed(seed)
-    loaded = load_network("resnet8", mean=(0.3,) * 3, std=(0.38,) * 3, num_classes=10, image_shape=data.image_shape)
+    loaded = load_network("resnet20", mean=(0.3,) * 3, std=(0.38,) * 3, num_classes=10, image_shape=data.image_shape)
     train(loaded.network, data, CrossEntropy(), recipe, folder, test=test)
     facts = {
-        "network": "resnet8", "dataset": "digits", "recipe": asdict(recipe),
+        "network": "resnet20", "dataset": "digits", "recipe": asdict(recipe),
         "test_accuracy": accuracy(loaded.network, test), **provenance(),
     }  # fmt: skip
     save_checkpoint(folder, loaded.network, loaded.spec, data.classes, facts)

@@ -120,7 +120,7 @@ def evaluate(
         threshold=pipeline.calibration.threshold, fpr=pipeline.calibration.fpr,
         branches=tuple(branch.name for branch in pipeline.discovery.branches),
         columns_per_block=pipeline.measure.columns_per_block, band=pipeline.band,
-        facts=_facts(artifact, data, seed),
+        calibrated_on=len(pipeline.calibration.scores), facts=_facts(artifact, data, seed),
     )  # fmt: skip
 
 

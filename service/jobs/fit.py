@@ -6,6 +6,7 @@ data ─ split by originals ─┬─ fit ────── natural and attacke
 """
 
 import inspect
+import math
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from detector.splits import parse_proportions, split_originals
 from detector.statistics import natural_band
 from detector.verdict import Pipeline
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.discovery import discover
+from models.discovery import Discovery, discover
 from models.errors import InputError
 from models.features import Features, extract_features
 from models.loading import LoadedNetwork, load_network, preset_size
@@ -98,7 +99,7 @@ def fit(
     def features(images: Any) -> Features:
         return extract_features(network, images, discovery=discovery, measure=measure, device=device, progress=progress)
 
-    fitted = _build_detector(detector, classifier, seed)
+    fitted = _build_detector(detector, classifier, seed, discovery, measure)
     sizes = f"{len(fit_data)} images to fit, {len(calibration_data)} to calibrate, {len(test_data)} to test"
     say(f"{len(discovery.branches)} residual branches; {sizes}")
     natural = features(fit_data.tensor())
@@ -129,7 +130,7 @@ def fit(
         realised = {"rate": hits / len(test_data), "n": len(test_data), "interval": [interval.low, interval.high]}
     used = np.concatenate([digests(fit_data), digests(calibration_data)])
     facts = {
-        "network": label(loaded.reference), "trained": loaded.provenance, "dataset": label(data.name),
+        "network": _network_name(loaded), "trained": loaded.provenance, "dataset": label(data.name),
         "dataset_sha256": data.fingerprint(), "images": {"fit": len(fit_data), "calibrate": len(calibration_data)},
         "calibrated_on": label(calibrate_on.name) if calibrate_on is not None else label(data.name), "split": split,
         "seed": seed, "natural_accuracy": accuracy, "attacks": [each.summary() for each in attacked],
@@ -163,14 +164,24 @@ def _inputs(options: Namespace) -> tuple[ImageDataset, ImageDataset | None, Load
     return data, other, loaded
 
 
-def _build_detector(name: str, classifier: str, seed: int) -> Detector:
+def _build_detector(name: str, classifier: str, seed: int, discovery: Discovery, measure: Measure) -> Detector:
     detector_class = DETECTORS.load(name)
-    offered = {"classifier": classifier, "seed": seed, "random_state": seed}
+    # Each detector takes what it has a parameter for.
+    offered = {
+        "classifier": classifier, "seed": seed, "columns_per_block": measure.columns_per_block,
+        "block_sizes": [math.prod(branch.shape) for branch in discovery.branches],
+    }  # fmt: skip
     known = inspect.signature(detector_class.__init__).parameters
     if classifier != "random_forest" and "classifier" not in known:
         raise InputError(f"expected a detector with classifiers for --classifier {classifier}, got {name}")
     detector: Detector = detector_class(**{option: value for option, value in offered.items() if option in known})
     return detector
+
+
+def _network_name(loaded: LoadedNetwork) -> str:
+    """What the network is and where it came from, such as "resnet20 (pretrained:cifar10-resnet20)"."""
+    reference = label(loaded.reference)
+    return reference if loaded.spec.name in reference else f"{loaded.spec.name} ({reference})"
 
 
 def _warn_of_chance(accuracy: float, loaded: LoadedNetwork) -> None:

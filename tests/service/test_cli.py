@@ -68,7 +68,7 @@ def test_inspect_says_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.Ca
         (["train", "--network", "resnet8", "--epochs", "0", "--out", "X"], "epochs"),
         (["fit", "--network", "none", "--out", "X"], "PATH.py:CALLABLE"),
         (["fit", "--network", "resnet8", "--dataset", "npz:none.npz", "--out", "X"], "existing .npz"),
-        (["fit", "--network", "resnet8", "--limit", "60", "--split", "0.5,0.6", "--out", "X"], "0.8,0.1,0.1"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--split", "0.5,0.6", "--out", "X"], "sum to 1"),
         (["fit", "--network", "resnet8", "--limit", "60", "--attack", "fgsm", "--out", "X"], "fgm"),
         (["fit", "--network", "resnet8", "--limit", "60", "--epsilon", "8/0", "--out", "X"], "8/255"),
         (["fit", "--network", "resnet8", "--limit", "60", "--detector", "magic", "--out", "X"], "transport"),
