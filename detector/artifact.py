@@ -51,7 +51,7 @@ from models.preprocessing import Preprocessing
 from models.registry import DETECTORS
 from models.residues import Measure
 
-__all__ = ["Artifact", "load_artifact", "save_artifact"]
+__all__ = ["Artifact", "check_destination", "load_artifact", "save_artifact"]
 
 # A probe image's logits and statistics may differ between machines and devices by rounding; another network's differ
 # by as much as they are large.
@@ -100,8 +100,7 @@ def save_artifact(
             JSON, or the key file cannot be used.
     """
     folder = Path(folder)
-    key = None if sign_key is None else read_key(Path(sign_key))
-    _require_replaceable(folder)
+    key = check_destination(folder, sign_key)
     _require_together(pipeline, spec, preprocessing)
     contents = {
         "network.safetensors": safetensors_torch.save(
@@ -134,6 +133,16 @@ def save_artifact(
     contents[MANIFEST], digest = sealed(fields, key)
     _write_folder(folder, contents)
     return digest
+
+
+def check_destination(folder: Path | str, sign_key: Path | str | None = None) -> bytes | None:
+    """The key to sign with, if any, once it is sure that an artifact may be written to `folder`; before long work, too.
+
+    Raises:
+        InputError: `folder` exists and is not an artifact, or the key file cannot be used.
+    """
+    _require_replaceable(Path(folder))
+    return None if sign_key is None else read_key(Path(sign_key))
 
 
 def load_artifact(

@@ -14,7 +14,8 @@ from torch import nn
 
 from models.errors import CheckpointError, InputError
 from models.files import sha256_of, write_atomically, write_json
-from models.loading import LoadedNetwork, NetworkSpec, build_network
+from models.loading import LoadedNetwork, build_network
+from models.specification import NetworkSpec
 
 __all__ = ["load_checkpoint", "rounded_to_half", "save_checkpoint"]
 
@@ -40,7 +41,7 @@ def save_checkpoint(
     write_json(folder / "network.json", header)
 
 
-def load_checkpoint(folder: Path, *, network_file: Path | None = None) -> LoadedNetwork:
+def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> LoadedNetwork:
     """The network in `folder`, in eval mode.
 
     Raises:
@@ -70,11 +71,13 @@ def load_checkpoint(folder: Path, *, network_file: Path | None = None) -> Loaded
         raise CheckpointError(f"{header_path}: expected class names, got {classes!r}")
     try:
         spec = NetworkSpec.from_json(header.get("spec"))
+        if spec.source == "file" and network_file is None:
+            raise InputError(f"its network comes from a user's file; name it as PATH.py:{spec.name}:{folder}")
         network = build_network(spec, network_file=network_file)
         state = {name: t.float() if t.is_floating_point() else t for name, t in load(content).items()}
         network.load_state_dict(state, strict=True)
     except (RuntimeError, InputError) as exc:
-        raise CheckpointError(f"{folder}: expected the weights of the network it names: {exc}") from exc
+        raise CheckpointError(f"{folder}: the checkpoint cannot be used: {exc}") from exc
     return LoadedNetwork(network, spec, str(folder), tuple(classes), provenance=dict(header.get("provenance") or {}))
 
 

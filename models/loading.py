@@ -5,7 +5,8 @@ A reference is one of
     RUN                                a folder that `plumbline train` wrote
     pretrained:NAME                    a checkpoint that comes with Plumbline, such as pretrained:cifar10-resnet20
     torchvision:NAME[:WEIGHTS]         a torchvision constructor; WEIGHTS is one of its own ("DEFAULT") or a file
-    PATH.py:CALLABLE[:WEIGHTS]         a function in the user's file; returns a module, normalised images to logits
+    PATH.py:CALLABLE[:WEIGHTS]         a function in the user's file; returns a module, normalised images to logits;
+                                       WEIGHTS is a file, or a folder that `plumbline train` wrote for that network
     NAME                               one of our own networks, untrained
 
 Weight files are .safetensors, or .pt, .pth or .th state dictionaries, which torch reads with `weights_only=True`: no
@@ -235,6 +236,11 @@ def _file_network(
     path = Path(match["path"])
     if not path.is_file():
         raise InputError(f"expected an existing Python file, got {path}")
+    if match["weights"] and Path(match["weights"]).is_dir():
+        from models.checkpoint import load_checkpoint
+
+        loaded = load_checkpoint(Path(match["weights"]), network_file=f"{path}:{match['callable']}")
+        return _with_shape(replace(loaded, reference=reference), image_shape)
     function = _callable_in(path, match["callable"])
     takes_classes = "num_classes" in inspect.signature(function).parameters
     arguments = {"num_classes": num_classes} if takes_classes and num_classes else {}

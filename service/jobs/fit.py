@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from attacks.generation import AttackedSet, generate
-from detector.artifact import save_artifact
+from attacks.generation import generate
+from detector.artifact import check_destination, save_artifact
 from detector.calibration import Calibration, clopper_pearson
 from detector.detectors.base import Detector
 from detector.splits import parse_proportions, split_originals
@@ -91,6 +91,10 @@ def fit(
         raise InputError(
             f"expected a share to calibrate on, got the split {split}; give three shares or --calibrate-on"
         )
+    # What would only be found after the attacks, which may take hours, is looked at before.
+    check_destination(out, sign_key)
+    Calibration(np.zeros(len(calibration_data)), fpr)
+    chosen = [attack_of(name, epsilon=epsilon, seed=seed) for name in attacks]
     fit_data = data.take(parts.fit if calibrate_on is None else np.union1d(parts.fit, parts.calibrate))
     test_data = data.take(parts.test)
     network = loaded.network.to(device)
@@ -105,16 +109,13 @@ def fit(
     natural = features(fit_data.tensor())
     accuracy = float((natural.predicted == fit_data.labels).mean())
     _warn_of_chance(accuracy, loaded)
-    attacked: list[AttackedSet] = []
-    if fitted.needs_adversarial:
-        for name in attacks:
-            attack = attack_of(name, epsilon=epsilon, seed=seed)
-            attacked.append(
-                generate(
-                    network, fit_data.tensor(), fit_data.labels, attack,
-                    cache=cache, workers=workers, device=device, progress=progress,
-                )
-            )  # fmt: skip
+    attacked = [
+        generate(
+            network, fit_data.tensor(), fit_data.labels, attack,
+            cache=cache, workers=workers, device=device, progress=progress,
+        )
+        for attack in (chosen if fitted.needs_adversarial else [])
+    ]  # fmt: skip
     adversarial = _concatenated([features(each.images) for each in attacked]) if attacked else None
     fitted.fit(natural, adversarial, fit_data.labels)
     held_out = features(calibration_data.tensor())

@@ -325,7 +325,7 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (put("detector/parameters/seed", "x"), "seed"),
         (put("calibration/threshold", 0.0), "threshold"),
         (put("calibration/threshold", None), "threshold"),
-        (put("calibration/fpr", 0.5), "threshold"),
+        (put("calibration/threshold", 1e3), "threshold"),
         (put("calibration/fpr", 1), "rate"),
         (put("calibration/fpr", 7.0), "rate"),
         (put("calibration/count", 1), "calibration"),

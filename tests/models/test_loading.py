@@ -64,7 +64,7 @@ def test_weights_in_every_format_give_the_same_logits(
 ) -> None:
     torch.manual_seed(seed)
     original = load_network(f"{user_file}:build", image_shape=SHAPE, num_classes=6)
-    state = original.network.network.state_dict()
+    state = {name: tensor.contiguous() for name, tensor in original.network.network.state_dict().items()}
     path = tmp_path / f"weights{suffix}"
     if suffix == ".safetensors":
         save_file({f"module.{name}" if wrapped else name: tensor for name, tensor in state.items()}, path)
@@ -158,7 +158,8 @@ def test_a_torchvision_constructor_takes_the_number_of_classes_and_a_weight_file
     loaded = load_network("torchvision:resnet18", num_classes=7, image_shape=shape)
     assert not loaded.trained
     assert loaded.spec.num_classes == 7
-    save_file(loaded.network.network.state_dict(), tmp_path / "w.safetensors")
+    state = {name: tensor.contiguous() for name, tensor in loaded.network.network.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
     again = load_network(f"torchvision:resnet18:{tmp_path / 'w.safetensors'}", num_classes=7, image_shape=shape)
     assert again.trained
     torch.testing.assert_close(_logits(again.network, seed), _logits(loaded.network, seed), rtol=0, atol=0)

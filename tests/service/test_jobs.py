@@ -153,14 +153,10 @@ def test_a_network_from_a_users_file_goes_the_whole_way(
     artifact = str(tmp_path / "artifact")
     train = ["train", "--network", reference, "--epochs", "2", "--batch-size", "64", "--crop-padding", "0"]
     assert main([*train, "--out", str(tmp_path / "run")]) == 0
-    weights = str(tmp_path / "run" / "network.safetensors")
-    # The checkpoint holds the network with its normalisation; the user's own weights are the inner module's.
-    from safetensors.torch import load_file, save_file
-
-    inner = {n.removeprefix("network."): t for n, t in load_file(weights).items() if n.startswith("network.")}
-    save_file(inner, tmp_path / "mine.safetensors")
-    fit = ["fit", "--network", f"{reference}:{tmp_path / 'mine.safetensors'}", "--limit", "300", *SPLIT, *_cache(shop)]
-    assert main([*fit, "--mean", "0.3", "--std", "0.38", "--out", artifact]) == 0
+    fit = ["fit", "--limit", "300", *SPLIT, *_cache(shop), "--out", artifact, "--network"]
+    assert main([*fit, str(tmp_path / "run")]) == 2
+    assert "PATH.py:build" in capsys.readouterr().err
+    assert main([*fit, f"{reference}:{tmp_path / 'run'}"]) == 0
 
     Image.fromarray(load_dataset("digits").images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
     score = ["score", "--artifact", artifact, str(tmp_path / "digit.png")]
