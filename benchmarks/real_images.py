@@ -49,12 +49,13 @@ def main() -> None:
     options = parser.parse_args()
     recipe = tomllib.loads(options.recipe.read_text(encoding="utf-8"))
     name = options.recipe.stem
-    network = recipe["fit"]["network"]
-    if options.train:
-        network = str(_train(recipe["train"], options, options.work / f"{name}-network"))
+    network = recipe["fit"].get("network")
+    if options.train or network is None:
+        network = _train(recipe["train"], options, options.work / f"{name}-network")
     data = load_dataset(options.dataset or recipe["fit"]["dataset"], DatasetRequest(root=options.data_root))
-    artifact = _fit(recipe["fit"], network, data, options.work / name, options)
-    fresh = without_seen(artifact, data)
+    fit_data = data.limited(recipe["fit"].get("limit"), options.seed)
+    artifact = _fit(recipe["fit"], network, fit_data, options.work / name, options)
+    fresh = without_seen(artifact, data).limited(recipe["evaluate"].get("limit"), options.seed)
     evaluation = evaluate(
         artifact, fresh, recipe["evaluate"]["attacks"], epsilon=recipe["evaluate"]["epsilon"], seed=options.seed,
         cache=options.work / "attacks", workers=options.workers,
@@ -63,11 +64,17 @@ def main() -> None:
     print(as_table(figures))
     served = _served(artifact, options.work / name, fresh, recipe, options)
     print(json.dumps(served, indent=2))
-    payload = {"n": len(fresh), "seed": options.seed, "recipe": recipe, "figures": figures, "served": served}
+    recorded = artifact.manifest["provenance"]
+    payload = {
+        "n": len(fresh), "seed": options.seed, "recipe": recipe, "network": recorded["network"],
+        "blocks": len(artifact.pipeline.discovery.branches), "images": recorded["images"],
+        "network_test_accuracy": recorded["trained"].get("test_accuracy"), "figures": figures, "served": served,
+    }  # fmt: skip
     print(f"written to {write_result(name, payload, options.out)}")
 
 
-def _train(words: dict[str, Any], options: argparse.Namespace, out: Path) -> Path:
+def _train(words: dict[str, Any], options: argparse.Namespace, out: Path) -> str:
+    """The reference of the trained network."""
     command = ["train", "--out", str(out), "--data-root", str(options.data_root), "--seed", str(options.seed)]
     if options.train_dataset:
         words = {**words, "dataset": options.train_dataset, "test-dataset": options.dataset or words["dataset"]}
@@ -75,7 +82,7 @@ def _train(words: dict[str, Any], options: argparse.Namespace, out: Path) -> Pat
         command += [f"--{word}"] if value is True else [f"--{word}", str(value)]
     if plumbline(command):
         raise SystemExit(f"training failed: plumbline {' '.join(command)}")
-    return out
+    return f"{words['network']}:{out}" if ".py:" in words["network"] else str(out)
 
 
 def _fit(words: dict[str, Any], network: str, data: ImageDataset, out: Path, options: argparse.Namespace) -> Artifact:
@@ -85,7 +92,7 @@ def _fit(words: dict[str, Any], network: str, data: ImageDataset, out: Path, opt
         split=words["split"], seed=options.seed, cache=options.work / "attacks",
         workers=options.workers,
     )  # fmt: skip
-    return load_artifact(out)
+    return load_artifact(out, network_file=network if ".py:" in network else None)
 
 
 def _served(
@@ -103,7 +110,8 @@ def _served(
         "attacked": np.round(made.images[:count] * 255).astype(np.uint8),
     }
     results: dict[str, Any] = {"images": count, "attack": repr(attack)}
-    with _Server(folder) as server:
+    from_file = artifact.spec.source == "file"
+    with _Server(folder, recipe["train"]["network"] if from_file else None) as server:
         for name, pixels in sets.items():
             answers = [server.ask(image) for image in pixels]
             verdicts = artifact.pipeline.judge(torch.from_numpy(pixels).float().div_(255))
@@ -128,8 +136,9 @@ def _served(
 class _Server:
     """`plumbline serve` in a process of its own on a free loopback port, ended by SIGTERM."""
 
-    def __init__(self, artifact: Path) -> None:
+    def __init__(self, artifact: Path, network: str | None) -> None:
         command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(artifact), "--port", "0"]
+        command += ["--network", network] if network else []
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> "_Server":

@@ -1,0 +1,64 @@
+import argparse
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tables import README, with_measured
+from models.registry import ATTACKS, DETECTORS
+from service.cli import _parser
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _flags(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_of_a_plumbline_command_in_the_pages_exists(page: Path) -> None:
+    known = set(_flags(_parser()))
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"plumbline (?:train|fit|evaluate|score|serve|inspect|list|demo)\b[^\n`]*", text)
+    for command in commands:
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", command):
+            assert flag in known, f"{flag} in {command!r}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = README.read_text(encoding="utf-8")
+    (commands,) = [a.choices for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    assert not [command for command in commands if f"plumbline {command}" not in text and f"make {command}" not in text]
+
+
+def test_the_readmes_figures_are_the_results() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert with_measured(text) == text, "run python -m benchmarks.tables"
+
+
+def test_the_changelog_knows_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_recipes_name_attacks_and_detectors_that_exist() -> None:
+    recipes = sorted((ROOT / "benchmarks" / "recipes").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        attacks = [*recipe["fit"]["attack"], *recipe["evaluate"]["attacks"], recipe["serve"]["attack"]]
+        assert {attack.partition(":")[0] for attack in attacks} <= set(ATTACKS.names())
+        assert recipe["fit"].get("detector", "transport") in DETECTORS.names()
