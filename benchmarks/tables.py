@@ -55,14 +55,14 @@ def _real_images() -> list[str]:
             )
     rates = [result["figures"]["false_positives"] for result in results]
     realised = " and ".join(f"{r['realised']:.1%} ({r['interval'][0]:.1%} to {r['interval'][1]:.1%})" for r in rates)
-    served = [result["served"] for result in results]
+    fgm, pgd = (result["served"] for result in results)
     lines += [
         "",
         f"Realised false-positive rates: {realised}. AUROC, TPR and flagged are on successful attacks; the last column "
-        "counts natural and attacked images alike, as the thesis does (97.1 % for FGM with a ResNet-110). Served as "
-        f"PNG files, so rounded to 8 bits, {served[0]['attacked']['flagged']:.1%} of {served[0]['images']} FGM images and "
-        f"{served[1]['attacked']['flagged']:.1%} of {served[1]['images']} PGD images were flagged by the detector "
-        f"fitted on them, and {served[0]['natural']['flagged']:.1%} and {served[1]['natural']['flagged']:.1%} of the "
+        "counts natural and attacked images alike, as the thesis does (97.1 % for FGM with a ResNet-110). Served as PNG "
+        f"files, so rounded to 8 bits, {fgm['attacked']['flagged']:.1%} of {fgm['images']} FGM images and "
+        f"{pgd['attacked']['flagged']:.1%} of {pgd['images']} PGD images were flagged by the detector fitted on them, "
+        f"and {fgm['natural']['flagged']:.1%} and {pgd['natural']['flagged']:.1%} of the "
         "natural ones.",
         "",
         "The unseen rows are the limit of two statistics per block: fit on what you fear.",
