@@ -59,7 +59,7 @@ def _real_images() -> list[str]:
     lines += [
         "",
         f"Realised false-positive rates: {realised}. AUROC, TPR and flagged are on successful attacks; the last column "
-        "counts natural and attacked images alike, as the thesis does (97.1 % for FGM with a ResNet-110). Served as PNG "
+        "counts natural and attacked images alike, as the thesis does (97.1 % for FGM on a ResNet-110). Served as PNG "
         f"files, so rounded to 8 bits, {fgm['attacked']['flagged']:.1%} of {fgm['images']} FGM images and "
         f"{pgd['attacked']['flagged']:.1%} of {pgd['images']} PGD images were flagged by the detector fitted on them, "
         f"and {fgm['natural']['flagged']:.1%} and {pgd['natural']['flagged']:.1%} of the "
