@@ -71,7 +71,36 @@ def _real_images() -> list[str]:
 
 
 def _speed() -> list[str]:
-    return []
+    """Ratios only, each from one run."""
+    extraction, forests, serving = _result("extraction"), _result("forests"), _result("serving")
+    deep = {case["memory_format"]: case["ratios"] for case in extraction["cases"] if case["network"] == "resnet56"}
+    one, many = forests["rows_1_against_predict_proba"], forests["rows_256_against_predict_proba"]
+    rows = [
+        (
+            f"forward pass with statistics ÷ plain forward pass, ResNet-56, batch {extraction['n']}",
+            f"{deep['channels_last']['recorder']['ratio']:.2f} with hooks, "
+            f"{deep['channels_last']['module']['ratio']:.2f} as a rewritten graph, "
+            f"{deep['channels_last']['compiled']['ratio']:.2f} compiled",
+        ),
+        (
+            "the same with a loop over images instead",
+            f"{deep['channels_last']['per_image_loop']['ratio']:.2f}",
+        ),
+        (
+            f"forests ÷ scikit-learn's `predict_proba`, same answers to the last bit, {forests['trees']} trees each",
+            f"{one['ratio']:.3f} for one image (2 forests), {many['ratio']:.3f} for 256 images (11 forests)",
+        ),
+        (
+            "verdicts per second in batches of 64 ÷ one by one",
+            f"{serving['bare_verdicts_per_second']['64']['times_batches_of_one']:.1f}",
+        ),
+        (
+            f"served over HTTP ÷ bare, ResNet-20, clients on the same {serving['machine']['cores']} cores",
+            f"{serving['served']['one file per request']['ratio']:.2f} with one PNG file per request, "
+            f"{serving['served']['64 files per request']['ratio']:.2f} with 64",
+        ),
+    ]
+    return ["| speed | ratio |", "|---|---|", *(f"| {what} | {ratio} |" for what, ratio in rows)]
 
 
 if __name__ == "__main__":

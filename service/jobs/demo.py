@@ -1,6 +1,7 @@
 """`plumbline demo`: the whole line on scikit-learn's digits: train, attack, fit, evaluate, draw, and perhaps serve."""
 
 import shlex
+import sys
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -59,11 +60,17 @@ def run(options: Namespace) -> None:
     print(f"report: {out / 'report' / 'report.html'}\nartifact: {out / 'artifact'}")
     url = f"http://127.0.0.1:{options.port}/v1/predict"
     print("\nserve it, then ask it from another terminal:")
-    print(f"  plumbline serve --artifact {shlex.quote(str(out / 'artifact'))} --port {options.port}")
+    print(f"  {_command()} serve --artifact {shlex.quote(str(out / 'artifact'))} --port {options.port}")
     for name in ("natural.png", "attacked.png"):
         print(f"  curl --data-binary @{shlex.quote(str(out / name))} {url}")
     if options.serve:
         serve(artifact, read_settings(port=options.port))
+
+
+def _command() -> str:
+    """How the reader started this program, to be pasted: it may not be on the search path."""
+    called = Path(sys.argv[0])
+    return shlex.quote(str(called)) if called.name == "plumbline" and called.is_file() else "plumbline"
 
 
 def _trained(data: ImageDataset, test: ImageDataset, folder: Path, seed: int) -> LoadedNetwork:
