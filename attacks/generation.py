@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from attacks._isolation import device_of, left_as_found
 from attacks._norms import perturbation_norms
@@ -28,6 +27,7 @@ from attacks._shards import DamagedShardError, ShardStore, arrays_digest, networ
 from attacks._workers import pack, unpack
 from attacks.base import Attack, check_count, check_images, check_labels, class_count
 from models.errors import InputError
+from models.progress import progress_bar
 
 __all__ = ["AttackedSet", "generate"]
 
@@ -138,7 +138,7 @@ def generate(
         store = ShardStore(Path(cache), attack.name, _key(network, natural, classes, attack, shard_size))
     attacked = np.empty_like(natural)
     predicted = np.empty((2, len(natural)), np.int64)  # of the originals, of the attacked images
-    with tqdm(total=len(natural), desc=attack.name, unit="image", disable=not progress) as bar:
+    with progress_bar(total=len(natural), what=attack.name, unit="image", show=progress) as bar:
         missing = []
         for index, part in enumerate(parts):
             shard = _stored(store, index)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from models.discovery import Discovery, discover
 from models.errors import InputError, NetworkError
 from models.hooks import evaluation_mode
+from models.progress import progress_bar
 from models.residues import Measure, record_residues
 
 __all__ = ["Features", "extract_features"]
@@ -67,7 +67,7 @@ def extract_features(
         discovery = discover(network, (3, height, width))
     logits, statistics = [], []
     with evaluation_mode(network), torch.inference_mode(), record_residues(network, discovery, measure=measure) as path:
-        for batch in tqdm(batches, desc="features", unit="batch", disable=not progress):
+        for batch in progress_bar(batches, what="features", unit="batch", show=progress):
             _check_range(batch)
             output = network(batch.to(device))
             logits.append(_checked_output(output, len(batch)).cpu())

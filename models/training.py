@@ -22,6 +22,7 @@ from models.datasets.base import ImageDataset
 from models.errors import CheckpointError, InputError
 from models.files import sha256_of, write_atomically, write_json
 from models.objectives.base import Objective
+from models.progress import progress_bar
 
 __all__ = ["Recipe", "accuracy", "train"]
 
@@ -104,7 +105,7 @@ def train(
         network.train()
         total_loss = total_correct = 0.0
         batches = _augmented_batches(images, labels, recipe, epoch)
-        bar = tqdm(batches, f"epoch {epoch + 1}/{recipe.epochs}", steps, False, disable=None)
+        bar = progress_bar(batches, what=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", total=steps)
         for step, (batch, targets) in enumerate(bar, start=epoch * steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _rate(recipe, step, steps)

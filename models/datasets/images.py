@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
 from models.decoding import open_rgb
 from models.errors import DatasetError, ImageError
 from models.preprocessing import Preprocessing
+from models.progress import progress_bar
 
 __all__ = ["load"]
 
@@ -35,7 +35,7 @@ def load(request: DatasetRequest) -> ImageDataset:
         )
     preprocessing: Preprocessing | None = None
     images = []
-    for path, _ in tqdm(files, desc=f"reading {folder.name}", unit="image", disable=None, leave=False):
+    for path, _ in progress_bar(files, what=f"reading {folder.name}", unit="image"):
         image = _decode(path)
         preprocessing = preprocessing or preprocessing_for(image.height, image.width, request)
         try:
