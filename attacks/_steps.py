@@ -79,10 +79,12 @@ def check_step(step: float | None, epsilon: float, default: float, *, allow_larg
     """The step size, or the default where none is given.
 
     Raises:
-        InputError: not a positive number, or above epsilon without `allow_large_step`. A step above epsilon makes every
-            iterate jump from corner to corner of the ball: ART's default step of 0.1 did so under epsilon 0.03 in
-            published results.
+        InputError: `allow_large_step` is no bool, or the step is not a positive number, or is above epsilon without
+            `allow_large_step`. A step above epsilon makes every iterate jump from corner to corner of the ball: ART's
+            default step of 0.1 did so under epsilon 0.03 in published results.
     """
+    if not isinstance(allow_large_step, bool):  # the text "no" is true
+        raise InputError(f"expected allow_large_step as True or False, got {allow_large_step!r}")
     if step is None:
         return default
     if isinstance(step, bool) or not isinstance(step, int | float) or not math.isfinite(step) or step <= 0:

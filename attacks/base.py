@@ -8,6 +8,7 @@ checks what comes in, splits it into batches, isolates the network and the rando
 import copy
 import inspect
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
@@ -28,6 +29,7 @@ __all__ = [
     "check_count",
     "check_images",
     "check_labels",
+    "check_number",
     "class_count",
     "parse_epsilon",
     "project",
@@ -222,6 +224,24 @@ def check_count(name: str, value: int, *, least: int = 1, most: int | None = Non
     if most is not None and value > most:
         raise InputError(f"expected {name} as an integer of at most {most}, got {value!r}")
     return value
+
+
+def check_number(name: str, value: float, *, least: float | None = None, above: float | None = None) -> float:
+    """The value as a float, which is a finite int or float of at least `least` and above `above`.
+
+    Raises:
+        InputError: it is not; text that reads as a number is none.
+    """
+    wanted = [f"{how} {end:g}" for how, end in (("of at least", least), ("above", above)) if end is not None]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= sys.float_info.max  # neither NaN, nor infinite, nor an int too large for a float
+        or (least is not None and value < least)
+        or (above is not None and value <= above)
+    ):
+        raise InputError(f"expected {' '.join((name, 'as a finite number', *wanted))}, got {value!r}")
+    return float(value)
 
 
 def _check_epsilon(epsilon: float, norm: Norm) -> None:

@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from attacks.base import Attack, ImageNoise, check_count
+from attacks.base import Attack, ImageNoise, check_count, check_number
 from attacks.estimator import art_version, run_art_attack
-from models.errors import InputError
 
 __all__ = ["CarliniWagner"]
 
@@ -38,14 +37,9 @@ class CarliniWagner(Attack):
         super().__init__(norm="l2", epsilon=None, batch_size=batch_size, seed=seed)
         self.steps = check_count("steps", steps)
         self.search_steps = check_count("search_steps", search_steps)
-        if confidence < 0 or learning_rate <= 0 or initial_const <= 0:
-            raise InputError(
-                "expected confidence of at least 0, learning_rate and initial_const above 0, "
-                f"got {confidence!r}, {learning_rate!r}, {initial_const!r}"
-            )
-        self.confidence = confidence
-        self.learning_rate = learning_rate
-        self.initial_const = initial_const
+        self.confidence = check_number("confidence", confidence, least=0)
+        self.learning_rate = check_number("learning_rate", learning_rate, above=0)
+        self.initial_const = check_number("initial_const", initial_const, above=0)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """One batch through ART."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from attacks.base import Attack, ImageNoise, check_count
+from attacks.base import Attack, ImageNoise, check_count, check_number
 from attacks.estimator import art_version, run_art_attack
 from models.errors import InputError
 
@@ -29,9 +29,9 @@ class DeepFool(Attack):
     ) -> None:
         super().__init__(norm="l2", epsilon=None, batch_size=batch_size, seed=seed)
         self.steps = check_count("steps", steps)
-        if not 0 <= overshoot < 1:
+        self.overshoot = check_number("overshoot", overshoot, least=0)
+        if self.overshoot >= 1:
             raise InputError(f"expected overshoot in [0, 1), got {overshoot!r}")
-        self.overshoot = overshoot
         self.classes = check_count("classes", classes, least=2)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:

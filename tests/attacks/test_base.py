@@ -116,6 +116,31 @@ def test_an_epsilon_of_grey_levels_is_pointed_out() -> None:
         FGM(norm="l1")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", ["abc", "0.5", "nan", float("nan"), float("inf"), -1.0, 10**400, None, True, [0.5]])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("carlini_wagner", "confidence"),
+        ("carlini_wagner", "learning_rate"),
+        ("carlini_wagner", "initial_const"),
+        ("deepfool", "overshoot"),
+    ],
+)
+def test_an_option_that_is_no_number_is_found_at_once(name: str, option: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"expected {option}"):
+        build_attack(name, {option: value})
+
+
+def test_numbers_at_the_ends_of_their_range() -> None:
+    assert build_attack("carlini_wagner", {"confidence": 0}).parameters()["confidence"] == 0
+    assert build_attack("deepfool", {"overshoot": 0}).parameters()["overshoot"] == 0
+    for name, option, value in (("carlini_wagner", "learning_rate", 0), ("carlini_wagner", "initial_const", 0.0)):
+        with pytest.raises(InputError, match="above 0"):
+            build_attack(name, {option: value})
+    with pytest.raises(InputError, match=r"overshoot in \[0, 1\)"):
+        build_attack("deepfool", {"overshoot": 1})
+
+
 def test_noise_is_the_images_own(seed: int) -> None:
     images = torch.zeros(6, 3, 4, 5)
     noise = ImageNoise(seed, 0).uniform(images)

@@ -94,6 +94,14 @@ def test_a_step_above_epsilon_has_to_be_asked_for(attack_class: type[Attack]) ->
         attack_class(steps=0)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("attack_class", [BIM, PGD, APGD])
+@pytest.mark.parametrize("allow", ["no", "yes", "", 0, 1, None])
+def test_leave_for_a_large_step_is_true_or_false(attack_class: type[Attack], allow: object) -> None:
+    for step in (None, 0.01, 0.1):
+        with pytest.raises(InputError, match="allow_large_step as True or False"):
+            attack_class(epsilon=0.03, step=step, allow_large_step=allow)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("attack_class", [FGM, PGD, APGD])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_batches_change_rounding_only(attack_class: type[Attack], norm: Norm, digits_network: Digits) -> None:
