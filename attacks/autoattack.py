@@ -37,7 +37,7 @@ class AutoAttack(Attack):
 
     Args:
         version: "standard", "plus", "rand" (for randomised networks) or "custom".
-        attacks_to_run: the parts, in order; only with version "custom".
+        attacks_to_run: the parts, in order, also as one text such as "apgd-ce+square"; only with version "custom".
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AutoAttack(Attack):
         *,
         epsilon: float = 0.03,
         version: _Version = "standard",
-        attacks_to_run: Sequence[_Part] | None = None,
+        attacks_to_run: Sequence[_Part] | str | None = None,
         norm: Norm = "linf",
         batch_size: int = 128,
         seed: int = 0,
@@ -54,12 +54,11 @@ class AutoAttack(Attack):
         self.epsilon: float = epsilon
         if version not in get_args(_Version):
             raise InputError(f"expected version {', '.join(get_args(_Version))}, got {version!r}")
-        if (version == "custom") != bool(attacks_to_run):
+        parts = _parts(attacks_to_run)
+        if (version == "custom") != bool(parts):
             raise InputError("expected attacks_to_run with version 'custom', and only with it")
-        if unknown := [part for part in attacks_to_run or () if part not in get_args(_Part)]:
-            raise InputError(f"expected parts out of {', '.join(get_args(_Part))}, got {', '.join(unknown)}")
         self.version: _Version = version
-        self.attacks_to_run = None if attacks_to_run is None else tuple(attacks_to_run)
+        self.attacks_to_run = parts
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """One batch through the authors' code.
@@ -125,6 +124,19 @@ class AutoAttack(Attack):
                 f"AutoAttack {self.version!r} runs {', '.join(lacking)}, whose loss needs more than the network's "
                 f"{classes} classes; use version='custom' with attacks_to_run out of {', '.join(able)}"
             )
+
+
+def _parts(attacks_to_run: Any) -> tuple[str, ...] | None:
+    """The parts by name, from a sequence of names or one text with a plus between them; None as it is"""
+    if attacks_to_run is None:
+        return None
+    parts = attacks_to_run.split("+") if isinstance(attacks_to_run, str) else attacks_to_run
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str) and part in get_args(_Part) for part in parts):
+        raise InputError(
+            f"expected attacks_to_run as names out of {', '.join(get_args(_Part))}, in a list or as text such as "
+            f"apgd-ce+square, got {attacks_to_run!r}"
+        )
+    return tuple(parts)
 
 
 def _package() -> str:

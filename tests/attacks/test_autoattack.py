@@ -90,11 +90,27 @@ def test_l2(digits_network: Digits) -> None:
         {"attacks_to_run": ["apgd-ce"]},
         {"version": "custom", "attacks_to_run": ["pgd"]},
         {"version": "custom", "attacks_to_run": []},
+        {"version": "custom", "attacks_to_run": ""},
+        {"version": "custom", "attacks_to_run": "apgd-ce,square"},
+        {"version": "custom", "attacks_to_run": "apgd-ce+"},
+        {"version": "custom", "attacks_to_run": 5},
+        {"version": "custom", "attacks_to_run": b"fab"},
+        {"version": "custom", "attacks_to_run": [["fab"]]},
+        {"version": "custom", "attacks_to_run": {"fab": True}},
+        {"attacks_to_run": 5},
+        {"attacks_to_run": 0},
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         AutoAttack(**options)
+
+
+def test_parts_can_be_one_text() -> None:
+    both = AutoAttack(version="custom", attacks_to_run="apgd-ce+square")
+    assert both.parameters() == _custom("apgd-ce", "square").parameters()
+    assert both.parameters()["attacks_to_run"] == ["apgd-ce", "square"]
+    assert AutoAttack(version="custom", attacks_to_run="fab").attacks_to_run == ("fab",)
 
 
 def test_it_prints_nothing_and_leaves_the_tracer(
