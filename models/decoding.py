@@ -3,7 +3,8 @@
 An image from outside is hostile until shown otherwise, and must mean one thing only:
 
     allow-list of formats   JPEG, PNG, WebP, told by the first bytes; no other decoder of Pillow's is ever entered
-    limits                  pixels and frames are read from the header, before any memory is set aside for pixels
+    limits                  pixels and frames are read from the header, before any memory is set aside for pixels; the
+                            scans of a progressive JPEG are counted, since each costs a pass over all of them
     whole files             a truncated file is refused, never filled up
     8 bits per channel      16-bit, integer and float pixels are refused: converting saturates (40000 becomes 255)
     alpha                   composited on white
@@ -32,6 +33,10 @@ _MOST_PIXELS = 89_478_485
 
 # Encoders write 8 KiB of image data per chunk or more; a file of millions of empty chunks is made to keep Pillow busy.
 _MOST_PNG_CHUNKS = 20_000
+
+# Encoders write about ten. Compressed data cannot hold the marker that starts a scan, but a profile or a preview can.
+_MOST_JPEG_SCANS = 64
+_START_OF_SCAN = b"\xff\xda"
 
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
 _TRANSPOSITIONS = {
@@ -72,14 +77,19 @@ def decode_image(data: bytes, preprocessing: Preprocessing, limits: Limits = DEF
     Raises:
         ImageError: the image cannot be decoded, is outside the limits, or does not fit the preprocessing.
     """
-    return preprocessing.apply(open_rgb(data, limits))
+    any_size = preprocessing.resize is not None or preprocessing.crop is not None
+    expected = None if any_size else (preprocessing.width, preprocessing.height)
+    return preprocessing.apply(open_rgb(data, limits, size=expected))
 
 
-def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, int] | None = None) -> Image.Image:
     """The image file `data` as an upright RGB image without alpha.
 
+    Args:
+        size: width and height in pixels, lying or upright; a file of another size is refused before it is decoded.
+
     Raises:
-        ImageError: the image cannot be decoded or is outside the limits.
+        ImageError: the image cannot be decoded, is outside the limits or not of the size.
     """
     form = _format_of(data)
     if form not in limits.formats:
@@ -87,6 +97,8 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
             f"expected an image in one of the formats {', '.join(limits.formats)}, got {form or _described(data)}; "
             "convert it"
         )
+    if form == "JPEG":
+        _check_scans(data)
     if form == "PNG":
         _check_png(data)
     if form == "WEBP":
@@ -96,6 +108,7 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
             _check_size(image.size, limits)
             _check_frames(image)
             _check_mode(image)
+            _check_expected(image.size, size)
             image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             return _upright(_on_white(image), orientation)
@@ -124,17 +137,31 @@ def _described(data: bytes) -> str:
     return f"{len(data)} bytes that start with {data[:8]!r}" if data else "no bytes at all"
 
 
+def _check_scans(data: bytes) -> None:
+    scans = data.count(_START_OF_SCAN)
+    if scans > _MOST_JPEG_SCANS:
+        raise ImageError(f"expected at most {_MOST_JPEG_SCANS} scans in a JPEG file, got {scans}; save the image again")
+
+
 def _check_png(data: bytes) -> None:
-    """Refuse 16-bit channels, which Pillow cuts to 8 without a word, and files that end before the IEND chunk."""
-    if data[12:16] == b"IHDR" and data[24:25] == b"\x10":
-        raise ImageError(
-            "expected 8 bits per channel, got a PNG of 16 bits; convert it yourself, since only you know its range"
-        )
+    """Refuse 16-bit channels, which Pillow cuts to 8 without a word, and files that end before the IEND chunk.
+
+    Pillow goes by the last of several headers, wherever it stands; so there must be one only, and ahead of all else.
+    """
     position = 8
-    for _ in range(_MOST_PNG_CHUNKS):
+    for number in range(_MOST_PNG_CHUNKS):
         if position + 12 > len(data):
             raise ImageError(f"expected a whole PNG file, got {len(data)} bytes without an end; the upload was cut off")
         length, kind = struct.unpack_from(">I4s", data, position)
+        if (kind == b"IHDR") != (number == 0):
+            raise ImageError(
+                f"expected a PNG file with one IHDR chunk, the first of all, got {kind!r} as chunk {number}; "
+                "save the image again"
+            )
+        if number == 0 and data[24:25] == b"\x10":
+            raise ImageError(
+                "expected 8 bits per channel, got a PNG of 16 bits; convert it yourself, since only you know its range"
+            )
         position += 12 + length  # length, type, data, CRC
         if kind == b"IEND" and position <= len(data):
             return
@@ -163,6 +190,15 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise ImageError(
             f"expected at most {limits.max_pixels} pixels, got {width}×{height} = {width * height}; "
             "send a smaller image"
+        )
+
+
+def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
+    # The EXIF tag may turn the image by 90°, and some files hold it behind the pixels only.
+    if expected is not None and sorted(size) != sorted(expected):
+        raise ImageError(
+            f"expected an image of {expected[0]}×{expected[1]} pixels (width × height), got {size[0]}×{size[1]}; "
+            "send that size, or fit the detector with --resize and --crop"
         )
 
 

@@ -35,12 +35,14 @@ def png_of(
     rows: bytes = b"",
     stream: bytes = b"",
     extra: bytes = b"",
+    first: bytes = b"",
 ) -> bytes:
     """A PNG file by hand, for what no encoder writes: black unless `rows` or their compressed `stream` are given."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     stream = stream or zlib.compress(rows or bytes((1 + (width * channels * depth + 7) // 8) * height), 9)
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join((chunk(b"IHDR", header), extra, chunk(b"IDAT", stream), chunk(b"IEND", b"")))
+    body = (first, chunk(b"IHDR", header), extra, chunk(b"IDAT", stream), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -71,6 +73,17 @@ def _jpeg_of_size(width: int, height: int) -> bytes:
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = struct.pack(">HH", height, width)
     return bytes(data)
+
+
+def _jpeg_of_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes `scans` times over: a few bytes each, a pass over all pixels each."""
+    data = encoded(Image.new("L", (16, 16), 128), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def _header(depth: int) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, depth, 2, 0, 0, 0))
 
 
 def _patched(data: bytes, at: int, value: int) -> bytes:
@@ -105,12 +118,18 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "bomb of one row": (lambda: png_of(2**31 - 1, 1, rows=b"\0"), "16000000 pixels"),
     "jpeg of 4 gigapixels": (lambda: _jpeg_of_size(65_500, 65_500), "16000000 pixels"),
     "webp of a huge canvas": (_webp_of_huge_canvas, "16000000 pixels"),
+    "jpeg of many scans": (lambda: _jpeg_of_scans(500), "64 scans"),
+    "jpeg of another size": (lambda: encoded(Image.new("L", (640, 480)), "JPEG", progressive=True), "16×16"),
     "jpeg of no height": (lambda: _jpeg_of_size(16, 0), "whole"),
     "png of no width": (lambda: png_of(0, 16), "whole"),
     "16-bit grey": (lambda: encoded(Image.fromarray(np.full((16, 16), 40_000, np.uint16))), "8 bits per channel"),
     "16-bit colour": (lambda: png_of(16, 16, depth=16), "8 bits per channel"),
     "16-bit grey with alpha": (lambda: png_of(16, 16, depth=16, colour=4), "8 bits per channel"),
     "16-bit colour with alpha": (lambda: png_of(16, 16, depth=16, colour=6), "8 bits per channel"),
+    "16-bit header behind a text": (lambda: png_of(16, 16, depth=16, first=chunk(b"tEXt", b"a\0b")), "first of all"),
+    "16-bit header behind an 8-bit one": (lambda: png_of(16, 16, depth=16, first=_header(8)), "one IHDR"),
+    "8-bit header behind a 16-bit one": (lambda: png_of(16, 16, first=_header(16)), "8 bits per channel"),
+    "png of two headers": (lambda: png_of(16, 16, extra=_header(8)), "one IHDR"),
     "animated png": (lambda: _animated("PNG"), "one frame"),
     "animated webp": (lambda: _animated("WEBP"), "one frame"),
     "jpeg of two pictures": (lambda: _animated("MPO"), "one frame"),

@@ -168,6 +168,26 @@ def test_the_pixel_limit_is_the_stated_one(rng: np.random.Generator) -> None:
         open_rgb(data, Limits(max_pixels=255))
 
 
+def test_an_image_of_another_size_is_refused_before_it_is_decoded(rng: np.random.Generator) -> None:
+    # Pixels that cannot be decoded tell whether decoding began.
+    broken = png_of(24, 16, stream=b"no zlib stream")
+    with pytest.raises(ImageError, match="16×16 pixels"):
+        decode_image(broken, SIXTEEN)
+    for fits in (Preprocessing(16, 16, 16, 16), Preprocessing(None, None, 16, 24), Preprocessing(None, 16, 16, 16)):
+        with pytest.raises(ImageError, match="whole, valid PNG"):
+            decode_image(broken, fits)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_an_image_that_lies_on_its_side_is_measured_upright(rng: np.random.Generator, form: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    lying = encoded(noise(rng, 16, 24), form, exif=exif.tobytes())
+    assert decode_image(lying, Preprocessing(None, None, 24, 16)).shape == (3, 24, 16)
+    with pytest.raises(ImageError, match="24×16"):
+        decode_image(lying, Preprocessing(None, None, 16, 24))
+
+
 def test_a_format_can_be_disallowed(rng: np.random.Generator) -> None:
     with pytest.raises(ImageError, match="JPEG, PNG, got WEBP"):
         open_rgb(encoded(noise(rng), "WEBP"), Limits(formats=("JPEG", "PNG")))
