@@ -91,7 +91,8 @@ def rounded_to_half(network: nn.Module) -> None:
 
 def _storable(network: nn.Module, *, half: bool) -> dict[str, torch.Tensor]:
     """The state by name, contiguous and on the CPU; biases, normalisations and buffers stay in full precision."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Cloned: shared blocks and tied weights appear under several names, which safetensors refuses to store as one.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     if half:
         state |= {name: state[name].half() for name, parameter in network.named_parameters() if parameter.ndim > 1}
     return state

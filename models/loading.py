@@ -13,10 +13,11 @@ Weight files are .safetensors, or .pt, .pth or .th state dictionaries, which tor
 code in them is run. A user's .py file *is* run, as the user asked; it is named by its SHA-256 afterwards.
 """
 
-import importlib.util
+import hashlib
 import inspect
 import re
 import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,12 +129,16 @@ def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) 
         path = Path(str(network_file).partition(".py:")[0].removesuffix(".py") + ".py")
         if not path.is_file():
             raise InputError(f"expected --network to name an existing file, got {path}")
+        # Checked before anything in the file is run, and again on the bytes that were.
         if (digest := sha256_of(path)) != spec.source_sha256:
             raise InputError(
                 f"expected the file with SHA-256 {spec.source_sha256}, got {path} with {digest}; pass the very file "
                 "that the network was fitted with, or fit again"
             )
-        network = _construct(_callable_in(path, spec.name), spec.arguments, f"{path}:{spec.name}")
+        function, run_digest = _callable_in(path, spec.name)
+        if run_digest != spec.source_sha256:
+            raise InputError(f"{path} changed while it was read; try again")
+        network = _construct(function, spec.arguments, f"{path}:{spec.name}")
     elif spec.source == "torchvision":
         network = _construct(_torchvision_constructor(spec.name), spec.arguments, f"torchvision:{spec.name}")
     else:
@@ -213,6 +218,7 @@ def _torchvision_network(
         mean, std = tuple(mean or transform.mean), tuple(std or transform.std)
         spec = NetworkSpec("torchvision", name, {}, 0, image_shape or (3, *transform.crop_size * 2), mean, std)
         loaded = _loaded(Normalized(network, mean, std), spec, reference)
+        _check_rebuilt(loaded)
         return replace(loaded, classes=tuple(entry.meta["categories"]))
     arguments = {"num_classes": num_classes} if num_classes else {}
     network = _construct(constructor, arguments, reference)
@@ -221,6 +227,30 @@ def _torchvision_network(
     mean, std = tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)
     spec = NetworkSpec("torchvision", name, arguments, 0, image_shape or (3, 224, 224), mean, std)
     return _loaded(Normalized(network, mean, std), spec, reference, trained=bool(weights))
+
+
+def _check_rebuilt(loaded: LoadedNetwork) -> None:
+    """Some presets change more than weights (heads, transforms, sizes), and no artifact of theirs could be loaded.
+
+    Raises:
+        NetworkError: the network built from the specification is another one.
+    """
+    noise = torch.rand(2, *loaded.spec.image_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        again = build_network(loaded.spec)
+        again.load_state_dict(loaded.network.state_dict(), strict=True)
+        with torch.inference_mode():
+            same = torch.allclose(again(noise), loaded.network(noise), rtol=1e-3, atol=1e-3)
+    except RuntimeError as exc:
+        raise NetworkError(
+            f"{loaded.reference}: these weights are for a variant that torchvision's constructor does not build by "
+            f"name ({exc}); write a function that builds it into a file, and give PATH.py:CALLABLE"
+        ) from exc
+    if not same:
+        raise NetworkError(
+            f"{loaded.reference}: the network that is built by name computes other logits with these weights; write a "
+            "function that builds the variant into a file, and give PATH.py:CALLABLE"
+        )
 
 
 def _file_network(
@@ -241,7 +271,7 @@ def _file_network(
 
         loaded = load_checkpoint(Path(match["weights"]), network_file=f"{path}:{match['callable']}")
         return _with_shape(replace(loaded, reference=reference), image_shape)
-    function = _callable_in(path, match["callable"])
+    function, digest = _callable_in(path, match["callable"])
     takes_classes = "num_classes" in inspect.signature(function).parameters
     arguments = {"num_classes": num_classes} if takes_classes and num_classes else {}
     network = _construct(function, arguments, reference)
@@ -255,7 +285,7 @@ def _file_network(
         0,
         image_shape or (3, 32, 32),
         *normalisation,
-        source_sha256=sha256_of(path),
+        source_sha256=digest,
     )
     return _loaded(Normalized(network, *normalisation), spec, reference)
 
@@ -309,18 +339,22 @@ def _torchvision_constructor(name: str) -> Callable[..., nn.Module]:
     return constructor
 
 
-def _callable_in(path: Path, name: str) -> Callable[..., Any]:
-    """The callable `name` of a Python file, run as a module of its own; its folder is importable while it runs."""
-    module_spec = importlib.util.spec_from_file_location(f"plumbline_user_{sha256_of(path)[:16]}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
+def _callable_in(path: Path, name: str) -> tuple[Callable[..., Any], str]:
+    """The callable `name` of a Python file, and the SHA-256 of the very bytes that were run.
+
+    The file is run as a module of its own, never from a byte-code cache; its folder is importable while it runs. Files
+    that it imports are not covered by the SHA-256.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    module = types.ModuleType(f"plumbline_user_{digest[:16]}")
+    module.__file__ = str(path)
     # Registered, since dataclasses and pickle (worker processes) look a class's module up by name.
-    sys.modules[module_spec.name] = module
+    sys.modules[module.__name__] = module
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        module_spec.loader.exec_module(module)
-    except Exception as exc:  # a user's file may raise anything
+        exec(compile(content, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as exc:  # a user's file may raise anything
         raise NetworkError(f"{path}: the file failed with {type(exc).__name__}: {exc}") from exc
     finally:
         sys.path.remove(str(path.resolve().parent))
@@ -330,7 +364,7 @@ def _callable_in(path: Path, name: str) -> Callable[..., Any]:
         raise InputError(
             f"{path}: expected a callable {name!r}, got none; the file has {', '.join(public) or 'no callables'}"
         )
-    return function  # type: ignore[no-any-return]
+    return function, digest
 
 
 def _fill(network: nn.Module, state: dict[str, Tensor], reference: str) -> None:

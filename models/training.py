@@ -5,7 +5,6 @@ and writes a checkpoint from which an interrupted run goes on with the very numb
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -60,11 +59,16 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in {"epochs": 1, "batch_size": 2, "crop_padding": 0}.items():
-            if getattr(self, name) < low:
-                raise InputError(f"expected {name} of at least {low}, got {getattr(self, name)}")
+        for name, (low, high) in {
+            "epochs": (1, 100_000), "batch_size": (2, 1_000_000), "crop_padding": (0, 64), "seed": (0, 2**31 - 1),
+            "weight_decay": (0, 1), "momentum": (0, 1),
+        }.items():  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"expected {name} of at least {low} and at most {high}, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise InputError(f"expected a positive learning rate, got {self.learning_rate}")
+        if self.gradient_clipping is not None and not self.gradient_clipping > 0:
+            raise InputError(f"expected a positive gradient norm to clip at, got {self.gradient_clipping}")
 
 
 def train(
@@ -93,7 +97,11 @@ def train(
     network.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
     steps = len(data) // recipe.batch_size
     optimizer = torch.optim.SGD(
-        network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+        network.parameters(),
+        recipe.learning_rate,
+        recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
     )
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     dtype = _autocast_dtype(recipe, device)
@@ -102,6 +110,8 @@ def train(
 
     for epoch in range(len(rows), recipe.epochs):
         started = time.perf_counter()
+        # For dropout and stochastic depth, so that a resumed epoch draws what an uninterrupted one would have.
+        torch.manual_seed((recipe.seed << 20) + epoch)
         network.train()
         total_loss = total_correct = 0.0
         batches = _augmented_batches(images, labels, recipe, epoch)
@@ -208,9 +218,13 @@ def _identity(network: nn.Module, data: ImageDataset, recipe: Recipe, objective:
     return {
         "recipe": asdict(recipe),
         "data": data.fingerprint(),
-        "objective": type(objective).__name__,
+        "objective": [type(objective).__name__, {k: v for k, v in vars(objective).items() if _is_option(v)}],
         "parameters": parameters,
     }
+
+
+def _is_option(value: object) -> bool:
+    return isinstance(value, bool | int | float | str | None)
 
 
 class _SavedState:
@@ -224,7 +238,7 @@ class _SavedState:
         self, network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective, rows: list[dict[str, float]]
     ) -> None:
         """Replace the saved state; the tensors' file is new each epoch, so that a crash in between loses nothing."""
-        tensors = {f"network.{name}": t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+        tensors = {f"network.{name}": t.detach().cpu().contiguous().clone() for name, t in network.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
             if state.get("momentum_buffer") is not None:
                 tensors[f"momentum.{index}"] = state["momentum_buffer"].detach().cpu().contiguous()
@@ -269,7 +283,3 @@ class _SavedState:
         optimizer.load_state_dict(state)
         objective.load_state(header["objective"])
         return rows
-
-    def remove(self) -> None:
-        """Forget the state, once the result is written elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)

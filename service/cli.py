@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from models.errors import InputError, PlumblineError
+from models.files import check_output_folder
 from models.registry import ATTACKS, DATASETS, DETECTORS, NETWORKS, OBJECTIVES
 
 __all__ = ["main"]
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "device", None):
+            import_module("models.devices").check_device(options.device)
+        if getattr(options, "out", None):
+            check_output_folder(options.out)
         options.run(options)
     except PlumblineError as exc:
         print(f"plumbline {options.command}: {exc}", file=sys.stderr)
@@ -245,7 +250,13 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument("--seed", type=_seed_number, default=0, metavar="S")
+
+
+def _seed_number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**31 - 1}, got {text!r}")
+    return int(text)
 
 
 def _three_numbers(text: str) -> list[float]:

@@ -75,6 +75,9 @@ class ImageDataset:
             )
         if not len(self.images):
             raise DatasetError(f"{self.name}: expected at least one image, got none")
+        if len(set(self.classes)) != len(self.classes):
+            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})[:5]
+            raise DatasetError(f"{self.name}: expected every class name once, got {', '.join(twice)} several times")
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             raise DatasetError(
                 f"{self.name}: expected labels in 0..{len(self.classes) - 1} for {len(self.classes)} classes, "

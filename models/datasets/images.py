@@ -27,7 +27,7 @@ def load(request: DatasetRequest) -> ImageDataset:
         raise DatasetError(f"expected images:FOLDER with an existing folder, got 'images:{request.argument}'")
     if (folder / request.split).is_dir():
         folder = folder / request.split
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     files = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
     if not files:
         raise DatasetError(

@@ -10,6 +10,8 @@ from models.errors import DatasetError
 
 __all__ = ["load"]
 
+_MOST_CLASSES = 100_000
+
 
 def load(request: DatasetRequest) -> ImageDataset:
     """The images of `request.argument`, a path. The file is one split: `request.split` is not looked at."""
@@ -19,15 +21,19 @@ def load(request: DatasetRequest) -> ImageDataset:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             present = {name: arrays[name] for name in ("x", "y", "classes") if name in arrays}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as exc:
         raise DatasetError(f"{path}: expected an .npz file of plain arrays, could not read it: {exc}") from exc
     if "x" not in present or "y" not in present:
         raise DatasetError(f"{path}: expected the arrays 'x' and 'y', got {sorted(present) or 'neither'}")
     labels = present["y"]
     if "classes" in present:
-        classes = [str(name) for name in present["classes"]]
+        classes = [str(name) for name in np.atleast_1d(present["classes"])]
     elif labels.ndim == 1 and labels.size and np.issubdtype(labels.dtype, np.integer):
-        classes = [str(label) for label in range(int(labels.max()) + 1)]
+        if (highest := int(labels.max())) >= _MOST_CLASSES:
+            raise DatasetError(
+                f"{path}: expected labels under {_MOST_CLASSES}, got {highest}; number the classes from 0"
+            )
+        classes = [str(label) for label in range(highest + 1)]
     else:
         classes = []
     return from_arrays(present["x"], labels, classes, request)

@@ -49,11 +49,17 @@ def with_labels_of(data: ImageDataset, classes: tuple[str, ...] | None, num_clas
     set must have as many classes as the network has logits, and they are taken to be in the same order.
 
     Raises:
-        InputError: neither holds.
+        InputError: neither holds, or only some of the names match.
     """
     if classes is not None and set(data.classes) <= set(classes):
         places = np.array([classes.index(name) for name in data.classes])
         return replace(data, labels=places[data.labels], classes=classes)
+    if classes is not None and (shared := set(data.classes) & set(classes)):
+        unknown = ", ".join(sorted(set(data.classes) - shared)[:5])
+        raise InputError(
+            f"expected classes that {network} knows, got {unknown} beside {len(shared)} that it does know; by place, "
+            "labels would be mixed up: name the classes as the network does"
+        )
     if len(data.classes) != num_classes:
         raise InputError(
             f"expected a data set of {num_classes} classes for {network}, got {data.name} with {len(data.classes)}; "

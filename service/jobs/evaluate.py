@@ -9,7 +9,7 @@ import numpy as np
 from attacks.generation import generate
 from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.errors import InputError
+from models.errors import ArtifactError, InputError
 from models.features import Features, extract_features
 from service.evaluation import Evaluation, JudgedSet
 from service.jobs._inputs import attack_of, label, say, with_labels_of
@@ -26,8 +26,9 @@ def run(options: Namespace) -> None:
         options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
     )
     data = _unseen(artifact, options)
+    names = [name.strip() for name in options.attacks.split(",")]
     evaluation = evaluate(
-        artifact, data, options.attacks.split(","), epsilon=options.epsilon, seed=options.seed,
+        artifact, data, names, epsilon=options.epsilon, seed=options.seed,
         workers=options.workers, cache=options.cache, device=options.device,
     )  # fmt: skip
     figures = write_report(options.out, evaluation)
@@ -95,7 +96,7 @@ def evaluate(
     """
     pipeline, recorded = artifact.pipeline, artifact.manifest["provenance"]
     data = with_labels_of(data, pipeline.classes, len(pipeline.classes), "the artifact")
-    fitted_on = {each["attack"] for each in recorded.get("attacks", [])}
+    fitted_on = _fitted_on(recorded)
     chosen = {name: attack_of(name, epsilon=epsilon, seed=seed) for name in attacks}
 
     def judged(name: str, images: Any, **more: Any) -> JudgedSet:
@@ -113,7 +114,13 @@ def evaluate(
             cache=cache, workers=workers, device=device, progress=progress,
         )  # fmt: skip
         attacked.append(
-            judged(name, made.images, success=made.success, attack=made.summary(), seen=attack.name in fitted_on)
+            judged(
+                name,
+                made.images,
+                success=made.success,
+                attack=made.summary(),
+                seen=_budget(made.attack, made.parameters) in fitted_on,
+            )
         )
     return Evaluation(
         natural=natural, attacked=tuple(attacked),
@@ -122,6 +129,20 @@ def evaluate(
         columns_per_block=pipeline.measure.columns_per_block, band=pipeline.band,
         calibrated_on=len(pipeline.calibration.scores), facts=_facts(artifact, data, seed),
     )  # fmt: skip
+
+
+def _fitted_on(recorded: dict[str, Any]) -> set[tuple[object, ...]]:
+    try:
+        return {_budget(each["attack"], each["parameters"]) for each in recorded.get("attacks", [])}
+    except (TypeError, KeyError, AttributeError) as exc:
+        raise ArtifactError(
+            "expected the attacks that the artifact was fitted on in its provenance; fit again"
+        ) from exc
+
+
+def _budget(name: str, parameters: dict[str, Any]) -> tuple[object, ...]:
+    """What makes an attack a seen one: its name, norm and epsilon; more or fewer steps do not make it another."""
+    return name, parameters.get("norm"), parameters.get("epsilon")
 
 
 def _judged(name: str, artifact: Artifact, data: ImageDataset, features: Features, **more: Any) -> JudgedSet:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from models.loading import load_network
 from models.registry import OBJECTIVES
 from models.training import Recipe, accuracy, train
 from service.jobs._inputs import label
+from service.originals import digests
 from service.provenance import provenance
 
 __all__ = ["run"]
@@ -37,11 +39,22 @@ def run(options: Namespace) -> None:
             f"expected test images like the training ones, {data.image_shape} in {len(data.classes)} classes; got "
             f"{test.image_shape} in {len(test.classes)}"
         )
+    overlap = np.intersect1d(digests(test), digests(data)).size
+    if overlap > len(test) / 2:
+        raise InputError(
+            f"expected test images that are not trained on, got {overlap} of {len(test)} that are; give --test-dataset "
+            "or an images:FOLDER with train/ and test/ in it"
+        )
     mean, std = options.mean or _channel_mean(data), options.std or _channel_std(data)
     torch.manual_seed(options.seed)
     loaded = load_network(
         options.network, mean=mean, std=std, num_classes=len(data.classes), image_shape=data.image_shape
     )
+    if loaded.spec.num_classes != len(data.classes):
+        raise InputError(
+            f"expected a network of {len(data.classes)} logits for {data.name}, got {loaded.spec.num_classes}; give "
+            "its function a parameter num_classes, or choose another network"
+        )
     flip = options.flip if options.flip is not None else options.dataset.partition(":")[0] not in _NOT_TO_BE_FLIPPED
     recipe = Recipe(
         epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate,

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.errors import CheckpointError, InputError, NetworkError, UnknownNameError
-from models.loading import build_network, load_network, load_state
+from models.loading import build_network, load_network, load_state, preset_size
 from models.registry import NETWORKS
 from models.specification import NetworkSpec
 
@@ -129,6 +130,37 @@ def test_unusable_callables_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         load_network(f"{user_file}:{callable_name}", image_shape=SHAPE)
+
+
+def test_what_runs_is_what_the_digest_names_whatever_python_cached(user_file: Path) -> None:
+    load_network(f"{user_file}:build", image_shape=SHAPE)
+    times = user_file.stat().st_atime_ns, user_file.stat().st_mtime_ns
+    user_file.write_text(USER_FILE.replace("num_classes=4", "num_classes=7"))
+    os.utime(user_file, ns=times)
+    assert load_network(f"{user_file}:build", image_shape=SHAPE).spec.num_classes == 7
+    user_file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(NetworkError, match="SystemExit"):
+        load_network(f"{user_file}:build", image_shape=SHAPE)
+
+
+def test_a_torchvision_preset_is_loaded_or_refused_but_never_another_network(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """The download is replaced by fresh weights; everything behind it is torchvision's own."""
+    from torchvision.models import Inception_V3_Weights, ResNet18_Weights, inception_v3, resnet18
+    from torchvision.models._api import WeightsEnum
+
+    torch.manual_seed(seed)
+    fresh = {ResNet18_Weights: resnet18, Inception_V3_Weights: lambda: inception_v3(init_weights=False)}
+    states = {kind: make().state_dict() for kind, make in fresh.items()}
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *_, **__: states[type(self)])
+    loaded = load_network("torchvision:resnet18:DEFAULT")
+    assert loaded.spec.num_classes == 1000
+    assert loaded.spec.image_shape == (3, 224, 224)
+    assert loaded.classes is not None
+    assert preset_size("torchvision:resnet18:DEFAULT") == (256, 224)
+    with pytest.raises(NetworkError, match=r"PATH\.py:CALLABLE"):
+        load_network("torchvision:inception_v3:DEFAULT")
 
 
 def test_files_that_fail_or_do_not_exist_are_refused(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,121 @@ def test_bfloat16_learns_too(easy: ImageDataset, tmp_path: Path, seed: int) -> N
     train(network, easy, CrossEntropy(), Recipe(epochs=4, batch_size=16, precision="bfloat16"), tmp_path)
     assert accuracy(network, easy) > 0.9
     assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+class _Tied(nn.Module):
+    """One block used twice under two names, with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.first = self.second = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Dropout(0.3))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.first(x)
+        x = x + self.second(x)
+        logits: torch.Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+def test_shared_blocks_and_dropout_resume_to_the_same_weights(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    states = []
+    for epochs in ([3], [1, 3]):
+        for number in epochs:
+            torch.manual_seed(seed)
+            network = _Tied()
+            recipe = Recipe(epochs=3, batch_size=16, seed=seed)
+            objective = CrossEntropy()
+            if number < 3:
+                objective.after_step = _interrupt_after(9)  # type: ignore[method-assign]
+                with pytest.raises(KeyboardInterrupt):
+                    train(network, easy, objective, recipe, tmp_path / str(epochs))
+            else:
+                torch.rand(5)
+                train(network, easy, objective, recipe, tmp_path / str(epochs))
+        states.append(network.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=0, atol=0, msg=name)
+
+
+def _interrupt_after(steps: int) -> Callable[[object], None]:
+    done = []
+
+    def after_step(value: object) -> None:
+        done.append(value)
+        if len(done) == steps:
+            raise KeyboardInterrupt
+
+    return after_step
+
+
+def test_another_objective_is_another_run(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    recipe = Recipe(epochs=1, batch_size=16)
+    train(_network(seed), easy, CrossEntropy(), recipe, tmp_path)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(_network(seed), easy, CrossEntropy(label_smoothing=0.1), recipe, tmp_path)
+
+
+def test_the_objectives_state_is_given_back(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    class Counting(CrossEntropy):
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps: list[int] = []
+
+        def after_step(self, value: object) -> None:
+            self._steps.append(len(self._steps))
+
+        def state(self) -> dict[str, object]:
+            return {"steps": len(self._steps)}
+
+        def load_state(self, state: dict[str, object]) -> None:
+            self._steps = [0] * int(str(state["steps"]))
+
+    train(_network(seed), easy, Counting(), Recipe(epochs=2, batch_size=16), tmp_path)
+    again = Counting()
+    train(_network(seed), easy, again, Recipe(epochs=2, batch_size=16), tmp_path)
+    assert len(again._steps) == 12
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("step", {0.0: 1.0, 0.49: 1.0, 0.51: 0.1, 0.76: 0.01, 0.9: 0.001}),
+        ("one_cycle", {0.0: 0.04, 0.2: 1.0, 0.6: 0.5}),
+    ],
+)
+def test_the_schedules_are_the_stated_ones(schedule: str, shares: dict[float, float]) -> None:
+    from models.training import _rate
+
+    recipe = Recipe(epochs=100, schedule=schedule)  # type: ignore[arg-type]
+    for progress, share in shares.items():
+        assert _rate(recipe, round(progress * 1000), 10) == pytest.approx(share)
+
+
+def test_flips_clipping_and_decay_do_what_they_say(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    from models.training import _augmented_batches
+
+    images, labels = torch.from_numpy(easy.images), torch.from_numpy(easy.labels)
+    recipe = Recipe(epochs=1, batch_size=96, crop_padding=0, seed=seed)
+    (batch, _), *_ = _augmented_batches(images, labels, recipe, 0)
+    originals = {image.tobytes() for image in easy.images}
+    mirrored = {np.ascontiguousarray(image[:, :, ::-1]).tobytes() for image in easy.images}
+    seen = [np.ascontiguousarray(image.mul(255).round().byte().numpy()).tobytes() for image in batch]
+    assert 10 < sum(image in originals for image in seen) < 86
+    assert all(image in originals or image in mirrored for image in seen)
+
+    def moved(**changes: float) -> float:
+        network, fresh = _network(seed), _network(seed)
+        recipe = Recipe(epochs=1, batch_size=96, learning_rate=1.0, momentum=0.0, **changes)  # type: ignore[arg-type]
+        train(network, easy, CrossEntropy(), recipe, tmp_path / str(changes))
+        pairs = zip(network.parameters(), fresh.parameters(), strict=True)
+        return float(sum(((a - b) ** 2).sum() for a, b in pairs)) ** 0.5
+
+    # One step at the schedule's first rate, 0.04 of the peak.
+    assert moved(weight_decay=0.0, gradient_clipping=1e-3) == pytest.approx(0.04e-3, rel=1e-2)
+    assert moved(weight_decay=1.0, gradient_clipping=1e-3) > 0.01
 
 
 def test_unusable_arguments_are_refused(easy: ImageDataset, tmp_path: Path, seed: int) -> None:

@@ -1,10 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from service.cli import KINDS, main
+
+REST = ["--test-dataset", "npz:rest.npz", "--out", "X"]
 
 
 def test_list_names_every_plugin_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +76,14 @@ def test_inspect_says_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.Ca
         (["fit", "--network", "resnet8", "--limit", "300", "--epsilon", "8/0", "--out", "X"], "8/255"),
         (["fit", "--network", "resnet8", "--limit", "300", "--detector", "magic", "--out", "X"], "transport"),
         (["fit", "--network", "resnet8", "--limit", "60", "--fpr", "0.01", "--out", "X"], "at least 99"),
+        (["fit", "--network", "resnet8", "--device", "nonsense", "--out", "X"], "'nonsense'"),
+        (["fit", "--network", "resnet8", "--out", "/dev/null/x"], "/dev/null is a file"),
+        (["train", "--network", "resnet8", "--out", "/dev/null/x"], "/dev/null is a file"),
+        (["train", "--network", "resnet8", "--weight-decay", "-3", "--out", "X"], "weight_decay"),
+        (["train", "--network", "resnet8", "--gradient-clipping", "0", "--out", "X"], "gradient norm"),
+        (["train", "--network", "pretrained:cifar10-resnet20", "--dataset", "npz:five.npz", *REST], "5 logits"),
+        (["train", "--network", "resnet8", "--dataset", "npz:five.npz", "--out", "X"], "--test-dataset"),
+        (["train", "--network", "resnet8", "--dataset", "npz:many.npz", "--out", "X"], "number the classes from 0"),
         (["evaluate", "--artifact", "none", "--out", "X"], "none"),
         (["score", "--artifact", "none", "a.png"], "none"),
         (["serve", "--artifact", "none"], "none"),
@@ -87,6 +98,10 @@ def test_a_mistake_is_named_and_ends_with_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    np.savez("five.npz", x=pixels, y=np.arange(20) % 5)
+    np.savez("rest.npz", x=255 - pixels, y=np.arange(20) % 5)
+    np.savez("many.npz", x=pixels, y=np.arange(20) * 10**6)
     torch.manual_seed(0)
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -94,6 +109,14 @@ def test_a_mistake_is_named_and_ends_with_status_2(
     assert f"plumbline {arguments[0]}: " in error
     assert "Traceback" not in error
     assert not Path("X").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999", "x"])
+def test_a_seed_is_a_whole_number_that_every_library_takes(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["demo", "--seed", seed])
+    assert exit_.value.code == 2
+    assert "whole number from 0" in capsys.readouterr().err
 
 
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

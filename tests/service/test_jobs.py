@@ -216,6 +216,11 @@ def test_a_data_set_of_other_classes_or_size_is_refused(
     )
     assert main([*fit, "--dataset", f"npz:{tmp_path / 'named.npz'}"]) == 2
     assert "expected a data set of 10 classes" in capsys.readouterr().err
+    names = np.array(["zero", *map(str, range(1, 10))])
+    np.savez(tmp_path / "renamed.npz", x=rng.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8), y=np.arange(90) % 10,
+             classes=names)  # fmt: skip
+    assert main([*fit, "--dataset", f"npz:{tmp_path / 'renamed.npz'}"]) == 2
+    assert "got zero beside 9" in capsys.readouterr().err
     np.savez(tmp_path / "large.npz", x=rng.integers(0, 256, (20, 40, 40, 3), dtype=np.uint8), y=np.arange(20) % 10)
     evaluate = ["evaluate", "--artifact", str(shop / "artifact"), "--out", str(tmp_path / "y")]
     assert main([*evaluate, "--dataset", f"npz:{tmp_path / 'large.npz'}"]) == 2
@@ -234,6 +239,12 @@ def test_a_signed_artifact_is_asked_for_by_its_key(
     assert main([*score, str(signed), "--verify-key", str(tmp_path / "key")]) == 0
     assert main([*score, str(signed), "--verify-key", str(tmp_path / "other")]) == 2
     assert main([*score, str(shop / "artifact"), "--verify-key", str(tmp_path / "key")]) == 2
+
+
+def test_an_attack_is_seen_by_name_and_budget(shop: Path, tmp_path: Path) -> None:
+    options = ["--attacks", "fgm, fgm:epsilon=8/255", "--limit", "60"]
+    report = _evaluate(shop, tmp_path, *options)
+    assert [attack["seen"] for attack in report["attacks"]] == [True, False]  # type: ignore[attr-defined]
 
 
 def test_digests_survive_packing_and_rubbish_is_refused() -> None:
