@@ -4,7 +4,6 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
@@ -17,6 +16,7 @@ from detector.verdict import Verdict
 from models.decoding import Limits, decode_image
 from models.errors import ImageError
 from service.http.batcher import Batcher, JudgeError, StoppedError
+from service.http.decoders import Decoders
 from service.http.metrics import Metrics
 from service.http.settings import Settings
 from service.http.uploads import Upload
@@ -53,7 +53,7 @@ class Inference:
         self._metrics = metrics
         self._limits = Limits(max_pixels=settings.max_pixels)
         self._batcher: Batcher[_Image, Verdict] | None = None
-        self._decoders: ThreadPoolExecutor | None = None
+        self._decoders: Decoders | None = None
         self.draining = False
 
     @property
@@ -77,7 +77,7 @@ class Inference:
         Raises:
             JudgeError, StoppedError: the network cannot judge even that.
         """
-        self._decoders = ThreadPoolExecutor(self._settings.decode_threads, thread_name_prefix="plumbline-decode")
+        self._decoders = Decoders(self._settings.decode_threads)
         self._batcher = Batcher(
             self._judge,
             max_batch_size=self._settings.max_batch_size,
