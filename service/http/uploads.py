@@ -1,28 +1,30 @@
 """From a request's body to its image files: one as it is, several in a multipart form, or several as base64 in JSON."""
 
 import binascii
+import functools
+import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
 import orjson
-from pydantic import ValidationError
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from models.errors import ImageError
 from service.http.errors import HttpError
-from service.http.schemas import PredictRequest
 
 __all__ = ["RunOffLoop", "Upload", "read_uploads"]
 
 # curl --data-binary says x-www-form-urlencoded unless told otherwise; the image's own first bytes decide anyway.
 _RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _LONGEST_NAME = 255
-
-RunOffLoop = Callable[[Callable[[bytes], PredictRequest], bytes], Awaitable[PredictRequest]]
+_BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{1,70}")  # RFC 2046, section 5.1.1
+# Commas beyond one per image that are still parsed, so that a small mistake gets an exact answer.
+_SPARE_COMMAS = 1000
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Upload:
             ) from exc
 
 
+RunOffLoop = Callable[[Callable[[bytes], list[Upload]], bytes], Awaitable[list[Upload]]]
+
+
 async def read_uploads(request: Request, *, max_images: int, run_off_loop: RunOffLoop) -> list[Upload]:
     """The image files of a request, at least one.
 
@@ -68,8 +73,8 @@ async def read_uploads(request: Request, *, max_images: int, run_off_loop: RunOf
     if media_type == "multipart/form-data":
         uploads = await _multipart(request, max_images)
     elif media_type == "application/json":
-        body = await run_off_loop(_parse_json, await request.body())
-        uploads = [Upload(text) for text in body.images]
+        parse = functools.partial(_parse_json, max_images=max_images)
+        uploads = await run_off_loop(parse, await request.body())
     elif media_type in _RAW_TYPES or media_type.startswith("image/"):
         uploads = [Upload(content)] if (content := await request.body()) else []
     else:
@@ -86,7 +91,10 @@ async def read_uploads(request: Request, *, max_images: int, run_off_loop: RunOf
 
 
 async def _multipart(request: Request, max_images: int) -> list[Upload]:
-    parser = MultiPartParser(request.headers, request.stream(), max_files=max_images + 1, max_fields=0)
+    # Of the client's parameters the boundary alone: a charset of its choice would go to Python's codecs, and names
+    # that no answer can hold would come out.
+    headers = Headers({"content-type": f'multipart/form-data; boundary="{_boundary(request)}"'})
+    parser = MultiPartParser(headers, request.stream(), max_files=max_images + 1, max_fields=0)
     # The body's bound holds already; spooling to a disk that may be read-only would gain nothing.
     parser.spool_max_size = 0
     try:
@@ -99,22 +107,66 @@ async def _multipart(request: Request, max_images: int) -> list[Upload]:
         ) from exc
     try:
         files = [cast(UploadFile, value) for _, value in form.multi_items()]
-        return [Upload(file.file.read(), (file.filename or "")[:_LONGEST_NAME] or None) for file in files]
+        return [Upload(file.file.read(), _clean(file.filename or "")) for file in files]
     finally:
         await form.close()
 
 
-def _parse_json(body: bytes) -> PredictRequest:
+def _boundary(request: Request) -> str:
+    _, parameters = parse_options_header(request.headers["content-type"])
+    boundary = parameters.get(b"boundary", b"")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise HttpError(
+            400,
+            "malformed_multipart",
+            "expected multipart/form-data with a boundary of 1 to 70 characters (RFC 2046), "
+            f"got {'another' if boundary else 'none'}; let the HTTP client set the Content-Type",
+        )
+    return boundary.decode("ascii")
+
+
+def _clean(name: str) -> str | None:
+    return name.encode("utf-8", "replace").decode()[:_LONGEST_NAME] or None
+
+
+def _parse_json(body: bytes, *, max_images: int) -> list[Upload]:
+    """The images of ``{"images": [base64, …]}``, checked by hand up to the first mistake.
+
+    A body of a few megabytes can hold millions of values. Without commas there are no more of them than the parser's
+    limit on depth allows, and base64 has no commas; so a body of many is refused before it is parsed.
+    """
+    if body.count(b",") > max_images + _SPARE_COMMAS:
+        raise _too_many(max_images)
     try:
-        return PredictRequest.model_validate(orjson.loads(body))
+        fields = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise HttpError(400, "malformed_json", f"expected JSON, got text that is not: {exc}") from exc
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise HttpError(
-            422, "invalid_request", f'expected {{"images": [base64, …]}}, got another body: {where}: {first["msg"]}'
-        ) from exc
+    if not isinstance(fields, dict):
+        raise _other_json(f"no object but {_json_kind(fields)}")
+    if "images" not in fields:
+        raise _other_json("no images")
+    if len(fields) > 1:
+        raise _other_json("other fields besides images")
+    images = fields["images"]
+    if not isinstance(images, list):
+        raise _other_json(f"as images no list but {_json_kind(images)}")
+    if not images:
+        raise _other_json("an empty list of images")
+    if len(images) > max_images:
+        raise _too_many(max_images)
+    for index, text in enumerate(images):
+        if not isinstance(text, str):
+            raise _other_json(f"as image {index} no text but {_json_kind(text)}")
+    return [Upload(text) for text in images]
+
+
+def _json_kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _other_json(what: str) -> HttpError:
+    return HttpError(422, "invalid_request", f'expected {{"images": [base64, …]}}, got {what}')
 
 
 def _too_many(max_images: int) -> HttpError:

@@ -62,6 +62,29 @@ def test_no_multipart_form_makes_a_5xx(client: TestClient, parts: list[tuple[str
     assert answer.status_code < 500
 
 
+@pytest.mark.parametrize(
+    "charset", ["utf-7", "unicode_escape", "raw_unicode_escape", "undefined", "utf-16", "zlib", ""]
+)
+@pytest.mark.parametrize(
+    "name", [b"+2AA-.png", rb"\ud800.png", rb"\x.png", b"\xff\xfe.png", b"\xed\xa0\x80.png", b"a.png"]
+)
+def test_no_charset_or_file_name_makes_a_5xx(client: TestClient, png: bytes, charset: str, name: bytes) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="a"; filename="%s"\r\n\r\n%s\r\n--x--\r\n' % (name, png)
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = client.post("/v1/predict", content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    [result] = answer.json()["results"]
+    assert result["name"].endswith("png")
+    assert "label" in result
+
+
+@pytest.mark.parametrize("item", [b"1", b'""', b"[]", b"{}"])
+def test_a_million_json_values_are_refused_unread(client: TestClient, item: bytes) -> None:
+    body = b'{"images":[' + b",".join([item] * 1_000_000) + b"]}"
+    answer = client.post("/v1/predict", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_images")
+
+
 def test_a_path_or_url_is_never_opened(client: TestClient, artifact_folder: object) -> None:
     for text in (str(artifact_folder), "file:///etc/passwd", "http://127.0.0.1:9/x.png"):
         encoded = base64.b64encode(text.encode()).decode()
