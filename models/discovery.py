@@ -2,15 +2,16 @@
 
 One small batch goes through the network and is traced (`models.tracing`). Wherever two tensors of one shape are added
 that both come from the image, the operand with more layers of weights since the two parted is the branch, its value is
-the residue r_m, and the other operand is the skip. Class names and module names play no part. A network without any
-such addition is read as x_{m+1} = g_m(x_m), and its residues are x_{m+1} - x_m over the layers that keep the shape
+the residue r_m, and the other operand is the skip. Of parallel branches x + f(x) + g(x) each is one: the running sum is
+the skip of the next, however many layers it has passed. Class names and module names play no part. A network without
+any such addition is read as x_{m+1} = g_m(x_m), and its residues are x_{m+1} - x_m over the layers that keep the shape
 (the thesis, section 5.3.1).
 
 Not found: additions inside scripted or compiled modules, and inside functions that torch treats as one.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,6 +28,7 @@ __all__ = ["Branch", "Discovery", "LeftOut", "Site", "Term", "discover", "exampl
 _BATCH = 3
 
 _ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
+_IDENTITIES = frozenset({"clone", "contiguous", "detach"})
 _SUBTRACTIONS = frozenset({"sub", "sub_", "subtract", "subtract_", "__sub__", "__isub__"})
 
 
@@ -92,10 +94,12 @@ class Site:
 
 @dataclass(frozen=True)
 class _Found:
-    """A branch, and the module in which its sum is."""
+    """A branch, the module in which its sum is, its skip, and the calls from the fork to the sum, as bits."""
 
     branch: Branch
     home: str
+    skip: int = -1
+    calls: int = 0
 
 
 def discover(network: nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32)) -> Discovery:
@@ -142,7 +146,12 @@ def example_images(network: nn.Module, image_shape: tuple[int, int, int], batch:
 def read(traced: Trace) -> Discovery:
     """Branches and left-outs of a trace: additions if there are any, otherwise block differences."""
     left_out: list[LeftOut] = []
-    found = [item for call in traced.calls if (item := _addition(traced, call, left_out)) is not None]
+    sums: dict[int, _Found] = {}
+    for call in traced.calls:
+        item = _addition(traced, call, sums, left_out)
+        if item is not None:
+            sums[call.index] = item
+    found = list(sums.values())
     if found:
         left_out += _siblings(traced, found)
     else:
@@ -171,8 +180,8 @@ def sites(traced: Trace, kind: Literal["addition", "block_difference"]) -> list[
 # --- additions
 
 
-def _addition(traced: Trace, call: Call, left_out: list[LeftOut]) -> _Found | None:
-    """The residual branch that ends in this call, if the call is such a sum."""
+def _addition(traced: Trace, call: Call, sums: Mapping[int, _Found], left_out: list[LeftOut]) -> _Found | None:
+    """The residual branch that ends in this call, if the call is such a sum; `sums` holds those before it, by call."""
     places = _summands(traced, call)
     if places is None:
         return None
@@ -187,13 +196,18 @@ def _addition(traced: Trace, call: Call, left_out: list[LeftOut]) -> _Found | No
         left_out.append(LeftOut(where, f"a sum of shape {values[0].shape} has no batch axis in front"))
         return None
     own = [_weights_of(traced, values[i].calls & ~values[1 - i].calls, call) for i in (0, 1)]
-    if own[0][0] == own[1][0]:
+    running = [any(own[1 - i][0]) and _runs_on(traced, places[i][1], places[1 - i][1], sums) for i in (0, 1)]
+    if all(running):
+        why = "both operands of the sum hold the input of the fork unchanged, so neither is a residue"
+        left_out.append(LeftOut(where, why))
+        return None
+    if own[0][0] == own[1][0] and not any(running):
         why = "no layer of weights lies between the fork and the sum"
         if any(own[0][0]):
             why = "both operands of the sum pass as many layers and weights since the fork, so neither is the skip"
         left_out.append(LeftOut(where, why))
         return None
-    side = 0 if own[0][0] > own[1][0] else 1
+    side = running.index(False) if any(running) else int(own[1][0] > own[0][0])
     factor = _factor(call, side)
     if factor is None:
         left_out.append(LeftOut(where, "the branch has something subtracted from it, which is no residual step"))
@@ -212,7 +226,22 @@ def _addition(traced: Trace, call: Call, left_out: list[LeftOut]) -> _Found | No
         site=call.index,
         side=side,
     )
-    return _Found(branch, call.frame.module)
+    calls = (values[0].calls ^ values[1].calls) | 1 << call.index
+    return _Found(branch, call.frame.module, places[1 - side][1], calls)
+
+
+def _runs_on(traced: Trace, value: int, other: int, sums: Mapping[int, _Found]) -> bool:
+    """Whether a value is a running sum x + f(x) + … of an x from which the other value comes too."""
+    while True:
+        maker = traced.values[value].maker
+        while maker is not None and maker.function in _IDENTITIES and len(maker.arguments) == 1:
+            value = maker.arguments[0][1]
+            maker = traced.values[value].maker
+        if maker is None or maker.index not in sums or all(value != result for _, result in maker.results):
+            return False
+        value = sums[maker.index].skip
+        if not traced.values[value].calls & ~traced.values[other].calls:
+            return True
 
 
 def _summands(traced: Trace, call: Call) -> tuple[tuple[Path, int], tuple[Path, int]] | None:

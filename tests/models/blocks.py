@@ -185,6 +185,57 @@ BLOCKS: list[type[Block]] = [
 ]
 
 
+class Parallel(Block):
+    """Two branches of one input, one after the other; the first has more layers."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__(channels)
+        self.first = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.Tanh(), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.first(x) + self.branch(x)
+
+    def parallel_steps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(residue, sum) of each branch."""
+        first, second = self.first(x), self.branch(x)
+        return [(first, x + first), (second, x + first + second)]
+
+
+class ParallelAfterANorm(Parallel):
+    """As transformers with parallel attention and MLP: both branches read one normalised input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        return self.conv(normed) + (x + self.first(normed)).clone()
+
+    def parallel_steps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        first, second = self.first(self.norm(x)), self.conv(self.norm(x))
+        return [(first, x + first), (second, x + first + second)]
+
+
+class ThreeParallel(Parallel):
+    """The heaviest first, and two of one weight."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__(channels)
+        self.last = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        entering = x
+        x = x + self.first(entering)
+        x = x + self.last(entering)
+        return x + self.conv(entering)
+
+    def parallel_steps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        residues = [self.first(x), self.last(x), self.conv(x)]
+        return [(residue, x + sum(residues[: index + 1])) for index, residue in enumerate(residues)]
+
+
+PARALLEL: list[type[Parallel]] = [Parallel, ParallelAfterANorm, ThreeParallel]
+
+
 class Chain(nn.Module):
     """Two blocks of a kind between a stem and a head; logits ``(B, 5)`` of images 3×8×8 or larger."""
 

@@ -111,6 +111,20 @@ def test_sums_without_a_skip_are_left_out_with_the_reason() -> None:
     ]
 
 
+class TwoStreams(Block):
+    """Two residual streams from one input, which the sum of the two holds twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.branch(x)) + (x + self.conv(x))
+
+
+def test_a_sum_of_two_residual_streams_is_left_out_with_the_reason() -> None:
+    discovery = discover(Chain(TwoStreams), (3, 8, 8))
+    assert len(discovery.branches) == 4
+    why = "both operands of the sum hold the input of the fork unchanged, so neither is a residue"
+    assert [(item.name, item.why) for item in discovery.left_out] == [("blocks.0", why), ("blocks.1", why)]
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_the_network_is_left_as_found(training: bool) -> None:
     network = resnet8()

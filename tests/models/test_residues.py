@@ -17,12 +17,14 @@ from models.residues import Measure, WithStatistics, record_residues
 from models.statistics import finish, fixed_directions, reduce_residue
 from tests.models.blocks import (
     BLOCKS,
+    PARALLEL,
     Block,
     Chain,
     DataDependent,
     Dropped,
     FunctionalLayers,
     InPlace,
+    Parallel,
     Perceptron,
     PlainSum,
     Scaled,
@@ -107,6 +109,29 @@ def test_residues_and_sums_are_those_worked_out_by_hand(kind: type[Block], share
     torch.testing.assert_close(logits, plain)
     torch.testing.assert_close(statistics, recording.statistics)
     assert (module.why_not_rewritten is None) == (kind is not DataDependent)
+
+
+@pytest.mark.parametrize("kind", PARALLEL, ids=lambda kind: kind.__name__)
+def test_each_of_parallel_branches_is_a_residue(kind: type[Parallel]) -> None:
+    network, x = chain(kind), images()
+    discovery = discover(network, SHAPE)
+    with torch.no_grad():
+        expected: list[tuple[Tensor, Tensor]] = []
+        entering = network.stem(x)
+        for block in network.blocks:
+            expected += block.parallel_steps(entering)
+            entering = block(entering)
+        with record_residues(network, discovery, keep=True) as recording:
+            network(x)
+        with record_residues(network, discovery, measure=Measure(of="embeddings"), keep=True) as embeddings:
+            network(x)
+        module = WithStatistics(network, discovery, image_shape=SHAPE)
+        assert module.why_not_rewritten is None
+        torch.testing.assert_close(module(x)[1], recording.statistics)
+    for got, total, (residue, embedding) in zip(recording.residues, embeddings.embeddings, expected, strict=True):
+        torch.testing.assert_close(got, residue, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(total, embedding, rtol=1e-5, atol=1e-5)
+    assert discovery.left_out == ()
 
 
 def test_networks_without_skips_are_measured_between_layers() -> None:
