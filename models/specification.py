@@ -1,5 +1,6 @@
 """What is needed to build a network again, as JSON: written into checkpoints and artifacts, checked when it is read."""
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -7,6 +8,12 @@ from typing import Any, Literal
 from models.errors import InputError
 
 __all__ = ["NetworkSpec"]
+
+# The keywords that a constructor may be given: those that are ever written. Torchvision's constructors take others,
+# some of which start a download or fill the memory.
+_ARGUMENTS = frozenset({"num_classes"})
+_MOST_CLASSES = 1_000_000
+_LONGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -51,24 +58,41 @@ class NetworkSpec:
         if not isinstance(fields["name"], str) or not fields["name"].isidentifier():
             raise InputError(f"expected an identifier as the network's name, got {fields['name']!r}")
         arguments, shape = fields["arguments"], fields["image_shape"]
-        if not isinstance(arguments, dict) or not all(k.isidentifier() and _is_count(v) for k, v in arguments.items()):
-            raise InputError(f"expected whole numbers as the network's arguments, got {arguments!r}")
-        if not _is_count(fields["num_classes"]):
-            raise InputError(f"expected a positive number of classes, got {fields['num_classes']!r}")
-        if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(map(_is_count, shape)) or shape[0] != 3:
-            raise InputError(f"expected an image shape (3, H, W), got {shape!r}")
+        if not isinstance(arguments, dict) or not set(arguments) <= _ARGUMENTS:
+            raise InputError(f"expected only {sorted(_ARGUMENTS)} as the network's arguments, got {arguments!r:.200}")
+        if not _is_count(fields["num_classes"], _MOST_CLASSES):
+            raise InputError(f"expected a positive number of classes, got {fields['num_classes']!r:.200}")
+        asked = arguments.get("num_classes", fields["num_classes"])
+        if not _is_count(asked, _MOST_CLASSES) or asked != fields["num_classes"]:
+            raise InputError(
+                f"expected num_classes among the network's arguments to be {fields['num_classes']}, got {asked!r:.200}"
+            )
+        sides = shape if isinstance(shape, list | tuple) and all(_is_count(n, _LONGEST_SIDE) for n in shape) else ()
+        if len(sides) != 3 or sides[0] != 3:
+            raise InputError(f"expected an image shape (3, H, W) of at most {_LONGEST_SIDE} pixels, got {shape!r:.200}")
         digest = fields["source_sha256"]
         if (fields["source"] == "file") != (isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))):
             raise InputError(f"expected a SHA-256 for a network from a file and for no other, got {digest!r}")
         numbers = {name: _float_tuple(name, fields[name]) for name in ("mean", "std")}
+        if min(numbers["std"]) <= 0:
+            raise InputError(f"expected positive numbers as std, got {numbers['std']!r}")
         return cls(**{**fields, **numbers, "image_shape": tuple(shape)})
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _float_tuple(name: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple) or not all(isinstance(v, float | int) for v in values) or len(values) != 3:
-        raise InputError(f"expected three numbers as {name}, got {values!r}")
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(_is_finite, values)):
+        raise InputError(f"expected three finite numbers as {name}, got {values!r:.200}")
     return tuple(float(value) for value in values)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
