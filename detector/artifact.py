@@ -11,7 +11,8 @@ Loading takes these steps, and raises `ArtifactError` at the first that fails, b
 2. The manifest is JSON of this protocol, in the very bytes that it would be written in again, and its digest is right.
 3. With a key given, its signature is right.
 4. Each file has the SHA-256 that the manifest states.
-5. The network is built by name (no code comes from an artifact), and its tensors match one by one.
+5. The network is built by name (no code comes from an artifact), once its sizes are known to agree with the rest, and
+   its tensors match one by one.
 6. Its branches are found again and are the ones in the manifest.
 7. The detector's arrays are checked one by one, and the threshold follows from the calibration scores.
 8. A fixed probe image gives the logits and statistics that it gave when the artifact was written.
@@ -23,7 +24,7 @@ import hashlib
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from torch import Tensor
 from detector.arrays import require_array, require_keys
 from detector.calibration import Calibration
 from detector.detectors.base import Detector
-from detector.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest, sealed
+from detector.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest, require_unicode, sealed
 from detector.verdict import Pipeline
 from models.discovery import Discovery, discover
 from models.errors import ArtifactError, InputError, NetworkError, PlumblineError
@@ -97,11 +98,15 @@ def save_artifact(
 
     Raises:
         InputError: `folder` exists and is not an artifact, the parts do not belong together, the provenance is not
-            JSON, or the key file cannot be used.
+            JSON, a class name is not Unicode, or the key file cannot be used.
     """
     folder = Path(folder)
     key = check_destination(folder, sign_key)
-    _require_together(pipeline, spec, preprocessing)
+    NetworkSpec.from_json(spec.to_json())  # as loading will
+    if pipeline.image_shape != spec.image_shape:
+        raise InputError(f"expected images of the network's shape {spec.image_shape}, got {pipeline.image_shape}")
+    require_unicode(pipeline.classes)
+    _require_together(pipeline.classes, spec, preprocessing)
     contents = {
         "network.safetensors": safetensors_torch.save(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in pipeline.network.state_dict().items()}
@@ -171,12 +176,16 @@ def load_artifact(
     try:
         spec = NetworkSpec.from_json(manifest["network"])
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])
+        # Before anything is built or run: both take as much memory as these sizes say.
+        _require_together(manifest["classes"], spec, preprocessing)
         measure = _measure(manifest["measure"])
         detector = _detector(manifest["detector"], _arrays(folder, "detector.safetensors", contents))
     except (InputError, NetworkError) as exc:
         raise ArtifactError(f"{folder}: {exc}") from exc
+    tensors = _tensors(folder, "network.safetensors", contents)
+    _require_logits(spec, tensors, folder)
     network = _network(spec, network_file, folder)
-    _fill(network, _tensors(folder, "network.safetensors", contents), folder)
+    _fill(network, tensors, folder)
     try:
         discovery = discover(network, spec.image_shape)
         if _branches(discovery) != manifest["branches"]:
@@ -188,7 +197,6 @@ def load_artifact(
             network, discovery, measure, detector, manifest, spec, device,
             _arrays(folder, "calibration.safetensors", contents),
         )  # fmt: skip
-        _require_together(pipeline, spec, preprocessing)
     except PlumblineError as exc:
         raise ArtifactError(f"{folder}: {exc}") from exc
     return Artifact(pipeline, spec, preprocessing, manifest, manifest["digest"])
@@ -242,6 +250,24 @@ def _detector(fields: Any, state: Mapping[str, np.ndarray]) -> Detector:
         raise InputError(f"expected the detector's parameters by name, got {fields['parameters']!r:.200}")
     kind: type[Detector] = DETECTORS.load(fields["name"])
     return kind.from_state(fields["parameters"], state)
+
+
+def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raises ArtifactError where the constructor would be asked for more logits than there are weights for."""
+    count = spec.arguments.get("num_classes")
+    if count is None:
+        return
+    # A user's network may have a head of any form; the others end in a layer with one row per class.
+    enough = (
+        sum(tensor.numel() for tensor in tensors.values()) >= count
+        if spec.source == "file"
+        else any(tensor.ndim and tensor.shape[0] == count and tensor.numel() for tensor in tensors.values())
+    )
+    if not enough:
+        raise ArtifactError(
+            f"{folder}: expected weights for {count} classes, as the manifest asks for, got none; these are another "
+            "network's weights"
+        )
 
 
 def _network(spec: NetworkSpec, network_file: str | Path | None, folder: Path) -> Normalized:
@@ -311,17 +337,15 @@ def _pipeline(
     return pipeline
 
 
-def _require_together(pipeline: Pipeline, spec: NetworkSpec, preprocessing: Preprocessing) -> None:
+def _require_together(classes: Sequence[str], spec: NetworkSpec, preprocessing: Preprocessing) -> None:
     """Raises InputError where the parts contradict one another."""
-    if pipeline.image_shape != spec.image_shape:
-        raise InputError(f"expected images of the network's shape {spec.image_shape}, got {pipeline.image_shape}")
     if (preprocessing.height, preprocessing.width) != spec.image_shape[1:]:
         raise InputError(
             f"expected preprocessing to {spec.image_shape[1]}×{spec.image_shape[2]} pixels, as the network takes, got "
             f"{preprocessing.height}×{preprocessing.width}; give --resize and --crop that match"
         )
-    if len(pipeline.classes) != spec.num_classes:
-        raise InputError(f"expected {spec.num_classes} class names, got {len(pipeline.classes)}")
+    if len(classes) != spec.num_classes:
+        raise InputError(f"expected {spec.num_classes} class names, got {len(classes)}")
 
 
 # --- writing

@@ -5,13 +5,13 @@ import hmac
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from models.errors import ArtifactError, InputError
 
-__all__ = ["FILES", "MANIFEST", "PROTOCOL", "read_checked", "read_key", "read_manifest", "sealed"]
+__all__ = ["FILES", "MANIFEST", "PROTOCOL", "read_checked", "read_key", "read_manifest", "require_unicode", "sealed"]
 
 PROTOCOL = 1
 MANIFEST = "manifest.json"
@@ -81,6 +81,15 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
     return manifest
 
 
+def require_unicode(names: Iterable[str]) -> None:
+    """Raises InputError unless every name can be written as UTF-8, as every verdict will be."""
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise InputError(f"expected class names in Unicode, got {name!r:.200} with a lone surrogate") from exc
+
+
 def read_key(path: Path) -> bytes:
     """The bytes of a key file.
 
@@ -131,7 +140,13 @@ def _read_bounded(path: Path, limit: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         if status.st_size > limit:
             raise ArtifactError(f"{path}: expected at most {limit} bytes, got {status.st_size}")
-        return file.read(limit + 1)
+        # Not `limit`: the buffer is allocated whole, whatever the file holds. One more, to see a file that grew.
+        content = file.read(status.st_size + 1)
+    if len(content) != status.st_size:
+        raise ArtifactError(
+            f"{path}: expected {status.st_size} bytes, got {len(content)} or more; the file changed while it was read"
+        )
+    return content
 
 
 def _check_signature(path: Path, manifest: Mapping[str, Any], key: bytes | None) -> None:
@@ -157,6 +172,10 @@ def _check_manifest_types(path: Path, manifest: Mapping[str, Any]) -> None:
             raise ArtifactError(f"{path}: expected bytes and sha256 of each file, got {entry!r:.200}")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ArtifactError(f"{path}: expected class names, got {classes!r:.200}")
+    try:
+        require_unicode(classes)
+    except InputError as exc:
+        raise ArtifactError(f"{path}: {exc}") from exc
     if not isinstance(calibration, dict) or set(calibration) != {"count", "fpr", "threshold"}:
         raise ArtifactError(f"{path}: expected count, fpr and threshold of the calibration, got {calibration!r:.200}")
     if not isinstance(calibration["fpr"], float):

@@ -47,8 +47,10 @@ class TransportCost(Detector):
 
     def _check_parameters(self) -> None:
         sizes = self.block_sizes
-        if sizes is not None and (not len(sizes) or not all(_is_count(size) for size in sizes)):
-            raise InputError(f"expected positive whole numbers as block_sizes, got {sizes!r}")
+        if sizes is not None and (
+            not isinstance(sizes, list | tuple) or not sizes or not all(_is_count(size) for size in sizes)
+        ):
+            raise InputError(f"expected a list of positive whole numbers as block_sizes, got {sizes!r:.200}")
         if not (isinstance(self.quantile, float) and 0 < self.quantile < 0.5):
             raise InputError(f"expected a quantile between 0 and 0.5, such as 0.05, got {self.quantile!r}")
         for name, value in (
@@ -56,7 +58,7 @@ class TransportCost(Detector):
             ("minimum_per_class", self.minimum_per_class),
         ):
             if not _is_count(value):
-                raise InputError(f"expected a positive whole number as {name}, got {value!r}")
+                raise InputError(f"expected a positive whole number as {name}, got {value!r:.200}")
 
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         costs, predicted = self._log_costs(natural), natural.predicted
@@ -109,4 +111,4 @@ class TransportCost(Detector):
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63

@@ -1,9 +1,11 @@
 """An artifact comes back exactly as it was saved, or not at all."""
 
+import copy
 import hashlib
 import json
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from detector import artifact as artifact_module
 from detector.artifact import load_artifact, save_artifact
 from detector.detectors.energy import Energy
 from detector.detectors.transport import Transport
-from detector.manifest import FILES, MANIFEST, sealed
+from detector.manifest import FILES, MANIFEST, read_checked, sealed
 from detector.verdict import Pipeline
 from models.errors import ArtifactError, InputError
 from models.files import sha256_of
@@ -161,6 +163,34 @@ def test_files_above_their_size_limit_are_not_read(folder: Path) -> None:
     with (folder / "calibration.safetensors").open("ab") as file:
         file.truncate(FILES["calibration.safetensors"] + 1)  # sparse
     with pytest.raises(ArtifactError, match="at most"):
+        load_artifact(folder)
+
+
+def test_reading_takes_memory_for_the_file_and_not_for_its_limit(folder: Path) -> None:
+    name = "network.safetensors"
+    size = (folder / name).stat().st_size
+    entry = {"bytes": size, "sha256": sha256_of(folder / name)}
+    tracemalloc.start()
+    try:
+        assert len(read_checked(folder / name, entry)) == size
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size + 2**20 < FILES[name]
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, measure = folder / "detector.safetensors", os.fstat
+
+    def measured_then_grown(descriptor: int) -> os.stat_result:
+        status = measure(descriptor)
+        if status.st_ino == path.stat().st_ino:
+            with path.open("ab") as file:
+                file.write(b"more")
+        return status
+
+    monkeypatch.setattr(os, "fstat", measured_then_grown)
+    with pytest.raises(ArtifactError, match="while it was read"):
         load_artifact(folder)
 
 
@@ -311,6 +341,34 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
+def together(*edits: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def edit(manifest: dict[str, Any]) -> None:
+        for each in edits:
+            each(manifest)
+
+    return edit
+
+
+def side(pixels: int) -> Callable[[dict[str, Any]], None]:
+    return together(put("preprocessing/height", pixels), put("preprocessing/width", pixels))
+
+
+def torchvision(name: str) -> Callable[[dict[str, Any]], None]:
+    return together(put("network/source", "torchvision"), put("network/name", name))
+
+
+def classes_asked(count: int) -> Callable[[dict[str, Any]], None]:
+    """Everything in the manifest agrees on `count` classes; only the weights do not."""
+    return together(
+        put("network/arguments/num_classes", count), put("network/num_classes", count), put("classes", ["x"] * count)
+    )
+
+
+def transport_cost(block_sizes: Any) -> Callable[[dict[str, Any]], None]:
+    parameters = {"block_sizes": block_sizes, "columns_per_block": 2, "quantile": 0.05, "minimum_per_class": 20}
+    return put("detector", {"name": "transport_cost", "parameters": parameters})
+
+
 @pytest.mark.parametrize(
     ("edit", "complaint"),
     [
@@ -339,19 +397,69 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (put("classes", [1, 2, 3, 4]), "class names"),
         (put("network/name", "no_such_network"), "known network"),
         (put("network/name", "os.system"), "identifier"),
-        (put("network/image_shape", [3, 32, 32]), "branches"),
+        (put("network/arguments", {"pretrained": 1}), "arguments"),
+        (put("network/arguments", {"num_classes": 5}), "num_classes"),
+        (put("network/mean", [10**400, 0, 0]), "finite numbers as mean"),
+        (put("network/mean", [True, 0, 0]), "finite numbers as mean"),
+        (put("network/std", [0.5, 0, 0.5]), "positive numbers as std"),
+        (put("network/std", [1e-60, 0.5, 0.5]), "positive stds"),
+        (put("network/image_shape", [3, 32, 32]), "preprocessing to 32×32"),
+        (put("network/image_shape", [3, 20_000, 20_000]), "at most 4096 pixels"),
+        (put("network/image_shape", [3, 16, 32]), "preprocessing to 16×32"),
+        (together(put("network/image_shape", [3, 32, 32]), side(32)), "branches"),
+        (classes_asked(200_000), "weights for 200000 classes"),
+        (together(classes_asked(200_000), torchvision("vgg16")), "weights for 200000 classes"),
+        (transport_cost(5), "block_sizes"),
+        (transport_cost(True), "block_sizes"),
+        (transport_cost("abc"), "block_sizes"),
+        (transport_cost({}), "block_sizes"),
+        (transport_cost([10**400] * 3), "block_sizes"),
         (put("preprocessing/height", 17), "17"),
         (put("preprocessing", None), "preprocessing"),
         (put("files", {"../../etc/passwd": {}}), "hashes"),
         (put("files/network.safetensors", {"bytes": 1}), "sha256"),
         (put("extra", 1), "fields"),
         (put("provenance", 1), "provenance"),
+        (put("provenance", [{"attacks": []}]), "provenance"),
+        (put("provenance", None), "provenance"),
     ],
 )
 def test_forged_manifests_are_refused(folder: Path, edit: Callable[[dict[str, Any]], None], complaint: str) -> None:
     reseal(folder, edit)
     with pytest.raises(ArtifactError, match=complaint):
         load_artifact(folder)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "bee\udfff"])
+def test_class_names_that_no_answer_could_carry_are_refused(
+    folder: Path, tmp_path: Path, pipeline: Pipeline, name: str
+) -> None:
+    odd = copy.copy(pipeline)
+    odd.classes = (name, *pipeline.classes[1:])
+    with pytest.raises(InputError, match="surrogate"):
+        save(tmp_path / "new", odd)
+    assert not (tmp_path / "new").exists()
+    reseal(folder, put("classes", list(odd.classes)))
+    with pytest.raises(ArtifactError, match="surrogate"):
+        load_artifact(folder)
+    reseal(folder, put("classes", ["Ameise", "蜂", "🐈", "пёс"]))
+    assert load_artifact(folder).pipeline.classes[2] == "🐈"
+
+
+def test_a_users_constructor_is_not_asked_for_more_classes_than_there_are_weights(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    source = tmp_path / "mine.py"
+    source.write_text(
+        "from models.networks.resnet import resnet8\n\n"
+        "def build(num_classes):\n    return resnet8(num_classes=num_classes)\n"
+    )
+    spec = replace(SPEC, source="file", name="build", source_sha256=sha256_of(source))
+    save_artifact(tmp_path / "a", pipeline, spec=spec, preprocessing=PREPROCESSING, provenance={})
+    load_artifact(tmp_path / "a", network_file=source)
+    reseal(tmp_path / "a", classes_asked(1_000_000))
+    with pytest.raises(ArtifactError, match="weights for 1000000 classes"):
+        load_artifact(tmp_path / "a", network_file=source)
 
 
 def test_a_manifest_in_other_bytes_is_refused(folder: Path) -> None:
@@ -457,6 +565,8 @@ def test_what_does_not_belong_together_is_not_saved(tmp_path: Path, pipeline: Pi
         (replace(SPEC, image_shape=(3, 32, 32)), PREPROCESSING),
         (SPEC, replace(PREPROCESSING, height=32)),
         (replace(SPEC, num_classes=5), PREPROCESSING),
+        (replace(SPEC, num_classes=5, arguments={"num_classes": 5}), PREPROCESSING),
+        (replace(SPEC, arguments={"width_per_group": 64}), PREPROCESSING),
     ):
         with pytest.raises(InputError):
             save_artifact(tmp_path / "a", pipeline, spec=spec, preprocessing=preprocessing, provenance={})
