@@ -113,13 +113,17 @@ def arrays_digest(arrays: Arrays) -> str:
 
 
 def network_digest(network: nn.Module) -> str:
-    """SHA-256 of a network: its classes and settings (its `repr`), its weights and all its buffers.
+    """SHA-256 of a network: settings (its `repr`), the class and module of every part, weights and all buffers.
 
-    Code is not in it: a `forward` that was changed under an unchanged `repr` and unchanged weights goes unnoticed.
+    Code counts by the name of its module. The module of a user's file that `load_network` read carries the file's
+    SHA-256 in its name, so that an edited `forward` is noticed. A class from elsewhere whose code changes under the
+    same name, the same `repr` and the same weights is not.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())  # a state dict lacks some buffers
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    digest = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__}|{network!r}".encode())
+    digest = hashlib.sha256(f"{network!r}|".encode())
+    for name, part in network.named_modules():
+        digest.update(f"{name}|{type(part).__module__}|{type(part).__qualname__}|".encode())
     for name in sorted(arrays):
         digest.update(f"{name}|{arrays[name].dtype}|{tuple(arrays[name].shape)}|".encode())
         # As bytes, since NumPy has no bfloat16.

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from attacks import AttackedSet, generate
+from attacks._shards import network_digest
 from attacks.apgd import APGD
 from attacks.base import Attack, ImageNoise
 from attacks.fgm import FGM
 from attacks.pgd import PGD
 from models.errors import AttackError, InputError
+from models.loading import load_network
 from tests.attacks.digits import Digits
 
 SHARD = 24  # 64 images are two whole shards and a rest
@@ -56,6 +58,14 @@ def _assert_same(first: AttackedSet, second: AttackedSet) -> None:
     for name in ("images", "labels", "natural_correct", "attacked_correct", "linf", "l2"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     assert first.summary() == second.summary()
+
+
+def _assert_same_but_for_threads(together: AttackedSet, alone: AttackedSet) -> None:
+    """The same set, where a worker has the one thread that these tests have; else but for a sign here and there"""
+    if os.cpu_count() in (1, 2, 3):
+        _assert_same(together, alone)
+    else:
+        assert (np.abs(together.images - alone.images) > 1e-6).mean() < 0.01
 
 
 def test_the_set_is_what_the_attack_makes(digits_network: Digits) -> None:
@@ -187,6 +197,35 @@ def test_whatever_changes_the_result_changes_the_key(digits_network: Digits, tmp
     assert sets() == 10
 
 
+def _network_of_a_file(folder: Path, forward: str) -> nn.Module:
+    """A user's network with that `forward`, from a file of the same name each time"""
+    folder.mkdir()
+    file = folder / "network.py"
+    file.write_text(
+        "from torch import nn\n\n\nclass Scaled(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))\n\n"
+        f"    def forward(self, images):\n        return {forward}\n"
+    )
+    return load_network(f"{file}:Scaled", image_shape=(3, 16, 16)).network
+
+
+def test_an_edited_forward_changes_the_key(digits_network: Digits, tmp_path: Path) -> None:
+    before = _network_of_a_file(tmp_path / "before", "2 * self.layers(images)")
+    edited = _network_of_a_file(tmp_path / "edited", "-2 * self.layers(images)")
+    same = _network_of_a_file(tmp_path / "same", "2 * self.layers(images)")
+    for network in (edited, same):
+        network.load_state_dict(before.state_dict())
+        # Only the part inside differs: the outermost class is Plumbline's own in all of them.
+        assert (type(network), repr(network)) == (type(before), repr(before))
+    assert network_digest(same) == network_digest(before)
+    assert network_digest(edited) != network_digest(before)
+    first = _generate(digits_network._replace(network=before), FGM(), tmp_path / "cache")
+    second = _generate(digits_network._replace(network=edited), FGM(), tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert (first.images != second.images).any()
+
+
 @pytest.mark.parametrize("attack", [PGD(steps=2), APGD(steps=3, restarts=2)], ids=repr)
 def test_workers_change_nothing(digits_network: Digits, attack: Attack, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
@@ -196,18 +235,14 @@ def test_workers_change_nothing(digits_network: Digits, attack: Attack, tmp_path
     finally:
         torch.set_num_threads(threads)
     together = _generate(digits_network, attack, tmp_path, workers=2)
-    if os.cpu_count() in (1, 2, 3):
-        _assert_same(together, alone)
-    else:
-        differ = np.abs(together.images - alone.images) > 1e-6
-        assert differ.mean() < 0.01
+    _assert_same_but_for_threads(together, alone)
     _assert_same(_generate(digits_network, attack, tmp_path), together)
 
 
 def test_a_network_from_a_file_that_workers_cannot_import(digits_network: Digits, tmp_path: Path) -> None:
     file = tmp_path / "my_network_of_no_package.py"
     file.write_text(
-        "from torch import nn\n\n\nSCALE = 2.0\n\n\nclass Scaled(nn.Module):\n"
+        "from torch import nn\n\n\nSCALE = -2.0\n\n\nclass Scaled(nn.Module):\n"
         "    def __init__(self, network):\n        super().__init__()\n        self.network = network\n\n"
         "    def forward(self, images):\n        return SCALE * self.network(images)\n"
     )
@@ -220,10 +255,13 @@ def test_a_network_from_a_file_that_workers_cannot_import(digits_network: Digits
         spec.loader.exec_module(module)
         scaled = digits_network._replace(network=module.Scaled(digits_network.network).eval())
         made = _generate(scaled, FGM(epsilon=0.1), workers=2)
+        alone = _generate(scaled, FGM(epsilon=0.1))
     finally:
         del sys.modules[file.stem]
     assert (made.linf > 0).any()
-    np.testing.assert_allclose(made.images, _generate(digits_network, FGM(epsilon=0.1)).images, atol=0.21)
+    _assert_same_but_for_threads(made, alone)
+    # The sign of SCALE turns the attack round: a worker that lost it would be found out.
+    assert np.abs(made.images - _generate(digits_network, FGM(epsilon=0.1)).images).mean() > 0.01
 
 
 def test_a_network_that_cannot_travel_is_named(digits_network: Digits) -> None:
