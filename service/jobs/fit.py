@@ -109,15 +109,16 @@ def fit(
     natural = features(fit_data.tensor())
     accuracy = float((natural.predicted == fit_data.labels).mean())
     _warn_of_chance(accuracy, loaded)
-    attacked = [
-        generate(
+    summaries, adversarial = [], []
+    for attack in chosen if fitted.needs_adversarial else []:
+        made = generate(
             network, fit_data.tensor(), fit_data.labels, attack,
             cache=cache, workers=workers, device=device, progress=progress,
-        )
-        for attack in (chosen if fitted.needs_adversarial else [])
-    ]  # fmt: skip
-    adversarial = _concatenated([features(each.images) for each in attacked]) if attacked else None
-    fitted.fit(natural, adversarial, fit_data.labels)
+        )  # fmt: skip
+        # Only one attack's images are in memory at a time.
+        summaries.append(made.summary())
+        adversarial.append(features(made.images))
+    fitted.fit(natural, _concatenated(adversarial) if adversarial else None, fit_data.labels)
     held_out = features(calibration_data.tensor())
     calibration = Calibration(fitted.score(held_out), fpr)
     pipeline = Pipeline(
@@ -134,7 +135,7 @@ def fit(
         "network": _network_name(loaded), "trained": loaded.provenance, "dataset": label(data.name),
         "dataset_sha256": data.fingerprint(), "images": {"fit": len(fit_data), "calibrate": len(calibration_data)},
         "calibrated_on": label(calibrate_on.name) if calibrate_on is not None else label(data.name), "split": split,
-        "seed": seed, "natural_accuracy": accuracy, "attacks": [each.summary() for each in attacked],
+        "seed": seed, "natural_accuracy": accuracy, "attacks": summaries,
         "realised_fpr": realised, "originals": pack(used), **provenance(),
     }  # fmt: skip
     spec = replace(loaded.spec, image_shape=data.image_shape)

@@ -203,7 +203,7 @@ def test_flips_clipping_and_decay_do_what_they_say(easy: ImageDataset, tmp_path:
         recipe = Recipe(epochs=1, batch_size=96, learning_rate=1.0, momentum=0.0, **changes)  # type: ignore[arg-type]
         train(network, easy, CrossEntropy(), recipe, tmp_path / str(changes))
         pairs = zip(network.parameters(), fresh.parameters(), strict=True)
-        return float(sum(((a - b) ** 2).sum() for a, b in pairs)) ** 0.5
+        return sum(float(((a - b) ** 2).sum().detach()) for a, b in pairs) ** 0.5
 
     # One step at the schedule's first rate, 0.04 of the peak.
     assert moved(weight_decay=0.0, gradient_clipping=1e-3) == pytest.approx(0.04e-3, rel=1e-2)
