@@ -75,7 +75,6 @@ def create_app(artifact: Artifact, settings: Settings) -> FastAPI:
     _add_metrics(app, metrics)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _defect)
     return app
 
 
@@ -118,13 +117,6 @@ async def _invalid(request: Request, exc: Exception) -> Response:
     problems = cast(RequestValidationError, exc).errors()
     message = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
     return _error(request, 422, "invalid_request", f"expected valid parameters, got {message}")
-
-
-async def _defect(request: Request, _: Exception) -> Response:
-    """What no part of the server expected; the server's log has the traceback."""
-    return _error(
-        request, 500, "internal_error", "expected an answer, got a failure of the server's; tell its operator"
-    )
 
 
 def _error(

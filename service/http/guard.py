@@ -9,6 +9,8 @@ In this order, each a refusal in the one JSON form of `service.http.errors`:
     no room for one more image        429   likewise, with Retry-After
     body not here in time             408
 
+What no part of the server expected becomes a 500 here too, so that every answer has its id and is counted.
+
 It is plain ASGI: Starlette's BaseHTTPMiddleware would hide from the routes that a client has gone, and costs more.
 """
 
@@ -109,8 +111,18 @@ class Guard:
         except HttpError as exc:
             if request.status:
                 raise  # half an answer is out; the server closes the connection
-            self._metrics.errors.labels(exc.code).inc()
-            await request.refuse(exc, close=exc.close or self._must_close(request.scope))
+            await self._refuse(request, exc)
+        except ClientGoneError:
+            raise
+        except Exception:  # a defect of ours, which must be answered and counted like everything else
+            logger.exception("request %s failed", request.request_id)
+            if request.status:
+                raise
+            await self._refuse(request, _defect())
+
+    async def _refuse(self, request: "_Guarded", exc: HttpError) -> None:
+        self._metrics.errors.labels(exc.code).inc()
+        await request.refuse(exc, close=exc.close or self._must_close(request.scope))
 
     def _route(self, scope: Scope) -> str:
         """The route for the metrics: one of a fixed few, whatever paths clients invent."""
@@ -269,6 +281,10 @@ def _content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
                 raise HttpError(400, "bad_request", "expected a whole number as Content-Length")
             return int(value)
     return None
+
+
+def _defect() -> HttpError:
+    return HttpError(500, "internal_error", "expected an answer, got a failure of the server's; tell its operator")
 
 
 def _too_large(settings: Settings) -> HttpError:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from detector.artifact import Artifact
 from tests.service.http.conftest import application
@@ -203,6 +204,46 @@ async def test_a_client_that_goes_leaves_nothing_behind(artifact: Artifact, png:
         assert 'plumbline_requests_total{route="/v1/predict",status="499"} 2.0' in text
         assert "plumbline_admitted_images 0.0" in text
         assert "plumbline_admitted_bytes 0.0" in text
+
+
+@in_loop
+async def test_a_defect_outside_the_judging_is_answered_named_and_counted(artifact: Artifact, png: bytes) -> None:
+    async with started(artifact) as app:
+        inference = app.state.inference
+        decode, inference._decode = inference._decode, None  # what is not a function cannot be called
+        failing = Exchange(app, headers=[(b"x-request-id", b"mine")])
+        failing.put(png)
+        await failing.run()
+        assert (failing.status, failing.error["code"], failing.error["request_id"]) == (500, "internal_error", "mine")
+        assert failing.answer_headers["x-request-id"] == "mine"
+        assert b"NoneType" not in failing.answer
+        inference._decode = decode
+        again = Exchange(app)
+        again.put(png)
+        assert (await again.run()).status == 200
+        text = inference._metrics.exposition().decode()
+        assert 'plumbline_requests_total{route="/v1/predict",status="500"} 1.0' in text
+        assert 'plumbline_errors_total{reason="internal_error"} 1.0' in text
+        assert 'status="0"' not in text
+        assert "plumbline_admitted_bytes 0.0" in text
+
+
+@in_loop
+async def test_a_defect_in_the_middle_of_an_answer_breaks_it_off(artifact: Artifact, png: bytes) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise ZeroDivisionError
+
+    async def answer() -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    app = application(artifact)
+    app.add_api_route("/half", answer)
+    async with app.router.lifespan_context(app):
+        exchange = Exchange(app, path="/half", method="GET")
+        with pytest.raises(ZeroDivisionError):
+            await exchange.run()
+        assert (exchange.status, exchange.answer) == (200, b"half")
 
 
 @in_loop
