@@ -69,7 +69,8 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 def _read(path: Path) -> tuple[bytes, ...]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        # Some editors put a byte order mark first, which would become part of the first key.
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"expected a readable file of API keys, got {path}: {exc}") from exc
     keys = tuple(line.encode() for line in lines if line and not line.startswith("#"))

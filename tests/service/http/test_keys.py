@@ -20,6 +20,12 @@ def test_a_known_key_is_accepted_and_no_other(tmp_path: Path) -> None:
         assert not keys.accepts(other)
 
 
+def test_an_editor_s_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{OLD}\n", encoding="utf-8-sig")
+    assert ApiKeys(path).accepts(OLD.encode())
+
+
 def test_a_changed_file_is_read_again_within_a_second(tmp_path: Path) -> None:
     path, time = tmp_path / "keys", [0.0]
     path.write_text(OLD)
