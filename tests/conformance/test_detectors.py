@@ -182,6 +182,21 @@ def test_state_of_another_kind_is_refused(detector: Detector, rng: np.random.Gen
         type(detector).from_state(parameters | {"unheard_of": 1}, state)
 
 
+def test_parameters_of_any_json_are_taken_or_refused(
+    detector: Detector, rng: np.random.Generator, mixed: Features
+) -> None:
+    """A forged manifest may hold anything: never an error of another kind, and what is taken can also judge."""
+    state = fit(detector, rng).state()
+    odd = (None, True, 0, 5, -1, 10**400, 1.5, 1e300, "abc", "", [], {}, [1.5], [True], [10**400] * 4, [[1]], {"a": 1})
+    for name in detector.parameters():
+        for value in odd:
+            try:
+                made = type(detector).from_state(detector.parameters() | {name: value}, state)
+            except InputError:
+                continue
+            assert np.isfinite(made.score(mixed)).all(), (name, value)
+
+
 @pytest.mark.parametrize("what", ["logits", "statistics"])
 def test_features_of_another_network_are_refused(
     detector: Detector, rng: np.random.Generator, mixed: Features, what: str
