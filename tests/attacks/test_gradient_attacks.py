@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from attacks._norms import Norm, perturbation_norms
 from attacks.apgd import APGD, _checkpoints
-from attacks.base import Attack
+from attacks.base import Attack, ImageNoise
 from attacks.bim import BIM
 from attacks.fgm import FGM
 from attacks.pgd import PGD
@@ -137,6 +137,88 @@ def test_starts_are_random_and_seeded(digits_network: Digits) -> None:
 def test_apgd_looks_at_the_papers_checkpoints() -> None:
     assert sorted(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert max(_checkpoints(1)) <= 1
+
+
+class Bumpy(nn.Module):
+    """Two layers in float64 whose loss has many hills. Keeps the images that it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first = 2 * torch.randn(12, 16, dtype=torch.float64, generator=generator)
+        self.second = torch.randn(16, 3, dtype=torch.float64, generator=generator)
+        self.shown: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shown.append(images.detach().clone())
+        return torch.sin((images.flatten(1) - 0.5) @ self.first) @ self.second
+
+
+def _algorithm_1(
+    network: nn.Module, natural: Tensor, label: Tensor, start: Tensor, epsilon: float, norm: Norm
+) -> tuple[list[Tensor], list[int]]:
+    """The points of 100 steps of Algorithm 1 of Croce and Hein for one image, and which condition halved the step.
+
+    A checkpoint w is looked at once f(x(w)) is known, since condition 1 sums up to it.
+    """
+
+    def loss_and_direction(x: Tensor) -> tuple[float, Tensor]:
+        x = x.clone().requires_grad_()
+        loss = F.cross_entropy(network(x), label)
+        (gradient,) = torch.autograd.grad(loss, x)
+        return loss.item(), gradient.sign() if norm == "linf" else gradient / gradient.norm()
+
+    def projected(x: Tensor) -> Tensor:
+        if norm == "linf":
+            return x.clamp((natural - epsilon).clamp(min=0), (natural + epsilon).clamp(max=1))
+        length = float((x - natural).norm())
+        return (x if length <= epsilon else natural + (x - natural) * (epsilon / length)).clamp(0, 1)
+
+    points, halvings = [start], []
+    x_before = x = x_max = start
+    f, direction = loss_and_direction(x)
+    f_max, direction_max, f_max_at_last, halved_at_last, last, rises = f, direction, f, False, 0, 0
+    eta = 2 * epsilon
+    for step in range(1, 101):
+        z = projected(x + eta * direction)
+        moved = z if step == 1 else projected(x + 0.75 * (z - x) + 0.25 * (x - x_before))
+        x_before, x, f_before = x, moved, f
+        f, direction = loss_and_direction(x)
+        points.append(x)
+        rises += f > f_before
+        if f > f_max:
+            x_max, f_max, direction_max = x, f, direction
+        if step in (22, 41, 57, 70, 80, 87, 93, 99):
+            few_rises, no_gain = rises < 0.75 * (step - last), not halved_at_last and f_max == f_max_at_last
+            halved_at_last = few_rises or no_gain
+            if halved_at_last:
+                eta, x, f, direction = eta / 2, x_max, f_max, direction_max
+                halvings.append(1 if few_rises else 2)
+            f_max_at_last, last, rises = f_max, step, 0
+    return points, halvings
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_goes_step_by_step_where_the_papers_algorithm_goes(norm: Norm) -> None:
+    """At the paper's first step of 2 epsilon, in float64, so that rounding cannot turn the sign of a gradient."""
+    network, epsilon = Bumpy(), 0.1
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(48, 3, 2, 2, dtype=torch.float64, generator=generator)
+    labels = torch.randint(3, (48,), generator=generator)
+    attack = APGD(epsilon=epsilon, step=2 * epsilon, allow_large_step=True, steps=100, restarts=1, norm=norm)
+    attack.run(network, images, labels, ImageNoise(0, 0))
+    walked = torch.stack(network.shown, dim=1)
+    assert walked.shape == (48, 101, 3, 2, 2)
+    conditions: list[int] = []
+    for i in range(len(images)):
+        points, halvings = _algorithm_1(network, images[i : i + 1], labels[i : i + 1], walked[i, :1], epsilon, norm)
+        # At a maximum rounding decides which of two points 1e-8 apart is the higher; a wrong rule moves 1e-3.
+        torch.testing.assert_close(walked[i], torch.cat(points), atol=1e-6, rtol=0)
+        conditions += halvings
+    # Steps were halved, and not at every checkpoint: what is compared depends on it. Condition 2 alone needs steps that
+    # rise and yet stay below the maximum, which these images have in L2.
+    assert set(conditions) == ({1} if norm == "linf" else {1, 2})
+    assert 0 < len(conditions) < 8 * len(images)
 
 
 def test_apgd_finds_at_least_what_pgd_finds(digits_network: Digits) -> None:
