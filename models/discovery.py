@@ -7,7 +7,8 @@ the skip of the next, however many layers it has passed. Class names and module 
 any such addition is read as x_{m+1} = g_m(x_m), and its residues are x_{m+1} - x_m over the layers that keep the shape
 (the thesis, section 5.3.1).
 
-Not found: additions inside scripted or compiled modules, and inside functions that torch treats as one.
+Not found: additions inside scripted or compiled modules, and inside functions that torch treats as one. A block that
+joins its input with what its layers made of it in another way than by adding is left out by name.
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from models.errors import NetworkError
 from models.hooks import evaluation_mode, require_watchable
-from models.tracing import Call, Path, Tap, Trace, trace
+from models.tracing import Call, Frame, Path, Tap, Trace, trace
 
 __all__ = ["Branch", "Discovery", "LeftOut", "Site", "Term", "discover", "example_images", "sites"]
 
@@ -29,7 +30,10 @@ _BATCH = 3
 
 _ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
 _IDENTITIES = frozenset({"clone", "contiguous", "detach"})
+_PRODUCTS = frozenset({"mul", "mul_", "multiply", "multiply_", "__mul__", "__rmul__", "__imul__", "matmul", "bmm"})
 _SUBTRACTIONS = frozenset({"sub", "sub_", "subtract", "subtract_", "__sub__", "__isub__"})
+
+_CONSTANT = "adds something that does not depend on the image"
 
 
 @dataclass(frozen=True)
@@ -152,9 +156,9 @@ def read(traced: Trace) -> Discovery:
         if item is not None:
             sums[call.index] = item
     found = list(sums.values())
-    if found:
-        left_out += _siblings(traced, found)
-    else:
+    siblings = _siblings(traced, found)
+    left_out += [*siblings, *_untold(traced, found, left_out, siblings)]
+    if not found:
         found = [item for call in traced.calls if (item := _difference(traced, call, left_out)) is not None]
     return Discovery(tuple(_unique(item.branch for item in found)), tuple(left_out))
 
@@ -166,11 +170,9 @@ def sites(traced: Trace, kind: Literal["addition", "block_difference"]) -> list[
     """
     result = []
     for call in traced.calls:
-        images = [value for _, value in call.arguments if traced.values[value].image]
-        if kind == "addition":
-            fits = _summands(traced, call) is not None and len(images) == 2
-        else:
-            fits = call.mixes and len(set(images)) == 1
+        places = (_summands(traced, call) or ()) if kind == "addition" else call.arguments
+        images = [value for _, value in places if traced.values[value].image]
+        fits = len(images) == 2 if kind == "addition" else call.mixes and len(set(images)) == 1
         if fits and call.results:
             after = call.results[0][1] if kind == "addition" else _end_of_layer(traced, call.results[0][1])
             result.append(Site(call.index, traced.values[after].shape, tuple(images), images[0], after))
@@ -189,7 +191,7 @@ def _addition(traced: Trace, call: Call, sums: Mapping[int, _Found], left_out: l
     where = call.frame.module or "the network"
     if not all(value.image for value in values):
         if any(value.image for value in values):
-            left_out.append(LeftOut(where, "adds something that does not depend on the image"))
+            left_out.append(LeftOut(where, _CONSTANT))
         return None
     axis = _batch_axis(values[0].shape, traced.batch)
     if axis is None:
@@ -245,12 +247,14 @@ def _runs_on(traced: Trace, value: int, other: int, sums: Mapping[int, _Found]) 
 
 
 def _summands(traced: Trace, call: Call) -> tuple[tuple[Path, int], tuple[Path, int]] | None:
-    """The two tensors of one floating shape that a call adds or subtracts."""
+    """The two tensors of one floating shape that a call adds or subtracts, the one that alpha multiplies last."""
     if call.function not in _ADDITIONS | _SUBTRACTIONS or call.ordinal < 0:
         return None
     operands = [item for item in call.arguments if item[0] != (1, "out")]
     if len(operands) != 2 or operands[0][1] == operands[1][1]:
         return None
+    if operands[0][0] == (1, "other"):  # keywords come in any order
+        operands.reverse()
     first, second = (traced.values[value] for _, value in operands)
     if not (first.floating and second.floating and len(first.shape) == len(second.shape)):
         return None
@@ -301,7 +305,7 @@ def _siblings(traced: Trace, found: list[_Found]) -> list[LeftOut]:
     homes = {item.home for item in found} - {""}
     kinds = {traced.kinds[home] for home in homes if home in traced.kinds}
     blocks = [name for name, kind in traced.kinds.items() if kind in kinds and name in traced.shapes]
-    missing = [name for name in blocks if not any(home == name or home.startswith(f"{name}.") for home in homes)]
+    missing = [name for name in blocks if not any(_holds(name, home) for home in homes)]
     result = []
     for name in missing:
         before, after = traced.shapes[name]
@@ -310,6 +314,77 @@ def _siblings(traced: Trace, found: list[_Found]) -> list[LeftOut]:
             why += f", whose shape {before} is not its output's {after}"
         result.append(LeftOut(name, why))
     return result
+
+
+def _untold(traced: Trace, found: list[_Found], sums: list[LeftOut], siblings: list[LeftOut]) -> list[LeftOut]:
+    """Modules that keep their input's shape and join what parted in them, but by no addition that was seen.
+
+    A module with a branch in it or around it is none of them, nor one that is left out already for its sums or as a
+    sibling, in part or as a part. Products are no such joins, since what they make is a gate; nor are joins of values
+    between which no layer of weights lies.
+    """
+    watched = 0
+    for item in found:
+        watched |= item.calls
+    inner = [item.name for item in (*sums, *siblings) if item.why != _CONSTANT]
+    outer = [item.name for item in siblings]
+    blocks: dict[str, None] = {}
+    for call in traced.calls:
+        if watched >> call.index & 1 or not _joins(traced, call):
+            continue
+        name = _block_around(traced, call)
+        if name is None or any(_holds(name, item) for item in inner) or any(_holds(item, name) for item in outer):
+            continue
+        if not any(watched >> part.index & 1 for part in traced.calls if _holds(name, part.frame.module)):
+            blocks[name] = None
+    outermost = [name for name in blocks if not any(name != other and _holds(other, name) for other in blocks)]
+    why = "its residue could not be told: no addition of two tensors of one shape was seen in it"
+    return [LeftOut(name, why) for name in outermost]
+
+
+def _joins(traced: Trace, call: Call) -> bool:
+    """Whether a call makes one thing of two image-dependent tensors of one shape that differ by a layer of weights."""
+    if call.function in _PRODUCTS or not any(traced.values[result].floating for _, result in call.results):
+        return False
+    numbers = {number for _, number in call.arguments}
+    values = [value for value in (traced.values[number] for number in numbers) if value.image and value.floating]
+    return any(
+        one.shape == other.shape and any(_weights_of(traced, one.calls & ~other.calls, call)[0])
+        for one in values
+        for other in values
+        if one is not other
+    )
+
+
+def _block_around(traced: Trace, call: Call) -> str | None:
+    """The innermost module around a join that keeps its input's shape and holds layers; else one that it goes around.
+
+    The latter is a module whose input and output are both joined, by the code that called it.
+    """
+    frame: Frame | None = call.frame
+    while frame is not None:
+        if frame.module and _keeps_shape(traced, frame.module):
+            return frame.module
+        frame = frame.parent
+    joined = {value for _, value in call.arguments}
+    doors: dict[str, set[str]] = {}
+    for event in traced.events:
+        if event.value in joined and event.time < call.time:
+            doors.setdefault(event.frame.module, set()).add(event.kind)
+    return next((name for name, kinds in doors.items() if len(kinds) == 2 and _keeps_shape(traced, name)), None)
+
+
+def _keeps_shape(traced: Trace, name: str) -> bool:
+    before, after = traced.shapes.get(name, (None, None))
+    return (
+        before is not None
+        and before == after
+        and any(call.mixes for call in traced.calls if _holds(name, call.frame.module))
+    )
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return inner == outer or inner.startswith(f"{outer}.")
 
 
 # --- block differences

@@ -384,7 +384,7 @@ class _CallWatcher(TorchFunctionMode):
         if name not in self._names:
             return func(*args, **keywords)
         with torch._C.DisableTorchFunction():
-            places = self._wanted.get((name, self._tally.count(name, args)), [])
+            places = self._wanted.get((name, self._tally.count(name, args, keywords)), [])
         for place in places:
             if not place.tap.result:
                 self._take(place, at_path((args, keywords), place.tap.path))

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.hooks import watching
 
-__all__ = ["Call", "FunctionTally", "Path", "Tap", "Trace", "at_path", "trace"]
+__all__ = ["Call", "Frame", "FunctionTally", "Path", "Tap", "Trace", "at_path", "trace"]
 
 Path = tuple[int | str, ...]
 
@@ -107,13 +107,13 @@ class FunctionTally:
     def __init__(self) -> None:
         self._counts: dict[str, int] = defaultdict(int)
 
-    def count(self, function: str, args: Sequence[Any]) -> int | None:
+    def count(self, function: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> int | None:
         """This call's number among those of its name; None where it is not counted.
 
         Only calls whose first argument is a floating tensor of two axes or more are: bookkeeping (batch normalisation
         counts its batches in training mode) would shift the numbers between modes.
         """
-        first = args[0] if args else None
+        first = args[0] if args else keywords.get("input")
         if not isinstance(first, Tensor) or first.dim() < 2 or not first.is_floating_point():
             return None
         ordinal = self._counts[function]
@@ -292,21 +292,21 @@ class Tracer(TorchFunctionMode):
             return func(*args, **keywords)
         given = list(tensors_in((tuple(args), keywords)))
         versions = [_version(tensor) for _, tensor in given]
-        ordinal = self._count(func, args)
+        ordinal = self._count(func, args, keywords)
         result = func(*args, **keywords)
         with torch._C.DisableTorchFunction():
             written = [tensor for (_, tensor), old in zip(given, versions, strict=True) if _version(tensor) != old]
             self._note(func, given, written, result, -1 if ordinal is None else ordinal, keywords)
         return result
 
-    def _count(self, func: Callable[..., Any], args: Sequence[Any]) -> int | None:
+    def _count(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> int | None:
         """Counts the call in every module that is running; its number in the innermost one."""
         assert self._frame is not None
         with torch._C.DisableTorchFunction():
-            ordinal = self._frame.counts.count(_name(func), args)
+            ordinal = self._frame.counts.count(_name(func), args, keywords)
             outer = self._frame.parent
             while outer is not None:
-                outer.counts.count(_name(func), args)
+                outer.counts.count(_name(func), args, keywords)
                 outer = outer.parent
         return ordinal
 

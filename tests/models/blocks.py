@@ -61,6 +61,35 @@ class AddWithAlpha(Block):
         return residue, x + residue, x + residue
 
 
+class AddByKeyword(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(input=x, other=self.branch(x))
+
+
+class OtherFirst(Block):
+    """Keywords in the other order, among other additions, and a residue that is at no module's door."""
+
+    def inner(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.branch(torch.add(x, 1.0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.inner(torch.add(input=x, other=0.5))
+        return torch.add(torch.add(other=inner, input=x, alpha=0.5), 1.0)
+
+    def step(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residue = 0.5 * self.inner(x + 0.5)
+        return residue, x + residue, x + residue + 1
+
+
+class SubtractedByKeyword(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sub(other=self.branch(x), input=x)
+
+    def step(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residue = -self.branch(x)
+        return residue, x + residue, x + residue
+
+
 class Scaled(Block):
     def forward(self, x: Tensor) -> Tensor:
         return x + 0.25 * self.branch(x)
@@ -174,6 +203,9 @@ BLOCKS: list[type[Block]] = [
     InPlace,
     SkipInPlace,
     AddWithAlpha,
+    AddByKeyword,
+    OtherFirst,
+    SubtractedByKeyword,
     Scaled,
     Subtracted,
     FunctionalLayers,
@@ -234,6 +266,28 @@ class ThreeParallel(Parallel):
 
 
 PARALLEL: list[type[Parallel]] = [Parallel, ParallelAfterANorm, ThreeParallel]
+
+
+class Stacked(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x, self.branch(x)]).sum(0)
+
+
+class Interpolated(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.lerp(x, self.branch(x), 0.5)
+
+
+class MultipliedIn(Block):
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__(channels)
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(x, self.scale, self.branch(x))
+
+
+UNTOLD: list[type[Block]] = [Stacked, Interpolated, MultipliedIn]
 
 
 class Chain(nn.Module):

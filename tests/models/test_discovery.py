@@ -14,7 +14,7 @@ from models.discovery import discover
 from models.errors import NetworkError
 from models.networks.resnet import ResNet, resnet8, resnet20
 from models.normalization import Normalized
-from tests.models.blocks import BLOCKS, Block, Chain, Perceptron, PlainSum, SequenceFirst, Shrinking
+from tests.models.blocks import BLOCKS, UNTOLD, Block, Chain, Perceptron, PlainSum, SequenceFirst, Shrinking, Stacked
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +123,83 @@ def test_a_sum_of_two_residual_streams_is_left_out_with_the_reason() -> None:
     assert len(discovery.branches) == 4
     why = "both operands of the sum hold the input of the fork unchanged, so neither is a residue"
     assert [(item.name, item.why) for item in discovery.left_out] == [("blocks.0", why), ("blocks.1", why)]
+
+
+WHY_UNTOLD = "its residue could not be told: no addition of two tensors of one shape was seen in it"
+
+
+@pytest.mark.parametrize("kind", UNTOLD, ids=lambda kind: kind.__name__)
+def test_a_block_that_joins_its_branch_otherwise_is_left_out_by_name(kind: type[Block]) -> None:
+    network = Chain(kind)
+    network.blocks.append(PlainSum())
+    discovery = discover(network, (3, 8, 8))
+    assert [branch.name for branch in discovery.branches] == ["blocks.2.conv"]
+    assert [(item.name, item.why) for item in discovery.left_out] == [
+        ("blocks.0", WHY_UNTOLD),
+        ("blocks.1", WHY_UNTOLD),
+    ]
+
+
+@pytest.mark.parametrize("kind", UNTOLD, ids=lambda kind: kind.__name__)
+def test_such_blocks_are_told_of_when_their_layers_are_read_one_by_one(kind: type[Block]) -> None:
+    discovery = discover(Chain(kind), (3, 8, 8))
+    assert {branch.kind for branch in discovery.branches} == {"block_difference"}
+    assert [item.name for item in discovery.left_out if item.why == WHY_UNTOLD] == ["blocks.0", "blocks.1"]
+
+
+class JoinedOutside(nn.Module):
+    """The code that calls a chain of layers joins its input and output; the chain itself joins nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.chain = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+        self.position = nn.Parameter(torch.zeros(1, 4, 8, 8))
+        self.block = PlainSum(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images) + self.position
+        return self.block(torch.stack([x, self.chain(x)]).mean(0)).mean(dim=(2, 3))
+
+
+def test_layers_that_are_joined_by_the_code_around_them_are_left_out_by_name() -> None:
+    discovery = discover(JoinedOutside(), (3, 8, 8))
+    assert [branch.name for branch in discovery.branches] == ["block.conv"]
+    assert [(item.name, item.why) for item in discovery.left_out] == [
+        ("the network", "adds something that does not depend on the image"),
+        ("chain", WHY_UNTOLD),
+    ]
+
+
+class Gated(nn.Module):
+    """A gate of two layers, as in squeeze and excitation; no block of its own."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Conv2d(channels, 2, 1), nn.ReLU(), nn.Conv2d(2, channels, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+class Outer(Block):
+    """A residual block whose branch holds what would be left out if it stood alone."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__(channels)
+        self.inner = Stacked(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(self.inner(x))
+
+
+def test_layers_gates_and_parts_of_branches_are_not_listed_as_blocks() -> None:
+    network = Chain(Outer)
+    network.blocks.insert(1, Gated())
+    network.blocks.append(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 1)))
+    discovery = discover(network, (3, 8, 8))
+    assert [branch.name for branch in discovery.branches] == ["blocks.0", "blocks.2"]
+    assert discovery.left_out == ()
 
 
 @pytest.mark.parametrize("training", [False, True])
