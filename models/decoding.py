@@ -37,6 +37,7 @@ _MOST_PNG_CHUNKS = 20_000
 # Encoders write about ten. Compressed data cannot hold the marker that starts a scan, but a profile or a preview can.
 _MOST_JPEG_SCANS = 64
 _START_OF_SCAN = b"\xff\xda"
+_END_OF_IMAGE = b"\xff\xd9"
 
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
 _TRANSPOSITIONS = {
@@ -98,7 +99,7 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, i
             "convert it"
         )
     if form == "JPEG":
-        _check_scans(data)
+        _check_jpeg(data)
     if form == "PNG":
         _check_png(data)
     if form == "WEBP":
@@ -137,10 +138,13 @@ def _described(data: bytes) -> str:
     return f"{len(data)} bytes that start with {data[:8]!r}" if data else "no bytes at all"
 
 
-def _check_scans(data: bytes) -> None:
+def _check_jpeg(data: bytes) -> None:
+    """Refuse files of too many scans, and files without an end: Pillow lets some pass whose rows happen to be there."""
     scans = data.count(_START_OF_SCAN)
     if scans > _MOST_JPEG_SCANS:
         raise ImageError(f"expected at most {_MOST_JPEG_SCANS} scans in a JPEG file, got {scans}; save the image again")
+    if data.find(_END_OF_IMAGE, max(0, data.rfind(_START_OF_SCAN))) < 0:
+        raise ImageError(f"expected a whole JPEG file, got {len(data)} bytes without an end; the upload was cut off")
 
 
 def _check_png(data: bytes) -> None:
