@@ -6,7 +6,7 @@ In this order, each a refusal in the one JSON form of `service.http.errors`:
     no or a wrong API key             401   on every route but health, when there are keys
     body longer than allowed          413   before it is read where Content-Length says so, else at the byte too many
     not serving                       503   on the routes that take images
-    no room for one more image        429   likewise, with Retry-After
+    no room for one more image        429   likewise, with Retry-After; for bytes not announced, while they come
     body not here in time             408
 
 What no part of the server expected becomes a 500 here too, so that every answer has its id and is counted.
