@@ -294,6 +294,12 @@ def _loaded(network: Normalized, spec: NetworkSpec, reference: str, *, trained: 
     """Freeze the network and find K by one forward pass."""
     _frozen(network)
     logits = _logits_of_blank(network, spec.image_shape, reference)
+    asked, got = spec.arguments.get("num_classes", logits.shape[1]), logits.shape[1]
+    if asked != got:
+        raise NetworkError(
+            f"{reference}: expected {asked} logits, as num_classes asked for, got {got}; let the function heed "
+            "num_classes, or leave that parameter out"
+        )
     return LoadedNetwork(network, replace(spec, num_classes=logits.shape[1]), reference, trained=trained)
 
 

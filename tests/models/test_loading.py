@@ -270,6 +270,9 @@ def test_a_network_that_gives_no_logits_is_refused(user_file: Path) -> None:
     user_file.write_text("from torch import nn\ndef build():\n    return nn.Conv2d(3, 4, 3)\n")
     with pytest.raises(NetworkError, match=r"logits \(B, K\)"):
         load_network(f"{user_file}:build", image_shape=SHAPE)
+    user_file.write_text(USER_FILE.replace("return Net(num_classes)", "return Net(4)"))
+    with pytest.raises(NetworkError, match=r"expected 6 logits.*got 4"):
+        load_network(f"{user_file}:build", image_shape=SHAPE, num_classes=6)
     user_file.write_text("from torch import nn\ndef build():\n    return nn.Linear(7, 4)\n")
     with pytest.raises(NetworkError, match="size that the network was made for"):
         load_network(f"{user_file}:build", image_shape=SHAPE)
