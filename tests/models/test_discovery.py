@@ -171,6 +171,35 @@ def test_layers_that_are_joined_by_the_code_around_them_are_left_out_by_name() -
     ]
 
 
+class Positioned(Stacked):
+    """Its one addition is of a constant, which says nothing of the join."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__(channels)
+        self.position = nn.Parameter(torch.zeros(1, channels, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + self.position)
+
+
+def test_the_addition_of_a_constant_does_not_hide_a_block_that_joins_otherwise() -> None:
+    left_out = discover(Chain(Positioned), (3, 8, 8)).left_out
+    assert [item.name for item in left_out if item.why == WHY_UNTOLD] == ["blocks.0", "blocks.1"]
+
+
+class HalfTold(Stacked):
+    """One of its two branches is added, the other is joined otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + self.norm(x))
+
+
+def test_a_block_in_which_a_branch_was_found_is_not_listed() -> None:
+    discovery = discover(Chain(HalfTold), (3, 8, 8))
+    assert [branch.name for branch in discovery.branches] == ["blocks.0.norm", "blocks.1.norm"]
+    assert discovery.left_out == ()
+
+
 class Gated(nn.Module):
     """A gate of two layers, as in squeeze and excitation; no block of its own."""
 
