@@ -99,6 +99,8 @@ def _speed() -> list[str]:
     """Ratios only, each from one run."""
     extraction, forests, serving = _result("extraction"), _result("forests"), _result("serving")
     deep = {case["memory_format"]: case["ratios"] for case in extraction["cases"] if case["network"] == "resnet56"}
+    depth = {case["depth"]: case for case in _result("scaling")["depth"]}
+    growth = depth[110]["ms_per_image"] / depth[20]["ms_per_image"]
     one, many = forests["rows_1_against_predict_proba"], forests["rows_256_against_predict_proba"]
     rows = [
         (
@@ -110,6 +112,11 @@ def _speed() -> list[str]:
         (
             "the same with a loop over images instead",
             f"{deep['channels_last']['per_image_loop']['ratio']:.2f}",
+        ),
+        (
+            f"time per image with statistics, ResNet-110 ÷ ResNet-20 ({depth[110]['blocks']} and {depth[20]['blocks']} "
+            f"blocks; statistics add {depth[110]['memory']['added_by_statistics_KiB']:.1f} KiB of memory to the deeper)",
+            f"{growth:.1f}",
         ),
         (
             f"forests ÷ scikit-learn's `predict_proba`, same answers to the last bit, {forests['trees']} trees each",

@@ -26,6 +26,10 @@ def provenance() -> dict[str, Any]:
     import torch
 
     machine: dict[str, Any] = {"cpu": _cpu_model(), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads()}
+    # Settings that change timings: threads, and how the C library hands memory back.
+    settings = {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MKL_", "MALLOC_", "PYTORCH_"))}
+    if settings:
+        machine["settings"] = settings
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
     return {
