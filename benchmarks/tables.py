@@ -115,7 +115,7 @@ def _speed() -> list[str]:
         ),
         (
             f"time per image with statistics, ResNet-110 ÷ ResNet-20 ({depth[110]['blocks']} and {depth[20]['blocks']} "
-            f"blocks; statistics add {depth[110]['memory']['added_by_statistics_KiB']:.1f} KiB of memory to the deeper)",
+            f"blocks; statistics add {depth[110]['memory']['added_by_statistics_KiB']:.1f} KiB of memory at most)",
             f"{growth:.1f}",
         ),
         (
