@@ -106,11 +106,12 @@ def evaluate(
         )  # fmt: skip
         return _judged(name, artifact, data, features, **more)
 
-    natural = judged("natural", data.tensor())
+    images = data.tensor()
+    natural = judged("natural", images)
     attacked = []
     for name, attack in chosen.items():
         made = generate(
-            pipeline.network, data.tensor(), data.labels, attack,
+            pipeline.network, images, data.labels, attack,
             cache=cache, workers=workers, device=device, progress=progress,
         )  # fmt: skip
         attacked.append(

@@ -106,13 +106,14 @@ def fit(
     fitted = _build_detector(detector, classifier, seed, discovery, measure)
     sizes = f"{len(fit_data)} images to fit, {len(calibration_data)} to calibrate, {len(test_data)} to test"
     say(f"{len(discovery.branches)} residual branches; {sizes}")
-    natural = features(fit_data.tensor())
+    images = fit_data.tensor()
+    natural = features(images)
     accuracy = float((natural.predicted == fit_data.labels).mean())
     _warn_of_chance(accuracy, loaded)
     summaries, adversarial = [], []
     for attack in chosen if fitted.needs_adversarial else []:
         made = generate(
-            network, fit_data.tensor(), fit_data.labels, attack,
+            network, images, fit_data.labels, attack,
             cache=cache, workers=workers, device=device, progress=progress,
         )  # fmt: skip
         # Only one attack's images are in memory at a time.

@@ -1,7 +1,6 @@
 """`plumbline score`: a JSON line per image file."""
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def run(options: Namespace) -> None:
         print(json.dumps({"file": name, **line}), flush=True)
     if failed:
         raise InputError(f"expected readable images, {failed} of {len(options.files)} had an error; see their lines")
-    sys.stdout.flush()
 
 
 def _score(artifact: Artifact, file: Path, *, path: bool) -> dict[str, object]:
