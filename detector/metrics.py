@@ -21,6 +21,7 @@ __all__ = [
     "bootstrap_intervals",
     "detection_rates",
     "fpr_at_tpr",
+    "separation",
     "summarise",
     "system_accuracy",
     "tpr_at_fpr",
@@ -196,16 +197,20 @@ def summarise(
         "detection": detection_rates(adversarial, threshold, success),
         "accuracy_at_threshold": accuracy_at(natural, adversarial, threshold),
         "accuracy_at_half": accuracy_at(natural, adversarial, 0.5),
-        "all": _separation(natural, adversarial, resamples, seed),
+        "all": separation(natural, adversarial, resamples, seed),
     }
     if success is not None:
         successful = adversarial[np.asarray(success)]
-        summary["successful"] = _separation(natural, successful, resamples, seed) if len(successful) else None
+        summary["successful"] = separation(natural, successful, resamples, seed) if len(successful) else None
     return summary
 
 
-def _separation(natural: np.ndarray, adversarial: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """The metrics that need no threshold, and the bootstrap's interval of each as ``<name>_interval``."""
+def separation(natural: np.ndarray, adversarial: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    """The metrics that need no threshold, and the bootstrap's interval of each as ``<name>_interval``.
+
+    Args:
+        resamples: of the bootstrap; 0 leaves the intervals out.
+    """
     separation: dict[str, Any] = {name: metric(natural, adversarial) for name, metric in _THRESHOLD_FREE.items()}
     if resamples:
         intervals = bootstrap_intervals(natural, adversarial, resamples=resamples, seed=seed)
