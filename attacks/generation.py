@@ -27,6 +27,7 @@ from attacks._shards import DamagedShardError, ShardStore, arrays_digest, networ
 from attacks._workers import pack, unpack
 from attacks.base import Attack, check_count, check_images, check_labels, class_count
 from models.errors import InputError
+from models.memory import keep_freed_memory
 from models.progress import progress_bar
 
 __all__ = ["AttackedSet", "generate"]
@@ -202,6 +203,7 @@ def _attack_shard_in_worker(
     threads: int,
 ) -> tuple[int, dict[str, NDArray[Any]]]:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     network, attack = unpack(packed)
     return index, _attack_shard(network, natural, labels, attack, index, device)
 

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             import_module("models.devices").check_device(options.device)
         if getattr(options, "out", None):
             check_output_folder(options.out)
+            import_module("models.memory").keep_freed_memory()  # whatever writes results runs a network for long
         options.run(options)
     except PlumblineError as exc:
         print(f"plumbline {options.command}: {exc}", file=sys.stderr)

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from models.datasets.base import DatasetRequest
-from models.errors import DatasetError
+import numpy as np
 
-__all__ = ["fetch"]
+from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
+from models.errors import DatasetError
+from models.preprocessing import Preprocessing
+from models.progress import progress_bar
+
+__all__ = ["fetch", "from_pictures"]
 
 
 def fetch(name: str, constructor: Callable[..., Any], request: DatasetRequest, **options: object) -> Any:
@@ -22,3 +26,26 @@ def fetch(name: str, constructor: Callable[..., Any], request: DatasetRequest, *
     except (RuntimeError, OSError, ValueError) as exc:
         cure = "check the connection" if request.download else "pass --download to fetch it, or --data-root DIR"
         raise DatasetError(f"expected {name} under {request.root}, could not load it ({exc}); {cure}") from exc
+
+
+def from_pictures(data: Any, request: DatasetRequest) -> ImageDataset:
+    """The images of a torchvision data set that opens one file after another, preprocessed as they come.
+
+    Args:
+        data: a sequence of ``(PIL image, label)`` with the class names in `classes`.
+
+    Raises:
+        ImageError: images of different sizes, and no --resize and --crop to make them one.
+    """
+    preprocessing: Preprocessing | None = None
+    images, labels = [], []
+    for index in progress_bar(range(len(data)), what="reading images", unit="image"):
+        picture, label = data[index]
+        picture = picture.convert("RGB")
+        preprocessing = preprocessing or preprocessing_for(picture.height, picture.width, request)
+        images.append(preprocessing.apply(picture))
+        labels.append(int(label))
+    assert preprocessing is not None
+    return ImageDataset(
+        "torchvision", np.stack(images), np.array(labels, dtype=np.int64), tuple(map(str, data.classes)), preprocessing
+    )

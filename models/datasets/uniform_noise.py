@@ -1,0 +1,15 @@
+"""Images of independent uniform noise, 32×32 unless resized: far from any data set. ``uniform_noise:COUNT``."""
+
+import numpy as np
+
+from models.datasets._synthetic import count_of, made, side_of, stream
+from models.datasets.base import DatasetRequest, ImageDataset
+
+__all__ = ["load"]
+
+
+def load(request: DatasetRequest) -> ImageDataset:
+    """COUNT images (2,000 where none is given); every value 0 to 255 is as likely in every pixel and channel."""
+    name, side = "uniform_noise", side_of(request)
+    pixels = stream(name, request).integers(0, 256, (count_of(name, request), side, side, 3), dtype=np.uint8)
+    return made(name, pixels, request)
