@@ -10,8 +10,8 @@ import inspect
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ __all__ = [
     "ImageNoise",
     "Norm",
     "build_attack",
+    "check_choice",
     "check_count",
     "check_images",
     "check_labels",
@@ -34,6 +35,8 @@ __all__ = [
     "parse_epsilon",
     "project",
 ]
+
+_Choice = TypeVar("_Choice", bound=str)
 
 
 class Attack(ABC):
@@ -211,6 +214,17 @@ def class_count(network: nn.Module, image: Tensor) -> int:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"expected a network that returns logits (batch, classes) with at least 2 classes, got {got}")
     return int(logits.shape[1])
+
+
+def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
+    """The value, which is one of the choices.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in choices:
+        raise InputError(f"expected {name} as one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
 
 
 def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> int:

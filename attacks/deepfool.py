@@ -1,41 +1,76 @@
 """DeepFool: over the nearest decision boundary, linearised again at each step (Moosavi-Dezfooli et al., 2016)."""
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack, ImageNoise, check_count, check_number
+from attacks._norms import steepest
+from attacks.base import Attack, ImageNoise, Norm, check_choice, check_count, check_number
 from attacks.estimator import art_version, run_art_attack
 from models.errors import InputError
 
 __all__ = ["DeepFool"]
 
+# A class is left out of a step when its boundary, judged by the last slope known of it, is this many times as far as
+# the nearest: slopes change by a few per cent over such small perturbations, so what is left out is not the nearest.
+_REACH = 2.0
+# By how much of the largest logit another class has to lead: more than another order of adding floats can undo.
+_LEAD = 2.0**-16
+_TINY = 1e-12
+
 
 class DeepFool(Attack):
-    """ART's DeepFool: up to 100 steps, stops an image as soon as the prediction changes, small in L2; no budget.
+    """Up to 100 steps, each to the nearest of the linearised boundaries; an image stops when its class changes.
 
-    It moves away from the network's *prediction* and ignores the labels, so an image that was misclassified may come
-    back classified correctly. Results lie on the decision boundary: a rounding to 8 bits undoes nearly all of them, and
-    so, now and then, does another batch size at prediction. Deterministic. Above `classes` classes ART follows every
-    class that is among the most probable of *any* image of the batch, so the batch can widen an image's choice.
+    It moves away from the network's *prediction* and ignores the labels, as ART's does and unlike thesis E.1.1, so an
+    image that was misclassified may come back classified correctly. There is no budget. Results lie on the decision
+    boundary: a rounding to 8 bits undoes nearly all of them. Deterministic, and no image depends on another.
+
+    The steps are the paper's algorithm 2 with pixels clipped to [0, 1]; norm "linf" is its section 3.3 with p = ∞. An
+    image has changed its class only once the new class leads by 2⁻¹⁶ of the largest logit, and each step goes that
+    much further. ART asks for no lead, so rounding carries up to half of its images back over the boundary.
+
+    Images leave the batch as soon as they are done. All `classes` slopes are computed at the first step; afterwards a
+    class is looked at only if its boundary may be among the nearest. That leaves about 12 gradients per image on a
+    ResNet-20, where ART makes 1,000.
 
     Args:
-        overshoot: how far past the boundary, relative to the perturbation (ART's `epsilon`). ART's default is less than
-            float32 can tell apart: rounding carries some images, a few in a hundred, back to the class they came from.
-            The authors' is 0.02.
-        classes: number of most probable classes whose boundaries are looked at.
+        steps: most steps for an image.
+        overshoot: how far past the boundary, relative to the perturbation; the authors' value is 0.02, ART's 1e-6.
+        classes: number of classes, the most probable ones of the natural image, whose boundaries are looked at.
+        norm: what is to be small, "l2" or "linf".
+        engine: "torch", or "art" for ART's code, which knows only L2. Above `classes` classes ART follows every class
+            that is among the most probable of *any* image of the batch, so there the batch changes results.
     """
 
+    algorithm = 2
+
     def __init__(
-        self, *, steps: int = 100, overshoot: float = 1e-6, classes: int = 10, batch_size: int = 128, seed: int = 0
+        self,
+        *,
+        steps: int = 100,
+        overshoot: float = 1e-6,
+        classes: int = 10,
+        norm: Norm = "l2",
+        engine: Literal["torch", "art"] = "torch",
+        batch_size: int = 128,
+        seed: int = 0,
     ) -> None:
-        super().__init__(norm="l2", epsilon=None, batch_size=batch_size, seed=seed)
+        super().__init__(norm=norm, epsilon=None, batch_size=batch_size, seed=seed)
         self.steps = check_count("steps", steps)
         self.overshoot = check_number("overshoot", overshoot, least=0)
         if self.overshoot >= 1:
             raise InputError(f"expected overshoot in [0, 1), got {overshoot!r}")
         self.classes = check_count("classes", classes, least=2)
+        self.engine = check_choice("engine", engine, ("torch", "art"))
+        if engine == "art" and norm != "l2":
+            raise InputError("expected norm 'l2' with engine 'art', which has no other; use engine 'torch'")
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch through ART."""
+        """One batch through the engine."""
+        if self.engine == "torch":
+            return self._search(network, images)
         options = {
             "max_iter": self.steps,
             "epsilon": self.overshoot,
@@ -46,5 +81,91 @@ class DeepFool(Attack):
         return run_art_attack("DeepFool", network, images, labels, options)
 
     def libraries(self) -> dict[str, str]:
-        """ART's version."""
-        return art_version()
+        """ART's version where it is the engine."""
+        return art_version() if self.engine == "art" else {}
+
+    def _search(self, network: nn.Module, natural: Tensor) -> Tensor:
+        found = natural.clone()
+        # In float64: towards the end a step is less than float32 can add to a pixel.
+        moved = natural.double()
+        active = torch.arange(len(natural), device=natural.device)
+        home = others = slopes = torch.empty(0)
+        for step in range(self.steps + 1):
+            images = found[active].requires_grad_(True)
+            logits = network(images)
+            if step == 0:
+                order = logits.detach().argsort(dim=1, descending=True)[:, : self.classes]
+                home, others = order[:, 0], order[:, 1:]
+                slopes = torch.zeros_like(others, dtype=images.dtype)  # not known yet
+            left = ~_changed(logits.detach(), home)
+            if step == self.steps or not left.any():
+                break
+            if not left.all():
+                active, home, others, slopes = active[left], home[left], others[left], slopes[left]
+                images = found[active].requires_grad_(True)
+                logits = network(images)
+            nearest = _to_nearest(network, images, logits, home, others, slopes, self.norm)
+            moved[active] = (moved[active] + nearest).clamp_(0, 1)
+            past = natural[active] + (1 + self.overshoot) * (moved[active] - natural[active])
+            found[active] = past.clamp_(0, 1).to(natural.dtype)
+        return found
+
+
+def _to_nearest(
+    network: nn.Module, images: Tensor, logits: Tensor, home: Tensor, others: Tensor, slopes: Tensor, norm: Norm
+) -> Tensor:
+    """The shortest step ``(B, C, H, W)`` over one of the linearised boundaries.
+
+    Args:
+        images, logits: with their graph.
+        home: ``(B,)``, the class to leave.
+        others: ``(B, K)``, the classes to go to.
+        slopes: ``(B, K)``, dual norms of the gradients of the logits' differences, 0 where never computed; brought up
+            to date here.
+    """
+    scores = logits.detach()
+    # To where the other class leads, not to where both are equal; on from there where it leads by too little.
+    lag = (scores.gather(1, home[:, None]) - scores.gather(1, others)).abs() + 2 * _lead(scores)[:, None]
+    guess = torch.where(slopes > 0, lag / slopes.clamp_min(_TINY), 0.0)
+    order = guess.argsort(dim=1, stable=True)
+    wanted = (guess <= _REACH * guess.amin(1, keepdim=True)).gather(1, order)
+    distance = torch.full_like(lag[:, 0], torch.inf)
+    step = torch.zeros_like(images, requires_grad=False)
+    for rank in range(order.shape[1]):
+        (rows,) = torch.nonzero(wanted[:, rank], as_tuple=True)
+        if len(rows) == 0:
+            break
+        column = order[rows, rank]
+        gradient = _gradient(network, images, logits, rows, home[rows], others[rows, column])
+        slope = _dual_norm(gradient, norm)
+        slopes[rows, column] = slope
+        reached = torch.where(slope > 0, lag[rows, column] / slope.clamp_min(_TINY), torch.inf)
+        nearer = reached < distance[rows]
+        distance[rows[nearer]] = reached[nearer]
+        step[rows[nearer]] = reached[nearer][:, None, None, None] * steepest(gradient[nearer], norm)
+    return step
+
+
+def _gradient(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor, home: Tensor, other: Tensor) -> Tensor:
+    """Gradients of z_other - z_home in the images of these rows; `home` and `other` are given for the rows alone."""
+    if 2 * len(rows) < len(images):  # a pass forward for few costs less than one backward for all
+        images = images.detach()[rows].requires_grad_(True)
+        logits, rows = network(images), torch.arange(len(rows), device=rows.device)
+    (gradient,) = torch.autograd.grad((logits[rows, other] - logits[rows, home]).sum(), images, retain_graph=True)
+    return gradient[rows]
+
+
+def _changed(logits: Tensor, home: Tensor) -> Tensor:
+    """Whether another class leads by enough ``(B,)``"""
+    best = logits.scatter(1, home[:, None], -torch.inf).amax(1)
+    return best - logits.gather(1, home[:, None])[:, 0] >= _lead(logits)
+
+
+def _lead(logits: Tensor) -> Tensor:
+    return _LEAD * logits.abs().amax(1)
+
+
+def _dual_norm(gradient: Tensor, norm: Norm) -> Tensor:
+    """How fast a linear function of this gradient rises per unit of the norm ``(B,)``: L2 for L2, L1 for L∞"""
+    flat = gradient.flatten(1)
+    return flat.norm(dim=1) if norm == "l2" else flat.abs().sum(1)

@@ -84,10 +84,31 @@ def test_apgd_is_as_strong_as_arts(digits_network: Digits, seed: int) -> None:
     assert _loss(digits_network, ours) >= 0.9 * _loss(digits_network, arts)
 
 
-def test_deepfool_is_arts(digits_network: Digits) -> None:
-    small = digits_network._replace(images=digits_network.images[:16], labels=digits_network.labels[:16])
+def _small(digits: Digits) -> Digits:
+    return digits._replace(images=digits.images[:16], labels=digits.labels[:16])
+
+
+def _changed(digits: Digits, attacked: Tensor) -> Tensor:
+    with torch.no_grad():
+        return digits.network(attacked).argmax(1) != digits.network(digits.images).argmax(1)
+
+
+def _l2(digits: Digits, attacked: Tensor) -> Tensor:
+    return (attacked - digits.images).double().flatten(1).norm(dim=1)
+
+
+def test_deepfool_through_art_is_arts(digits_network: Digits) -> None:
+    small = _small(digits_network)
     arts = _art("DeepFool", small, max_iter=20, nb_grads=10, verbose=False)
-    torch.testing.assert_close(DeepFool(steps=20)(*small), arts, atol=1e-6, rtol=0)
+    torch.testing.assert_close(DeepFool(steps=20, engine="art")(*small), arts, atol=1e-6, rtol=0)
+
+
+def test_deepfool_is_arts_and_does_not_slip_back(digits_network: Digits) -> None:
+    small = _small(digits_network)
+    arts, ours = _art("DeepFool", small, max_iter=30, nb_grads=10, verbose=False), DeepFool()(*small)
+    assert _changed(small, ours).all()
+    # The same path, but for the lead: 2⁻¹⁶ of the largest logit.
+    torch.testing.assert_close(_l2(small, ours), _l2(small, arts), rtol=2e-3, atol=1e-5)
 
 
 def test_carlini_wagner_is_arts(digits_network: Digits) -> None:

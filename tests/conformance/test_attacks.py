@@ -20,8 +20,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 20},
     "autoattack": {"version": "custom", "attacks_to_run": ["apgd-ce"]},
     "carlini_wagner": {"search_steps": 2, "initial_const": 1.0},
-    # The overshoot is the paper's: with ART's, rounding carries some images back over the boundary.
-    "deepfool": {"steps": 30, "overshoot": 0.02},
 }
 EPSILON = 0.1  # enough to fool a small network on digits of 16 grey levels
 
