@@ -1,0 +1,80 @@
+"""Tiny ImageNet: colour photographs 64×64 in 200 classes, read from its unpacked folder ``tiny-imagenet-200``."""
+
+from pathlib import Path
+
+import numpy as np
+
+from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
+from models.decoding import open_rgb
+from models.errors import DatasetError, ImageError
+from models.progress import progress_bar
+
+__all__ = ["load"]
+
+_FOLDER = "tiny-imagenet-200"
+_SIDE = 64
+
+
+def load(request: DatasetRequest) -> ImageDataset:
+    """The 100,000 training images, or the 10,000 validation images as test split (the test labels are not public).
+
+    Classes are named by the first word of their synonyms and carry the WordNet number where two share that word.
+
+    Raises:
+        DatasetError: the folder is not in `request.root`, or lacks a file.
+    """
+    if request.argument:
+        raise DatasetError(
+            f"expected the data set 'tiny_imagenet' without an argument, got 'tiny_imagenet:{request.argument}'"
+        )
+    folder = request.root / _FOLDER
+    try:
+        numbers = (folder / "wnids.txt").read_text(encoding="utf-8").split()
+        files = _training_files(folder, numbers) if request.split == "train" else _validation_files(folder, numbers)
+        names = _names(folder, numbers)
+    except OSError as exc:
+        raise DatasetError(
+            f"expected Tiny ImageNet's unpacked folder at {folder}, could not read it ({exc.strerror or exc}); unpack "
+            "its archive there, or name its parent with --data-root"
+        ) from exc
+    if not files:
+        raise DatasetError(f"{folder}: expected images of the {request.split} split, found none")
+    pixels = [_decode(path) for path, _ in progress_bar(files, what="reading images", unit="image")]
+    return from_arrays(np.stack(pixels), [label for _, label in files], names, request)
+
+
+def _training_files(folder: Path, numbers: list[str]) -> list[tuple[Path, int]]:
+    return [
+        (path, label)
+        for label, number in enumerate(numbers)
+        for path in sorted((folder / "train" / number / "images").iterdir())
+    ]
+
+
+def _validation_files(folder: Path, numbers: list[str]) -> list[tuple[Path, int]]:
+    """As ``val_annotations.txt`` says: file, WordNet number and a box, with tabs between."""
+    labels = {number: label for label, number in enumerate(numbers)}
+    rows = [line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text("utf-8").splitlines()]
+    unknown = sorted({row[1] if len(row) > 1 else row[0] for row in rows if len(row) < 2 or row[1] not in labels})
+    if unknown:
+        raise DatasetError(f"{folder}: expected classes that are in wnids.txt, got {', '.join(unknown[:5])}")
+    return [(folder / "val" / "images" / row[0], labels[row[1]]) for row in rows]
+
+
+def _names(folder: Path, numbers: list[str]) -> list[str]:
+    words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text("utf-8").splitlines() if "\t" in line)
+    short = [words.get(number, number).split(",")[0].strip() for number in numbers]
+    return [
+        name if short.count(name) == 1 else f"{name} ({number})" for name, number in zip(short, numbers, strict=True)
+    ]
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Pixels uint8 ``(64, 64, 3)``."""
+    try:
+        image = open_rgb(path.read_bytes())
+    except ImageError as exc:
+        raise ImageError(f"{path}: {exc}") from exc
+    if image.size != (_SIDE, _SIDE):
+        raise ImageError(f"{path}: expected {_SIDE}×{_SIDE} pixels, got {image.width}×{image.height}")
+    return np.asarray(image, dtype=np.uint8)
