@@ -1,6 +1,9 @@
-"""Logits and path statistics of many images, batch by batch: what detectors are fitted on and judge."""
+"""What one pass over many images gives detectors: logits, path statistics, and what else they ask to be measured."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -9,18 +12,25 @@ from torch import Tensor, nn
 
 from models.discovery import Discovery, discover
 from models.errors import InputError, NetworkError
-from models.hooks import evaluation_mode
+from models.hooks import evaluation_mode, watching
 from models.progress import progress_bar
 from models.residues import Measure, record_residues
 
-__all__ = ["Features", "extract_features"]
+__all__ = ["Features", "Head", "Measurement", "Pass", "extract_features", "observe"]
 
 
 class Features(NamedTuple):
-    """What one pass over N images gives every detector: logits ``(N, K)`` and statistics ``(N, F)``, both float32."""
+    """What one pass over N images gives every detector, all of it float32.
+
+    Args:
+        logits: ``(N, K)``.
+        statistics: ``(N, F)``.
+        measured: what particular detectors asked for, ``(N, …)`` each, by the measurement's name.
+    """
 
     logits: NDArray[np.float32]
     statistics: NDArray[np.float32]
+    measured: Mapping[str, NDArray[np.float32]] = {}
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -30,7 +40,80 @@ class Features(NamedTuple):
 
     def take(self, indices: NDArray[np.integer] | NDArray[np.bool_]) -> "Features":
         """The features of the chosen images, by numbers or by a mask, in that order."""
-        return Features(self.logits[indices], self.statistics[indices])
+        measured = {name: values[indices] for name, values in self.measured.items()}
+        return Features(self.logits[indices], self.statistics[indices], measured)
+
+    def with_measured(self, other: "Features") -> "Features":
+        """These features and what was measured in another pass over the same images."""
+        return self._replace(measured={**self.measured, **other.measured})
+
+    @staticmethod
+    def concatenated(parts: Sequence["Features"]) -> "Features":
+        """The features of all images of the parts, one part after the other.
+
+        Raises:
+            InputError: no parts, or parts of which not all were measured alike.
+        """
+        names = {tuple(sorted(part.measured)) for part in parts}
+        if len(names) != 1:
+            raise InputError(
+                f"expected features that were measured alike, got {len(parts)} sets with {sorted(names)}; "
+                "take all of them with the same measurements"
+            )
+        return Features(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.statistics for part in parts]),
+            {name: np.concatenate([part.measured[name] for part in parts]) for name in parts[0].measured},
+        )
+
+
+class Head(NamedTuple):
+    """The last layer with weights of a pass, and what went into it; ``module(inputs)`` is what it gave out."""
+
+    module: nn.Module
+    inputs: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of a batch, as measurements see it; nothing in it is to be changed.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1], on the network's device.
+        logits: ``(B, K)``.
+        network: in evaluation mode, for measurements that need gradients or further passes.
+        discovery: its branches.
+        embeddings: x_{m+1} of every watched block, ``(B, …)`` each; empty unless some measurement needs them.
+        head: the last layer with weights that was reached; None unless some measurement needs embeddings, or where
+            the network has no such layer as a module.
+    """
+
+    images: Tensor
+    logits: Tensor
+    network: nn.Module
+    discovery: Discovery
+    embeddings: tuple[Tensor, ...] = ()
+    head: Head | None = None
+
+
+class Measurement(Protocol):
+    """Float32 ``(B, …)`` of a pass: what a detector needs beyond logits and statistics.
+
+    Called in inference mode; one that needs gradients leaves it by itself (``torch.inference_mode(False)``) and works
+    on copies. What it gives for an image must not depend on the images beside it, except for rounding.
+    """
+
+    @property
+    def name(self) -> str:
+        """Equal names stand for equal contents, so every option is part of it."""
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether `Pass.embeddings` and `Pass.head` are looked at."""
+
+    def __call__(self, context: Pass) -> Tensor:
+        """What is measured, float32 ``(B, …)``."""
 
 
 def extract_features(
@@ -39,6 +122,7 @@ def extract_features(
     *,
     discovery: Discovery | None = None,
     measure: Measure | None = None,
+    measurements: Sequence[Measurement] = (),
     batch_size: int = 256,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -52,11 +136,13 @@ def extract_features(
         images: float32 in [0, 1], on any device; moved to the network batch by batch.
         discovery: the network's branches; found where not given.
         measure: what is measured of them.
+        measurements: what is measured besides, into `Features.measured`; one that needs gradients or further passes
+            makes them.
         progress: show a progress bar.
 
     Raises:
         InputError: images of another dtype or shape, outside [0, 1] or not finite; a batch size below 1.
-        NetworkError: logits that are not finite or not ``(B, K)``, statistics that are not finite.
+        NetworkError: logits that are not finite or not ``(B, K)``, statistics or measurements that are not finite.
     """
     if batch_size < 1:
         raise InputError(f"expected a batch size of at least 1, got {batch_size}; pass a larger one")
@@ -65,14 +151,88 @@ def extract_features(
     if discovery is None:
         height, width = batches[0].shape[-2:]
         discovery = discover(network, (3, height, width))
-    logits, statistics = [], []
-    with evaluation_mode(network), torch.inference_mode(), record_residues(network, discovery, measure=measure) as path:
+    parts = []
+    with evaluation_mode(network), torch.inference_mode():
         for batch in progress_bar(batches, what="features", unit="batch", show=progress):
             _check_range(batch)
-            output = network(batch.to(device))
-            logits.append(_checked_output(output, len(batch)).cpu())
-            statistics.append(_finite(path.statistics, "statistics").cpu())
-    return Features(torch.cat(logits).numpy(), torch.cat(statistics).numpy())
+            parts.append(observe(network, batch.to(device), discovery, measure, measurements))
+    return Features.concatenated(parts)
+
+
+def observe(
+    network: nn.Module,
+    images: Tensor,
+    discovery: Discovery,
+    measure: Measure | None = None,
+    measurements: Sequence[Measurement] = (),
+) -> Features:
+    """Features of one batch that is already on the network's device; the network is in evaluation mode.
+
+    Raises:
+        NetworkError: as `extract_features`.
+    """
+    wanted = list({measurement.name: measurement for measurement in measurements}.values())
+    with torch.inference_mode():
+        # The recorders are gone before anything is measured: measurements may make passes of their own.
+        context, statistics = _passed(
+            network, images, discovery, measure, any(measurement.needs_embeddings for measurement in wanted)
+        )
+        measured = {measurement.name: _measured(measurement, context) for measurement in wanted}
+    return Features(context.logits.cpu().numpy(), statistics.cpu().numpy(), measured)
+
+
+def _passed(
+    network: nn.Module, images: Tensor, discovery: Discovery, measure: Measure | None, whole: bool
+) -> tuple[Pass, Tensor]:
+    """A forward pass and its statistics; with its embeddings and its head if `whole`."""
+    embeddings: tuple[Tensor, ...] = ()
+    head = None
+    if not whole:
+        with record_residues(network, discovery, measure=measure) as path:
+            output = network(images)
+    else:
+        with (
+            record_residues(network, discovery, measure=measure) as path,
+            record_residues(network, discovery, measure=Measure(of="embeddings"), keep=True) as kept,
+            _last_layer(network) as last,
+        ):
+            output = network(images)
+        embeddings, head = kept.embeddings, last[0] if last else None
+    logits = _checked_output(output, len(images))
+    return Pass(images, logits, network, discovery, embeddings, head), _finite(path.statistics, "statistics")
+
+
+def _measured(measurement: Measurement, context: Pass) -> NDArray[np.float32]:
+    values = measurement(context)
+    assert values.dtype == torch.float32, measurement.name
+    assert values.dim() > 1, measurement.name
+    assert len(values) == len(context.images), measurement.name
+    array: NDArray[np.float32] = _finite(values, measurement.name).cpu().numpy()
+    return array
+
+
+@contextmanager
+def _last_layer(network: nn.Module) -> Iterator[list[Head]]:
+    """A list that holds the latest layer with weights of its own that a tensor went through, once one did."""
+    last: list[Head] = []
+    entered: list[Tensor] = []
+
+    def entering(args: Any, _kwargs: Any) -> None:
+        entered[:] = [args[0]] if args and isinstance(args[0], Tensor) else []
+
+    def leaving(module: nn.Module) -> Any:
+        def left(output: Any) -> None:
+            last[:] = [Head(module, entered[0], output)] if entered and isinstance(output, Tensor) else []
+
+        return left
+
+    layers = [
+        module
+        for module in network.modules()
+        if not list(module.children()) and next(module.parameters(recurse=False), None) is not None
+    ]
+    with watching((module, entering, leaving(module)) for module in layers):
+        yield last
 
 
 def _checked(images: Tensor | NDArray[np.float32]) -> Tensor:
@@ -108,7 +268,7 @@ def _checked_output(output: object, batch: int) -> Tensor:
 
 def _finite(tensor: Tensor, what: str) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).any(dim=1).sum())
+        bad = int((~torch.isfinite(tensor)).flatten(1).any(dim=1).sum())
         raise NetworkError(
             f"expected finite {what}, got {bad} of {len(tensor)} images with NaN or infinite ones; "
             "check the network's weights and its precision"

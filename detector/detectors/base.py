@@ -1,22 +1,30 @@
 """What every detector is: fitted on natural (and perhaps adversarial) features, it gives one score per image.
 
-A detector sees only what a network gave: logits and statistics. It never sees pixels, and it does not know where its
-adversarial images came from. The score is higher the more anomalous the image is, always.
+A detector sees only what was taken of a pass through a network: logits, statistics, and the measurements that it asks
+for. It does not know where its adversarial images came from. The score is higher the more anomalous the image is,
+always.
+
+Some detectors compare an image with others. They are prepared with natural reference images first, which `fit` must not
+be given again: among those that it learns from, each would be its own nearest neighbour.
+
+    features of reference images, with detector.measurements() → detector.prepare
+    features of the others, with detector.measurements()       → detector.fit → detector.score
 """
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self, final
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from detector.arrays import require_array
+from detector.arrays import require_array, require_keys
 from models.errors import InputError
-from models.features import Features
+from models.features import Features, Measurement
+from models.registry import DETECTORS
 
-__all__ = ["Detector", "Judged"]
+__all__ = ["Detector", "Judged", "build_detector"]
 
 
 class Judged(NamedTuple):
@@ -31,12 +39,47 @@ class Detector(ABC):
 
     A new detector writes `_fit`, `_judge`, `_state` and `_restore`; see docs/adding-a-detector.md. Its constructor
     takes keyword-only options and stores them under their own names; what it learns ends in ``_``.
+
+    `needs_adversarial` can be read on the class, where it holds for the default options, and on the detector itself.
     """
 
-    needs_adversarial: ClassVar[bool] = False
+    needs_adversarial: bool = False
+    needs_reference: ClassVar[bool] = False
 
     num_classes_: int
     num_columns_: int
+    measured_shapes_: dict[str, tuple[int, ...]]
+    prepared_for_: tuple[int, int]
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What has to be measured of images before the next step: `prepare`, where one is needed, or `fit` and `score`.
+
+        They may be others after `prepare` than before.
+        """
+        return ()
+
+    @final
+    def prepare(self, reference: Features, labels: np.ndarray | None = None) -> Self:
+        """The detector itself, knowing its reference images; it has to be fitted again.
+
+        Args:
+            reference: features of natural images, none of which `fit` will be given.
+            labels: true classes of the reference images, ``(N,)`` integers; where not given, the predicted ones.
+
+        Raises:
+            InputError: no images, values that are not finite, too few images, labels that do not fit, or a measurement
+                is missing.
+        """
+        self._check_parameters()
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+        num_classes, num_columns = _validated(reference, "reference", None, None, self._names())
+        if not len(reference.logits):
+            raise InputError("expected reference images, got none; give some natural images of every class")
+        known = reference.predicted if labels is None else labels
+        self._prepare(reference, _validated_labels(known, len(reference.logits), num_classes))
+        self.prepared_for_ = num_classes, num_columns
+        return self
 
     @final
     def fit(self, natural: Features, adversarial: Features | None = None, labels: np.ndarray | None = None) -> Self:
@@ -48,11 +91,17 @@ class Detector(ABC):
             labels: true classes of the natural images, ``(N,)`` integers, for detectors that use them.
 
         Raises:
+            NotFittedError: a detector that needs reference images was not prepared with any.
             InputError: no images, values that are not finite, different networks behind the two sets, labels that do
-                not fit, or no adversarial images for a detector that needs them.
+                not fit, a measurement is missing, or no adversarial images for a detector that needs them.
         """
         self._check_parameters()
-        num_classes, num_columns = _validated(natural, "natural", None, None)
+        if self.needs_reference and not hasattr(self, "prepared_for_"):
+            raise NotFittedError(
+                f"expected a detector that knows its reference images, got {self!r} before prepare; call prepare first"
+            )
+        wanted = getattr(self, "prepared_for_", (None, None))
+        num_classes, num_columns = _validated(natural, "natural", wanted[0], wanted[1], self._names())
         if not len(natural.logits):
             raise InputError("expected natural images to fit on, got none; give at least one image per class")
         if adversarial is None and self.needs_adversarial:
@@ -60,14 +109,15 @@ class Detector(ABC):
                 f"expected adversarial features, got none: {self.name} learns the difference between natural and "
                 "adversarial images; give it features of attacked images, or choose transport_cost, which needs none"
             )
+        shapes = {name: natural.measured[name].shape[1:] for name in self._names()}
         if adversarial is not None:
-            _validated(adversarial, "adversarial", num_classes, num_columns)
+            _validated(adversarial, "adversarial", num_classes, num_columns, shapes)
             if not len(adversarial.logits):
                 raise InputError("expected adversarial images, got an empty set; leave it out or give at least one")
         if labels is not None:
             labels = _validated_labels(labels, len(natural.logits), num_classes)
         self._fit(natural, adversarial, labels)
-        self.num_classes_, self.num_columns_ = num_classes, num_columns
+        self.num_classes_, self.num_columns_, self.measured_shapes_ = num_classes, num_columns, shapes
         return self
 
     @final
@@ -78,7 +128,7 @@ class Detector(ABC):
 
         Raises:
             NotFittedError: called before `fit`.
-            InputError: features of another network, or values that are not finite.
+            InputError: features of another network, a measurement that is missing, or values that are not finite.
         """
         return self.judge(features).score
 
@@ -88,7 +138,7 @@ class Detector(ABC):
 
         Raises:
             NotFittedError: called before `fit`.
-            InputError: features of another network, or values that are not finite.
+            InputError: features of another network, a measurement that is missing, or values that are not finite.
         """
         return self.judge(features).votes
 
@@ -96,7 +146,7 @@ class Detector(ABC):
     def judge(self, features: Features) -> Judged:
         """Score and votes of each image, from one evaluation; raises as `score` does."""
         self._check_fitted()
-        _validated(features, "given", self.num_classes_, self.num_columns_)
+        _validated(features, "given", self.num_classes_, self.num_columns_, self.measured_shapes_)
         judged = self._judge(features)
         count = len(features.logits)
         assert all(
@@ -123,7 +173,12 @@ class Detector(ABC):
             NotFittedError: called before `fit`.
         """
         self._check_fitted()
-        return {"shape": np.array([self.num_classes_, self.num_columns_], dtype=np.int64), **self._state()}
+        return {
+            "shape": np.array([self.num_classes_, self.num_columns_], dtype=np.int64),
+            **{_MEASURED + name: np.array(shape, dtype=np.int64) for name, shape in self.measured_shapes_.items()},
+            **{_REFERENCE + name: array for name, array in self._reference_state().items()},
+            **self._state(),
+        }
 
     @final
     @classmethod
@@ -147,7 +202,14 @@ class Detector(ABC):
         if not (1 <= shape[0] <= _MOST_CLASSES and 1 <= shape[1] <= _MOST_COLUMNS):
             raise InputError(f"expected a positive number of classes and of columns, got {shape.tolist()}")
         detector.num_classes_, detector.num_columns_ = int(shape[0]), int(shape[1])
-        detector._restore({name: array for name, array in state.items() if name != "shape"})
+        detector._restore_reference(_without_prefix(state, _REFERENCE))
+        if cls.needs_reference:
+            detector.prepared_for_ = detector.num_classes_, detector.num_columns_
+        shapes = _without_prefix(state, _MEASURED)
+        require_keys(shapes, set(detector._names()))
+        detector.measured_shapes_ = {name: _shape(shapes, name) for name in shapes}
+        own = {name for name in state if not name.startswith((_REFERENCE, _MEASURED)) and name != "shape"}
+        detector._restore({name: state[name] for name in own})
         return detector
 
     def __repr__(self) -> str:
@@ -173,6 +235,21 @@ class Detector(ABC):
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes back what `_state` gave, checking all of it; `num_classes_` and `num_columns_` are known."""
 
+    def _prepare(self, reference: Features, labels: np.ndarray) -> None:  # noqa: B027 - many detectors need none
+        """Learns from validated reference images and their classes."""
+
+    def _reference_state(self) -> dict[str, np.ndarray]:
+        """What `_prepare` learnt, as plain arrays."""
+        return {}
+
+    def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes back what `_reference_state` gave, checking all of it; `num_classes_` and `num_columns_` are known."""
+        require_keys(state, set())
+
+    @final
+    def _names(self) -> list[str]:
+        return [measurement.name for measurement in self.measurements()]
+
     @classmethod
     def _parameter_names(cls) -> list[str]:
         return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
@@ -186,21 +263,63 @@ class Detector(ABC):
 _MOST_CLASSES = 1_000_000
 _MOST_COLUMNS = 1_000_000
 
+# How the arrays of a state are told apart that the detector's own `_state` did not give.
+_REFERENCE = "reference."
+_MEASURED = "measured."
 
-def _validated(features: Features, which: str, num_classes: int | None, num_columns: int | None) -> tuple[int, int]:
-    """(classes, columns) of `features`, which are float32 matrices of as many rows, finite, and of the sizes wanted."""
+
+def build_detector(
+    name: str, options: Mapping[str, Any] | None = None, *, where_accepted: Mapping[str, Any] | None = None
+) -> Detector:
+    """The detector of that name with these options: the edge where names and numbers from outside become an object.
+
+    Args:
+        name: of the plug-in, such as "transport".
+        options: constructor arguments.
+        where_accepted: the same, but left out where the detector has no such option: energy has no seed.
+
+    Raises:
+        UnknownNameError: no such detector.
+        InputError: an option that the detector does not have, or a value that it refuses.
+    """
+    kind: type[Detector] = DETECTORS.load(name)
+    known = kind._parameter_names()
+    given = {option: value for option, value in (where_accepted or {}).items() if option in known} | dict(options or {})
+    if unknown := sorted(set(given) - set(known)):
+        raise InputError(
+            f"expected options of the detector {name}, which are {', '.join(known) or 'none'}, got {', '.join(unknown)}"
+        )
+    detector = kind(**given)
+    detector._check_parameters()
+    return detector
+
+
+def _without_prefix(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _shape(shapes: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
+    shape = require_array(shapes, name, np.int64, (None,))
+    if not 1 <= len(shape) <= 8 or not ((shape >= 1) & (shape <= _MOST_COLUMNS)).all():
+        raise InputError(f"expected the shape of one image's {name}, got {shape.tolist()!r:.200}; the state is damaged")
+    return tuple(int(length) for length in shape)
+
+
+def _validated(
+    features: Features,
+    which: str,
+    num_classes: int | None,
+    num_columns: int | None,
+    measured: Iterable[str] | Mapping[str, tuple[int, ...]],
+) -> tuple[int, int]:
+    """(classes, columns) of `features`, which are float32 arrays of as many rows, finite, and of the sizes wanted."""
     logits, statistics = features.logits, features.statistics
     for what, array in (("logits", logits), ("statistics", statistics)):
         if array.ndim != 2 or array.dtype != np.float32 or not array.shape[1]:
             raise InputError(
                 f"expected {which} {what} to be a float32 matrix, one row per image, got {array.dtype} {array.shape}"
             )
-        if not np.isfinite(array).all():
-            row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise InputError(
-                f"expected finite {which} {what}, got NaN or infinity in row {row}; "
-                "the network overflows on that image: run it in float32, or leave the image out"
-            )
+        _require_finite(array, which, what)
     if len(logits) != len(statistics):
         raise InputError(
             f"expected one row of logits per row of statistics, got {len(logits)} and {len(statistics)} rows ({which})"
@@ -211,13 +330,36 @@ def _validated(features: Features, which: str, num_classes: int | None, num_colu
                 f"expected {wanted} columns of {what}, got {array.shape[1]} ({which}); "
                 "take the features from the network and with the measure that the detector was fitted with"
             )
+    for name in measured:
+        if name not in features.measured:
+            raise InputError(
+                f"expected {which} features with the measurement {name!r}, got {sorted(features.measured)}; take them "
+                "with extract_features(..., measurements=detector.measurements())"
+            )
+        array = features.measured[name]
+        shape = (len(logits), *(measured[name] if isinstance(measured, Mapping) else array.shape[1:]))
+        if array.dtype != np.float32 or array.ndim < 2 or array.shape != shape or 0 in shape[1:]:
+            raise InputError(
+                f"expected {which} {name!r} to be float32 {shape}, one row per image, got "
+                f"{array.dtype} {array.shape}; take it from the network that the detector was fitted with"
+            )
+        _require_finite(array, which, name)
     return logits.shape[1], statistics.shape[1]
+
+
+def _require_finite(array: np.ndarray, which: str, what: str) -> None:
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+        raise InputError(
+            f"expected finite {which} {what}, got NaN or infinity in row {row}; "
+            "the network overflows on that image: run it in float32, or leave the image out"
+        )
 
 
 def _validated_labels(labels: np.ndarray, count: int, num_classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise InputError(f"expected {count} integer labels, one per natural image, got {labels.dtype} {labels.shape}")
+        raise InputError(f"expected {count} integer labels, one per image, got {labels.dtype} {labels.shape}")
     if count and (labels.min() < 0 or labels.max() >= num_classes):
         raise InputError(
             f"expected labels between 0 and {num_classes - 1}, got {labels.min()} to {labels.max()}; "

@@ -1,16 +1,19 @@
 """What `fit` and `evaluate` have in common: images that fit a network, and references that name no folder."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from attacks.base import Attack, build_attack
+from detector.detectors.base import Detector, build_detector
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 
-__all__ = ["attack_of", "label", "say", "with_labels_of"]
+__all__ = ["attack_of", "detector_of", "label", "say", "with_labels_of"]
 
 
 def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
@@ -23,14 +26,35 @@ def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
         UnknownNameError: no such attack.
         InputError: an option without a value, or one that the attack does not have or accept.
     """
+    name, pairs = _name_and_options(text, "pgd:steps=40")
+    options = {option: value if option == "epsilon" else _value(value) for option, value in pairs.items()}
+    return build_attack(name, options, where_accepted={"epsilon": epsilon, "seed": seed})
+
+
+def detector_of(text: str, offered: Mapping[str, Any]) -> Detector:
+    """The detector that ``NAME`` or ``NAME:OPTION=VALUE:…`` names, such as ``mahalanobis:magnitude=0.0014``.
+
+    Args:
+        offered: options for detectors that have them, unless the text says otherwise.
+
+    Raises:
+        UnknownNameError: no such detector.
+        InputError: an option without a value, or one that the detector does not have or accept.
+    """
+    name, pairs = _name_and_options(text, "mahalanobis:magnitude=0.0014")
+    options = {option: _value(value) for option, value in pairs.items()}
+    return build_detector(name, options, where_accepted=offered)
+
+
+def _name_and_options(text: str, example: str) -> tuple[str, dict[str, str]]:
     name, *pairs = text.split(":")
     options = {}
     for pair in pairs:
         option, separator, value = pair.partition("=")
         if not separator:
-            raise InputError(f"expected NAME:OPTION=VALUE, such as pgd:steps=40, got {text!r}")
-        options[option] = value if option == "epsilon" else _value(value)
-    return build_attack(name, options, where_accepted={"epsilon": epsilon, "seed": seed})
+            raise InputError(f"expected NAME:OPTION=VALUE, such as {example}, got {text!r}")
+        options[option] = value
+    return name, options
 
 
 def _value(text: str) -> int | float | bool | str:

@@ -50,7 +50,7 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 def mixed(rng: np.random.Generator) -> Features:
     natural, odd = natural_features(rng, 20), odd_features(rng, 20)
     order = rng.permutation(40)
-    return Features(*(np.concatenate(pair)[order] for pair in zip(natural, odd, strict=True)))
+    return Features.concatenated([natural, odd]).take(order)
 
 
 def test_name_is_the_files(detector: Detector) -> None:

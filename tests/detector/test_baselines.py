@@ -61,7 +61,7 @@ def test_transport_cost_is_one_at_the_edges_of_the_band() -> None:
 def test_transport_cost_is_judged_within_the_predicted_class(rng: np.random.Generator) -> None:
     costs = rng.uniform(0.9, 1.1, size=(40, 2))
     low, high = path(costs, predicted=0), path(100 * costs, predicted=1)
-    natural = Features(*(np.concatenate(pair) for pair in zip(low, high, strict=True)))
+    natural = Features.concatenated([low, high])
     detector = TransportCost().fit(natural)
     assert np.median(detector.score(high)) < 1
     misplaced = path(100 * costs, predicted=0)

@@ -69,7 +69,7 @@ def test_score_at_half_is_at_least_one_says_so(rng: np.random.Generator) -> None
 @pytest.mark.parametrize(("minimum", "classifiers"), [(10, 4), (20, 2), (61, 1)])
 def test_minimum_per_class_is_of_both_kinds(rng: np.random.Generator, minimum: int, classifiers: int) -> None:
     detector = Transport(num_trees=3, minimum_per_class=minimum).fit(*two_sets(rng))
-    assert len(detector.classifiers_) == classifiers
+    assert len(detector.conditional_.classifiers) == classifiers
 
 
 def test_logistic_regression_equals_scikit_learn(rng: np.random.Generator) -> None:
