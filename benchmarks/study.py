@@ -1,0 +1,92 @@
+"""Runs a study that a file of `benchmarks/studies` describes, by `plumbline evaluate`, and keeps its figures.
+
+    python -m benchmarks.study benchmarks/studies/cifar10-resnet20-sound.toml --use cifar10=npz:cifar10-test.npz
+
+The [evaluate] table holds the command's words. With --train the network of the [train] table is trained first, by
+`plumbline train`, and takes the place of the word "trained". --use NAME=REFERENCE reads another source under a data
+set's name; --limit, --runs and --epochs cut a study down to see whether it runs. The whole report goes to
+WORK/<name>-report, its figures without those of single runs to benchmarks/results/<name>.json.
+"""
+
+import argparse
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import write_result
+from service.cli import main as plumbline
+
+# Words whose values are separate arguments of the command; the values of all others are joined by commas.
+_REPEATED = {"ood", "fit-ood", "attack-limit"}
+
+
+def main() -> None:
+    """Run the study that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument(
+        "--use", action="append", default=[], metavar="NAME=REFERENCE", help="read a data set elsewhere"
+    )
+    parser.add_argument("--train", action="store_true", help="train the network first")
+    parser.add_argument("--epochs", type=int, help="instead of the study's own, with --train")
+    parser.add_argument("--limit", type=int, help="instead of the study's own number of images")
+    parser.add_argument("--runs", type=int, help="instead of the study's own")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="for attacked images, networks and reports")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write the JSON here instead of to benchmarks/results")
+    options = parser.parse_args()
+    name = options.study.stem
+    study = tomllib.loads(options.study.read_text(encoding="utf-8"))
+    used = dict(pair.split("=", 1) for pair in options.use)
+    words = {**study["evaluate"], **({"limit": options.limit} if options.limit else {})}
+    words |= {"runs": options.runs} if options.runs else {}
+    trained = options.work / f"{name}-network"
+    if options.train:
+        train = {**study["train"], **({"epochs": options.epochs} if options.epochs else {})}
+        _run("train", train, used, ["--out", str(trained)], options)
+    if words.get("network") == "trained":
+        words["network"] = str(trained)
+    report = options.work / f"{name}-report"
+    shared = ["--cache", str(options.work / "attacks"), "--workers", str(options.workers), "--out", str(report)]
+    _run("evaluate", words, used, shared, options)
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    payload = {"n": found["natural"]["images"], "seed": options.seed, "study": study, **condensed(found)}
+    print(f"written to {write_result(name, payload, options.out)}")
+
+
+def condensed(report: dict[str, Any]) -> dict[str, Any]:
+    """A report without the figures of single runs, but for the intervals of the first one."""
+    kept = {key: value for key, value in report.items() if key not in ("results", "false_positives", "worst_case")}
+    for part in ("results", "false_positives", "worst_case"):
+        kept[part] = [
+            {**{key: value for key, value in entry.items() if key != "runs"}, "first_run": entry["runs"][0]}
+            for entry in report[part]
+        ]
+    return kept
+
+
+def _run(command: str, words: dict[str, Any], used: dict[str, str], more: list[str], options: Any) -> None:
+    arguments = [command, *more, "--data-root", str(options.data_root), "--seed", str(options.seed)]
+    for word, value in words.items():
+        if value is True:
+            arguments.append(f"--{word}")
+        elif word in _REPEATED:
+            arguments += [f"--{word}", *(_with(used, str(each)) for each in value)]
+        else:
+            values = value if isinstance(value, list) else [value]
+            arguments += [f"--{word}", ",".join(_with(used, str(each)) for each in values)]
+    if plumbline(arguments):
+        raise SystemExit(f"plumbline {' '.join(arguments)} failed")
+
+
+def _with(used: dict[str, str], text: str) -> str:
+    """The reference to read instead, also where the data set's name is the argument of another: random_crops:NAME."""
+    head, separator, rest = text.rpartition(":")
+    return f"{head}{separator}{used.get(rest, rest)}" if separator and rest in used else used.get(text, text)
+
+
+if __name__ == "__main__":
+    main()
