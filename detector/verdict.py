@@ -13,7 +13,7 @@ from detector.detectors.base import Detector
 from detector.statistics import by_block
 from models.discovery import Discovery
 from models.errors import ImageError, InputError, NetworkError
-from models.features import Features
+from models.features import Features, observe
 from models.normalization import Normalized
 from models.residues import Measure, WithStatistics
 
@@ -120,7 +120,10 @@ class Pipeline:
         self.band = band
         self.image_shape = image_shape
         self.device = torch.device(device)
-        self._watched = WithStatistics(self.network, discovery, measure=measure, image_shape=image_shape).eval()
+        self._measurements = detector.measurements()
+        self._watched: WithStatistics | None = None
+        if not self._measurements:
+            self._watched = WithStatistics(self.network, discovery, measure=measure, image_shape=image_shape).eval()
 
     def judge(self, images: Tensor, path: bool = False) -> list[Verdict]:
         """One verdict per image, in order.
@@ -156,7 +159,9 @@ class Pipeline:
         ]
 
     def features(self, images: Tensor) -> Features:
-        """Logits and statistics of at least one validated image, from one forward pass.
+        """What the detector judges of at least one validated image, from one forward pass.
+
+        Where the detector asks for measurements, some of them may make further passes.
 
         One image is run twice, side by side. On CPUs, torch computes a batch of one by other routines than larger
         ones, and a forest turns a difference in the last bit into a vote; batches of two and more give equal bits
@@ -168,9 +173,13 @@ class Pipeline:
             NetworkError: values that are not finite.
         """
         count = len(images)
+        batch = images.to(self.device)
+        batch = batch if count > 1 else batch.repeat(2, 1, 1, 1)
+        if self._watched is None:
+            features = observe(self.network, batch, self.discovery, self.measure, self._measurements)
+            return features.take(np.arange(count))
         with torch.inference_mode():
-            batch = images.to(self.device)
-            logits, statistics = self._watched(batch if count > 1 else batch.repeat(2, 1, 1, 1))
+            logits, statistics = self._watched(batch)
         features = Features(logits[:count].float().cpu().numpy(), statistics[:count].float().cpu().numpy())
         for what, array in (("logits", features.logits), ("statistics", features.statistics)):
             finite = np.isfinite(array).all(axis=1)

@@ -16,7 +16,7 @@ from models.hooks import evaluation_mode, watching
 from models.progress import progress_bar
 from models.residues import Measure, record_residues
 
-__all__ = ["Features", "Head", "Measurement", "Pass", "extract_features", "observe"]
+__all__ = ["Features", "Head", "Measurement", "Pass", "extract_features", "forward_pass", "observe"]
 
 
 class Features(NamedTuple):
@@ -174,17 +174,24 @@ def observe(
     wanted = list({measurement.name: measurement for measurement in measurements}.values())
     with torch.inference_mode():
         # The recorders are gone before anything is measured: measurements may make passes of their own.
-        context, statistics = _passed(
+        context, statistics = forward_pass(
             network, images, discovery, measure, any(measurement.needs_embeddings for measurement in wanted)
         )
         measured = {measurement.name: _measured(measurement, context) for measurement in wanted}
     return Features(context.logits.cpu().numpy(), statistics.cpu().numpy(), measured)
 
 
-def _passed(
-    network: nn.Module, images: Tensor, discovery: Discovery, measure: Measure | None, whole: bool
+def forward_pass(
+    network: nn.Module, images: Tensor, discovery: Discovery, measure: Measure | None = None, whole: bool = False
 ) -> tuple[Pass, Tensor]:
-    """A forward pass and its statistics; with its embeddings and its head if `whole`."""
+    """A pass of a batch and its statistics, differentiable where gradients are on; for several at once, see `observe`.
+
+    Args:
+        whole: whether the pass holds its embeddings and its head.
+
+    Raises:
+        NetworkError: logits that are not finite or not ``(B, K)``, statistics that are not finite.
+    """
     embeddings: tuple[Tensor, ...] = ()
     head = None
     if not whole:
