@@ -1,0 +1,54 @@
+"""Natural scene statistics: classifiers on 18 facts about local contrast (Kherchouche et al., 2020; thesis E.2.2)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from detector.image_statistics import nss
+from detector.measured_columns import MeasuredColumns
+from models.features import Measurement, Pass
+
+__all__ = ["NSS"]
+
+
+class NSS(MeasuredColumns):
+    """Score in [0, 1]: the larger of two probabilities of being adversarial, given the image's scene statistics.
+
+    The network is looked at only for the class that it predicts. See `detector.image_statistics.nss` for the columns
+    and `detector.conditional.ColumnsDetector` for the classifiers.
+
+    Args:
+        classifier: "random_forest", "logistic_regression" or "svm", the paper's choice; the default is what the other
+            detectors use, so that a comparison compares the columns.
+        num_trees: trees per forest; used by random forests only.
+        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
+            classifier stand in.
+        seed: of the classifiers' own randomness.
+        n_jobs: processes or threads while fitting, as scikit-learn counts them; changes no result.
+    """
+
+    def __init__(
+        self,
+        *,
+        classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
+        num_trees: int = 100,
+        minimum_per_class: int = 20,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
+        )
+
+    def _measurement(self) -> Measurement:
+        return _Measured()
+
+
+@dataclass(frozen=True)
+class _Measured:
+    name: str = "nss"
+    needs_embeddings: bool = False
+
+    def __call__(self, context: Pass) -> Tensor:
+        return nss(context.images)
