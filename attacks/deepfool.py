@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attacks._margins import least_lead, margins
 from attacks._norms import steepest
 from attacks.base import Attack, ImageNoise, Norm, check_choice, check_count, check_number
 from attacks.estimator import art_version, run_art_attack
@@ -15,8 +16,6 @@ __all__ = ["DeepFool"]
 # A class is left out of a step when its boundary, judged by the last slope known of it, is this many times as far as
 # the nearest: slopes change by a few per cent over such small perturbations, so what is left out is not the nearest.
 _REACH = 2.0
-# By how much of the largest logit another class has to lead: more than another order of adding floats can undo.
-_LEAD = 2.0**-16
 _TINY = 1e-12
 
 
@@ -97,7 +96,7 @@ class DeepFool(Attack):
                 order = logits.detach().argsort(dim=1, descending=True)[:, : self.classes]
                 home, others = order[:, 0], order[:, 1:]
                 slopes = torch.zeros_like(others, dtype=images.dtype)  # not known yet
-            left = ~_changed(logits.detach(), home)
+            left = margins(logits.detach(), home) > -least_lead(logits)
             if step == self.steps or not left.any():
                 break
             if not left.all():
@@ -125,7 +124,7 @@ def _to_nearest(
     """
     scores = logits.detach()
     # To where the other class leads, not to where both are equal; on from there where it leads by too little.
-    lag = (scores.gather(1, home[:, None]) - scores.gather(1, others)).abs() + 2 * _lead(scores)[:, None]
+    lag = (scores.gather(1, home[:, None]) - scores.gather(1, others)).abs() + 2 * least_lead(scores)[:, None]
     guess = torch.where(slopes > 0, lag / slopes.clamp_min(_TINY), 0.0)
     order = guess.argsort(dim=1, stable=True)
     wanted = (guess <= _REACH * guess.amin(1, keepdim=True)).gather(1, order)
@@ -153,16 +152,6 @@ def _gradient(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor, 
         logits, rows = network(images), torch.arange(len(rows), device=rows.device)
     (gradient,) = torch.autograd.grad((logits[rows, other] - logits[rows, home]).sum(), images, retain_graph=True)
     return gradient[rows]
-
-
-def _changed(logits: Tensor, home: Tensor) -> Tensor:
-    """Whether another class leads by enough ``(B,)``"""
-    best = logits.scatter(1, home[:, None], -torch.inf).amax(1)
-    return best - logits.gather(1, home[:, None])[:, 0] >= _lead(logits)
-
-
-def _lead(logits: Tensor) -> Tensor:
-    return _LEAD * logits.abs().amax(1)
 
 
 def _dual_norm(gradient: Tensor, norm: Norm) -> Tensor:

@@ -111,10 +111,21 @@ def test_deepfool_is_arts_and_does_not_slip_back(digits_network: Digits) -> None
     torch.testing.assert_close(_l2(small, ours), _l2(small, arts), rtol=2e-3, atol=1e-5)
 
 
-def test_carlini_wagner_is_arts(digits_network: Digits) -> None:
-    small = digits_network._replace(images=digits_network.images[:16], labels=digits_network.labels[:16])
+def test_carlini_wagner_through_art_is_arts(digits_network: Digits) -> None:
+    small = _small(digits_network)
     arts = _art("CarliniL2Method", small, max_iter=10, binary_search_steps=4, verbose=False)
-    torch.testing.assert_close(CarliniWagner(search_steps=4)(*small), arts.clamp(0, 1), atol=1e-6, rtol=0)
+    ours = CarliniWagner(search_steps=4, engine="art")(*small)
+    torch.testing.assert_close(ours, arts.clamp(0, 1), atol=1e-6, rtol=0)
+
+
+def test_carlini_wagner_is_as_near_as_arts_and_fools_as_many(digits_network: Digits) -> None:
+    small = _small(digits_network)
+    arts = _art("CarliniL2Method", small, max_iter=10, binary_search_steps=10, verbose=False)
+    ours = CarliniWagner()(*small)
+    assert _robust(small, ours) <= _robust(small, arts)
+    both = _changed(small, ours) & _changed(small, arts)
+    assert both.sum() >= 8
+    assert _l2(small, ours)[both].mean() <= _l2(small, arts)[both].mean()
 
 
 def test_carlini_wagner_leaves_misclassified_images(digits_network: Digits) -> None:
@@ -122,7 +133,7 @@ def test_carlini_wagner_leaves_misclassified_images(digits_network: Digits) -> N
     images, labels = images[:8], labels[:8]
     with torch.no_grad():
         wrong = (network(images).argmax(1) + 1) % 10  # labels the network disagrees with
-    assert torch.equal(CarliniWagner(search_steps=2)(network, images, wrong), images)
+    assert torch.equal(CarliniWagner()(network, images, wrong), images)
 
 
 def test_a_failure_inside_art_is_named(digits_network: Digits) -> None:
@@ -131,7 +142,7 @@ def test_a_failure_inside_art_is_named(digits_network: Digits) -> None:
             return digits_network.network(images).detach()
 
     with pytest.raises(AttackError, match="DeepFool failed"):
-        DeepFool()(Detached(), digits_network.images[:2], digits_network.labels[:2])
+        DeepFool(engine="art")(Detached(), digits_network.images[:2], digits_network.labels[:2])
 
 
 def test_nothing_is_printed_or_logged(
@@ -139,7 +150,7 @@ def test_nothing_is_printed_or_logged(
 ) -> None:
     images, labels = digits_network.images[:4], digits_network.labels[:4]
     with caplog.at_level("DEBUG"):
-        for attack in (DeepFool(steps=3), CarliniWagner(steps=2, search_steps=1)):
+        for attack in (DeepFool(steps=3, engine="art"), CarliniWagner(steps=2, search_steps=1, engine="art")):
             attack(digits_network.network, images, labels)
     assert capsys.readouterr() == ("", "")
     assert not caplog.records

@@ -121,7 +121,6 @@ def test_an_epsilon_of_grey_levels_is_pointed_out() -> None:
     ("name", "option"),
     [
         ("carlini_wagner", "confidence"),
-        ("carlini_wagner", "learning_rate"),
         ("carlini_wagner", "initial_const"),
         ("deepfool", "overshoot"),
     ],
@@ -129,6 +128,13 @@ def test_an_epsilon_of_grey_levels_is_pointed_out() -> None:
 def test_an_option_that_is_no_number_is_found_at_once(name: str, option: str, value: object) -> None:
     with pytest.raises(InputError, match=f"expected {option}"):
         build_attack(name, {option: value})
+
+
+@pytest.mark.parametrize("value", ["abc", float("nan"), float("inf"), -1.0, 10**400, True, [0.5]])
+def test_a_learning_rate_is_a_number_or_left_out(value: object) -> None:
+    assert build_attack("carlini_wagner", {"learning_rate": None}).parameters()["learning_rate"] is None
+    with pytest.raises(InputError, match="expected learning_rate"):
+        build_attack("carlini_wagner", {"learning_rate": value})
 
 
 def test_numbers_at_the_ends_of_their_range() -> None:
