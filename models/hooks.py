@@ -1,17 +1,17 @@
 """Watching a network's modules for a while: the one place that registers hooks, or changes a network's mode.
 
-Both context managers leave the network exactly as they found it, also after an exception.
+All context managers leave the network exactly as they found it, also after an exception.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.errors import NetworkError
 
-__all__ = ["Entered", "Left", "evaluation_mode", "require_watchable", "watching"]
+__all__ = ["Entered", "Left", "changing_input", "evaluation_mode", "require_watchable", "watching"]
 
 Entered = Callable[[tuple[Any, ...], Mapping[str, Any]], None]
 Left = Callable[[Any], None]
@@ -50,6 +50,20 @@ def watching(watched: Iterable[tuple[nn.Module, Entered | None, Left | None]]) -
                 handle = module.register_forward_hook(_after(left), always_call=True)
                 stack.callback(handle.remove)
         yield
+
+
+@contextmanager
+def changing_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Has every pass through `module` take ``change(x)`` where it was given a tensor x as its first argument."""
+
+    def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (change(args[0]), *args[1:]) if args and isinstance(args[0], Tensor) else args
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _before(entered: Entered) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:

@@ -7,50 +7,109 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import NotFittedError
+from torch import Tensor, nn
 
+from detector.conditional import ColumnsDetector
 from detector.detectors.base import Detector
+from models.discovery import Discovery
 from models.errors import InputError
-from models.features import Features
+from models.features import Features, Head, Pass
 from models.registry import DETECTORS
 
 CLASSES, COLUMNS = 3, 8
 
+# Small ones, so that the suite is quick; every detector with the classifiers' options gets few trees.
+QUICK: dict[str, dict[str, Any]] = {"knn": {"k": 10}, "lid": {"k": 10}, "kernel_density": {"passes": 10}}
 
-def natural_features(rng: np.random.Generator, count: int = 90) -> Features:
-    """Confident logits, and statistics that differ a little between the predicted classes."""
+
+def variants() -> list[tuple[str, dict[str, Any]]]:
+    """Every detector with its default classifier, and with its own outlier score where it has one."""
+    found = []
+    for name in DETECTORS.names():
+        kind, options = DETECTORS.load(name), QUICK.get(name, {})
+        if not issubclass(kind, ColumnsDetector):
+            found.append((name, options))
+            continue
+        own = ("none",) if "none" in kind._choices() else ()
+        found += [
+            (name, options | {"num_trees": 10, "classifier": classifier}) for classifier in ("random_forest", *own)
+        ]
+    return found
+
+
+def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -> Features:
+    """Features of images of which some are odd: all that can be seen of these differs from the others.
+
+    What the detector asks to be measured is measured on a pass of which images, embeddings and logits are made up.
+    """
+    count = len(odd)
     predicted = rng.integers(CLASSES, size=count)
-    logits = rng.normal(scale=0.3, size=(count, CLASSES))
-    logits[np.arange(count), predicted] += 8
     statistics = rng.uniform(0.9, 1.1, size=(count, COLUMNS)) * (1 + 0.1 * predicted[:, None])
-    return Features(logits.astype(np.float32), statistics.astype(np.float32))
-
-
-def odd_features(rng: np.random.Generator, count: int = 90) -> Features:
-    """As different as anything can be: undecided logits and residues many times as long."""
+    statistics[odd] = rng.uniform(8, 12, size=(odd.sum(), COLUMNS))
+    waves = np.sin(np.linspace(0, 6, 16))[:, None] * np.cos(np.linspace(0, 5, 16))
+    images = 0.5 + 0.3 * waves + rng.normal(scale=0.02, size=(count, 3, 16, 16))
+    images[odd] = rng.uniform(size=(odd.sum(), 3, 16, 16))
+    embeddings = []
+    for layer, (width, side) in enumerate(((4, 4), (6, 2), (6, 2))):
+        means = 3 * np.random.default_rng(layer).normal(size=(CLASSES, width))
+        values = means[predicted] + rng.normal(scale=0.3, size=(count, width))
+        values[odd] = rng.normal(scale=20, size=(odd.sum(), width))
+        embeddings.append(values[:, :, None, None] + rng.normal(scale=0.05, size=(count, width, side, side)))
+    # Confident logits, but undecided ones of odd images; a linear layer makes them of four parts each.
     logits = rng.normal(scale=0.3, size=(count, CLASSES))
-    statistics = rng.uniform(8, 12, size=(count, COLUMNS))
-    return Features(logits.astype(np.float32), statistics.astype(np.float32))
+    logits[np.arange(count)[~odd], predicted[~odd]] += 8
+    inputs = as_tensor(np.repeat(logits / 4, 4, axis=1))
+    linear = nn.Linear(4 * CLASSES, CLASSES, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(CLASSES).repeat_interleave(4, dim=1))
+        output = linear(inputs)
+        context = Pass(
+            as_tensor(images.clip(0, 1)), output, linear, Discovery((), ()),
+            tuple(as_tensor(embedding) for embedding in embeddings), Head(linear, inputs, output),
+        )  # fmt: skip
+        measured = {measurement.name: measurement(context).numpy() for measurement in detector.measurements()}
+    return Features(output.numpy(), statistics.astype(np.float32), measured)
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def natural_features(detector: Detector, rng: np.random.Generator, count: int = 90) -> Features:
+    return features_of(detector, rng, np.zeros(count, dtype=bool))
+
+
+def odd_features(detector: Detector, rng: np.random.Generator, count: int = 90) -> Features:
+    return features_of(detector, rng, np.ones(count, dtype=bool))
+
+
+def prepared(detector: Detector, rng: np.random.Generator) -> Detector:
+    if detector.needs_reference:
+        reference = natural_features(detector, rng)
+        detector.prepare(reference, reference.predicted)
+    return detector
 
 
 def fit(detector: Detector, rng: np.random.Generator) -> Detector:
-    natural = natural_features(rng)
-    adversarial = odd_features(rng) if detector.needs_adversarial else None
+    natural = natural_features(prepared(detector, rng), rng)
+    adversarial = odd_features(detector, rng) if detector.needs_adversarial else None
     return detector.fit(natural, adversarial, labels=natural.predicted)
 
 
-@pytest.fixture(params=DETECTORS.names())
+@pytest.fixture(params=variants(), ids=lambda variant: f"{variant[0]}-{variant[1].get('classifier', '')}")
 def detector(request: pytest.FixtureRequest) -> Detector:
-    """A fresh detector with its defaults."""
-    made: Detector = DETECTORS.load(request.param)()
+    """A fresh detector."""
+    name, options = request.param
+    made: Detector = DETECTORS.load(name)(**options)
     return made
 
 
 @pytest.fixture
-def mixed(rng: np.random.Generator) -> Features:
-    natural, odd = natural_features(rng, 20), odd_features(rng, 20)
-    order = rng.permutation(40)
-    return Features.concatenated([natural, odd]).take(order)
+def mixed(detector: Detector, rng: np.random.Generator) -> Features:
+    """What a detector that learnt from images of its own judges: 20 natural and 20 odd ones, mixed."""
+    return features_of(detector, rng, rng.permutation(np.arange(40) % 2 == 0))
 
 
 def test_name_is_the_files(detector: Detector) -> None:
@@ -94,10 +153,10 @@ def test_before_fit_every_answer_is_refused(detector: Detector, mixed: Features)
 
 
 def test_a_fit_that_fails_leaves_it_unfitted(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    natural = natural_features(rng)
+    natural = natural_features(prepared(detector, rng), rng)
     natural.statistics[5, 2] = np.nan
     with pytest.raises(InputError, match="row 5"):
-        detector.fit(natural, odd_features(rng))
+        detector.fit(natural, odd_features(detector, rng))
     with pytest.raises(NotFittedError):
         detector.score(mixed)
 
@@ -114,7 +173,7 @@ def test_scores_are_one_finite_float64_per_image(detector: Detector, rng: np.ran
 
 def test_higher_is_more_anomalous(detector: Detector, rng: np.random.Generator) -> None:
     fit(detector, rng)
-    natural, odd = detector.score(natural_features(rng)), detector.score(odd_features(rng))
+    natural, odd = detector.score(natural_features(detector, rng)), detector.score(odd_features(detector, rng))
     assert np.mean(natural[:, None] < odd[None, :]) > 0.95
 
 
@@ -137,9 +196,10 @@ def test_no_images(detector: Detector, rng: np.random.Generator, mixed: Features
 
 def test_scoring_changes_nothing(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
     fit(detector, rng)
-    copies = Features(mixed.logits.copy(), mixed.statistics.copy())
+    copies = mixed.take(np.arange(40))
     first = detector.score(mixed)
     assert np.array_equal(first, detector.score(mixed))
+    assert all(np.array_equal(mixed.measured[name], copies.measured[name]) for name in copies.measured)
     assert np.array_equal(mixed.logits, copies.logits)
     assert np.array_equal(mixed.statistics, copies.statistics)
 
@@ -212,9 +272,72 @@ def test_features_of_another_network_are_refused(
         detector.score(mixed._replace(**{what: spoilt}))
 
 
+def test_measurements_of_another_network_are_refused(
+    detector: Detector, rng: np.random.Generator, mixed: Features
+) -> None:
+    fit(detector, rng)
+    for name, array in mixed.measured.items():
+        others = {other: values for other, values in mixed.measured.items() if other != name}
+        with pytest.raises(InputError, match="expected given features with the measurement"):
+            detector.score(mixed._replace(measured=others))
+        for bad in (array[..., :-1], np.concatenate([array, array], axis=-1), array[:-1], array.astype(np.float64)):
+            with pytest.raises(InputError, match="expected"):
+                detector.score(mixed._replace(measured=others | {name: bad}))
+        spoilt = array.copy()
+        spoilt[7].flat[0] = np.nan
+        with pytest.raises(InputError, match="row 7"):
+            detector.score(mixed._replace(measured=others | {name: spoilt}))
+
+
+def test_measurements_have_names_of_their_own(detector: Detector, rng: np.random.Generator) -> None:
+    for stage in (detector, prepared(detector, rng)):
+        names = [measurement.name for measurement in stage.measurements()]
+        assert len(set(names)) == len(names)
+
+
+def test_reference_images_come_first(detector: Detector, rng: np.random.Generator) -> None:
+    natural, odd = natural_features(detector, rng), odd_features(detector, rng)
+    if not detector.needs_reference:
+        detector.prepare(natural)
+        assert detector.fit(natural, odd) is detector
+        return
+    with pytest.raises(NotFittedError, match="prepare"):
+        detector.fit(natural, odd)
+    assert detector.prepare(natural) is detector
+    with pytest.raises(NotFittedError, match="fit"):
+        detector.score(natural)
+
+
+def test_preparing_again_asks_for_a_new_fit(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    fit(detector, rng)
+    detector.prepare(natural_features(detector, rng))
+    with pytest.raises(NotFittedError, match="fit"):
+        detector.score(mixed)
+
+
+def test_reference_images_that_cannot_be_used_are_refused(detector: Detector, rng: np.random.Generator) -> None:
+    natural = natural_features(detector, rng)
+    spoilt = natural.take(np.arange(90))
+    spoilt.logits[3, 0] = np.inf
+    for reference, labels in (
+        (natural.take(np.arange(0)), None),
+        (spoilt, None),
+        (natural, natural.predicted + CLASSES),
+        (natural, natural.predicted[:-1]),
+    ):
+        with pytest.raises(InputError):
+            detector.prepare(reference, labels)
+
+
+def test_whether_it_needs_attacks_is_known_beforehand(detector: Detector) -> None:
+    assert type(detector).needs_adversarial == type(detector)().needs_adversarial
+    assert isinstance(detector.needs_adversarial, bool)
+
+
 def test_sets_that_cannot_be_fitted_on_are_refused(detector: Detector, rng: np.random.Generator) -> None:
-    natural, odd = natural_features(rng), odd_features(rng)
-    narrower = Features(odd.logits, odd.statistics[:, :-2])
+    prepared(detector, rng)
+    natural, odd = natural_features(detector, rng), odd_features(detector, rng)
+    narrower = odd._replace(statistics=odd.statistics[:, :-2])
     nothing = np.arange(0)
     for arguments in (
         (natural.take(nothing), odd),
@@ -225,5 +348,5 @@ def test_sets_that_cannot_be_fitted_on_are_refused(detector: Detector, rng: np.r
         (natural, odd, natural.predicted - CLASSES),
         (natural, odd, natural.predicted.astype(float)),
     ):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="expected"):
             detector.fit(*arguments)

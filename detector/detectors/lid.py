@@ -1,0 +1,83 @@
+"""Local intrinsic dimensionality of the blocks' embeddings (Ma et al., 2018)."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from detector.checks import require_count
+from detector.conditional import ColumnsDetector
+from detector.embeddings import PooledEmbeddings
+from detector.neighbours import Neighbours, require_neighbours
+from models.features import Features, Measurement
+
+__all__ = ["LID"]
+
+_EMBEDDINGS = PooledEmbeddings()
+
+
+class LID(ColumnsDetector):
+    """Columns: per block, −(1/k Σ_i log(r_i / r_k))⁻¹, with r_i the distance to the i-th nearest reference image.
+
+    The maximum-likelihood estimate of "Characterizing Adversarial Subspaces Using Local Intrinsic Dimensionality" (Ma,
+    Li, Wang and others, 2018); the thesis, E.2.1. Theirs looks for neighbours in the minibatch that an image is judged
+    in, which holds the natural twins of the adversarial images, and whose composition decides its score. Here the bank
+    is fixed, its images are never among those that the classifiers learn from, and an image is judged alone.
+
+    An image that is itself in the bank (judged again after `prepare`) has a neighbour at no distance, which lowers its
+    estimate: judge other images.
+
+    Args:
+        k: how many neighbours.
+        classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`; there is no "none", since
+            neither the paper nor reason says how blocks' dimensions make one score.
+    """
+
+    needs_reference = True
+
+    neighbours_: Neighbours
+
+    def __init__(
+        self,
+        *,
+        k: int = 20,
+        classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
+        num_trees: int = 100,
+        minimum_per_class: int = 20,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
+        )
+        self.k = k
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        require_count("k", self.k, least=2)
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Embeddings."""
+        return (_EMBEDDINGS,)
+
+    def _prepare(self, reference: Features, labels: np.ndarray) -> None:
+        bank = reference.measured[_EMBEDDINGS.name]
+        require_neighbours(bank, self.k)
+        self.neighbours_ = Neighbours(bank)
+
+    def _columns(self, features: Features) -> np.ndarray:
+        return local_dimension(self.neighbours_.distances(features.measured[_EMBEDDINGS.name], self.k))
+
+    def _reference_state(self) -> dict[str, np.ndarray]:
+        return self.neighbours_.state()
+
+    def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
+        self.neighbours_ = Neighbours.from_state(state, self.k)
+
+
+def local_dimension(distances: np.ndarray) -> np.ndarray:
+    """The estimate ``(…)`` from ascending distances ``(…, k)``; at most 10⁶, where all distances are equal."""
+    distances = np.maximum(distances, 1e-30)
+    mean: np.ndarray = np.log(distances / distances[..., -1:]).mean(axis=-1)
+    dimension: np.ndarray = -1 / np.minimum(mean, -1e-6)
+    return dimension

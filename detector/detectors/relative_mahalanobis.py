@@ -1,0 +1,91 @@
+"""Mahalanobis distances to the nearest class, less the distance to all images alike (Ren et al., 2021)."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import numpy as np
+
+from detector.checks import require_choice
+from detector.conditional import Classifier, ColumnsDetector
+from detector.embeddings import Layers, PooledEmbeddings
+from detector.gaussians import Gaussians
+from models.errors import InputError
+from models.features import Features, Measurement
+
+__all__ = ["RelativeMahalanobis"]
+
+
+class RelativeMahalanobis(ColumnsDetector):
+    """Columns: per layer, min_c d_c − d_0, with d_c as in `mahalanobis` and d_0 the distance to a Gaussian of all.
+
+    From "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection" (Ren, Fort, Liu, Roy, Padhy and
+    Lakshminarayanan, 2021); the thesis, E.2.1. What all classes have in common, such as how bright an image is, counts
+    for nothing then. They use the last layer, which the outlier score of classifier="none" does by default.
+
+    Args:
+        layers: "blocks" for all watched blocks; "stages" for the last of each run of blocks of one shape.
+        combine: "sum" or "last", the layers' part in the outlier score.
+        classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
+    """
+
+    needs_reference = True
+
+    classes_: Gaussians
+    everyone_: Gaussians
+
+    def __init__(
+        self,
+        *,
+        layers: Layers = "blocks",
+        combine: Literal["sum", "last"] = "last",
+        classifier: Classifier = "random_forest",
+        num_trees: int = 100,
+        minimum_per_class: int = 20,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
+        )
+        self.layers = layers
+        self.combine = combine
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        require_choice("layers", self.layers, get_args(Layers))
+        require_choice("combine", self.combine, ("sum", "last"))
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Embeddings."""
+        return (PooledEmbeddings(self.layers),)
+
+    def _prepare(self, reference: Features, labels: np.ndarray) -> None:
+        embeddings = reference.measured[PooledEmbeddings(self.layers).name]
+        self.classes_ = Gaussians.fit(embeddings, labels)
+        self.everyone_ = Gaussians.fit(embeddings, np.zeros_like(labels))
+
+    def _columns(self, features: Features) -> np.ndarray:
+        embeddings = features.measured[PooledEmbeddings(self.layers).name]
+        relative: np.ndarray = self.classes_.distances(embeddings) - self.everyone_.distances(embeddings)
+        return relative
+
+    def _outlier_score(self, features: Features) -> np.ndarray:
+        relative = self._columns(features)
+        score: np.ndarray = relative.sum(axis=1) if self.combine == "sum" else relative[:, -1].copy()
+        return score
+
+    def _reference_state(self) -> dict[str, np.ndarray]:
+        parts = {"classes": self.classes_.state(), "everyone": self.everyone_.state()}
+        return {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
+
+    def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
+        parts: dict[str, dict[str, np.ndarray]] = {"classes": {}, "everyone": {}}
+        for name, array in state.items():
+            part, _, rest = name.partition(".")
+            if part not in parts:
+                raise InputError(f"expected arrays of {' and '.join(parts)}, got {name!r}; the state is damaged")
+            parts[part][rest] = array
+        self.classes_ = Gaussians.from_state(parts["classes"], self.num_classes_)
+        self.everyone_ = Gaussians.from_state(parts["everyone"], 1)
+        if self.classes_.means[:, 0].shape != self.everyone_.means[:, 0].shape:
+            raise InputError("expected classes and everyone to be of the same layers, got others; the state is damaged")
