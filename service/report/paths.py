@@ -1,8 +1,8 @@
 """The paths of natural and attacked images, block by block, over the band of natural paths."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,12 +27,75 @@ from service.report.axes import (
     tick_text,
 )
 from service.report.palette import Line, line_of
+from service.report.shown import heading as set_heading
+from service.report.shown import shortened, shown_rows
+from service.study import NATURAL as NATURAL_SET
+from service.study import Judgement, Study
 
-__all__ = ["draw_paths"]
+__all__ = ["draw_paths", "draw_study_paths"]
 
 _STATISTICS = ("‖r‖² / d", "cos(r, 1)")
 _COLUMNS = 4  # sets side by side, before the next ones go below
 _SINGLES = 3  # single images drawn of each set
+
+
+class Paths(NamedTuple):
+    """What is drawn of a set of images.
+
+    Args:
+        heading: its name, and whether the detector was fitted on it.
+        statistics: float32 ``(N, F)``, in the order of the scores.
+        seen: whether the detector was fitted on the set; None where that is not known.
+    """
+
+    heading: str
+    statistics: NDArray[np.float32]
+    seen: bool | None = None
+
+
+def draw_study_paths(
+    study: Study,
+    judgement: Judgement,
+    names: Sequence[str] | None = None,
+    *,
+    seen: Mapping[str, bool] | None = None,
+    title: str | None = None,
+    first: int = 0,
+) -> Figure:
+    """A figure with a column per set, and in it both statistics of equation 34 along the blocks.
+
+    Each panel shows the natural band (5 to 95 %) and median, the set's median, and a few single images, chosen by the
+    judgement's scores. Of an attacked set the successful images are drawn, or all where none was successful.
+
+    Args:
+        judgement: whose images of the study are drawn.
+        names: of the sets; all attacked ones that were judged where none are given.
+        seen: whether the detector was fitted on a set, by name; those it names in `fitted_on` where not given.
+        title: of the whole figure.
+        first: the position of the first set among all of them, which gives it its colour.
+
+    Raises:
+        InputError: a set that was not judged.
+    """
+    if names is None:
+        names = [name for name in judgement.rows if study.sets[name].kind == "attack"]
+    if unknown := [name for name in names if name not in judgement.rows]:
+        raise InputError(f"expected sets judged by {judgement.detector}, got {', '.join(unknown)}")
+
+    def drawn(name: str) -> Paths:
+        fitted = name in judgement.fitted_on if seen is None else seen.get(name)
+        rows, heading = shown_rows(study, judgement, name), set_heading(name, fitted)
+        return Paths(heading, study.sets[name].statistics[judgement.rows[name][rows]], fitted)
+
+    return _draw(
+        drawn(NATURAL_SET),
+        [drawn(name) for name in names],
+        branches=study.branches,
+        columns_per_block=study.columns_per_block,
+        band=study.band,
+        title=title,
+        first=first,
+    )
 
 
 def draw_paths(
@@ -59,7 +122,32 @@ def draw_paths(
     Raises:
         InputError: statistics, band and blocks that do not fit each other.
     """
-    for what, statistics in (("band", band), *((one.name, one.statistics) for one in (natural, *attacked))):
+
+    def drawn(judged: JudgedSet) -> Paths:
+        return Paths(heading(judged), judged.statistics[drawn_rows(judged)], judged.seen)
+
+    return _draw(
+        drawn(natural),
+        [drawn(judged) for judged in attacked],
+        branches=branches,
+        columns_per_block=columns_per_block,
+        band=band,
+        title=title,
+        first=first,
+    )
+
+
+def _draw(
+    natural: Paths,
+    attacked: Sequence[Paths],
+    *,
+    branches: Sequence[str],
+    columns_per_block: int,
+    band: NDArray[np.float32],
+    title: str | None,
+    first: int,
+) -> Figure:
+    for what, statistics in (("band", band), *((one.heading, one.statistics) for one in (natural, *attacked))):
         if statistics.shape[1] != len(branches) * columns_per_block or columns_per_block < len(_STATISTICS):
             raise InputError(
                 f"expected {len(branches)} blocks of {columns_per_block} columns (at least two) in {what}, "
@@ -69,7 +157,7 @@ def draw_paths(
     pairs = max(1, math.ceil(len(attacked) / _COLUMNS))
     figure = new_figure(max(WIDTH, 3.6 * columns), 4.4 * pairs + (0.3 if title else 0))
     if title:
-        figure.suptitle(plain(title), **text_options(size=11))
+        figure.suptitle(plain(shortened(title, 90)), **text_options(size=11))
     grid = figure.subplots(2 * pairs, columns, squeeze=False, sharex=True)
     for position in range(columns * pairs):
         panels = grid[2 * (position // columns) : 2 * (position // columns) + 2, position % columns]
@@ -84,7 +172,7 @@ def draw_paths(
                 panel, natural, shown, band[:, statistic::columns_per_block], statistic, columns_per_block, line
             )
         if shown is not None:
-            panels[0].set_title(plain(heading(shown)), **text_options(colour=line.colour, size=SMALL + 1.5), loc="left")
+            panels[0].set_title(plain(shown.heading), **text_options(colour=line.colour, size=SMALL + 1.5), loc="left")
         panels[0].tick_params(labelbottom=False)
         panels[1].tick_params(labelbottom=True)
         panels[1].set_xlabel("residual block, in execution order", **text_options(colour=MUTED))
@@ -112,8 +200,8 @@ def drawn_rows(judged: JudgedSet) -> NDArray[np.int64]:
 
 def _draw_panel(
     panel: Axes,
-    natural: JudgedSet,
-    shown: JudgedSet | None,
+    natural: Paths,
+    shown: Paths | None,
     band: NDArray[np.float32],
     statistic: int,
     columns_per_block: int,
@@ -124,15 +212,14 @@ def _draw_panel(
     x, (low, median, high) = _drawable(low, median, high)
     panel.fill_between(x, low, high, color=NATURAL, alpha=0.28, linewidth=0)
     marker = "o" if 1 < len(median) <= 20 else ""
-    for judged, colour in ((natural, NATURAL), (shown, line.colour)):
-        if judged is None:
+    for drawn, colour in ((natural, NATURAL), (shown, line.colour)):
+        if drawn is None:
             continue
-        rows = drawn_rows(judged)
-        paths = by_block(judged.statistics[rows], columns_per_block)[:, :, statistic]
-        for quantile in np.linspace(0.1, 0.9, min(_SINGLES, len(rows))):
-            _, (path,) = _drawable(paths[round(quantile * (len(rows) - 1))])
+        paths = by_block(drawn.statistics, columns_per_block)[:, :, statistic]
+        for quantile in np.linspace(0.1, 0.9, min(_SINGLES, len(paths))):
+            _, (path,) = _drawable(paths[round(quantile * (len(paths) - 1))])
             panel.plot(x, path, color=colour, linewidth=0.6, alpha=0.55)
-        if judged is shown:
+        if drawn is shown:
             median = _drawable(np.median(paths, axis=0))[1][0]
         panel.plot(x, median, color=colour, linewidth=1.7, marker=marker, markersize=2.6)
     panel.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
@@ -158,7 +245,7 @@ def _scale(panels: Sequence[Axes], band: NDArray[np.float32], *, logarithmic: bo
         panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
-def _key(figure: Figure, panel: Axes, attacked: Sequence[JudgedSet], colour: str) -> None:
+def _key(figure: Figure, panel: Axes, attacked: Sequence[Paths], colour: str) -> None:
     """A legend under the whole figure; each attacked set's colour is that of its heading."""
     band = panel.fill_between([], [], color=NATURAL, alpha=0.28, linewidth=0)
     (middle,) = panel.plot([], [], color=NATURAL, linewidth=1.7)

@@ -75,6 +75,35 @@ code, pre { font: .82rem/1.45 ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mo
 .provenance dt { color: var(--muted); }
 .provenance dd { margin: 0; min-width: 0; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0; font-size: .9rem; }
+a { color: var(--series-1); }
+:focus-visible { outline: 2px solid var(--series-1); outline-offset: 2px; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .5rem; }
+.name { overflow-wrap: anywhere; }
+th .name, th b.name { white-space: normal; }
+tbody th { max-width: 24rem; white-space: normal; overflow-wrap: anywhere; }
+thead th .name { display: block; max-width: 9rem; }
+.detector { margin-top: .7rem; }
+.detector > details { font-size: inherit; }
+.detector > details > summary { color: var(--ink); padding: .2rem 0; }
+.detector details details { margin-top: .5rem; }
+.detector.baseline > details > summary { color: var(--muted); }
+tr.baseline > * { background: var(--page); color: var(--muted); }
+tr.baseline + tr:not(.baseline) > *, tr:not(.baseline) + tr.baseline > *, tbody tr.apart + tr.apart > * { border-top: 2px solid var(--muted); }
+.beside { color: var(--muted); background: var(--page); }
+.beside.first { border-left: 2px solid var(--muted); }
+th small { color: var(--muted); font-weight: 400; }
+.chip.broken { border-color: var(--caution); color: var(--caution); }
+.heat { font-size: .87rem; }
+.heat th, .heat td { padding: .3rem .5rem; }
+.heat td { text-align: center; min-width: 3.4rem; }
+.heat td[class] small { color: inherit; }
+.seen-cell { box-shadow: inset 0 0 0 2px var(--ink); }
+.heat-legend { display: flex; margin: 0 0 .5rem; font-size: .8rem; }
+.heat-legend span { padding: .1rem .7rem; }
+.warnings details ul { margin-top: .4rem; }
+figure .scroll { margin-top: .6rem; }
+dl { margin: .4rem 0; }
 @media (max-width: 32rem) {
   body { font-size: 15px; }
   h1 { font-size: 1.35rem; }

@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 from service.evaluation import Evaluation
+from service.report.terminal import as_table as study_table
 from service.wording import MISSING, area, asked, between, counted, percent
 
 __all__ = ["as_csv", "as_table", "headline"]
@@ -26,6 +27,8 @@ _TEXT_COLUMNS = 2
 
 def as_table(figures: dict[str, Any]) -> str:
     """The headline figures as aligned text of at most 100 columns, with the realised false-positive rate under them."""
+    if figures["schema"] > 1:
+        return study_table(figures)
     rows: list[tuple[str, ...]] = [
         (
             _shortened(entry["name"]),
