@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from attacks._norms import Norm
-from attacks._walk import DRAW, Bounds, Decide, DecisionResult, Walk, streams
+from attacks._walk import DRAW, Bounds, Decide, DecisionResult, Walk
 
-__all__ = ["Bounds", "Decide", "DecisionResult", "boundary", "hop_skip_jump", "streams"]
+__all__ = ["Bounds", "Decide", "DecisionResult", "boundary", "hop_skip_jump"]
 
 _FEWEST = 10  # probes that an estimate is still worth making with, where a limit leaves no more
 # The rates of success that the Boundary attack's step lengths are kept between: of steps on the sphere, and of whole

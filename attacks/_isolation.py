@@ -89,3 +89,11 @@ class ImageNoise:
             for position in range(self._first, self._first + len(images))
         ]
         return torch.from_numpy(np.stack(rows)).to(images) * 2 - 1
+
+    def generators(self, count: int, device: torch.device) -> list[torch.Generator]:
+        """One generator for each of the batch's first `count` images, for attacks that draw as they go."""
+        words = [
+            np.random.SeedSequence([self._seed, position]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+            for position in range(self._first, self._first + count)
+        ]
+        return [torch.Generator(device).manual_seed(int(word)) for word in words]

@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from attacks._isolation import ImageNoise
 from attacks._norms import Norm
 
-__all__ = ["DRAW", "Bounds", "Decide", "DecisionResult", "Walk", "streams"]
+__all__ = ["DRAW", "Bounds", "Decide", "DecisionResult", "Walk"]
 
 Decide = Callable[[Tensor, Tensor], Tensor]
 """Points ``(b, ...)`` and the rows ``(b,)`` int64 of the images they belong to → ``(b,)`` bool, "is adversarial"."""
@@ -45,15 +45,6 @@ class DecisionResult(NamedTuple):
     distance: Tensor
 
 
-def streams(seed: int, count: int, device: torch.device, first: int = 0) -> list[torch.Generator]:
-    """One random generator for each of `count` images, decided by the seed and the image's position alone."""
-    words = [
-        int(np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        for position in range(first, first + count)
-    ]
-    return [torch.Generator(device).manual_seed(word) for word in words]
-
-
 class Walk:
     """What both attacks share: questions, their number, the nearest adversarial point so far, steps to the boundary.
 
@@ -83,7 +74,7 @@ class Walk:
         self.size = images[:1].numel()
         self.theta = _THETA / (math.sqrt(self.size) if norm == "l2" else self.size)
         self.halvings = math.ceil(math.log2(1 / self.theta))
-        self.generators = streams(seed, len(images), images.device) if generators is None else generators
+        self.generators = generators or ImageNoise(seed, 0).generators(len(images), images.device)
         self._decide, self._starts, self._limit = decide, starts, total_queries
         self._bounds = bounds
         self._pool = forward_batch or max(1, min(_POOL, _POOLED_VALUES // self.size))

@@ -88,7 +88,8 @@ class _Whole(nn.Module):
         self.training = network.training
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
+        # Some of ART's attacks interpolate in float64, which no network here takes.
+        logits: Tensor = self.network(images.float())
         return logits
 
 

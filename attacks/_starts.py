@@ -1,0 +1,76 @@
+"""What decision-based attacks on a network ask and where they begin: points that it already gets wrong."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks._isolation import ImageNoise
+from attacks._walk import Decide
+
+__all__ = ["nearest_of_class", "network_decision", "predicted_classes", "random_starts"]
+
+# Points per pass: few on a CPU, where the activations of a batch should stay in its caches, many on a GPU.
+_PASS = {"cpu": 64}
+_PASS_ELSEWHERE = 2048
+
+_GRIDS = (1, 2, 4, 8)  # sides of the coarse noise, in cells
+
+
+@torch.no_grad()
+def predicted_classes(network: nn.Module, images: Tensor) -> Tensor:
+    """The network's classes ``(B,)`` int64, in passes of a size that suits the device."""
+    size = _PASS.get(images.device.type, _PASS_ELSEWHERE)
+    return torch.cat([network(part).argmax(1) for part in torch.split(images, size)])
+
+
+def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None = None) -> Decide:
+    """Whether the network misses the images' labels, or, with targets, whether it says these."""
+
+    def decide(points: Tensor, rows: Tensor) -> Tensor:
+        predicted = predicted_classes(network, points)
+        return predicted != labels[rows] if targets is None else predicted == targets[rows]
+
+    return decide
+
+
+def random_starts(decide: Decide, images: Tensor, noise: ImageNoise, tries: int) -> Tensor:
+    """For each image the first of its random images ``(B, ...)`` that is adversarial; itself where none is.
+
+    Every other try is an image of uniform pixels, as in the papers and ART. A network often gives all of those one
+    class, and images of that class would then never start. So the tries between are coarse: one colour, or squares of
+    2 x 2 up to 8 x 8 colours, all drawn from the image's own stream.
+    """
+    starts = images.clone()
+    rows = torch.arange(len(images), device=images.device)
+    for draw in range(tries):
+        if len(rows) == 0:
+            break
+        tried = _random_images(images, noise, draw)[rows]
+        yes = decide(tried, rows)
+        starts[rows[yes]] = tried[yes]
+        rows = rows[~yes]
+    return starts
+
+
+def _random_images(images: Tensor, noise: ImageNoise, draw: int) -> Tensor:
+    if draw % 2 == 0:
+        return (noise.uniform(images, draw) + 1) / 2
+    side = _GRIDS[draw // 2 % len(_GRIDS)]
+    colours = (noise.uniform(images[:, :, :side, :side], draw) + 1) / 2
+    return F.interpolate(colours, size=images.shape[2:], mode="nearest")
+
+
+def nearest_of_class(images: Tensor, predicted: Tensor, targets: Tensor) -> Tensor:
+    """For each image the nearest one (L2) of those given that is predicted as its target; itself where none is.
+
+    Args:
+        predicted: ``(B,)``, the network's classes of the images.
+        targets: ``(B,)``, the classes wanted.
+    """
+    flat = images.flatten(1)
+    distances = torch.cdist(flat, flat).masked_fill(predicted[None] != targets[:, None], torch.inf)
+    distance, nearest = distances.min(1)
+    starts = images.clone()
+    there = torch.isfinite(distance)
+    starts[there] = images[nearest[there]]
+    return starts

@@ -1,0 +1,93 @@
+"""HopSkipJump: along the decision boundary by answers alone, its normal by Monte Carlo (Chen et al., 2020)."""
+
+import math
+from typing import Literal
+
+from torch import Tensor, nn
+
+from attacks._decision import hop_skip_jump
+from attacks._starts import network_decision, random_starts
+from attacks.base import Attack, ImageNoise, Norm, check_choice, check_count
+from attacks.estimator import art_version, run_art_attack
+from models.errors import InputError
+
+__all__ = ["HopSkipJump"]
+
+
+class HopSkipJump(Attack):
+    """A small perturbation found from the network's predicted classes alone; no budget, 50 steps as in the thesis.
+
+    Each step estimates the boundary's normal from first_queries · √step random probes, jumps along it, and goes back to
+    the boundary by a binary search (`attacks/_decision.py`): about 25,000 queries per image for 50 steps of 32 x 32
+    pixels. It begins at the first misclassified one of up to `start_tries` random images: uniform pixels, as ART and
+    the paper, and coarse squares of colour between them. Images that are misclassified already, and those for which no
+    start is found, come back unchanged. Everything else comes back misclassified, on the boundary: a rounding to 8
+    bits undoes most of it.
+
+    Every image has a random stream of its own; the batch changes nothing but the rounding of the network's logits,
+    which may decide otherwise about a point on the boundary and so lead the search elsewhere.
+
+    Args:
+        steps: rounds of estimate, jump and search.
+        first_queries: probes of the first estimate.
+        max_queries: most probes in one estimate.
+        total_queries: most queries of the search for one image (the tries for a start come on top); None: no limit.
+        start_tries: random images tried for a start.
+        norm: what is to be small, "l2" or "linf".
+        engine: "torch", or "art" for ART's code, image by image: without `total_queries`, and its starts are of
+            uniform pixels only, so that it fails on the class that the network takes noise for.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int = 50,
+        first_queries: int = 100,
+        max_queries: int = 10_000,
+        total_queries: int | None = None,
+        start_tries: int = 100,
+        norm: Norm = "l2",
+        engine: Literal["torch", "art"] = "torch",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(norm=norm, epsilon=None, batch_size=batch_size, seed=seed)
+        self.steps = check_count("steps", steps)
+        self.first_queries = check_count("first_queries", first_queries, least=2)
+        self.max_queries = check_count("max_queries", max_queries, least=first_queries)
+        self.total_queries = None if total_queries is None else check_count("total_queries", total_queries)
+        self.start_tries = check_count("start_tries", start_tries)
+        self.engine: Literal["torch", "art"] = check_choice("engine", engine, ("torch", "art"))
+        if engine == "art" and total_queries is not None:
+            raise InputError("expected no total_queries with engine 'art', which has no such limit; use engine 'torch'")
+
+    def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
+        """One batch through the engine."""
+        if self.engine == "art":
+            options = {
+                "norm": 2 if self.norm == "l2" else math.inf,
+                "max_iter": self.steps,
+                "max_eval": self.max_queries,
+                "init_eval": self.first_queries,
+                "init_size": self.start_tries,
+                "targeted": False,
+                "verbose": False,
+            }
+            return run_art_attack("HopSkipJump", network, images, labels, options)
+        decide = network_decision(network, labels)
+        found = hop_skip_jump(
+            decide,
+            images,
+            random_starts(decide, images, noise, self.start_tries),
+            norm=self.norm,
+            steps=self.steps,
+            first_queries=self.first_queries,
+            max_queries=self.max_queries,
+            total_queries=self.total_queries,
+            generators=noise.generators(len(images), images.device),
+        )
+        return found.images
+
+    def libraries(self) -> dict[str, str]:
+        """ART's version where it is the engine."""
+        return art_version() if self.engine == "art" else {}
