@@ -144,7 +144,12 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("fit", help="fit a detector to a network and write an artifact")
     parser.add_argument("--network", required=True, metavar="NETWORK", help=NETWORK_HELP)
     _dataset(parser)
-    parser.add_argument("--detector", default="transport", help="a name from `list detectors`")
+    parser.add_argument(
+        "--detector",
+        default="transport",
+        metavar="D",
+        help="a name from `list detectors`; options follow colons: mahalanobis:magnitude=0.0014",
+    )
     parser.add_argument(
         "--attack", nargs="+", action="extend", metavar="A", help="to fit on, as in evaluate --attacks (default: fgm)"
     )
@@ -155,7 +160,15 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--split", default="0.8,0.1,0.1", metavar="F,C,T", help="shares to fit, calibrate and test on")
     parser.add_argument("--calibrate-on", metavar="D", help="natural images to calibrate on instead")
     parser.add_argument(
-        "--classifier", choices=["random_forest", "logistic_regression", "svm"], default="random_forest"
+        "--reference",
+        metavar="D",
+        help="natural images for detectors that compare with some (default: a quarter of those to fit on)",
+    )
+    parser.add_argument(
+        "--classifier",
+        choices=["random_forest", "logistic_regression", "svm", "none"],
+        default="random_forest",
+        help="none: the detector's own score, without attacks",
     )
     parser.add_argument("--of", choices=["residues", "embeddings"], default="residues", help="whose norms and cosines")
     parser.add_argument(

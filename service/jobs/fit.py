@@ -1,11 +1,11 @@
 """`plumbline fit`: a network and natural images → attacked images → a detector with its threshold → an artifact.
 
-data ─ split by originals ─┬─ fit ────── natural and attacked ─→ detector.fit
+data ─ split by originals ─┬─ fit ─┬──── natural and attacked ─→ detector.fit
+                           │       └──── a quarter, natural ──→ detector.prepare, where that needs reference images
                            ├─ calibrate  natural ──────────────→ threshold at the stated false-positive rate
                            └─ test ───── never looked at here but for the realised rate; `evaluate` uses it
 """
 
-import inspect
 import math
 from argparse import Namespace
 from dataclasses import replace
@@ -26,20 +26,21 @@ from models.discovery import Discovery, discover
 from models.errors import InputError
 from models.features import Features, extract_features
 from models.loading import LoadedNetwork, load_network, preset_size
-from models.registry import DETECTORS
 from models.residues import Measure
-from service.jobs._inputs import attack_of, label, say, with_labels_of
+from service.jobs._inputs import attack_of, detector_of, label, say, with_labels_of
 from service.originals import digests, pack
 from service.provenance import provenance
 
 __all__ = ["fit", "run"]
 
+_REFERENCE_SHARE = 0.25
+
 
 def run(options: Namespace) -> None:
     """Fit as the command line says, write `options.out`, and print what was found."""
-    data, calibration_data, loaded = _inputs(options)
+    data, calibration_data, reference, loaded = _inputs(options)
     facts = fit(
-        data, loaded, out=options.out, calibrate_on=calibration_data, detector=options.detector,
+        data, loaded, out=options.out, calibrate_on=calibration_data, reference=reference, detector=options.detector,
         attacks=options.attack or ["fgm"], epsilon=options.epsilon, fpr=options.fpr, split=options.split,
         classifier=options.classifier, measure=Measure(options.of, options.directions), seed=options.seed,
         workers=options.workers, cache=options.cache, device=options.device, sign_key=options.sign_key,
@@ -63,6 +64,7 @@ def fit(
     *,
     out: Path,
     calibrate_on: ImageDataset | None = None,
+    reference: ImageDataset | None = None,
     detector: str = "transport",
     attacks: list[str],
     epsilon: str = "0.03",
@@ -78,6 +80,12 @@ def fit(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Write an artifact to `out`; what went into it, as it stands in the manifest's provenance.
+
+    Args:
+        calibrate_on: natural images for the threshold, none of `data`'s; a share of `data` where not given.
+        reference: natural images for detectors that compare with some, none of `data`'s; where not given, a quarter of
+            those to fit on, which are then not fitted on. Not looked at for other detectors.
+        detector: its name, with options behind colons: ``mahalanobis:magnitude=0.0014``.
 
     Raises:
         InputError: images, options or proportions that cannot be used.
@@ -99,13 +107,20 @@ def fit(
     test_data = data.take(parts.test)
     network = loaded.network.to(device)
     discovery = discover(network, data.image_shape)
+    fitted = _build_detector(detector, classifier, seed, discovery, measure)
+    fit_data, reference_data = _with_reference(fit_data, reference, fitted, loaded, seed)
 
     def features(images: Any) -> Features:
-        return extract_features(network, images, discovery=discovery, measure=measure, device=device, progress=progress)
+        return extract_features(
+            network, images, discovery=discovery, measure=measure, measurements=fitted.measurements(), device=device,
+            progress=progress,
+        )  # fmt: skip
 
-    fitted = _build_detector(detector, classifier, seed, discovery, measure)
     sizes = f"{len(fit_data)} images to fit, {len(calibration_data)} to calibrate, {len(test_data)} to test"
+    sizes += f", {len(reference_data)} to compare with" if reference_data is not None else ""
     say(f"{len(discovery.branches)} residual branches; {sizes}")
+    if reference_data is not None:
+        fitted.prepare(features(reference_data.tensor()), reference_data.labels)
     images = fit_data.tensor()
     natural = features(images)
     accuracy = float((natural.predicted == fit_data.labels).mean())
@@ -119,7 +134,7 @@ def fit(
         # Only one attack's images are in memory at a time.
         summaries.append(made.summary())
         adversarial.append(features(made.images))
-    fitted.fit(natural, _concatenated(adversarial) if adversarial else None, fit_data.labels)
+    fitted.fit(natural, Features.concatenated(adversarial) if adversarial else None, fit_data.labels)
     held_out = features(calibration_data.tensor())
     calibration = Calibration(fitted.score(held_out), fpr)
     pipeline = Pipeline(
@@ -131,11 +146,16 @@ def fit(
         hits = int(calibration.flags(fitted.score(features(test_data.tensor()))).sum())
         interval = clopper_pearson(hits, len(test_data))
         realised = {"rate": hits / len(test_data), "n": len(test_data), "interval": [interval.low, interval.high]}
-    used = np.concatenate([digests(fit_data), digests(calibration_data)])
+    seen = [fit_data, calibration_data, *([] if reference_data is None else [reference_data])]
+    used = np.concatenate([digests(part) for part in seen])
+    counts = {"fit": len(fit_data), "calibrate": len(calibration_data)}
+    if reference_data is not None:
+        counts["reference"] = len(reference_data)
     facts = {
         "network": _network_name(loaded), "trained": loaded.provenance, "dataset": label(data.name),
-        "dataset_sha256": data.fingerprint(), "images": {"fit": len(fit_data), "calibrate": len(calibration_data)},
-        "calibrated_on": label(calibrate_on.name) if calibrate_on is not None else label(data.name), "split": split,
+        "dataset_sha256": data.fingerprint(), "images": counts, "split": split,
+        "calibrated_on": label(calibrate_on.name) if calibrate_on is not None else label(data.name),
+        "reference": None if reference_data is None else label(reference_data.name),
         "seed": seed, "natural_accuracy": accuracy, "attacks": summaries,
         "realised_fpr": realised, "originals": pack(used), **provenance(),
     }  # fmt: skip
@@ -144,7 +164,7 @@ def fit(
     return facts
 
 
-def _inputs(options: Namespace) -> tuple[ImageDataset, ImageDataset | None, LoadedNetwork]:
+def _inputs(options: Namespace) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None, LoadedNetwork]:
     resize, crop = options.resize, options.crop
     if resize is None and crop is None:
         resize, crop = preset_size(options.network)
@@ -153,31 +173,56 @@ def _inputs(options: Namespace) -> tuple[ImageDataset, ImageDataset | None, Load
     loaded = load_network(
         options.network, mean=options.mean, std=options.std, num_classes=len(data.classes), image_shape=data.image_shape
     )
-    if options.calibrate_on is None:
-        return data, None, loaded
-    other = load_dataset(options.calibrate_on, request)
+    calibration_data, reference = (
+        _others(name, data, request, what)
+        for name, what in ((options.calibrate_on, "calibrate on"), (options.reference, "compare with"))
+    )
+    if calibration_data is not None and reference is not None:
+        _require_apart(reference, options.reference, calibration_data, options.calibrate_on)
+    return data, calibration_data, reference, loaded
+
+
+def _others(name: str | None, data: ImageDataset, request: DatasetRequest, what: str) -> ImageDataset | None:
+    """The data set of that name, if any, which has images of the same size as `data` and none of its images."""
+    if name is None:
+        return None
+    other = load_dataset(name, request)
     if other.image_shape != data.image_shape:
-        raise InputError(f"expected images {data.image_shape} to calibrate on, got {other.image_shape}; give --resize")
-    overlap = np.intersect1d(digests(other), digests(data)).size
+        raise InputError(f"expected images {data.image_shape} to {what}, got {other.image_shape}; give --resize")
+    _require_apart(other, name, data, label(data.name))
+    return other
+
+
+def _require_apart(one: ImageDataset, one_name: str, other: ImageDataset, other_name: str) -> None:
+    overlap = np.intersect1d(digests(one), digests(other)).size
     if overlap:
         raise InputError(
-            f"expected other images in {options.calibrate_on} than in {options.dataset}, got {overlap} in both; a "
-            "threshold holds only if it comes from images that the detector was not fitted on"
+            f"expected other images in {one_name} than in {other_name}, got {overlap} in both; a threshold holds only "
+            "if it comes from images that the detector has not seen, and an image that it compares with is its own twin"
         )
-    return data, other, loaded
 
 
-def _build_detector(name: str, classifier: str, seed: int, discovery: Discovery, measure: Measure) -> Detector:
-    detector_class = DETECTORS.load(name)
+def _with_reference(
+    fit_data: ImageDataset, given: ImageDataset | None, detector: Detector, loaded: LoadedNetwork, seed: int
+) -> tuple[ImageDataset, ImageDataset | None]:
+    """(images to fit on, reference images or None): those given, or a quarter of each class of `fit_data`."""
+    if not detector.needs_reference:
+        return fit_data, None
+    if given is not None:
+        return fit_data, with_labels_of(given, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
+    parts = split_originals(len(fit_data), (1 - _REFERENCE_SHARE, _REFERENCE_SHARE), labels=fit_data.labels, seed=seed)
+    return fit_data.take(parts.fit), fit_data.take(parts.test)
+
+
+def _build_detector(text: str, classifier: str, seed: int, discovery: Discovery, measure: Measure) -> Detector:
     # Each detector takes what it has a parameter for.
     offered = {
         "classifier": classifier, "seed": seed, "columns_per_block": measure.columns_per_block,
         "block_sizes": [math.prod(branch.shape) for branch in discovery.branches],
     }  # fmt: skip
-    known = inspect.signature(detector_class.__init__).parameters
-    if classifier != "random_forest" and "classifier" not in known:
-        raise InputError(f"expected a detector with classifiers for --classifier {classifier}, got {name}")
-    detector: Detector = detector_class(**{option: value for option, value in offered.items() if option in known})
+    detector = detector_of(text, offered)
+    if classifier != "random_forest" and "classifier" not in detector.parameters():
+        raise InputError(f"expected a detector with classifiers for --classifier {classifier}, got {detector.name}")
     return detector
 
 
@@ -191,7 +236,3 @@ def _warn_of_chance(accuracy: float, loaded: LoadedNetwork) -> None:
     if accuracy < 2 / loaded.spec.num_classes:
         cause = "it was given no weights" if not loaded.trained else "is it trained, and are the labels in its order?"
         say(f"warning: the network is right on {accuracy:.1%} of the natural images: {cause}")
-
-
-def _concatenated(parts: list[Features]) -> Features:
-    return Features(np.concatenate([p.logits for p in parts]), np.concatenate([p.statistics for p in parts]))

@@ -179,6 +179,50 @@ def test_detectors_without_attacks_are_fitted_and_scored(detector: str, shop: Pa
     assert facts["realised_fpr"]["rate"] < 0.25
 
 
+def test_a_detector_that_compares_takes_a_quarter_of_the_images_out_of_the_fit(shop: Path, tmp_path: Path) -> None:
+    assert main([*_fit(shop), "--detector", "knn:k=5:num_trees=10", "--out", str(tmp_path / "artifact")]) == 0
+    manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
+    facts = manifest["provenance"]
+    assert manifest["detector"]["parameters"]["k"] == 5
+    assert facts["images"]["reference"] == pytest.approx(75, abs=5)
+    assert facts["images"]["fit"] == pytest.approx(225, abs=5)
+    assert facts["attacks"][0]["attack"] == "fgm"
+    data = load_dataset("digits").limited(600, 0)
+    assert np.isin(digests(data), unpack(facts["originals"])).sum() == sum(facts["images"].values())
+    Image.fromarray(data.images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
+    assert main(["score", "--artifact", str(tmp_path / "artifact"), str(tmp_path / "digit.png")]) == 0
+
+
+def test_other_images_to_compare_with_leave_all_others_to_fit_on(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load_dataset("digits")
+    rest = ~np.isin(digests(data), digests(data.limited(600, 0)))
+    np.savez(tmp_path / "rest.npz", x=data.images[rest].transpose(0, 2, 3, 1), y=data.labels[rest])
+    detector = ["--detector", "mahalanobis", "--classifier", "none"]
+    command = [*_fit(shop), *detector, "--out", str(tmp_path / "artifact"), "--reference"]
+    assert main([*command, f"npz:{tmp_path / 'rest.npz'}"]) == 0
+    facts = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
+    assert facts["images"]["reference"] == rest.sum()
+    assert facts["images"]["fit"] == pytest.approx(300, abs=5)
+    assert facts["reference"] == "npz:rest.npz"
+    assert facts["attacks"] == []
+    assert np.isin(digests(data)[rest], unpack(facts["originals"])).all()
+    assert main([*command, "digits"]) == 2
+    assert "600 in both" in capsys.readouterr().err
+    assert main([*command, f"npz:{tmp_path / 'rest.npz'}", "--calibrate-on", f"npz:{tmp_path / 'rest.npz'}"]) == 2
+    assert "in both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("detector", ["knn:k", "knn:neighbours=3", "knn:k=0", "lid:classifier=none", "kmn"])
+def test_detectors_that_there_are_not_are_refused(
+    detector: str, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*_fit(shop), "--detector", detector, "--out", str(tmp_path / "artifact")]) == 2
+    assert "expected" in capsys.readouterr().err
+    assert not (tmp_path / "artifact").exists()
+
+
 def test_embeddings_and_further_directions_reach_the_artifact(shop: Path, tmp_path: Path) -> None:
     options = ["--of", "embeddings", "--directions", "2", "--classifier", "logistic_regression"]
     assert main([*_fit(shop), *options, "--out", str(tmp_path / "artifact")]) == 0
