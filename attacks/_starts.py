@@ -1,19 +1,47 @@
 """What decision-based attacks on a network ask and where they begin: points that it already gets wrong."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks._isolation import ImageNoise
+from attacks._targets import Target, target_classes
 from attacks._walk import Decide
+from attacks.estimator import run_art_attack
 
-__all__ = ["nearest_of_class", "network_decision", "predicted_classes", "random_starts"]
+__all__ = [
+    "decision_and_starts",
+    "nearest_of_class",
+    "network_decision",
+    "predicted_classes",
+    "random_starts",
+    "run_on_correct",
+]
 
 # Points per pass: few on a CPU, where the activations of a batch should stay in its caches, many on a GPU.
 _PASS = {"cpu": 64}
 _PASS_ELSEWHERE = 2048
 
 _GRIDS = (1, 2, 4, 8)  # sides of the coarse noise, in cells
+
+
+def decision_and_starts(
+    network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise, target: Target | None, tries: int
+) -> tuple[Decide, Tensor]:
+    """What a decision-based attack asks of the network, and a start for each image: itself where there is none.
+
+    Without a target, any other class will do, and the starts are random. With one, only that class does, and an image
+    starts at the nearest of the batch that the network gives that class.
+    """
+    if target is None:
+        decide = network_decision(network, labels)
+        return decide, random_starts(decide, images, noise, tries)
+    predicted = predicted_classes(network, images)
+    targets = target_classes(target, network, images, labels, noise)
+    return network_decision(network, labels, targets), nearest_of_class(images, predicted, targets)
 
 
 @torch.no_grad()
@@ -74,3 +102,17 @@ def nearest_of_class(images: Tensor, predicted: Tensor, targets: Tensor) -> Tens
     there = torch.isfinite(distance)
     starts[there] = images[nearest[there]]
     return starts
+
+
+def run_on_correct(
+    class_name: str, network: nn.Module, images: Tensor, labels: Tensor, options: Mapping[str, Any]
+) -> Tensor:
+    """ART's attack of that class on the images that are classified correctly; the others as they are.
+
+    ART leaves the predicted class and not the label, so it would carry some of the others back to their label.
+    """
+    correct = predicted_classes(network, images) == labels
+    found = images.clone()
+    if correct.any():
+        found[correct] = run_art_attack(class_name, network, images[correct], labels[correct], options)
+    return found

@@ -6,9 +6,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from attacks._decision import hop_skip_jump
-from attacks._starts import network_decision, random_starts
-from attacks.base import Attack, ImageNoise, Norm, check_choice, check_count
-from attacks.estimator import art_version, run_art_attack
+from attacks._starts import decision_and_starts, run_on_correct
+from attacks.base import Attack, ImageNoise, Norm, Target, check_choice, check_count, check_target
+from attacks.estimator import art_version
 from models.errors import InputError
 
 __all__ = ["HopSkipJump"]
@@ -34,8 +34,10 @@ class HopSkipJump(Attack):
         total_queries: most queries of the search for one image (the tries for a start come on top); None: no limit.
         start_tries: random images tried for a start.
         norm: what is to be small, "l2" or "linf".
-        engine: "torch", or "art" for ART's code, image by image: without `total_queries`, and its starts are of
-            uniform pixels only, so that it fails on the class that the network takes noise for.
+        target: None, or the class to aim at (see `attacks._targets`). An image then starts at the nearest one of its
+            batch that is predicted as its target, and stays unchanged where there is none.
+        engine: "torch", or "art" for ART's code, image by image: without `total_queries` and `target`. Its
+            starts are of uniform pixels only, so that it fails on the class that the network takes noise for.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class HopSkipJump(Attack):
         total_queries: int | None = None,
         start_tries: int = 100,
         norm: Norm = "l2",
+        target: Target | None = None,
         engine: Literal["torch", "art"] = "torch",
         batch_size: int = 128,
         seed: int = 0,
@@ -58,8 +61,9 @@ class HopSkipJump(Attack):
         self.total_queries = None if total_queries is None else check_count("total_queries", total_queries)
         self.start_tries = check_count("start_tries", start_tries)
         self.engine: Literal["torch", "art"] = check_choice("engine", engine, ("torch", "art"))
-        if engine == "art" and total_queries is not None:
-            raise InputError("expected no total_queries with engine 'art', which has no such limit; use engine 'torch'")
+        self.target = check_target(target)
+        if engine == "art" and (total_queries is not None or target is not None):
+            raise InputError("expected neither total_queries nor target with engine 'art'; use engine 'torch'")
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """One batch through the engine."""
@@ -73,12 +77,12 @@ class HopSkipJump(Attack):
                 "targeted": False,
                 "verbose": False,
             }
-            return run_art_attack("HopSkipJump", network, images, labels, options)
-        decide = network_decision(network, labels)
+            return run_on_correct("HopSkipJump", network, images, labels, options)
+        decide, starts = decision_and_starts(network, images, labels, noise, self.target, self.start_tries)
         found = hop_skip_jump(
             decide,
             images,
-            random_starts(decide, images, noise, self.start_tries),
+            starts,
             norm=self.norm,
             steps=self.steps,
             first_queries=self.first_queries,
