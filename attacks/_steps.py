@@ -19,25 +19,33 @@ from models.errors import InputError
 __all__ = ["ascend", "beats", "check_step", "losses_and_gradient", "losses_of", "random_start"]
 
 
-def losses_and_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy ``(B,)``, whether misclassified ``(B,)``, and the gradient in the images ``(B, C, H, W)``."""
+def losses_and_gradient(
+    network: nn.Module, images: Tensor, classes: Tensor, *, targeted: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the attack raises ``(B,)``, whether it is there ``(B,)``, and the gradient in the images ``(B, C, H, W)``.
+
+    Untargeted: the cross-entropy of the classes given, and whether the image is taken for another. Targeted: minus the
+    cross-entropy, and whether it is taken for the class given.
+    """
     images = images.detach().requires_grad_(True)
-    losses, fooled = _losses(network, images, labels)
+    losses, fooled = _losses(network, images, classes, targeted)
     # Summed and not averaged, so that an image's gradient does not depend on how many are in the batch.
     (gradient,) = torch.autograd.grad(losses.sum(), images)
     return losses.detach(), fooled, gradient
 
 
 @torch.no_grad()
-def losses_of(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy ``(B,)`` and whether misclassified ``(B,)``, without a gradient."""
-    return _losses(network, images, labels)
+def losses_of(network: nn.Module, images: Tensor, classes: Tensor, *, targeted: bool = False) -> tuple[Tensor, Tensor]:
+    """The first two of `losses_and_gradient`, without a gradient."""
+    return _losses(network, images, classes, targeted)
 
 
-def _losses(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _losses(network: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:
     logits = network(images)
     # In float64: a float32 softmax of 1 - 1e-8 is 1, and the gradient of a confident image would be lost.
-    return F.cross_entropy(logits.double(), labels, reduction="none"), logits.detach().argmax(1) != labels
+    losses = F.cross_entropy(logits.double(), classes, reduction="none")
+    other = logits.detach().argmax(1) != classes
+    return (-losses, ~other) if targeted else (losses, other)
 
 
 def beats(fooled: Tensor, losses: Tensor, best_fooled: Tensor, best_losses: Tensor) -> Tensor:
@@ -48,18 +56,22 @@ def beats(fooled: Tensor, losses: Tensor, best_fooled: Tensor, best_losses: Tens
 def ascend(
     network: nn.Module,
     natural: Tensor,
-    labels: Tensor,
+    classes: Tensor,
     start: Tensor,
     *,
     norm: Norm,
     epsilon: float,
     step: float,
     steps: int,
+    targeted: bool = False,
 ) -> Tensor:
-    """Images after `steps` projected steps of size `step` up the loss: x ← P(x + step · steepest(∇L(x, y)))."""
+    """Images after `steps` projected steps of size `step` up the loss: x ← P(x + step · steepest(∇L(x, y))).
+
+    Targeted, they go down the loss of the classes given.
+    """
     images = start
     for _ in range(steps):
-        _, _, gradient = losses_and_gradient(network, images, labels)
+        _, _, gradient = losses_and_gradient(network, images, classes, targeted=targeted)
         images = project(images + step * steepest(gradient, norm), natural, epsilon, norm)
     return images
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from attacks._norms import steepest
 from attacks._steps import beats, check_step, losses_and_gradient, losses_of, random_start
-from attacks.base import Attack, ImageNoise, Norm, check_count, project
+from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target, project
 
 __all__ = ["APGD"]
 
@@ -31,6 +31,8 @@ class APGD(Attack):
         step: first step size in the attack's norm; None: epsilon.
         allow_large_step: accept a step above epsilon.
         restarts: number of random starts.
+        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
+            `attacks._targets`). The steps then go down the loss of that class.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class APGD(Attack):
         allow_large_step: bool = False,
         restarts: int = 5,
         norm: Norm = "linf",
+        target: Target | None = None,
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
@@ -49,12 +52,14 @@ class APGD(Attack):
         self.epsilon: float = epsilon
         self.steps = check_count("steps", steps)
         self.step = step
+        self.target = check_target(target)
         self.allow_large_step = allow_large_step
         self.restarts = check_count("restarts", restarts)
         self._step = check_step(step, epsilon, epsilon, allow_large_step=allow_large_step)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """The best point of all starts, image by image."""
+        labels, _ = aim(self.target, network, images, labels, noise)
         start = random_start(images, self.epsilon, self.norm, noise, 0)
         best, best_fooled, best_losses = self._search(network, images, labels, start)
         for draw in range(1, self.restarts):
@@ -72,8 +77,9 @@ class APGD(Attack):
         self, network: nn.Module, natural: Tensor, labels: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Best points from one start ``(B, C, H, W)``, whether they fool the network ``(B,)``, their losses ``(B,)``"""
+        targeted = self.target is not None
         x, x_last = start, start
-        loss, fooled, gradient = losses_and_gradient(network, x, labels)
+        loss, fooled, gradient = losses_and_gradient(network, x, labels, targeted=targeted)
         best, best_fooled, best_loss = x.clone(), fooled, loss
         # x_max, f_max and its gradient drive the search; `best` is only what comes out.
         x_max, f_max, gradient_max = x.clone(), loss, gradient.clone()
@@ -89,9 +95,9 @@ class APGD(Attack):
                 z = project(z, natural, self.epsilon, self.norm)
             x_last, x, loss_last = x, z, loss
             if k == self.steps:
-                loss, fooled = losses_of(network, x, labels)
+                loss, fooled = losses_of(network, x, labels, targeted=targeted)
             else:
-                loss, fooled, gradient = losses_and_gradient(network, x, labels)
+                loss, fooled, gradient = losses_and_gradient(network, x, labels, targeted=targeted)
             best, best_fooled, best_loss = _keep(
                 beats(fooled, loss, best_fooled, best_loss), (x, fooled, loss), (best, best_fooled, best_loss)
             )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from attacks._isolation import ImageNoise, device_of, left_as_found, seeded
 from attacks._norms import Norm, perturbation_norms, project, tolerance
+from attacks._targets import Target, aim, check_target, target_classes
 from models.errors import AttackError, InputError
 from models.registry import ATTACKS
 
@@ -25,15 +26,19 @@ __all__ = [
     "Attack",
     "ImageNoise",
     "Norm",
+    "Target",
+    "aim",
     "build_attack",
     "check_choice",
     "check_count",
     "check_images",
     "check_labels",
     "check_number",
+    "check_target",
     "class_count",
     "parse_epsilon",
     "project",
+    "target_classes",
 ]
 
 _Choice = TypeVar("_Choice", bound=str)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from attacks._steps import ascend, check_step
-from attacks.base import Attack, ImageNoise, Norm, check_count
+from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
 
 __all__ = ["BIM"]
 
@@ -21,6 +21,8 @@ class BIM(Attack):
     Args:
         step: size of one step in the attack's norm; None: epsilon / steps.
         allow_large_step: accept a step above epsilon.
+        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
+            `attacks._targets`). The steps then go down the loss of that class.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class BIM(Attack):
         step: float | None = None,
         allow_large_step: bool = False,
         norm: Norm = "linf",
+        target: Target | None = None,
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
@@ -38,11 +41,21 @@ class BIM(Attack):
         self.epsilon: float = epsilon
         self.steps = check_count("steps", steps)
         self.step = step
+        self.target = check_target(target)
         self.allow_large_step = allow_large_step
         self._step = check_step(step, epsilon, epsilon / steps, allow_large_step=allow_large_step)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """All steps, from the natural images."""
+        classes, targeted = aim(self.target, network, images, labels, noise)
         return ascend(
-            network, images, labels, images, norm=self.norm, epsilon=self.epsilon, step=self._step, steps=self.steps
+            network,
+            images,
+            classes,
+            images,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            step=self._step,
+            steps=self.steps,
+            targeted=targeted,
         )

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from attacks._steps import ascend
-from attacks.base import Attack, ImageNoise, Norm
+from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_target
 
 __all__ = ["FGM"]
 
@@ -13,12 +13,36 @@ class FGM(Attack):
 
     Deterministic; the batch size changes nothing but the rounding of the gradients. An image whose gradient is zero
     stays as it is.
+
+    Args:
+        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
+            `attacks._targets`). The steps then go down the loss of that class.
     """
 
-    def __init__(self, *, epsilon: float = 0.03, norm: Norm = "linf", batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        epsilon: float = 0.03,
+        norm: Norm = "linf",
+        target: Target | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
         super().__init__(norm=norm, epsilon=epsilon, batch_size=batch_size, seed=seed)
         self.epsilon: float = epsilon
+        self.target = check_target(target)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """One step, as the class says."""
-        return ascend(network, images, labels, images, norm=self.norm, epsilon=self.epsilon, step=self.epsilon, steps=1)
+        classes, targeted = aim(self.target, network, images, labels, noise)
+        return ascend(
+            network,
+            images,
+            classes,
+            images,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            step=self.epsilon,
+            steps=1,
+            targeted=targeted,
+        )

@@ -252,7 +252,8 @@ def _key(
         "n": len(natural),
         "attack": f"{type(attack).__module__}.{type(attack).__qualname__}",
         "algorithm": attack.algorithm,
-        "parameters": attack.parameters(),
+        # No target is no entry, so that sets made before attacks had targets are found again.
+        "parameters": {k: v for k, v in attack.parameters().items() if (k, v) != ("target", None)},
         "libraries": attack.libraries(),
         "shard_size": shard_size,
     }

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from attacks._steps import ascend, beats, check_step, losses_of, random_start
-from attacks.base import Attack, ImageNoise, Norm, check_count
+from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
 
 __all__ = ["PGD"]
 
@@ -22,6 +22,8 @@ class PGD(Attack):
         step: size of one step in the attack's norm; None: 2.5 · epsilon / steps.
         allow_large_step: accept a step above epsilon.
         restarts: runs from different starts.
+        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
+            `attacks._targets`). The steps then go down the loss of that class.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class PGD(Attack):
         allow_large_step: bool = False,
         restarts: int = 1,
         norm: Norm = "linf",
+        target: Target | None = None,
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
@@ -40,25 +43,35 @@ class PGD(Attack):
         self.epsilon: float = epsilon
         self.steps = check_count("steps", steps)
         self.step = step
+        self.target = check_target(target)
         self.allow_large_step = allow_large_step
         self.restarts = check_count("restarts", restarts)
         self._step = check_step(step, epsilon, min(2.5 / steps, 1.0) * epsilon, allow_large_step=allow_large_step)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """The best of all runs, image by image."""
-        best = self._once(network, images, labels, noise, 0)
+        classes, targeted = aim(self.target, network, images, labels, noise)
+        best = self._once(network, images, classes, noise, 0)
         if self.restarts == 1:
             return best
-        best_losses, best_fooled = losses_of(network, best, labels)
+        best_losses, best_fooled = losses_of(network, best, classes, targeted=targeted)
         for draw in range(1, self.restarts):
-            found = self._once(network, images, labels, noise, draw)
-            losses, fooled = losses_of(network, found, labels)
+            found = self._once(network, images, classes, noise, draw)
+            losses, fooled = losses_of(network, found, classes, targeted=targeted)
             better = beats(fooled, losses, best_fooled, best_losses)
             best[better], best_losses[better], best_fooled[better] = found[better], losses[better], fooled[better]
         return best
 
-    def _once(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise, draw: int) -> Tensor:
+    def _once(self, network: nn.Module, images: Tensor, classes: Tensor, noise: ImageNoise, draw: int) -> Tensor:
         start = random_start(images, self.epsilon, self.norm, noise, draw)
         return ascend(
-            network, images, labels, start, norm=self.norm, epsilon=self.epsilon, step=self._step, steps=self.steps
+            network,
+            images,
+            classes,
+            start,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            step=self._step,
+            steps=self.steps,
+            targeted=self.target is not None,
         )
