@@ -29,9 +29,10 @@ from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading import load_network
 from service.cli import main as plumbline
 from service.jobs._inputs import attack_of
-from service.jobs.evaluate import evaluate, without_seen
+from service.jobs.evaluate import evaluate_study, without_seen
 from service.jobs.fit import fit
-from service.report import as_table, write_report
+from service.report import as_table, write_study_report
+from service.study_settings import StudySettings
 
 
 def main() -> None:
@@ -56,11 +57,12 @@ def main() -> None:
     fit_data = data.limited(recipe["fit"].get("limit"), options.seed)
     artifact = _fit(recipe["fit"], network, fit_data, options.work / name, options)
     fresh = without_seen(artifact, data).limited(recipe["evaluate"].get("limit"), options.seed)
-    evaluation = evaluate(
-        artifact, fresh, recipe["evaluate"]["attacks"], epsilon=recipe["evaluate"]["epsilon"], seed=options.seed,
+    settings = StudySettings(
+        test_on=tuple(recipe["evaluate"]["attacks"]), epsilon=recipe["evaluate"]["epsilon"], seed=options.seed,
         cache=options.work / "attacks", workers=options.workers,
     )  # fmt: skip
-    figures = write_report(options.work / f"{name}-report", evaluation)
+    study = evaluate_study(fresh, settings, artifact=artifact)
+    figures = write_study_report(options.work / f"{name}-report", study)
     print(as_table(figures))
     served = _served(artifact, options.work / name, fresh, recipe, options)
     print(json.dumps(served, indent=2))

@@ -184,24 +184,52 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 
 def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("evaluate", help="how an artifact fares on natural and attacked images it never saw")
-    _artifact(parser)
-    _dataset(parser)
-    parser.add_argument(
-        "--attacks",
-        default="fgm",
-        metavar="A,B",
-        help="names from `list attacks`, with commas; options follow colons: pgd:steps=40:epsilon=2/255",
+    parser = commands.add_parser(
+        "evaluate",
+        help="how detectors, or an artifact, fare on natural and attacked images and on outliers",
+        usage="plumbline evaluate (--artifact A | --network N) [options] --out REPORT",
+        description="With --artifact alone, it is judged on all images that it has not seen. With --network, or with "
+        "--detectors or --fit-on, detectors are fitted and judged run by run. See docs/evaluation.md. An interrupted "
+        "evaluation goes on with the same command.",
     )
-    parser.add_argument(
-        "--epsilon", default="0.03", metavar="E", help="budget in units of [0, 1], such as 0.03 or 8/255"
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that attack")
-    parser.add_argument("--cache", type=Path, default=Path("runs/attacks"), metavar="DIR", help="of attacked images")
-    _common(parser)
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="REPORT", help="report.json, report.csv, report.html"
-    )
+    what = parser.add_argument_group("what is evaluated")
+    _artifact(what, required=False, network_help=f"to fit detectors on: {NETWORK_HELP}")
+    what.add_argument("--detectors", metavar="A,B", help="such as transport,mahalanobis:magnitude=0.0014")
+    _dataset(parser.add_argument_group("natural images"))
+    how = parser.add_argument_group("protocol")
+    how.add_argument("--protocol", choices=["sound", "paper"], default="sound", help="paper: as in the thesis, 5.4.2")
+    how.add_argument("--runs", type=int, default=5, metavar="R", help="splits (default: 5)")
+    how.add_argument("--split", metavar="F,C,T", help="shares to fit, calibrate and test on (paper: F,T)")
+    how.add_argument("--fpr", type=float, metavar="R", help="of thresholds (default: the artifact's, or 0.05)")
+    how.add_argument("--noisy", action="store_true", help="noisy images count as natural; paper only")
+    attacks = parser.add_argument_group("attacks")
+    attacks.add_argument(
+        "--test-on", "--attacks", dest="test_on", metavar="A,B",
+        help="with options after colons: pgd:steps=40:epsilon=2/255 (default: --fit-on, or fgm)",
+    )  # fmt: skip
+    attacks.add_argument("--fit-on", metavar="A,B", help="one fit each; A+B: on both; all: on all (default: fgm)")
+    attacks.add_argument("--epsilon", default="0.03", metavar="E", help="budget, such as 0.03 or 8/255")
+    attacks.add_argument("--budgets", metavar="E,E", help="further budgets, such as 1/255,2/255")
+    attacks.add_argument("--attack-limit", nargs="+", action="extend", default=[], metavar="A=N", help="on N originals")
+    attacks.add_argument("--eight-bit", action="store_true", help="round attacked images to 1/255")
+    attacks.add_argument("--adaptive", metavar="A,B", help="adaptive attacks, such as black_box,orthogonal")
+    attacks.add_argument("--adaptive-images", type=int, default=200, metavar="N")
+    others = parser.add_argument_group("other data sets")
+    others.add_argument("--ood", nargs="+", action="extend", default=[], metavar="D", help="outliers to test on")
+    others.add_argument("--fit-ood", nargs="+", action="extend", default=[], metavar="D", help="outliers to fit on too")
+    others.add_argument("--reference", metavar="D", help="to compare with, such as what the network learnt from")
+    others.add_argument("--reference-limit", type=int, default=10_000, metavar="N")
+    report = parser.add_argument_group("report")
+    report.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder of report.json, .csv, .html")
+    report.add_argument("--csv", action="store_true", help="images.csv: a row per image and judgement")
+    report.add_argument("--resamples", type=int, default=1000, metavar="N", help="of bootstrap intervals; 0: none")
+    report.add_argument("--beside-paper", nargs="?", const="", metavar="FILE", help="published figures beside ours")
+    report.add_argument("--published", metavar="NAME", help="network or data set whose figures those are")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--workers", type=int, default=1, metavar="N", help="processes")
+    machine.add_argument("--cache", type=Path, default=Path("runs/attacks"), metavar="DIR", help="of all that is made")
+    _normalisation(what)
+    _common(machine)
     parser.set_defaults(run=_job("evaluate"))
 
 
@@ -236,15 +264,21 @@ def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_job("demo"))
 
 
-def _artifact(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--artifact", required=True, type=Path, metavar="A", help="a folder that `fit` wrote")
-    parser.add_argument("--network", metavar="PATH.py:CALLABLE", help="only where the network came from a user's file")
+def _artifact(
+    parser: "argparse._ActionsContainer",
+    *,
+    required: bool = True,
+    network_help: str = "only where the network came from a user's file",
+) -> None:
+    parser.add_argument("--artifact", required=required, type=Path, metavar="A", help="a folder that `fit` wrote")
+    metavar = "PATH.py:CALLABLE" if required else "N"
+    parser.add_argument("--network", metavar=metavar, help=network_help)
     parser.add_argument(
         "--verify-key", type=Path, metavar="FILE", help="refuse an artifact not signed with this secret"
     )
 
 
-def _dataset(parser: argparse.ArgumentParser) -> None:
+def _dataset(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument("--dataset", default="digits", metavar="D", help=DATASET_HELP)
     parser.add_argument("--data-root", type=Path, default=Path("data"), metavar="DIR", help="of downloaded data sets")
     parser.add_argument("--download", action="store_true", help="fetch a missing data set")
@@ -252,18 +286,18 @@ def _dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=int, metavar="PX", help="central square")
 
 
-def _normalisation(parser: argparse.ArgumentParser) -> None:
+def _normalisation(parser: "argparse._ActionsContainer") -> None:
     for name in ("mean", "std"):
         parser.add_argument(f"--{name}", type=_three_numbers, metavar="R,G,B", help="per channel, for pixels in [0, 1]")
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="a random N of the images")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     _seed(parser)
 
 
-def _seed(parser: argparse.ArgumentParser) -> None:
+def _seed(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument("--seed", type=_seed_number, default=0, metavar="S")
 
 

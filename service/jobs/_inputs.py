@@ -12,8 +12,9 @@ from attacks.base import Attack, build_attack
 from detector.detectors.base import Detector, build_detector
 from models.datasets.base import ImageDataset
 from models.errors import InputError
+from models.loading import LoadedNetwork
 
-__all__ = ["attack_of", "detector_of", "label", "say", "with_labels_of"]
+__all__ = ["attack_of", "detector_of", "label", "network_name", "say", "with_labels_of"]
 
 
 def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
@@ -100,6 +101,12 @@ def label(reference: str) -> str:
     if head.endswith(".py") or (not separator and Path(reference).is_dir()):
         return Path(head).name + (f":{rest.partition(':')[0]}" if rest else "")
     return reference if "/" not in rest else f"{head}:{rest.partition(':')[0]}:{Path(rest).name}"
+
+
+def network_name(loaded: LoadedNetwork) -> str:
+    """What the network is and where it came from, such as "resnet20 (pretrained:cifar10-resnet20)"."""
+    reference = label(loaded.reference)
+    return reference if loaded.spec.name in reference else f"{loaded.spec.name} ({reference})"
 
 
 def say(line: str) -> None:

@@ -18,21 +18,22 @@ from models.errors import CheckpointError
 from models.loading import LoadedNetwork, load_network
 from models.objectives.cross_entropy import CrossEntropy
 from models.training import Recipe, accuracy, train
-from service.evaluation import Evaluation
 from service.http.server import serve
 from service.http.settings import read_settings
 from service.jobs._inputs import attack_of, say
-from service.jobs.evaluate import evaluate, without_seen
+from service.jobs.evaluate import evaluate_study, without_seen
 from service.jobs.fit import fit
 from service.provenance import provenance
-from service.report import as_table, draw_paths, write_report
+from service.report import as_table, draw_study_paths, write_study_report
+from service.study import Study
+from service.study_settings import StudySettings
 
 __all__ = ["run"]
 
 # Digits have strokes of full contrast, so a network on them stands more than one on photographs.
 EPSILON = "0.1"
 FITTED_ON = ["fgm", "pgd:steps=20"]
-TESTED_ON = ["fgm", "pgd:steps=20", "bim:steps=20", "apgd:steps=20"]
+TESTED_ON = ("fgm", "pgd:steps=20", "bim:steps=20", "apgd:steps=20")
 
 
 def run(options: Namespace) -> None:
@@ -49,10 +50,11 @@ def run(options: Namespace) -> None:
     artifact = load_artifact(out / "artifact")
     fresh = without_seen(artifact, data)
     say(f"3/5  it judges {len(fresh)} digits it never saw, as they are and attacked by {', '.join(TESTED_ON)}")
-    evaluation = evaluate(artifact, fresh, TESTED_ON, epsilon=EPSILON, seed=options.seed, cache=out / "attacks")
+    settings = StudySettings(test_on=TESTED_ON, epsilon=EPSILON, seed=options.seed, cache=out / "attacks")
+    study = evaluate_study(fresh, settings, artifact=artifact)
     say("4/5  the report is drawn")
-    figures = write_report(out / "report", evaluation)
-    _save_picture(out / "paths.png", evaluation)
+    figures = write_study_report(out / "report", study)
+    _save_picture(out / "paths.png", study)
     say("5/5  two digits to send to the server are saved")
     _save_digits(out, artifact, fresh, options.seed)
     print(as_table(figures))
@@ -92,13 +94,9 @@ def _trained(data: ImageDataset, test: ImageDataset, folder: Path, seed: int) ->
     return load_checkpoint(folder)
 
 
-def _save_picture(path: Path, evaluation: Evaluation) -> None:
-    figure = draw_paths(
-        evaluation.natural, evaluation.attacked, branches=evaluation.branches,
-        columns_per_block=evaluation.columns_per_block, band=evaluation.band,
-        title="Paths of digits through the residual blocks",
-    )  # fmt: skip
-    figure.savefig(path, dpi=120)
+def _save_picture(path: Path, study: Study) -> None:
+    judged = next(each for each in study.judgements if not each.baseline)
+    draw_study_paths(study, judged, title="Paths of digits through the residual blocks").savefig(path, dpi=120)
 
 
 def _save_digits(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -> None:

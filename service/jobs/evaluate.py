@@ -1,60 +1,107 @@
-"""`plumbline evaluate`: an artifact, natural images it never saw, attacks → a report."""
+"""`plumbline evaluate`: a network or an artifact, images, attacks and outliers → a study → a report."""
 
 from argparse import Namespace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from attacks.generation import generate
 from detector.artifact import Artifact, load_artifact
-from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.errors import ArtifactError, InputError
-from models.features import Features, extract_features
-from service.evaluation import Evaluation, JudgedSet
-from service.jobs._inputs import attack_of, label, say, with_labels_of
+from models.datasets.base import ImageDataset, load_dataset
+from models.discovery import discover
+from models.errors import InputError
+from models.loading import LoadedNetwork, load_network, preset_size
+from models.residues import Measure
+from service.jobs._inputs import label, network_name, say, with_labels_of
+from service.jobs._study_options import images_of_size, published, request_of, settings_of
 from service.originals import digests, unpack
+from service.protocols import default_split
 from service.provenance import provenance
-from service.report import as_table, write_report
+from service.report import as_table, write_study_report
+from service.study import Study
+from service.study_artifact import budgets_fitted_on
+from service.study_running import run_study
+from service.study_sets import Subject
+from service.study_settings import StudySettings
 
-__all__ = ["evaluate", "run", "without_seen"]
+__all__ = ["evaluate_study", "run", "without_seen"]
 
 
 def run(options: Namespace) -> None:
     """Evaluate as the command line says, write `options.out`, and print the table."""
-    artifact = load_artifact(
-        options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
-    )
-    data = _unseen(artifact, options)
-    names = [name.strip() for name in options.attacks.split(",")]
-    evaluation = evaluate(
-        artifact, data, names, epsilon=options.epsilon, seed=options.seed,
-        workers=options.workers, cache=options.cache, device=options.device,
+    settings = settings_of(options)
+    beside_paper = published(options.beside_paper)
+    artifact, loaded, data = _subject(options, settings)
+    shape = data.image_shape
+    request = request_of(options, options.resize, options.crop)
+    outliers = {label(each): images_of_size(each, shape, request) for each in [*options.ood, *options.fit_ood]}
+    reference = None
+    if options.reference is not None:
+        reference = images_of_size(options.reference, shape, replace(request, split="train"))
+    study = evaluate_study(data, settings, loaded=loaded, artifact=artifact, outliers=outliers, reference=reference)
+    figures = write_study_report(
+        options.out, study, seed=options.seed, resamples=options.resamples, per_image_csv=options.csv,
+        beside_paper=beside_paper, published=options.published,
     )  # fmt: skip
-    figures = write_report(options.out, evaluation)
     print(as_table(figures))
     print(f"report in {options.out / 'report.html'}")
 
 
-def _unseen(artifact: Artifact, options: Namespace) -> ImageDataset:
-    """The data set of the options, preprocessed as the artifact says, without the images that it has seen.
+def evaluate_study(
+    data: ImageDataset,
+    settings: StudySettings,
+    *,
+    loaded: LoadedNetwork | None = None,
+    artifact: Artifact | None = None,
+    outliers: Mapping[str, ImageDataset] | None = None,
+    reference: ImageDataset | None = None,
+    progress: bool = True,
+    on_step: Callable[[str], None] | None = None,
+) -> Study:
+    """The study of a network or of an artifact's network on these images.
+
+    An artifact without `detectors` and `fit_on` in the settings is judged alone, on all images that it has not seen;
+    with them its judgement stands beside those of the detectors that the study fits.
+
+    Args:
+        data: natural images; those that the artifact has seen are left out of its own judgement.
+        outliers: label → data set, those of `settings.fit_ood` among them, in the size of `data`.
+        reference: natural images, none of them in `data`, for detectors that compare with others.
+        on_step: told the name of each step once it is done.
 
     Raises:
-        InputError: images of another size or preprocessing, or none that is left.
+        InputError: images, options or names that cannot be used, before any attack runs.
+        AttackError, NetworkError, ArtifactError: see attacks, models and detector.
     """
-    recorded = artifact.preprocessing
-    for name in ("resize", "crop"):
-        if getattr(options, name) not in (None, getattr(recorded, name)):
-            raise InputError(
-                f"expected the artifact's --{name} {getattr(recorded, name)}, got {getattr(options, name)}"
-            )
-    request = DatasetRequest(
-        root=options.data_root, download=options.download, resize=recorded.resize, crop=recorded.crop
-    )
-    data = load_dataset(options.dataset, request)
-    if data.image_shape != artifact.spec.image_shape:
-        raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
-    return without_seen(artifact, data).limited(options.limit, options.seed)
+    alone = artifact is not None and settings.judges_alone()
+    if alone and settings.protocol == "paper":
+        raise InputError(
+            "expected --protocol sound for an artifact, which has its threshold, got paper; give --fit-on too"
+        )
+    judged, unseen = artifact, None
+    if artifact is not None:
+        settings = replace(settings, fpr=settings.fpr or artifact.pipeline.calibration.fpr)
+        budgets_fitted_on(artifact.manifest["provenance"])
+        subject = _of_artifact(artifact, settings.device)
+        data = with_labels_of(data, subject.classes, len(subject.classes), "the artifact")
+        data = without_seen(artifact, data) if alone else data
+        unseen = np.flatnonzero(_fresh(artifact, data))
+        if not len(unseen):
+            say("the artifact has seen all of these images; no judgement of its own is made")
+            judged = None
+    elif loaded is not None:
+        data = with_labels_of(data, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
+        subject = _of_network(loaded, data, settings.device)
+    else:
+        raise InputError("expected a network or an artifact to evaluate, got neither; give --network or --artifact")
+    if reference is not None:
+        reference = _apart(with_labels_of(reference, data.classes, len(data.classes), "the reference"), data)
+    return run_study(
+        subject, data, settings, outliers=outliers, reference=reference, artifact=judged, unseen=unseen, alone=alone,
+        facts=_facts(data, settings, loaded, artifact, outliers or {}, reference), progress=progress, on_step=on_step,
+    )  # fmt: skip
 
 
 def without_seen(artifact: Artifact, data: ImageDataset) -> ImageDataset:
@@ -63,7 +110,7 @@ def without_seen(artifact: Artifact, data: ImageDataset) -> ImageDataset:
     Raises:
         InputError: there is none.
     """
-    fresh = ~np.isin(digests(data), unpack(artifact.manifest["provenance"].get("originals", "")))
+    fresh = _fresh(artifact, data)
     if not fresh.all():
         say(f"{len(data) - fresh.sum()} of {len(data)} images were fitted or calibrated on and are left out")
     if not fresh.any():
@@ -71,100 +118,93 @@ def without_seen(artifact: Artifact, data: ImageDataset) -> ImageDataset:
     return data.take(np.flatnonzero(fresh))
 
 
-def evaluate(
-    artifact: Artifact,
-    data: ImageDataset,
-    attacks: list[str],
-    *,
-    epsilon: str = "0.03",
-    seed: int = 0,
-    workers: int = 1,
-    cache: Path | None = None,
-    device: str = "cpu",
-    progress: bool = True,
-) -> Evaluation:
-    """Natural and attacked images, judged.
+def _fresh(artifact: Artifact, data: ImageDataset) -> NDArray[np.bool_]:
+    return ~np.isin(digests(data), unpack(artifact.manifest["provenance"].get("originals", "")))
 
-    Args:
-        data: images that the artifact was neither fitted nor calibrated on.
-        attacks: their names; each is run on all the images.
-        epsilon: budget in units of pixels in [0, 1], for the attacks that have one.
 
-    Raises:
-        InputError: images of another shape or classes; unknown attacks.
-        AttackError: an attack failed or left its threat model.
-    """
-    pipeline, recorded = artifact.pipeline, artifact.manifest["provenance"]
-    data = with_labels_of(data, pipeline.classes, len(pipeline.classes), "the artifact")
-    fitted_on = _fitted_on(recorded)
-    chosen = {name: attack_of(name, epsilon=epsilon, seed=seed) for name in attacks}
-
-    def judged(name: str, images: Any, **more: Any) -> JudgedSet:
-        features = extract_features(
-            pipeline.network, images, discovery=pipeline.discovery, measure=pipeline.measure, device=device,
-            progress=progress,
+def _subject(options: Namespace, settings: StudySettings) -> tuple[Artifact | None, LoadedNetwork | None, ImageDataset]:
+    """What the command line names: an artifact or a network, and the images to judge, preprocessed for it."""
+    if options.artifact is None:
+        if options.network is None:
+            raise InputError("expected --network or --artifact, got neither; name what to evaluate")
+        resize, crop = options.resize, options.crop
+        if resize is None and crop is None:
+            resize, crop = preset_size(options.network)
+        data = load_dataset(options.dataset, request_of(options, resize, crop)).limited(options.limit, options.seed)
+        loaded = load_network(
+            options.network, mean=options.mean, std=options.std, num_classes=len(data.classes),
+            image_shape=data.image_shape,
         )  # fmt: skip
-        return _judged(name, artifact, data, features, **more)
-
-    images = data.tensor()
-    natural = judged("natural", images)
-    attacked = []
-    for name, attack in chosen.items():
-        made = generate(
-            pipeline.network, images, data.labels, attack,
-            cache=cache, workers=workers, device=device, progress=progress,
-        )  # fmt: skip
-        attacked.append(
-            judged(
-                name,
-                made.images,
-                success=made.success,
-                attack=made.summary(),
-                seen=_budget(made.attack, made.parameters) in fitted_on,
+        return None, loaded, data
+    artifact = load_artifact(
+        options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
+    )
+    recorded = artifact.preprocessing
+    for name in ("resize", "crop"):
+        if getattr(options, name) not in (None, getattr(recorded, name)):
+            raise InputError(
+                f"expected the artifact's --{name} {getattr(recorded, name)}, got {getattr(options, name)}"
             )
+    data = load_dataset(options.dataset, request_of(options, recorded.resize, recorded.crop))
+    if data.image_shape != artifact.spec.image_shape:
+        raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
+    if settings.judges_alone():
+        data = without_seen(artifact, data)
+    return artifact, None, data.limited(options.limit, options.seed)
+
+
+def _of_artifact(artifact: Artifact, device: str) -> Subject:
+    pipeline = artifact.pipeline
+    return Subject(
+        pipeline.network, pipeline.discovery, pipeline.measure, pipeline.image_shape, pipeline.classes, device
+    )
+
+
+def _of_network(loaded: LoadedNetwork, data: ImageDataset, device: str) -> Subject:
+    network = loaded.network.to(device)
+    return Subject(network, discover(network, data.image_shape), Measure(), data.image_shape, data.classes, device)
+
+
+def _apart(reference: ImageDataset, data: ImageDataset) -> ImageDataset:
+    overlap = np.intersect1d(digests(reference), digests(data)).size
+    if overlap:
+        raise InputError(
+            f"expected other images in the reference {label(reference.name)} than those to judge, got {overlap} in "
+            "both; an image that is compared with itself always looks natural"
         )
-    return Evaluation(
-        natural=natural, attacked=tuple(attacked),
-        threshold=pipeline.calibration.threshold, fpr=pipeline.calibration.fpr,
-        branches=tuple(branch.name for branch in pipeline.discovery.branches),
-        columns_per_block=pipeline.measure.columns_per_block, band=pipeline.band,
-        calibrated_on=len(pipeline.calibration.scores), facts=_facts(artifact, data, seed),
-    )  # fmt: skip
+    return reference
 
 
-def _fitted_on(recorded: dict[str, Any]) -> set[tuple[object, ...]]:
-    try:
-        return {_budget(each["attack"], each["parameters"]) for each in recorded.get("attacks", [])}
-    except (TypeError, KeyError, AttributeError) as exc:
-        raise ArtifactError(
-            "expected the attacks that the artifact was fitted on in its provenance; fit again"
-        ) from exc
-
-
-def _budget(name: str, parameters: dict[str, Any]) -> tuple[object, ...]:
-    """What makes an attack a seen one: its name, norm and epsilon; more or fewer steps do not make it another."""
-    return name, parameters.get("norm"), parameters.get("epsilon")
-
-
-def _judged(name: str, artifact: Artifact, data: ImageDataset, features: Features, **more: Any) -> JudgedSet:
-    detector, calibration = artifact.pipeline.detector, artifact.pipeline.calibration
-    scores, votes = detector.judge(features)
-    defaults: dict[str, Any] = {"success": None, "attack": None, "seen": None}
-    return JudgedSet(
-        name=name, originals=np.arange(len(data)), labels=data.labels, predicted=features.predicted, scores=scores,
-        p_values=calibration.p_values(scores), flagged=calibration.flags(scores), votes=votes,
-        statistics=features.statistics, **{**defaults, **more},
-    )  # fmt: skip
-
-
-def _facts(artifact: Artifact, data: ImageDataset, seed: int) -> dict[str, Any]:
-    recorded = {key: value for key, value in artifact.manifest["provenance"].items() if key != "originals"}
-    detector = artifact.pipeline.detector
-    return {
-        "artifact": artifact.digest,
-        "network": recorded.get("network", artifact.spec.name),
-        "detector": {"name": detector.name, "parameters": detector.parameters()},
-        "dataset": {"name": label(data.name), "sha256": data.fingerprint(), "images": len(data), "seed": seed},
-        "fitted": recorded,
+def _facts(
+    data: ImageDataset,
+    settings: StudySettings,
+    loaded: LoadedNetwork | None,
+    artifact: Artifact | None,
+    outliers: Mapping[str, ImageDataset],
+    reference: ImageDataset | None,
+) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(settings).items() if name not in ("cache", "device", "workers")}
+    facts: dict[str, Any] = {
+        "dataset": {**_told(data), "seed": settings.seed},
+        "outliers": {name: _told(images) for name, images in outliers.items()},
+        "reference": None if reference is None else _told(reference),
+        "split": settings.split or default_split(settings.protocol),
+        "settings": kept,
         **provenance(),
     }
+    if artifact is not None:
+        recorded = {key: value for key, value in artifact.manifest["provenance"].items() if key != "originals"}
+        detector = artifact.pipeline.detector
+        return {
+            "artifact": artifact.digest,
+            "network": recorded.get("network", artifact.spec.name),
+            "detector": {"name": detector.name, "parameters": detector.parameters()},
+            "fitted": recorded,
+            **facts,
+        }
+    assert loaded is not None
+    return {"network": network_name(loaded), "trained": loaded.provenance, **facts}
+
+
+def _told(data: ImageDataset) -> dict[str, Any]:
+    return {"name": label(data.name), "sha256": data.fingerprint(), "images": len(data)}

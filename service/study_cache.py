@@ -1,0 +1,111 @@
+"""What a study keeps on disk so that an interrupted one goes on: arrays and a few words, whole or absent.
+
+    CACHE/study/features/3f….safetensors     what network and measurements gave on one set of images
+    CACHE/study/judgements/a0….safetensors   what one fitted detector said of the test rows of one run
+
+A file's name is the SHA-256 of everything that decides its content, code included, so that nothing stale is ever read.
+"""
+
+import hashlib
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from models.errors import InputError
+from models.files import write_atomically
+
+__all__ = ["StudyCache", "code_digest"]
+
+_FORMAT = 1  # of the files; counted up when what is in them changes
+
+_TYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "BOOL": np.bool_}
+
+Entry = tuple[Mapping[str, NDArray[Any]], dict[str, Any]]
+
+_log = logging.getLogger(__name__)
+
+
+class StudyCache:
+    """Arrays with JSON values beside them, by kind and key; in memory only where there is no folder.
+
+    Arrays that come back from a file are mapped, not read: large measurements of many sets do not fill the memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = None if folder is None else folder / "study"
+        self._kept: dict[str, Entry] = {}
+
+    def load(self, kind: str, key: Mapping[str, Any]) -> Entry | None:
+        """What was saved under that key; None where there is nothing, or nothing that can be read."""
+        if self._folder is None:
+            return self._kept.get(_name(kind, key))
+        path = self._folder / f"{_name(kind, key)}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            return _mapped(path)
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            _log.warning("%s cannot be read (%s); it is made again", path, exc)
+            return None
+
+    def save(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], more: dict[str, Any]) -> None:
+        """Keeps arrays and JSON values.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        name = _name(kind, key)
+        if self._folder is None:
+            self._kept[name] = arrays, more
+            return
+        contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        path = self._folder / f"{name}.safetensors"
+        try:
+            write_atomically(path, safetensors.numpy.save(contiguous, {"more": json.dumps(more)}))
+        except OSError as exc:
+            raise InputError(
+                f"cannot write to the cache at {path.parent}: {exc.strerror or exc}; free space there, or name another "
+                "folder with --cache"
+            ) from exc
+
+
+def code_digest(*modules: ModuleType | str) -> str:
+    """SHA-256 of these modules' source code; of a package, that of every module in it."""
+    digest = hashlib.sha256()
+    for module in modules:
+        found = sys.modules[module] if isinstance(module, str) else module
+        files = sorted(Path(found.__path__[0]).rglob("*.py")) if hasattr(found, "__path__") else []
+        sources = [file.read_text(encoding="utf-8") for file in files] or [inspect.getsource(found)]
+        for source in sources:
+            digest.update(source.encode())
+    return digest.hexdigest()
+
+
+def _name(kind: str, key: Mapping[str, Any]) -> str:
+    text = json.dumps({"format": _FORMAT, **key}, sort_keys=True)
+    return f"{kind}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _mapped(path: Path) -> Entry:
+    """The arrays of a safetensors file as read-only maps, and its JSON values."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    more = json.loads(header.pop("__metadata__")["more"])
+    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if path.stat().st_size != 8 + length + end:
+        raise ValueError("it is cut off")
+    arrays = {
+        name: np.memmap(path, _TYPES[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
+        for name, entry in header.items()
+    }
+    return {name: np.asarray(array) for name, array in arrays.items()}, more

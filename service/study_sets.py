@@ -1,0 +1,177 @@
+"""Sets of images as network and detectors see them: one pass over each, kept on disk."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attacks._shards import network_digest
+from models.discovery import Discovery
+from models.features import Features, Measurement, Pass, extract_features
+from models.normalization import Normalized
+from models.residues import Measure
+from service.study import ImageSet
+from service.study_cache import StudyCache, code_digest
+from service.study_recipes import Made, Recipe
+
+__all__ = ["Observed", "Observer", "Subject", "distinct"]
+
+_KIND = "features"
+_CODE = ("models.features", "models.residues", "models.statistics", "models.hooks")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The network under study and how it is watched."""
+
+    network: Normalized
+    discovery: Discovery
+    measure: Measure
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """A set, its features with everything that was measured, and what decides both."""
+
+    images: ImageSet
+    features: Features
+    key: dict[str, Any]
+
+    def rows_of(self, originals: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows whose originals are among these."""
+        return np.flatnonzero(np.isin(self.images.originals, originals))
+
+    def take(self, rows: NDArray[np.int64], measurements: Sequence[str]) -> Features:
+        """Features of some rows, with these measurements only."""
+        measured = {name: self.features.measured[name][rows] for name in measurements}
+        return Features(self.features.logits[rows], self.features.statistics[rows], measured)
+
+
+class Observer:
+    """Sends sets through the network once, with all measurements that are wanted of them."""
+
+    def __init__(self, subject: Subject, cache: StudyCache) -> None:
+        self._subject, self._cache = subject, cache
+        self._key = {
+            "network": network_digest(subject.network), "measure": repr(subject.measure),
+            "branches": [branch.name for branch in subject.discovery.branches], "code": code_digest(*_CODE),
+        }  # fmt: skip
+
+    def observe(self, recipe: Recipe, measurements: Sequence[Measurement]) -> Observed:
+        """The set; its images are made only if something of them is not known yet, and let go at once."""
+        key = {**self._key, "set": recipe.key}
+        base = self._cache.load(_KIND, key)
+        known = {each.name: self._cache.load(_KIND, _measured_key(key, each)) for each in measurements}
+        missing = [each for each in measurements if known[each.name] is None]
+        if base is None or missing:
+            self._observe(recipe, key, missing, base is None)
+            base = self._cache.load(_KIND, key)
+            known = {each.name: self._cache.load(_KIND, _measured_key(key, each)) for each in measurements}
+        assert base is not None
+        arrays, more = base
+        measured, costs = {}, dict(more["costs"])
+        for name, entry in known.items():
+            assert entry is not None
+            measured[name], costs[name] = entry[0]["values"], entry[1]["seconds"]
+        features = Features(arrays["logits"], arrays["statistics"], measured)
+        images = ImageSet(
+            name=recipe.name, kind=recipe.kind, originals=recipe.originals, labels=recipe.labels,
+            predicted=features.predicted, probability=_probability(features.logits), statistics=features.statistics,
+            success=arrays.get("success"), attack=more["attack"], costs=costs,
+        )  # fmt: skip
+        return Observed(images, features, key)
+
+    def _observe(self, recipe: Recipe, key: dict[str, Any], missing: Sequence[Measurement], whole: bool) -> None:
+        made, subject = recipe.make(), self._subject
+        timed = [_Timed(each) for each in missing]
+        start = time.perf_counter()
+        features = extract_features(
+            subject.network, made.images, discovery=subject.discovery, measure=subject.measure, measurements=timed,
+            device=subject.device,
+        )  # fmt: skip
+        seconds, count = time.perf_counter() - start, len(made.images)
+        for each, original in zip(timed, missing, strict=True):
+            self._cache.save(
+                _KIND, _measured_key(key, original), {"values": features.measured[each.name]},
+                {"seconds": each.seconds / count},
+            )  # fmt: skip
+        if not whole:
+            return
+        arrays: dict[str, NDArray[Any]] = {"logits": features.logits, "statistics": features.statistics}
+        summary = made.summary
+        if made.natural_correct is not None:
+            success, summary = _judged_again(made, recipe.labels, features)
+            arrays["success"] = success
+        network = (seconds - sum(each.seconds for each in timed)) / count
+        costs = {"network": network} | ({"attack": self._attack_seconds(recipe, made)} if summary else {})
+        self._cache.save(_KIND, key, arrays, {"attack": summary, "costs": costs})
+
+    def _attack_seconds(self, recipe: Recipe, made: Made) -> float | None:
+        """Seconds per image as it was when the attack ran; None where it ran before there was a study."""
+        key = {"network": self._key["network"], "set": recipe.key, "what": "seconds"}
+        if made.seconds is not None:
+            self._cache.save(_KIND, key, {}, {"seconds": made.seconds})
+        entry = self._cache.load(_KIND, key)
+        return None if entry is None else entry[1]["seconds"]
+
+
+class _Timed:
+    """A measurement that counts how long it takes."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        self._measurement = measurement
+        self.name, self.needs_embeddings, self.seconds = measurement.name, measurement.needs_embeddings, 0.0
+
+    def __call__(self, context: Pass) -> Tensor:
+        _settled(context.images)
+        start = time.perf_counter()
+        values = self._measurement(context)
+        _settled(context.images)
+        self.seconds += time.perf_counter() - start
+        return values
+
+
+def distinct(*groups: Sequence[Measurement]) -> list[Measurement]:
+    """All measurements of some detectors, each name once."""
+    return list({each.name: each for group in groups for each in group}.values())
+
+
+def _measured_key(key: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
+    module = sys.modules[type(measurement).__module__]
+    return {**key, "measurement": measurement.name, "by": code_digest(module)}
+
+
+def _judged_again(
+    made: Made, labels: NDArray[np.int64] | None, features: Features
+) -> tuple[NDArray[np.bool_], dict[str, Any] | None]:
+    """Success and summary; where rounding may have undone an attack, by what the network says of the rounded images."""
+    if made.success is not None:
+        return made.success, made.summary
+    assert made.natural_correct is not None
+    right = np.asarray(features.predicted == labels)
+    success = made.natural_correct & ~right
+    natural = int(made.natural_correct.sum())
+    rate = float(success.sum() / natural) if natural else None
+    return success, {**(made.summary or {}), "accuracy_under_attack": float(right.mean()), "success_rate": rate}
+
+
+def _probability(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The softmax probability of the predicted class, ``(N,)``."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    probability: NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)
+    return probability
+
+
+def _settled(tensor: Tensor) -> None:
+    """Waits for a GPU, whose work would otherwise be counted where somebody next looks at a result."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
