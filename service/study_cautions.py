@@ -37,8 +37,8 @@ def cautions(found: dict[str, Any], study: Study) -> list[str]:
 
 def _on_natural(study: Study) -> Iterator[str]:
     natural = study.sets[NATURAL]
-    counts = [len(judgement.rows[NATURAL]) for judgement in study.judgements if not judgement.baseline]
-    count = min(counts, default=len(natural))
+    judged = [len(judgement.rows[NATURAL]) for judgement in study.judgements if not judgement.baseline]
+    count = min(judged, default=len(natural))
     if count < _FEW_NATURAL:
         yield (
             f"Only {counted(count, 'natural image')} judged in a run: every rate on natural images is uncertain by "
@@ -46,13 +46,13 @@ def _on_natural(study: Study) -> Iterator[str]:
         )
     right = int(natural.right.sum())
     assert natural.labels is not None
-    _, classes = np.unique(natural.labels, return_counts=True)
-    if len(classes) == 1:
+    _, counts = np.unique(natural.labels, return_counts=True)
+    if len(counts) == 1:
         yield "All natural images are of one class, so their accuracy says little about the network."
-    elif clopper_pearson(right, len(natural)).low <= classes.max() / len(natural):
+    elif clopper_pearson(right, len(natural)).low <= counts.max() / len(natural):
         yield (
             f"Natural accuracy is {percent(right / len(natural))}, no better than always naming the commonest class "
-            f"({percent(classes.max() / len(natural))}): the network or its preprocessing is not right for these images."
+            f"({percent(counts.max() / len(natural))}): the network or its preprocessing is not right for these images."
         )
 
 

@@ -27,7 +27,7 @@ from models.errors import InputError
 from models.features import Features, extract_features
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.residues import Measure
-from service.jobs._inputs import attack_of, detector_of, label, say, with_labels_of
+from service.jobs._inputs import attack_of, detector_of, label, network_name, say, with_labels_of
 from service.originals import digests, pack
 from service.provenance import provenance
 
@@ -152,7 +152,7 @@ def fit(
     if reference_data is not None:
         counts["reference"] = len(reference_data)
     facts = {
-        "network": _network_name(loaded), "trained": loaded.provenance, "dataset": label(data.name),
+        "network": network_name(loaded), "trained": loaded.provenance, "dataset": label(data.name),
         "dataset_sha256": data.fingerprint(), "images": counts, "split": split,
         "calibrated_on": label(calibrate_on.name) if calibrate_on is not None else label(data.name),
         "reference": None if reference_data is None else label(reference_data.name),
@@ -224,12 +224,6 @@ def _build_detector(text: str, classifier: str, seed: int, discovery: Discovery,
     if classifier != "random_forest" and "classifier" not in detector.parameters():
         raise InputError(f"expected a detector with classifiers for --classifier {classifier}, got {detector.name}")
     return detector
-
-
-def _network_name(loaded: LoadedNetwork) -> str:
-    """What the network is and where it came from, such as "resnet20 (pretrained:cifar10-resnet20)"."""
-    reference = label(loaded.reference)
-    return reference if loaded.spec.name in reference else f"{loaded.spec.name} ({reference})"
 
 
 def _warn_of_chance(accuracy: float, loaded: LoadedNetwork) -> None:
