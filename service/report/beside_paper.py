@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from models.errors import InputError
 from service.report.cells import of_group
+from service.report.epsilon import epsilon_of
 from service.report.markup import name_of
 from service.report.outliers import OUTLIER_PREFIX, plain_name
-from service.report.sections.budgets import epsilon_of
 
 __all__ = ["Published", "beside_paper", "beside_paper_csv", "chosen_rows", "read_published"]
 
@@ -78,7 +78,8 @@ def read_published(path: Path) -> list[Published]:
             std = round(float(row["std"]) / 100, 9) if row["std"] else None
         except (TypeError, ValueError) as exc:
             raise InputError(f"expected numbers in line {number} of {path}, got {row!r}") from exc
-        rows.append(Published(*(row[name] or "" for name in _COLUMNS), mean, std))
+        told = {name: row[name] or "" for name in _COLUMNS}
+        rows.append(Published(**told, mean=mean, std=std))
     deviations = {row[1:9]: row.std for row in rows if row.std is not None}
     return [row._replace(std=deviations.get(row[1:9])) if row.std is None else row for row in rows]
 
@@ -104,8 +105,8 @@ def beside_paper(
 ) -> dict[str, Any]:
     """Each published figure with ours, JSON values: "beside_paper" of report.json.
 
-    Ours are given for the training that our network had (vanilla where the facts do not say) and are null where there is
-    none. A transport detector without options stands for TR, and so on; an artifact stands for its own detector.
+    Ours are given for the training that our network had (vanilla where the facts do not say) and are null where there
+    is none. A transport detector without options stands for TR, and so on; an artifact stands for its own detector.
 
     Args:
         found: of `service.study_figures.figures`.

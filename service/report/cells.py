@@ -1,10 +1,9 @@
-"""A figure as it stands in a cell: a mean with its standard deviation over runs, or one run's value with its interval."""
+"""A figure as it stands in a cell: a mean with its deviation over runs, or one run's value with its interval."""
 
 from collections.abc import Callable
 from typing import Any
 
-
-__all__ = ["fitted", "interval_or_deviation", "lead", "of_group", "spread", "spread_text", "who"]
+__all__ = ["fitted", "interval_or_deviation", "lead", "of_group", "spread", "spread_text"]
 
 Written = Callable[[float | None], str]
 
@@ -58,11 +57,9 @@ def _beside(deviation: float | None, bounds: list[float] | None, written: Writte
     return ""
 
 
-def fitted(entry: dict[str, Any]) -> str:
-    """What a detector was fitted on, in words; text."""
-    return " + ".join(entry["fitted_on"]) or "natural images only"
-
-
-def who(entry: dict[str, Any]) -> str:
-    """A detector and what it was fitted on, in words; text."""
-    return f"{entry['detector']}, fitted on {fitted(entry)}"
+def fitted(entry: dict[str, Any], most: int = 3) -> str:
+    """What a detector was fitted on, in words; text. Of more sets than `most` the number and the first two."""
+    names = entry["fitted_on"]
+    if len(names) > most:
+        return f"{len(names)} sets: {names[0]}, {names[1]}, …"
+    return " + ".join(names) or "natural images only"

@@ -10,6 +10,7 @@ from service.study import Study
 __all__ = ["images_csv", "results_csv"]
 
 _WHO = ("detector", "fitted_on", "tested_on", "kind", "seen", "baseline", "run", "images")
+_IMAGE = ("set", "original", "label", "predicted", "probability", "success")
 _GROUPS = ("successful", "failed", "all", "system_accuracy", "paper")
 
 
@@ -53,10 +54,7 @@ def images_csv(study: Study) -> str:
     votes = sorted({vote for judgement in study.judgements for parts in judgement.votes.values() for vote in parts})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["set", "original", "label", "predicted", "probability", "success"]
-        + ["detector", "fitted_on", "run", "score", "flagged", *(f"vote_{vote}" for vote in votes)]
-    )
+    writer.writerow([*_IMAGE, "detector", "fitted_on", "run", "score", "flagged", *(f"vote_{vote}" for vote in votes)])
     writer.writerows(_image_rows(study, votes))
     return buffer.getvalue()
 

@@ -47,7 +47,7 @@ def draw_roc(
     natural = judgement.scores[NATURAL_SET]
     figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots()
-    quiet(axes, x="natural images flagged", y="attacked images or outliers flagged")
+    quiet(axes, x="natural images flagged", y="images found")
     left = max(_LEFTMOST, 0.5 / len(natural)) if logarithmic else 0.0
     if logarithmic:
         _logarithmic_rates(axes, left)
@@ -158,7 +158,7 @@ def draw_rejection(study: Study, judgement: Judgement, names: Sequence[str], see
     """Accuracy of network and detector together against the share of natural images that the detector rejects."""
     figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots()
-    quiet(axes, x="natural images rejected", y="handled rightly by network and detector")
+    quiet(axes, x="natural images rejected", y="handled rightly")
     handles: list[Artist] = []
     labels = []
     for position, name in enumerate([NATURAL_SET, *names]):
@@ -225,7 +225,7 @@ def draw_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]
         handles,
         [plain(label) for label in labels],
         loc="outside lower left",
-        ncols=max(1, min(3, len(handles), 62 // (longest + 6))),
+        ncols=max(1, min(3, len(handles), 66 // (longest + 5))),
         frameon=False,
         handlelength=1.9,
         columnspacing=1.2,

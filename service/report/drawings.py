@@ -1,7 +1,7 @@
 """Drawings from the figures alone: detection and success against the budget, and seconds per image."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist

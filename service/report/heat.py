@@ -1,4 +1,4 @@
-"""Colours of a heat map's cells, as classes of a style sheet: two hues that colour-blind readers tell apart, two themes.
+"""Colours of a heat map's cells, as classes of a style sheet, in hues that colour-blind readers tell apart.
 
 Steps run from 0 (orange) over 10 (the ground) to 20 (blue). An area under a curve uses all of them, with 0.5 (guessing)
 as the ground; a share uses the upper half. The number stands in every cell, so that no reader needs the colour.

@@ -34,7 +34,7 @@ def table(headers: Sequence[str], rows: Iterable[Row], *, label: str, note: str 
         label: text (not HTML) that says what the table holds.
         note: under the table.
     """
-    head = "".join(f'<th scope="col">{header}</th>' for header in headers)
+    head = "".join(f'<th scope="col">{header.replace(" %", "&nbsp;%")}</th>' for header in headers)
     kind = f' class="{style}"' if style else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table{kind}><thead>'

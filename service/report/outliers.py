@@ -1,4 +1,4 @@
-"""Sets of outliers, near and far: whether they look like the data set that the network knows (OpenOOD, Yang et al. 2022)."""
+"""Sets of outliers, near to the data set that the network knows and far from it (OpenOOD, Yang et al. 2022)."""
 
 import re
 from typing import Any, Literal

@@ -31,7 +31,8 @@ h2 { font-size: 1.1rem; margin: 0 0 .7rem; }
 section { margin-top: 2rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: 0; color: var(--muted); }
 .facts b { color: var(--ink); font-weight: 600; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; margin-top: 1.4rem; }
+.tiles { display: grid; gap: .8rem; margin-top: 1.4rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); }
 .tile, figure, .scroll, .provenance dl { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; }
 .tile { padding: .8rem 1rem; }
 .tile h2 { font-size: .85rem; font-weight: 500; color: var(--muted); margin: 0; }
@@ -75,29 +76,38 @@ code, pre { font: .82rem/1.45 ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mo
 .provenance dt { color: var(--muted); }
 .provenance dd { margin: 0; min-width: 0; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0; font-size: .9rem; }
+nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0;
+  font-size: .9rem; }
 a { color: var(--series-1); }
 :focus-visible { outline: 2px solid var(--series-1); outline-offset: 2px; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .5rem; }
 .name { overflow-wrap: anywhere; }
-th .name, th b.name { white-space: normal; }
-tbody th { max-width: 24rem; white-space: normal; overflow-wrap: anywhere; }
-thead th .name { display: block; max-width: 9rem; }
+th .name { display: inline-block; max-width: 20rem; overflow-wrap: break-word; white-space: normal;
+  vertical-align: bottom; }
+thead th .name { max-width: 9rem; }
+tbody th { position: sticky; left: 0; background: var(--card); }
 .detector { margin-top: .7rem; }
 .detector > details { font-size: inherit; }
 .detector > details > summary { color: var(--ink); padding: .2rem 0; }
-.detector details details { margin-top: .5rem; }
+.detector > details > details { margin: .4rem 0 .8rem; font-size: inherit; }
+.detector details details details { margin-top: .4rem; }
+.detector summary small { color: var(--muted); font-weight: 400; }
 .detector.baseline > details > summary { color: var(--muted); }
-tr.baseline > * { background: var(--page); color: var(--muted); }
-tr.baseline + tr:not(.baseline) > *, tr:not(.baseline) + tr.baseline > *, tbody tr.apart + tr.apart > * { border-top: 2px solid var(--muted); }
+tr.baseline > th, tr.baseline > td:not([class^="h"]) { background: var(--page); color: var(--muted); }
+tr:not(.baseline) + tr.baseline > * { border-top: 3px double var(--muted); }
+tbody tr.apart:not(:first-child) > * { border-top: 2px solid var(--rule); }
 .beside { color: var(--muted); background: var(--page); }
 .beside.first { border-left: 2px solid var(--muted); }
 th small { color: var(--muted); font-weight: 400; }
 .chip.broken { border-color: var(--caution); color: var(--caution); }
-.heat { font-size: .87rem; }
+.results td small { display: block; }
+.heat { font-size: .87rem; width: auto; }
+.scroll:has(> .heat) { width: fit-content; max-width: 100%; }
+.heat thead th + th { text-align: center; }
+.heat tbody th small { display: block; max-width: 20rem; white-space: normal; line-height: 1.2; }
 .heat th, .heat td { padding: .3rem .5rem; }
 .heat td { text-align: center; min-width: 3.4rem; }
-.heat td[class] small { color: inherit; }
+.heat td small { color: inherit; }
 .seen-cell { box-shadow: inset 0 0 0 2px var(--ink); }
 .heat-legend { display: flex; margin: 0 0 .5rem; font-size: .8rem; }
 .heat-legend span { padding: .1rem .7rem; }
@@ -110,6 +120,7 @@ dl { margin: .4rem 0; }
   th, td { padding: .4rem .5rem; }
   thead th { min-width: 3.6rem; }
   td small { display: block; }
+  th .name { max-width: 8rem; }
   .chip { display: block; width: fit-content; }
   .provenance dl { display: block; }
   .provenance dd { margin: 0 0 .5rem; }

@@ -11,8 +11,9 @@ __all__ = ["as_table"]
 
 _WIDTH = 110
 _LONGEST_NAME = 24
-_LONGEST_FIT = 20
+_LONGEST_LABEL = 20  # of a detector in a matrix, and of what it was fitted on
 _FEW = 2  # detectors with a table of their own; more are put into one matrix
+_MANY = 16  # rows of a matrix beyond which there is one of AUROC only
 _COLUMN = 6  # characters of a column of the matrix
 _BASELINES = {"max_softmax": "max softm.", "energy": "energy", "pixel_statistics": "pixels"}
 
@@ -113,9 +114,9 @@ def _rates(found: dict[str, Any], key: Key) -> list[str]:
                 f"of {counted(run['images'], 'natural image')}; asked for: {asked(rate['nominal'])}."
             )
         else:
+            spread = spread_text(rate["mean"]["realised"], rate["std"]["realised"], None, percent)
             notes.append(
-                f"Realised false-positive rate: {spread_text(rate['mean']['realised'], rate['std']['realised'], None, percent)}"
-                f" over {len(runs)} runs; asked for: {asked(rate['nominal'])}."
+                f"Realised false-positive rate: {spread} over {len(runs)} runs; asked for: {asked(rate['nominal'])}."
             )
     for worst in _of(found["worst_case"], key):
         share, several = worst["mean"]["share"], len(worst["attacks"]) > 1
@@ -140,14 +141,15 @@ def _matrices(found: dict[str, Any], groups: dict[Key, list[dict[str, Any]]]) ->
     numbers = {name: f"[{place}]" for place, name in enumerate(names, 1)}
     # Baselines go last, under a rule.
     keys = sorted(groups, key=lambda key: groups[key][0]["baseline"])
-    label = min(_LONGEST_NAME, max([len("detector"), *(len(key[0]) for key in keys)]))
-    fit = min(_LONGEST_FIT, max(len("fitted on"), *(len(fitted(groups[key][0])) for key in keys)))
+    label = min(_LONGEST_LABEL, max(len("detector"), *(len(key[0]) for key in keys)))
+    fit = min(_LONGEST_LABEL, max(len("fitted on"), *(len(fitted(groups[key][0])) for key in keys)))
     room = max(1, (_WIDTH - label - fit - 4 - 2 * (_COLUMN + 2)) // (_COLUMN + 2))
     parts = []
     for start in range(0, len(names), room):
         chosen = names[start : start + room]
         parts.append("\n".join(_matrix(found, groups, keys, chosen, numbers, "auroc", label, fit, rates=start == 0)))
-    for start in range(0, len(names), room) if found["protocol"] == "sound" else ():
+    flagged = found["protocol"] == "sound" and len(keys) <= _MANY
+    for start in range(0, len(names), room) if flagged else ():
         chosen = names[start : start + room]
         parts.append("\n".join(_matrix(found, groups, keys, chosen, numbers, "flagged", label, fit)))
     parts.append("\n".join(_wrapped([" ".join(f"{numbers[name]} {_shortened(name, 60)}" for name in names)])))
@@ -190,7 +192,8 @@ def _matrix(
 
 
 def _short(value: float | None) -> str:
-    return MISSING if value is None else area(value)
+    """Three decimals, without the zero before them"""
+    return area(value).replace("0.", ".") if value is not None else MISSING
 
 
 def _points(value: float | None) -> str:
@@ -209,8 +212,8 @@ def _remarks(found: dict[str, Any], judged: bool, single: bool) -> list[str]:
     elif judged:
         means = f" Means over {found['runs']} runs." if found["runs"] > 1 else ""
         notes.append(
-            "AUROC, and the share flagged at the threshold: on successful attacks, or all outliers; *: the detector was "
-            "fitted on it. Real. FPR: natural images flagged. Worst case: flagged under every attack successful on "
+            "AUROC, and the share flagged at the threshold: on successful attacks, or all outliers; *: the detector "
+            "was fitted on it. Real. FPR: natural images flagged. Worst case: flagged under every attack successful on "
             f"them.{means}"
         )
     broken = [entry["name"] for entry in found["sets"] if entry["broken"]]

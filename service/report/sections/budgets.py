@@ -1,44 +1,19 @@
 """Detection and success against ε, where one attack was run with several budgets."""
 
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from service.report import study_captions as captions
 from service.report.cells import fitted, of_group
 from service.report.drawings import Budgeted, draw_budgets
+from service.report.epsilon import budgeted_attacks
 from service.report.markup import Row, caption, figure, figure_grid, section, table
 from service.report.shown import drawn_judgements, shortened
 from service.report.svg import inline_svg
 from service.study import Study
 from service.wording import percent
 
-__all__ = ["budgeted_attacks", "budgets", "epsilon_of"]
-
-
-def epsilon_of(attack: Mapping[str, Any] | None) -> float | None:
-    """The budget of an attacked set's summary in units of [0, 1], also where it is written "8/255"."""
-    value = ((attack or {}).get("parameters") or {}).get("epsilon")
-    if isinstance(value, str):
-        above, _, below = value.partition("/")
-        try:
-            value = float(above) / float(below or 1)
-        except (ValueError, ZeroDivisionError):
-            return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return float(value)
-    return None
-
-
-def budgeted_attacks(found: dict[str, Any]) -> dict[str, list[tuple[float, dict[str, Any]]]]:
-    """Attack (its label without the budget) → (ε, set) by rising ε, of those with more than one."""
-    groups: dict[str, dict[float, dict[str, Any]]] = {}
-    for entry in found["sets"]:
-        epsilon = epsilon_of(entry["attack"])
-        if entry["kind"] == "attack" and epsilon is not None:
-            options = [part for part in entry["name"].split(":") if not part.startswith("epsilon=")]
-            groups.setdefault(":".join(options), {}).setdefault(epsilon, entry)
-    return {name: sorted(group.items(), key=lambda pair: pair[0]) for name, group in groups.items() if len(group) > 1}
+__all__ = ["budgets"]
 
 
 def budgets(study: Study, found: dict[str, Any]) -> str:

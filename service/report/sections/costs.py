@@ -33,7 +33,7 @@ def costs(study: Study, found: dict[str, Any]) -> str:
     """Two bar charts, and the numbers in tables."""
     sets = [(images.name, images.costs) for images in study.sets.values() if any(images.costs.values())]
     attacks = [(name, told["attack"]) for name, told in sets if told.get("attack") is not None]
-    network = [told["network"] for _, told in sets if told.get("network") is not None]
+    network = [value for _, told in sets if (value := told.get("network")) is not None]
     network_pass = sum(network) / len(network) if network else None
     baselines = {entry["detector"] for entry in found["results"] if entry["baseline"]}
     detectors = [entry for entry in found["costs"] if entry["score_seconds_per_image"] is not None]

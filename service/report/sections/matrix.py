@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from service.report import study_captions as captions
-from service.report.cells import lead, of_group, spread_text
+from service.report.cells import fitted, lead, of_group, spread_text
 from service.report.heat import area_step, legend, share_step
 from service.report.markup import Row, name_cell, section, table
 from service.report.shown import shortened
@@ -41,17 +41,13 @@ def matrices(found: dict[str, Any]) -> str:
         "fitted on ↓ tested on →",
         *(f'<span class="name">{escape(shortened(n, _LONGEST))}</span>' for n in names),
     ]
-    scale = legend([(step, area_text(step)) for step in range(0, 21, 5)])
+    scale = legend([(step, f"{step / 20:g}") for step in range(0, 21, 5)])
     content = scale + table(headers, rows, label="AUROC: fitted on by tested on", note=captions.MATRIX, style="heat")
     return section("matrix", "Fitted on × tested on", content)
 
 
-def area_text(step: int) -> str:
-    return f"{step / 20:g}"
-
-
 def _who(detector: str, fitted_on: Sequence[str]) -> str:
-    words = " + ".join(fitted_on) or "natural only"
+    words = fitted({"fitted_on": list(fitted_on)})
     return f"{name_cell(shortened(detector, _LONGEST))} <small>{escape(shortened(words, 2 * _LONGEST))}</small>"
 
 
@@ -75,7 +71,7 @@ def worst_cases(found: dict[str, Any]) -> str:
     entries = found["worst_case"]
     if not entries:
         return ""
-    fits = list(dict.fromkeys(tuple(entry["fitted_on"]) for entry in entries))
+    fits = sorted(dict.fromkeys(tuple(entry["fitted_on"]) for entry in entries), key=bool)  # natural images only first
     baselines = {entry["detector"] for entry in found["results"] if entry["baseline"]}
     by_detector: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
     for entry in entries:
@@ -88,9 +84,7 @@ def worst_cases(found: dict[str, Any]) -> str:
         for detector in sorted(by_detector, key=lambda name: name in baselines)
     ]
     headers = ["detector ↓ fitted on →"]
-    headers += [
-        f'<span class="name">{escape(shortened(" + ".join(f) or "natural only", 2 * _LONGEST))}</span>' for f in fits
-    ]
+    headers += [f'<span class="name">{escape(shortened(fitted({"fitted_on": f}), 2 * _LONGEST))}</span>' for f in fits]
     attacks = list(dict.fromkeys(name for entry in entries for name in entry["attacks"]))
     listed = ", ".join(shortened(name, _LONGEST) for name in attacks)
     note = f"{captions.WORST_CASE} Attacks: {escape(listed)}."

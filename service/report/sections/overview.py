@@ -70,8 +70,9 @@ def _false_positives(found: dict[str, Any], key: tuple[str, list[str]]) -> list[
 def _worst_case(found: dict[str, Any], key: tuple[str, list[str]]) -> list[Tile]:
     for entry in found["worst_case"]:
         if (entry["detector"], entry["fitted_on"]) == key and entry["mean"]["share"] is not None:
+            spread = _spread(entry, "share", entry["runs"][0]["interval"])
             note = (
-                f"of {entry['mean']['successful']:,.0f} images; {_spread(entry, 'share', entry['runs'][0]['interval'])}. "
+                f"of {entry['mean']['successful']:,.0f} images; {spread}. "
                 "An image counts when it is flagged under every attack that was successful on it"
             )
             tiles = [("flagged, worst case over attacks", percent(entry["mean"]["share"]), note)]

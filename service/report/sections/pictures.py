@@ -35,8 +35,9 @@ def pictures(study: Study, found: dict[str, Any]) -> str:
         draw_rejection(study, first, names, seen), "rejection",
         "Accuracy of network and detector together against the share of natural images rejected.",
     )  # fmt: skip
+    note = captions.CURVES + _left_out(study, first)
     return (
-        section("curves", "Found against flagged by mistake", curves + caption(captions.CURVES + _left_out(study, first)))
+        section("curves", "Found against flagged by mistake", curves + caption(note))
         + section(
             "rejection", "Accuracy against rejection",
             f'<div class="figures single">{figure(rejection, f"{captions.REJECTION} {_about(first)}")}</div>',

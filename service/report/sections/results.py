@@ -7,7 +7,7 @@ from service.report import study_captions as captions
 from service.report.cells import fitted, interval_or_deviation, lead, of_group, spread
 from service.report.markup import Row, details, name_cell, section, table
 from service.report.shown import shortened
-from service.wording import area, asked, between, percent
+from service.wording import area, asked, between, counted, percent
 
 __all__ = ["false_positives", "results"]
 
@@ -21,7 +21,7 @@ _PAPER_FIGURES = (
     ("accuracy", percent), ("fpr", percent), ("flagged", percent), ("flagged_successful", percent),
     ("auroc_all_class", area), ("fpr_at_95_tpr", percent),
 )  # fmt: skip
-_OPEN = 2  # tables that are not folded away
+_OPEN = 2  # fits of a detector that are not folded away
 
 
 def results(found: dict[str, Any]) -> str:
@@ -29,23 +29,35 @@ def results(found: dict[str, Any]) -> str:
     groups: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]] = {}
     for entry in found["results"]:
         groups.setdefault((entry["detector"], tuple(entry["fitted_on"])), []).append(entry)
-    parts, place = [], 0
-    for apart in (False, True):
-        chosen = {key: entries for key, entries in groups.items() if entries[0]["baseline"] == apart}
-        if apart and chosen:
-            parts.append("<h3>Baselines</h3>")
-        for (detector, fitted_on), entries in chosen.items():
-            beside = {} if apart else _baselines(groups, fitted_on)
-            summary = (
-                f'<b class="name">{escape(shortened(detector, 80))}</b> fitted on '
-                f'<span class="name">{escape(shortened(fitted(entries[0]), 200))}</span>'
-            )
-            content = _main(entries, beside, summary) + _more(entries, found["protocol"])
-            style = "baseline" if apart else ""
-            parts.append(f'<div class="detector {style}">{details(summary, content, shown=place < _OPEN)}</div>')
-            place += 1
+    detectors: dict[str, list[list[dict[str, Any]]]] = {}
+    for (detector, _), entries in groups.items():
+        detectors.setdefault(detector, []).append(entries)
+    # Baselines go last; sorting keeps the order of all others.
+    ordered = sorted(detectors.values(), key=lambda fits: fits[0][0]["baseline"])
+    parts = [_detector(fits, groups, found, first=place == 0) for place, fits in enumerate(ordered)]
     note = f'<p class="caption">{captions.RESULTS} {_uncertainty(found)}</p>' if parts else ""
     return section("results", "Results", note + "".join(parts))
+
+
+def _detector(
+    fits: list[list[dict[str, Any]]],
+    groups: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]],
+    found: dict[str, Any],
+    *,
+    first: bool,
+) -> str:
+    """All fits of one detector; those of the first are unfolded as far as a reader keeps track of them."""
+    parts = []
+    for place, entries in enumerate(fits):
+        words = escape(shortened(fitted(entries[0], most=40), 400))
+        beside = {} if entries[0]["baseline"] else _baselines(groups, tuple(entries[0]["fitted_on"]))
+        content = _main(entries, beside) + _more(entries, found["protocol"])
+        parts.append(details(f'fitted on <span class="name">{words}</span>', content, shown=place < _OPEN))
+    name, apart = escape(shortened(fits[0][0]["detector"], 80)), fits[0][0]["baseline"]
+    word = " <small>baseline</small>" if apart else ""
+    summary = f'<b class="name">{name}</b>{word} <small>{counted(len(fits), "fit")}</small>'
+    style = "detector baseline" if apart else "detector"
+    return f'<div class="{style}">{details(summary, "".join(parts), shown=first)}</div>'
 
 
 def _uncertainty(found: dict[str, Any]) -> str:
@@ -65,7 +77,7 @@ def _baselines(
     }
 
 
-def _main(entries: list[dict[str, Any]], beside: dict[str, dict[str, dict[str, Any]]], summary: str) -> str:
+def _main(entries: list[dict[str, Any]], beside: dict[str, dict[str, dict[str, Any]]]) -> str:
     rows = []
     for entry in entries:
         cells = [_set_cell(entry)]
@@ -78,7 +90,7 @@ def _main(entries: list[dict[str, Any]], beside: dict[str, dict[str, dict[str, A
         rows.append(Row(cells))
     headers = [*_HEADERS, *(f"AUROC of {escape(shortened(label.replace('_', ' '), 24))}" for label in beside)]
     label = f"{entries[0]['detector']} fitted on {fitted(entries[0])}"
-    return table(headers, rows, label=shortened(label, 200))
+    return table(headers, rows, label=shortened(label, 200), style="results")
 
 
 def _set_cell(entry: dict[str, Any]) -> str:
@@ -130,8 +142,8 @@ def _together(entries: list[dict[str, Any]], protocol: str) -> str:
     headers = (*headers[:4], *(f"at 0.5: {word}" for word in _PAPER_HEADERS))
     note = (
         "Together: natural images classified correctly and let through; other images flagged, or classified correctly "
-        "nevertheless. At 0.5: the published protocol. An image is flagged when either vote is 0.5 or more; all images of "
-        "the set and the natural ones they were made from count. A dash: the detector has no such votes."
+        "nevertheless. At 0.5: the published protocol. An image is flagged when either vote is 0.5 or more; all images "
+        "of the set and the natural ones they were made from count. A dash: the detector has no such votes."
     )
     content = table(headers, rows, label="network and detector together, and the published protocol", note=note)
     return details("network and detector together, and the published protocol", content, shown=protocol == "paper")
@@ -143,21 +155,23 @@ def false_positives(found: dict[str, Any]) -> str:
     entries = sorted(found["false_positives"], key=lambda entry: entry["detector"] in baselines)
     rows = []
     for entry in entries:
-        first = entry["runs"][0]
-        apart = sum(not run["compatible"] for run in entry["runs"])
+        runs, first = entry["runs"], entry["runs"][0]
+        apart = sum(not run["compatible"] for run in runs)
+        told = "yes" if not apart else f"not in {apart} of {len(runs)}" if len(runs) > 1 else "no"
+        words = f" <small>{escape(shortened(fitted(entry), 80))}</small>"
         rows.append(
             Row(
                 [
-                    name_cell(shortened(entry["detector"], 60)) + f" <small>{escape(shortened(fitted(entry), 80))}</small>",
+                    name_cell(shortened(entry["detector"], 60)) + words,
                     asked(entry["nominal"]),
                     interval_or_deviation(
                         entry["mean"]["realised"], entry["std"]["realised"],
-                        first["interval"] if len(entry["runs"]) == 1 else None, percent,
+                        first["interval"] if len(runs) == 1 else None, percent,
                     ),
                     escape(between(first["expected"])),
                     f"{first['images']:,}",
                     "–" if first["calibrated_on"] is None else f"{first['calibrated_on']:,}",
-                    "yes" if not apart else f"not in {apart} of {len(entry['runs'])}" if len(entry["runs"]) > 1 else "no",
+                    told,
                 ],
                 "baseline" if entry["detector"] in baselines else "",
             )

@@ -46,4 +46,7 @@ def provenance(facts: dict[str, Any], found: dict[str, Any]) -> str:
     if summaries:
         told["attacks, as they were run"] = summaries
     rows = "".join(f"<dt>{escape(shortened(str(key), 200))}</dt><dd>{fact(value)}</dd>" for key, value in told.items())
-    return f'<section id="provenance" class="provenance"><h2>Where this comes from</h2><dl>{rows}</dl>{caption(captions.PROVENANCE)}</section>'
+    return (
+        '<section id="provenance" class="provenance"><h2>Where this comes from</h2>'
+        f"<dl>{rows}</dl>{caption(captions.PROVENANCE)}</section>"
+    )
