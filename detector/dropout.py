@@ -55,8 +55,14 @@ class DropoutUncertainty:
                 "expected a network whose last layer is a module, such as nn.Linear, got one that computes its logits "
                 "otherwise; choose a detector without dropout"
             )
-        probabilities = torch.stack([logits.double().softmax(dim=1) for logits in self._logits(context, context.head)])
-        return probabilities.var(dim=0, correction=0).sum(dim=1, keepdim=True).float()
+        # Welford's sums: as many passes as wanted take the memory of one.
+        mean = squares = torch.zeros_like(context.logits, dtype=torch.float64)
+        for count, logits in enumerate(self._logits(context, context.head), start=1):
+            probabilities = logits.double().softmax(dim=1)
+            difference = probabilities - mean
+            mean = mean + difference / count
+            squares = squares + difference * (probabilities - mean)
+        return (squares / self.passes).sum(dim=1, keepdim=True).float()
 
     def _logits(self, context: Pass, head: Head) -> Iterator[Tensor]:
         """The logits ``(B, K)`` of every pass."""

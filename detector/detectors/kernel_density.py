@@ -70,7 +70,7 @@ class KernelDensity(ColumnsDetector):
         if self.bandwidth is not None:
             require_number("bandwidth", self.bandwidth, least=1e-9, most=1e9)
         require_number("dropout_rate", self.dropout_rate, least=0.0, most=0.99)
-        require_count("passes", self.passes, most=10_000)
+        require_count("passes", self.passes, most=1000)
 
     def measurements(self) -> tuple[Measurement, ...]:
         """Embeddings, and the uncertainty unless there is no classifier to use it."""

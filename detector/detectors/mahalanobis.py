@@ -71,8 +71,9 @@ class Mahalanobis(ColumnsDetector):
         require_number("magnitude", self.magnitude, least=0.0, most=1.0)
 
     def measurements(self) -> tuple[Measurement, ...]:
-        """Embeddings; once prepared, with pre-processing, the distances of the moved images instead."""
-        return (self.moved_,) if hasattr(self, "moved_") else (PooledEmbeddings(self.layers),)
+        """Embeddings, which `prepare` needs; with pre-processing, once prepared, the moved images' distances too."""
+        moved = (self.moved_,) if hasattr(self, "moved_") else ()
+        return (PooledEmbeddings(self.layers), *moved)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
         self._take(Gaussians.fit(reference.measured[PooledEmbeddings(self.layers).name], labels))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detector.calibration import Calibration
+from detector.detectors.base import Detector
 from detector.detectors.transport import Transport
 from detector.statistics import natural_band
 from detector.verdict import Pipeline
@@ -53,17 +54,22 @@ def planted(
     return Features(logits.astype(np.float32), np.abs(statistics).astype(np.float32))
 
 
-def make_pipeline(seed: int = SEED, detector: Transport | None = None) -> Pipeline:
+def make_pipeline(seed: int = SEED, detector: Detector | None = None) -> Pipeline:
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     network = build_network(SPEC)
     discovery = discover(network, SPEC.image_shape)
     images = smooth_images(160, generator)
-    natural = extract_features(network, images, discovery=discovery)
-    adversarial = extract_features(network, noisy(images[:100], generator), discovery=discovery)
-    fitted = (detector or Transport(num_trees=12, minimum_per_class=5, seed=seed)).fit(
-        natural.take(np.arange(100)), adversarial
-    )
+    fitted = detector or Transport(num_trees=12, minimum_per_class=5, seed=seed)
+
+    def features(batch: Tensor) -> Features:
+        return extract_features(network, batch, discovery=discovery, measurements=fitted.measurements())
+
+    if fitted.needs_reference:
+        fitted.prepare(features(smooth_images(60, generator)))
+    natural = features(images)
+    adversarial = features(noisy(images[:100], generator))
+    fitted.fit(natural.take(np.arange(100)), adversarial)
     held_out = natural.take(np.arange(100, 160))
     return Pipeline(
         network=network,

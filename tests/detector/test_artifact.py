@@ -20,7 +20,13 @@ from torch import Tensor
 
 from detector import artifact as artifact_module
 from detector.artifact import load_artifact, save_artifact
+from detector.detectors.base import Detector
 from detector.detectors.energy import Energy
+from detector.detectors.kernel_density import KernelDensity
+from detector.detectors.knn import KNN
+from detector.detectors.lid import LID
+from detector.detectors.mahalanobis import Mahalanobis
+from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.detectors.transport import Transport
 from detector.manifest import FILES, MANIFEST, read_checked, sealed
 from detector.verdict import Pipeline
@@ -93,6 +99,31 @@ def test_other_classifiers_come_back_too(tmp_path: Path, images: Tensor, classif
     pipeline = make_pipeline(detector=Transport(classifier=classifier))
     save(tmp_path / "artifact", pipeline)
     assert load_artifact(tmp_path / "artifact").pipeline.judge(images) == pipeline.judge(images)
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        KNN(k=5, classifier="none"),
+        LID(k=5, num_trees=5),
+        KernelDensity(passes=3, classifier="logistic_regression"),
+        Mahalanobis(layers="stages", magnitude=0.002, classifier="none"),
+        RelativeMahalanobis(num_trees=5),
+    ],
+    ids=lambda detector: detector.name,
+)
+def test_what_a_detector_compares_with_comes_back_too(tmp_path: Path, images: Tensor, detector: Detector) -> None:
+    pipeline = make_pipeline(detector=detector)
+    save(tmp_path / "artifact", pipeline)
+    assert load_artifact(tmp_path / "artifact").pipeline.judge(images) == pipeline.judge(images)
+    (name,) = [name for name in detector.state() if name.endswith(("bank", "classes.means", "reference.means"))]
+
+    def spoil(arrays: dict[str, np.ndarray]) -> None:
+        arrays[name].flat[3] = np.nan
+
+    change_arrays(tmp_path / "artifact", "detector.safetensors", spoil)
+    with pytest.raises(ArtifactError, match="finite"):
+        load_artifact(tmp_path / "artifact")
 
 
 def test_digest_is_of_the_content(saved: Path, tmp_path: Path, pipeline: Pipeline, other_pipeline: Pipeline) -> None:
@@ -374,7 +405,8 @@ def transport_cost(block_sizes: Any) -> Callable[[dict[str, Any]], None]:
     [
         (put("detector/name", "../../evil"), "known detector"),
         (put("detector/name", "base"), "known detector"),
-        (put("detector/name", "lid"), "known detector"),
+        (put("detector/name", "lid"), "parameters"),
+        (put("detector/name", "nothing"), "known detector"),
         (put("detector/name", "energy"), "parameters"),
         (put("detector/name", 3), "detector's name"),
         (put("detector/parameters", {"num_trees": 12}), "parameters"),

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from pytorch_ood import detector as pytorch_ood
 from scipy.special import logsumexp, softmax
 
 from detector.detectors.energy import Energy
@@ -35,6 +37,15 @@ def test_energy_is_minus_logsumexp(rng: np.random.Generator) -> None:
     assert np.allclose(Energy().fit(features).score(features), expected, atol=1e-12)
     huge = Features(np.full((1, 4), 3e38, dtype=np.float32), features.statistics[:1])
     assert np.isfinite(Energy().fit(features).score(huge)).all()
+
+
+def test_scores_of_logits_are_pytorch_oods(rng: np.random.Generator) -> None:
+    features = planted(rng, 50)
+    logits = torch.from_numpy(features.logits)
+    energy = pytorch_ood.EnergyBased(None).predict_logits(logits).numpy()
+    softmax_score = pytorch_ood.MaxSoftmax(None).predict_logits(logits).numpy()
+    assert np.allclose(Energy().fit(features).score(features), energy, atol=1e-4)
+    assert np.allclose(MaxSoftmax().fit(features).score(features), 1 + softmax_score, atol=1e-6)
 
 
 def path(costs: np.ndarray, predicted: int = 0, classes: int = 3) -> Features:

@@ -8,6 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.detectors.fourier import Fourier
+from detector.detectors.kernel_density import KernelDensity
+from detector.detectors.knn import KNN
+from detector.detectors.mahalanobis import Mahalanobis
 from detector.statistics import by_block
 from detector.verdict import Pipeline
 from models.errors import ImageError, InputError, NetworkError
@@ -16,7 +20,45 @@ from tests.detector.conftest import CLASSES, make_pipeline, noisy, smooth_images
 
 
 def extracted(pipeline: Pipeline, images: Tensor) -> Features:
-    return extract_features(pipeline.network, images, discovery=pipeline.discovery, measure=pipeline.measure)
+    return extract_features(
+        pipeline.network,
+        images,
+        discovery=pipeline.discovery,
+        measure=pipeline.measure,
+        measurements=pipeline.detector.measurements(),
+    )
+
+
+MEASURING = [
+    KNN(k=5, num_trees=8),
+    KernelDensity(passes=5, num_trees=8),
+    Mahalanobis(magnitude=0.01, classifier="none"),
+    Fourier(num_trees=8),
+]
+
+
+@pytest.fixture(params=MEASURING, ids=lambda detector: detector.name)
+def measuring(request: pytest.FixtureRequest) -> Pipeline:
+    """A pipeline whose detector asks for more than logits and statistics."""
+    return make_pipeline(detector=request.param)
+
+
+def test_pipelines_measure_what_their_detector_asks_for(measuring: Pipeline, images: Tensor) -> None:
+    expected = measuring.detector.score(extracted(measuring, images))
+    verdicts = measuring.judge(images, path=True)
+    # Forests make whole votes of a difference in the last bit.
+    assert np.abs([verdict.score - score for verdict, score in zip(verdicts, expected, strict=True)]).max() < 1e-6 + (
+        1e-3 * np.abs(expected).max() if not verdicts[0].votes else 0
+    )
+    assert all(verdict.path is not None for verdict in verdicts)
+
+
+def test_a_batch_of_one_is_measured_as_among_others(measuring: Pipeline, images: Tensor) -> None:
+    together = measuring.judge(images)
+    for image, verdict in zip(images, together, strict=True):
+        (alone,) = measuring.judge(image[None])
+        assert (alone.label, alone.flagged) == (verdict.label, verdict.flagged)
+        assert alone.score == pytest.approx(verdict.score, rel=1e-3, abs=1e-6)
 
 
 def test_verdict_states_what_network_and_detector_say(pipeline: Pipeline, images: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.discovery import discover
 from models.errors import InputError, NetworkError
-from models.features import Features, extract_features
+from models.features import Features, Pass, extract_features
 from models.residues import Measure, record_residues
 
 SHAPE = (3, 16, 16)
@@ -56,6 +56,68 @@ def test_taking_some_images_takes_all_that_belongs_to_them() -> None:
     assert np.array_equal(taken.logits, [[4, 5], [0, 1]])
     assert np.array_equal(taken.statistics, [[6, 7, 8], [0, 1, 2]])
     assert np.array_equal(features.take(np.array([True, False, False, True])).statistics[1], [9, 10, 11])
+
+
+class Brightness:
+    """The mean of every channel; may note what it was given."""
+
+    name = "brightness"
+
+    def __init__(self, *, needs_embeddings: bool = False, spoil: float = 0.0) -> None:
+        self.needs_embeddings, self.spoil = needs_embeddings, spoil
+        self.passes: list[Pass] = []
+
+    def __call__(self, context: Pass) -> Tensor:
+        self.passes.append(context)
+        return context.images.mean(dim=(2, 3)) + self.spoil
+
+
+@pytest.mark.parametrize("needs_embeddings", [False, True])
+def test_measurements_are_taken_of_the_same_pass(
+    tiny_network: nn.Module, images: np.ndarray, needs_embeddings: bool
+) -> None:
+    measurement = Brightness(needs_embeddings=needs_embeddings)
+    features = extract_features(tiny_network, images, measurements=[measurement], batch_size=4)
+    np.testing.assert_allclose(features.measured["brightness"], images.mean(axis=(2, 3)), rtol=1e-5)
+    assert len(measurement.passes) == 3
+    assert np.array_equal(np.concatenate([context.logits for context in measurement.passes]), features.logits)
+    plain = extract_features(tiny_network, images, batch_size=4)
+    assert np.array_equal(features.logits, plain.logits)
+    assert np.array_equal(features.statistics, plain.statistics)
+    context = measurement.passes[0]
+    assert len(context.embeddings) == (3 if needs_embeddings else 0)
+    if context.head is not None:
+        assert isinstance(context.head.module, nn.Linear)
+        assert torch.equal(context.head.module(context.head.inputs), context.logits)
+    assert (context.head is not None) == needs_embeddings
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_network.modules())
+
+
+def test_measurements_of_one_name_are_taken_once(tiny_network: nn.Module, images: np.ndarray) -> None:
+    first, second = Brightness(), Brightness()
+    features = extract_features(tiny_network, images, measurements=[first, second])
+    assert list(features.measured) == ["brightness"]
+    assert len(first.passes) + len(second.passes) == 1
+
+
+def test_measurements_that_are_not_finite_are_refused(tiny_network: nn.Module, images: np.ndarray) -> None:
+    with pytest.raises(NetworkError, match="finite brightness"):
+        extract_features(tiny_network, images, measurements=[Brightness(spoil=float("nan"))])
+
+
+def test_what_is_measured_goes_where_its_images_go() -> None:
+    numbers = np.arange(8, dtype=np.float32).reshape(4, 2)
+    features = Features(numbers, numbers, {"a": numbers + 10})
+    assert np.array_equal(features.take(np.array([3, 1])).measured["a"], [[16, 17], [12, 13]])
+    both = Features.concatenated([features.take(np.array([0])), features.take(np.array([2]))])
+    assert np.array_equal(both.measured["a"], [[10, 11], [14, 15]])
+    assert np.array_equal(both.logits, [[0, 1], [4, 5]])
+    more = features.with_measured(Features(numbers, numbers, {"b": numbers}))
+    assert sorted(more.measured) == ["a", "b"]
+    with pytest.raises(InputError, match="measured alike"):
+        Features.concatenated([features, more])
+    with pytest.raises(InputError, match="measured alike"):
+        Features.concatenated([])
 
 
 @pytest.mark.parametrize("training", [False, True])
