@@ -141,12 +141,15 @@ def beside_paper(
 
 def _training_of(facts: dict[str, Any]) -> tuple[Training, bool]:
     """How our network was trained, and whether the facts say so; vanilla where they do not."""
-    for place in (facts, facts.get("network"), facts.get("training")):
-        if isinstance(place, dict):
-            objective = place.get("objective") or place.get("training")
-            objective = name_of(objective) or objective
-            if isinstance(objective, str) and objective in _OBJECTIVES:
-                return _OBJECTIVES[objective], True
+    fitted = facts.get("fitted")
+    places = [facts.get("trained"), facts.get("network"), facts, fitted]
+    if isinstance(fitted, dict):
+        places += [fitted.get("trained"), fitted.get("network")]
+    for place in places:
+        objective = place.get("objective") if isinstance(place, dict) else None
+        name = name_of(objective)
+        if name in _OBJECTIVES:
+            return _OBJECTIVES[name], True
     return "VAN", False
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from detector.statistics import by_block
 from models.errors import InputError
-from service.evaluation import JudgedSet
 from service.report.axes import (
     FAMILY,
     INK,
@@ -27,12 +26,11 @@ from service.report.axes import (
     tick_text,
 )
 from service.report.palette import Line, line_of
-from service.report.shown import heading as set_heading
-from service.report.shown import shortened, shown_rows
+from service.report.shown import heading, shortened, shown_rows
 from service.study import NATURAL as NATURAL_SET
 from service.study import Judgement, Study
 
-__all__ = ["draw_paths", "draw_study_paths"]
+__all__ = ["draw_study_paths"]
 
 _STATISTICS = ("‖r‖² / d", "cos(r, 1)")
 _COLUMNS = 4  # sets side by side, before the next ones go below
@@ -84,8 +82,8 @@ def draw_study_paths(
 
     def drawn(name: str) -> Paths:
         fitted = name in judgement.fitted_on if seen is None else seen.get(name)
-        rows, heading = shown_rows(study, judgement, name), set_heading(name, fitted)
-        return Paths(heading, study.sets[name].statistics[judgement.rows[name][rows]], fitted)
+        rows = judgement.rows[name][shown_rows(study, judgement, name)]
+        return Paths(heading(name, fitted), study.sets[name].statistics[rows], fitted)
 
     return _draw(
         drawn(NATURAL_SET),
@@ -93,45 +91,6 @@ def draw_study_paths(
         branches=study.branches,
         columns_per_block=study.columns_per_block,
         band=study.band,
-        title=title,
-        first=first,
-    )
-
-
-def draw_paths(
-    natural: JudgedSet,
-    attacked: Sequence[JudgedSet],
-    *,
-    branches: Sequence[str],
-    columns_per_block: int,
-    band: NDArray[np.float32],
-    title: str | None = None,
-    first: int = 0,
-) -> Figure:
-    """A figure with a column per attacked set, and in it both statistics of equation 34 along the blocks.
-
-    Each panel shows the natural band (5 to 95 %) and median, the attacked images' median, and a few single images.
-    Of an attacked set the successful images are drawn, or all where none was successful.
-
-    Args:
-        branches: names of the blocks, in execution order.
-        band: float32 ``(3, F)``, natural quantiles 0.05, 0.5 and 0.95.
-        title: of the whole figure.
-        first: the position of the first attacked set among all of them, which gives it its colour.
-
-    Raises:
-        InputError: statistics, band and blocks that do not fit each other.
-    """
-
-    def drawn(judged: JudgedSet) -> Paths:
-        return Paths(heading(judged), judged.statistics[drawn_rows(judged)], judged.seen)
-
-    return _draw(
-        drawn(natural),
-        [drawn(judged) for judged in attacked],
-        branches=branches,
-        columns_per_block=columns_per_block,
-        band=band,
         title=title,
         first=first,
     )
@@ -183,19 +142,6 @@ def _draw(
             row[0].set_ylabel(name, **text_options(colour=MUTED))
     _key(figure, grid[0, 0], attacked, line_of(first, None).colour if len(attacked) == 1 else INK)
     return figure
-
-
-def heading(judged: JudgedSet) -> str:
-    """The set's name, and whether the detector was fitted on it."""
-    return judged.name if judged.seen is None else f"{judged.name} ({'seen' if judged.seen else 'unseen'})"
-
-
-def drawn_rows(judged: JudgedSet) -> NDArray[np.int64]:
-    """Rows of the successful images, or all where none was, by score and then by original."""
-    rows = np.arange(len(judged))
-    if judged.success is not None and judged.success.any():
-        rows = np.flatnonzero(judged.success)
-    return rows[np.lexsort((judged.originals[rows], judged.scores[rows]))]
 
 
 def _draw_panel(

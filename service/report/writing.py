@@ -1,23 +1,20 @@
-"""The report's three files."""
+"""The report's files."""
 
 from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
 from models.files import write_atomically, write_json
-from service.evaluation import Evaluation, figures
 from service.jsonable import as_json
 from service.report.beside_paper import beside_paper as figures_beside_paper
 from service.report.beside_paper import beside_paper_csv, read_published
 from service.report.csv_files import images_csv, results_csv
 from service.report.outliers import outlier_means
 from service.report.page import as_page
-from service.report.study_page import as_study_page
-from service.report.tables import as_csv
 from service.study import Study
-from service.study_figures import figures as study_figures
+from service.study_figures import figures
 
-__all__ = ["write_report", "write_study_report"]
+__all__ = ["write_study_report"]
 
 _OPTIONAL = ("images.csv", "beside-paper.csv")
 
@@ -49,14 +46,14 @@ def write_study_report(
     Raises:
         InputError: a fact that is no JSON value, no such published figures, or a folder that cannot be written to.
     """
-    found = study_figures(study, seed=seed, resamples=resamples)
+    found = figures(study, seed=seed, resamples=resamples)
     facts, _ = as_json(study.facts, "facts")
     beside = None
     if beside_paper is not None:
         beside = figures_beside_paper(found, facts, read_published(beside_paper), published=published)
     told = {**found, "outliers": outlier_means(found, facts), "beside_paper": beside}
     files = {
-        "report.html": as_study_page(study, found, facts, beside),
+        "report.html": as_page(study, found, facts, beside),
         "report.csv": results_csv(found),
         "images.csv": images_csv(study) if per_image_csv else None,
         "beside-paper.csv": None if beside is None else beside_paper_csv(beside),
@@ -71,28 +68,3 @@ def write_study_report(
     except OSError as exc:
         raise InputError(f"expected a folder to write the report to, got {folder}: {exc.strerror or exc}") from exc
     return told
-
-
-def write_report(folder: Path, evaluation: Evaluation, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """The figures, once report.json, report.csv and report.html are in `folder`, each written whole or not at all.
-
-    report.json holds the figures and, under "facts", where they come from; docs/report.md explains the keys.
-
-    Args:
-        folder: made where it is missing; earlier reports in it are replaced.
-        seed: of the bootstrap intervals.
-        resamples: of the bootstrap; 0 leaves its intervals out.
-
-    Raises:
-        InputError: a fact that is no JSON value, or a folder that cannot be written to.
-    """
-    found = figures(evaluation, seed=seed, resamples=resamples)
-    facts, _ = as_json(evaluation.facts, "facts")
-    page = as_page(found, evaluation, facts)
-    try:
-        write_json(folder / "report.json", {**found, "facts": facts})
-        write_atomically(folder / "report.csv", as_csv(evaluation).encode())
-        write_atomically(folder / "report.html", page.encode())
-    except OSError as exc:
-        raise InputError(f"expected a folder to write the report to, got {folder}: {exc.strerror or exc}") from exc
-    return found

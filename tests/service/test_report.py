@@ -1,4 +1,4 @@
-"""The report's files hold what the figures say, in a form that any reader can take."""
+"""A study's report: its files hold what the figures say, whatever the study holds."""
 
 import csv
 import io
@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,104 +13,117 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib._pylab_helpers import Gcf
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
+import service.report.outliers
+import service.report.sections.costs
 from models.errors import InputError
-from service.evaluation import Evaluation, figures
-from service.report import as_table, draw_paths, write_report
-from service.report.plots import draw_roc, draw_scores
-from tests.service.judging import drawn_by_lot, evaluation, judged
+from service.report import as_table, draw_study_paths, write_study_report
+from service.report.curves import rejection_points, roc_points
+from service.report.epsilon import budgeted_attacks, epsilon_of
+from service.report.heat import area_step, shades, share_step
+from service.report.outliers import distance_of, outlier_means
+from service.report.shown import drawn_judgements
+from service.study import NATURAL, Study
+from service.study_figures import figures
+from tests.service.pages import Page
+from tests.service.studies import image_set, judgement, study, study_by_lot
 
 HOSTILE = '<script>alert("$x$ & more")</script>'
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-class Page(HTMLParser):
-    """Tags, ids and text of a page; an unbalanced tag is an assertion that fails."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.values: list[str] = []
-        self.text: list[str] = []
-        self.labels: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        found = dict(attrs)
-        self.values += [value or "" for value in found.values()]
-        self.ids += [found["id"] or ""] if "id" in found else []
-        if tag == "svg":
-            assert found["role"] == "img"
-            self.labels.append(found["aria-label"] or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def drawn(given: Evaluation) -> Figure:
-    return draw_paths(
-        given.natural,
-        given.attacked,
-        branches=given.branches,
-        columns_per_block=given.columns_per_block,
-        band=given.band,
-    )
+EXAMPLES = (service.report.outliers, service.report.sections.costs)
 
 
 def no_constant(name: str) -> NoReturn:
     raise AssertionError(f"{name} is no JSON")
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((folder / "report.csv").read_text(encoding="utf-8"))))
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
-def test_three_files_that_agree(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, count=120, calibrated_on=400)
-    found = write_report(tmp_path / "new" / "report", given, resamples=30)
-    folder = tmp_path / "new" / "report"
-    assert sorted(path.name for path in folder.iterdir()) == ["report.csv", "report.html", "report.json"]
+def whole(rng: np.random.Generator, **more: Any) -> Study:
+    """A study with something in every section."""
+    return study_by_lot(
+        rng, count=120, runs=2, blocks=4,
+        attacks={"fgm": 0.9, "pgd:epsilon=2/255": 0.4, "pgd": 0.7},
+        outliers={"ood:cifar100": 0.3, "ood:mnist": 0.9},
+        detectors={"transport": 1.0, "knn": 0.7, "max_softmax": 0.3, "pixel_statistics": 0.5},
+        facts={"network": "resnet20", "dataset": {"name": "cifar10"}, "seed": 3},
+        adaptive=ADAPTIVE, **more,
+    )  # fmt: skip
+
+
+TURNED = {
+    "started": 40, "turned": 10, "share": 0.25, "interval": [0.127, 0.412], "lost": 0,
+    "within": [{"norm": "l2", "limit": 0.5, "turned": 4, "share": 0.1, "interval": [0.03, 0.24]}],
+    "l2_median": 0.71, "linf_median": 0.031, "queries_median": 1234.0, "gradients_median": 0.0,
+}  # fmt: skip
+ADAPTIVE: dict[str, Any] = {
+    "detector": "Transport()",
+    "images": 200,
+    "natural": {"accuracy": 0.91, "accuracy_interval": [0.86, 0.95], "flagged": 0.06},
+    "carlini_wagner": {"fooled": 180, "detected": 90, "detected_share": 0.5, "l2_median": 0.2},
+    "attacks": {
+        "black_box": TURNED,
+        "orthogonal": {"budgets": [{"epsilon": 8 / 255, **TURNED}], "unlimited": TURNED, "few_steps": TURNED},
+    },
+    "robustness": [{"epsilon": 8 / 255, "robust": 0.4, "sentence": "Robust detection at ε implies something."}],
+    "warnings": ["the surrogate is on the wrong side"],
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study, dict[str, Any]]:
+    """One report of a whole study, for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("study") / "new" / "report"
+    given = whole(np.random.default_rng(11))
+    return folder, given, write_study_report(folder, given, resamples=10, per_image_csv=True)
+
+
+def test_the_files_agree(written: tuple[Path, Study, dict[str, Any]]) -> None:
+    folder, given, found = written
+    assert sorted(path.name for path in folder.iterdir()) == ["images.csv", "report.csv", "report.html", "report.json"]
     read = json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=no_constant)
     assert read.pop("facts") == given.facts
     assert read == found
-    rows = rows_of(folder)
-    assert len(rows) == 120 * (1 + len(given.attacked))
-    natural = np.array([float(row["score"]) for row in rows if row["set"] == "natural"])
-    assert np.array_equal(natural, given.natural.scores)
-    for entry in found["attacks"]:
-        own = [row for row in rows if row["set"] == entry["name"]]
-        scores = np.array([float(row["score"]) for row in own])
-        success = np.array([row["success"] == "1" for row in own])
-        for group, chosen in (("successful", success), ("failed", ~success), ("all", np.ones_like(success))):
-            truth = np.repeat([0, 1], [len(natural), chosen.sum()])
-            auroc = roc_auc_score(truth, np.concatenate([natural, scores[chosen]]))
-            assert entry["detection"][group]["auroc"] == pytest.approx(auroc, abs=1e-12)
-        accuracy = np.mean([row["label"] == row["predicted"] for row in own])
-        assert entry["accuracy"] == pytest.approx(accuracy)
-    assert {row["success"] for row in rows if row["set"] == "natural"} == {""}
-    assert float(rows[0]["vote_all_class"]) == given.natural.votes["all_class"][0]
-    flagged = np.mean([row["flagged"] == "1" for row in rows if row["set"] == "natural"])
-    assert found["false_positives"]["realised"] == pytest.approx(flagged)
+    rows = rows_of(folder / "report.csv")
+    assert len(rows) == sum(len(entry["runs"]) + 2 for entry in found["results"])
+    for entry in found["results"]:
+        own = {
+            row["run"]: row
+            for row in rows
+            if (row["detector"], row["fitted_on"], row["tested_on"])
+            == (entry["detector"], "+".join(entry["fitted_on"]), entry["tested_on"])
+        }
+        for number, told in [*((str(run["run"]), run) for run in entry["runs"]), ("mean", entry["mean"])]:
+            for group in ("successful", "failed", "all", "system_accuracy", "paper"):
+                for key, value in (told[group] or {}).items():
+                    if not key.endswith("interval"):
+                        text = own[number][f"{group}_{key}"]
+                        assert text == "" if value is None else float(text) == value
 
 
-def test_the_page_stands_alone_and_is_well_formed(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, count=60)
-    found = write_report(tmp_path, given, resamples=10)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_the_images_file_gives_the_figures_again(written: tuple[Path, Study, dict[str, Any]]) -> None:
+    folder, given, found = written
+    rows = rows_of(folder / "images.csv")
+    assert len(rows) == sum(len(rows) for each in given.judgements for rows in each.rows.values())
+    entry = next(entry for entry in found["results"] if entry["detector"] == "knn" and entry["tested_on"] == "pgd")
+    for run in entry["runs"]:
+        own = [
+            row
+            for row in rows
+            if (row["detector"], row["fitted_on"], row["run"]) == ("knn", "+".join(entry["fitted_on"]), str(run["run"]))
+        ]
+        chosen = [row for row in own if row["set"] == NATURAL or (row["set"] == "pgd" and row["success"] == "1")]
+        auroc = roc_auc_score([row["set"] == "pgd" for row in chosen], [float(row["score"]) for row in chosen])
+        assert run["successful"]["auroc"] == pytest.approx(auroc, abs=1e-12)
+        flagged = [row["flagged"] == "1" for row in own if row["set"] == "pgd" and row["success"] == "1"]
+        assert run["successful"]["flagged"] == pytest.approx(np.mean(flagged))
+    assert {row["label"] for row in rows if row["set"] == "ood:mnist"} == {""}
+
+
+def test_the_page_stands_alone_and_is_well_formed(written: tuple[Path, Study, dict[str, Any]]) -> None:
+    text = (written[0] / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
     assert not re.search(r"https?://|//[a-z]", text)
@@ -119,173 +131,338 @@ def test_the_page_stands_alone_and_is_well_formed(tmp_path: Path, rng: np.random
     assert len(page.ids) == len(set(page.ids))
     references = {value for one in page.values for value in re.findall(r"(?:url\(#|^#)([^)]+)", one)}
     assert references <= set(page.ids)
-    # A curve each for all, then scores and paths of every attack, each told in words too.
-    assert page.tags.count("svg") == len(page.labels) == 1 + 2 * len(given.attacked)
+    assert page.labels
     assert all(page.labels)
-    words = " ".join(page.text)
-    for entry in found["attacks"]:
-        assert f"{100 * entry['accuracy']:.1f} %" in words
-    assert "unseen" in words
-    assert "prefers-color-scheme: dark" in text
+    sections = {
+        "results", "matrix", "worst-case", "false-positives", "outliers", "curves", "rejection", "scores", "paths",
+        "budgets", "adaptive", "costs", "sets", "provenance",
+    }  # fmt: skip
+    assert sections <= set(page.ids)
+    assert len(text) < 2_000_000
 
 
-def test_every_colour_of_the_page_has_a_dark_value(tmp_path: Path, rng: np.random.Generator) -> None:
-    write_report(tmp_path, drawn_by_lot(rng, count=40), resamples=0)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_every_colour_of_the_page_has_a_dark_value(written: tuple[Path, Study, dict[str, Any]]) -> None:
+    text = (written[0] / "report.html").read_text(encoding="utf-8")
     style, _, body = text.partition("</style>")
     light, dark = re.findall(r":root \{(.*?)\}", style)
     for name in set(re.findall(r"var\(--([a-z0-9-]+)\)", text)):
         assert f"--{name}:" in light
         assert f"--{name}:" in dark
     # A colour left as a number would stay as it is in the dark.
-    assert not re.search(r"(?:fill|stroke): ?#", body)
+    assert not re.search(r"(?:fill|stroke|background|color): ?#", body)
+    assert len(re.findall(r"\.h20 \{", style)) == 2
+
+
+def test_the_page_prints_the_figures_of_the_json(written: tuple[Path, Study, dict[str, Any]]) -> None:
+    folder, _, found = written
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    cells = {cell for row in page.rows for cell in row}
+
+    def area(value: float) -> str:
+        return "1" if value == 1 else ">0.999" if value > 0.9995 else f"{value:.3f}"
+
+    for entry in found["results"]:
+        group = "successful" if entry["kind"] == "attack" else "all"
+        mean, std = entry["mean"][group], entry["std"][group]
+        # The AUROC stands in a row of its set, with its deviation; and alone in the matrix.
+        assert area(mean["auroc"]) in cells
+        if std["auroc"] > 0.001 and mean["auroc"] < 0.9995:
+            assert f"{area(mean['auroc'])} ± {std['auroc']:.3f}" in cells
+        if 0.001 < mean["flagged"] < 0.999:
+            assert any(cell.startswith(f"{100 * mean['flagged']:.1f} %") for cell in cells)
+    for worst in found["worst_case"]:
+        share = worst["mean"]["share"]
+        if 0.001 < share < 0.999:
+            assert f"{100 * share:.1f} %" in cells
+    for rate in found["false_positives"]:
+        if rate["mean"]["realised"] > 0.001:
+            assert any(cell.startswith(f"{100 * rate['mean']['realised']:.1f} %") for cell in cells)
+    for warning in found["warnings"]:
+        assert warning in "".join(page.text)
+    words = page.words
+    assert "25.0 % 12.7–41.2" in words
+    assert "1,234" in words
+    assert "Robust detection at ε implies something." in words
+    assert "the surrogate is on the wrong side" in words
+
+
+def test_baselines_stand_in_every_table_and_apart(written: tuple[Path, Study, dict[str, Any]]) -> None:
+    folder, _, found = written
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    headers = [row for row in page.rows if row[0] == "tested on" and "AUROC of max softmax" in row]
+    learnt = {(e["detector"], tuple(e["fitted_on"])) for e in found["results"] if not e["baseline"]}
+    assert len(headers) == len(learnt)
+    assert all("AUROC of pixel statistics" in row for row in headers)
+    assert "baseline" in page.classes
+    assert "seen-cell" in page.classes
 
 
 def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, count=40, attacks={HOSTILE: (0.6, True), "Ж 雪 🦊 _x": (0.5, None)})
-    given = replace(
-        given,
-        branches=(HOSTILE, *given.branches[1:]),
-        facts={"network": HOSTILE, "detector": {"name": HOSTILE}, "classes": [HOSTILE], HOSTILE: 1},
-    )
-    write_report(tmp_path, given, resamples=10)
+    long = "n" * 1000
+    given = study_by_lot(
+        rng, count=60, runs=1, blocks=2,
+        attacks={HOSTILE: 0.6, f"{HOSTILE}:epsilon=1/255": 0.5, "Ж 雪 🦊 _x": 0.5}, outliers={f"ood:{long}": 0.4},
+        detectors={HOSTILE: 0.9, long: 0.8, "max_softmax": 0.3},
+        facts={"network": HOSTILE, "dataset": {"name": long}, "classes": [HOSTILE], HOSTILE: 1},
+        adaptive={HOSTILE: {"attacks": {HOSTILE: TURNED}, "warnings": [HOSTILE], HOSTILE: HOSTILE}},
+    )  # fmt: skip
+    given = replace(given, branches=(HOSTILE, long))
+    found = write_study_report(tmp_path, given, resamples=2, per_image_csv=True)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "<script" not in text
     assert "script" not in page.tags
     assert HOSTILE in "".join(page.text)
     assert any(HOSTILE in label for label in page.labels)
-    assert {row["set"] for row in rows_of(tmp_path)} == {"natural", HOSTILE, "Ж 雪 🦊 _x"}
+    assert long not in text.partition("Where this comes from")[0]
+    assert {row["tested_on"] for row in rows_of(tmp_path / "report.csv")} == set(given.sets) - {NATURAL}
+    assert all(len(line) <= 110 for line in as_table(found).splitlines())
 
 
-def test_the_same_evaluation_gives_the_same_page(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, count=40)
-    for name in ("one", "two"):
-        write_report(tmp_path / name, given, resamples=10)
-    for file in ("report.html", "report.csv", "report.json"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+def only_natural(rng: np.random.Generator) -> Study:
+    return study_by_lot(rng, count=30, runs=1, attacks={}, outliers={}, detectors={"energy": 0.5})
 
 
-def no_success(rng: np.random.Generator) -> Evaluation:
-    given = drawn_by_lot(rng, count=40)
-    return replace(given, attacked=tuple(replace(one, success=np.zeros(40, dtype=bool)) for one in given.attacked))
+def only_outliers(rng: np.random.Generator) -> Study:
+    return study_by_lot(rng, count=40, runs=1, attacks={}, detectors={"knn": 0.5, "energy": 0.5}, fit_on=[()])
 
 
-def all_equal(_: np.random.Generator) -> Evaluation:
-    natural = judged("natural", np.zeros(20), threshold=0.5)
-    attacked = judged("still", np.zeros(20), threshold=0.5, right=np.zeros(20), success=np.ones(20))
-    return evaluation(natural, attacked, threshold=0.5)
+def only_baselines(rng: np.random.Generator) -> Study:
+    return study_by_lot(rng, count=40, runs=1, outliers={}, attacks={"fgm": 0.7}, detectors={"energy": 0.5})
 
 
-def long_tail(rng: np.random.Generator) -> Evaluation:
-    natural = judged("natural", rng.normal(size=200), threshold=1e3)
-    attacked = judged("far", 1e9 * rng.random(200), threshold=1e3, right=np.zeros(200), success=np.ones(200))
-    return evaluation(natural, attacked, threshold=1e3)
+def of_the_paper(rng: np.random.Generator) -> Study:
+    return study_by_lot(rng, count=60, runs=3, protocol="paper", attacks={"fgm": 0.5}, outliers={}, blocks=1)
+
+
+def no_success(rng: np.random.Generator) -> Study:
+    given = study_by_lot(rng, count=40, runs=2, attacks={"fgm": 0.5}, outliers={})
+    fgm = replace(given.sets["fgm"], success=np.zeros(40, dtype=bool), attack=None)
+    return replace(given, sets={**given.sets, "fgm": fgm})
+
+
+def no_judgement(rng: np.random.Generator) -> Study:
+    return replace(study_by_lot(rng, count=20, runs=1), judgements=())
+
+
+def nothing_known(_: np.random.Generator) -> Study:
+    """Two images, equal scores, no threshold, no votes, no costs, no summary."""
+    sets = [image_set(NATURAL, 2), image_set("still", 2, kind="attack", right=[0, 0], success=[1, 0])]
+    scores = {NATURAL: [0.0, 0.0], "still": [0.0, 0.0]}
+    return study(sets, [judgement("own", scores, threshold=None)])
+
+
+def long_tail(rng: np.random.Generator) -> Study:
+    sets = [image_set(NATURAL, 200), image_set("far", 200, kind="attack", right=np.zeros(200), success=np.ones(200))]
+    scores = {NATURAL: rng.normal(size=200), "far": 1e9 * rng.random(200)}
+    return study(sets, [judgement("own", scores, threshold=1e3)])
 
 
 @pytest.mark.parametrize(
     "make",
-    [
-        lambda rng: drawn_by_lot(rng, count=30, blocks=1),
-        lambda rng: drawn_by_lot(
-            rng, count=30, blocks=60, attacks={f"attack {i}": (0.5, i % 2 == 0) for i in range(10)}
-        ),
-        lambda rng: drawn_by_lot(rng, count=30, attacks={}),
-        lambda rng: drawn_by_lot(rng, count=2),
-        no_success,
-        all_equal,
-        long_tail,
-    ],
-    ids=["one block", "ten attacks", "no attack", "two images", "no success", "all scores equal", "long tail"],
+    [only_natural, only_outliers, only_baselines, of_the_paper, no_success, no_judgement, nothing_known, long_tail],
+    ids=lambda make: make.__name__,
 )
-def test_unusual_sets_make_a_report_too(
-    tmp_path: Path, rng: np.random.Generator, make: Callable[[np.random.Generator], Evaluation]
+def test_unusual_studies_make_a_report_too(
+    tmp_path: Path, rng: np.random.Generator, make: Callable[[np.random.Generator], Study]
 ) -> None:
     given = make(rng)
-    found = write_report(tmp_path, given, resamples=10)
+    found = write_study_report(tmp_path, given, resamples=5, per_image_csv=True)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
-    assert page.tags.count("svg") == (1 + 2 * len(given.attacked) if given.attacked else 0)
-    assert "nan" not in " ".join(page.text).lower().split()
+    assert not {"nan", "None", "null"} & set(page.words.split())
+    assert page.labels or not found["results"]
+    assert ("curves" in page.ids) == any(not entry["baseline"] for entry in found["results"])
     for warning in found["warnings"]:
         assert warning in "".join(page.text)
-    assert all(len(line) <= 100 for line in as_table(found).splitlines())
-    drawn(given).savefig(tmp_path / "paths.png")
-    assert (tmp_path / "paths.png").stat().st_size > 1000
+    assert all(len(line) <= 110 for line in as_table(found).splitlines())
+    json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=no_constant)
+
+
+def test_the_same_study_gives_the_same_files_and_leaves_matplotlib_as_it_was(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    given = study_by_lot(rng, count=40, runs=1, attacks={"fgm": 0.5})
+    before: dict[str, Any] = dict(matplotlib.rcParams)
+    write_study_report(tmp_path / "one", given, resamples=5, per_image_csv=True)
+    write_study_report(tmp_path / "two", given, resamples=5)
+    for file in ("report.html", "report.csv", "report.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert dict(matplotlib.rcParams) == before
+    assert Gcf.get_all_fig_managers() == []
+    # A report without a file for images takes an earlier one's away, whose figures it does not hold.
+    assert (tmp_path / "one" / "images.csv").exists()
+    write_study_report(tmp_path / "one", only_natural(rng), resamples=0)
+    assert not (tmp_path / "one" / "images.csv").exists()
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, rng: np.random.Generator) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="folder to write the report to"):
-        write_report(tmp_path / "file" / "report", drawn_by_lot(rng, count=20), resamples=0)
+        write_study_report(tmp_path / "file" / "report", only_natural(rng), resamples=0)
 
 
-def test_the_table_shows_the_figures(rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, attacks={"fgm": (0.9, True), "a-name-too-long-for-any-table-to-hold": (0.15, False)})
-    found = figures(given, resamples=50)
-    table = as_table(found)
-    lines = table.splitlines()
-    assert all(len(line) <= 100 for line in lines)
-    first, second = lines[3:5]
-    assert first.split()[:2] == ["fgm", "seen"]
-    assert f"{100 * found['attacks'][0]['accuracy']:.1f} %" in first
-    assert second.startswith("a-name-too-long-for-any…")
-    assert " unseen " in second
-    detection = found["attacks"][1]["detection"]["successful"]
-    assert f"{detection['auroc']:.3f}" in second
-    assert f"{100 * detection['tpr_at_5_fpr']:.1f} %" in second
-    assert second.endswith(f"{100 * detection['flagged']:.1f} %")
-    # Right-aligned columns end where their headers end.
-    assert {len(line) for line in lines[1:5]} == {len(lines[2])}
-    low, high = found["false_positives"]["interval"]
-    notes = " ".join(table.split())
-    assert f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %) of 300 natural images; asked for: 5 %." in notes
+# --- what the parts compute
+
+
+def test_what_is_drawn_is_chosen_without_looking_at_figures(rng: np.random.Generator) -> None:
+    fits = [("fgm",), ("fgm", "deepfool"), ("deepfool",)]
+    given = study_by_lot(
+        rng, count=20, detectors={"max_softmax": 0.2, "transport": 1, "knn": 1, "lid": 1}, fit_on=fits,
+        attacks={"fgm": 0.5, "deepfool": 0.1},
+    )  # fmt: skip
+    chosen = [(each.detector, each.fitted_on, each.run) for each in drawn_judgements(given)]
+    assert chosen == [("transport", fits[1], 0), ("knn", fits[1], 0), ("transport", fits[0], 0)]
+
+
+def test_curves_are_those_of_the_scores(rng: np.random.Generator) -> None:
+    natural, other = rng.normal(size=50), rng.normal(1, 1, 40)
+    fpr, tpr = roc_points(natural, other)
+    reference = roc_curve(np.repeat([0, 1], [50, 40]), np.concatenate([natural, other]))
+    assert np.array_equal(fpr, reference[0])
+    assert np.array_equal(tpr, reference[1])
+    given = study_by_lot(rng, count=60, runs=1)
+    judged = given.judgements[0]
+    for name, rows in judged.rows.items():
+        images, scores = given.sets[name], judged.scores[name]
+        rejected, rightly = rejection_points(given, judged, name)
+        assert (rejected[0], rejected[-1]) == (0, 1)
+        for threshold in (0.1, 0.3, float(judged.threshold or 0)):
+            share = np.mean(judged.scores[NATURAL] >= threshold)
+            right = images.right[rows]
+            passed = scores < threshold
+            expected = np.mean(right & passed) if name == NATURAL else np.mean(~passed | right)
+            # Points are at natural scores: the last one that rejects no more than the threshold does.
+            if threshold in judged.scores[NATURAL]:
+                assert np.any(np.isclose(rejected, share) & np.isclose(rightly, expected))
 
 
 def test_paths_show_medians_of_successful_images(rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, count=60, blocks=5)
-    figure = drawn(given)
+    given = study_by_lot(rng, count=60, blocks=5, runs=1)
+    judged = given.judgements[0]
+    figure = draw_study_paths(given, judged, title="Paths")
     panels = [panel for panel in figure.axes if panel.get_visible()]
-    assert len(panels) == 2 * len(given.attacked)
-    for place, attacked in enumerate(given.attacked):
+    attacks = [name for name, images in given.sets.items() if images.kind == "attack"]
+    assert len(panels) == 2 * len(attacks)
+    for place, name in enumerate(attacks):
+        images, rows = given.sets[name], judged.rows[name]
+        chosen = rows[images.success[rows]] if images.success is not None else rows
         for statistic in (0, 1):
-            panel = panels[statistic * len(given.attacked) + place]
-            expected = np.median(attacked.statistics[attacked.success][:, statistic::2], axis=0)
+            panel = panels[statistic * len(attacks) + place]
             lines = [np.asarray(line.get_ydata(), float) for line in panel.get_lines()]
-            assert any(len(line) == 5 and np.allclose(line, expected, rtol=1e-5) for line in lines)
-            assert any(len(line) == 5 and np.allclose(line, given.band[1, statistic::2]) for line in lines)
-    shown = [panel.get_title(loc="left") for panel in panels]
-    assert "fgm (seen)" in shown
-    assert "bim (unseen)" in shown
+            for expected in (
+                np.median(images.statistics[chosen][:, statistic::2], axis=0),
+                given.band[1, statistic::2],
+            ):
+                natural = np.allclose(expected, given.band[1, statistic::2])
+                assert natural or any(len(line) == 5 and np.allclose(line, expected, rtol=1e-5) for line in lines)
+        assert panels[place].get_title(loc="left").startswith(name[:10])
+    with pytest.raises(InputError, match="expected sets judged by transport, got other"):
+        draw_study_paths(given, judged, ["other"])
 
 
-def test_panels_of_one_statistic_share_their_scale(rng: np.random.Generator) -> None:
-    figure = drawn(drawn_by_lot(rng, count=60))
-    rows = [panel for panel in figure.axes if panel.get_visible()]
-    half = len(rows) // 2
-    for row in (rows[:half], rows[half:]):
-        assert len({panel.get_ylim() for panel in row}) == 1
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_shade_can_be_read(dark: bool) -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    grounds = []
+    for shade in shades(dark):
+        ground, text = luminance(shade.ground), luminance(shade.text)
+        assert (max(ground, text) + 0.05) / (min(ground, text) + 0.05) >= 4.5
+        grounds.append(ground)
+    assert len(set(grounds)) == 21
+    assert (area_step(0.5), area_step(1), area_step(0), share_step(0), share_step(1)) == (10, 20, 0, 10, 20)
 
 
-def test_paths_of_other_blocks_are_refused(rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, count=20)
-    with pytest.raises(InputError, match="expected 2 blocks of 2 columns"):
-        draw_paths(given.natural, [], branches=("a", "b"), columns_per_block=2, band=given.band)
+def test_budgets_of_one_attack_are_put_together() -> None:
+    def entry(name: str, epsilon: Any) -> dict[str, Any]:
+        return {"name": name, "kind": "attack", "attack": {"parameters": {"epsilon": epsilon}}}
+
+    sets = [entry("pgd", 0.03), entry("pgd:epsilon=2/255", "2/255"), entry("pgd:steps=5", 0.03), entry("fgm", 0.1)]
+    found = budgeted_attacks({"sets": [*sets, {"name": "natural", "kind": "natural", "attack": None}]})
+    assert {name: [round(255 * epsilon, 3) for epsilon, _ in group] for name, group in found.items()} == {
+        "pgd": [2.0, 7.65]
+    }
+    assert [epsilon_of({"parameters": {"epsilon": value}}) for value in (None, "x", "1/0", True, 0)] == [None] * 5
+    assert epsilon_of(None) is None
 
 
-def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = drawn_by_lot(rng, count=40)
-    before: dict[str, Any] = dict(matplotlib.rcParams)
-    write_report(tmp_path, given, resamples=0)
-    for figure in (drawn(given), draw_roc(given), draw_scores(given, 0)):
-        assert isinstance(figure, Figure)
-    assert dict(matplotlib.rcParams) == before
-    assert Gcf.get_all_fig_managers() == []
+def test_means_over_near_and_far_outliers(rng: np.random.Generator) -> None:
+    given = study_by_lot(
+        rng, count=80, runs=1, attacks={"fgm": 0.5}, detectors={"transport": 1.0},
+        outliers={"ood:cifar100": 0.2, "ood:mnist": 0.9, "ood:noise": 0.5},
+        fit_on=[(), ("ood:mnist",)], facts={"dataset": {"name": "npz:somewhere/cifar10-test.npz"}},
+    )  # fmt: skip
+    found = figures(given, resamples=0)
+    free, fitted = outlier_means(found, given.facts)
+    areas = {
+        (tuple(entry["fitted_on"]), entry["tested_on"]): entry["mean"]["all"]["auroc"] for entry in found["results"]
+    }
+    assert free["near"]["sets"] == ["ood:cifar100"]
+    assert free["far"]["auroc"] == pytest.approx((areas[(), "ood:mnist"] + areas[(), "ood:noise"]) / 2)
+    # A set it was fitted on says nothing about others.
+    assert fitted["far"]["sets"] == ["ood:noise"]
+    assert fitted["far"]["auroc"] == pytest.approx(areas[("ood:mnist",), "ood:noise"])
+    assert distance_of("ood:cifar100", {"dataset": {"name": "digits"}}) == "unknown"
 
 
-def test_every_key_is_documented(rng: np.random.Generator) -> None:
+# --- the terminal
+
+
+def test_one_detector_has_a_table_of_its_own(rng: np.random.Generator) -> None:
+    given = study_by_lot(
+        rng, runs=1, attacks={"fgm": 0.9, "a-name-too-long-for-any-table-to-hold": 0.15}, fit_on=[("fgm",)], outliers={}
+    )
+    found = figures(given, resamples=20)
+    table = as_table(found)
+    lines = table.splitlines()
+    first, second = lines[5:7]
+    assert lines[0] == "transport, fitted on fgm"
+    assert first.split()[:2] == ["fgm", "seen"]
+    assert second.startswith("a-name-too-long-for-any…")
+    assert " unseen " in second
+    entry = next(e for e in found["results"] if e["detector"] == "transport" and e["tested_on"].startswith("a-name"))
+    figures_there = entry["runs"][0]["successful"]
+    assert f"{figures_there['auroc']:.3f}" in second
+    assert f"{100 * figures_there['flagged']:.1f} %" in second
+    baseline = next(
+        e for e in found["results"] if e["detector"] == "max_softmax" and e["tested_on"].startswith("a-name")
+    )
+    assert f"{baseline['mean']['successful']['auroc']:.3f}" in second
+    # Right-aligned columns end where their headers end.
+    assert {len(line) for line in lines[3:7]} == {len(lines[4])}
+    (rate,) = (r for r in found["false_positives"] if r["detector"] == "transport" and r["nominal"] == 0.05)
+    low, high = rate["runs"][0]["interval"]
+    assert f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %) of 150 natural images; asked for: 5 %." in " ".join(
+        table.split()
+    )
+
+
+def test_many_detectors_share_matrices(rng: np.random.Generator) -> None:
+    attacks = {f"attack{place}": 0.05 * place for place in range(11)}
+    given = study_by_lot(
+        rng, count=40, runs=2, attacks=attacks, detectors={"transport": 1.0, "knn": 0.5, "pixel_statistics": 0.2},
+        fit_on=[("attack3",), ("attack9", "attack10")],
+    )  # fmt: skip
+    found = figures(given, resamples=0)
+    table = as_table(found)
+    assert all(len(line) <= 110 for line in table.splitlines())
+    for entry in found["results"]:
+        auroc = (entry["mean"]["successful"] or entry["mean"]["all"])["auroc"]
+        text = "1" if auroc == 1 else ">.999" if auroc > 0.9995 else f"{auroc:.3f}".removeprefix("0")
+        assert re.search(rf"(?<![.\d]){re.escape(text)}{'[*]' if entry['seen'] else '(?![*0-9])'}", table)
+    assert "[12] ood:noise" in " ".join(table.split())
+
+
+# --- the page that explains it
+
+
+def test_every_key_is_documented(written: tuple[Path, Study, dict[str, Any]]) -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
-    found = figures(drawn_by_lot(rng, count=40, calibrated_on=400), resamples=5)
+    folder, _, found = written
 
     def keys(value: Any) -> set[str]:
         if isinstance(value, list):
@@ -294,6 +471,18 @@ def test_every_key_is_documented(rng: np.random.Generator) -> None:
             return set(value).union(*(keys(item) for name, item in value.items() if name != "attack"))
         return set()
 
-    missing = {key for key in keys(found) if f"`{key}`" not in text}
+    plain = keys(found)
+    columns = set(rows_of(folder / "images.csv")[0]) - {"vote_all_class", "vote_predicted_class"}
+    columns |= {"detector", "fitted_on", "run"}
+    missing = {key for key in plain | columns if f"`{key}`" not in text}
     assert missing == set()
     assert f"schema {found['schema']}" in text
+
+
+@pytest.mark.parametrize("module", EXAMPLES, ids=lambda module: module.__name__)
+def test_examples_in_docstrings(module: Any) -> None:
+    import doctest
+
+    outcome = doctest.testmod(module)
+    assert outcome.attempted
+    assert not outcome.failed

@@ -112,7 +112,7 @@ def test_deviations_of_the_appendix_stand_where_the_table_has_none(tmp_path: Pat
 
 
 def test_our_training_chooses_the_rows(tmp_path: Path, rng: np.random.Generator) -> None:
-    rows = pairs(ours(rng, training={"objective": {"name": "least_action"}}), published(tmp_path))
+    rows = pairs(ours(rng, trained={"objective": {"name": "least_action"}}), published(tmp_path))
     assert rows["12", "VAN", "TR", "FGM", "accuracy"]["ours"] is None
     assert rows["12", "LAP", "TR", "FGM", "accuracy"]["ours"] is not None
 
@@ -178,6 +178,9 @@ def test_the_report_holds_them(tmp_path: Path, rng: np.random.Generator) -> None
         else:
             assert float(row["our_percent"]) == pytest.approx(100 * pair["ours"]["mean"], abs=1e-6)
             assert row["our_fitted_on"] == "+".join(pair["ours"]["fitted_on"])
+    explained = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    told = {key for row in beside["rows"] for part in (row, row["published"], row["ours"] or {}) for key in part}
+    assert {key for key in told | set(beside) if f"`{key}`" not in explained} == set()
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert "beside-paper" in page.ids

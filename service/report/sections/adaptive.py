@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.cells import interval_or_deviation
 from service.report.markup import Row, caption, details, fact, name_cell, section, table
 from service.report.shown import shortened

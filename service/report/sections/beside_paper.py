@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.cells import interval_or_deviation
 from service.report.markup import Row, caption, details, section, table
 from service.report.shown import shortened

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.cells import fitted
 from service.report.drawings import Bar, draw_seconds
 from service.report.markup import Row, caption, details, figure, figure_grid, name_cell, section, table

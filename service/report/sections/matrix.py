@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.cells import fitted, lead, of_group, spread_text
 from service.report.heat import area_step, legend, share_step
 from service.report.markup import Row, name_cell, section, table

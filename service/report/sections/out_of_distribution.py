@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.cells import fitted, of_group
 from service.report.heat import area_step
 from service.report.markup import Row, name_cell, section, table

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.cells import fitted, lead, of_group
 from service.report.curves import draw_rejection, draw_roc, draw_scores
 from service.report.markup import caption, details, figure, figure_grid, section

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.cells import fitted, interval_or_deviation, lead, of_group, spread
 from service.report.markup import Row, details, name_cell, section, table
 from service.report.shown import shortened

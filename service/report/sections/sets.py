@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from service.report import study_captions as captions
+from service.report import captions
 from service.report.markup import Row, caption, fact, name_cell, section, table
 from service.report.shown import shortened
 from service.wording import MISSING, percent
