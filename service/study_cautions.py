@@ -25,6 +25,9 @@ def cautions(found: dict[str, Any], study: Study) -> list[str]:
     for entry in found["false_positives"]:
         notes += _on_false_positives(entry)
     notes += _on_results(found["results"])
+    attacked = [images for images in study.sets.values() if images.success is not None]
+    if attacked and not any(images.success.any() for images in attacked if images.success is not None):
+        notes.append("No attack was successful on any image, so there is no worst case over attacks.")
     if not any(images.kind != "natural" for images in study.sets.values()):
         notes.append("No attack was run and no outlier was judged, so nothing is known here about what is detected.")
     if study.protocol == "paper":
@@ -73,6 +76,8 @@ def _on_attack(entry: dict[str, Any], images: ImageSet, study: Study) -> Iterato
             f"{name}: the attack succeeds on {percent(rate)} of the images only; it is too weak for this network, or "
             "it failed."
         )
+    if success.all():
+        yield f"{name}: every image was attacked successfully, so there are no figures on failed ones."
     mismatched = int((success & images.right).sum())
     if mismatched:
         yield (

@@ -8,7 +8,6 @@ from pathlib import Path
 from attacks.base import Attack, parse_epsilon
 from detector.detectors.base import Detector
 from models.errors import InputError
-from models.registry import DETECTORS
 from service.adaptive import ADAPTIVE_ATTACKS
 from service.jobs._inputs import attack_of, detector_of
 from service.study import Protocol
@@ -132,28 +131,25 @@ def plan_of(
     Raises:
         InputError, UnknownNameError: options that contradict each other, names that nobody knows.
     """
+    _check(settings)
     names = tuple(outlier_name(label) for label in dict.fromkeys(outliers))
     offered = {
         "seed": settings.seed, "n_jobs": settings.workers, "columns_per_block": columns_per_block,
-        "block_sizes": list(block_sizes),
+        "block_sizes": list(block_sizes) or None,
     }  # fmt: skip
-    known = {name for name in BASELINES if name in DETECTORS.names()}
     chosen = ("transport",) if settings.detectors is None else settings.detectors
-    labels = dict.fromkeys([*(() if artifact else chosen), *sorted(known, key=BASELINES.index)])
+    labels = dict.fromkeys([*(() if artifact else chosen), *BASELINES])
     detectors = {label: detector_of(label, offered) for label in labels}
     # No detector is called "artifact", which is the label of the one that an artifact holds.
     learnt = [label for label, each in detectors.items() if each.needs_adversarial and label not in BASELINES]
     choices = settings.fit_on
     if choices is None:
         choices = ("fgm",) if learnt and not settings.fit_ood else ()
-    elif not learnt and not artifact and "pixel_statistics" not in known:
-        raise InputError("expected a detector that learns from attacks for --fit-on, got none; add one to --detectors")
     tested = settings.test_on
     if tested is None:
         tested = tuple(dict.fromkeys(name for choice in choices for name in choice.split("+") if name != ALL))
         tested = tested or (() if names else ("fgm",))
     attacks = _attacks(settings, choices, tested)
-    _check(settings, learnt)
     everything = tuple(label for label in attacks if label in {*tested, *_named(choices)})
     fits = tuple(dict.fromkeys(_expanded(choice, everything) for choice in choices))
     fits += tuple((outlier_name(label),) for label in settings.fit_ood)
@@ -162,7 +158,7 @@ def plan_of(
     if learnt and not fits:
         raise InputError(
             f"expected something for {', '.join(learnt)} to learn from, got nothing; give --fit-on or --fit-ood, or a "
-            "detector that needs no attacked images, such as transport:classifier=none"
+            "detector that needs no attacked images, such as mahalanobis:classifier=none"
         )
     with_budgets = (*tested, *(label for label in attacks if label not in {*tested, *_named(choices)}))
     return Plan(attacks, _limits(settings.attack_limit, attacks), detectors, fits, with_budgets, names)
@@ -221,7 +217,7 @@ def _limits(given: Mapping[str, int], attacks: Mapping[str, Attack]) -> dict[str
     return limits
 
 
-def _check(settings: StudySettings, learnt: Sequence[str]) -> None:
+def _check(settings: StudySettings) -> None:
     if settings.protocol == "paper":
         if settings.adaptive:
             raise InputError("expected --protocol sound for --adaptive, which needs a calibrated threshold, got paper")
