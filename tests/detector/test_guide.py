@@ -1,6 +1,7 @@
 """The detector in docs/adding-a-detector.md works as it stands there."""
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +11,32 @@ import pytest
 
 from detector.detectors.base import Detector
 from models.errors import InputError
-from tests.detector.conftest import planted
+from models.features import extract_features
+from models.loading import build_network
+from tests.detector.conftest import SPEC, planted
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-detector.md"
+
+
+def test_the_guides_measurement(rng: np.random.Generator) -> None:
+    text = GUIDE.read_text(encoding="utf-8").partition("## More than logits and statistics")[2]
+    source = re.search(r"(    \"\"\"Brightness.*?)\n## ", text, re.DOTALL)
+    assert source is not None
+    module = ModuleType("detector.detectors.exposure")
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    try:
+        exec(compile(textwrap.dedent(source[1]), str(GUIDE), "exec"), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+    detector: Detector = module.__dict__["Exposure"](num_trees=20)
+    network = build_network(SPEC)
+    parts = [
+        extract_features(network, images.astype(np.float32), measurements=detector.measurements())
+        for images in (rng.uniform(0.3, 0.7, size=(30, 3, 16, 16)), rng.uniform(0.0, 1.0, size=(30, 3, 16, 16)))
+    ]
+    natural, odd = parts
+    detector.fit(natural, odd)
+    assert detector.score(natural).max() < detector.score(odd).min()
 
 
 def test_the_guides_detector(rng: np.random.Generator) -> None:
