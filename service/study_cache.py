@@ -35,27 +35,29 @@ _log = logging.getLogger(__name__)
 
 
 class StudyCache:
-    """Arrays with JSON values beside them, by kind and key; in memory only where there is no folder.
-
-    Arrays that come back from a file are mapped, not read: large measurements of many sets do not fill the memory.
-    """
+    """Arrays with JSON values beside them, by kind and key; in memory only where there is no folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = None if folder is None else folder / "study"
         self._kept: dict[str, Entry] = {}
 
-    def load(self, kind: str, key: Mapping[str, Any]) -> Entry | None:
-        """What was saved under that key; None where there is nothing, or nothing that can be read."""
+    def load(self, kind: str, key: Mapping[str, Any], *, mapped: bool = False) -> Entry | None:
+        """What was saved under that key; None where there is nothing, or nothing that can be read.
+
+        Args:
+            mapped: leave the arrays in the file until they are looked at, so that large ones do not fill the memory.
+        """
         if self._folder is None:
             return self._kept.get(_name(kind, key))
         path = self._folder / f"{_name(kind, key)}.safetensors"
         if not path.is_file():
             return None
         try:
-            return _mapped(path)
+            arrays, more = _mapped(path)
         except (OSError, ValueError, KeyError, TypeError) as exc:
             _log.warning("%s cannot be read (%s); it is made again", path, exc)
             return None
+        return (arrays if mapped else {name: np.array(array) for name, array in arrays.items()}), more
 
     def save(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], more: dict[str, Any]) -> None:
         """Keeps arrays and JSON values.

@@ -70,12 +70,12 @@ class Observer:
         """The set; its images are made only if something of them is not known yet, and let go at once."""
         key = {**self._key, "set": recipe.key}
         base = self._cache.load(_KIND, key)
-        known = {each.name: self._cache.load(_KIND, _measured_key(key, each)) for each in measurements}
+        known = {each.name: self._cache.load(_KIND, _measured_key(key, each), mapped=True) for each in measurements}
         missing = [each for each in measurements if known[each.name] is None]
         if base is None or missing:
             self._observe(recipe, key, missing, base is None)
             base = self._cache.load(_KIND, key)
-            known = {each.name: self._cache.load(_KIND, _measured_key(key, each)) for each in measurements}
+            known = {each.name: self._cache.load(_KIND, _measured_key(key, each), mapped=True) for each in measurements}
         assert base is not None
         arrays, more = base
         measured, costs = {}, dict(more["costs"])
