@@ -1,17 +1,24 @@
-"""The README's table of measured figures, made from benchmarks/results: `python -m benchmarks.tables` rewrites it.
+"""Tables of measured figures in README.md and docs/results.md, made from benchmarks/results.
 
-A test compares the README with what this makes, so that no figure in it comes from anywhere else.
+`python -m benchmarks.tables` rewrites what stands between the markers in those pages. A test compares them with what
+this makes, so that no figure there comes from anywhere else.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BEGIN", "END", "README", "measured", "with_measured"]
+from benchmarks import result_tables
+
+__all__ = ["PAGE", "README", "measured", "with_measured", "with_tables"]
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = README.parent / "docs" / "results.md"
 RESULTS = Path(__file__).resolve().parent / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+# One line such as <!-- table: cifar10-resnet20-sound matrix detector=transport --> and, further down, its end.
+_TABLE = re.compile(r"(?P<begin><!-- table: (?P<words>[^\n]*?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
 def measured() -> str:
@@ -24,6 +31,29 @@ def with_measured(text: str) -> str:
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{measured()}\n{END}{tail}"
+
+
+def with_tables(text: str) -> str:
+    """`text` with every table between markers made anew.
+
+    A marker names a result, a function of `benchmarks.result_tables` and its arguments; lists have commas.
+    """
+
+    def made(match: re.Match[str]) -> str:
+        name, function, *pairs = match["words"].split()
+        arguments = {key: _argument(key, value) for key, value in (pair.split("=", 1) for pair in pairs)}
+        lines = getattr(result_tables, function)(_result(name), **arguments)
+        return "\n".join([match["begin"], *lines, "", match["end"]])
+
+    return _TABLE.sub(made, text)
+
+
+def _argument(key: str, value: str) -> Any:
+    if key in ("detectors", "fitted_on"):
+        return value.split(",")
+    if key == "tables":
+        return [int(number) for number in value.split(",")]
+    return float(value) if key == "nominal" else value
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -137,3 +167,4 @@ def _speed() -> list[str]:
 
 if __name__ == "__main__":
     README.write_text(with_measured(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detector.image_statistics import pixel_statistics
 from detector.measured_columns import MeasuredColumns
+from models.errors import InputError
 from models.features import Measurement, Pass
 
 __all__ = ["PixelStatistics"]
@@ -15,12 +16,15 @@ __all__ = ["PixelStatistics"]
 class PixelStatistics(MeasuredColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given 19 plain facts about its pixels.
 
-    A baseline, not a defence: it looks for images off the grid of 8 bits, clipped values, noise. Where it comes near an
-    AUROC of 1, so could any detector, and a figure on that attacked set says little. See
+    A baseline, not a defence: it looks for clipped values, another range, noise. Where it comes near an AUROC of 1, so
+    could any detector, and a figure on that attacked set says little. By default it looks at images as a PNG file
+    carries them: of images in floating point, their distance from whole grey levels alone would give away every
+    attacked one, whatever else is right or wrong about the set. See
     `detector.image_statistics.pixel_statistics` for the columns and `detector.conditional.ColumnsDetector` for the
     classifiers.
 
     Args:
+        rounded: whether pixels are rounded to whole grey levels first.
         classifier: "random_forest", "logistic_regression" or "svm".
         num_trees: trees per forest; used by random forests only.
         minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
@@ -32,6 +36,7 @@ class PixelStatistics(MeasuredColumns):
     def __init__(
         self,
         *,
+        rounded: bool = True,
         classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
@@ -41,15 +46,23 @@ class PixelStatistics(MeasuredColumns):
         super().__init__(
             classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
         )
+        self.rounded = rounded
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not isinstance(self.rounded, bool):
+            raise InputError(f"expected rounded as True or False, got {self.rounded!r}")
 
     def _measurement(self) -> Measurement:
-        return _Measured()
+        return _Measured("pixel_statistics" if self.rounded else "pixel_statistics:unrounded", self.rounded)
 
 
 @dataclass(frozen=True)
 class _Measured:
-    name: str = "pixel_statistics"
+    name: str
+    rounded: bool
     needs_embeddings: bool = False
 
     def __call__(self, context: Pass) -> Tensor:
-        return pixel_statistics(context.images)
+        images = context.images
+        return pixel_statistics((images * 255).round() / 255 if self.rounded else images)

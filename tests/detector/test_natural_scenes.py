@@ -120,8 +120,7 @@ def test_as_another_implementation(rng: np.random.Generator) -> None:
 
     Half a step changes a mean by as much as the mean depends on the shape, which is below 1e-3 here.
     """
-    piq = pytest.importorskip("piq")
-    reference = importlib.import_module(f"{piq.__name__}.brisque")
+    reference = importlib.import_module("piq.brisque")  # `from piq import brisque` is the function of that name
     coarse = torch.from_numpy(rng.random((8, 3, 6, 6)))
     images = torch.nn.functional.interpolate(coarse, size=(30, 37), mode="bicubic").clamp(0, 1)
     images = (images + 0.05 * torch.from_numpy(rng.normal(size=images.shape))).clamp(0, 1).float()
