@@ -41,6 +41,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
+def written_area(value: float) -> str:
+    """Three decimals, and never a rounded 1 or 0."""
+    text = f"{value:.3f}"
+    ends = {"1.000": "1" if value > 1 - 1e-9 else ">0.999", "0.000": "0" if value < 1e-9 else "<0.001"}
+    return ends.get(text, text)
+
+
 def whole(rng: np.random.Generator, **more: Any) -> Study:
     """A study with something in every section."""
     return study_by_lot(
@@ -158,16 +165,13 @@ def test_the_page_prints_the_figures_of_the_json(written: tuple[Path, Study, dic
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     cells = {cell for row in page.rows for cell in row}
 
-    def area(value: float) -> str:
-        return "1" if value == 1 else ">0.999" if value > 0.9995 else f"{value:.3f}"
-
     for entry in found["results"]:
         group = "successful" if entry["kind"] == "attack" else "all"
         mean, std = entry["mean"][group], entry["std"][group]
         # The AUROC stands in a row of its set, with its deviation; and alone in the matrix.
-        assert area(mean["auroc"]) in cells
+        assert written_area(mean["auroc"]) in cells
         if std["auroc"] > 0.001 and mean["auroc"] < 0.9995:
-            assert f"{area(mean['auroc'])} ± {std['auroc']:.3f}" in cells
+            assert f"{written_area(mean['auroc'])} ± {std['auroc']:.3f}" in cells
         if 0.001 < mean["flagged"] < 0.999:
             assert any(cell.startswith(f"{100 * mean['flagged']:.1f} %") for cell in cells)
     for worst in found["worst_case"]:
@@ -200,7 +204,7 @@ def test_baselines_stand_in_every_table_and_apart(written: tuple[Path, Study, di
 def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator) -> None:
     long = "n" * 1000
     given = study_by_lot(
-        rng, count=60, runs=1, blocks=2,
+        rng, count=60, runs=1, blocks=2, fit_on=[(HOSTILE,)],
         attacks={HOSTILE: 0.6, f"{HOSTILE}:epsilon=1/255": 0.5, "Ж 雪 🦊 _x": 0.5}, outliers={f"ood:{long}": 0.4},
         detectors={HOSTILE: 0.9, long: 0.8, "max_softmax": 0.3},
         facts={"network": HOSTILE, "dataset": {"name": long}, "classes": [HOSTILE], HOSTILE: 1},
@@ -282,7 +286,7 @@ def test_unusual_studies_make_a_report_too(
 def test_the_same_study_gives_the_same_files_and_leaves_matplotlib_as_it_was(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    given = study_by_lot(rng, count=40, runs=1, attacks={"fgm": 0.5})
+    given = study_by_lot(rng, count=40, runs=1, blocks=2, attacks={"fgm": 0.5}, outliers={})
     before: dict[str, Any] = dict(matplotlib.rcParams)
     write_study_report(tmp_path / "one", given, resamples=5, per_image_csv=True)
     write_study_report(tmp_path / "two", given, resamples=5)
@@ -444,15 +448,15 @@ def test_one_detector_has_a_table_of_its_own(rng: np.random.Generator) -> None:
 def test_many_detectors_share_matrices(rng: np.random.Generator) -> None:
     attacks = {f"attack{place}": 0.05 * place for place in range(11)}
     given = study_by_lot(
-        rng, count=40, runs=2, attacks=attacks, detectors={"transport": 1.0, "knn": 0.5, "pixel_statistics": 0.2},
+        rng, count=30, runs=1, attacks=attacks, detectors={"transport": 1.0, "knn": 0.5, "energy": 0.2},
         fit_on=[("attack3",), ("attack9", "attack10")],
     )  # fmt: skip
     found = figures(given, resamples=0)
     table = as_table(found)
     assert all(len(line) <= 110 for line in table.splitlines())
     for entry in found["results"]:
-        auroc = (entry["mean"]["successful"] or entry["mean"]["all"])["auroc"]
-        text = "1" if auroc == 1 else ">.999" if auroc > 0.9995 else f"{auroc:.3f}".removeprefix("0")
+        figures_there = entry["mean"]["successful" if entry["kind"] == "attack" else "all"]
+        text = "–" if figures_there is None else written_area(figures_there["auroc"]).replace("0.", ".")
         assert re.search(rf"(?<![.\d]){re.escape(text)}{'[*]' if entry['seen'] else '(?![*0-9])'}", table)
     assert "[12] ood:noise" in " ".join(table.split())
 
