@@ -1,9 +1,6 @@
 """AutoAttack: APGD on two losses, FAB and Square in turn, each on what the ones before left (Croce and Hein, 2020)."""
 
 import contextlib
-import importlib
-import importlib.metadata
-import importlib.util
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from attacks._authors import autoattack_library, autoattack_version
 from attacks.base import Attack, ImageNoise, Norm, class_count, project
 from attacks.estimator import quiet_logger
 from models.errors import AttackError, InputError
@@ -68,7 +66,7 @@ class AutoAttack(Attack):
             AttackError: the library is missing, or failed.
         """
         classes = class_count(network, images[:1])
-        library = _library()
+        library = autoattack_library()
         repackaged = library.__name__ == "pyautoattack"
         with _quiet():
             try:
@@ -86,11 +84,7 @@ class AutoAttack(Attack):
 
     def libraries(self) -> dict[str, str]:
         """Name and version of the package in use."""
-        name = _package()
-        try:
-            return {name: importlib.metadata.version(name)}
-        except importlib.metadata.PackageNotFoundError:  # a folder on the path, not installed
-            return {name: "unknown"}
+        return autoattack_version()
 
     def _runner(self, library: Any, repackaged: bool, network: nn.Module, images: Tensor) -> Any:
         norm = {"linf": "Linf", "l2": "L2"}[self.norm]
@@ -137,21 +131,6 @@ def _parts(attacks_to_run: Any) -> tuple[str, ...] | None:
             f"apgd-ce+square, got {attacks_to_run!r}"
         )
     return tuple(parts)
-
-
-def _package() -> str:
-    return "autoattack" if importlib.util.find_spec("autoattack") else "pyautoattack"
-
-
-def _library() -> Any:
-    name = _package()
-    try:
-        return importlib.import_module(name)
-    except ImportError as exc:
-        raise AttackError(
-            f"this attack needs the package autoattack or pyautoattack, which cannot be imported: {exc}; "
-            "install Plumbline's requirements"
-        ) from exc
 
 
 @contextlib.contextmanager

@@ -1,0 +1,86 @@
+"""FAB, Fast Adaptive Boundary: along linearised boundaries, drawn back to the image (Croce and Hein, 2020)."""
+
+import importlib
+
+import torch
+from torch import Tensor, nn
+
+from attacks._authors import autoattack_library, autoattack_version
+from attacks._norms import perturbation_norms
+from attacks.base import Attack, ImageNoise, Norm, check_count, check_number
+from models.errors import AttackError
+
+__all__ = ["FAB"]
+
+
+class FAB(Attack):
+    """The authors' FAB, through AutoAttack's package: looks for the smallest perturbation; no budget.
+
+    Each step goes to a point between the projections of the last point and of the image itself on the nearest of the
+    linearised boundaries; a point that fools is drawn back towards the image. An image comes back as the nearest point
+    that fooled the network, and as it is where none did and where it is misclassified already.
+
+    A step costs as many gradients as the network has classes. With `target_classes` = n it is the authors' FAB-T: the
+    search is made for each of the n most probable wrong classes in turn, and a step is one gradient. The first run is
+    deterministic; the starts of later runs are drawn for the whole batch, so there the batch changes results.
+
+    Args:
+        steps: of one search.
+        restarts: searches; all but the first from a random point.
+        radius: of the ball that random points are drawn from; None: 0.3 for L∞, 1 for L2, the authors'.
+        target_classes: number of classes aimed at one by one; None: all at once.
+        norm: what is to be small, "linf" or "l2".
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int = 100,
+        restarts: int = 1,
+        radius: float | None = None,
+        target_classes: int | None = None,
+        norm: Norm = "linf",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(norm=norm, epsilon=None, batch_size=batch_size, seed=seed)
+        self.steps = check_count("steps", steps)
+        self.restarts = check_count("restarts", restarts)
+        self.radius = radius if radius is None else check_number("radius", radius, above=0)
+        self.target_classes = None if target_classes is None else check_count("target_classes", target_classes)
+
+    def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
+        """The nearest image of all searches.
+
+        Raises:
+            AttackError: the library is missing, or failed.
+        """
+        library = importlib.import_module(f"{autoattack_library().__name__}.fab_pt")
+        search = library.FABAttack_PT(
+            network,
+            norm={"linf": "Linf", "l2": "L2"}[self.norm],
+            n_iter=self.steps,
+            eps=self.radius,
+            device=images.device,
+        )
+        best, nearest = images.clone(), torch.full_like(images[:, 0, 0, 0], torch.inf, dtype=torch.float64)
+        with torch.no_grad():
+            classes = network(images[:1]).shape[1]
+        for target in [None] if self.target_classes is None else range(2, min(self.target_classes, classes - 1) + 2):
+            search.target_class = target  # by rank: 2 is the runner-up
+            for restart in range(self.restarts):
+                try:
+                    found = search.attack_single_run(
+                        images, labels, use_rand_start=restart > 0, is_targeted=target is not None
+                    ).clamp(0.0, 1.0)
+                except (RuntimeError, IndexError, TypeError) as exc:
+                    raise AttackError(f"{library.__name__} failed: {exc}") from exc
+                linf, l2 = perturbation_norms(images, found)
+                size = linf if self.norm == "linf" else l2
+                nearer = (size > 0) & (size < nearest)  # what the search gives back unmoved it did not turn
+                best[nearer], nearest[nearer] = found[nearer], size[nearer]
+        return best
+
+    def libraries(self) -> dict[str, str]:
+        """Name and version of the package in use."""
+        return autoattack_version()

@@ -1,0 +1,144 @@
+"""JSMA, Jacobian-based Saliency Map Attack: two values at a time, those that matter most (Papernot et al., 2016)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from attacks.base import (
+    Attack,
+    ImageNoise,
+    Target,
+    check_choice,
+    check_count,
+    check_number,
+    check_target,
+    target_classes,
+)
+from attacks.estimator import art_version, run_art_attack
+from models.errors import InputError
+
+__all__ = ["JSMA"]
+
+
+class JSMA(Attack):
+    """Moves few values far: at most `gamma` of an image's values, each by `theta` at a time, within [0, 1].
+
+    Each step takes the pair (p, q) of values, pixel and channel, with the highest saliency of algorithm 3,
+    (a_p + a_q) · (b_p + b_q): a is how fast the target's logit rises with theta, b how fast the sum of all others
+    falls; both sums are to be positive. Where no pair is left that has them so, the paper gives up; here the pair that
+    raises a + b most is taken, since the logits of a good network often rise together. The best pair is found without
+    going through all of them: a value is left out where no partner could lift it above the best pair known. More than
+    `candidates` values left are cut to those of highest bound, which may miss the best pair.
+
+    The paper always aims at a class. Without a target this attack aims at the runner-up of the natural image and stops
+    as soon as the image is misclassified; with one it stops in that class. There is no budget in L2 or L∞.
+    Deterministic but for a random target, and no image depends on another.
+
+    Args:
+        theta: what a step adds to a value; negative: takes away. The paper's is 1, ART's 0.1.
+        gamma: largest share of an image's values that may change; the paper's.
+        candidates: most values of an image that are paired at a step.
+        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
+            `attacks._targets`).
+        engine: "torch", or "art" for ART's SaliencyMapMethod, which takes the two values whose gradient of the target's
+            logit is largest (often fewer values than the paper's rule needs), and always goes on to the target.
+    """
+
+    def __init__(
+        self,
+        *,
+        theta: float = 1.0,
+        gamma: float = 0.145,
+        candidates: int = 128,
+        target: Target | None = None,
+        engine: Literal["torch", "art"] = "torch",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(norm="l2", epsilon=None, batch_size=batch_size, seed=seed)
+        self.theta = check_number("theta", theta, least=-1.0)
+        if not 0 < abs(self.theta) <= 1:
+            raise InputError(f"expected theta in [-1, 1] and not 0, got {theta!r}")
+        self.gamma = check_number("gamma", gamma, above=0)
+        if self.gamma > 1:
+            raise InputError(f"expected gamma in (0, 1], a share of an image's values, got {gamma!r}")
+        self.candidates = check_count("candidates", candidates, least=2)
+        self.target = check_target(target)
+        self.engine = check_choice("engine", engine, ("torch", "art"))
+
+    def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
+        """One batch through the engine."""
+        targets = target_classes("runner_up" if self.target is None else self.target, network, images, labels, noise)
+        if self.engine == "art":
+            options = {"theta": self.theta, "gamma": self.gamma, "batch_size": len(images), "verbose": False}
+            return run_art_attack("SaliencyMapMethod", network, images, targets, options)
+        return self._search(network, images, labels, targets)
+
+    def libraries(self) -> dict[str, str]:
+        """ART's version where it is the engine."""
+        return art_version() if self.engine == "art" else {}
+
+    def _search(self, network: nn.Module, images: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        found = images.clone()
+        changed = torch.zeros_like(found.flatten(1), dtype=torch.bool)
+        most = int(self.gamma * changed.shape[1])
+        end = 1.0 if self.theta > 0 else 0.0
+        active = torch.arange(len(images), device=images.device)
+        while len(active):
+            tried = found[active].requires_grad_(True)
+            logits = network(tried)
+            predicted = logits.detach().argmax(1)
+            there = predicted != labels[active] if self.target is None else predicted == targets[active]
+            target = logits.gather(1, targets[active][:, None]).sum()
+            (of_target,) = torch.autograd.grad(target, tried, retain_graph=True)
+            (of_others,) = torch.autograd.grad(logits.sum() - target, tried)
+            sign = 1.0 if self.theta > 0 else -1.0
+            pixels = tried.detach().flatten(1)
+            # A value at the end of its range cannot go on; once `most` have changed, only those may be moved again.
+            full = changed[active].sum(1) + 2 > most
+            free = (pixels != end) & (changed[active] | ~full[:, None])
+            on = ~there & (free.sum(1) >= 2)
+            rows, left = active[on], free[on]
+            if len(rows) == 0:
+                break
+            pairs = _best_pairs(
+                sign * of_target.flatten(1)[on], -sign * of_others.flatten(1)[on], left, self.candidates
+            )
+            moved = found.flatten(1)[rows]
+            moved.scatter_(1, pairs, (moved.gather(1, pairs) + self.theta).clamp(0.0, 1.0))
+            found[rows] = moved.view_as(found[rows])
+            changed[rows] = changed[rows].scatter(1, pairs, True)
+            active = rows
+        return found
+
+
+def _best_pairs(a: Tensor, b: Tensor, free: Tensor, candidates: int) -> Tensor:
+    """The pair ``(B, 2)`` of free values with the highest saliency.
+
+    Args:
+        a, b: ``(B, D)``, how fast the target's logit rises and the others' sum falls with each value.
+        free: ``(B, D)`` bool, values that may be taken; at least two of each image.
+    """
+    a, b = a.masked_fill(~free, -torch.inf), b.masked_fill(~free, -torch.inf)
+    rising = (a + b).topk(2, dim=1)
+    # A pair to beat; where it is none that counts, every value with a positive bound stays.
+    known = _saliency(a.gather(1, rising.indices).sum(1), b.gather(1, rising.indices).sum(1))
+    bound = _saliency(a + a.amax(1, keepdim=True), b + b.amax(1, keepdim=True))
+    kept = (bound >= known[:, None].clamp_min(0.0)) & (bound > -torch.inf)
+    count = min(candidates, max(2, int(kept.sum(1).amax())))
+    at = torch.where(kept, bound, -torch.inf).topk(count, dim=1)
+    a, b = a.gather(1, at.indices), b.gather(1, at.indices)
+    saliency = _saliency(a[:, :, None] + a[:, None, :], b[:, :, None] + b[:, None, :])
+    out = (at.values == -torch.inf)[:, :, None] | (at.values == -torch.inf)[:, None, :]
+    saliency = saliency.masked_fill(out | torch.eye(count, dtype=torch.bool, device=a.device), -torch.inf)
+    best, place = saliency.flatten(1).max(1)
+    pairs = torch.stack(
+        [at.indices.gather(1, place[:, None] // count), at.indices.gather(1, place[:, None] % count)], 1
+    )
+    return torch.where((best > -torch.inf)[:, None], pairs[:, :, 0], rising.indices)
+
+
+def _saliency(a: Tensor, b: Tensor) -> Tensor:
+    """a · b where both are positive, else -∞: the pair is not admissible"""
+    return torch.where((a > 0) & (b > 0), a * b, -torch.inf)
