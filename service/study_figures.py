@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from models.errors import InputError
+from service.cautions import cautions
 from service.jsonable import as_json
 from service.study import NATURAL, ImageSet, Judgement, Study
-from service.study_cautions import cautions
 from service.study_results import LEVEL, false_positives_of_run, interval, result_of_run, worst_case_of_run
 
 __all__ = ["PIXEL_BASELINE", "SCHEMA", "figures"]

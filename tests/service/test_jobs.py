@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,11 +62,17 @@ def _cache(shop: Path) -> list[str]:
     return ["--cache", str(shop / "cache")]
 
 
-def _evaluate(shop: Path, out: Path, *more: str) -> dict[str, object]:
+def _evaluate(shop: Path, out: Path, *more: str) -> dict[str, Any]:
     command = ["evaluate", "--artifact", str(shop / "artifact"), "--epsilon", "0.1", *_cache(shop), "--out", str(out)]
-    assert main([*command, *more]) == 0
-    report: dict[str, object] = json.loads((out / "report.json").read_text())
+    assert main([*command, "--resamples", "20", *more]) == 0
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
     return report
+
+
+def _images(report: Path, detector: str) -> list[dict[str, str]]:
+    """What images.csv says of one detector."""
+    with (report / "images.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["detector"] == detector]
 
 
 def test_training_writes_a_checkpoint_that_says_where_it_comes_from(shop: Path) -> None:
@@ -91,28 +98,68 @@ def test_the_artifact_records_its_originals_and_no_path_of_this_machine(shop: Pa
 def test_evaluation_leaves_out_what_was_fitted_on_and_reports_the_rest(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _evaluate(shop, tmp_path, "--attacks", "fgm,bim")
+    report = _evaluate(shop, tmp_path, "--attacks", "fgm,bim:steps=3", "--csv")
     captured = capsys.readouterr()
     assert "were fitted or calibrated on and are left out" in captured.err
     assert "fgm" in captured.out
-    with (tmp_path / "report.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
     manifest = json.loads((shop / "artifact" / "manifest.json").read_text())
     data = load_dataset("digits")
     unseen = int((~np.isin(digests(data), unpack(manifest["provenance"]["originals"]))).sum())
     assert unseen >= len(data) - 450
-    assert len(rows) == 3 * unseen
+    rows = _images(tmp_path, "artifact")
+    assert {name: sum(row["set"] == name for row in rows) for name in ("natural", "fgm", "bim:steps=3")} == {
+        "natural": unseen, "fgm": unseen, "bim:steps=3": unseen,
+    }  # fmt: skip
     assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert report["runs"] == 1
+    results = {(entry["detector"], entry["tested_on"]): entry for entry in report["results"]}
+    assert [results["artifact", name]["seen"] for name in ("fgm", "bim:steps=3")] == [True, False]
+    # Two baselines have a threshold from a quarter of the images, the third learns from the other half of an attack's.
+    for name in ("max_softmax", "energy"):
+        assert results[name, "fgm"]["mean"]["all"]["images"] == pytest.approx(0.75 * unseen, abs=2)
+    assert results["pixel_statistics", "fgm"]["fitted_on"] == ["fgm"]
+    assert results["pixel_statistics", "bim:steps=3"]["fitted_on"] == ["bim:steps=3"]
+    assert results["pixel_statistics", "fgm"]["mean"]["all"]["images"] == unseen
+    assert [entry["nominal"] for entry in report["false_positives"]][:2] == [0.05, 0.01]
 
 
 def test_attacked_digits_are_told_from_natural_ones(shop: Path, tmp_path: Path) -> None:
-    _evaluate(shop, tmp_path, "--attacks", "fgm", "--limit", "300")
-    with (tmp_path / "report.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    _evaluate(shop, tmp_path, "--attacks", "fgm", "--limit", "300", "--csv")
+    rows = _images(tmp_path, "artifact")
     scores = {name: [float(r["score"]) for r in rows if r["set"] == name] for name in ("natural", "fgm")}
     assert np.median(scores["fgm"]) > np.quantile(scores["natural"], 0.8)
     flagged = np.mean([r["flagged"] in ("True", "true", "1") for r in rows if r["set"] == "natural"])
     assert flagged < 0.25
+
+
+def test_other_detectors_stand_beside_the_artifact_on_images_that_it_may_have_seen(shop: Path, tmp_path: Path) -> None:
+    wishes = ["--detectors", "transport:num_trees=10", "--fit-on", "fgm", "--runs", "1", "--limit", "300"]
+    report = _evaluate(shop, tmp_path, *wishes, "--split", "0.5,0.25,0.25", "--csv")
+    manifest = json.loads((shop / "artifact" / "manifest.json").read_text())
+    data = load_dataset("digits").limited(300, 0)
+    unseen = np.flatnonzero(~np.isin(digests(data), unpack(manifest["provenance"]["originals"])))
+    judged = [int(row["original"]) for row in _images(tmp_path, "artifact") if row["set"] == "natural"]
+    assert sorted(judged) == unseen.tolist()
+    assert report["natural"]["images"] == 300
+    others = {entry["detector"]: entry["mean"]["all"]["images"] for entry in report["results"]}
+    assert others["transport:num_trees=10"] == others["energy"] == pytest.approx(75, abs=3)
+
+
+def test_detectors_are_compared_on_a_network_with_outliers_and_what_it_learnt_from(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--network", str(shop / "run"), "--limit", "200", "--runs", "2", "--resamples", "20"]
+    command += ["--detectors", "knn:k=3:classifier=none", "--ood", "uniform_noise:90", "constant:90", *_cache(shop)]
+    command += ["--split", "0.4,0.3,0.3", "--out", str(tmp_path)]
+    assert main([*command, "--reference", "digits", "--reference-limit", "150"]) == 0
+    assert "uniform_noise" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [entry["name"] for entry in report["sets"]] == ["natural", "ood:uniform_noise:90", "ood:constant:90"]
+    assert {entry["detector"] for entry in report["results"]} == {"knn:k=3:classifier=none", "max_softmax", "energy"}
+    assert report["facts"]["reference"]["images"] == 898
+    noise = next(e for e in report["results"] if e["detector"].startswith("knn") and "noise" in e["tested_on"])
+    assert noise["mean"]["all"]["auroc"] > 0.9
+    assert str(tmp_path) not in (tmp_path / "report.json").read_text()
 
 
 def test_a_second_fit_makes_the_same_detector_from_the_cache(shop: Path, tmp_path: Path) -> None:
@@ -288,7 +335,8 @@ def test_a_signed_artifact_is_asked_for_by_its_key(
 def test_an_attack_is_seen_by_name_and_budget(shop: Path, tmp_path: Path) -> None:
     options = ["--attacks", "fgm, fgm:epsilon=8/255", "--limit", "60"]
     report = _evaluate(shop, tmp_path, *options)
-    assert [attack["seen"] for attack in report["attacks"]] == [True, False]  # type: ignore[attr-defined]
+    seen = {entry["tested_on"]: entry["seen"] for entry in report["results"] if entry["detector"] == "artifact"}
+    assert seen == {"fgm": True, "fgm:epsilon=8/255": False}
 
 
 def test_digests_survive_packing_and_rubbish_is_refused() -> None:
