@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks._isolation import ImageNoise
+from attacks._margins import least_lead, margins
 from attacks._targets import Target, target_classes
 from attacks._walk import Decide
 from attacks.estimator import run_art_attack
 
 __all__ = [
     "decision_and_starts",
+    "logits_of",
     "nearest_of_class",
     "network_decision",
-    "predicted_classes",
     "random_starts",
     "run_on_correct",
 ]
@@ -39,24 +40,28 @@ def decision_and_starts(
     if target is None:
         decide = network_decision(network, labels)
         return decide, random_starts(decide, images, noise, tries)
-    predicted = predicted_classes(network, images)
+    predicted = logits_of(network, images).argmax(1)
     targets = target_classes(target, network, images, labels, noise)
     return network_decision(network, labels, targets), nearest_of_class(images, predicted, targets)
 
 
 @torch.no_grad()
-def predicted_classes(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's classes ``(B,)`` int64, in passes of a size that suits the device."""
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """The network's logits ``(B, K)``, in passes of a size that suits the device."""
     size = _PASS.get(images.device.type, _PASS_ELSEWHERE)
-    return torch.cat([network(part).argmax(1) for part in torch.split(images, size)])
+    return torch.cat([network(part) for part in torch.split(images, size)])
 
 
 def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None = None) -> Decide:
-    """Whether the network misses the images' labels, or, with targets, whether it says these."""
+    """Whether the network misses the images' labels, or, with targets, whether it says these.
+
+    By a lead that no other batch size can undo: a point that is adversarial here is so wherever it is seen.
+    """
+    classes, targeted = (labels, False) if targets is None else (targets, True)
 
     def decide(points: Tensor, rows: Tensor) -> Tensor:
-        predicted = predicted_classes(network, points)
-        return predicted != labels[rows] if targets is None else predicted == targets[rows]
+        logits = logits_of(network, points)
+        return margins(logits, classes[rows], targeted=targeted) <= -least_lead(logits)
 
     return decide
 
@@ -111,7 +116,7 @@ def run_on_correct(
 
     ART leaves the predicted class and not the label, so it would carry some of the others back to their label.
     """
-    correct = predicted_classes(network, images) == labels
+    correct = logits_of(network, images).argmax(1) == labels
     found = images.clone()
     if correct.any():
         found[correct] = run_art_attack(class_name, network, images[correct], labels[correct], options)

@@ -25,7 +25,7 @@ class Boundary(Attack):
     Everything else comes back misclassified, on the boundary: a rounding to 8 bits undoes most of it.
 
     Every image has a random stream of its own; the batch changes nothing but the rounding of the network's logits,
-    which may decide otherwise about a point on the boundary and so lead the walk elsewhere.
+    which may decide otherwise about a point tried at the boundary and so lead the walk elsewhere.
 
     Args:
         steps: of the walk.

@@ -25,7 +25,7 @@ class HopSkipJump(Attack):
     bits undoes most of it.
 
     Every image has a random stream of its own; the batch changes nothing but the rounding of the network's logits,
-    which may decide otherwise about a point on the boundary and so lead the search elsewhere.
+    which may decide otherwise about a point tried at the boundary and so lead the search elsewhere.
 
     Args:
         steps: rounds of estimate, jump and search.

@@ -1,0 +1,99 @@
+"""Transfer: a white-box attack on a substitute network, its images handed over (Papernot et al., 2016 and 2017)."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+from attacks._isolation import left_as_found
+from attacks._shards import network_digest
+from attacks._starts import logits_of
+from attacks._substitute import teach_substitute
+from attacks.base import Attack, ImageNoise, Norm, build_attack, check_count, class_count, project
+from models.errors import InputError
+from models.loading import load_network
+
+__all__ = ["Transfer"]
+
+
+class Transfer(Attack):
+    """What a white-box attack finds on another network, within epsilon; the attacked network's gradients are not used.
+
+    The substitute is any network by reference. Without one, a small network is taught on the spot, by the attacked
+    network's probabilities on the images of the batch and on probes of them (`attacks/_substitute.py`). It is then a
+    weak one, and depends on the images that are attacked together: the batch size and the order of the images change
+    results. With a reference, they change no more than they do for the attack that is used.
+
+    Images that the attacked network misclassifies already come back unchanged.
+
+    Args:
+        substitute: as on a command line (see `models/loading.py`): a RUN folder, pretrained:NAME, torchvision:NAME or
+            PATH.py:CALLABLE[:WEIGHTS]; with the attacked network's classes, in their order. None: taught on the spot.
+        attack: name of the white-box attack, with its own settings but for epsilon and norm where it has these. What an
+            attack without a budget finds is cut down to epsilon.
+        epochs: passes over the images in each round of teaching.
+        rounds: of teaching after the first, each of which doubles the images.
+    """
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 0.03,
+        substitute: str | None = None,
+        attack: str = "pgd",
+        epochs: int = 10,
+        rounds: int = 4,
+        norm: Norm = "linf",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(norm=norm, epsilon=epsilon, batch_size=batch_size, seed=seed)
+        self.epsilon: float = epsilon
+        if substitute is not None and (not isinstance(substitute, str) or not substitute):
+            raise InputError(f"expected substitute as the reference of a network, or left out, got {substitute!r}")
+        if attack == "transfer":
+            raise InputError("expected a white-box attack such as pgd, got 'transfer' itself")
+        self.substitute = substitute
+        self.attack = attack
+        self.epochs = check_count("epochs", epochs)
+        self.rounds = check_count("rounds", rounds, least=0)
+        self._white_box()  # refuses an unknown name at once
+
+    def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
+        """One batch: the substitute, then the attack on it.
+
+        Raises:
+            InputError: the substitute has other classes, or does not take such images.
+        """
+        if self.substitute is None:
+            substitute = teach_substitute(network, images, epochs=self.epochs, rounds=self.rounds, seed=self.seed)
+        else:
+            substitute = _loaded(self.substitute).to(images.device)
+            theirs, ours = class_count(substitute, images[:1]), class_count(network, images[:1])
+            if theirs != ours:
+                raise InputError(
+                    f"expected a substitute with the attacked network's {ours} classes, got {theirs} in "
+                    f"{self.substitute!r}; name a network for the same classes"
+                )
+        correct = logits_of(network, images).argmax(1) == labels
+        with left_as_found(substitute):
+            found = self._white_box().run(substitute, images.clone(), labels, noise)
+        found = project(found.detach(), images, self.epsilon, self.norm)
+        return torch.where(correct[:, None, None, None], found, images)
+
+    def libraries(self) -> dict[str, str]:
+        """Those of the white-box attack; of a substitute by reference also its SHA-256, since files can change."""
+        versions = self._white_box().libraries()
+        if self.substitute is not None:
+            versions["substitute"] = network_digest(_loaded(self.substitute))
+        return versions
+
+    def _white_box(self) -> Attack:
+        accepted = {"epsilon": self.epsilon, "norm": self.norm, "seed": self.seed}
+        return build_attack(self.attack, where_accepted=accepted)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(reference: str) -> nn.Module:
+    """The network of that reference, the same object while the reference is the same"""
+    return load_network(reference).network
