@@ -36,6 +36,8 @@ __all__ = [
     "without_component",
 ]
 
+_LONGEST_STEP = 8 / 255
+
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -67,7 +69,8 @@ def nearest_starts(targets: Tensor, pool: Tensor, allowed: Tensor) -> tuple[Tens
     distances = torch.cdist(targets.flatten(1), pool.flatten(1)).masked_fill(~allowed, torch.inf)
     any_allowed = allowed.any(1)
     starts = targets.clone()
-    starts[any_allowed] = pool[distances.argmin(1)[any_allowed]]
+    if any_allowed.any():  # an empty pool has no nearest
+        starts[any_allowed] = pool[distances.argmin(1)[any_allowed]]
     return starts, any_allowed
 
 
@@ -114,15 +117,16 @@ def find_features(
     HopSkipJump in the box between `low` and `high` ``(F,)``, scaled to [0, 1]: columns of different units would
     otherwise not count alike in its distances. `decide` is asked in the features' own units.
     """
-    extent = torch.where(high > low, high - low, torch.ones_like(low))
+    extent = high - low
+    unit = torch.where(extent > 0, extent, torch.ones_like(extent))  # a column without extent stays where it is
 
     def decide_scaled(points: Tensor, rows: Tensor) -> Tensor:
         return decide(low + points * extent, rows)
 
     found = black_box(
         decide_scaled,
-        ((features - low) / extent).clamp(0, 1),
-        ((starts - low) / extent).clamp(0, 1),
+        ((features - low) / unit).clamp(0, 1),
+        ((starts - low) / unit).clamp(0, 1),
         steps=steps,
         max_queries=max_queries,
         first_queries=first_queries,
@@ -232,7 +236,9 @@ def descend(
         forward: images → logits ``(b, K)`` and margins ``(b,)``, above 0 where flagged, both differentiable.
         images: ``(B, C, H, W)`` in [0, 1].
         labels: ``(B,)``, the true classes.
-        steps: of each run, each 2.5 · epsilon / steps long.
+        steps: of each run. Their length falls geometrically from 10 · epsilon / steps to a tenth of that, so that the
+            first ones cross the ball and the last ones settle between two aims. None is above 8/255: without a budget, a
+            step still has to be as fine as an image is.
         visit: is shown each batch of iterates.
 
     Raises:
@@ -241,14 +247,15 @@ def descend(
     if kind not in ("selective", "orthogonal"):
         raise InputError(f"expected kind 'selective' or 'orthogonal', got {kind!r}")
     check_number("epsilon", epsilon, above=0)
-    size = min(2.5 / check_count("steps", steps), 1.0) * epsilon
+    longest = min(10 * epsilon / check_count("steps", steps), epsilon, _LONGEST_STEP)
     noise = ImageNoise(check_count("seed", seed, least=0), 0)
     best, turned = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
     queries = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     gradients = torch.zeros_like(queries)
     for run in range(check_count("restarts", restarts)):
         points = random_start(images, epsilon, "linf", noise, run) if run else images.clone()
-        for _ in range(steps):
+        for number in range(steps):
+            size = longest * 0.1 ** (number / steps)
             rows = (~turned).nonzero().squeeze(1)
             if not len(rows):
                 return Adapted(best, turned, queries, gradients)

@@ -434,12 +434,12 @@ class _Run:
         store = self._store("surrogate", np.arange(len(self.images)), {})
         kept = _stored(store, 0)
         if kept is not None:
-            agreement = float(kept.pop("agreement"))
+            agreement = kept.pop("agreement").item()
             return Surrogate.from_arrays({name: self._tensor(values) for name, values in kept.items()}), agreement
         surrogate, agreement = self._fitted_surrogate()
         if store is not None:
             weights = {name: values.cpu().numpy() for name, values in surrogate.state_dict().items()}
-            store.save(0, weights | {"agreement": np.array(agreement)})
+            store.save(0, weights | {"agreement": np.array([agreement])})
         return surrogate, agreement
 
     def _fitted_surrogate(self) -> tuple[Surrogate, float]:
