@@ -46,7 +46,9 @@ def attacked_adaptively(
     """
     chosen = np.random.default_rng([settings.seed, 5]).permutation(tested)[: settings.adaptive_images]
     chosen = np.sort(chosen)
-    shared: dict[str, Any] = {"cache": settings.cache, "seed": settings.seed, "progress": progress}
+    shared: dict[str, Any] = {
+        "budgets": settings.adaptive_budgets, "cache": settings.cache, "seed": settings.seed, "progress": progress,
+    }  # fmt: skip
     images, labels = data.tensor(chosen), data.labels[chosen]
     found = {who: run_adaptive(pipeline, images, labels, settings.adaptive, **shared)}
     if one_vote is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from attacks.base import Attack, parse_epsilon
 from detector.detectors.base import Detector
 from models.errors import InputError
-from service.adaptive import ADAPTIVE_ATTACKS
+from service.adaptive import ADAPTIVE_ATTACKS, Budgets
 from service.jobs._inputs import attack_of, detector_of
 from service.study import Protocol
 
@@ -41,6 +41,7 @@ class StudySettings:
         fpr: false-positive rate that thresholds are calibrated to; 1 % is reported besides. Where None: the artifact's,
             or 5 %.
         adaptive: adaptive attacks to run in the end, on at most `adaptive_images` images.
+        adaptive_budgets: of those; the thesis's where None.
         seed: of splits, noise, classifiers and attacks.
         workers: processes that attack, and jobs of classifiers while fitting.
         cache: folder of attacked images, features and judgements; None keeps nothing.
@@ -63,6 +64,7 @@ class StudySettings:
     fpr: float | None = None
     adaptive: tuple[str, ...] = ()
     adaptive_images: int = 200
+    adaptive_budgets: Budgets | None = None
     seed: int = 0
     workers: int = 1
     cache: Path | None = None
