@@ -10,7 +10,7 @@ RESULTS = (
     " not. AUROC is the chance that such an image scores above a natural one; 0.5 is guessing. TPR at 5 % FPR is the "
     "share of them found by a threshold that flags 5 % of these natural images; flagged is the share above the "
     "calibrated threshold. <b>Seen</b>: the detector was fitted on that set; <b>unseen</b>: it was not. Right of the "
-    "line, the AUROC of trivial baselines: what they reach needs no such detector."
+    "line, the AUROC of trivial baselines (fitted alike, or on the set itself): what they reach needs no such detector."
 )
 
 MATRIX = (

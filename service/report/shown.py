@@ -60,5 +60,12 @@ def heading(name: str, seen: bool | None) -> str:
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """The text, or its beginning and an ellipsis."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    """The text, or its two ends and an ellipsis between them: names of sets differ at their ends.
+
+    >>> shortened("pgd:steps=5:epsilon=2/255", 20)
+    'pgd:steps=5:…n=2/255'
+    """
+    if len(text) <= longest:
+        return text
+    tail = (longest - 1) * 2 // 5
+    return f"{text[: longest - 1 - tail]}…{text[-tail:]}"

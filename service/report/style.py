@@ -94,8 +94,8 @@ tbody th { position: sticky; left: 0; background: var(--card); }
 .detector summary small { color: var(--muted); font-weight: 400; }
 .detector.baseline > details > summary { color: var(--muted); }
 tr.baseline > th, tr.baseline > td:not([class^="h"]) { background: var(--page); color: var(--muted); }
-tr:not(.baseline) + tr.baseline > * { border-top: 3px double var(--muted); }
 tbody tr.apart:not(:first-child) > * { border-top: 2px solid var(--rule); }
+tbody tr:not(.baseline) + tr.baseline > * { border-top: 3px double var(--muted); }
 .beside { color: var(--muted); background: var(--page); }
 .beside.first { border-left: 2px solid var(--muted); }
 th small { color: var(--muted); font-weight: 400; }
@@ -106,7 +106,7 @@ th small { color: var(--muted); font-weight: 400; }
 .heat thead th + th { text-align: center; }
 .heat tbody th small { display: block; max-width: 20rem; white-space: normal; line-height: 1.2; }
 .heat th, .heat td { padding: .3rem .5rem; }
-.heat td { text-align: center; min-width: 3.4rem; }
+.heat td { text-align: center; vertical-align: middle; min-width: 3.4rem; }
 .heat td small { color: inherit; }
 .seen-cell { box-shadow: inset 0 0 0 2px var(--ink); }
 .heat-legend { display: flex; margin: 0 0 .5rem; font-size: .8rem; }

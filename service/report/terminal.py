@@ -4,7 +4,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from service.report.baselines import baselines_beside
 from service.report.cells import fitted, lead, of_group, spread_text
+from service.report.shown import shortened
 from service.wording import MISSING, area, asked, between, counted, percent
 
 __all__ = ["as_table"]
@@ -13,6 +15,7 @@ _WIDTH = 110
 _LONGEST_NAME = 24
 _LONGEST_LABEL = 20  # of a detector in a matrix, and of what it was fitted on
 _FEW = 2  # detectors with a table of their own; more are put into one matrix
+_MOST_BASELINES = 3  # beside a detector's figures
 _MANY = 16  # rows of a matrix beyond which there is one of AUROC only
 _COLUMN = 6  # characters of a column of the matrix
 _BASELINES = {"max_softmax": "max softm.", "energy": "energy", "pixel_statistics": "pixels"}
@@ -51,7 +54,7 @@ def _groups(results: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]
 
 def _detector(found: dict[str, Any], key: Key, groups: dict[Key, list[dict[str, Any]]]) -> str:
     sets = {each["name"]: each for each in found["sets"]}
-    baselines = _baselines_beside(key, groups)
+    baselines = dict(list(baselines_beside(found["results"], *key).items())[:_MOST_BASELINES])
     paper = found["protocol"] == "paper"
     headers = [("", "tested on"), ("", ""), ("attack", "succeeds"), ("AUROC", _uncertainty(found))]
     headers += (
@@ -87,15 +90,6 @@ def _uncertainty(found: dict[str, Any]) -> str:
 
 def _flagged_in_paper(entry: dict[str, Any]) -> float | None:
     return of_group(entry, "paper", "flagged_successful" if entry["kind"] == "attack" else "flagged")[0]
-
-
-def _baselines_beside(key: Key, groups: dict[Key, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Baseline → tested on → its entry, fitted on the same sets where it is fitted at all; at most three."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for (label, fitted_on), entries in groups.items():
-        if entries[0]["baseline"] and label != key[0] and fitted_on in ((), key[1]):
-            found[label] = {entry["tested_on"]: entry for entry in entries}
-    return dict(list(found.items())[:3])
 
 
 def _auroc(entry: dict[str, Any] | None) -> float | None:
@@ -221,7 +215,7 @@ def _remarks(found: dict[str, Any], judged: bool, single: bool) -> list[str]:
         notes.append(f"Broken sets, given away by pixels alone: {', '.join(_shortened(name, 40) for name in broken)}.")
     warnings = found["warnings"]
     if warnings:
-        notes.append(f"{counted(len(warnings), 'warning')}, the first: {_shortened(warnings[0], 300)}")
+        notes.append(f"{counted(len(warnings), 'warning')}, the first: {_shortened(warnings[0], 400)}")
     return notes
 
 
@@ -249,4 +243,4 @@ def _aligned(headers: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], 
 
 def _shortened(name: str, longest: int) -> str:
     printable = "".join(character if character.isprintable() else "?" for character in name)
-    return printable if len(printable) <= longest else printable[: longest - 1] + "…"
+    return shortened(printable, longest)

@@ -17,8 +17,10 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 import service.report.outliers
 import service.report.sections.costs
+import service.report.shown
 from models.errors import InputError
 from service.report import as_table, draw_study_paths, write_study_report
+from service.report.baselines import baselines_beside
 from service.report.curves import rejection_points, roc_points
 from service.report.epsilon import budgeted_attacks, epsilon_of
 from service.report.heat import area_step, shades, share_step
@@ -30,7 +32,7 @@ from tests.service.pages import Page
 from tests.service.studies import image_set, judgement, study, study_by_lot
 
 HOSTILE = '<script>alert("$x$ & more")</script>'
-EXAMPLES = (service.report.outliers, service.report.sections.costs)
+EXAMPLES = (service.report.outliers, service.report.sections.costs, service.report.shown)
 
 
 def no_constant(name: str) -> NoReturn:
@@ -381,6 +383,20 @@ def test_every_shade_can_be_read(dark: bool) -> None:
     assert (area_step(0.5), area_step(1), area_step(0), share_step(0), share_step(1)) == (10, 20, 0, 10, 20)
 
 
+def test_a_baseline_stands_beside_as_fitted_alike_else_on_the_set_itself() -> None:
+    def entry(detector: str, fitted_on: list[str], tested_on: str, baseline: bool = True) -> dict[str, Any]:
+        return {"detector": detector, "fitted_on": fitted_on, "tested_on": tested_on, "baseline": baseline}
+
+    results = [
+        entry("pixels", ["pgd"], "pgd"), entry("pixels", ["fgm"], "fgm"), entry("pixels", ["fgm"], "pgd"),
+        entry("energy", [], "pgd"), entry("transport", ["fgm"], "pgd", baseline=False), entry("odd", ["bim"], "pgd"),
+    ]  # fmt: skip
+    beside = baselines_beside(results, "transport", ["fgm"])
+    assert {label: set(found) for label, found in beside.items()} == {"pixels": {"fgm", "pgd"}, "energy": {"pgd"}}
+    assert beside["pixels"]["pgd"]["fitted_on"] == ["fgm"]
+    assert baselines_beside(results, "transport", ("bim",))["pixels"]["pgd"]["fitted_on"] == ["pgd"]
+
+
 def test_budgets_of_one_attack_are_put_together() -> None:
     def entry(name: str, epsilon: Any) -> dict[str, Any]:
         return {"name": name, "kind": "attack", "attack": {"parameters": {"epsilon": epsilon}}}
@@ -426,7 +442,7 @@ def test_one_detector_has_a_table_of_its_own(rng: np.random.Generator) -> None:
     first, second = lines[5:7]
     assert lines[0] == "transport, fitted on fgm"
     assert first.split()[:2] == ["fgm", "seen"]
-    assert second.startswith("a-name-too-long-for-any…")
+    assert second.startswith("a-name-too-lon…e-to-hold ")
     assert " unseen " in second
     entry = next(e for e in found["results"] if e["detector"] == "transport" and e["tested_on"].startswith("a-name"))
     figures_there = entry["runs"][0]["successful"]

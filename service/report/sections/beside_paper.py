@@ -51,7 +51,8 @@ def _about(beside: dict[str, Any]) -> str:
 
 def _table(number: str, rows: list[dict[str, Any]]) -> str:
     cells = []
-    for row in rows:
+    # Those with a figure of ours first; otherwise in the published order.
+    for row in sorted(rows, key=lambda row: row["ours"] is None):
         written = area if row["metric"] == "auroc" else percent
         ours = row["ours"]
         detector = f"{row['training']} {row['detector']}"

@@ -68,9 +68,11 @@ def heat_cell(step: int | None, text: str, *, seen: bool = False, title: str = "
 
 def worst_cases(found: dict[str, Any]) -> str:
     """Rows are detectors, columns what they were fitted on; baselines below."""
-    entries = found["worst_case"]
-    if not entries:
+    if not found["worst_case"]:
         return ""
+    # The worst of fewer attacks is no worst case beside that of all.
+    most = max(len(entry["attacks"]) for entry in found["worst_case"])
+    entries = [entry for entry in found["worst_case"] if len(entry["attacks"]) == most]
     fits = sorted(dict.fromkeys(tuple(entry["fitted_on"]) for entry in entries), key=bool)  # natural images only first
     baselines = {entry["detector"] for entry in found["results"] if entry["baseline"]}
     by_detector: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
@@ -88,6 +90,8 @@ def worst_cases(found: dict[str, Any]) -> str:
     attacks = list(dict.fromkeys(name for entry in entries for name in entry["attacks"]))
     listed = ", ".join(shortened(name, _LONGEST) for name in attacks)
     note = f"{captions.WORST_CASE} Attacks: {escape(listed)}."
+    if len(entries) < len(found["worst_case"]):
+        note += " Detectors that were not tested on all of them are left out."
     return section(
         "worst-case", "Worst case over attacks", table(headers, rows, label="worst case", note=note, style="heat")
     )

@@ -4,6 +4,7 @@ from html import escape
 from typing import Any
 
 from service.report import captions
+from service.report.baselines import baselines_beside
 from service.report.cells import fitted, interval_or_deviation, lead, of_group, spread
 from service.report.markup import Row, details, name_cell, section, table
 from service.report.shown import shortened
@@ -34,14 +35,13 @@ def results(found: dict[str, Any]) -> str:
         detectors.setdefault(detector, []).append(entries)
     # Baselines go last; sorting keeps the order of all others.
     ordered = sorted(detectors.values(), key=lambda fits: fits[0][0]["baseline"])
-    parts = [_detector(fits, groups, found, first=place == 0) for place, fits in enumerate(ordered)]
+    parts = [_detector(fits, found, first=place == 0) for place, fits in enumerate(ordered)]
     note = f'<p class="caption">{captions.RESULTS} {_uncertainty(found)}</p>' if parts else ""
     return section("results", "Results", note + "".join(parts))
 
 
 def _detector(
     fits: list[list[dict[str, Any]]],
-    groups: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]],
     found: dict[str, Any],
     *,
     first: bool,
@@ -50,7 +50,10 @@ def _detector(
     parts = []
     for place, entries in enumerate(fits):
         words = escape(shortened(fitted(entries[0], most=40), 400))
-        beside = {} if entries[0]["baseline"] else _baselines(groups, tuple(entries[0]["fitted_on"]))
+        first_entry = entries[0]
+        beside = {}
+        if not first_entry["baseline"]:
+            beside = baselines_beside(found["results"], first_entry["detector"], first_entry["fitted_on"])
         content = _main(entries, beside) + _more(entries, found["protocol"])
         parts.append(details(f'fitted on <span class="name">{words}</span>', content, shown=place < _OPEN))
     name, apart = escape(shortened(fits[0][0]["detector"], 80)), fits[0][0]["baseline"]
@@ -64,17 +67,6 @@ def _uncertainty(found: dict[str, Any]) -> str:
     if found["runs"] > 1:
         return f"Means ± standard deviations over {found['runs']} runs."
     return "Small figures are 95 % intervals."
-
-
-def _baselines(
-    groups: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]], fitted_on: tuple[str, ...]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Baseline → tested on → its entry, fitted on the same sets where it is fitted at all."""
-    return {
-        label: {entry["tested_on"]: entry for entry in entries}
-        for (label, its_own), entries in groups.items()
-        if entries[0]["baseline"] and its_own in ((), fitted_on)
-    }
 
 
 def _main(entries: list[dict[str, Any]], beside: dict[str, dict[str, dict[str, Any]]]) -> str:
