@@ -100,8 +100,8 @@ def boundary(
     *,
     steps: int = 5000,
     candidates: int = 1,
-    orthogonal_step: float = 0.01,
-    source_step: float = 0.01,
+    orthogonal_step: float = 0.1,
+    source_step: float = 0.1,
     total_queries: int | None = None,
     bounds: Bounds = (0.0, 1.0),
     forward_batch: int | None = None,
@@ -119,7 +119,7 @@ def boundary(
         images, starts, total_queries, bounds, forward_batch, generators: as in `hop_skip_jump`.
         steps: of the walk.
         candidates: points tried in one step, of which the nearest adversarial one is kept.
-        orthogonal_step, source_step: first δ and ε, relative to the distance.
+        orthogonal_step, source_step: first δ and ε, relative to the distance; the paper starts at a tenth of these.
     """
     walk = Walk(decide, images, starts, "l2", total_queries, bounds, forward_batch, generators, seed)
     rows = walk.begin()

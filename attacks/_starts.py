@@ -19,7 +19,7 @@ __all__ = [
     "nearest_of_class",
     "network_decision",
     "random_starts",
-    "run_on_correct",
+    "run_art_from_starts",
 ]
 
 # Points per pass: few on a CPU, where the activations of a batch should stay in its caches, many on a GPU.
@@ -75,6 +75,7 @@ def random_starts(decide: Decide, images: Tensor, noise: ImageNoise, tries: int)
     """
     starts = images.clone()
     rows = torch.arange(len(images), device=images.device)
+    rows = rows[~decide(images, rows)]
     for draw in range(tries):
         if len(rows) == 0:
             break
@@ -109,15 +110,24 @@ def nearest_of_class(images: Tensor, predicted: Tensor, targets: Tensor) -> Tens
     return starts
 
 
-def run_on_correct(
-    class_name: str, network: nn.Module, images: Tensor, labels: Tensor, options: Mapping[str, Any]
+def run_art_from_starts(
+    class_name: str,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    noise: ImageNoise,
+    tries: int,
+    options: Mapping[str, Any],
 ) -> Tensor:
-    """ART's attack of that class on the images that are classified correctly; the others as they are.
+    """ART's attack of that class from our starts, which follow the seed; images without one come back as they are.
 
-    ART leaves the predicted class and not the label, so it would carry some of the others back to their label.
+    So do images that are misclassified already: ART leaves the predicted class and not the label, and would carry some
+    of them back to it.
     """
-    correct = logits_of(network, images).argmax(1) == labels
+    decide, starts = decision_and_starts(network, images, labels, noise, None, tries)
+    rows = torch.arange(len(images), device=images.device)
+    able = ~decide(images, rows) & decide(starts, rows)
     found = images.clone()
-    if correct.any():
-        found[correct] = run_art_attack(class_name, network, images[correct], labels[correct], options)
+    if able.any():
+        found[able] = run_art_attack(class_name, network, images[able], labels[able], options, starts[able])
     return found

@@ -49,7 +49,8 @@ def _companions(substitute: nn.Module, images: Tensor, generator: torch.Generato
     at = (others + share * (images - others)).requires_grad_(True)
     answers = substitute(at)
     (gradient,) = torch.autograd.grad(answers.amax(1).sum(), at)
-    return (at.detach() + _PROBE * (2 * way - 1) * gradient.sign()).clamp(0, 1)
+    companions: Tensor = at.detach() + _PROBE * (2 * way - 1) * gradient.sign()
+    return companions.clamp(0, 1)
 
 
 def _small_network(channels: int, classes: int) -> nn.Module:

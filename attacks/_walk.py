@@ -93,6 +93,8 @@ class Walk:
 
     def ask(self, points: Tensor, rows: Tensor) -> Tensor:
         """Which points are adversarial ``(b,)`` bool; of an image whose limit is reached, none is, and none is asked"""
+        if len(points) == 0:
+            return torch.zeros_like(rows, dtype=torch.bool)
         if self._limit is not None:
             able = self.queries[rows] < self._limit
             if not able.all():
@@ -103,7 +105,7 @@ class Walk:
         self.queries += torch.bincount(rows, minlength=len(self.images))
         parts = zip(torch.split(points, self._pool), torch.split(rows, self._pool), strict=True)
         told = [self._decide(part, of).to(device=points.device, dtype=torch.bool) for part, of in parts]
-        return torch.cat(told) if told else torch.zeros_like(rows, dtype=torch.bool)
+        return torch.cat(told)
 
     def left(self, rows: Tensor) -> Tensor:
         """Queries that the images may still make ``(r,)``"""

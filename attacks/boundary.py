@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from attacks._decision import boundary
-from attacks._starts import decision_and_starts, run_on_correct
+from attacks._starts import decision_and_starts, run_art_from_starts
 from attacks.base import Attack, ImageNoise, Target, check_choice, check_count, check_number, check_target
 from attacks.estimator import art_version
 from models.errors import InputError
@@ -30,12 +30,13 @@ class Boundary(Attack):
     Args:
         steps: of the walk.
         candidates: points tried in each step; None: 1. With engine "art" moves on the sphere; None: 20, as ART.
-        orthogonal_step, source_step: first lengths, relative to the distance; ART's delta and epsilon.
+        orthogonal_step, source_step: first lengths, relative to the distance; None: 0.1, with engine "art" its 0.01.
         total_queries: most queries of the walk for one image (the tries for a start come on top); None: no limit.
         start_tries: random images tried for a start.
         target: None, or the class to aim at (see `attacks._targets`). An image then starts at the nearest one of its
             batch that is predicted as its target, and stays unchanged where there is none.
-        engine: "torch", or "art" for ART's code, image by image: without `total_queries` and `target`.
+        engine: "torch", or "art" for ART's code from the same starts, image by image: without `total_queries` and
+            `target`. It draws from the global generators, so the batch size changes its results.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class Boundary(Attack):
         *,
         steps: int = 5000,
         candidates: int | None = None,
-        orthogonal_step: float = 0.01,
-        source_step: float = 0.01,
+        orthogonal_step: float | None = None,
+        source_step: float | None = None,
         total_queries: int | None = None,
         start_tries: int = 100,
         target: Target | None = None,
@@ -55,13 +56,8 @@ class Boundary(Attack):
         super().__init__(norm="l2", epsilon=None, batch_size=batch_size, seed=seed)
         self.steps = check_count("steps", steps)
         self.candidates = None if candidates is None else check_count("candidates", candidates)
-        self.orthogonal_step = check_number("orthogonal_step", orthogonal_step, above=0)
-        self.source_step = check_number("source_step", source_step, above=0)
-        if max(self.orthogonal_step, self.source_step) >= 1:
-            raise InputError(
-                "expected orthogonal_step and source_step below 1, as parts of the distance, "
-                f"got {orthogonal_step!r} and {source_step!r}"
-            )
+        self.orthogonal_step = _check_part("orthogonal_step", orthogonal_step)
+        self.source_step = _check_part("source_step", source_step)
         self.total_queries = None if total_queries is None else check_count("total_queries", total_queries)
         self.start_tries = check_count("start_tries", start_tries)
         self.target = check_target(target)
@@ -75,13 +71,12 @@ class Boundary(Attack):
             options = {
                 "max_iter": self.steps,
                 "sample_size": self.candidates or 20,
-                "delta": self.orthogonal_step,
-                "epsilon": self.source_step,
-                "init_size": self.start_tries,
+                "delta": self.orthogonal_step or 0.01,
+                "epsilon": self.source_step or 0.01,
                 "targeted": False,
                 "verbose": False,
             }
-            return run_on_correct("BoundaryAttack", network, images, labels, options)
+            return run_art_from_starts("BoundaryAttack", network, images, labels, noise, self.start_tries, options)
         decide, starts = decision_and_starts(network, images, labels, noise, self.target, self.start_tries)
         found = boundary(
             decide,
@@ -89,8 +84,8 @@ class Boundary(Attack):
             starts,
             steps=self.steps,
             candidates=self.candidates or 1,
-            orthogonal_step=self.orthogonal_step,
-            source_step=self.source_step,
+            orthogonal_step=self.orthogonal_step or 0.1,
+            source_step=self.source_step or 0.1,
             total_queries=self.total_queries,
             generators=noise.generators(len(images), images.device),
         )
@@ -99,3 +94,11 @@ class Boundary(Attack):
     def libraries(self) -> dict[str, str]:
         """ART's version where it is the engine."""
         return art_version() if self.engine == "art" else {}
+
+
+def _check_part(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if check_number(name, value, above=0) >= 1:
+        raise InputError(f"expected {name} below 1, as a part of the distance, got {value!r}")
+    return float(value)

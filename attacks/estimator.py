@@ -21,7 +21,12 @@ __all__ = ["art_version", "quiet_logger", "run_art_attack"]
 
 
 def run_art_attack(
-    class_name: str, network: nn.Module, images: Tensor, labels: Tensor, options: Mapping[str, Any]
+    class_name: str,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    options: Mapping[str, Any],
+    starts: Tensor | None = None,
 ) -> Tensor:
     """Images ``(B, C, H, W)`` float32 in [0, 1] that ART's attack of that class made of one batch.
 
@@ -34,6 +39,7 @@ def run_art_attack(
         images: ``(B, C, H, W)`` float32 in [0, 1], on the network's device.
         labels: ``(B,)`` int64.
         options: of the attack's constructor, beside the estimator.
+        starts: adversarial images ``(B, C, H, W)`` where the attack begins; its own are drawn anew in every run.
 
     Raises:
         AttackError: ART cannot be imported, or its attack failed.
@@ -43,7 +49,8 @@ def run_art_attack(
         attack_class = getattr(_import("art.attacks.evasion"), class_name)
         try:
             attack = attack_class(_classifier(network, images), **options)
-            found = attack.generate(x=images.cpu().numpy(), y=labels.cpu().numpy())
+            begin = {} if starts is None else {"x_adv_init": starts.cpu().numpy()}
+            found = attack.generate(x=images.cpu().numpy(), y=labels.cpu().numpy(), **begin)
         except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as exc:
             raise AttackError(f"ART's {class_name} failed: {exc}") from exc
     return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(device).clamp_(0.0, 1.0)

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from attacks._decision import hop_skip_jump
-from attacks._starts import decision_and_starts, run_on_correct
+from attacks._starts import decision_and_starts, run_art_from_starts
 from attacks.base import Attack, ImageNoise, Norm, Target, check_choice, check_count, check_target
 from attacks.estimator import art_version
 from models.errors import InputError
@@ -36,8 +36,8 @@ class HopSkipJump(Attack):
         norm: what is to be small, "l2" or "linf".
         target: None, or the class to aim at (see `attacks._targets`). An image then starts at the nearest one of its
             batch that is predicted as its target, and stays unchanged where there is none.
-        engine: "torch", or "art" for ART's code, image by image: without `total_queries` and `target`. Its
-            starts are of uniform pixels only, so that it fails on the class that the network takes noise for.
+        engine: "torch", or "art" for ART's code from the same starts, image by image: without `total_queries` and
+            `target`. It draws from the global generators, so the batch size changes its results.
     """
 
     def __init__(
@@ -73,11 +73,10 @@ class HopSkipJump(Attack):
                 "max_iter": self.steps,
                 "max_eval": self.max_queries,
                 "init_eval": self.first_queries,
-                "init_size": self.start_tries,
                 "targeted": False,
                 "verbose": False,
             }
-            return run_on_correct("HopSkipJump", network, images, labels, options)
+            return run_art_from_starts("HopSkipJump", network, images, labels, noise, self.start_tries, options)
         decide, starts = decision_and_starts(network, images, labels, noise, self.target, self.start_tries)
         found = hop_skip_jump(
             decide,

@@ -1,16 +1,18 @@
 """Transfer: a white-box attack on a substitute network, its images handed over (Papernot et al., 2016 and 2017)."""
 
 import functools
+import hashlib
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from attacks._isolation import left_as_found
-from attacks._shards import network_digest
 from attacks._starts import logits_of
 from attacks._substitute import teach_substitute
 from attacks.base import Attack, ImageNoise, Norm, build_attack, check_count, class_count, project
 from models.errors import InputError
+from models.files import sha256_of
 from models.loading import load_network
 
 __all__ = ["Transfer"]
@@ -68,7 +70,8 @@ class Transfer(Attack):
         if self.substitute is None:
             substitute = teach_substitute(network, images, epochs=self.epochs, rounds=self.rounds, seed=self.seed)
         else:
-            substitute = _loaded(self.substitute).to(images.device)
+            _, *shape = images.shape
+            substitute = _loaded(self.substitute, (shape[0], shape[1], shape[2])).to(images.device)
             theirs, ours = class_count(substitute, images[:1]), class_count(network, images[:1])
             if theirs != ours:
                 raise InputError(
@@ -82,10 +85,10 @@ class Transfer(Attack):
         return torch.where(correct[:, None, None, None], found, images)
 
     def libraries(self) -> dict[str, str]:
-        """Those of the white-box attack; of a substitute by reference also its SHA-256, since files can change."""
+        """Those of the white-box attack; with a substitute of files, also their SHA-256, since they can change."""
         versions = self._white_box().libraries()
-        if self.substitute is not None:
-            versions["substitute"] = network_digest(_loaded(self.substitute))
+        if content := _content(self.substitute or ""):
+            versions["substitute"] = content
         return versions
 
     def _white_box(self) -> Attack:
@@ -94,6 +97,13 @@ class Transfer(Attack):
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(reference: str) -> nn.Module:
+def _loaded(reference: str, image_shape: tuple[int, int, int]) -> nn.Module:
     """The network of that reference, the same object while the reference is the same"""
-    return load_network(reference).network
+    return load_network(reference, image_shape=image_shape).network
+
+
+def _content(reference: str) -> str:
+    """SHA-256 of all files that the reference names; empty where it names none"""
+    named = [Path(part) for part in (reference, *reference.split(":")) if part]
+    files = [file for path in named for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest() if files else ""
