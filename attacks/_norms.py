@@ -1,11 +1,12 @@
 """Distances, balls and directions in the two norms that attacks are measured in here: L∞ and L2."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "perturbation_norms", "project", "steepest", "tolerance"]
+__all__ = ["Norm", "perturbation_norms", "project", "projection", "steepest", "tolerance"]
 
 Norm = Literal["linf", "l2"]
 
@@ -42,10 +43,20 @@ def project(images: Tensor, natural: Tensor, epsilon: float, norm: Norm) -> Tens
     In L∞ this is the nearest such image. In L2 it is ball first, box second: clipping to a box that holds the natural
     image moves every pixel towards it, so the result is inside both, though not always the nearest point of both.
     """
+    return projection(natural, epsilon, norm)(images)
+
+
+def projection(natural: Tensor, epsilon: float, norm: Norm) -> Callable[[Tensor], Tensor]:
+    """`project` for many images around the same natural ones: their bounds are computed once."""
     if norm == "linf":
-        return torch.clamp(torch.minimum(torch.maximum(images, natural - epsilon), natural + epsilon), 0.0, 1.0)
-    perturbation = images - natural
-    return (natural + perturbation * (epsilon / _lengths(perturbation)).clamp(max=1.0)).clamp(0.0, 1.0)
+        low, high = (natural - epsilon).clamp_(min=0.0), (natural + epsilon).clamp_(max=1.0)
+        return lambda images: torch.clamp(images, low, high)
+
+    def onto_ball(images: Tensor) -> Tensor:
+        perturbation = images - natural
+        return (natural + perturbation * (epsilon / _lengths(perturbation)).clamp(max=1.0)).clamp(0.0, 1.0)
+
+    return onto_ball
 
 
 def _lengths(values: Tensor) -> Tensor:

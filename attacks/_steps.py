@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks._isolation import ImageNoise
-from attacks._norms import Norm, project, steepest
+from attacks._norms import Norm, project, projection, steepest
 from models.errors import InputError
 
 __all__ = ["ascend", "beats", "check_step", "losses_and_gradient", "losses_of", "random_start"]
@@ -69,10 +69,10 @@ def ascend(
 
     Targeted, they go down the loss of the classes given.
     """
-    images = start
+    images, nearest = start, projection(natural, epsilon, norm)
     for _ in range(steps):
         _, _, gradient = losses_and_gradient(network, images, classes, targeted=targeted)
-        images = project(images + step * steepest(gradient, norm), natural, epsilon, norm)
+        images = nearest(images + step * steepest(gradient, norm))
     return images
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from attacks._norms import steepest
+from attacks._norms import projection, steepest
 from attacks._steps import beats, check_step, losses_and_gradient, losses_of, random_start
-from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target, project
+from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
 
 __all__ = ["APGD"]
 
@@ -77,7 +77,7 @@ class APGD(Attack):
         self, network: nn.Module, natural: Tensor, labels: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Best points from one start ``(B, C, H, W)``, whether they fool the network ``(B,)``, their losses ``(B,)``"""
-        targeted = self.target is not None
+        targeted, nearest = self.target is not None, projection(natural, self.epsilon, self.norm)
         x, x_last = start, start
         loss, fooled, gradient = losses_and_gradient(network, x, labels, targeted=targeted)
         best, best_fooled, best_loss = x.clone(), fooled, loss
@@ -89,10 +89,10 @@ class APGD(Attack):
         checkpoints = _checkpoints(self.steps)
         last_checkpoint = 0
         for k in range(1, self.steps + 1):
-            z = project(x + eta * steepest(gradient, self.norm), natural, self.epsilon, self.norm)
+            z = nearest(x + eta * steepest(gradient, self.norm))
             if k > 1:
                 z = x + _MOMENTUM * (z - x) + (1 - _MOMENTUM) * (x - x_last)
-                z = project(z, natural, self.epsilon, self.norm)
+                z = nearest(z)
             x_last, x, loss_last = x, z, loss
             if k == self.steps:
                 loss, fooled = losses_of(network, x, labels, targeted=targeted)

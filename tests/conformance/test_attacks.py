@@ -26,10 +26,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "universal_perturbation": {"epsilon": 0.4, "steps": 20},  # one for all needs more room
     "boundary": {"steps": 50},
     "hop_skip_jump": {"steps": 2},
-    "pixel": {"pixels": 20, "population": 40, "steps": 20},
+    "pixel": {"pixels": 60, "population": 20, "steps": 30},
     "square": {"steps": 200},
-    "transfer": {"epsilon": 0.3},  # a taught network shares few directions with the one it was taught by
-    "zoo": {"steps": 4, "coordinates": 384, "learning_rate": 0.04},
+    "transfer": {"epsilon": 0.3, "attack": "fgm"},  # few directions are shared with a network taught on 16 images
+    "zoo": {"steps": 2, "coordinates": 128, "learning_rate": 0.2},
 }
 EPSILON = 0.1  # enough to fool a small network on digits of 16 grey levels
 
@@ -37,7 +37,8 @@ EPSILON = 0.1  # enough to fool a small network on digits of 16 grey levels
 ALLOWED: dict[str, Callable[[Tensor, Tensor], bool]] = {
     # A few values may change as far as they like.
     "jsma": lambda image, attacked: int((image != attacked).sum()) <= 4,
-    "pixel": lambda image, attacked: int((image != attacked).any(dim=1).sum()) <= 20,
+    "zoo": lambda image, attacked: float((attacked - image).abs().max()) < 0.21,  # one of its quick, large steps
+    "pixel": lambda image, attacked: int((image != attacked).any(dim=1).sum()) <= 60,
     # Turning, shifting and black from outside make no channel brighter than it was anywhere, and each one darker.
     "spatial_transformation": lambda image, attacked: bool(
         (attacked.amax((2, 3)) <= image.amax((2, 3)) + 1e-6).all()
@@ -195,9 +196,10 @@ def test_a_target_is_aimed_at(name: str, seed: int) -> None:
     network, (images, labels) = copy.deepcopy(found.network), (part[:24].clone() for part in found[1:])
     others = labels != TARGET
 
-    def taken_for_it(attacked: Tensor) -> int:
+    def taken_for_it(attacked: Tensor) -> float:
+        """Expected number of the others that are taken for the target"""
         with torch.no_grad():
-            return int((network(attacked).argmax(1) == TARGET)[others].sum())
+            return float(network(attacked).double().softmax(1)[others, TARGET].sum())
 
     room = {"epsilon": 0.25} if _has(name, "epsilon") else {}
     aimed, free = (_attack(name, target=target, **room)(network, images, labels) for target in (TARGET, None))

@@ -1,0 +1,176 @@
+"""White-box attacks beside ART's and torchattacks', on the same network, images and number of steps.
+
+    pip install --no-deps torchattacks==3.5.1          # for this benchmark only: its dependencies are not needed
+    python -m benchmarks.white_box --dataset npz:cifar10-test.npz
+
+DeepFool and Carlini-Wagner stand beside ART's as ART's manual runs them, but in one batch, which is faster there than
+its own default of single images: seconds, success among the images classified correctly, median and mean L2 of the
+successes. BIM, PGD and APGD stand beside torchattacks': as many steps of the same size, from one start, within one
+epsilon; accuracy left and loss reached. A ratio is the library's duration ÷ ours, the median over rounds in which both
+run in turn.
+"""
+
+import copy
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.apgd import APGD
+from attacks.base import Attack
+from attacks.bim import BIM
+from attacks.carlini_wagner import CarliniWagner
+from attacks.deepfool import DeepFool
+from attacks.pgd import PGD
+from benchmarks.common import arguments, paired, write_result
+from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.loading import load_network
+
+BARS = {"deepfool": 20.0, "carlini_wagner": 5.0, "bim": 1.0, "pgd": 1.0, "apgd": 1.0}
+EPSILON = 8 / 255
+STEPS = 20
+
+Attacked = Callable[[Tensor, Tensor], Tensor]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """All five attacks."""
+    parser = arguments(__doc__, rounds=3)
+    parser.add_argument("--dataset", required=True, help="reference such as npz:FILE or cifar10")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--network", default="pretrained:cifar10-resnet20")
+    parser.add_argument("--deepfool-images", type=int, default=64)
+    parser.add_argument("--carlini-wagner-images", type=int, default=32)
+    parser.add_argument("--gradient-images", type=int, default=256)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    options = parser.parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    network = load_network(options.network).network.eval().to(device)
+    data = load_dataset(options.dataset, DatasetRequest(root=options.data_root))
+
+    def compared(name: str, ours: Attack, theirs: Callable[[int], Attacked], count: int) -> dict[str, Any]:
+        images, labels = _images(data, count, options.seed, device)
+        case = {"attack": name, "parameters": ours.parameters(), "n": count, "bar": BARS[name]}
+        case |= _compare(network, ours, theirs(count), images, labels, options.rounds)
+        print(
+            f"{name}: {case['ratio']['ratio']:.2f} × (bar {BARS[name]:g}), ours {case['ours']}, theirs {case['theirs']}"
+        )
+        return case
+
+    n, m, k = options.deepfool_images, options.carlini_wagner_images, options.gradient_images
+    gradient: dict[str, Any] = {"epsilon": EPSILON, "steps": STEPS, "batch_size": k}
+    cases = [
+        compared("deepfool", DeepFool(batch_size=n), _art(network, "DeepFool", data, device), n),
+        compared("carlini_wagner", CarliniWagner(batch_size=m), _art(network, "CarliniL2Method", data, device), m),
+        compared("bim", BIM(step=EPSILON / 10, **gradient), _torchattacks(network, "BIM", alpha=EPSILON / 10), k),
+        compared("pgd", PGD(step=EPSILON / 10, **gradient), _torchattacks(network, "PGD", alpha=EPSILON / 10), k),
+        compared("apgd", APGD(restarts=1, **gradient), _torchattacks(network, "APGD", n_restarts=1), k),
+    ]
+    payload = {
+        "n": max(n, m, k),
+        "seed": options.seed,
+        "device": options.device,
+        "network": options.network,
+        "dataset": data.name,
+        "dataset_sha256": data.fingerprint(),
+        "libraries": {
+            package: importlib.metadata.version(package)
+            for package in ("adversarial-robustness-toolbox", "torchattacks")
+        },
+        "unit": "duration of the library ÷ duration of ours, on the same images; medians over paired rounds",
+        "cases": cases,
+    }
+    print(write_result("white_box", payload, options.out))
+
+
+def _images(data: ImageDataset, count: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    chosen = data.limited(count, seed)
+    if len(chosen) < count:
+        raise SystemExit(f"expected at least {count} images, got {len(chosen)}")
+    return chosen.tensor().to(device), torch.from_numpy(chosen.labels).to(device)
+
+
+def _art(network: nn.Module, attack: str, data: ImageDataset, device: torch.device) -> Callable[[int], Attacked]:
+    """ART's attack as its manual makes it, on a copy of the network: for a number of images per batch"""
+    evasion = importlib.import_module("art.attacks.evasion")
+    classifier = importlib.import_module("art.estimators.classification").PyTorchClassifier(
+        model=copy.deepcopy(network),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=data.image_shape,
+        nb_classes=len(data.classes),
+        clip_values=(0.0, 1.0),
+        device_type="cpu" if device.type == "cpu" else "gpu",
+    )
+
+    def with_batch(count: int) -> Attacked:
+        made = getattr(evasion, attack)(classifier, batch_size=count, verbose=False)
+        return lambda images, labels: torch.from_numpy(made.generate(images.cpu().numpy(), labels.cpu().numpy())).to(
+            images.device
+        )
+
+    return with_batch
+
+
+def _torchattacks(network: nn.Module, attack: str, **options: Any) -> Callable[[int], Attacked]:
+    try:
+        made = getattr(importlib.import_module("torchattacks"), attack)(
+            copy.deepcopy(network), eps=EPSILON, steps=STEPS, **options
+        )
+    except ImportError as exc:
+        raise SystemExit(
+            f"this benchmark needs torchattacks ({exc}): pip install --no-deps torchattacks==3.5.1"
+        ) from exc
+    return lambda count: made  # all images at once
+
+
+def _compare(
+    network: nn.Module, ours: Attack, theirs: Attacked, images: Tensor, labels: Tensor, rounds: int
+) -> dict[str, Any]:
+    found: dict[str, Tensor] = {}
+
+    def run_ours() -> None:
+        found["ours"] = ours(network, images, labels)
+        _wait(images.device)
+
+    def run_theirs() -> None:
+        found["theirs"] = theirs(images, labels)
+        _wait(images.device)
+
+    for attack in (theirs, lambda x, y: ours(network, x, y)):  # imports and first allocations
+        attack(images[:2], labels[:2])
+    ratio = paired(run_ours, run_theirs, rounds, warmup=0)
+    return {"ratio": ratio.to_json()} | {
+        whose: _figures(network, images, labels, attacked) for whose, attacked in found.items()
+    }
+
+
+@torch.no_grad()
+def _figures(network: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor) -> dict[str, float]:
+    """What the attack made of the images that are classified correctly"""
+    right = network(images).argmax(1) == labels
+    logits = network(attacked).double()
+    turned = right & (logits.argmax(1) != labels)
+    l2 = (attacked.double() - images.double()).flatten(1).norm(dim=1)[turned]
+    return {
+        "success": (turned.sum() / right.sum()).item(),
+        "accuracy": (logits.argmax(1) == labels).double().mean().item(),
+        "loss": F.cross_entropy(logits, labels).item(),
+        "l2_median": l2.median().item() if len(l2) else float("nan"),
+        "l2_mean": l2.mean().item() if len(l2) else float("nan"),
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
