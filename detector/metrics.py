@@ -5,7 +5,7 @@ takes natural images as positives, and "FPR at 95 % TPR" is stated that way ther
 images that are flagged when 95 % of the adversarial ones are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -155,8 +155,20 @@ def _resampled(
         counts = np.bincount(cells.ravel(), minlength=resamples * len(distinct)).reshape(resamples, len(distinct))
         return np.cumsum(counts, axis=1)
 
-    false, true = flagged(rank[: len(natural)]), flagged(rank[len(natural) :])
-    fpr, tpr = false / len(natural), true / len(adversarial)
+    return _from_counts(flagged(rank[: len(natural)]), flagged(rank[len(natural) :]))
+
+
+def _once(natural: np.ndarray, adversarial: np.ndarray) -> dict[str, float]:
+    """The metrics without a threshold, by name, from one sort for all of them."""
+    distinct, rank = np.unique(-np.concatenate([natural, adversarial]), return_inverse=True)
+    parts = (rank[: len(natural)], rank[len(natural) :])
+    false, true = (np.cumsum(np.bincount(part, minlength=len(distinct)))[None] for part in parts)
+    return {name: float(value[0]) for name, value in _from_counts(false, true).items()}
+
+
+def _from_counts(false: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of each row ``(R,)``, from how many natural and adversarial images are flagged ``(R, distinct)``."""
+    fpr, tpr = false / false[:, -1:], true / true[:, -1:]
     rise, run = np.diff(tpr, axis=1, prepend=0.0), np.diff(fpr, axis=1, prepend=0.0)
     precision = true / np.maximum(true + false, 1)  # where nothing is flagged yet, nothing rises either
     return {
@@ -211,20 +223,14 @@ def separation(natural: np.ndarray, adversarial: np.ndarray, resamples: int, see
     Args:
         resamples: of the bootstrap; 0 leaves the intervals out.
     """
-    separation: dict[str, Any] = {name: metric(natural, adversarial) for name, metric in _THRESHOLD_FREE.items()}
+    separation: dict[str, Any] = dict(_once(_finite(natural, "natural"), _finite(adversarial, "adversarial")))
     if resamples:
         intervals = bootstrap_intervals(natural, adversarial, resamples=resamples, seed=seed)
         separation |= {f"{name}_interval": [interval.low, interval.high] for name, interval in intervals.items()}
     return separation
 
 
-_THRESHOLD_FREE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "auroc": auroc,
-    "aupr": aupr,
-    "tpr_at_5_fpr": lambda natural, adversarial: tpr_at_fpr(natural, adversarial, 0.05),
-    "tpr_at_1_fpr": lambda natural, adversarial: tpr_at_fpr(natural, adversarial, 0.01),
-    "fpr_at_95_tpr": fpr_at_tpr,
-}
+_THRESHOLD_FREE = ("auroc", "aupr", "tpr_at_5_fpr", "tpr_at_1_fpr", "fpr_at_95_tpr")
 
 
 def _rate(hits: int, count: int) -> dict[str, Any] | None:

@@ -70,6 +70,22 @@ def test_worst_case_is_the_least_suspicious_attack() -> None:
         metrics.worst_case_scores([np.zeros(3), np.zeros(4)])
 
 
+def test_separation_equals_scikit_learn(rng: np.random.Generator) -> None:
+    for levels in (3, 40, 10**6):  # from mostly ties to none
+        natural, adversarial = rng.integers(levels, size=150) / levels, rng.integers(levels, size=90) / levels + 0.1
+        found = metrics.separation(natural, adversarial, resamples=0, seed=0)
+        assert found == pytest.approx(
+            {
+                "auroc": metrics.auroc(natural, adversarial),
+                "aupr": metrics.aupr(natural, adversarial),
+                "tpr_at_5_fpr": metrics.tpr_at_fpr(natural, adversarial, 0.05),
+                "tpr_at_1_fpr": metrics.tpr_at_fpr(natural, adversarial, 0.01),
+                "fpr_at_95_tpr": metrics.fpr_at_tpr(natural, adversarial),
+            },
+            abs=1e-12,
+        )
+
+
 def test_bootstrap_resamples_equal_scikit_learn(rng: np.random.Generator, seed: int) -> None:
     """The counted resamples are the ones that drawing the images would give, and so are their metrics."""
     natural = np.round(rng.normal(size=60), 1)
