@@ -199,7 +199,7 @@ class Study:
         columns_per_block: 2 plus the number of further directions.
         band: float32 ``(3, F)``, natural quantiles 0.05, 0.5 and 0.95 of the statistics.
         facts: where this comes from, as JSON values: network, data set, splits, settings, counts, provenance.
-        adaptive: figures of adaptive attacks, as JSON values.
+        adaptive: figures of adaptive attacks as JSON values, by what was attacked: a detector as it was fitted.
 
     Raises:
         InputError: parts that do not belong together.

@@ -116,7 +116,7 @@ def _of_plain_baseline(
     fitting = Fitting(held_out, None, (), {})
     testing = Testing(held_out if rates else np.empty(0, np.int64), _tested(sets, plan, tested, settings.seed), rates)
     run = Run(0, held_out, held_out, tested)
-    return judge.judgement(label, plan.detectors[label], run, fitting, testing)[0]
+    return judge.judgement(label, plan.detectors[label], run, fitting, testing)
 
 
 def _cross_fitted(label: str, name: str, sets: Sets, plan: Plan, judge: Judge, unseen: Rows, seed: int) -> Judgement:
@@ -136,7 +136,7 @@ def _cross_fitted(label: str, name: str, sets: Sets, plan: Plan, judge: Judge, u
         fitting = Fitting(learnt, None, (name,), {})
         testing = Testing(np.empty(0, np.int64), {NATURAL: natural.rows_of(asked), name: attacked.rows_of(asked)}, ())
         run = Run(number, learnt, np.empty(0, np.int64), asked)
-        judgement, _ = judge.judgement(label, plan.detectors[label], run, fitting, testing)
+        judgement = judge.judgement(label, plan.detectors[label], run, fitting, testing)
         seconds += judgement.costs["fit"]
         for each in rows:
             rows[each].append(judgement.rows[each])

@@ -93,10 +93,8 @@ class Judge:
         """What has to be measured of all sets for this detector, which is prepared if it must be."""
         return self._ready(label, detector, fitting).measurements()
 
-    def judgement(
-        self, label: str, detector: Detector, run: Run, fitting: Fitting, testing: Testing
-    ) -> tuple[Judgement, bool]:
-        """The judgement, and whether it was known already.
+    def judgement(self, label: str, detector: Detector, run: Run, fitting: Fitting, testing: Testing) -> Judgement:
+        """What the detector, fitted on the one, says of the other; from the cache where it is known.
 
         Raises:
             InputError: too few images to fit, prepare or calibrate this detector.
@@ -117,7 +115,7 @@ class Judge:
             calibrated_on=len(testing.calibrate) if len(testing.calibrate) else None,
             rows=dict(testing.rows), scores={name: arrays[f"{index}.scores"] for index, name in enumerate(names)},
             votes=votes if more["votes"] else {}, costs=dict(more["costs"]), baseline=label in BASELINES,
-        ), known is not None  # fmt: skip
+        )  # fmt: skip
 
     def fitted(self, label: str, detector: Detector, fitting: Fitting) -> tuple[Detector, float]:
         """The fitted detector, and the seconds that fitting took."""

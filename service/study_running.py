@@ -149,9 +149,7 @@ class StudyRun:
             judgements: list[Judgement] = []
             for run, label, fit in fits:
                 fitting = self._fitting(judge, run, label, fit)
-                judgement, _ = judge.judgement(
-                    label, self.plan.detectors[label], run, fitting, self._testing(run, sets)
-                )
+                judgement = judge.judgement(label, self.plan.detectors[label], run, fitting, self._testing(run, sets))
                 judgements.append(judgement)
                 done(f"{label} in run {run.number}")
             if self.artifact is not None and self.unseen is not None:

@@ -187,7 +187,7 @@ def _facts(
     facts: dict[str, Any] = {
         "dataset": {**_told(data), "seed": settings.seed},
         "outliers": {name: _told(images) for name, images in outliers.items()},
-        "reference": None if reference is None else _told(reference),
+        "reference": None if reference is None else {**_told(reference), "most_used": settings.reference_limit},
         "split": settings.split or default_split(settings.protocol),
         "settings": kept,
         **provenance(),
