@@ -237,8 +237,8 @@ def descend(
         images: ``(B, C, H, W)`` in [0, 1].
         labels: ``(B,)``, the true classes.
         steps: of each run. Their length falls geometrically from 10 · epsilon / steps to a tenth of that, so that the
-            first ones cross the ball and the last ones settle between two aims. None is above 8/255: without a budget, a
-            step still has to be as fine as an image is.
+            first ones cross the ball and the last ones settle between two aims. None is above 8/255: without a budget
+            too, a step has to be as fine as an image is.
         visit: is shown each batch of iterates.
 
     Raises:

@@ -110,6 +110,7 @@ class AdaptiveAttacks:
         few_steps: the same at the budget in the middle with a quarter of the steps.
         surrogate: "exact" where the score itself was differentiated, else the share of attacked images that it was not
             fitted on and gets on the right side of the threshold; None where none was needed.
+        left_out: attacks that cannot be run on this detector, and why.
     """
 
     right: NDArray[np.bool_]
@@ -121,6 +122,7 @@ class AdaptiveAttacks:
     unlimited: tuple[AdaptiveSet, ...]
     few_steps: tuple[AdaptiveSet, ...]
     surrogate: float | Literal["exact"] | None
+    left_out: dict[str, str]
 
 
 def run_adaptive(
@@ -186,7 +188,8 @@ def attack_adaptively(
     """The images that each adaptive attack made of the given ones.
 
     Natural images among those given serve as starts for HopSkipJump, so a few per class should be there. The same
-    arguments give the same images on the same machine, whether a run was interrupted or not.
+    arguments give the same images on the same machine, whether a run was interrupted or not. Features without a
+    gradient in the images cannot be matched; that attack is then left out, and the figures' warnings say so.
 
     Args:
         pipeline: a fitted network with detector; left as found.
@@ -200,8 +203,7 @@ def attack_adaptively(
         shard_size: images that an attack takes at a time, the most that an interruption can cost.
 
     Raises:
-        InputError: an unknown attack, images or labels that do not fit, a decision that the detector cannot make, or
-            no part of the features with a gradient for feature matching.
+        InputError: an unknown attack, images or labels that do not fit, or a decision that the detector cannot make.
         AttackError: an attack failed.
     """
     if unknown := [name for name in attacks if name not in ADAPTIVE_ATTACKS]:
@@ -250,8 +252,8 @@ class _Run:
         sets: list[AdaptiveSet] = []
         unlimited: list[AdaptiveSet] = []
         few_steps: list[AdaptiveSet] = []
-        if "feature_matching" in names:
-            self._require_matchable()  # before hours of work on the others
+        left_out = {"feature_matching": why} if "feature_matching" in names and (why := self._why_not_matched()) else {}
+        names = [name for name in names if name not in left_out]
         for name in names:
             if name == "black_box":
                 sets.append(self._job(name, self.detected, self._black_box))
@@ -278,6 +280,7 @@ class _Run:
             unlimited=tuple(unlimited),
             few_steps=tuple(few_steps),
             surrogate=surrogate,
+            left_out=left_out,
         )
 
     # --- Carlini and Wagner's images, which two of the attacks begin with
@@ -514,12 +517,12 @@ class _Run:
         used = self.system.used_parts(self.natural)
         return tuple(name for name in used if name != "logits") or ("logits",)
 
-    def _require_matchable(self) -> None:
+    def _why_not_matched(self) -> str | None:
+        """A sentence where the features cannot be matched; None where they can"""
         if missing := [name for name in self.matched_parts if name not in self.system.differentiable]:
-            raise InputError(
-                f"expected features with a gradient in the images, but {', '.join(missing)}, which "
-                f"{self.system.pipeline.detector.name} judges by, has none; leave feature_matching out"
-            )
+            name = self.system.pipeline.detector.name
+            return f"{name} judges by {', '.join(missing)}, which has no gradient in the images"
+        return None
 
     @functools.cache  # noqa: B019 - the run lives as long as its call
     def _random_starts(self) -> Tensor:

@@ -140,7 +140,7 @@ def _robustness(accepted_right: NDArray[np.bool_], turned: NDArray[np.bool_], ep
 
 def _warnings(found: "AdaptiveAttacks") -> list[str]:
     """Signs that an attack is broken, so that its figures say nothing"""
-    warnings = []
+    warnings = [f"{name} was left out: {why}" for name, why in found.left_out.items()]
     for free, short in zip(found.unlimited, found.few_steps, strict=True):
         started, turned = int(free.started.sum()), int(free.turned.sum())
         if turned < _NEAR_TOTAL * started:
