@@ -57,6 +57,8 @@ class Attack(ABC):
     """
 
     algorithm: ClassVar[int] = 1  # counted up when results change, so that attacked sets on disk are made again
+    # Options that came later, at the values that change nothing: sets on disk from before are found again.
+    added_options: ClassVar[Mapping[str, Any]] = {"target": None}
 
     def __init__(self, *, norm: Norm, epsilon: float | None, batch_size: int = 128, seed: int = 0) -> None:
         if norm not in ("linf", "l2"):

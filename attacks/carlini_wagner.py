@@ -1,6 +1,7 @@
 """Carlini and Wagner's attacks: the smallest perturbation that fools, by optimisation (Carlini and Wagner, 2017)."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ class CarliniWagner(Attack):
     """
 
     algorithm = 2
+    added_options: ClassVar[Mapping[str, Any]] = {"norm": "l2", "target": None}
 
     def __init__(
         self,

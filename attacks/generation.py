@@ -252,8 +252,7 @@ def _key(
         "n": len(natural),
         "attack": f"{type(attack).__module__}.{type(attack).__qualname__}",
         "algorithm": attack.algorithm,
-        # No target is no entry, so that sets made before attacks had targets are found again.
-        "parameters": {k: v for k, v in attack.parameters().items() if (k, v) != ("target", None)},
+        "parameters": {k: v for k, v in attack.parameters().items() if (k, v) not in attack.added_options.items()},
         "libraries": attack.libraries(),
         "shard_size": shard_size,
     }

@@ -9,6 +9,7 @@ from attacks._isolation import ImageNoise
 from attacks._targets import target_classes
 from attacks.base import Target
 from attacks.bim import BIM
+from attacks.carlini_wagner import CarliniWagner
 from attacks.generation import _key
 from models.errors import InputError
 from tests.attacks.digits import Digits
@@ -56,7 +57,7 @@ def test_a_class_that_is_none() -> None:
         target_classes(4, Given(LOGITS), torch.zeros(3, 3, 2, 2), LABELS, ImageNoise(0, 0))
 
 
-def test_sets_without_a_target_are_found_under_the_key_they_had(digits_network: Digits) -> None:
+def test_sets_from_before_an_option_are_found_under_the_key_they_had(digits_network: Digits) -> None:
     network, images, labels = digits_network
     keys = [
         _key(network, images.numpy(), labels.numpy(), attack, 64)["parameters"]
@@ -64,3 +65,9 @@ def test_sets_without_a_target_are_found_under_the_key_they_had(digits_network: 
     ]
     assert "target" not in keys[0]
     assert keys[1] == keys[0] | {"target": "runner_up"}
+    plain, linf = (
+        _key(network, images.numpy(), labels.numpy(), attack, 64)["parameters"]
+        for attack in (CarliniWagner(), CarliniWagner(norm="linf"))
+    )
+    assert linf == plain | {"norm": "linf"}
+    assert "norm" not in plain
