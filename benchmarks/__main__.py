@@ -1,7 +1,8 @@
 """Runs every benchmark that needs no data: `make bench`. Each writes benchmarks/results/<name>.json.
 
 A machine that does something else measures that too: leave it alone meanwhile. What needs real images is run by name:
-`python -m benchmarks.real_images RECIPE`, `python -m benchmarks.white_box --dataset D` (see benchmarks/README.md).
+`python -m benchmarks.real_images RECIPE`, `python -m benchmarks.white_box --dataset D`, likewise `black_box` (see
+benchmarks/README.md).
 """
 
 import subprocess

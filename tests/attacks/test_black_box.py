@@ -153,11 +153,11 @@ def test_an_image_whose_class_noise_has_still_starts(seed: int) -> None:
 
     class Brightness(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            return torch.stack([torch.zeros(len(images)), 10 * (0.3 - images.flatten(1).mean(1))], dim=1)
+            return torch.stack([torch.zeros(len(images)), 10 * (0.44 - images.flatten(1).mean(1))], dim=1)
 
     image = torch.full((1, 3, 16, 16), 0.6)
     attacked = HopSkipJump(steps=3, seed=seed)(Brightness(), image, torch.zeros(1, dtype=torch.int64))
-    assert attacked.mean() < 0.3
+    assert attacked.mean() < 0.44
 
 
 def test_a_targeted_start_is_the_nearest_of_its_class() -> None:
@@ -172,13 +172,13 @@ def test_square_turns_as_many_as_its_authors_code(norm: Any, digits_network: Dig
     from pyautoattack.square import SquareAttack
 
     network, images, labels = _some(digits_network, 40)
-    epsilon, steps = (0.08, 150) if norm == "linf" else (1.5, 300)
+    epsilon, steps = (0.12, 150) if norm == "linf" else (2.0, 300)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         name = {"linf": "Linf", "l2": "L2"}[norm]
         theirs = SquareAttack(network, norm=name, n_queries=steps, eps=epsilon, device="cpu").perturb(images, labels)
     attacked = Square(epsilon=epsilon, steps=steps, norm=norm)(network, images, labels)
     left, left_by_theirs = (int(_correct(network, found, labels).sum()) for found in (attacked, theirs))
-    assert left < 36
+    assert left < 36  # some are turned
     assert left <= left_by_theirs + 6  # both are random: two standard deviations of the difference
 
 
