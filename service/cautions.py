@@ -22,6 +22,7 @@ def cautions(found: dict[str, Any], study: Study) -> list[str]:
     for entry in found["sets"]:
         if entry["kind"] == "attack":
             notes += _on_attack(entry, study.sets[entry["name"]], study)
+    notes += _on_unjudged(study)
     for entry in found["false_positives"]:
         notes += _on_false_positives(entry)
     notes += _on_results(found["results"])
@@ -96,6 +97,22 @@ def _on_attack(entry: dict[str, Any], images: ImageSet, study: Study) -> Iterato
             "from natural ones almost perfectly, so figures on it say little about detectors that watch the network: "
             "its perturbation is far larger than the attack needs, or its images were made or stored differently."
         )
+
+
+def _on_unjudged(study: Study) -> Iterator[str]:
+    """Sets that an artifact was to be tested on and has seen all originals of."""
+    others = [each for each in study.judgements if each.detector != "artifact"]
+    tested = {name for each in others for name in each.rows}
+    only_fitted_on = {name for each in others for name in each.fitted_on} - tested
+    for judgement in study.judgements:
+        if judgement.detector != "artifact":
+            continue
+        for name in set(study.sets) - set(judgement.rows) - only_fitted_on:
+            if study.sets[name].kind == "attack":
+                yield (
+                    f"{name}: the artifact has seen every image that this attack was tried on, so it is not judged "
+                    "there; give other images, or raise --attack-limit."
+                )
 
 
 def _on_false_positives(entry: dict[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from attacks.base import Attack
 from detector.artifact import Artifact
 from detector.calibration import Calibration
 from detector.splits import split_originals
-from models.errors import ArtifactError, InputError
+from models.errors import ArtifactError
 from service.protocols import Run, two_folds
 from service.study import NATURAL, Judgement
 from service.study_judging import Fitting, Judge, Testing, can_calibrate
@@ -45,7 +45,7 @@ def artifact_judgements(
             found += [
                 _cross_fitted(label, name, sets, plan, judge, unseen, settings.seed)
                 for name in plan.tested
-                if name in rows
+                if len(rows.get(name, ())) > 1
             ]
     return found
 
@@ -125,8 +125,6 @@ def _cross_fitted(label: str, name: str, sets: Sets, plan: Plan, judge: Judge, u
     assert labels is not None
     natural, attacked = sets[NATURAL], sets[name]
     both = attacked.images.originals[attacked.rows_of(unseen)]
-    if len(both) < 2:
-        raise InputError(f"expected at least two images of {name} to judge, got {len(both)}; raise --attack-limit")
     halves = [both[fold] for fold in two_folds(labels[natural.rows_of(both)], seed)]
     rows: dict[str, list[Rows]] = {NATURAL: [], name: []}
     scores: dict[str, list[NDArray[np.float64]]] = {NATURAL: [], name: []}

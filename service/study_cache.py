@@ -6,7 +6,9 @@
 A file's name is the SHA-256 of everything that decides its content, code included, so that nothing stale is ever read.
 """
 
+import ast
 import hashlib
+import importlib.util
 import inspect
 import json
 import logging
@@ -23,13 +25,15 @@ from numpy.typing import NDArray
 from models.errors import InputError
 from models.files import write_atomically
 
-__all__ = ["StudyCache", "code_digest"]
+__all__ = ["StudyCache", "code_closure", "code_digest"]
 
 _FORMAT = 1  # of the files; counted up when what is in them changes
 
 _TYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "BOOL": np.bool_}
 
 Entry = tuple[Mapping[str, NDArray[Any]], dict[str, Any]]
+
+_OURS = ("models", "detector")  # what decides features
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +82,37 @@ class StudyCache:
                 f"cannot write to the cache at {path.parent}: {exc.strerror or exc}; free space there, or name another "
                 "folder with --cache"
             ) from exc
+
+
+def code_closure(module: ModuleType | str) -> str:
+    """SHA-256 of the source code of a module and of all modules of ours that it imports, and those import."""
+    first = module if isinstance(module, str) else module.__name__
+    found: dict[str, str] = {}
+    waiting = [first]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        spec = importlib.util.find_spec(name) if name in sys.modules or name.partition(".")[0] in _OURS else None
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            continue
+        found[name] = Path(spec.origin).read_text(encoding="utf-8")
+        waiting += [each for each in _imported(found[name]) if each.partition(".")[0] in _OURS]
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _imported(source: str) -> list[str]:
+    """Names of the modules that source code imports, and of what it takes from them, which may be modules too."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.append(node.module)
+            package = importlib.util.find_spec(node.module) if node.module.partition(".")[0] in _OURS else None
+            if package is not None and package.submodule_search_locations is not None:
+                names += [f"{node.module}.{each.name}" for each in node.names]
+    return names
 
 
 def code_digest(*modules: ModuleType | str) -> str:

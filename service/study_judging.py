@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
 
 from attacks._shards import arrays_digest
@@ -208,7 +209,8 @@ class Judge:
         names = {NATURAL, *fitting.fitted_on, *testing.rows}
         names |= {noisy_name(name) for name in fitting.fitted_on if self._noisy and name not in fitting.outliers}
         return {
-            "code": self._code, "detector": detector.name, "parameters": parameters,
+            "code": self._code, "scikit-learn": sklearn.__version__, "numpy": np.__version__,
+            "detector": detector.name, "parameters": parameters,
             "fitted_on": list(fitting.fitted_on), "tested_on": list(testing.rows), "rates": list(testing.rates),
             "rows": arrays_digest(rows), "sets": {name: self._sets[name].key for name in sorted(names)},
             "reference": self._reference.key if detector.needs_reference and self._reference else None,

@@ -72,7 +72,7 @@ def outliers(name: str, data: ImageDataset, rows: NDArray[np.int64]) -> Recipe:
     return Recipe(name, "outlier", rows, None, key, lambda: Made(data.tensor(rows).numpy()))
 
 
-def noisy(attack: str, data: ImageDataset, like: dict[str, Any], eight_bit: bool, seed: int) -> Recipe:
+def noisy(label: str, attack: Attack, data: ImageDataset, like: dict[str, Any], eight_bit: bool, seed: int) -> Recipe:
     """A noisy copy of each original that the attack was tried on, of the size of its perturbation (thesis, figure 23).
 
     An L∞ attack's copies have uniform noise of its budget, or of the median norm of what it found; an L2 attack's have
@@ -81,10 +81,9 @@ def noisy(attack: str, data: ImageDataset, like: dict[str, Any], eight_bit: bool
     Args:
         like: what is told of the attacked set, with its "originals".
     """
-    originals, parameters = like["originals"], like["attack"]["parameters"]
-    norm = parameters.get("norm", "linf")
-    size = parameters.get("epsilon") or like["attack"][norm]["median"]
-    name = noisy_name(attack)
+    originals, norm = like["originals"], attack.norm
+    size = attack.epsilon or like["attack"][norm]["median"]
+    name = noisy_name(label)
     key = {
         "data": data.fingerprint(), "rows": arrays_digest({"rows": originals}), "noise": norm, "size": size,
         "eight_bit": eight_bit, "seed": seed, "name": name,
@@ -130,7 +129,7 @@ def attacked(
         seconds = _per_image(time.perf_counter() - start, len(originals), shards, _shards(cache, attack))
         if not eight_bit:
             return Made(made.images, made.natural_correct, made.success, made.summary(), seconds)
-        made = _in_eight_bits(made, images.numpy())
+        made = _in_eight_bits(made, images.numpy(), attack)
         return Made(made.images, made.natural_correct, None, {**made.summary(), "eight_bit": True}, seconds)
 
     return Recipe(name, "attack", originals, data.labels[originals], key, make)
@@ -142,9 +141,15 @@ def rounded(images: Images) -> Images:
     return np.round(images * np.float32(255)).astype(np.float32) / np.float32(255)
 
 
-def _in_eight_bits(made: AttackedSet, natural: Images) -> AttackedSet:
-    """The set with its images rounded and their distances measured again; what they achieve is still to be seen."""
+def _in_eight_bits(made: AttackedSet, natural: Images, attack: Attack) -> AttackedSet:
+    """The set with its images rounded and their distances measured again; what they achieve is still to be seen.
+
+    An L∞ budget holds for what is rounded too: of 0.03, which is 7.65 grey levels, 7 are left.
+    """
     images = rounded(made.images)
+    if attack.epsilon is not None and attack.norm == "linf":
+        whole = np.float32(np.floor(255 * attack.epsilon + 1e-6) / 255)
+        images = rounded(np.clip(images, natural - whole, natural + whole))
     steps = range(0, len(images), 512)
     moved = [np.abs(images[s : s + 512] - natural[s : s + 512]).reshape(-1, natural[0].size) for s in steps]
     return replace(

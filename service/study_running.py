@@ -208,7 +208,8 @@ class StudyRun:
             if self.settings.noisy and recipe.kind == "attack":
                 images = sets[recipe.name].images
                 copies = study_recipes.noisy(
-                    recipe.name, self.data, {"originals": images.originals, "attack": images.attack},
+                    recipe.name, self.plan.attacks[recipe.name], self.data,
+                    {"originals": images.originals, "attack": images.attack},
                     self.settings.eight_bit, self.settings.seed,
                 )  # fmt: skip
                 sets[copies.name] = observer.observe(copies, wanted)

@@ -17,13 +17,12 @@ from models.features import Features, Measurement, Pass, extract_features
 from models.normalization import Normalized
 from models.residues import Measure
 from service.study import ImageSet
-from service.study_cache import StudyCache, code_digest
+from service.study_cache import StudyCache, code_closure
 from service.study_recipes import Made, Recipe
 
 __all__ = ["Observed", "Observer", "Subject", "distinct"]
 
 _KIND = "features"
-_CODE = ("models.features", "models.residues", "models.statistics", "models.hooks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,8 @@ class Observer:
         self._subject, self._cache = subject, cache
         self._key = {
             "network": network_digest(subject.network), "measure": repr(subject.measure),
-            "branches": [branch.name for branch in subject.discovery.branches], "code": code_digest(*_CODE),
+            "branches": [branch.name for branch in subject.discovery.branches], "code": code_closure("models.features"),
+            "torch": torch.__version__, "device": subject.device,
         }  # fmt: skip
 
     def observe(self, recipe: Recipe, measurements: Sequence[Measurement]) -> Observed:
@@ -147,7 +147,7 @@ def distinct(*groups: Sequence[Measurement]) -> list[Measurement]:
 
 def _measured_key(key: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
     module = sys.modules[type(measurement).__module__]
-    return {**key, "measurement": measurement.name, "by": code_digest(module)}
+    return {**key, "measurement": measurement.name, "by": code_closure(module)}
 
 
 def _judged_again(

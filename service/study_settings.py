@@ -107,7 +107,12 @@ class Plan:
 
     def fits_of(self, label: str) -> tuple[tuple[str, ...], ...]:
         """What this detector is fitted on, one fit each; nothing, once, for one that needs no attacked images."""
-        return self.fits if self.detectors[label].needs_adversarial else ((),)
+        if not self.detectors[label].needs_adversarial:
+            return ((),)
+        if label not in BASELINES:
+            return self.fits
+        # On every attack that is tested, too: whether a set gives itself away is asked of each set by itself.
+        return tuple(dict.fromkeys([*self.fits, *((name,) for name in self.tested)]))
 
 
 def outlier_name(reference: str) -> str:
@@ -233,5 +238,7 @@ def _check(settings: StudySettings) -> None:
         raise InputError(f"expected --adaptive-images of at least 1, got {settings.adaptive_images}")
     if settings.reference_limit < 1:
         raise InputError(f"expected --reference-limit of at least 1, got {settings.reference_limit}")
+    if settings.runs < 1:
+        raise InputError(f"expected at least one run, got --runs {settings.runs}")
     if settings.workers < 1:
         raise InputError(f"expected --workers of at least 1, got {settings.workers}")

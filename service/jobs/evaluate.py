@@ -1,7 +1,7 @@
 """`plumbline evaluate`: a network or an artifact, images, attacks and outliers → a study → a report."""
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.artifact import Artifact, load_artifact
-from models.datasets.base import ImageDataset, load_dataset
+from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.discovery import discover
 from models.errors import InputError
 from models.loading import LoadedNetwork, load_network, preset_size
@@ -20,6 +20,7 @@ from service.originals import digests, unpack
 from service.protocols import default_split
 from service.provenance import provenance
 from service.report import as_table, write_study_report
+from service.report.beside_paper import chosen_rows, read_published
 from service.study import Study
 from service.study_artifact import budgets_fitted_on
 from service.study_running import run_study
@@ -33,10 +34,12 @@ def run(options: Namespace) -> None:
     """Evaluate as the command line says, write `options.out`, and print the table."""
     settings = settings_of(options)
     beside_paper = published(options.beside_paper)
+    if beside_paper is not None:  # what would only be found when the report is written is looked at before
+        chosen_rows(read_published(beside_paper), label(options.dataset), options.published)
     artifact, loaded, data = _subject(options, settings)
     shape = data.image_shape
     request = request_of(options, options.resize, options.crop)
-    outliers = {label(each): images_of_size(each, shape, request) for each in [*options.ood, *options.fit_ood]}
+    outliers = _outliers(options, shape, request)
     reference = None
     if options.reference is not None:
         reference = images_of_size(options.reference, shape, replace(request, split="train"))
@@ -82,7 +85,8 @@ def evaluate_study(
         )
     judged, unseen = artifact, None
     if artifact is not None:
-        settings = replace(settings, fpr=settings.fpr or artifact.pipeline.calibration.fpr)
+        if settings.fpr is None:
+            settings = replace(settings, fpr=artifact.pipeline.calibration.fpr)
         budgets_fitted_on(artifact.manifest["provenance"])
         subject = _of_artifact(artifact, settings.device)
         data = with_labels_of(data, subject.classes, len(subject.classes), "the artifact")
@@ -98,9 +102,10 @@ def evaluate_study(
         raise InputError("expected a network or an artifact to evaluate, got neither; give --network or --artifact")
     if reference is not None:
         reference = _apart(with_labels_of(reference, data.classes, len(data.classes), "the reference"), data)
+    outliers = _apart_from_each_other(outliers or {}, data, settings.fit_ood)
     return run_study(
         subject, data, settings, outliers=outliers, reference=reference, artifact=judged, unseen=unseen, alone=alone,
-        facts=_facts(data, settings, loaded, artifact, outliers or {}, reference), progress=progress, on_step=on_step,
+        facts=_facts(data, settings, loaded, artifact, outliers, reference), progress=progress, on_step=on_step,
     )  # fmt: skip
 
 
@@ -163,6 +168,47 @@ def _of_artifact(artifact: Artifact, device: str) -> Subject:
 def _of_network(loaded: LoadedNetwork, data: ImageDataset, device: str) -> Subject:
     network = loaded.network.to(device)
     return Subject(network, discover(network, data.image_shape), Measure(), data.image_shape, data.classes, device)
+
+
+def _outliers(options: Namespace, shape: tuple[int, int, int], request: DatasetRequest) -> dict[str, ImageDataset]:
+    """Label → images of the network's size.
+
+    Raises:
+        InputError: two different references would carry one label.
+    """
+    references = dict.fromkeys([*options.ood, *options.fit_ood])
+    by_label: dict[str, str] = {}
+    for reference in references:
+        if (other := by_label.setdefault(label(reference), reference)) != reference:
+            raise InputError(
+                f"expected outlier sets of different names, got {other} and {reference}, which would both be called "
+                f"{label(reference)}; rename one of the files or folders"
+            )
+    return {name: images_of_size(reference, shape, request) for name, reference in by_label.items()}
+
+
+def _apart_from_each_other(
+    outliers: Mapping[str, ImageDataset], data: ImageDataset, fit_ood: Sequence[str]
+) -> dict[str, ImageDataset]:
+    """The outliers without images that are among the natural ones or in a set that is fitted on, told by their pixels.
+
+    Raises:
+        InputError: nothing is left of a set.
+    """
+    taken, found = digests(data), dict(outliers)
+    for name in [*(each for each in found if each in fit_ood), *(each for each in found if each not in fit_ood)]:
+        mine = digests(found[name])
+        fresh = ~np.isin(mine, taken)
+        if not fresh.any():
+            raise InputError(
+                f"expected outliers in {name} that are neither natural images nor in a set to fit on, got none"
+            )
+        if not fresh.all():
+            say(f"{len(fresh) - fresh.sum()} of {len(fresh)} images of {name} are in another set and are left out")
+            found[name] = found[name].take(np.flatnonzero(fresh))
+        if name in fit_ood:
+            taken = np.union1d(taken, mine)
+    return found
 
 
 def _apart(reference: ImageDataset, data: ImageDataset) -> ImageDataset:

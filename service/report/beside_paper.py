@@ -85,19 +85,22 @@ def read_published(path: Path) -> list[Published]:
 
 
 def chosen_rows(rows: Sequence[Published], dataset: str, published: str | None = None) -> list[Published]:
-    """The rows of the network or data set asked for, else of the data set of that name, else all.
+    """The rows of the network or data set asked for, else of the data set of that name.
 
     Raises:
-        InputError: no row has the network or data set asked for.
+        InputError: no row has the network or data set asked for, or none is asked for and no row has this data set.
     """
+    known = ", ".join(sorted({name for row in rows for name in (row.network, row.dataset)}))
     if published is not None:
         wanted = plain_name(published)
         found = [row for row in rows if wanted in (plain_name(row.network), plain_name(row.dataset))]
         if not found:
-            known = sorted({name for row in rows for name in (row.network, row.dataset)})
-            raise InputError(f"expected a published network or data set out of {', '.join(known)}, got {published!r}")
+            raise InputError(f"expected a published network or data set out of {known}, got {published!r}")
         return found
-    return [row for row in rows if plain_name(row.dataset) == plain_name(dataset)] or list(rows)
+    found = [row for row in rows if plain_name(row.dataset) == plain_name(dataset)]
+    if not found:
+        raise InputError(f"expected --published beside --beside-paper for {dataset}, got none; name one of {known}")
+    return found
 
 
 def beside_paper(
@@ -159,6 +162,7 @@ class _Index:
     def __init__(self, found: dict[str, Any], facts: dict[str, Any]) -> None:
         self.protocol = found["protocol"]
         self.sets = {entry["name"]: entry for entry in found["sets"]}
+        self.reference = facts.get("reference")
         own = name_of(facts.get("detector"))
         self.entries: dict[tuple[str, tuple[str, ...], str], dict[str, Any]] = {}
         # A label without options comes first, and what comes first stays.
@@ -229,6 +233,8 @@ class _Index:
             notes.append("8-bit")
         if ":" in entry["detector"]:
             notes.append(entry["detector"])
+        if entry["detector"].startswith("mahalanobis") and not self.reference:
+            notes.append("means and covariance from a quarter of the fitting images")
         return notes
 
 

@@ -91,6 +91,9 @@ def test_each_published_figure_stands_beside_its_own(tmp_path: Path, rng: np.ran
     assert rows["12", "VAN", "MH", "FGM", "accuracy"]["ours"] is None
     auroc = rows["42", "VAN", "MH", "FGM", "auroc"]["ours"]
     assert auroc["mean"] == entry(found, "mahalanobis", "fgm", "fgm")["mean"]["all"]["auroc"]
+    assert auroc["notes"] == ["from the score, no votes", "means and covariance from a quarter of the fitting images"]
+    compared = replace(given, facts={**given.facts, "reference": {"name": "cifar10"}})
+    auroc = pairs(compared, published(tmp_path))["42", "VAN", "MH", "FGM", "auroc"]["ours"]
     assert auroc["notes"] == ["from the score, no votes"]
     unseen = rows["13", "VAN", "TR", "DF", "accuracy"]["ours"]
     assert unseen["mean"] == entry(found, "transport", "fgm", "deepfool")["mean"]["paper"]["accuracy"]
@@ -142,7 +145,8 @@ def test_an_artifact_stands_for_its_detector(tmp_path: Path, rng: np.random.Gene
 def test_which_rows_are_meant(tmp_path: Path) -> None:
     rows = read_published(published(tmp_path))
     assert len(chosen_rows(rows, "npz:some/cifar10-test.npz")) == 10
-    assert len(chosen_rows(rows, "digits")) == len(rows)
+    with pytest.raises(InputError, match="--published beside --beside-paper for digits"):
+        chosen_rows(rows, "digits")
     assert [row.network for row in chosen_rows(rows, "cifar10", "resnext50")] == ["ResNeXt50"]
     with pytest.raises(InputError, match=r"a published network or data set out of CIFAR10, .* got 'vgg'"):
         chosen_rows(rows, "cifar10", "vgg")

@@ -380,3 +380,16 @@ def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed
+
+
+def test_a_set_that_an_artifact_cannot_be_judged_on_is_told(rng: np.random.Generator) -> None:
+    given = large(rng, good())
+    (judgement, *others) = given.judgements
+    dropped = next(name for name in judgement.rows if given.sets[name].kind == "attack")
+    without = {name: rows for name, rows in judgement.rows.items() if name != dropped}
+    scores = {name: judgement.scores[name] for name in without}
+    votes = {name: judgement.votes[name] for name in without if name in judgement.votes}
+    artifact = replace(judgement, detector="artifact", rows=without, scores=scores, votes=votes)
+    assert warned(replace(given, judgements=(artifact, *others)), dropped, "the artifact has seen every image")
+    whole = replace(judgement, detector="artifact")
+    assert not warned(replace(given, judgements=(whole, *others)), "the artifact has seen every image")

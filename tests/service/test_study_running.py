@@ -73,7 +73,7 @@ def test_nothing_that_is_fitted_or_calibrated_on_is_tested(seed: int) -> None:
     told = {(each.detector, each.fitted_on) for each in study.judgements}
     assert told == {
         *((name, ("bim:steps=2",)) for name in ("transport:num_trees=10", "pixel_statistics")),
-        ("max_softmax", ()), ("energy", ()),
+        ("pixel_statistics", ("fgm",)), ("max_softmax", ()), ("energy", ()),
     }  # fmt: skip
     assert all(each.baseline == (each.detector != "transport:num_trees=10") for each in study.judgements)
 
@@ -168,6 +168,16 @@ def test_eight_bit_images_lie_on_the_grid_and_success_is_counted_again(
     assert figures(study, resamples=0)["sets"][1]["eight_bit"]
 
 
+def test_a_budget_holds_for_what_is_rounded(seed: int) -> None:
+    wishes = settings(test_on=("fgm",), epsilon="0.03", eight_bit=True, runs=1, seed=seed)
+    attacked = evaluated(wishes, seed, count=100).sets["fgm"].attack
+    assert attacked is not None
+    assert attacked["linf"]["max"] == pytest.approx(7 / 255)  # 0.03 is 7.65 grey levels
+    whole = evaluated(replace(wishes, epsilon="8/255"), seed, count=100).sets["fgm"].attack
+    assert whole is not None
+    assert whole["linf"]["max"] == pytest.approx(8 / 255)
+
+
 def test_the_papers_protocol_fits_on_nine_tenths_and_decides_at_a_vote_of_a_half(seed: int) -> None:
     wishes = settings(protocol="paper", runs=1, split=None, noisy=True, seed=seed)
     data = small_digits(200)
@@ -192,13 +202,13 @@ def test_the_papers_protocol_fits_on_nine_tenths_and_decides_at_a_vote_of_a_half
 def test_noisy_copies_are_as_large_as_the_attack(seed: int) -> None:
     data = small_digits(40)
     like = {"originals": np.arange(40)}
-    uniform = {"parameters": {"norm": "linf", "epsilon": 0.1}, "linf": {"median": 0.1}}
-    found = study_recipes.noisy("fgm", data, {**like, "attack": uniform}, False, seed).make().images
+    uniform, fgm = {"linf": {"median": 0.05}}, build_attack("fgm", {"epsilon": 0.1})
+    found = study_recipes.noisy("fgm", fgm, data, {**like, "attack": uniform}, False, seed).make().images
     moved = np.abs(found - data.tensor().numpy())
     assert 0.09 < moved.max() <= 0.1 + 1e-6
-    gaussian = {"parameters": {"norm": "l2", "epsilon": None}, "l2": {"median": 2.0}}
+    gaussian, deepfool = {"l2": {"median": 2.0}}, build_attack("deepfool", {})
     grey = replace(data, images=np.full_like(data.images, 128))
-    found = study_recipes.noisy("deepfool", grey, {**like, "attack": gaussian}, False, seed).make().images
+    found = study_recipes.noisy("deepfool", deepfool, grey, {**like, "attack": gaussian}, False, seed).make().images
     sizes = np.sqrt(np.square(found - grey.tensor().numpy()).reshape(40, -1).sum(axis=1))
     assert np.median(sizes) == pytest.approx(2.0, rel=0.1)
     assert found.min() >= 0
@@ -228,6 +238,23 @@ def test_outliers_that_are_fitted_on_are_not_tested_and_are_as_many_as_natural_i
     assert (entry["kind"], entry["seen"], entry["mean"]["successful"]) == ("outlier", True, None)
     assert entry["mean"]["all"]["auroc"] > 0.9
     assert found["transport:num_trees=10", "ood:more"]["seen"] is False
+
+
+def test_an_image_in_two_sets_is_judged_in_neither_of_the_wrong_ones(
+    seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wishes = settings(detectors=("transport_cost",), fit_ood=("noise",), test_on=(), runs=1, seed=seed)
+    fitted, data = noise(50, seed), small_digits(100)
+    both = replace(noise(60, seed + 1, "more"), images=np.concatenate([fitted.images[:20], noise(40, seed + 1).images]))
+    natural = replace(noise(30, seed + 2, "mixed"))
+    natural.images[:10] = data.images[:10]
+    study = evaluated(wishes, seed, data=data, outliers={"noise": fitted, "more": both, "mixed": natural})
+    assert {name: len(each) for name, each in study.sets.items()} == {
+        NATURAL: 100, "ood:noise": 50, "ood:more": 40, "ood:mixed": 20,
+    }  # fmt: skip
+    assert "20 of 60 images of more are in another set and are left out" in capsys.readouterr().err
+    with pytest.raises(InputError, match="outliers in same"):
+        evaluated(wishes, seed, data=data, outliers={"noise": fitted, "same": replace(fitted, name="same")})
 
 
 def test_a_detector_is_prepared_with_images_that_it_is_not_fitted_on(
@@ -267,8 +294,8 @@ def test_budgets_are_sets_of_their_own_that_nothing_was_fitted_on(seed: int) -> 
     assert weak.attack is not None
     assert strong.attack is not None
     assert weak.attack["linf"]["max"] <= 4 / 255 + 1e-6 < strong.attack["linf"]["max"]
-    entries = {entry["tested_on"]: entry["seen"] for entry in figures(study, resamples=0)["results"]}
-    assert entries == {"fgm": True, "fgm:epsilon=4/255": False}
+    told = [entry for entry in figures(study, resamples=0)["results"] if entry["fitted_on"] == ["fgm"]]
+    assert {entry["tested_on"]: entry["seen"] for entry in told} == {"fgm": True, "fgm:epsilon=4/255": False}
 
 
 @pytest.mark.parametrize(
