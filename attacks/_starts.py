@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks._finite import check_finite
 from attacks._isolation import ImageNoise
 from attacks._margins import least_lead, margins
 from attacks._targets import Target, target_classes
@@ -47,9 +48,15 @@ def decision_and_starts(
 
 @torch.no_grad()
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's logits ``(B, K)``, in passes of a size that suits the device."""
+    """The network's logits ``(B, K)``, in passes of a size that suits the device.
+
+    Raises:
+        AttackError: they are not finite.
+    """
     size = _PASS.get(images.device.type, _PASS_ELSEWHERE)
-    return torch.cat([network(part) for part in torch.split(images, size)])
+    logits = torch.cat([network(part) for part in torch.split(images, size)])
+    check_finite("logits", logits)
+    return logits
 
 
 def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None = None) -> Decide:

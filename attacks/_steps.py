@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks._finite import check_finite
 from attacks._isolation import ImageNoise
 from attacks._norms import Norm, project, projection, steepest
 from models.errors import InputError
@@ -26,18 +27,28 @@ def losses_and_gradient(
 
     Untargeted: the cross-entropy of the classes given, and whether the image is taken for another. Targeted: minus the
     cross-entropy, and whether it is taken for the class given.
+
+    Raises:
+        AttackError: a loss or a gradient is not finite.
     """
     images = images.detach().requires_grad_(True)
     losses, fooled = _losses(network, images, classes, targeted)
     # Summed and not averaged, so that an image's gradient does not depend on how many are in the batch.
     (gradient,) = torch.autograd.grad(losses.sum(), images)
+    check_finite("losses and gradients", losses, gradient)
     return losses.detach(), fooled, gradient
 
 
 @torch.no_grad()
 def losses_of(network: nn.Module, images: Tensor, classes: Tensor, *, targeted: bool = False) -> tuple[Tensor, Tensor]:
-    """The first two of `losses_and_gradient`, without a gradient."""
-    return _losses(network, images, classes, targeted)
+    """The first two of `losses_and_gradient`, without a gradient.
+
+    Raises:
+        AttackError: a loss is not finite.
+    """
+    losses, fooled = _losses(network, images, classes, targeted)
+    check_finite("losses", losses)
+    return losses, fooled
 
 
 def _losses(network: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:

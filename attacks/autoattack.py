@@ -1,6 +1,7 @@
 """AutoAttack: APGD on two losses, FAB and Square in turn, each on what the ones before left (Croce and Hein, 2020)."""
 
 import contextlib
+import functools
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from attacks._authors import autoattack_library, autoattack_version
+from attacks._finite import watched_logits
 from attacks.base import Attack, ImageNoise, Norm, class_count, project
 from attacks.estimator import quiet_logger
 from models.errors import AttackError, InputError
@@ -63,7 +65,7 @@ class AutoAttack(Attack):
 
         Raises:
             InputError: the network has too few classes for one of the parts.
-            AttackError: the library is missing, or failed.
+            AttackError: the library is missing, or failed; logits or a gradient of the network are not finite.
         """
         classes = class_count(network, images[:1])
         library = autoattack_library()
@@ -78,6 +80,8 @@ class AutoAttack(Attack):
                     found, _ = runner.run_standard_evaluation(images, labels, batch_size=len(images))
                 else:
                     found = runner.run_standard_evaluation(images, labels, bs=len(images))
+            except AttackError:
+                raise
             except (RuntimeError, IndexError, TypeError, AssertionError) as exc:
                 raise AttackError(f"{library.__name__} failed: {exc}") from exc
         return project(found, images, self.epsilon, self.norm)
@@ -89,9 +93,10 @@ class AutoAttack(Attack):
     def _runner(self, library: Any, repackaged: bool, network: nn.Module, images: Tensor) -> Any:
         norm = {"linf": "Linf", "l2": "L2"}[self.norm]
         custom = list(self.attacks_to_run or [])
+        watched = functools.partial(watched_logits, network)
         if repackaged:
             return library.AutoAttack(
-                network,
+                watched,
                 attacks=custom or None,
                 device=images.device,
                 eps=self.epsilon,
@@ -100,7 +105,7 @@ class AutoAttack(Attack):
                 version=self.version,
             )
         return library.AutoAttack(
-            network,
+            watched,
             norm=norm,
             eps=self.epsilon,
             seed=self.seed,

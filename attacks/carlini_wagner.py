@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from attacks._finite import check_finite
 from attacks._margins import least_lead, margins
 from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_choice, check_count, check_number, check_target
 from attacks.estimator import art_version, run_art_attack
@@ -130,6 +131,7 @@ class CarliniWagner(Attack):
             if step == self.steps:
                 break
             (gradient,) = torch.autograd.grad((distance + c * behind.clamp_min(0.0)).sum(), w)
+            check_finite("gradients", gradient)
             # dx/dw is 1/2 at mid-grey, so the distance's second derivative is 1/2 and a step of 2 undoes it.
             w = w.detach() - 2 * rate * _decay(step, self.steps) * gradient
         return worked
@@ -174,6 +176,7 @@ class CarliniWagner(Attack):
                 break
             excess = (sizes - bound).clamp_min(0.0).flatten(1).sum(1)
             (gradient,) = torch.autograd.grad((excess + c * behind.clamp_min(0.0)).sum(), images)
+            check_finite("gradients", gradient)
             mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient.square()
             direction = mean / (1 - 0.9 ** (step + 1))
             direction = direction / ((square / (1 - 0.999 ** (step + 1))).sqrt() + _TINY)
@@ -186,10 +189,12 @@ class CarliniWagner(Attack):
         images = natural.clone().requires_grad_(True)
         behind = self._behind(network(images), classes)
         (gradient,) = torch.autograd.grad(behind.sum(), images)
+        check_finite("gradients", gradient)
         return (2 * behind.detach() / gradient.abs().flatten(1).sum(1).clamp_min(_TINY)).clamp(max=1.0)
 
     def _behind(self, logits: Tensor, classes: Tensor) -> Tensor:
         """How far the logits are from the goal ``(B,)``, zero or less once they are there"""
+        check_finite("logits", logits)
         return margins(logits, classes, targeted=self.target is not None) + self.confidence + least_lead(logits)
 
     def _through_art(self, network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attacks._finite import check_finite
 from attacks._margins import least_lead, margins
 from attacks._norms import steepest
 from attacks.base import Attack, ImageNoise, Norm, check_choice, check_count, check_number
@@ -92,6 +93,7 @@ class DeepFool(Attack):
         for step in range(self.steps + 1):
             images = found[active].requires_grad_(True)
             logits = network(images)
+            check_finite("logits", logits)  # a lead that is NaN would end the search as one that is lost
             if step == 0:
                 order = logits.detach().argsort(dim=1, descending=True)[:, : self.classes]
                 home, others = order[:, 0], order[:, 1:]
@@ -151,6 +153,7 @@ def _gradient(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor, 
         images = images.detach()[rows].requires_grad_(True)
         logits, rows = network(images), torch.arange(len(rows), device=rows.device)
     (gradient,) = torch.autograd.grad((logits[rows, other] - logits[rows, home]).sum(), images, retain_graph=True)
+    check_finite("gradients", gradient[rows])
     return gradient[rows]
 
 

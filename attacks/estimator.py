@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks._finite import watched_logits
 from attacks.base import class_count
 from models.errors import AttackError
 
@@ -42,7 +43,7 @@ def run_art_attack(
         starts: adversarial images ``(B, C, H, W)`` where the attack begins; its own are drawn anew in every run.
 
     Raises:
-        AttackError: ART cannot be imported, or its attack failed.
+        AttackError: ART cannot be imported, or its attack failed; logits or a gradient of the network are not finite.
     """
     device = images.device
     with quiet_logger("art"), _current_device(device):
@@ -51,6 +52,8 @@ def run_art_attack(
             attack = attack_class(_classifier(network, images), **options)
             begin = {} if starts is None else {"x_adv_init": starts.cpu().numpy()}
             found = attack.generate(x=images.cpu().numpy(), y=labels.cpu().numpy(), **begin)
+        except AttackError:
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as exc:
             raise AttackError(f"ART's {class_name} failed: {exc}") from exc
     return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(device).clamp_(0.0, 1.0)
@@ -96,8 +99,7 @@ class _Whole(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # Some of ART's attacks interpolate in float64, which no network here takes.
-        logits: Tensor = self.network(images.float())
-        return logits
+        return watched_logits(self.network, images.float())
 
 
 @contextmanager

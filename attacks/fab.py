@@ -1,11 +1,13 @@
 """FAB, Fast Adaptive Boundary: along linearised boundaries, drawn back to the image (Croce and Hein, 2020)."""
 
+import functools
 import importlib
 
 import torch
 from torch import Tensor, nn
 
 from attacks._authors import autoattack_library, autoattack_version
+from attacks._finite import watched_logits
 from attacks._norms import perturbation_norms
 from attacks.base import Attack, ImageNoise, Norm, check_count, check_number
 from models.errors import AttackError
@@ -53,11 +55,11 @@ class FAB(Attack):
         """The nearest image of all searches.
 
         Raises:
-            AttackError: the library is missing, or failed.
+            AttackError: the library is missing, or failed; logits or a gradient of the network are not finite.
         """
         library = importlib.import_module(f"{autoattack_library().__name__}.fab_pt")
         search = library.FABAttack_PT(
-            network,
+            functools.partial(watched_logits, network),
             norm={"linf": "Linf", "l2": "L2"}[self.norm],
             n_iter=self.steps,
             eps=self.radius,
@@ -73,6 +75,8 @@ class FAB(Attack):
                     found = search.attack_single_run(
                         images, labels, use_rand_start=restart > 0, is_targeted=target is not None
                     ).clamp(0.0, 1.0)
+                except AttackError:
+                    raise
                 except (RuntimeError, IndexError, TypeError) as exc:
                     raise AttackError(f"{library.__name__} failed: {exc}") from exc
                 linf, l2 = perturbation_norms(images, found)

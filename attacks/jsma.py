@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attacks._finite import check_finite
 from attacks.base import (
     Attack,
     ImageNoise,
@@ -93,6 +94,7 @@ class JSMA(Attack):
             target = logits.gather(1, targets[active][:, None]).sum()
             (of_target,) = torch.autograd.grad(target, tried, retain_graph=True)
             (of_others,) = torch.autograd.grad(logits.sum() - target, tried)
+            check_finite("logits and gradients", logits, of_target, of_others)
             sign = 1.0 if self.theta > 0 else -1.0
             pixels = tried.detach().flatten(1)
             # A value at the end of its range cannot go on; once `most` have changed, only those may be moved again.

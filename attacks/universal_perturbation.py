@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks._finite import check_finite
 from attacks._norms import project, steepest
 from attacks._steps import check_step
 from attacks.base import Attack, ImageNoise, Norm, check_count, check_number
@@ -55,6 +56,7 @@ class UniversalPerturbation(Attack):
             # Within the ball around each image is within the ball around all of them: v itself is projected below.
             attacked = project(images + shared, images, self.epsilon, self.norm).requires_grad_(True)
             logits = network(attacked)
+            check_finite("logits", logits)
             fooled = int((logits.detach().argmax(1) != labels).sum())
             if fooled > most:
                 best, most = attacked.detach(), fooled
@@ -62,6 +64,7 @@ class UniversalPerturbation(Attack):
                 break
             losses = F.cross_entropy(logits.double(), labels, reduction="none")
             (gradient,) = torch.autograd.grad(losses.clamp(max=self.loss_limit).sum(), attacked)
+            check_finite("losses and gradients", losses, gradient)
             shared = shared + self._step * steepest(gradient.sum(0, keepdim=True), self.norm)
             shared = _within(shared, self.epsilon, self.norm)
         return best

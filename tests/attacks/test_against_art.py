@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.apgd import APGD
+from attacks.base import Attack
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
 from attacks.deepfool import DeepFool
 from attacks.fgm import FGM
+from attacks.jsma import JSMA
 from attacks.pgd import PGD
 from models.errors import AttackError
 from tests.attacks.digits import Digits
@@ -154,3 +156,22 @@ def test_nothing_is_printed_or_logged(
             attack(digits_network.network, images, labels)
     assert capsys.readouterr() == ("", "")
     assert not caplog.records
+
+
+class _RootAtZero(nn.Module):
+    """The network; the gradient of its logits is NaN"""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits + (0 * images).flatten(1).sum(1).sqrt()[:, None]
+
+
+@pytest.mark.parametrize("attack", [DeepFool(engine="art"), CarliniWagner(engine="art"), JSMA(engine="art")])
+def test_a_gradient_that_is_nan_inside_art_is_named(attack: Attack, digits_network: Digits) -> None:
+    network, images, labels = digits_network
+    with pytest.raises(AttackError, match=r"^expected finite gradients from the network, got NaN or infinity for"):
+        attack(_RootAtZero(network), images[:4], labels[:4])

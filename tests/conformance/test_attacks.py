@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Attack, build_attack
-from models.errors import InputError
+from models.errors import AttackError, InputError
 from models.registry import ATTACKS
 from tests.attacks.digits import Digits, digits
 
@@ -45,6 +45,9 @@ ALLOWED: dict[str, Callable[[Tensor, Tensor], bool]] = {
         and (attacked.mean((2, 3)) < image.mean((2, 3)) + 0.05).all()
     ),
 }
+
+# Attacks that make no gradient of the network: one that has none is theirs to attack.
+WITHOUT_GRADIENT = {"boundary", "hop_skip_jump", "pixel", "spatial_transformation", "square", "transfer", "zoo"}
 
 attack_names = pytest.mark.parametrize("name", ATTACKS.names())
 
@@ -213,6 +216,47 @@ def test_a_target_that_is_none_is_refused(name: str, made: Digits) -> None:
             _attack(name, target=target)
     with pytest.raises(InputError, match=r"expected target in 0…9"):
         _attack(name, target=10)(*made)
+
+
+class _NanLogits(nn.Module):
+    """The network, but for what it says of bright images."""
+
+    def __init__(self, network: nn.Module, limit: float) -> None:
+        super().__init__()
+        self.network, self.limit = network, limit
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return torch.where(images.mean((1, 2, 3))[:, None] >= self.limit, torch.nan, logits)
+
+
+class _NanGradient(nn.Module):
+    """The network, with a root at 0 added to all logits: they are as they were, their gradients 0 · ∞ = NaN."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits + (0 * images).flatten(1).sum(1).sqrt()[:, None]
+
+
+@attack_names
+def test_a_network_that_answers_nan_does_not_pass_for_robust(name: str, made: Digits) -> None:
+    bright = float(made.images.mean((1, 2, 3)).median())
+    with pytest.raises(AttackError, match=r"expected finite .* got NaN or infinity for \d+ of \d+ images"):
+        _attack(name)(_NanLogits(made.network, bright), made.images, made.labels)
+
+
+@attack_names
+def test_a_gradient_that_is_nan_does_not_pass_for_robust(name: str, made: Digits) -> None:
+    broken = _NanGradient(made.network)
+    if name in WITHOUT_GRADIENT:
+        assert torch.equal(_attack(name)(broken, made.images, made.labels), _attack(name)(*made))
+        return
+    with pytest.raises(AttackError, match=r"expected finite .*gradients from the network, got NaN"):
+        _attack(name)(broken, made.images, made.labels)
 
 
 @attack_names
