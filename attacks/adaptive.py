@@ -5,7 +5,8 @@ The detector comes in as callables, so nothing here knows what it is:
     decide(images, rows) → (b,) bool    whether the image of that row is what the attacker wants: wrong and not flagged
     forward(images) → (b, K), (b, …)    the network's logits, and what the detector sees of the images or its margin
 
-black_box          HopSkipJump on `decide` (thesis 5.4.5, first attack; also the attack on the whole system)
+black_box          HopSkipJump on `decide` (thesis 5.4.5, first attack; also the attack on the whole system): nearest
+                   to the images it is given, which in the thesis are the detected adversarial ones, not the originals
 find_features      HopSkipJump on the detector alone, in the space of its features (second attack, first half)
 match_features     equation 42: an image that still fools and has those features (second attack, second half)
 descend            selective and orthogonal projected gradient descent (Bryniarski et al., 2022)
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks._decision import Decide, hop_skip_jump
+from attacks._finite import check_finite
 from attacks._isolation import ImageNoise
 from attacks._norms import project
 from attacks._steps import random_start
@@ -82,9 +84,13 @@ def black_box(
     steps: int = 50,
     max_queries: int = 10_000,
     first_queries: int = 100,
+    total_queries: int | None = None,
     seed: int = 0,
 ) -> Adapted:
     """HopSkipJump from the starts towards the images, staying where `decide` says yes; smallest L2 distance wins.
+
+    The distance that is made small is that from `images`. In the thesis (5.4.5) these are the detected adversarial
+    images x̃; how far the result is from the natural image x is then no aim of the attack, and is measured afterwards.
 
     Whoever starts from an image that passes has one all along: that an image is turned says nothing without its
     distance. Rows whose start does not pass come back as they were.
@@ -92,10 +98,12 @@ def black_box(
     Args:
         images, starts: ``(B, C, H, W)`` in [0, 1].
         steps, max_queries, first_queries: as `hop_skip_jump`; the thesis's 50 iterations and 10,000 evaluations.
+        total_queries: most queries for one image in all; None: no limit but these.
     """
     found = hop_skip_jump(
-        decide, images, starts, norm="l2", steps=steps, max_queries=max_queries, first_queries=first_queries, seed=seed
-    )
+        decide, images, starts, norm="l2", steps=steps, max_queries=max_queries, first_queries=first_queries,
+        total_queries=total_queries, seed=seed,
+    )  # fmt: skip
     kept = torch.where(_as_rows(found.found, images), found.images, images)
     return Adapted(kept, found.found, found.queries, torch.zeros_like(found.queries))
 
@@ -110,6 +118,7 @@ def find_features(
     steps: int = 50,
     max_queries: int = 10_000,
     first_queries: int = 100,
+    total_queries: int | None = None,
     seed: int = 0,
 ) -> Adapted:
     """Features ``(B, F)`` near the given ones that the detector does not flag, from starts that it does not flag.
@@ -130,6 +139,7 @@ def find_features(
         steps=steps,
         max_queries=max_queries,
         first_queries=first_queries,
+        total_queries=total_queries,
         seed=seed,
     )
     return found._replace(images=torch.where(found.turned[:, None], low + found.images * extent, features))
@@ -153,8 +163,9 @@ def match_features(
     """Images that fool the network and have features near the targets (thesis, equation 42).
 
     Minimises −L(N(x*), y) + c₁ ‖(D(x*) − z*) / scale‖ + c₂ ‖x* − x‖ over x* in [0, 1] with Adam, from `starts`, once
-    for each c₁. The division by `scale` is not in the thesis: columns differ by orders of magnitude. Of all iterates
-    that `decide` lets pass, an image keeps the one nearest to x in L2. Deterministic, and no image depends on another.
+    for each c₁. The division by `scale` is not in the thesis: columns differ by orders of magnitude. Every iterate of
+    every c₁ is judged, and of those that `decide` lets pass an image keeps the one nearest to x in L2. Deterministic,
+    and no image depends on another.
 
     Args:
         forward: images → logits ``(b, K)`` and features ``(b, F)``, both differentiable.
@@ -169,6 +180,7 @@ def match_features(
 
     Raises:
         InputError: no weights, or a loss of another name.
+        AttackError: a gradient that is not finite.
     """
     if not weights:
         raise InputError("expected at least one weight of the features, got none; give some, such as (1.0, 10.0)")
@@ -195,7 +207,9 @@ def match_features(
                 + distance_weight * _length((point - images).flatten(1))
             )
             # Summed: Adam works entry by entry, so each image is optimised as if it were alone.
-            (point.grad,) = torch.autograd.grad(objective.sum(), point)
+            (gradient,) = torch.autograd.grad(objective.sum(), point)
+            check_finite("gradients", gradient)
+            point.grad = gradient
             optimizer.step()
             with torch.no_grad():
                 point.clamp_(0, 1)
@@ -243,6 +257,7 @@ def descend(
 
     Raises:
         InputError: another kind, or counts and numbers out of range.
+        AttackError: a gradient that is not finite.
     """
     if kind not in ("selective", "orthogonal"):
         raise InputError(f"expected kind 'selective' or 'orthogonal', got {kind!r}")
@@ -300,9 +315,11 @@ def _direction(forward: Forward, points: Tensor, labels: Tensor, kind: str) -> T
         fooled = (logits.argmax(1) != labels).detach()
         if kind == "selective":
             (direction,) = torch.autograd.grad(torch.where(fooled, -margins, lead).sum(), points)
+            check_finite("gradients", direction)
             return direction
         (fooling,) = torch.autograd.grad(lead.sum(), points, retain_graph=True)
         (passing,) = torch.autograd.grad(-margins.sum(), points)
+        check_finite("gradients", fooling, passing)
     return torch.where(
         _as_rows(fooled, points), without_component(passing, fooling), without_component(fooling, passing)
     )

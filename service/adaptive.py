@@ -1,9 +1,12 @@
 """Adaptive attacks on a fitted pipeline: who knows of the detector, how often does he pass it? (thesis 5.4.5)
 
     images ─ Carlini-Wagner on the network ─ detected ones ─┬─ black_box          HopSkipJump with a class "detected"
-         │                                                  └─ feature_matching   HopSkipJump on features, equation 42
+         │                                    x̃            └─ feature_matching   HopSkipJump on features, equation 42
          ├─ selective, orthogonal   projected gradients on network and surrogate, L∞ budgets
          └─ whole_system            HopSkipJump from natural images on "accepted and wrong"
+
+As in the thesis, `black_box` looks for the image nearest to the detected adversarial one, x̃. Distances from the natural
+image are measured afterwards, of whatever came out; `Budgets.around` has it look near the natural image instead.
 
 Each attack works shard by shard, and what is done stays in the cache, so an interrupted run goes on where it was.
 Whatever an attack claims is judged once more by the pipeline, and only what passes there counts.
@@ -11,9 +14,9 @@ Whatever an attack claims is judged once more by the pipeline, and only what pas
 
 import dataclasses
 import functools
-import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -21,36 +24,39 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks import build_attack, generate
 from attacks._isolation import left_as_found
 from attacks._norms import perturbation_norms
 from attacks._shards import DamagedShardError, ShardStore, arrays_digest, network_digest
-from attacks._surrogate import Surrogate, fit_surrogate
+from attacks._surrogate import Surrogate
 from attacks.adaptive import Adapted, black_box, descend, find_features, match_features, nearest_starts
 from attacks.base import check_count, check_images, check_labels
 from detector.calibration import Calibration
+from detector.detectors.base import Detector
 from detector.verdict import Pipeline
 from models.errors import InputError
+from models.features import Features
 from models.progress import progress_bar
 from service.adaptive_budgets import Budgets
 from service.adaptive_figures import adaptive_figures
+from service.adaptive_surrogate import Agreement, fitted_surrogate, surrogate_inputs
 from service.adaptive_system import Decision, System, predicted_by
+from service.study_cache import code_closure, code_digest
 
 __all__ = ["ADAPTIVE_ATTACKS", "AdaptiveAttacks", "AdaptiveSet", "Budgets", "attack_adaptively", "run_adaptive"]
 
 AdaptiveAttack = Literal["black_box", "feature_matching", "selective", "orthogonal", "whole_system"]
 ADAPTIVE_ATTACKS: tuple[AdaptiveAttack, ...] = get_args(AdaptiveAttack)
 
-_FORMAT = 1  # of what is kept on disk; counted up when results change
+_FORMAT = 2  # of what is kept on disk; counted up when results change
 _FROM_FOOLED = {"black_box", "feature_matching"}  # attacks on Carlini and Wagner's images
 _RANDOM_STARTS = 100  # ART's `init_size`: uniform images that its HopSkipJump tries as a start
-_ROUND_STEPS, _ROUND_EVERY = 20, 4  # of descent on the surrogate in a round of fitting; every so many are fitted on
 _EVERYWHERE = 1.0  # an L∞ budget without limit: broken attacks show here
 
 # Beginnings of the names of the budgets that each attack spends.
-_HOPS = ("carlini_wagner", "iterations", "evaluations", "first_evaluations", "around")
+_HOPS = ("carlini_wagner", "iterations", "evaluations", "first_evaluations", "queries", "around")
 _DESCENT = ("carlini_wagner", "descent", "epsilons", "surrogate")
 _SPENT = {
     "black_box": _HOPS,
@@ -60,6 +66,23 @@ _SPENT = {
     "orthogonal": _DESCENT,
     "surrogate": _DESCENT,
 }
+
+# Whose source code decides what an attack finds, beside that of the pipeline and of Carlini and Wagner's images.
+_CODE = (
+    "attacks._decision",
+    "attacks._isolation",
+    "attacks._norms",
+    "attacks._steps",
+    "attacks._surrogate",
+    "attacks._walk",
+    "attacks.adaptive",
+    "service.adaptive",
+    "service.adaptive_exact",
+    "service.adaptive_surrogate",
+    "service.adaptive_system",
+)
+_LEAD = 1e-6  # of a natural image's usual distance from the threshold, that attacks keep from it
+_PROBES = 32  # random images beside the natural ones, when it is asked what a score depends on
 
 _log = logging.getLogger(__name__)
 
@@ -104,12 +127,12 @@ class AdaptiveAttacks:
         flagged: ``(N,)`` bool, the natural image is flagged.
         fooled, detected: ``(N,)`` bool, Carlini and Wagner's image of it is a success, and is flagged; None where no
             attack asked for them.
-        fooled_l2: ``(N,)`` float64, its distance.
+        fooled_linf, fooled_l2: ``(N,)`` float64, its distances from the natural image.
         sets: one per attack, and per budget for those with budgets, rising.
         unlimited: selective and orthogonal descent without a budget, on the same images.
         few_steps: the same at the budget in the middle with a quarter of the steps.
-        surrogate: "exact" where the score itself was differentiated, else the share of attacked images that it was not
-            fitted on and gets on the right side of the threshold; None where none was needed.
+        surrogate: "exact" where the score itself was differentiated, else on how many images of held-out originals its
+            stand-in agrees with the detector; None where none was needed.
         left_out: attacks that cannot be run on this detector, and why.
     """
 
@@ -117,11 +140,12 @@ class AdaptiveAttacks:
     flagged: NDArray[np.bool_]
     fooled: NDArray[np.bool_] | None
     detected: NDArray[np.bool_] | None
+    fooled_linf: NDArray[np.float64] | None
     fooled_l2: NDArray[np.float64] | None
     sets: tuple[AdaptiveSet, ...]
     unlimited: tuple[AdaptiveSet, ...]
     few_steps: tuple[AdaptiveSet, ...]
-    surrogate: float | Literal["exact"] | None
+    surrogate: Agreement | Literal["exact"] | None
     left_out: dict[str, str]
 
 
@@ -136,7 +160,7 @@ def run_adaptive(
     ensemble: bool = True,
     calibration: Calibration | None = None,
     cache: Path | None = None,
-    batch_size: int = 256,
+    batch_size: int = 128,
     shard_size: int = 50,
     seed: int = 0,
     progress: bool = True,
@@ -180,7 +204,7 @@ def attack_adaptively(
     ensemble: bool = True,
     calibration: Calibration | None = None,
     cache: Path | None = None,
-    batch_size: int = 256,
+    batch_size: int = 128,
     shard_size: int = 50,
     seed: int = 0,
     progress: bool = True,
@@ -199,7 +223,7 @@ def attack_adaptively(
         budgets: by default the thesis's.
         decision, ensemble, calibration: by which score an image is flagged; see `System`.
         cache: folder for what is done; None keeps nothing.
-        batch_size: images in one forward pass.
+        batch_size: images in one forward pass; on CPUs larger ones are slower, not faster.
         shard_size: images that an attack takes at a time, the most that an interruption can cost.
 
     Raises:
@@ -242,7 +266,9 @@ class _Run:
         self.cache, self.shard_size, self.seed, self.progress = cache, shard_size, seed, progress
         self.truth: NDArray[np.int64] = labels.cpu().numpy()
         self.natural = system.features(images)
-        self.flagged = system.margins(self.natural) >= 0
+        margins = system.margins(self.natural)
+        self.flagged = margins >= 0
+        self.lead = _LEAD * float(np.median(np.abs(margins)))
         self.right = self.natural.predicted == self.truth
         # Starts for attacks by decisions: natural images that pass.
         self.accepted = np.flatnonzero(~self.flagged)
@@ -266,15 +292,16 @@ class _Run:
                 sets += found
                 unlimited.append(free)
                 few_steps.append(short)
-        has_fooled = bool(_FROM_FOOLED & set(names))
-        surrogate: float | Literal["exact"] | None = None
+        surrogate: Agreement | Literal["exact"] | None = None
         if unlimited:
             surrogate = "exact" if self.system.exact_margins is not None else self.surrogate[1]
+        has_fooled = bool(_FROM_FOOLED & set(names)) or isinstance(surrogate, Agreement)  # the surrogate's, too
         return AdaptiveAttacks(
             right=self.right,
             flagged=self.flagged,
             fooled=self.is_fooled if has_fooled else None,
             detected=self.detected if has_fooled else None,
+            fooled_linf=self._distances(self.fooled)[0] if has_fooled else None,
             fooled_l2=self._distances(self.fooled)[1] if has_fooled else None,
             sets=tuple(sets),
             unlimited=tuple(unlimited),
@@ -287,7 +314,7 @@ class _Run:
 
     @functools.cached_property
     def fooled(self) -> Tensor:
-        """What Carlini and Wagner's attack on the network alone makes of the images."""
+        """What Carlini and Wagner's attack on the network alone makes of the images: x̃ of the thesis."""
         attack = build_attack("carlini_wagner", self.budgets.carlini_wagner, where_accepted={"seed": self.seed})
         made = generate(
             self.system.network,
@@ -328,7 +355,7 @@ class _Run:
             self.images[self.accepted],
             reached[:, None] == self._tensor(self.natural.predicted[self.accepted]),
         )
-        decide = self.system.decide(lambda predicted, which: predicted == reached[which])
+        decide = self._decide(lambda predicted, which: predicted == reached[which])
         found = black_box(
             decide, detected if self.budgets.around == "attacked" else self.images[rows], starts, **self._hops(seed)
         )
@@ -341,7 +368,7 @@ class _Run:
             self.images[self.accepted],
             labels[:, None] != self._tensor(self.natural.predicted[self.accepted]),
         )
-        decide = self.system.decide(lambda predicted, which: predicted != labels[which])
+        decide = self._decide(lambda predicted, which: predicted != labels[which])
         return black_box(decide, self.images[rows], starts, **self._hops(seed)), {}
 
     def _feature_matching(self, rows: NDArray[np.int64], seed: int) -> tuple[Adapted, dict[str, Tensor]]:
@@ -379,10 +406,11 @@ class _Run:
         images, turned = self.fooled[rows].clone(), torch.zeros_like(hops.turned)
         queries, gradients = hops.queries.clone(), torch.zeros_like(hops.queries)
         if len(found):
-            spread = self._tensor(_columns(pool, names).std(0))
+            natural_spread = _columns(pool, names).std(0)
+            spread = self._tensor(np.where(natural_spread > 0, natural_spread, everything.std(0)))
             matched = match_features(
                 forward,
-                self.system.decide(lambda predicted, which: predicted != labels[found[which]]),
+                self._decide(lambda predicted, which: predicted != labels[found[which]]),
                 self.images[rows][found],
                 images[found],
                 labels[found],
@@ -410,7 +438,7 @@ class _Run:
             labels = self.labels[rows]
             return descend(
                 self._margins,
-                self.system.decide(lambda predicted, which: predicted != labels[which]),
+                self._decide(lambda predicted, which: predicted != labels[which]),
                 self.images[rows],
                 labels,
                 kind=cast(Literal["selective", "orthogonal"], kind),
@@ -429,92 +457,33 @@ class _Run:
         logits, parts = self.system.forward(points)
         if self.system.exact_margins is not None:
             return logits, self.system.exact_margins(parts)
-        return logits, self.surrogate[0](_surrogate_inputs(parts))
+        return logits, self.surrogate[0](surrogate_inputs(parts))
 
     @functools.cached_property
-    def surrogate(self) -> tuple[nn.Module, float]:
-        """The stand-in for the detector, and its share of agreement on images that it was not fitted on."""
+    def surrogate(self) -> tuple[Surrogate, Agreement]:
+        """The stand-in for the detector, and how far it agrees with it on originals that it was not fitted on."""
         store = self._store("surrogate", np.arange(len(self.images)), {})
         kept = _stored(store, 0)
         if kept is not None:
-            agreement = kept.pop("agreement").item()
+            agreement = Agreement.from_array(kept.pop("agreement"))
             return Surrogate.from_arrays({name: self._tensor(values) for name, values in kept.items()}), agreement
-        surrogate, agreement = self._fitted_surrogate()
+        if self.progress:
+            _log.info("fitting a differentiable stand-in for the detector")
+        surrogate, agreement = fitted_surrogate(
+            self.system, self.images, self.fooled, self.labels, self.budgets, self.seed
+        )
         if store is not None:
             weights = {name: values.cpu().numpy() for name, values in surrogate.state_dict().items()}
-            store.save(0, weights | {"agreement": np.array([agreement])})
+            store.save(0, weights | {"agreement": agreement.to_array()})
         return surrogate, agreement
-
-    def _fitted_surrogate(self) -> tuple[Surrogate, float]:
-        """Fitted on natural images and on the same under Carlini and Wagner's attack and under noise; then, round after
-        round, on what selective descent against it comes by, so that it is right where an attack goes.
-        """
-        rows = np.arange(min(len(self.images), self.budgets.surrogate_images))
-        generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(self.images[rows].shape, generator=generator).to(self.images)
-        noisy = [(self.images[rows] + size * noise).clamp(0, 1) for size in (0.02, 0.1)]
-        inputs, margins = self._judged([self.images[rows], self.fooled[rows], *noisy])
-        held_inputs, held_margins = inputs[:0], margins[:0]
-        surrogate = fit_surrogate(inputs, margins, seed=self.seed)
-        labels = self.labels[rows]
-        for number in range(self.budgets.surrogate_rounds):
-            met: list[tuple[Tensor, Tensor]] = []
-            steps = min(self.budgets.descent_steps, _ROUND_STEPS)
-
-            def forward(points: Tensor, surrogate: nn.Module = surrogate) -> tuple[Tensor, Tensor]:
-                logits, parts = self.system.forward(points)
-                return logits, surrogate(_surrogate_inputs(parts))
-
-            for epsilon in (self.budgets.epsilons[0], self.budgets.epsilons[-1]):
-                countdown = itertools.cycle(range(_ROUND_EVERY - 1, -1, -1))
-
-                def visit(
-                    points: Tensor,
-                    countdown: Iterator[int] = countdown,
-                    met: list[tuple[Tensor, Tensor]] = met,
-                ) -> None:
-                    if next(countdown) == 0:
-                        met.append(self._judged([points]))
-
-                # No image is ever done: what is wanted is the way, not the end.
-                descend(
-                    forward,
-                    lambda points, which: torch.zeros(len(which), dtype=torch.bool, device=which.device),
-                    self.images[rows],
-                    labels,
-                    kind="selective",
-                    epsilon=epsilon,
-                    steps=steps,
-                    restarts=1,
-                    seed=self.seed + number,
-                    visit=visit,
-                )
-            new_inputs, new_margins = (torch.cat(parts) for parts in zip(*met, strict=True))
-            kept = torch.arange(len(new_inputs), device=new_inputs.device) % 10 != 0
-            held_inputs = torch.cat([held_inputs, new_inputs[~kept]])
-            held_margins = torch.cat([held_margins, new_margins[~kept]])
-            inputs, margins = torch.cat([inputs, new_inputs[kept]]), torch.cat([margins, new_margins[kept]])
-            surrogate = fit_surrogate(inputs, margins, seed=self.seed)
-        if not len(held_inputs):
-            held_inputs, held_margins = inputs, margins
-        with torch.no_grad():
-            agreement = ((surrogate(held_inputs) >= 0) == (held_margins >= 0)).float().mean().item()
-        return surrogate, agreement
-
-    def _judged(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """What a surrogate is fitted on: inputs and margins"""
-        inputs, margins = [], []
-        for batch in batches:
-            features = self.system.features(batch)
-            parts = {name: self._tensor(values) for name, values in self.system.parts(features).items()}
-            inputs.append(_surrogate_inputs({name: parts[name] for name in self.system.differentiable}))
-            margins.append(self._tensor(self.system.margins(features)).float())
-        return torch.cat(inputs), torch.cat(margins)
 
     @functools.cached_property
     def matched_parts(self) -> tuple[str, ...]:
         """The parts of the features to be matched: those that the score depends on, logits if there are no others."""
-        used = self.system.used_parts(self.natural)
+        # Random images too: parts may be exchanged between natural ones of one class, or one image, without a trace.
+        shape = (_PROBES, *self.images.shape[1:])
+        probes = torch.rand(shape, generator=torch.Generator().manual_seed(self.seed)).to(self.images)
+        used = self.system.used_parts(Features.concatenated([self.natural, self.system.features(probes)]))
         return tuple(name for name in used if name != "logits") or ("logits",)
 
     def _why_not_matched(self) -> str | None:
@@ -534,11 +503,15 @@ class _Run:
         passing[predicted[~flagged]] = True
         return self._tensor(passing)
 
-    def _hops(self, seed: int) -> dict[str, int]:
+    def _decide(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        return self.system.decide(wanted, lead=self.lead)
+
+    def _hops(self, seed: int) -> dict[str, Any]:
         return {
             "steps": self.budgets.iterations,
             "max_queries": self.budgets.evaluations,
             "first_queries": min(self.budgets.first_evaluations, self.budgets.evaluations),
+            "total_queries": self.budgets.queries,
             "seed": seed,
         }
 
@@ -610,6 +583,11 @@ class _Run:
         # Only what the attack spends: others' budgets may change without its work being lost.
         own = {field: value for field, value in budgets.items() if field.startswith(_SPENT[name])}
         key = self._key | {"rows": arrays_digest({"rows": rows}), "budgets": own} | options
+        if name in (*_FROM_FOOLED, "surrogate"):
+            key["fooled"] = arrays_digest({"images": self.fooled.cpu().numpy()})
+        elif name != "whole_system" and self.system.exact_margins is None:
+            weights = {part: values.cpu().numpy() for part, values in self.surrogate[0].state_dict().items()}
+            key["surrogate"] = arrays_digest(weights)
         return ShardStore(Path(self.cache), f"adaptive-{name}", key)
 
     @functools.cached_property
@@ -618,6 +596,7 @@ class _Run:
         detector, measure = self.system.pipeline.detector, self.system.pipeline.measure
         return {
             "format": _FORMAT,
+            "code": [code_digest(*_CODE), _code_of_pipeline(detector)],
             "network": network_digest(self.system.network),
             "branches": [branch.name for branch in self.system.pipeline.discovery.branches],
             "measure": dataclasses.asdict(measure),
@@ -642,9 +621,12 @@ def _l2(first: Tensor, second: Tensor) -> NDArray[np.float64]:
     return distances
 
 
-def _surrogate_inputs(parts: dict[str, Tensor]) -> Tensor:
-    """Everything that has a gradient, and the probabilities: which class is predicted decides about classifiers"""
-    return torch.cat([*parts.values(), torch.softmax(parts["logits"], dim=1)], dim=1)
+def _code_of_pipeline(detector: Detector) -> list[str]:
+    """Digests of the source code of what turns images into verdicts"""
+    own = type(detector).__module__
+    # A script or an interpreter's session has no name that it could be found by.
+    found = code_closure(own) if getattr(sys.modules[own], "__spec__", None) is not None else own
+    return [code_closure("detector.verdict"), found]
 
 
 def _columns(parts: dict[str, NDArray[np.float32]], names: Sequence[str]) -> NDArray[np.float32]:

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from attacks.base import check_count, check_number
 from models.errors import InputError
 
-__all__ = ["Budgets"]
+__all__ = ["FEWEST_QUERIES", "Budgets"]
+
+FEWEST_QUERIES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +21,16 @@ class Budgets:
         iterations: of HopSkipJump.
         evaluations: most queries for one estimate of a gradient in HopSkipJump, as ART's `max_eval`.
         first_evaluations: queries for its first one.
-        around: what HopSkipJump comes near to: "attacked", the detected image as in the thesis, or "original".
+        queries: most queries for one image in one run of HopSkipJump, all included; None: what iterations and
+            evaluations come to, about 25,000 by default.
+        around: what `black_box` comes near to: "attacked", the detected adversarial image as in the thesis (norms from
+            the natural image are then measured afterwards, and were nobody's aim), or "original".
         matching_steps: of Adam, for each weight c₁ of equation 42.
         matching_weights: the c₁ that are tried.
         matching_distance: c₂.
         matching_loss: L, "cross_entropy" as in the thesis or "margin".
         epsilons: L∞ budgets of selective and orthogonal descent.
-        descent_steps, descent_restarts: of each.
+        descent_steps, descent_restarts: of each. At least 4 steps, since a quarter of them is tried as a check.
         surrogate_images: how many images the surrogate is fitted on.
         surrogate_rounds: how often it is attacked itself and fitted again on what came out.
         l2_limits, linf_limits: distances from the original within which results are counted.
@@ -38,6 +43,7 @@ class Budgets:
     iterations: int = 50
     evaluations: int = 10_000
     first_evaluations: int = 100
+    queries: int | None = None
     around: Literal["attacked", "original"] = "attacked"
     matching_steps: int = 100
     matching_weights: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
@@ -54,15 +60,17 @@ class Budgets:
     def __post_init__(self) -> None:
         for name in (
             "iterations",
-            "evaluations",
             "first_evaluations",
             "matching_steps",
-            "descent_steps",
             "descent_restarts",
             "surrogate_images",
         ):
             check_count(name, getattr(self, name))
         check_count("surrogate_rounds", self.surrogate_rounds, least=0)
+        check_count("evaluations", self.evaluations, least=2)
+        check_count("descent_steps", self.descent_steps, least=4)
+        if self.queries is not None:  # fewer would be spent on the first search for the boundary
+            check_count("queries", self.queries, least=FEWEST_QUERIES)
         for name in ("matching_weights", "epsilons", "l2_limits", "linf_limits"):
             if not getattr(self, name):
                 raise InputError(f"expected at least one number in {name}, got none")

@@ -20,6 +20,7 @@ __all__ = ["Decision", "System", "predicted_by"]
 Decision = Literal["calibrated", "vote"]
 
 _VOTE = 0.5  # thesis 5.4.2: a forest says "adversarial" from half of its trees on
+_LOGIT_LEAD = 1e-6  # of the largest logit's size, by which a class has to lead while an attack searches
 _LEAST = -1e-300  # a score below the threshold by less than its last place is still below
 
 Parts = dict[str, NDArray[np.float32]]
@@ -51,7 +52,7 @@ class System:
         decision: Decision = "calibrated",
         ensemble: bool = True,
         calibration: Calibration | None = None,
-        batch_size: int = 256,
+        batch_size: int = 128,
     ) -> None:
         if decision not in ("calibrated", "vote"):
             raise InputError(f"expected decision 'calibrated' or 'vote', got {decision!r}")
@@ -112,13 +113,25 @@ class System:
         features = self.features(images)
         return features.predicted, self.margins(features) >= 0
 
-    def decide(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """`(images, rows) → (b,) bool`: not flagged, and predicted as `wanted(predicted, rows)` says."""
+    def decide(
+        self, wanted: Callable[[Tensor, Tensor], Tensor], *, lead: float = 0.0
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """`(images, rows) → (b,) bool`: not flagged, and predicted as `wanted(predicted, rows)` says, both clearly.
+
+        What is found is judged again in other batches, where rounding may decide otherwise for an image that lies on
+        the very boundary, as those of HopSkipJump do.
+
+        Args:
+            lead: by how much the score has to be below the threshold.
+        """
 
         def passes(images: Tensor, rows: Tensor) -> Tensor:
-            predicted, flagged = self.judge(images)
-            accepted = torch.from_numpy(~flagged).to(images.device)
-            return accepted & wanted(torch.from_numpy(predicted).to(images.device), rows)
+            features = self.features(images)
+            margins = self.margins(features)
+            second, first = np.partition(features.logits, -2, axis=1)[:, -2:].T
+            clear = first - second > _LOGIT_LEAD * np.maximum(np.abs(first), np.abs(second))
+            accepted = torch.from_numpy((margins < 0) & (margins <= -lead) & clear).to(images.device)
+            return accepted & wanted(torch.from_numpy(features.predicted).to(images.device), rows)
 
         return passes
 

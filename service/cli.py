@@ -214,6 +214,13 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     attacks.add_argument("--eight-bit", action="store_true", help="round attacked images to 1/255")
     attacks.add_argument("--adaptive", metavar="A,B", help="adaptive attacks, such as black_box,orthogonal")
     attacks.add_argument("--adaptive-images", type=int, default=200, metavar="N")
+    attacks.add_argument(
+        "--adaptive-queries", type=int, metavar="N",
+        help="most queries per image in each run of HopSkipJump (default: the thesis's 50 iterations, about 25,000)",
+    )  # fmt: skip
+    attacks.add_argument(
+        "--adaptive-steps", type=int, metavar="N", help="of selective and orthogonal descent (default: 100)"
+    )
     others = parser.add_argument_group("other data sets")
     others.add_argument("--ood", nargs="+", action="extend", default=[], metavar="D", help="outliers to test on")
     others.add_argument("--fit-ood", nargs="+", action="extend", default=[], metavar="D", help="outliers to fit on too")

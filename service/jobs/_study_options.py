@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import ImageError, InputError
+from service.adaptive_budgets import Budgets
 from service.jobs._inputs import label
 from service.study_settings import StudySettings
 
@@ -32,9 +33,25 @@ def settings_of(options: Namespace) -> StudySettings:
         epsilon=options.epsilon, eight_bit=options.eight_bit, noisy=options.noisy,
         fit_ood=tuple(label(each) for each in options.fit_ood), reference_limit=options.reference_limit,
         attack_limit=limits, split=options.split, fpr=options.fpr, adaptive=listed(options.adaptive) or (),
-        adaptive_images=options.adaptive_images, seed=options.seed, workers=options.workers, cache=options.cache,
-        device=options.device,
+        adaptive_images=options.adaptive_images, adaptive_budgets=_adaptive_budgets(options), seed=options.seed,
+        workers=options.workers, cache=options.cache, device=options.device,
     )  # fmt: skip
+
+
+def _adaptive_budgets(options: Namespace) -> Budgets | None:
+    """What adaptive attacks may spend; None where the command line says nothing about it.
+
+    Raises:
+        InputError: less than they can work with, or a budget for attacks that are not asked for.
+    """
+    given = {"queries": options.adaptive_queries, "descent_steps": options.adaptive_steps}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and options.adaptive is None:
+        raise InputError(
+            "expected --adaptive with --adaptive-queries or --adaptive-steps, got none; name adaptive attacks, such as "
+            "--adaptive black_box"
+        )
+    return Budgets(**given) if given else None
 
 
 def images_of_size(reference: str, shape: tuple[int, int, int], request: DatasetRequest) -> ImageDataset:

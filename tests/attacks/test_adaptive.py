@@ -18,7 +18,7 @@ from attacks.adaptive import (
     nearest_starts,
     without_component,
 )
-from models.errors import InputError
+from models.errors import AttackError, InputError
 
 PIXELS = 3 * 4 * 4
 BUDGET = 0.2
@@ -173,6 +173,30 @@ def test_descent_refuses_what_it_cannot_do(linear: Linear, options: dict[str, ob
         descend(linear.forward, linear.decide, linear.images, linear.labels, **({"epsilon": 0.1} | options))  # type: ignore[arg-type]
 
 
+@kinds
+@pytest.mark.parametrize("where", ["lead", "margin"])
+def test_gradients_that_are_not_finite_stop_a_descent(linear: Linear, kind: str, where: str) -> None:
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, margins = linear.forward(images)
+        root = (images.flatten(1).sum(1) - images.detach().flatten(1).sum(1)).sqrt()  # whose slope at 0 is infinite
+        return (logits + root[:, None], margins) if where == "lead" else (logits, margins + root)
+
+    labels = linear.labels if where == "lead" else 1 - linear.labels  # so that the step follows the margin
+    with pytest.raises(AttackError, match="finite gradients"):
+        descend(forward, never, linear.images, labels, kind=kind, epsilon=BUDGET, steps=5)  # type: ignore[arg-type]
+
+
+def test_gradients_that_are_not_finite_stop_the_matching(linear: Linear) -> None:
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, columns = linear.columns(images)
+        return logits, columns * (images.flatten(1).sum(1, keepdim=True) * 1e38) * 1e38
+
+    with pytest.raises(AttackError, match="finite gradients"):
+        match_features(
+            forward, never, linear.images, linear.images, linear.labels, torch.zeros(6, 2), scale=torch.ones(2), steps=3
+        )
+
+
 # --- decisions
 
 
@@ -188,6 +212,9 @@ def test_the_nearest_start_that_is_allowed() -> None:
 def test_black_box_comes_near_and_passes(linear: Linear, seed: int) -> None:
     starts = torch.cat([torch.ones(PIXELS // 2), torch.zeros(PIXELS // 2)]).view(1, 3, 4, 4).repeat(6, 1, 1, 1)
     starts[5] = linear.images[5]  # does not pass
+    few = black_box(linear.decide, linear.images, starts, steps=50, total_queries=90, seed=seed)
+    assert few.turned.tolist() == [True] * 5 + [False]
+    assert (few.queries <= 90).all()
     found = black_box(linear.decide, linear.images, starts, steps=5, max_queries=100, first_queries=30, seed=seed)
     assert found.turned.tolist() == [True] * 5 + [False]
     check_passes(found, linear)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from attacks import build_attack
+from attacks.adaptive import Adapted
 from detector.calibration import Calibration
 from detector.detectors.base import Detector, Judged
 from detector.detectors.energy import Energy
@@ -27,8 +28,17 @@ from models.discovery import discover
 from models.errors import InputError
 from models.features import Features, extract_features
 from models.residues import Measure
-from service.adaptive import ADAPTIVE_ATTACKS, AdaptiveAttacks, Budgets, attack_adaptively, run_adaptive
+from service.adaptive import (
+    ADAPTIVE_ATTACKS,
+    AdaptiveAttacks,
+    AdaptiveSet,
+    Budgets,
+    attack_adaptively,
+    run_adaptive,
+)
 from service.adaptive_exact import exact_margins
+from service.adaptive_figures import adaptive_figures
+from service.adaptive_surrogate import Agreement, Sides, fitted_surrogate
 from service.adaptive_system import System
 from tests.attacks.digits import digits
 from tests.conftest import SEED
@@ -112,9 +122,13 @@ def labels() -> torch.Tensor:
     return digits(SEED).labels[:COUNT]
 
 
+def everything(found: AdaptiveAttacks) -> tuple[AdaptiveSet, ...]:
+    return (*found.sets, *found.unlimited, *found.few_steps)
+
+
 def check_claims(found: AdaptiveAttacks, pipeline: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Turned images pass when one asks the pipeline itself, are valid, and are inside the budget."""
-    for one in (*found.sets, *found.unlimited, *found.few_steps):
+    for one in everything(found):
         assert one.images.dtype == np.float32
         assert one.images.min() >= 0
         assert one.images.max() <= 1
@@ -197,7 +211,7 @@ def test_a_detector_that_flags_every_misclassified_image_is_never_evaded(decisio
     found = attack_adaptively(pipeline, images[rows], labels[rows], budgets=BUDGETS, seed=SEED, progress=False)
     assert found.detected is not None
     assert found.detected.sum() == found.fooled.sum() > 0
-    assert not any(one.turned.any() for one in (*found.sets, *found.unlimited, *found.few_steps))
+    assert not any(one.turned.any() for one in everything(found))
     figures = run_adaptive(pipeline, images[rows], labels[rows], ["orthogonal"], budgets=BUDGETS, progress=False)
     accepted = 1.0 if decision == "misclassified flagged" else 0.0
     assert [row["robust"] for row in figures["robustness"]] == [accepted, accepted]
@@ -268,6 +282,38 @@ def test_what_is_kept_is_of_this_detector_and_decision(
     assert len(folders(energy, seed=7)) == 5
 
 
+def test_what_is_kept_is_of_this_code_and_these_fooled_images(
+    transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import service.adaptive as driver
+
+    def folders(**budgets: Any) -> dict[str, int]:
+        names, few = ["black_box", "selective"], dataclasses.replace(BUDGETS, **budgets)
+        run_adaptive(transport, images[:6], labels[:6], names, budgets=few, cache=tmp_path, progress=False)
+        kept = [path.name for path in tmp_path.iterdir()]
+        wanted = ("black_box", "selective", "surrogate")
+        return {name: sum(each.startswith(f"adaptive-{name}-") for each in kept) for name in wanted}
+
+    selective = 2 + 1 + 1  # budgets, none, few steps
+    assert folders() == {"black_box": 1, "selective": selective, "surrogate": 1}
+    assert folders() == {"black_box": 1, "selective": selective, "surrogate": 1}
+    assert folders(queries=100) == {"black_box": 2, "selective": selective, "surrogate": 1}
+    assert folders(descent_steps=8) == {"black_box": 2, "selective": 2 * selective, "surrogate": 2}
+
+    real = driver.generate
+
+    def others(*given: Any, **options: Any) -> Any:
+        made = real(*given, **options)
+        return dataclasses.replace(made, images=(made.images * np.float32(0.99)))
+
+    monkeypatch.setattr(driver, "generate", others)
+    assert folders() == {"black_box": 3, "selective": 3 * selective, "surrogate": 3}
+    monkeypatch.setattr(driver, "code_digest", lambda *modules: "edited")
+    assert folders() == {"black_box": 4, "selective": 4 * selective, "surrogate": 4}
+    monkeypatch.setattr(driver, "code_closure", lambda module: "edited")
+    assert folders() == {"black_box": 5, "selective": 5 * selective, "surrogate": 5}
+
+
 def test_one_vote_alone_and_the_paper_s_decision(
     transport: Pipeline, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
@@ -284,8 +330,6 @@ def test_one_vote_alone_and_the_paper_s_decision(
 
 
 def test_figures_are_json_and_agree_with_the_sets(on_transport: AdaptiveAttacks) -> None:
-    from service.adaptive_figures import adaptive_figures
-
     figures = adaptive_figures(on_transport, l2_limits=(1.0, 100.0), linf_limits=(1.0,))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert figures["images"] == COUNT
@@ -308,15 +352,208 @@ def test_figures_are_json_and_agree_with_the_sets(on_transport: AdaptiveAttacks)
     robust = [row["robust"] for row in figures["robustness"]]
     assert robust == sorted(robust, reverse=True)
     for row in figures["robustness"]:
-        broken = np.logical_or.reduce(
-            [one.turned for one in on_transport.sets if one.epsilon is not None and one.epsilon <= row["epsilon"]]
+        within = [one.turned & (one.linf <= row["epsilon"] + 1e-6) for one in everything(on_transport)]
+        within.append(
+            on_transport.fooled & ~on_transport.detected & (on_transport.fooled_linf <= row["epsilon"] + 1e-6)
         )
+        broken = np.logical_or.reduce(within)
         assert row["robust"] == (on_transport.right & ~on_transport.flagged & ~broken).mean()
         assert row["implied_epsilon"] == row["epsilon"] / 2
         assert f"{row['epsilon'] * 255 / 2:.3g}/255" in row["sentence"]
 
 
+# --- figures of hand-made finds
+
+
+def made_by_hand(count: int, **changes: Any) -> AdaptiveAttacks:
+    """Nothing found by anyone, of images that are all right, accepted, and fooled and detected at a distance."""
+
+    def nothing(name: str, epsilon: float | None) -> AdaptiveSet:
+        no, zeros, none = np.zeros(count, np.bool_), np.zeros(count), np.zeros(count, np.int64)
+        return AdaptiveSet(
+            name, epsilon, np.zeros((count, 3, 2, 2), np.float32), ~no, no, no, zeros, zeros, None, none, none, {}
+        )
+
+    kinds = ("selective", "orthogonal")
+    budgeted = tuple(nothing(kind, epsilon) for kind in kinds for epsilon in (0.1, 0.2))
+    found = AdaptiveAttacks(
+        right=np.ones(count, np.bool_),
+        flagged=np.zeros(count, np.bool_),
+        fooled=np.ones(count, np.bool_),
+        detected=np.ones(count, np.bool_),
+        fooled_linf=np.full(count, 0.05),
+        fooled_l2=np.full(count, 0.3),
+        sets=(nothing("black_box", None), nothing("whole_system", None), *budgeted),
+        unlimited=tuple(nothing(kind, 1.0) for kind in kinds),
+        few_steps=tuple(nothing(kind, 0.2) for kind in kinds),
+        surrogate="exact",
+        left_out={},
+    )
+    return dataclasses.replace(found, **changes)
+
+
+def with_find(one: AdaptiveSet, row: int, linf: float, l2: float) -> AdaptiveSet:
+    turned, near, far = one.turned.copy(), one.linf.copy(), one.l2.copy()
+    turned[row], near[row], far[row] = True, linf, l2
+    return dataclasses.replace(one, turned=turned, linf=near, l2=far)
+
+
+@pytest.mark.parametrize(
+    ("field", "index"),
+    [(field, index) for field, count in (("sets", 6), ("unlimited", 2), ("few_steps", 2)) for index in range(count)],
+)
+def test_a_find_counts_against_robustness_whoever_made_it(field: str, index: int) -> None:
+    found = made_by_hand(4)
+    sets = list(getattr(found, field))
+    sets[index] = with_find(sets[index], 2, 0.08, 0.7)
+    figures = adaptive_figures(
+        dataclasses.replace(found, **{field: tuple(sets)}), l2_limits=(0.5, 1.0), linf_limits=(0.07, 0.1)
+    )
+    assert [row["robust"] for row in figures["robustness"]] == [0.75, 0.75]
+    assert (figures["union"]["turned"], figures["union"]["started"]) == (1, 4)
+    assert (figures["union"]["linf_median"], figures["union"]["l2_median"]) == (0.08, 0.7)
+    assert [row["turned"] for row in figures["union"]["within"]] == [0, 1, 0, 1]
+
+
+def test_only_finds_within_the_distance_count_against_robustness() -> None:
+    found = made_by_hand(4)
+    sets = (with_find(found.sets[0], 0, 0.15, 1.0), *found.sets[1:])
+    figures = adaptive_figures(dataclasses.replace(found, sets=sets), l2_limits=(1.0,), linf_limits=(0.1,))
+    assert [(row["epsilon"], row["robust"]) for row in figures["robustness"]] == [(0.1, 1.0), (0.2, 0.75)]
+
+
+def test_undetected_images_of_carlini_and_wagner_count_against_robustness() -> None:
+    detected = np.array([True, False, True, False])
+    found = made_by_hand(4, detected=detected, fooled_linf=np.array([0.05, 0.05, 0.05, 0.15]))
+    figures = adaptive_figures(found, l2_limits=(1.0,), linf_limits=(0.1,))
+    assert [row["robust"] for row in figures["robustness"]] == [0.75, 0.5]
+    assert figures["union"]["turned"] == 2
+    without = made_by_hand(4, fooled=None, detected=None, fooled_linf=None, fooled_l2=None)
+    assert adaptive_figures(without, l2_limits=(1.0,), linf_limits=(0.1,))["union"]["turned"] == 0
+
+
+def test_medians_are_over_what_is_counted_and_of_the_union_the_nearest() -> None:
+    found = made_by_hand(3)
+    small, large = found.sets[2], found.sets[3]
+    sets = (
+        with_find(found.sets[0], 0, 0.3, 0.2),
+        found.sets[1],
+        with_find(small, 0, 0.1, 0.9),
+        with_find(with_find(large, 0, 0.2, 1.9), 1, 0.2, 1.5),
+        *found.sets[4:],
+    )
+    figures = adaptive_figures(dataclasses.replace(found, sets=sets), l2_limits=(1.0,), linf_limits=(0.1,))
+    rows = figures["attacks"]["selective"]["budgets"]
+    assert [(row["turned"], row["l2_median"]) for row in rows] == [(1, 0.9), (2, 1.2)]
+    assert rows[1]["linf_median"] == pytest.approx(0.15)
+    assert figures["union"]["l2_median"] == pytest.approx((0.2 + 1.5) / 2)
+    assert figures["union"]["linf_median"] == pytest.approx((0.1 + 0.2) / 2)
+
+
+def test_what_is_lost_is_told_of_checks_too() -> None:
+    found = made_by_hand(2)
+    lost = np.array([True, False])
+    unlimited = (dataclasses.replace(found.unlimited[0], lost=lost), found.unlimited[1])
+    figures = adaptive_figures(dataclasses.replace(found, unlimited=unlimited), l2_limits=(1.0,), linf_limits=(0.1,))
+    assert figures["attacks"]["selective"]["unlimited"]["lost"] == 1
+    assert any(text.startswith("selective, no budget: 1 images passed") for text in figures["warnings"])
+
+
 # --- what an attacker is given
+
+
+def test_the_surrogate_s_agreement_is_on_held_out_originals(
+    transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image of a held-out original is among those fitted on; both sides of the threshold count alike."""
+    import service.adaptive_surrogate as module
+
+    real, fitted, noisy = module.fit_surrogate, list[torch.Tensor](), images + 0.01
+
+    def fit(inputs: torch.Tensor, margins: torch.Tensor, **options: Any) -> Any:
+        fitted.append(inputs)
+        return real(inputs, margins, **options)
+
+    monkeypatch.setattr(module, "fit_surrogate", fit)
+    system = System(transport)
+    _, agreement = fitted_surrogate(system, images, noisy, labels, BUDGETS, SEED)
+    assert agreement.originals == 3
+    assert agreement.plain.flagged + agreement.plain.passed == 4 * 3
+    every = 2 * (BUDGETS.descent_steps // 4)  # of the iterates, in two balls
+    assert agreement.descent.flagged + agreement.descent.passed == every * 3
+    inputs = module._judged(system, [images])[0]
+    last = fitted[-1]
+    absent = [row for row in range(len(images)) if not (last == inputs[row]).all(1).any()]
+    assert len(absent) == agreement.originals
+    assert Agreement.from_array(agreement.to_array()) == agreement
+    assert fitted_surrogate(system, images[:1], noisy[:1], labels[:1], BUDGETS, SEED)[1].originals == 0
+
+
+def test_agreement_of_both_sides() -> None:
+    sides = Sides(flagged=2, flagged_alike=1, passed=98, passed_alike=98)
+    assert (sides.balanced, sides.worse) == (0.75, 0.5)
+    assert (Sides(0, 0, 4, 3).balanced, Sides(0, 0, 4, 3).worse) == (None, 0.75)
+    assert (Sides(0, 0, 0, 0).balanced, Sides(0, 0, 0, 0).worse) == (None, None)
+
+
+def test_one_image_is_matched_by_the_parts_that_the_score_depends_on(
+    transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import service.adaptive as driver
+
+    matched = []
+    real = driver.find_features
+    monkeypatch.setattr(
+        driver, "find_features", lambda *given, **options: matched.append(given[1].shape) or real(*given, **options)
+    )  # fmt: skip
+    columns = transport.detector.num_columns_
+    for row in range(COUNT):
+        found = attack_adaptively(
+            transport, images[row : row + 1], labels[row : row + 1], ["feature_matching"], budgets=BUDGETS,
+            progress=False,
+        )  # fmt: skip
+        assert found.sets[0].started.shape == (1,)
+        if matched:
+            break
+    assert matched == [(1, columns)]
+
+
+def test_a_search_keeps_a_lead_over_the_threshold(energy: Pipeline, images: torch.Tensor) -> None:
+    system = System(energy)
+    margins = system.margins(system.features(images))
+    rows = torch.arange(len(images))
+    everyone = lambda predicted, which: torch.ones_like(which, dtype=torch.bool)  # noqa: E731
+    for lead in (0.0, float(np.quantile(-margins[margins < 0], 0.5))):
+        passed = system.decide(everyone, lead=lead)(images, rows).numpy()
+        assert np.array_equal(passed, (margins < 0) & (margins <= -lead))
+
+
+def test_what_does_not_pass_when_judged_again_is_lost(
+    energy: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attack that claims natural images is believed in none of them."""
+    import service.adaptive as driver
+
+    def claims_everything(decide: Any, images: torch.Tensor, *more: Any, **options: Any) -> Adapted:
+        counts = torch.ones(len(images), dtype=torch.int64)
+        return Adapted(images, torch.ones(len(images), dtype=torch.bool), counts, counts)
+
+    monkeypatch.setattr(driver, "black_box", claims_everything)
+    found = attack_adaptively(energy, images, labels, ["whole_system"], budgets=BUDGETS, progress=False)
+    one = found.sets[0]
+    assert not one.turned.any()
+    assert np.array_equal(one.lost, found.right)
+    figures = run_adaptive(energy, images, labels, ["whole_system"], budgets=BUDGETS, progress=False)
+    assert figures["attacks"]["whole_system"]["lost"] == found.right.sum() > 0
+    assert any("judged again" in text for text in figures["warnings"])
+
+
+def test_queries_are_limited_in_all(energy: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
+    budgets = dataclasses.replace(BUDGETS, queries=100, iterations=50)
+    found = attack_adaptively(energy, images, labels, ["whole_system"], budgets=budgets, progress=False)
+    assert found.sets[0].queries.max() <= 100
+    figures = run_adaptive(energy, images, labels, ["whole_system"], budgets=budgets, progress=False)
+    assert figures["budgets"]["queries"] == 100
 
 
 @pytest.mark.parametrize(
@@ -375,7 +612,7 @@ def test_classifiers_on_distances_are_attacked_too(images: torch.Tensor, labels:
         seed=SEED,
     )  # fmt: skip
     matching = found.sets[0]
-    assert isinstance(found.surrogate, float)
+    assert isinstance(found.surrogate, Agreement)
     assert matching.name == "feature_matching" or matching.epsilon is not None
     for one in found.sets:
         verdicts = pipeline.judge(torch.from_numpy(one.images[one.turned]))
@@ -390,7 +627,7 @@ def test_features_without_a_gradient_are_not_matched(images: torch.Tensor, label
     names = ["feature_matching", "selective"]
     figures = run_adaptive(pipeline, images[:6], labels[:6], names, budgets=BUDGETS, progress=False)
     assert set(figures["attacks"]) == {"selective"}
-    assert isinstance(figures["surrogate"], float)
+    assert figures["surrogate"]["held_out_originals"] == 1
     assert any(text.startswith("feature_matching was left out: mahalanobis") for text in figures["warnings"])
 
 
@@ -429,6 +666,10 @@ def test_images_labels_and_names_that_do_not_fit(energy: Pipeline, images: torch
         {"epsilons": (2.0,)},
         {"matching_weights": (-1.0,)},
         {"around": "start"},
+        {"queries": 99},
+        {"queries": 1e4},
+        {"descent_steps": 3},
+        {"evaluations": 1},
     ],
     ids=str,
 )

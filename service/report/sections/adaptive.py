@@ -12,7 +12,7 @@ from service.wording import MISSING, percent
 
 __all__ = ["adaptive"]
 
-_DRAWN = {"attacks", "warnings", "robustness", "natural", "carlini_wagner", "images"}  # the rest is settings
+_DRAWN = {"attacks", "warnings", "robustness", "natural", "carlini_wagner", "images", "union"}  # the rest is settings
 
 
 def adaptive(found: dict[str, Any]) -> str:
@@ -40,6 +40,8 @@ def _evaluations(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _one(figures: Mapping[str, Any]) -> str:
     turned = [row for name, told in figures["attacks"].items() for row in _attack(name, told)]
+    if isinstance(figures.get("union"), Mapping):
+        turned.append(("<strong>any of these, the nearest</strong>", figures["union"]))
     limits = list(dict.fromkeys(limit for _, told in turned for limit in _within(told)))
     rows = [
         Row(
