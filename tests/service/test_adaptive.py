@@ -40,6 +40,9 @@ from service.adaptive_exact import exact_margins
 from service.adaptive_figures import adaptive_figures
 from service.adaptive_surrogate import Agreement, Sides, fitted_surrogate
 from service.adaptive_system import System
+from service.cli import _parser
+from service.jobs._study_options import settings_of
+from service.study_settings import StudySettings
 from tests.attacks.digits import digits
 from tests.conftest import SEED
 
@@ -680,3 +683,31 @@ def test_budgets_refuse(options: dict[str, Any]) -> None:
 
 def test_budgets_are_the_thesis_s() -> None:
     assert (Budgets().iterations, Budgets().evaluations) == (50, 10_000)
+
+
+# --- the command line
+
+
+def settings_said(*words: str) -> StudySettings:
+    return settings_of(_parser().parse_args(["evaluate", "--network", "tiny", "--out", "report", *words]))
+
+
+def test_smaller_budgets_are_said_on_the_command_line() -> None:
+    assert settings_said("--adaptive", "black_box").adaptive_budgets is None
+    said = settings_said("--adaptive", "black_box", "--adaptive-queries", "2000", "--adaptive-steps", "40")
+    assert said.adaptive_budgets is not None
+    assert dataclasses.asdict(said.adaptive_budgets) == dataclasses.asdict(Budgets(queries=2000, descent_steps=40))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--adaptive", "black_box", "--adaptive-queries", "20"], "queries as an integer of at least 100"),
+        (["--adaptive", "black_box", "--adaptive-steps", "0"], "descent_steps as an integer of at least 4"),
+        (["--adaptive-queries", "2000"], "--adaptive with --adaptive-queries"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_budgets_that_cannot_be_are_refused_on_the_command_line(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings_said(*words)
