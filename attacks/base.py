@@ -56,6 +56,8 @@ class Attack(ABC):
     Every keyword of a subclass's constructor is kept in an attribute of the same name: `parameters` and `repr` read it.
     """
 
+    # Its perturbations are meant to be small in some Lp norm, so that noise of that size compares.
+    lp_bounded: ClassVar[bool] = True
     algorithm: ClassVar[int] = 1  # counted up when results change, so that attacked sets on disk are made again
     # Options that came later, at the values that change nothing: sets on disk from before are found again.
     added_options: ClassVar[Mapping[str, Any]] = {"target": None}

@@ -1,6 +1,7 @@
 """JSMA, Jacobian-based Saliency Map Attack: two values at a time, those that matter most (Papernot et al., 2016)."""
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from models.errors import InputError
 
 __all__ = ["JSMA"]
 
+_SMALLEST_STEP = 1 / 255  # one grey level; steps that float32 rounds away would never end
+
 
 class JSMA(Attack):
     """Moves few values far: at most `gamma` of an image's values, each by `theta` at a time, within [0, 1].
@@ -37,7 +40,8 @@ class JSMA(Attack):
     Deterministic but for a random target, and no image depends on another.
 
     Args:
-        theta: what a step adds to a value; negative: takes away. The paper's is 1, ART's 0.1.
+        theta: what a step adds to a value; negative: takes away; at least one grey level, 1/255. The paper's is 1,
+            ART's 0.1. A value may be moved again, so there are up to gamma · D / (2 · |theta|) steps for D values.
         gamma: largest share of an image's values that may change; the paper's.
         candidates: most values of an image that are paired at a step.
         target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
@@ -45,6 +49,8 @@ class JSMA(Attack):
         engine: "torch", or "art" for ART's SaliencyMapMethod, which takes the two values whose gradient of the target's
             logit is largest (often fewer values than the paper's rule needs), and always goes on to the target.
     """
+
+    lp_bounded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -59,8 +65,11 @@ class JSMA(Attack):
     ) -> None:
         super().__init__(norm="l2", epsilon=None, batch_size=batch_size, seed=seed)
         self.theta = check_number("theta", theta, least=-1.0)
-        if not 0 < abs(self.theta) <= 1:
-            raise InputError(f"expected theta in [-1, 1] and not 0, got {theta!r}")
+        if not _SMALLEST_STEP <= abs(self.theta) <= 1:
+            raise InputError(
+                f"expected theta in [-1, 1] and at least 1/255 = {_SMALLEST_STEP:.4g} either way, got {theta!r}; "
+                "a smaller step is less than a grey level, and the search would hardly end"
+            )
         self.gamma = check_number("gamma", gamma, above=0)
         if self.gamma > 1:
             raise InputError(f"expected gamma in (0, 1], a share of an image's values, got {gamma!r}")
@@ -86,7 +95,9 @@ class JSMA(Attack):
         most = int(self.gamma * changed.shape[1])
         end = 1.0 if self.theta > 0 else 0.0
         active = torch.arange(len(images), device=images.device)
-        while len(active):
+        # Each step takes two values on, and none can be taken on more often than this.
+        moves = math.ceil(1 / abs(self.theta)) + 1
+        for _ in range(most * moves // 2 + 1):
             tried = found[active].requires_grad_(True)
             logits = network(tried)
             predicted = logits.detach().argmax(1)

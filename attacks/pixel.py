@@ -1,5 +1,7 @@
 """Pixel attack: a few pixels replaced, found by differential evolution (Su, Vargas and Sakurai, 2019)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,8 @@ class Pixel(Attack):
         steps: generations.
         target: None, or the class to aim at (see `attacks._targets`).
     """
+
+    lp_bounded: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ class SpatialTransformation(Attack):
         shifts: shifts of the grid along each axis, evenly spaced.
         draws: random transformations instead of the grid; None: the grid.
     """
+
+    lp_bounded: ClassVar[bool] = False
 
     def __init__(
         self,

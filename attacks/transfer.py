@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from attacks._isolation import left_as_found
+from attacks._shards import network_digest
 from attacks._starts import logits_of
 from attacks._substitute import teach_substitute
 from attacks.base import Attack, ImageNoise, Norm, build_attack, check_count, class_count, project
 from models.errors import InputError
 from models.files import sha256_of
-from models.loading import load_network
+from models.loading import PRETRAINED, load_network
 
 __all__ = ["Transfer"]
 
@@ -29,8 +30,9 @@ class Transfer(Attack):
     Images that the attacked network misclassifies already come back unchanged.
 
     Args:
-        substitute: as on a command line (see `models/loading.py`): a RUN folder, pretrained:NAME, torchvision:NAME or
-            PATH.py:CALLABLE[:WEIGHTS]; with the attacked network's classes, in their order. None: taught on the spot.
+        substitute: as on a command line (see `models/loading.py`): a RUN folder, pretrained:NAME,
+            torchvision:NAME:WEIGHTS or PATH.py:CALLABLE[:WEIGHTS]; with the attacked network's classes, in their order.
+            None: taught on the spot.
         attack: name of the white-box attack, with its own settings but for epsilon and norm where it has these. What an
             attack without a budget finds is cut down to epsilon.
         epochs: passes over the images in each round of teaching.
@@ -65,13 +67,14 @@ class Transfer(Attack):
         """One batch: the substitute, then the attack on it.
 
         Raises:
-            InputError: the substitute has other classes, or does not take such images.
+            InputError: the substitute has other classes, was never trained, or does not take such images.
         """
         if self.substitute is None:
             substitute = teach_substitute(network, images, epochs=self.epochs, rounds=self.rounds, seed=self.seed)
         else:
             _, *shape = images.shape
-            substitute = _loaded(self.substitute, (shape[0], shape[1], shape[2])).to(images.device)
+            content = _content(self.substitute)
+            substitute = _loaded(self.substitute, content, (shape[0], shape[1], shape[2])).to(images.device)
             theirs, ours = class_count(substitute, images[:1]), class_count(network, images[:1])
             if theirs != ours:
                 raise InputError(
@@ -85,10 +88,18 @@ class Transfer(Attack):
         return torch.where(correct[:, None, None, None], found, images)
 
     def libraries(self) -> dict[str, str]:
-        """Those of the white-box attack; with a substitute of files, also their SHA-256, since they can change."""
-        versions = self._white_box().libraries()
-        if content := _content(self.substitute or ""):
-            versions["substitute"] = content
+        """Those of the white-box attack, and what else decides the result without being an option here.
+
+        That is the white-box attack with all its settings and the number of its algorithm, and the SHA-256 of a
+        substitute that is given.
+
+        Raises:
+            InputError: there is no such substitute, or it was never trained.
+        """
+        attack = self._white_box()
+        versions = attack.libraries() | {"attack": f"{attack!r}, algorithm {attack.algorithm}"}
+        if self.substitute is not None:
+            versions["substitute"] = _content(self.substitute)
         return versions
 
     def _white_box(self) -> Attack:
@@ -97,13 +108,31 @@ class Transfer(Attack):
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(reference: str, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The network of that reference, the same object while the reference is the same"""
-    return load_network(reference, image_shape=image_shape).network
+def _loaded(reference: str, content: str, image_shape: tuple[int, int, int]) -> nn.Module:
+    """The network of that reference, the same object while the reference and its content are the same"""
+    return _trained(reference, image_shape)
 
 
 def _content(reference: str) -> str:
-    """SHA-256 of all files that the reference names; empty where it names none"""
-    named = [Path(part) for part in (reference, *reference.split(":")) if part]
+    """SHA-256 of all files that the reference names; of the network where it names none, as torchvision's presets"""
+    head, _, rest = reference.partition(":")
+    if head == "pretrained":
+        named = [PRETRAINED / rest]
+    elif head == "torchvision":
+        named = [Path(part) for part in rest.split(":")[1:] if part]
+    else:
+        named = [Path(part) for part in (reference, *reference.split(":")) if part]
     files = [file for path in named for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
-    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest() if files else ""
+    if not files:
+        return network_digest(_trained(reference, None))
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
+
+
+def _trained(reference: str, image_shape: tuple[int, int, int] | None) -> nn.Module:
+    loaded = load_network(reference, image_shape=image_shape)
+    if not loaded.trained:
+        raise InputError(
+            f"expected a substitute with weights, got {reference!r}, whose weights would be drawn anew each time; name "
+            "a RUN folder, pretrained:NAME, torchvision:NAME:WEIGHTS or PATH.py:CALLABLE"
+        )
+    return loaded.network

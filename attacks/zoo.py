@@ -19,7 +19,8 @@ class ZOO(Attack):
 
     It lowers ||x - x0||² + constant · max(log p_y - max_j log p_j, 0) over images in [0, 1]. Each step takes
     `coordinates` coordinates of every image, asks the network at x ± width along each, and moves these by Adam with
-    moments of their own: 2 · coordinates + 1 queries per image and step. An image keeps the nearest misclassified point
+    moments of their own, and asks at the point reached: 2 · coordinates + 1 queries per image and step, after one for
+    the image itself (and one for a target by name). An image keeps the nearest misclassified point
     that it passed; without any, it comes back where the search ended. Images that are misclassified already come back
     unchanged.
 
@@ -66,6 +67,7 @@ class ZOO(Attack):
         if len(rows) == 0:
             return best
         natural, classes = images[rows].flatten(1), classes[rows]
+        away = margins(logits[rows], classes, targeted=targeted)
         at, size = natural.clone(), natural.shape[1]
         nearest = torch.full_like(natural[:, 0], torch.inf)
         adam = _Adam(at, self.learning_rate)
@@ -74,13 +76,12 @@ class ZOO(Attack):
         orders = _Orders([drawn[row] for row in rows.tolist()], size, images.device)
         for _ in range(self.steps):
             coordinates = orders.take(taken)
-            away = margins(logits_of(network, at.reshape(-1, *images.shape[1:])), classes, targeted=targeted)
             slopes = self._slopes(network, at, coordinates, classes, targeted, images.shape[1:])
             # Past the boundary the margin has no part in the objective, and the squared distance pulls back.
             slopes = torch.where((away > 0)[:, None], self.constant * slopes, 0.0)
             slopes = slopes + 2 * (at - natural).gather(1, coordinates)
             adam.step(at, coordinates, slopes)
-            self._keep(network, at, natural, rows, classes, targeted, best, nearest)
+            away = self._keep(network, at, natural, rows, classes, targeted, best, nearest)
         missed = torch.isinf(nearest)
         best[rows[missed]] = at[missed].reshape(-1, *images.shape[1:])
         return best
@@ -116,12 +117,15 @@ class ZOO(Attack):
         targeted: bool,
         best: Tensor,
         nearest: Tensor,
-    ) -> None:
+    ) -> Tensor:
+        """Takes the points that are turned and nearer than the best so far; returns the margins of all ``(r,)``"""
         points = at.reshape(-1, *best.shape[1:])
         logits = logits_of(network, points)
         distance = (at - natural).square().sum(1)
-        better = (margins(logits, classes, targeted=targeted) <= -least_lead(logits)) & (distance < nearest)
+        margin = margins(logits, classes, targeted=targeted)
+        better = (margin <= -least_lead(logits)) & (distance < nearest)
         best[rows[better]], nearest[better] = points[better], distance[better]
+        return margin
 
 
 class _Orders:

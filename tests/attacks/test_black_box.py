@@ -240,6 +240,16 @@ def test_zoo_visits_all_coordinates_before_any_again(seed: int) -> None:
         assert (visited.sort(dim=1).values == torch.arange(12)).all()
 
 
+def test_zoo_asks_as_often_as_it_says(digits_network: Digits) -> None:
+    network, images, labels = _some(digits_network, 4)
+    wrong = (labels[:1] + 1) % 10  # misclassified: only looked at
+    images, labels = torch.cat([images, images[:1]]), torch.cat([labels, wrong])
+    counted = _Counted(network)
+    ZOO(steps=3, coordinates=20)(network, images, labels)
+    # One more for the number of classes, of which every attack is told.
+    assert counted.stop() == 1 + 5 + 4 * 3 * (2 * 20 + 1)
+
+
 def test_zoo_keeps_the_nearest_turned_point(digits_network: Digits) -> None:
     network, images, labels = _some(digits_network, 4)
     rows = [ZOO(steps=steps, coordinates=768, learning_rate=0.05)(network, images, labels) for steps in (3, 5)]
@@ -313,10 +323,65 @@ def test_transfer_names_its_substitute_by_content(tmp_path: Path) -> None:
     assert "substitute" not in Transfer().libraries()
 
 
+def test_transfer_loads_a_substitute_again_whose_file_has_changed(digits_network: Digits, tmp_path: Path) -> None:
+    network, images, labels = _some(digits_network, 4)
+
+    def attacked(seed: int) -> Tensor:
+        attack = Transfer(epsilon=0.1, attack="fgm", substitute=_written(tmp_path, 10, seed))  # at the same place
+        return attack(network, images, labels)
+
+    first, second, again = attacked(1), attacked(2), attacked(1)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+
+
+def test_transfer_names_bundled_and_torchvision_weights_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import shufflenet_v2_x0_5
+
+    import attacks.transfer
+    import models.loading
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where torchvision keeps what it has downloaded
+    weights = tmp_path / "hub" / "checkpoints" / "shufflenetv2_x0.5-f707e7126e.pth"
+    weights.parent.mkdir(parents=True)
+    monkeypatch.setattr(models.loading, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(attacks.transfer, "PRETRAINED", tmp_path / "pretrained")
+    bundled = tmp_path / "pretrained" / "some" / "weights.safetensors"
+    bundled.parent.mkdir(parents=True)
+    found = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        torch.save(shufflenet_v2_x0_5().state_dict(), weights)
+        bundled.write_bytes(bytes([seed]))
+        names = ("torchvision:shufflenet_v2_x0_5:DEFAULT", "pretrained:some")
+        found.append([Transfer(substitute=name).libraries()["substitute"] for name in names])
+    assert found[0] == found[2]
+    assert all(first != second for first, second in zip(found[0], found[1], strict=True))
+
+
+def test_transfer_names_the_attack_it_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attacks.pgd import PGD
+
+    plain, wider, other = (
+        Transfer(**options).libraries()["attack"] for options in ({}, {"epsilon": 0.05}, {"attack": "bim"})
+    )
+    assert len({plain, wider, other}) == 3
+    assert repr(PGD(epsilon=0.03)) in plain
+    monkeypatch.setattr(PGD, "algorithm", PGD.algorithm + 1)
+    assert Transfer().libraries()["attack"] != plain
+
+
 def test_transfer_refuses_what_does_not_fit(digits_network: Digits, tmp_path: Path) -> None:
     network, images, labels = _some(digits_network, 2)
     with pytest.raises(InputError, match="10 classes, got 4"):
         Transfer(substitute=_written(tmp_path, 4, 0))(network, images, labels)
+    for untrained in ("resnet20", "torchvision:shufflenet_v2_x0_5"):
+        attack = Transfer(substitute=untrained)
+        for use in (attack.libraries, lambda attack=attack: attack(network, images, labels)):
+            with pytest.raises(InputError, match="a substitute with weights"):
+                use()
     with pytest.raises(UnknownNameError):
         Transfer(attack="nonsense")
     with pytest.raises(InputError, match="itself"):

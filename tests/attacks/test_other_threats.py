@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.jsma import JSMA, _best_pairs
 from attacks.spatial_transformation import SpatialTransformation, transformed
@@ -56,6 +56,25 @@ def test_jsma_moves_few_values_one_way(theta: float, digits_network: Digits) -> 
     assert torch.equal(attacked[wrong], images[wrong])
 
 
+@pytest.mark.parametrize("theta", [1 / 255, -1 / 255])
+def test_jsma_ends_at_the_smallest_step(theta: float) -> None:
+    """On a network that no step turns: values that may move go to their end, two at a time, and no pass is more."""
+    passes = 0
+
+    class Deaf(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            nonlocal passes
+            passes += 1
+            return torch.tensor([9.0, 0.0]) + 1e-6 * images.flatten(1)[:, :2] * torch.tensor([-theta, theta]).sign()
+
+    images, labels = torch.full((2, 3, 4, 4), 0.5), torch.zeros(2, dtype=torch.int64)
+    attacked = JSMA(theta=theta, gamma=0.1)(Deaf(), images, labels)  # 4 of 48 values
+    end = 1.0 if theta > 0 else 0.0
+    assert ((attacked == end).flatten(1).sum(1) >= 2).all()
+    assert (attacked != images).flatten(1).sum(1).max() <= 4
+    assert passes <= 4 * 256 // 2 + 4  # a few more: the count of classes, the runner-up
+
+
 def test_jsma_through_art_and_its_options(digits_network: Digits) -> None:
     small = digits_network._replace(images=digits_network.images[:6], labels=digits_network.labels[:6])
     arts, ours = JSMA(engine="art", target=3)(*small), JSMA(target=3)(*small)
@@ -63,7 +82,13 @@ def test_jsma_through_art_and_its_options(digits_network: Digits) -> None:
         predicted = [small.network(attacked).argmax(1) for attacked in (arts, ours)]
     wanted = torch.where(small.labels == 3, 4, 3)
     assert all((found == wanted).sum() >= 4 for found in predicted)
-    for options, message in (({"theta": 0.0}, "theta"), ({"theta": 2.0}, "theta"), ({"gamma": 1.5}, "gamma")):
+    for options, message in (
+        ({"theta": 0.0}, "theta"),
+        ({"theta": 2.0}, "theta"),
+        ({"theta": 1e-9}, "1/255"),
+        ({"theta": -0.003}, "1/255"),
+        ({"gamma": 1.5}, "gamma"),
+    ):
         with pytest.raises(InputError, match=message):
             JSMA(**options)
     with pytest.raises(InputError, match="candidates"):

@@ -169,6 +169,13 @@ def test_works_when_the_caller_is_in_inference_mode(name: str, made: Digits) -> 
 
 
 @attack_names
+def test_says_whether_it_is_small_in_a_norm(name: str) -> None:
+    attack = _attack(name)
+    assert attack.lp_bounded is (name not in {"jsma", "pixel", "spatial_transformation"})
+    assert attack.lp_bounded or attack.epsilon is None
+
+
+@attack_names
 def test_finds_the_easy_case(name: str, seed: int) -> None:
     """An image beside the decision boundary of a linear classifier: whatever attack fails here finds nothing.
 
