@@ -41,6 +41,13 @@ class CarliniWagner(Attack):
     where it is there already: misclassified (by the confidence). There is no budget. Deterministic but for a random
     target, and no image depends on another.
 
+    **The scale of the logits counts.** Distance and logits are added up, so a network whose logits are multiplied by s
+    needs c / s for the same images, and c grows at most `search_steps` - 1 times by ten from `initial_const`, never
+    beyond 1e10. With logits times 1e-9 the defaults end where the unscaled network's search begins, at a c that moves
+    few images over the boundary: most come back as they are, and the network passes for robust though nothing but its
+    scale has changed. Give `initial_const` in proportion to 1 / s there, as far as 1e10 allows. That is L2's limit; in
+    L∞ images within τ are at no distance, and any c moves them.
+
     Args:
         steps: gradient steps for each value of c, or of τ.
         search_steps: values tried of c, the weight of being misclassified against being near, or of τ.

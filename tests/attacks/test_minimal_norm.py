@@ -159,6 +159,37 @@ def test_carlini_wagner_at_a_target(norm: Norm, confidence: float, digits_networ
     assert not (there & moved).any()
 
 
+class _Scaled(nn.Module):
+    def __init__(self, network: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return self.scale * logits
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_carlini_wagner_needs_a_constant_in_units_of_the_logits(norm: Norm, digits_network: Digits) -> None:
+    network, images, labels = _first(digits_network, 16)
+    scaled = _Scaled(network, 2.0**-30)  # about 1e-9, and exact in floating point
+    plain = CarliniWagner(norm=norm, search_steps=3)(network, images, labels)
+    torch.testing.assert_close(
+        CarliniWagner(norm=norm, search_steps=3, initial_const=0.01 * 2.0**30)(scaled, images, labels),
+        plain,
+        rtol=0,
+        atol=1e-6,
+    )
+    # What the docstring warns of in L2: the defaults' last c is where the unscaled search begins.
+    right = _logits(network, images).argmax(1) == labels
+    found, missed = (  # shares of images that were turned
+        (CarliniWagner(norm=norm)(judged, images, labels) != images).flatten(1).any(1)[right].float().mean()
+        for judged in (network, scaled)
+    )
+    assert found > 0.9
+    assert (missed < 0.5) if norm == "l2" else (missed > 0.9)
+
+
 def test_fab_is_as_near_as_deepfool(digits_network: Digits) -> None:
     network, images, labels = digits_network
     labels = labels.clone()
