@@ -41,7 +41,8 @@ def watched_logits(network: nn.Module, images: Tensor) -> Tensor:
         AttackError: the logits are not finite; later, in the backward pass, a gradient that reaches the images is not.
     """
     if images.requires_grad:
-        images.register_hook(functools.partial(_check_where_finite, "gradients", images.detach()))
+        check = functools.partial(_check_where_finite, "gradients", images.detach())
+        images.register_hook(check)  # type: ignore[no-untyped-call]
     logits: Tensor = network(images)
     _check_where_finite("logits", images.detach(), logits)
     return logits
