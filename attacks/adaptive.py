@@ -38,7 +38,7 @@ __all__ = [
     "without_component",
 ]
 
-_LONGEST_STEP = 4 / 255
+_LONGEST_STEP = 8 / 255
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -251,7 +251,7 @@ def descend(
         images: ``(B, C, H, W)`` in [0, 1].
         labels: ``(B,)``, the true classes.
         steps: of each run. Their length falls geometrically from 10 · epsilon / steps to a tenth of that, so that the
-            first ones cross the ball and the last ones settle between two aims. None is above 4/255: without a budget
+            first ones cross the ball and the last ones settle between two aims. None is above 8/255: without a budget
             too, a step has to be as fine as an image is.
         visit: is shown each batch of iterates.
 

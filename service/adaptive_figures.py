@@ -206,14 +206,7 @@ def _warnings(found: "AdaptiveAttacks") -> list[str]:
                 "should not be weaker, and its shares are lower bounds only"
             )
     if isinstance(found.surrogate, Agreement):
-        worse = found.surrogate.descent.worse
-        if worse is not None and worse < 0.9:
-            warnings.append(
-                f"where one selective descent against the final surrogate goes from {found.surrogate.originals} "
-                "originals that the surrogate was not fitted on, it is on the detector's side of the threshold for "
-                f"{worse:.0%} only of the images on the side where it is worse: descent follows it into places where "
-                "the detector says otherwise"
-            )
+        warnings += _warnings_of_surrogate(found.surrogate)
     warnings += [
         f"{what}: {int(one.lost.sum())} images passed during the attack but not when judged again, where rounding "
         "decides; they count as not turned"
@@ -223,6 +216,28 @@ def _warnings(found: "AdaptiveAttacks") -> list[str]:
         for what in [f"{one.name}{check}"]
     ]
     return warnings
+
+
+def _warnings_of_surrogate(agreement: Agreement) -> list[str]:
+    """Where the stand-in that descents follow is no guide to the detector"""
+    told = []
+    held = f"of {agreement.originals} originals that the surrogate was not fitted on"
+    images = (
+        ("images as they are, under Carlini and Wagner's attack and under noise,", agreement.plain),
+        ("what one selective descent against the final surrogate passes through", agreement.descent),
+    )
+    for what, sides in images:
+        if sides.worse is not None and sides.worse < 0.9:
+            told.append(
+                f"{what} {held}: on the worse side of the threshold, the surrogate is on the detector's side for "
+                f"{sides.worse:.0%} only; descent follows it into places where the detector says otherwise"
+            )
+        elif sides.balanced is None:
+            told.append(
+                f"{what} {held}: the detector flagged {sides.flagged} and passed {sides.passed}, so that nothing is "
+                "known of the surrogate on one side of the threshold"
+            )
+    return told
 
 
 def _share(name: str, hits: Any, count: int, share: str | None = None) -> dict[str, Any]:

@@ -499,6 +499,21 @@ def test_agreement_of_both_sides() -> None:
     assert (Sides(0, 0, 0, 0).balanced, Sides(0, 0, 0, 0).worse) == (None, None)
 
 
+def test_a_surrogate_that_is_no_guide_is_told_of() -> None:
+    good, poor, one_sided = Sides(10, 10, 10, 10), Sides(10, 5, 90, 90), Sides(0, 0, 20, 20)
+
+    def warnings(plain: Sides, descent: Sides) -> list[str]:
+        found = made_by_hand(3, surrogate=Agreement(5, plain, descent), unlimited=(), few_steps=(), sets=())
+        return list(adaptive_figures(found, l2_limits=(1.0,), linf_limits=(0.1,))["warnings"])
+
+    assert warnings(good, good) == []
+    (told,) = warnings(good, poor)
+    assert "one selective descent against the final surrogate" in told
+    assert "50%" in told
+    assert "Carlini" in warnings(poor, good)[0]
+    assert "flagged 0 and passed 20" in warnings(good, one_sided)[0]
+
+
 def test_one_image_is_matched_by_the_parts_that_the_score_depends_on(
     transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
