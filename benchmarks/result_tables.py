@@ -7,7 +7,10 @@ over runs. A figure that is not there is a dash.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-__all__ = ["beside_paper", "by_detector", "costs", "false_positives", "matrix", "outliers", "sets", "worst_case"]
+__all__ = [
+    "adaptive", "beside_paper", "by_detector", "costs", "false_positives", "matrix", "outliers", "robustness", "sets",
+    "speed", "worst_case",
+]  # fmt: skip
 
 Result = dict[str, Any]
 
@@ -24,7 +27,8 @@ def shown(name: str) -> str:
     kind, _, rest = name.partition(":")
     if kind == "ood":
         return rest
-    return " ".join([NAMES.get(kind, kind), *(part.removeprefix("epsilon=") for part in rest.split(":") if part)])
+    options = dict(part.split("=", 1) for part in rest.split(":") if part)
+    return " ".join([NAMES.get(kind, kind), *(f"ε {value}" for key, value in options.items() if key == "epsilon")])
 
 
 def fit(entry: dict[str, Any]) -> str:
@@ -116,19 +120,104 @@ def costs(result: Result) -> list[str]:
     return lines
 
 
-def beside_paper(result: Result, tables: Sequence[int], training: str = "VAN") -> list[str]:
-    """Published figures of some tables beside ours, in percent."""
+def beside_paper(result: Result, table: str, training: str = "VAN") -> list[str]:
+    """One published table: a row per detector, a column per attack or data set, published figure / ours, in percent."""
+    rows = [
+        row for row in result["beside_paper"]["rows"] if row["table"] == str(table) and row["training"] == training
+    ]  # fmt: skip
+
+    def name(row: dict[str, Any]) -> str:
+        told = [row["detector"], row["detector_trained_on"] or "the same", row["metric"].replace("_", " ")]
+        return " | ".join(told)
+
+    return _crossed(rows, name, "detector | fitted on | metric", lambda row: f"{_given(row)} / {_own(row)}")
+
+
+def adaptive(result: Result) -> list[str]:
+    """Adaptive attacks: of the images that each was run on, the share that was turned, and how far they were moved."""
     lines = [
-        "| table | detector | fitted on | tested on | metric | published | ours |",
-        "|---|---|---|---|---|---|---|",
+        "| detector | attack | started | turned (95 % interval) | within L∞ 8/255 | within L2 0.5 | median L2 | "
+        "median L∞ ·255 | queries |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['table']} | {row['detector']} | {row['fitted_on']} | {row['tested_on']} | {row['metric']} | "
-        f"{_published(row['published'], row['published_std'])} | {_published(row['ours'], row['ours_std'])} |"
-        for row in result["beside_paper"]["rows"]
-        if int(row["table"]) in tables and row["training"] == training
-    ]
+    for detector, found in _attacked(result):
+        for attack, entry in found["attacks"].items():
+            kinds = [(attack, entry)]
+            if "budgets" in entry:
+                kinds = [(f"{attack}, ε {255 * each['epsilon']:.3g}/255", each) for each in entry["budgets"]]
+                kinds.append((f"{attack}, no budget", entry["unlimited"]))
+            lines += [f"| `{detector}` | {name} | {_turned(each)} |" for name, each in kinds]
+        union = found["union"]
+        lines.append(f"| `{detector}` | all together, of all images that the network gets right | {_turned(union)} |")
     return lines
+
+
+def robustness(result: Result) -> list[str]:
+    """Share of images that no attack broke within ε, and the distance at which that would make a robust classifier."""
+    lines = [
+        "| detector | right, accepted, no find within (95 % interval) | a classifier would have to be right within |",
+        "|---|---|---|",
+    ]
+    for detector, found in _attacked(result):
+        for each in found["robustness"]:
+            low, high = each["robust_interval"]
+            lines.append(
+                f"| `{detector}` | {255 * each['epsilon']:.3g}/255: {each['robust']:.1%} ({low:.1%} to {high:.1%}) | "
+                f"{255 * each['implied_epsilon']:.3g}/255 |"
+            )
+    return lines
+
+
+def speed(result: Result) -> list[str]:
+    """Ours beside another engine, on the same images in one run: the median over rounds of the ratio of durations."""
+    lines = [
+        "| attack | images | times as fast (quartiles) | bar | success, ours / theirs | median L2, ours / theirs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        ratio, both = case["ratio"], (case["ours"], case["theirs"])
+        success = " / ".join(_percent(each.get("success", each.get("success_rate"))) for each in both)
+        norms = " / ".join(_number(each["l2_median"], 1, 3) for each in both)
+        bar = "–" if case["bar"] is None else f"{case['bar']:g}"
+        lines.append(
+            f"| {shown(case['attack'])} | {case.get('n', result['n'])} | {ratio['ratio']:.2f} ({ratio['low']:.2f} to "
+            f"{ratio['high']:.2f}) | {bar} | {success} | {norms} |"
+        )
+    return lines
+
+
+def _attacked(result: Result) -> list[tuple[str, dict[str, Any]]]:
+    found = result["adaptive"]
+    return [(found["detector"], found)] if "attacks" in found else list(found.items())
+
+
+def _turned(entry: dict[str, Any]) -> str:
+    if not entry["started"]:
+        return "0 | – | – | – | – | – | –"
+    low, high = entry["interval"]
+    return (
+        f"{entry['started']} | {entry['share']:.1%} ({low:.1%} to {high:.1%}) | {_within(entry, 'linf', 8 / 255)} | "
+        f"{_within(entry, 'l2', 0.5)} | {_number(entry['l2_median'], 1, 2)} | "
+        f"{_number(entry['linf_median'], 255, 1)} | {_number(entry.get('queries_median'), 1, 0)}"
+    )
+
+
+def _within(entry: dict[str, Any], norm: str, limit: float) -> str:
+    found = [e["share"] for e in entry.get("within", ()) if e["norm"] == norm and abs(e["limit"] - limit) < 1e-6]
+    return _percent(found[0] if found else None)
+
+
+def _given(row: dict[str, Any]) -> str:
+    return _published(100 * row["published"]["mean"], _times(100, row["published"]["std"]))
+
+
+def _own(row: dict[str, Any]) -> str:
+    ours = row["ours"]
+    return "–" if ours is None else _published(100 * ours["mean"], _times(100, ours["std"]))
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
 
 
 def _crossed(

@@ -51,8 +51,6 @@ def with_tables(text: str) -> str:
 def _argument(key: str, value: str) -> Any:
     if key in ("detectors", "fitted_on"):
         return value.split(",")
-    if key == "tables":
-        return [int(number) for number in value.split(",")]
     return float(value) if key == "nominal" else value
 
 

@@ -157,6 +157,11 @@ def plan_of(
         tested = tuple(dict.fromkeys(name for choice in choices for name in choice.split("+") if name != ALL))
         tested = tested or (() if names else ("fgm",))
     attacks = _attacks(settings, choices, tested)
+    if settings.noisy and (large := [label for label, attack in attacks.items() if not attack.lp_bounded]):
+        raise InputError(
+            f"expected attacks of small perturbations for --noisy, got {', '.join(large)}, of whose size noise is no "
+            "image any more; leave --noisy or these attacks out"
+        )
     everything = tuple(label for label in attacks if label in {*tested, *_named(choices)})
     fits = tuple(dict.fromkeys(_expanded(choice, everything) for choice in choices))
     fits += tuple((outlier_name(label),) for label in settings.fit_ood)

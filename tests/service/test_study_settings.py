@@ -73,6 +73,7 @@ def test_a_limit_of_a_label_goes_before_that_of_its_attack() -> None:
         ({"attack_limit": {"fgm": 0}}, "at least one"),
         ({"fit_ood": ("mnist",)}, "outlier sets of the study to fit on, got ood:mnist"),
         ({"noisy": True}, "--protocol paper for --noisy"),
+        ({"noisy": True, "protocol": "paper", "test_on": ("fgm", "jsma")}, "for --noisy, got jsma"),
         ({"protocol": "paper", "adaptive": ("black_box",)}, "--protocol sound for --adaptive"),
         ({"adaptive": ("magic",)}, "black_box"),
         ({"adaptive_images": 0}, "--adaptive-images"),
