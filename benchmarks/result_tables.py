@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 __all__ = [
-    "adaptive", "beside_paper", "by_detector", "costs", "false_positives", "matrix", "outliers", "robustness", "sets",
-    "speed", "worst_case",
+    "adaptive", "beside_paper", "by_detector", "clipping", "clipping_alone", "costs", "false_positives", "matrix",
+    "outliers", "robustness", "sets", "speed", "worst_case",
 ]  # fmt: skip
 
 Result = dict[str, Any]
@@ -184,6 +184,41 @@ def speed(result: Result) -> list[str]:
             f"{ratio['high']:.2f}) | {bar} | {success} | {norms} |"
         )
     return lines
+
+
+def clipping(result: Result) -> list[str]:
+    """What was done to the images, and what detectors that were fitted on it make of it, in floating point."""
+    entries = {
+        (row["detector"], row["tested_on"]): row
+        for row in result["results"]
+        if not row["eight_bit"] and row["fitted_on"] == row["tested_on"]
+    }
+    detectors = list(dict.fromkeys(name for name, _ in entries))
+    lines = [
+        "| images | accuracy of the network | median L2 in pixels | "
+        + " | ".join(f"`{name}`: accuracy, AUROC" for name in detectors) + " |",
+        "|" + "---|" * (3 + len(detectors)),
+    ]  # fmt: skip
+    for each in result["sets"]:
+        if not each["eight_bit"] and (detectors[0], each["name"]) in entries:
+            rows = [entries[name, each["name"]] for name in detectors]
+            told = " | ".join(f"{row['accuracy']:.1%}, {row['auroc']:.3f}" for row in rows)
+            lines.append(f"| {each['name']} | {each['accuracy']:.1%} | {each['l2_median']:.3f} | {told} |")
+    return lines
+
+
+def clipping_alone(result: Result) -> list[str]:
+    """Detectors fitted on images that were clipped or nudged and never attacked: share flagged of each attacked set."""
+    rows = [
+        row for row in result["results"]
+        if not row["eight_bit"] and row["fitted_on"] in ("clipped", "nudged") and row["tested_on"] != row["fitted_on"]
+    ]  # fmt: skip
+    return _crossed(
+        rows,
+        lambda row: f"`{row['detector']}` | {row['fitted_on']}",
+        "detector | fitted on",
+        lambda row: f"{row['flagged']:.1%}",
+    )
 
 
 def _attacked(result: Result) -> list[tuple[str, dict[str, Any]]]:

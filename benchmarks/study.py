@@ -4,7 +4,8 @@
 
 The [evaluate] table holds the command's words. With --train the network of the [train] table is trained first, by
 `plumbline train`, and takes the place of the word "trained". --use NAME=REFERENCE reads another source under a data
-set's name; --limit, --runs and --epochs cut a study down to see whether it runs. The whole report goes to
+set's name; --limit, --runs, --epochs and --set, which replaces any word of the table (--set fit-on=fgm,apgd:steps=2),
+cut a study down to see whether it runs, and the result says so under "study". The whole report goes to
 WORK/<name>-report, its figures without those of single runs to benchmarks/results/<name>.json.
 """
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of the study's own, with --train")
     parser.add_argument("--limit", type=int, help="instead of the study's own number of images")
     parser.add_argument("--runs", type=int, help="instead of the study's own")
+    parser.add_argument("--set", action="append", default=[], metavar="WORD=VALUE", help="instead of the study's own")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--work", type=Path, default=Path("runs"), help="for attacked images, networks and reports")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -41,31 +43,46 @@ def main() -> None:
     name = options.study.stem
     study = tomllib.loads(options.study.read_text(encoding="utf-8"))
     used = dict(pair.split("=", 1) for pair in options.use)
-    words = {**study["evaluate"], **({"limit": options.limit} if options.limit else {})}
-    words |= {"runs": options.runs} if options.runs else {}
+    words = study["evaluate"]
+    words |= {name: value for name, value in (("limit", options.limit), ("runs", options.runs)) if value is not None}
+    words |= {word: value.split(",") for word, value in (pair.split("=", 1) for pair in options.set)}
     trained = options.work / f"{name}-network"
     if options.train:
         train = {**study["train"], **({"epochs": options.epochs} if options.epochs else {})}
         _run("train", train, used, ["--out", str(trained)], options)
-    if words.get("network") == "trained":
-        words["network"] = str(trained)
     report = options.work / f"{name}-report"
     shared = ["--cache", str(options.work / "attacks"), "--workers", str(options.workers), "--out", str(report)]
-    _run("evaluate", words, used, shared, options)
+    network = {"network": str(trained)} if words["network"] == "trained" else {}
+    _run("evaluate", words | network, used, shared, options)
     found = json.loads((report / "report.json").read_text(encoding="utf-8"))
     payload = {"n": found["natural"]["images"], "seed": options.seed, "study": study, **condensed(found)}
     print(f"written to {write_result(name, payload, options.out)}")
 
 
 def condensed(report: dict[str, Any]) -> dict[str, Any]:
-    """A report without the figures of single runs, but for the intervals of the first one."""
+    """A report without the figures of single runs, but for the first one's intervals; six digits each."""
     kept = {key: value for key, value in report.items() if key not in ("results", "false_positives", "worst_case")}
     for part in ("results", "false_positives", "worst_case"):
-        kept[part] = [
-            {**{key: value for key, value in entry.items() if key != "runs"}, "first_run": entry["runs"][0]}
-            for entry in report[part]
-        ]
-    return kept
+        kept[part] = [_with_first_run(entry) for entry in report[part]]
+    short: dict[str, Any] = _shortened(kept)
+    return short
+
+
+def _with_first_run(entry: dict[str, Any]) -> dict[str, Any]:
+    """Its mean and deviation, and of the first run what tables show: the group that they lead with."""
+    first = entry["runs"][0]
+    if "kind" in entry:
+        group = "all" if entry["kind"] == "outlier" else "successful"
+        first = {"run": first["run"], "images": first["images"], group: first[group]}
+    return {**{key: value for key, value in entry.items() if key != "runs"}, "first_run": first}
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shortened(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _run(command: str, words: dict[str, Any], used: dict[str, str], more: list[str], options: Any) -> None:
