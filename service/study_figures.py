@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import InputError
+from models.progress import progress_bar
 from service.cautions import cautions
 from service.jsonable import as_json
 from service.study import NATURAL, ImageSet, Judgement, Study
@@ -20,8 +21,10 @@ PIXEL_BASELINE = "pixel_statistics"
 # differ from natural ones in a way that no attacker needs: rounding, clipping, another range.
 _BROKEN = 0.99
 
+_OTHERS = ("attack", "outlier")  # kinds of sets that natural images are to be told from
 
-def figures(study: Study, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+
+def figures(study: Study, *, seed: int = 0, resamples: int = 1000, progress: bool = False) -> dict[str, Any]:
     """The figures of a study as JSON values; every key is explained in docs/report.md.
 
     The order of the rows changes nothing. Means and standard deviations (n − 1) are over the runs that have the figure.
@@ -30,6 +33,7 @@ def figures(study: Study, *, seed: int = 0, resamples: int = 1000) -> dict[str, 
     Args:
         seed: of the bootstrap intervals.
         resamples: of the bootstrap, natural and other images apart; 0 leaves its intervals out.
+        progress: show a bar; the bootstrap takes minutes where there are many detectors, fits and sets.
 
     Raises:
         InputError: a fact that is no JSON value, or fewer than no resamples.
@@ -37,10 +41,10 @@ def figures(study: Study, *, seed: int = 0, resamples: int = 1000) -> dict[str, 
     if resamples < 0:
         raise InputError(f"expected a number of resamples of at least 0, got {resamples}; 0 leaves intervals out")
     groups = study.detectors()
+    cells = [(key, group, name) for key, group in groups.items() for name in _tested(study, group, _OTHERS)]
     results = [
         _result(study, key, group, name, seed, resamples)
-        for key, group in groups.items()
-        for name in _tested(study, group, ("attack", "outlier"))
+        for key, group, name in progress_bar(cells, what="figures", unit="result", show=progress)
     ]
     broken = _broken(results)
     found: dict[str, Any] = {

@@ -46,7 +46,7 @@ def run(options: Namespace) -> None:
     study = evaluate_study(data, settings, loaded=loaded, artifact=artifact, outliers=outliers, reference=reference)
     figures = write_study_report(
         options.out, study, seed=options.seed, resamples=options.resamples, per_image_csv=options.csv,
-        beside_paper=beside_paper, published=options.published,
+        beside_paper=beside_paper, published=options.published, progress=True,
     )  # fmt: skip
     print(as_table(figures))
     print(f"report in {options.out / 'report.html'}")

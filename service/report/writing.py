@@ -28,6 +28,7 @@ def write_study_report(
     per_image_csv: bool = False,
     beside_paper: Path | None = None,
     published: str | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """The figures, once report.json, report.csv and report.html are in `folder`, each written whole or not at all.
 
@@ -42,11 +43,12 @@ def write_study_report(
         beside_paper: a CSV file of published figures to set ours beside, such as benchmarks/paper/detection.csv; also
             writes beside-paper.csv.
         published: network or data set whose published figures are meant; by default the study's data set.
+        progress: show a bar while the figures are computed.
 
     Raises:
         InputError: a fact that is no JSON value, no such published figures, or a folder that cannot be written to.
     """
-    found = figures(study, seed=seed, resamples=resamples)
+    found = figures(study, seed=seed, resamples=resamples, progress=progress)
     facts, _ = as_json(study.facts, "facts")
     beside = None
     if beside_paper is not None:
