@@ -4,12 +4,12 @@ Every function takes a result as read from its JSON file and gives the lines of 
 over runs. A figure that is not there is a dash.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = [
-    "adaptive", "beside_paper", "by_detector", "clipping", "clipping_alone", "costs", "false_positives", "matrix",
-    "outliers", "robustness", "sets", "speed", "worst_case",
+    "adaptive", "beside_paper", "by_detector", "clipping", "clipping_alone", "compatible", "costs", "false_positives",
+    "matrix", "outliers", "robustness", "sets", "speed", "worst_case",
 ]  # fmt: skip
 
 Result = dict[str, Any]
@@ -46,11 +46,7 @@ def by_detector(
     result: Result, fitted_on: Sequence[str], metric: str = "auroc", group: str = "successful"
 ) -> list[str]:
     """A row per detector, a column per attack; detectors that learn were fitted on `fitted_on`."""
-    entries = [
-        e
-        for e in result["results"]
-        if e["kind"] == "attack" and (not e["fitted_on"] or sorted(e["fitted_on"]) == sorted(fitted_on))
-    ]
+    entries = [entry for entry in _fitted(result["results"], fitted_on) if entry["kind"] == "attack"]
     return _crossed(entries, _detector, "detector", lambda e: _cell(e, group, metric, bold=e["seen"]))
 
 
@@ -65,29 +61,37 @@ def outliers(result: Result, metric: str = "auroc") -> list[str]:
     )
 
 
-def worst_case(result: Result, detectors: Iterable[str] | None = None) -> list[str]:
-    """Share of images that are flagged under every attack that succeeded on them."""
-    lines = ["| detector | fitted on | flagged under every attack | AUROC of the lowest score |", "|---|---|---|---|"]
-    for entry in result["worst_case"]:
-        if detectors is None or entry["detector"] in detectors:
-            share, area = (_mean_std(entry["mean"].get(k), entry["std"].get(k)) for k in ("share", "auroc"))
-            lines.append(f"| {_detector(entry)} | {fit(entry)} | {share} | {area} |")
+def worst_case(result: Result, fitted_on: Sequence[str]) -> list[str]:
+    """Share of images that are flagged under every attack that succeeded on them; detectors as in `by_detector`."""
+    lines = ["| detector | flagged under every attack | AUROC of the lowest score |", "|---|---|---|"]
+    for entry in _fitted(result["worst_case"], fitted_on):
+        share = _mean_std(entry["mean"].get("share"), entry["std"].get("share"), percent=True)
+        area = _mean_std(entry["mean"].get("auroc"), entry["std"].get("auroc"))
+        lines.append(f"| {_detector(entry)} | {share} | {area} |")
     return lines
 
 
-def false_positives(result: Result, nominal: float = 0.05) -> list[str]:
-    """Realised rates at one nominal rate: mean over runs, and in how many of the runs it was compatible."""
-    lines = ["| detector | fitted on | realised | first run (95 % interval) |", "|---|---|---|---|"]
-    for entry in result["false_positives"]:
+def false_positives(result: Result, fitted_on: Sequence[str], nominal: float = 0.05) -> list[str]:
+    """Realised rates at one nominal rate, and the first run's with its interval; detectors as in `by_detector`."""
+    lines = ["| detector | realised | first run (95 % interval) |", "|---|---|---|"]
+    for entry in _fitted(result["false_positives"], fitted_on):
         if entry["nominal"] == nominal:
             first = entry["first_run"]
             low, high = first["interval"]
             realised = _mean_std(entry["mean"]["realised"], entry["std"]["realised"], percent=True)
-            lines.append(
-                f"| {_detector(entry)} | {fit(entry)} | {realised} | "
-                f"{first['realised']:.1%} ({low:.1%} to {high:.1%}) |"
-            )
+            lines.append(f"| {_detector(entry)} | {realised} | {first['realised']:.1%} ({low:.1%} to {high:.1%}) |")
     return lines
+
+
+def compatible(result: Result, nominal: float = 0.05) -> list[str]:
+    """How many of the realised rates lie where chance puts 95 in 100 of them, over all detectors, fits and runs."""
+    entries = [entry for entry in result["false_positives"] if entry["nominal"] == nominal]
+    runs, inside = (sum(entry[key] for entry in entries) for key in ("runs", "compatible_runs"))
+    return [
+        "| thresholds at this rate | realised rate where 95 in 100 should be |",
+        "|---|---|",
+        f"| {runs} | {inside} ({inside / runs:.1%}) |",
+    ]
 
 
 def sets(result: Result) -> list[str]:
@@ -260,6 +264,11 @@ def _own(row: dict[str, Any]) -> str:
 
 def _times(factor: float, value: float | None) -> float | None:
     return None if value is None else factor * value
+
+
+def _fitted(entries: Sequence[dict[str, Any]], fitted_on: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of detectors that were fitted on these sets, and of those that learn nothing."""
+    return [e for e in entries if not e["fitted_on"] or sorted(e["fitted_on"]) == sorted(fitted_on)]
 
 
 def _crossed(

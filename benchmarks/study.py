@@ -60,21 +60,37 @@ def main() -> None:
 
 
 def condensed(report: dict[str, Any]) -> dict[str, Any]:
-    """A report without the figures of single runs, but for the first one's intervals; six digits each."""
-    kept = {key: value for key, value in report.items() if key not in ("results", "false_positives", "worst_case")}
-    for part in ("results", "false_positives", "worst_case"):
-        kept[part] = [_with_first_run(entry) for entry in report[part]]
+    """What tables are made of: means and deviations over runs, the first run's intervals, counts of compatible rates.
+
+    Images that were attacked without success are left out; the whole report has them, and the other runs.
+    """
+    kept = {key: value for key, value in report.items() if key not in ("results", "worst_case")}
+    kept["results"] = [_condensed_result(entry) for entry in report["results"]]
+    kept["worst_case"] = [
+        {**{key: value for key, value in entry.items() if key != "runs"}, "first_run": entry["runs"][0]}
+        for entry in report["worst_case"]
+    ]
+    kept["false_positives"] = [
+        {
+            **{key: value for key, value in entry.items() if key != "runs"},
+            "first_run": entry["runs"][0],
+            "runs": len(entry["runs"]),
+            "compatible_runs": sum(run["compatible"] for run in entry["runs"]),
+        }
+        for entry in report["false_positives"]
+    ]
     short: dict[str, Any] = _shortened(kept)
     return short
 
 
-def _with_first_run(entry: dict[str, Any]) -> dict[str, Any]:
-    """Its mean and deviation, and of the first run what tables show: the group that they lead with."""
-    first = entry["runs"][0]
-    if "kind" in entry:
-        group = "all" if entry["kind"] == "outlier" else "successful"
-        first = {"run": first["run"], "images": first["images"], group: first[group]}
-    return {**{key: value for key, value in entry.items() if key != "runs"}, "first_run": first}
+def _condensed_result(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in entry.items() if key != "runs"}
+    for part in ("mean", "std"):
+        kept[part] = {name: value for name, value in entry[part].items() if name != "failed"}
+    group = "all" if entry["kind"] == "outlier" else "successful"  # that tables lead with
+    first = entry["runs"][0][group]
+    kept["first_run"] = first and {name: value for name, value in first.items() if "interval" in name}
+    return kept
 
 
 def _shortened(value: Any) -> Any:
