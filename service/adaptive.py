@@ -609,6 +609,7 @@ class _Run:
             "shard_size": self.shard_size,
             "seed": self.seed,
             "torch": torch.__version__,
+            "device": str(self.system.device),
         }
 
     def _distances(self, images: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -213,7 +213,7 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     attacks.add_argument("--attack-limit", nargs="+", action="extend", default=[], metavar="A=N", help="on N originals")
     attacks.add_argument("--eight-bit", action="store_true", help="round attacked images to 1/255")
     attacks.add_argument("--adaptive", metavar="A,B", help="adaptive attacks, such as black_box,orthogonal")
-    attacks.add_argument("--adaptive-images", type=int, default=200, metavar="N")
+    attacks.add_argument("--adaptive-images", type=int, metavar="N", help="default: 200")
     attacks.add_argument(
         "--adaptive-queries", type=int, metavar="N",
         help="most queries per image in each run of HopSkipJump (default: the thesis's 50 iterations, about 25,000)",

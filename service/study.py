@@ -9,7 +9,7 @@
 Nothing here loads, attacks or judges an image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,13 +18,32 @@ from numpy.typing import NDArray
 
 from models.errors import InputError
 
-__all__ = ["NATURAL", "VOTES", "ImageSet", "Judgement", "Kind", "Protocol", "Study", "noisy_name"]
+__all__ = [
+    "NATURAL",
+    "VOTES",
+    "ImageSet",
+    "Judgement",
+    "Kind",
+    "Protocol",
+    "Study",
+    "adaptive_evaluations",
+    "noisy_name",
+    "threat",
+]
 
 Kind = Literal["natural", "attack", "outlier"]
 Protocol = Literal["paper", "sound"]
 
 NATURAL = "natural"  # the name of the set of natural images, which every study has
 VOTES = ("all_class", "predicted_class")  # of the classifiers, whose larger one is compared with 0.5 in the thesis
+
+
+_THREAT = ("norm", "epsilon", "target", "confidence", "attack", "substitute")  # options that make another attack of it
+
+
+def threat(name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes an attack a seen one: its name, norm and budget, and whom and how surely it fools, not its steps."""
+    return (name, *(parameters.get(option) or None for option in _THREAT))
 
 
 def noisy_name(attack: str) -> str:
@@ -270,3 +289,17 @@ class Study:
         for judgement in self.judgements:
             found.setdefault((judgement.detector, judgement.fitted_on), []).append(judgement)
         return {key: sorted(group, key=lambda each: each.run) for key, group in found.items()}
+
+
+def adaptive_evaluations(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(title, figures) of every mapping with "attacks" in a study's adaptive figures, on the top or one level below."""
+    if isinstance(given, Mapping) and isinstance(given.get("attacks"), Mapping):
+        title = given.get("detector")
+        yield (title if isinstance(title, str) else ""), given
+    elif isinstance(given, Mapping):
+        for name, inner in given.items():
+            for _, figures in adaptive_evaluations(inner):
+                yield str(name), figures
+    elif isinstance(given, list):
+        for inner in given:
+            yield from adaptive_evaluations(inner)

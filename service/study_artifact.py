@@ -19,12 +19,12 @@ from detector.calibration import Calibration
 from detector.splits import split_originals
 from models.errors import ArtifactError
 from service.protocols import Run, two_folds
-from service.study import NATURAL, Judgement
+from service.study import NATURAL, Judgement, threat
 from service.study_judging import Fitting, Judge, Testing, can_calibrate
 from service.study_sets import Observed
 from service.study_settings import Plan, StudySettings
 
-__all__ = ["artifact_judgements", "budgets_fitted_on"]
+__all__ = ["artifact_judgements", "threats_fitted_on"]
 
 Rows = NDArray[np.int64]
 Sets = Mapping[str, Observed]
@@ -50,14 +50,14 @@ def artifact_judgements(
     return found
 
 
-def budgets_fitted_on(recorded: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Name, norm and epsilon of each attack that an artifact's provenance says it was fitted on.
+def threats_fitted_on(recorded: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Each attack that an artifact's provenance says it was fitted on, as `threat` has it.
 
     Raises:
         ArtifactError: the provenance says it in another way.
     """
     try:
-        return [_budget(each["attack"], each["parameters"]) for each in recorded.get("attacks", [])]
+        return [threat(each["attack"], each["parameters"]) for each in recorded.get("attacks", [])]
     except (TypeError, KeyError, AttributeError) as exc:
         raise ArtifactError(
             "expected the attacks that the artifact was fitted on in its provenance; fit again"
@@ -87,18 +87,10 @@ def _of_artifact(
 
 def _fitted_on(artifact: Artifact, attacks: Mapping[str, Attack]) -> tuple[str, ...]:
     """The attacks it was fitted on, by the study's own labels where the study has them."""
-    labels = {_budget(attack.name, attack.parameters()): label for label, attack in attacks.items()}
-    budgets = budgets_fitted_on(artifact.manifest["provenance"])
-    named = (
-        labels.get(budget, budget[0] if budget[2] is None else f"{budget[0]}:epsilon={budget[2]:g}")
-        for budget in budgets
-    )
+    labels = {threat(attack.name, attack.parameters()): label for label, attack in attacks.items()}
+    threats = threats_fitted_on(artifact.manifest["provenance"])
+    named = (labels.get(each, each[0] if each[2] is None else f"{each[0]}:epsilon={each[2]:g}") for each in threats)
     return tuple(dict.fromkeys(named))
-
-
-def _budget(name: str, parameters: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """What makes an attack a seen one; more or fewer steps do not make it another."""
-    return name, parameters.get("norm"), parameters.get("epsilon")
 
 
 def _of_plain_baseline(

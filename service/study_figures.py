@@ -9,7 +9,7 @@ from models.errors import InputError
 from models.progress import progress_bar
 from service.cautions import cautions
 from service.jsonable import as_json
-from service.study import NATURAL, ImageSet, Judgement, Study
+from service.study import NATURAL, ImageSet, Judgement, Study, adaptive_evaluations, threat
 from service.study_results import LEVEL, false_positives_of_run, interval, result_of_run, worst_case_of_run
 
 __all__ = ["PIXEL_BASELINE", "SCHEMA", "figures"]
@@ -67,6 +67,8 @@ def figures(study: Study, *, seed: int = 0, resamples: int = 1000, progress: boo
         lost += more
     found["adaptive"], more = as_json(study.adaptive, "adaptive")
     lost += more + as_json(study.facts, "facts")[1]
+    for who, attacked in adaptive_evaluations(study.adaptive):
+        notes += [f"{who or 'adaptive'}, attacked adaptively: {warning}" for warning in attacked.get("warnings", ())]
     found["warnings"] = notes + [f"{place} is not a finite number and is given as null." for place in lost]
     return found
 
@@ -157,14 +159,14 @@ def _tested(study: Study, group: Sequence[Judgement], kinds: tuple[str, ...]) ->
 def _seen(study: Study, fitted_on: tuple[str, ...], name: str) -> bool:
     """Whether it was fitted on that set, or on the same attack in the same budget: more steps make no other attack."""
 
-    def budget(images: ImageSet) -> tuple[Any, ...]:
-        parameters = (images.attack or {}).get("parameters", {})
-        return (images.attack or {}).get("attack"), parameters.get("norm"), parameters.get("epsilon")
+    def of(images: ImageSet) -> tuple[Any, ...]:
+        told = images.attack or {}
+        return threat(told.get("attack", ""), told.get("parameters", {}))
 
     tested = study.sets[name]
     if name in fitted_on or tested.attack is None:
         return name in fitted_on
-    return any(other in study.sets and budget(study.sets[other]) == budget(tested) for other in fitted_on)
+    return any(other in study.sets and of(study.sets[other]) == of(tested) for other in fitted_on)
 
 
 def _broken(results: Sequence[dict[str, Any]]) -> set[str]:

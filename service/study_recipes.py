@@ -16,6 +16,7 @@ from attacks.base import Attack
 from attacks.generation import AttackedSet, generate
 from models.datasets.base import ImageDataset
 from service.study import NATURAL, Kind, noisy_name
+from service.study_cache import code_digest
 
 __all__ = ["Made", "Recipe", "attacked", "natural", "noisy", "outliers"]
 
@@ -86,7 +87,7 @@ def noisy(label: str, attack: Attack, data: ImageDataset, like: dict[str, Any], 
     name = noisy_name(label)
     key = {
         "data": data.fingerprint(), "rows": arrays_digest({"rows": originals}), "noise": norm, "size": size,
-        "eight_bit": eight_bit, "seed": seed, "name": name,
+        "eight_bit": eight_bit, "seed": seed, "name": name, "code": _own_code(),
     }  # fmt: skip
 
     def make() -> Made:
@@ -120,6 +121,7 @@ def attacked(
         "data": data.fingerprint(), "rows": arrays_digest({"rows": originals}),
         "attack": f"{type(attack).__module__}.{type(attack).__qualname__}", "algorithm": attack.algorithm,
         "parameters": attack.parameters(), "libraries": attack.libraries(), "eight_bit": eight_bit,
+        **({"code": _own_code()} if eight_bit else {}),
     }  # fmt: skip
 
     def make() -> Made:
@@ -158,6 +160,11 @@ def _in_eight_bits(made: AttackedSet, natural: Images, attack: Attack) -> Attack
         linf=np.concatenate([part.max(axis=1) for part in moved]).astype(np.float64),
         l2=np.concatenate([np.sqrt(np.square(part.astype(np.float64)).sum(axis=1)) for part in moved]),
     )
+
+
+def _own_code() -> str:
+    """Digest of this module, which rounds and makes noise."""
+    return code_digest(__name__)
 
 
 def _shards(cache: Path | None, attack: Attack) -> int | None:

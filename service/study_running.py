@@ -30,7 +30,7 @@ from service.study_cache import StudyCache
 from service.study_judging import Fitting, Judge, Testing, can_calibrate
 from service.study_recipes import Recipe
 from service.study_sets import Observed, Observer, Subject, distinct
-from service.study_settings import BASELINES, Plan, StudySettings, outlier_name, plan_of
+from service.study_settings import Plan, StudySettings, outlier_name, plan_of
 
 __all__ = ["StudyRun", "run_study"]
 
@@ -121,7 +121,7 @@ class StudyRun:
         if settings.protocol == "sound" and not can_calibrate(fewest, settings.operating_rate):
             raise InputError(
                 f"expected enough images to calibrate a false-positive rate of {settings.operating_rate:g}, got "
-                f"{fewest} in a run; raise --limit, the second share of --split or --fpr"
+                f"{fewest} in a run; give more images (--limit), or raise the second share of --split or --fpr"
             )
         for name in self.outlier_data:
             if name in {each for fit in plan.fits for each in fit} and len(self.outlier_rows[name]) < 10:
@@ -167,15 +167,14 @@ class StudyRun:
         )  # fmt: skip
 
     def _adaptive(self, judge: Judge, sets: Mapping[str, Observed], progress: bool) -> dict[str, Any]:
-        """Figures by detector: of the artifact, or of what was first fitted in the first run, without baselines."""
+        """Figures by detector: of the artifact, or of what was first fitted in the first run."""
         if self.artifact is not None and self.unseen is not None:
             return attacked_adaptively(
                 "artifact", self.artifact.pipeline, self.data, self.unseen, self.settings, progress=progress
             )
         run, found = self.runs[0], dict[str, Any]()
-        for label, detector in self.plan.detectors.items():
-            if label in BASELINES:
-                continue
+        for label in self.settings.attacked_adaptively():
+            detector = self.plan.detectors[label]
             fit = self.plan.fits_of(label)[0]
             fitted, _ = judge.fitted(label, detector, self._fitting(judge, run, label, fit))
             calibration = judge.calibration(fitted, run.calibrate, self.settings.operating_rate)

@@ -15,6 +15,7 @@ from service.study import Protocol
 __all__ = ["ALL", "BASELINES", "Plan", "StudySettings", "outlier_name", "plan_of"]
 
 BASELINES = ("max_softmax", "energy", "pixel_statistics")  # trivial ones, in every table
+DEFAULT_DETECTOR = "transport"
 ALL = "all"  # as a choice to fit on: every attack that is named anywhere
 
 
@@ -80,6 +81,10 @@ class StudySettings:
         """The false-positive rates that thresholds are calibrated to, the operating one first."""
         return tuple(dict.fromkeys((self.operating_rate, 0.01)))
 
+    def attacked_adaptively(self) -> tuple[str, ...]:
+        """The detectors that adaptive attacks are run on: those that were asked for, not baselines that were added."""
+        return (DEFAULT_DETECTOR,) if self.detectors is None else self.detectors
+
     def judges_alone(self) -> bool:
         """Whether an artifact, where there is one, is judged without any other detector being fitted."""
         return self.detectors is None and self.fit_on is None and not self.fit_ood
@@ -144,7 +149,7 @@ def plan_of(
         "seed": settings.seed, "n_jobs": settings.workers, "columns_per_block": columns_per_block,
         "block_sizes": list(block_sizes) or None,
     }  # fmt: skip
-    chosen = ("transport",) if settings.detectors is None else settings.detectors
+    chosen = (DEFAULT_DETECTOR,) if settings.detectors is None else settings.detectors
     labels = dict.fromkeys([*(() if artifact else chosen), *BASELINES])
     detectors = {label: detector_of(label, offered) for label in labels}
     # No detector is called "artifact", which is the label of the one that an artifact holds.
@@ -183,19 +188,22 @@ def _attacks(settings: StudySettings, choices: Sequence[str], tested: Sequence[s
         for label in dict.fromkeys([*tested, *_named(choices)])
     }
     further: dict[str, Attack] = {}
-    for label in tested:
-        attack = found[label]
-        if attack.epsilon is None or attack.norm != "linf" or "epsilon=" in label:
-            continue
-        for budget in settings.budgets:
-            if not math.isclose(parse_epsilon(budget), attack.epsilon):
+    # Each once, however it is written.
+    budgets = {parse_epsilon(budget): budget for budget in reversed(settings.budgets)}
+    with_budget = [
+        label for label in tested
+        if found[label].epsilon is not None and found[label].norm == "linf" and "epsilon=" not in label
+    ]  # fmt: skip
+    if budgets and not with_budget:
+        raise InputError(
+            "expected an attack with an L∞ budget that its label does not name among --test-on for --budgets, got "
+            f"{', '.join(tested) or 'none'}; add one, such as pgd"
+        )
+    for label in with_budget:
+        for value, budget in reversed(budgets.items()):
+            if not math.isclose(value, found[label].epsilon or 0):
                 name = f"{label}:epsilon={budget}"
                 further[name] = attack_of(name, epsilon=settings.epsilon, seed=settings.seed)
-    if settings.budgets and not further and not any("epsilon=" in label for label in tested):
-        raise InputError(
-            f"expected an attack with an L∞ budget among --test-on for --budgets, got {', '.join(tested) or 'none'}; "
-            "add one, such as pgd"
-        )
     return {**found, **{name: attack for name, attack in further.items() if name not in found}}
 
 
@@ -233,6 +241,8 @@ def _check(settings: StudySettings) -> None:
     if settings.protocol == "paper":
         if settings.adaptive:
             raise InputError("expected --protocol sound for --adaptive, which needs a calibrated threshold, got paper")
+        if settings.fpr is not None:
+            raise InputError("expected --protocol sound for --fpr, got paper, which decides at a vote of 0.5")
     elif settings.noisy:
         raise InputError("expected --protocol paper for --noisy, got sound, where natural images are as they came")
     if unknown := [name for name in settings.adaptive if name not in ADAPTIVE_ATTACKS]:

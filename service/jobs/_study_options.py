@@ -27,13 +27,14 @@ def settings_of(options: Namespace) -> StudySettings:
         if not name or not number.isascii() or not number.isdigit():
             raise InputError(f"expected --attack-limit NAME=N, such as hop_skip_jump=200, got {pair!r}")
         limits[name] = int(number)
+    images = 200 if options.adaptive_images is None else options.adaptive_images
     return StudySettings(
         protocol=options.protocol, runs=options.runs, detectors=listed(options.detectors),
         fit_on=listed(options.fit_on), test_on=listed(options.test_on), budgets=listed(options.budgets) or (),
         epsilon=options.epsilon, eight_bit=options.eight_bit, noisy=options.noisy,
         fit_ood=tuple(label(each) for each in options.fit_ood), reference_limit=options.reference_limit,
         attack_limit=limits, split=options.split, fpr=options.fpr, adaptive=listed(options.adaptive) or (),
-        adaptive_images=options.adaptive_images, adaptive_budgets=_adaptive_budgets(options), seed=options.seed,
+        adaptive_images=images, adaptive_budgets=_adaptive_budgets(options), seed=options.seed,
         workers=options.workers, cache=options.cache, device=options.device,
     )  # fmt: skip
 
@@ -46,10 +47,10 @@ def _adaptive_budgets(options: Namespace) -> Budgets | None:
     """
     given = {"queries": options.adaptive_queries, "descent_steps": options.adaptive_steps}
     given = {name: value for name, value in given.items() if value is not None}
-    if given and options.adaptive is None:
+    if (given or options.adaptive_images is not None) and options.adaptive is None:
         raise InputError(
-            "expected --adaptive with --adaptive-queries or --adaptive-steps, got none; name adaptive attacks, such as "
-            "--adaptive black_box"
+            "expected --adaptive with --adaptive-images, --adaptive-queries or --adaptive-steps, got none; name "
+            "adaptive attacks, such as --adaptive black_box"
         )
     return Budgets(**given) if given else None
 

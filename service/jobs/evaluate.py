@@ -21,8 +21,9 @@ from service.protocols import default_split
 from service.provenance import provenance
 from service.report import as_table, write_study_report
 from service.report.beside_paper import chosen_rows, read_published
+from service.report.outliers import plain_name
 from service.study import Study
-from service.study_artifact import budgets_fitted_on
+from service.study_artifact import threats_fitted_on
 from service.study_running import run_study
 from service.study_sets import Subject
 from service.study_settings import StudySettings
@@ -33,17 +34,21 @@ __all__ = ["evaluate_study", "run", "without_seen"]
 def run(options: Namespace) -> None:
     """Evaluate as the command line says, write `options.out`, and print the table."""
     settings = settings_of(options)
+    if options.published is not None and options.beside_paper is None:
+        raise InputError(f"expected --beside-paper with --published {options.published}, got none; add it")
     beside_paper = published(options.beside_paper)
     if beside_paper is not None:  # what would only be found when the report is written is looked at before
         chosen_rows(read_published(beside_paper), label(options.dataset), options.published)
-    artifact, loaded, data = _subject(options, settings)
+    artifact, loaded, data, trained_on = _subject(options, settings)
     shape = data.image_shape
     request = request_of(options, options.resize, options.crop)
     outliers = _outliers(options, shape, request)
     reference = None
     if options.reference is not None:
         reference = images_of_size(options.reference, shape, replace(request, split="train"))
-    study = evaluate_study(data, settings, loaded=loaded, artifact=artifact, outliers=outliers, reference=reference)
+    study = evaluate_study(
+        data, settings, loaded=loaded, artifact=artifact, outliers=outliers, reference=reference, trained_on=trained_on
+    )
     figures = write_study_report(
         options.out, study, seed=options.seed, resamples=options.resamples, per_image_csv=options.csv,
         beside_paper=beside_paper, published=options.published, progress=True,
@@ -60,6 +65,7 @@ def evaluate_study(
     artifact: Artifact | None = None,
     outliers: Mapping[str, ImageDataset] | None = None,
     reference: ImageDataset | None = None,
+    trained_on: bool = False,
     progress: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> Study:
@@ -72,6 +78,7 @@ def evaluate_study(
         data: natural images; those that the artifact has seen are left out of its own judgement.
         outliers: label → data set, those of `settings.fit_ood` among them, in the size of `data`.
         reference: natural images, none of them in `data`, for detectors that compare with others.
+        trained_on: whether the network is known to have learnt from these images, which the report then warns of.
         on_step: told the name of each step once it is done.
 
     Raises:
@@ -83,29 +90,34 @@ def evaluate_study(
         raise InputError(
             "expected --protocol sound for an artifact, which has its threshold, got paper; give --fit-on too"
         )
+    if alone and settings.split is not None:
+        raise InputError(
+            f"expected no --split for an artifact that is judged alone, got {settings.split}; leave it out"
+        )
     judged, unseen = artifact, None
     if artifact is not None:
         if settings.fpr is None:
             settings = replace(settings, fpr=artifact.pipeline.calibration.fpr)
-        budgets_fitted_on(artifact.manifest["provenance"])
+        threats_fitted_on(artifact.manifest["provenance"])
         subject = _of_artifact(artifact, settings.device)
-        data = with_labels_of(data, subject.classes, len(subject.classes), "the artifact")
+        data = _distinct(with_labels_of(data, subject.classes, len(subject.classes), "the artifact"))
         data = without_seen(artifact, data) if alone else data
         unseen = np.flatnonzero(_fresh(artifact, data))
         if not len(unseen):
             say("the artifact has seen all of these images; no judgement of its own is made")
             judged = None
     elif loaded is not None:
-        data = with_labels_of(data, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
+        data = _distinct(with_labels_of(data, loaded.classes, loaded.spec.num_classes, label(loaded.reference)))
         subject = _of_network(loaded, data, settings.device)
     else:
         raise InputError("expected a network or an artifact to evaluate, got neither; give --network or --artifact")
     if reference is not None:
         reference = _apart(with_labels_of(reference, data.classes, len(data.classes), "the reference"), data)
     outliers = _apart_from_each_other(outliers or {}, data, settings.fit_ood)
+    facts = {**_facts(data, settings, loaded, artifact, outliers, reference, alone), "trained_on": trained_on}
     return run_study(
         subject, data, settings, outliers=outliers, reference=reference, artifact=judged, unseen=unseen, alone=alone,
-        facts=_facts(data, settings, loaded, artifact, outliers, reference), progress=progress, on_step=on_step,
+        facts=facts, progress=progress, on_step=on_step,
     )  # fmt: skip
 
 
@@ -127,20 +139,22 @@ def _fresh(artifact: Artifact, data: ImageDataset) -> NDArray[np.bool_]:
     return ~np.isin(digests(data), unpack(artifact.manifest["provenance"].get("originals", "")))
 
 
-def _subject(options: Namespace, settings: StudySettings) -> tuple[Artifact | None, LoadedNetwork | None, ImageDataset]:
-    """What the command line names: an artifact or a network, and the images to judge, preprocessed for it."""
+def _subject(
+    options: Namespace, settings: StudySettings
+) -> tuple[Artifact | None, LoadedNetwork | None, ImageDataset, bool]:
+    """What the command line names: an artifact or a network, the images to judge, and whether it learnt from them."""
     if options.artifact is None:
         if options.network is None:
             raise InputError("expected --network or --artifact, got neither; name what to evaluate")
         resize, crop = options.resize, options.crop
         if resize is None and crop is None:
             resize, crop = preset_size(options.network)
-        data = load_dataset(options.dataset, request_of(options, resize, crop)).limited(options.limit, options.seed)
+        data = load_dataset(options.dataset, request_of(options, resize, crop))
         loaded = load_network(
             options.network, mean=options.mean, std=options.std, num_classes=len(data.classes),
             image_shape=data.image_shape,
         )  # fmt: skip
-        return None, loaded, data
+        return None, loaded, data.limited(options.limit, options.seed), _learnt_from(loaded.provenance, data)
     artifact = load_artifact(
         options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
     )
@@ -153,9 +167,15 @@ def _subject(options: Namespace, settings: StudySettings) -> tuple[Artifact | No
     data = load_dataset(options.dataset, request_of(options, recorded.resize, recorded.crop))
     if data.image_shape != artifact.spec.image_shape:
         raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
+    trained_on = _learnt_from(artifact.manifest["provenance"].get("trained"), data)
     if settings.judges_alone():
         data = without_seen(artifact, data)
-    return artifact, None, data.limited(options.limit, options.seed)
+    return artifact, None, data.limited(options.limit, options.seed), trained_on
+
+
+def _learnt_from(trained: object, data: ImageDataset) -> bool:
+    """Whether what is recorded of a network's training names these very images."""
+    return isinstance(trained, dict) and trained.get("dataset_sha256") == data.fingerprint()
 
 
 def _of_artifact(artifact: Artifact, device: str) -> Subject:
@@ -195,7 +215,11 @@ def _apart_from_each_other(
     Raises:
         InputError: nothing is left of a set.
     """
-    taken, found = digests(data), dict(outliers)
+    taken, found = digests(data), {name: _distinct(images) for name, images in outliers.items()}
+    own = plain_name(data.name)
+    for name in found:
+        if name == label(data.name) or (own and plain_name(name) == own):
+            raise InputError(f"expected outliers from another data set than {label(data.name)}, got {name}")
     for name in [*(each for each in found if each in fit_ood), *(each for each in found if each not in fit_ood)]:
         mine = digests(found[name])
         fresh = ~np.isin(mine, taken)
@@ -209,6 +233,15 @@ def _apart_from_each_other(
         if name in fit_ood:
             taken = np.union1d(taken, mine)
     return found
+
+
+def _distinct(data: ImageDataset) -> ImageDataset:
+    """The images without copies of others, which would be in two parts of a split at once."""
+    _, first = np.unique(digests(data), return_index=True)
+    if len(first) == len(data):
+        return data
+    say(f"{len(data) - len(first)} of {len(data)} images of {data.name} are copies of others and are left out")
+    return data.take(np.sort(first))
 
 
 def _apart(reference: ImageDataset, data: ImageDataset) -> ImageDataset:
@@ -228,13 +261,16 @@ def _facts(
     artifact: Artifact | None,
     outliers: Mapping[str, ImageDataset],
     reference: ImageDataset | None,
+    alone: bool,
 ) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(settings).items() if name not in ("cache", "device", "workers")}
+    if alone:  # all unseen images are judged, once
+        kept |= {"runs": 1, "split": None}
     facts: dict[str, Any] = {
         "dataset": {**_told(data), "seed": settings.seed},
-        "outliers": {name: _told(images) for name, images in outliers.items()},
+        "outliers": {name: {**_told(images), "most_used": len(data)} for name, images in outliers.items()},
         "reference": None if reference is None else {**_told(reference), "most_used": settings.reference_limit},
-        "split": settings.split or default_split(settings.protocol),
+        "split": None if alone else settings.split or default_split(settings.protocol),
         "settings": kept,
         **provenance(),
     }

@@ -7,6 +7,7 @@ from typing import Any
 from service.report.baselines import baselines_beside
 from service.report.cells import fitted, lead, of_group, spread_text
 from service.report.shown import shortened
+from service.study import adaptive_evaluations
 from service.wording import MISSING, area, asked, between, counted, percent
 
 __all__ = ["as_table"]
@@ -210,6 +211,14 @@ def _remarks(found: dict[str, Any], judged: bool, single: bool) -> list[str]:
             "was fitted on it. Real. FPR: natural images flagged. Worst case: flagged under every attack successful on "
             f"them.{means}"
         )
+    for who, attacked in adaptive_evaluations(found.get("adaptive")):
+        if union := attacked.get("union"):
+            size = union["linf_median"]
+            far = "" if size is None else f", at a median L∞ distance of {255 * size:.2g}/255"
+            notes.append(
+                f"{who or 'Network and detector'}, under adaptive attacks: {union['turned']} of {union['started']} "
+                f"images that the network gets right became accepted and wrong{far}."
+            )
     broken = [entry["name"] for entry in found["sets"] if entry["broken"]]
     if broken:
         notes.append(f"Broken sets, given away by pixels alone: {', '.join(_shortened(name, 40) for name in broken)}.")

@@ -89,7 +89,7 @@ def test_inspect_says_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.Ca
         (["evaluate", "--network", "resnet8", "--limit", "60", "--detectors", "magic", "--out", "X"], "transport"),
         (["evaluate", "--network", "resnet8", "--limit", "60", "--fit-on", "fgsm", "--out", "X"], "fgm"),
         (["evaluate", "--network", "resnet8", "--limit", "60", "--noisy", "--out", "X"], "--protocol paper"),
-        (["evaluate", "--network", "resnet8", "--limit", "60", "--out", "X"], "--limit, the second share"),
+        (["evaluate", "--network", "resnet8", "--limit", "60", "--out", "X"], "--limit), or raise the second share"),
         (["evaluate", "--network", "resnet8", "--limit", "60", "--attack-limit", "fgm", "--out", "X"], "NAME=N"),
         (["evaluate", "--network", "resnet8", "--limit", "60", "--ood", "mnits", "--out", "X"], "mnist"),
         (["evaluate", "--network", "resnet8", "--beside-paper", "none.csv", "--out", "X"], "none.csv"),

@@ -15,7 +15,7 @@ import service.jsonable
 import service.wording
 from models.errors import InputError
 from service.jsonable import as_json
-from service.study import NATURAL, ImageSet, Judgement, Study, noisy_name
+from service.study import NATURAL, ImageSet, Judgement, Study, noisy_name, threat
 from service.study_figures import figures
 from tests.service.studies import image_set, judgement, study, study_by_lot
 
@@ -393,3 +393,31 @@ def test_a_set_that_an_artifact_cannot_be_judged_on_is_told(rng: np.random.Gener
     assert warned(replace(given, judgements=(artifact, *others)), dropped, "the artifact has seen every image")
     whole = replace(judgement, detector="artifact")
     assert not warned(replace(given, judgements=(whole, *others)), "the artifact has seen every image")
+
+
+def test_an_attack_with_another_aim_is_another_attack() -> None:
+    plain = {"norm": "l2", "steps": 10, "confidence": 0.0, "target": None}
+    assert threat("carlini_wagner", plain) == threat("carlini_wagner", {**plain, "steps": 99})
+    assert threat("carlini_wagner", plain) == threat(
+        "carlini_wagner", {"norm": "l2"}
+    )
+    for other in ({"confidence": 20.0}, {"target": "runner_up"}, {"norm": "linf"}):
+        assert threat("carlini_wagner", plain) != threat("carlini_wagner", {**plain, **other})
+    assert threat("carlini_wagner", plain) != threat("fab", plain)
+
+
+def test_what_adaptive_attacks_warn_of_is_among_the_warnings(rng: np.random.Generator) -> None:
+    told = {"attacks": {}, "warnings": ["its shares are lower bounds only"], "detector": "transport"}
+    for adaptive in (told, {"transport": told}):
+        given = replace(large(rng, good()), adaptive=adaptive)
+        assert warned(given, "transport", "lower bounds only")
+
+
+def test_an_area_that_chance_puts_below_a_half_is_no_warning(rng: np.random.Generator) -> None:
+    given = large(rng, good())
+    near = {name: rng.normal(0, 1, len(scores)) for name, scores in given.judgements[0].scores.items()}
+    far = {name: scores - (3.0 if name != "natural" else 0.0) for name, scores in near.items()}
+    for scores, expected in ((near, False), (far, True)):
+        study = replace(given, judgements=(replace(given.judgements[0], scores=scores, votes={}),))
+        warnings = figures(study, resamples=200)["warnings"]
+        assert any("AUROC is below 0.5" in warning for warning in warnings) is expected

@@ -41,6 +41,18 @@ def test_budgets_add_a_set_for_every_attack_that_has_one() -> None:
     assert plan.attacks["bim"].epsilon == 0.03
 
 
+def test_a_budget_is_made_once_however_it_is_written() -> None:
+    plan = planned(test_on=("bim",), budgets=("2/255", "4/510", "0.03"), epsilon="0.03")
+    assert plan.tested == ("bim", "bim:epsilon=2/255")
+    assert len([name for name in plan.attacks if "epsilon" in name]) == 1
+    assert planned(test_on=("bim",), budgets=("0.03",), epsilon="0.03").tested == ("bim",)
+
+
+def test_baselines_are_attacked_adaptively_only_where_they_are_asked_for() -> None:
+    assert StudySettings().attacked_adaptively() == ("transport",)
+    assert StudySettings(detectors=("knn", "energy")).attacked_adaptively() == ("knn", "energy")
+
+
 def test_defaults_fit_on_fgm_unless_nothing_learns() -> None:
     assert planned().fits == (("fgm",),)
     assert planned().tested == ("fgm",)
@@ -72,6 +84,8 @@ def test_a_limit_of_a_label_goes_before_that_of_its_attack() -> None:
         ({"attack_limit": {"boundary": 5}}, "it has fgm"),
         ({"attack_limit": {"fgm": 0}}, "at least one"),
         ({"fit_ood": ("mnist",)}, "outlier sets of the study to fit on, got ood:mnist"),
+        ({"test_on": ("pgd:epsilon=8/255",), "budgets": ("1/255",)}, "that its label does not name"),
+        ({"protocol": "paper", "fpr": 0.2}, "--protocol sound for --fpr"),
         ({"noisy": True}, "--protocol paper for --noisy"),
         ({"noisy": True, "protocol": "paper", "test_on": ("fgm", "jsma")}, "for --noisy, got jsma"),
         ({"protocol": "paper", "adaptive": ("black_box",)}, "--protocol sound for --adaptive"),

@@ -8,6 +8,7 @@ from service.report import captions
 from service.report.cells import interval_or_deviation
 from service.report.markup import Row, caption, details, fact, name_cell, section, table
 from service.report.shown import shortened
+from service.study import adaptive_evaluations
 from service.wording import MISSING, percent
 
 __all__ = ["adaptive"]
@@ -18,24 +19,10 @@ _DRAWN = {"attacks", "warnings", "robustness", "natural", "carlini_wagner", "ima
 def adaptive(found: dict[str, Any]) -> str:
     """A table per evaluation of adaptive attacks; there may be one, or several by name (one per detector)."""
     parts = []
-    for title, figures in _evaluations(found["adaptive"]):
+    for title, figures in adaptive_evaluations(found["adaptive"]):
         heading = f'<h3 class="name">{escape(shortened(title, 200))}</h3>' if title else ""
         parts.append(heading + _one(figures))
     return section("adaptive", "Adaptive attacks", "".join(parts) + caption(captions.ADAPTIVE) if parts else "")
-
-
-def _evaluations(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(title, figures) of every mapping with "attacks" in it, on the top or one level below."""
-    if isinstance(given, Mapping) and isinstance(given.get("attacks"), Mapping):
-        title = given.get("detector")
-        yield (title if isinstance(title, str) else ""), given
-    elif isinstance(given, Mapping):
-        for name, inner in given.items():
-            for _, figures in _evaluations(inner):
-                yield str(name), figures
-    elif isinstance(given, list):
-        for inner in given:
-            yield from _evaluations(inner)
 
 
 def _one(figures: Mapping[str, Any]) -> str:
