@@ -7,6 +7,8 @@ over runs. A figure that is not there is a dash.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from service.report.outliers import plain_name
+
 __all__ = [
     "adaptive", "beside_paper", "by_detector", "clipping", "clipping_alone", "compatible", "costs", "false_positives",
     "matrix", "outliers", "robustness", "sets", "speed", "worst_case",
@@ -19,14 +21,17 @@ NAMES = {
     "carlini_wagner": "CW", "hop_skip_jump": "HopSkipJump", "boundary": "Boundary",
 }  # fmt: skip
 
+DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
+
 
 def shown(name: str) -> str:
     """A set's name as people write it: "pgd:epsilon=2/255" → "PGD 2/255"."""
     if "+" in name:
         return " + ".join(shown(each) for each in name.split("+"))
     kind, _, rest = name.partition(":")
-    if kind == "ood":
-        return rest
+    if kind == "ood":  # ood:random_crops:npz:cifar10-test.npz: what was done, or the file without its path and split
+        head, name = rest.partition(":")[0], plain_name(rest)
+        return DATA.get(name, name if head == "npz" else head.replace("_", " "))
     options = dict(part.split("=", 1) for part in rest.split(":") if part)
     return " ".join([NAMES.get(kind, kind), *(f"ε {value}" for key, value in options.items() if key == "epsilon")])
 

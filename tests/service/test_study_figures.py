@@ -398,9 +398,7 @@ def test_a_set_that_an_artifact_cannot_be_judged_on_is_told(rng: np.random.Gener
 def test_an_attack_with_another_aim_is_another_attack() -> None:
     plain = {"norm": "l2", "steps": 10, "confidence": 0.0, "target": None}
     assert threat("carlini_wagner", plain) == threat("carlini_wagner", {**plain, "steps": 99})
-    assert threat("carlini_wagner", plain) == threat(
-        "carlini_wagner", {"norm": "l2"}
-    )
+    assert threat("carlini_wagner", plain) == threat("carlini_wagner", {"norm": "l2"})
     for other in ({"confidence": 20.0}, {"target": "runner_up"}, {"norm": "linf"}):
         assert threat("carlini_wagner", plain) != threat("carlini_wagner", {**plain, **other})
     assert threat("carlini_wagner", plain) != threat("fab", plain)
