@@ -11,7 +11,7 @@ from service.report.outliers import plain_name
 
 __all__ = [
     "adaptive", "beside_paper", "by_detector", "clipping", "clipping_alone", "compatible", "costs", "false_positives",
-    "matrix", "outliers", "robustness", "sets", "speed", "worst_case",
+    "matrix", "near_far", "outliers", "robustness", "sets", "speed", "worst_case",
 ]  # fmt: skip
 
 Result = dict[str, Any]
@@ -64,6 +64,20 @@ def outliers(result: Result, metric: str = "auroc") -> list[str]:
         "detector | fitted on",
         lambda e: _cell(e, "all", metric, bold=e["seen"]),
     )
+
+
+def near_far(result: Result) -> list[str]:
+    """Means over the near and over the far sets of outliers, those that a detector was fitted on left out."""
+    lines = [
+        "| detector | fitted on | AUROC near | AUROC far | FPR at 95 % TPR near | far |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in result["outliers"]:
+        areas = [(entry[distance] or {}).get("auroc") for distance in ("near", "far")]
+        rates = [(entry[distance] or {}).get("fpr_at_95_tpr") for distance in ("near", "far")]
+        told = [_number(area, 1, 3) for area in areas] + [_percent(rate) for rate in rates]
+        lines.append(f"| {_detector(entry)} | {fit(entry)} | {' | '.join(told)} |")
+    return lines
 
 
 def worst_case(result: Result, fitted_on: Sequence[str]) -> list[str]:

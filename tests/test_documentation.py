@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tables import README, with_measured
+from benchmarks.tables import PAGE, README, with_measured, with_tables
 from models.registry import ATTACKS, DETECTORS
 from service.cli import _parser
 
@@ -62,3 +62,21 @@ def test_recipes_name_attacks_and_detectors_that_exist() -> None:
         attacks = [*recipe["fit"]["attack"], *recipe["evaluate"]["attacks"], recipe["serve"]["attack"]]
         assert {attack.partition(":")[0] for attack in attacks} <= set(ATTACKS.names())
         assert recipe["fit"].get("detector", "transport") in DETECTORS.names()
+
+
+def test_the_figures_of_the_results_page_are_the_results() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run python -m benchmarks.tables"
+
+
+def test_studies_are_words_of_the_command_line() -> None:
+    known = set(_flags(_parser()))
+    studies = sorted((ROOT / "benchmarks" / "studies").glob("*.toml"))
+    assert studies
+    for path in studies:
+        study = tomllib.loads(path.read_text(encoding="utf-8"))
+        words = study["evaluate"]
+        assert {f"--{word}" for word in [*words, *study.get("train", {})]} <= known, path.name
+        attacks = {name for key in ("fit-on", "test-on") for choice in words[key] for name in choice.split("+")}
+        assert {name.partition(":")[0] for name in attacks} <= set(ATTACKS.names()), path.name
+        assert {name.partition(":")[0] for name in words["detectors"]} <= set(DETECTORS.names()), path.name
