@@ -177,7 +177,7 @@ def plan_of(
             f"expected something for {', '.join(learnt)} to learn from, got nothing; give --fit-on or --fit-ood, or a "
             "detector that needs no attacked images, such as mahalanobis:classifier=none"
         )
-    with_budgets = (*tested, *(label for label in attacks if label not in {*tested, *_named(choices)}))
+    with_budgets = tuple(dict.fromkeys([*tested, *_further(settings, tested, attacks)]))
     return Plan(attacks, _limits(settings.attack_limit, attacks), detectors, fits, with_budgets, names)
 
 
@@ -205,6 +205,12 @@ def _attacks(settings: StudySettings, choices: Sequence[str], tested: Sequence[s
                 name = f"{label}:epsilon={budget}"
                 further[name] = attack_of(name, epsilon=settings.epsilon, seed=settings.seed)
     return {**found, **{name: attack for name, attack in further.items() if name not in found}}
+
+
+def _further(settings: StudySettings, tested: Sequence[str], attacks: Mapping[str, Attack]) -> list[str]:
+    """Labels of the sets that further budgets add, those among them that are fitted on, too."""
+    named = {f"{label}:epsilon={budget}" for label in tested for budget in settings.budgets}
+    return [label for label in attacks if label in named]
 
 
 def _named(choices: Sequence[str]) -> list[str]:

@@ -41,6 +41,12 @@ def test_budgets_add_a_set_for_every_attack_that_has_one() -> None:
     assert plan.attacks["bim"].epsilon == 0.03
 
 
+def test_a_budget_that_is_fitted_on_is_tested_too() -> None:
+    plan = planned(test_on=("bim",), fit_on=("bim:epsilon=2/255", "fgm"), budgets=("2/255", "4/255"), epsilon="0.03")
+    assert plan.tested == ("bim", "bim:epsilon=2/255", "bim:epsilon=4/255")
+    assert plan.fits == (("bim:epsilon=2/255",), ("fgm",))
+
+
 def test_a_budget_is_made_once_however_it_is_written() -> None:
     plan = planned(test_on=("bim",), budgets=("2/255", "4/510", "0.03"), epsilon="0.03")
     assert plan.tested == ("bim", "bim:epsilon=2/255")
