@@ -28,6 +28,8 @@ def shown(name: str) -> str:
     """A set's name as people write it: "pgd:epsilon=2/255" → "PGD 2/255"."""
     if "+" in name:
         return " + ".join(shown(each) for each in name.split("+"))
+    if " " in name:  # a sentence already
+        return name
     kind, _, rest = name.partition(":")
     if kind == "ood":  # ood:random_crops:npz:cifar10-test.npz: what was done, or the file without its path and split
         head, name = rest.partition(":")[0], plain_name(rest)
