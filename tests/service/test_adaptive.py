@@ -719,7 +719,7 @@ def test_smaller_budgets_are_said_on_the_command_line() -> None:
     [
         (["--adaptive", "black_box", "--adaptive-queries", "20"], "queries as an integer of at least 100"),
         (["--adaptive", "black_box", "--adaptive-steps", "0"], "descent_steps as an integer of at least 4"),
-        (["--adaptive-queries", "2000"], "--adaptive with --adaptive-queries"),
+        (["--adaptive-queries", "2000"], "name adaptive attacks, such as --adaptive black_box"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
