@@ -6,7 +6,7 @@
 DeepFool and Carlini-Wagner stand beside ART's as ART's manual runs them, but in one batch, which is faster there than
 its own default of single images: seconds, success among the images classified correctly, median and mean L2 of the
 successes. BIM, PGD and APGD stand beside torchattacks': as many steps of the same size, from one start, within one
-epsilon; accuracy left and loss reached. A ratio is the library's duration ÷ ours, the median over rounds in which both
+epsilon; accuracy left and loss reached. All images are such as the network gets right. A ratio is the library's duration ÷ ours, the median over rounds in which both
 run in turn, in one process with one number of threads. The library has a copy of the network whose weights ask for no
 gradient, as ours does: it does not pay for gradients that it has no use for.
 """
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     data = load_dataset(options.dataset, DatasetRequest(root=options.data_root))
 
     def compared(name: str, ours: Attack, theirs: Callable[[int], Attacked], count: int) -> dict[str, Any]:
-        images, labels = _images(data, count, options.seed, device)
+        images, labels = _images(network, data, count, options.seed, device)
         case: dict[str, Any] = {"attack": name, "parameters": ours.parameters(), "n": count, "bar": BARS[name]}
         case |= _compare(network, ours, theirs(count), images, labels, options.rounds)
         print(
@@ -101,11 +101,17 @@ def main(argv: list[str] | None = None) -> None:
     print(write_result("white_box", payload, options.out))
 
 
-def _images(data: ImageDataset, count: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    chosen = data.limited(count, seed)
-    if len(chosen) < count:
-        raise SystemExit(f"expected at least {count} images, got {len(chosen)}")
-    return chosen.tensor().to(device), torch.from_numpy(chosen.labels).to(device)
+def _images(
+    network: nn.Module, data: ImageDataset, count: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Random images that the network gets right: torchattacks' APGD spares itself the others"""
+    chosen = data.limited(2 * count, seed)
+    images, labels = chosen.tensor().to(device), torch.from_numpy(chosen.labels).to(device)
+    with torch.no_grad():
+        right = (network(images).argmax(1) == labels).nonzero()[:count, 0]
+    if len(right) < count:
+        raise SystemExit(f"expected at least {count} images that the network gets right, got {len(right)}")
+    return images[right], labels[right]
 
 
 def _frozen_copy(network: nn.Module) -> nn.Module:
