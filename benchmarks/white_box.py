@@ -6,9 +6,10 @@
 DeepFool and Carlini-Wagner stand beside ART's as ART's manual runs them, but in one batch, which is faster there than
 its own default of single images: seconds, success among the images classified correctly, median and mean L2 of the
 successes. BIM, PGD and APGD stand beside torchattacks': as many steps of the same size, from one start, within one
-epsilon; accuracy left and loss reached. All images are such as the network gets right. A ratio is the library's duration ÷ ours, the median over rounds in which both
-run in turn, in one process with one number of threads. The library has a copy of the network whose weights ask for no
-gradient, as ours does: it does not pay for gradients that it has no use for.
+epsilon; accuracy left and loss reached. All images are such as the network gets right. A ratio is the library's
+duration ÷ ours, the median over rounds in which both run in turn, in one process with one number of threads. The
+library has a copy of the network whose weights ask for no gradient, as ours does: it does not pay for gradients that
+it has no use for.
 """
 
 import copy
