@@ -8,10 +8,9 @@ checks what comes in, splits it into batches, isolates the network and the rando
 import copy
 import inspect
 import math
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from attacks._isolation import ImageNoise, device_of, left_as_found, seeded
 from attacks._norms import Norm, perturbation_norms, project, tolerance
 from attacks._targets import Target, aim, check_target, target_classes
 from models.errors import AttackError, InputError
+from models.options import check_choice, check_count, check_number
 from models.registry import ATTACKS
 
 __all__ = [
@@ -40,8 +40,6 @@ __all__ = [
     "project",
     "target_classes",
 ]
-
-_Choice = TypeVar("_Choice", bound=str)
 
 
 class Attack(ABC):
@@ -223,48 +221,6 @@ def class_count(network: nn.Module, image: Tensor) -> int:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"expected a network that returns logits (batch, classes) with at least 2 classes, got {got}")
     return int(logits.shape[1])
-
-
-def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
-    """The value, which is one of the choices.
-
-    Raises:
-        InputError: it is not.
-    """
-    if value not in choices:
-        raise InputError(f"expected {name} as one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value
-
-
-def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> int:
-    """The value, which is an int of at least `least` and at most `most`.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"expected {name} as an integer of at least {least}, got {value!r}")
-    if most is not None and value > most:
-        raise InputError(f"expected {name} as an integer of at most {most}, got {value!r}")
-    return value
-
-
-def check_number(name: str, value: float, *, least: float | None = None, above: float | None = None) -> float:
-    """The value as a float, which is a finite int or float of at least `least` and above `above`.
-
-    Raises:
-        InputError: it is not; text that reads as a number is none.
-    """
-    wanted = [f"{how} {end:g}" for how, end in (("of at least", least), ("above", above)) if end is not None]
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not abs(value) <= sys.float_info.max  # neither NaN, nor infinite, nor an int too large for a float
-        or (least is not None and value < least)
-        or (above is not None and value <= above)
-    ):
-        raise InputError(f"expected {' '.join((name, 'as a finite number', *wanted))}, got {value!r}")
-    return float(value)
 
 
 def _check_epsilon(epsilon: float, norm: Norm) -> None:

@@ -69,11 +69,13 @@ class Measure:
 class Recording:
     """The latest forward pass as its recorder saw it; stays readable after the recorder is gone."""
 
-    def __init__(self, branches: Sequence[Branch], measure: Measure, keep: bool) -> None:
+    def __init__(self, branches: Sequence[Branch], measure: Measure, keep: bool, reduce: bool = True) -> None:
         self.branches = tuple(branches)
         self.measure = measure
         self.keep = keep
+        self.reduce = reduce
         self._why_not: str | None = "no forward pass was recorded; call the network inside the with block, same thread"
+        self._reached = [False] * len(self.branches)
         self._reduced: list[Reduced | None] = []
         self._kept: list[tuple[Tensor, int] | None] = []
         self._statistics: Tensor | None = None
@@ -88,8 +90,11 @@ class Recording:
         Differentiable where the forward pass was; under ``torch.no_grad`` nothing else of the pass is held.
 
         Raises:
+            InputError: the recorder was told to make none.
             NetworkError: no forward pass was made yet in this recorder's thread, or the latest one failed.
         """
+        if not self.reduce:
+            raise InputError("expected a recorder that makes statistics, got one with statistics=False; leave that out")
         self._require_pass()
         if self._statistics is None:
             first = next(item for item in self._reduced if item is not None)
@@ -135,6 +140,7 @@ class Recording:
 
     def _begin(self) -> None:
         self._why_not = "the latest forward pass did not come to its end; call the network again"
+        self._reached = [False] * len(self.branches)
         self._reduced = [None] * len(self.branches)
         self._kept = [None] * len(self.branches)
         self._statistics = None
@@ -150,7 +156,12 @@ class Recording:
 
 @contextmanager
 def record_residues(
-    network: nn.Module, discovery: Discovery | None = None, *, measure: Measure | None = None, keep: bool = False
+    network: nn.Module,
+    discovery: Discovery | None = None,
+    *,
+    measure: Measure | None = None,
+    keep: bool = False,
+    statistics: bool = True,
 ) -> Iterator[Recording]:
     """A recording of each forward pass that this thread makes through the network inside the block.
 
@@ -162,14 +173,18 @@ def record_residues(
         discovery: its branches; found with images of 3×32×32 where not given.
         measure: what is measured; by default the residues and their cosine to **1**.
         keep: hold the whole residues of the latest pass.
+        statistics: reduce them as they pass; training, which takes its own measure of whole residues, saves that.
 
     Raises:
+        InputError: neither whole residues nor statistics are asked for.
         NetworkError: the branches are not this network's; and, out of the forward pass itself, a block that was not
             reached or was reached more often than at discovery.
     """
+    if not (keep or statistics):
+        raise InputError("expected a recorder with keep=True or statistics=True, got neither; ask for one of them")
     require_watchable(network)
     branches = (discovery or discover(network)).branches
-    recorder = _Recorder(network, Recording(branches, measure or Measure(), keep))
+    recorder = _Recorder(network, Recording(branches, measure or Measure(), keep, statistics))
     try:
         with watching(recorder.watched()):
             yield recorder.recording
@@ -248,8 +263,8 @@ class _Recorder:
             return
         missing = [
             branch.name
-            for branch, reduced in zip(self.recording.branches, self.recording._reduced, strict=True)
-            if reduced is None
+            for branch, reached in zip(self.recording.branches, self.recording._reached, strict=True)
+            if not reached
         ]
         if missing:
             raise self.recording._fail(
@@ -337,9 +352,11 @@ class _Recorder:
 
     def _store(self, index: int, branch: Branch, tensor: Tensor) -> None:
         axis = branch.batch_axis
-        shape = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
-        count = self.recording.measure.directions
-        self.recording._reduced[index] = reduce_residue(tensor, self._vectors(shape, count, tensor.device), axis)
+        self.recording._reached[index] = True
+        if self.recording.reduce:
+            shape = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
+            count = self.recording.measure.directions
+            self.recording._reduced[index] = reduce_residue(tensor, self._vectors(shape, count, tensor.device), axis)
         if self.recording.keep:
             moved = tensor.movedim(axis, 0) if axis else tensor
             self.recording._kept[index] = (moved, _version(moved))

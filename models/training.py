@@ -6,10 +6,11 @@ and writes a checkpoint from which an interrupted run goes on with the very numb
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,10 +21,19 @@ from tqdm import tqdm
 from models.datasets.base import ImageDataset
 from models.errors import CheckpointError, InputError
 from models.files import sha256_of, write_atomically, write_json
+from models.initialization import INITIALIZATIONS, Initialization, initialize
 from models.objectives.base import Objective
+from models.options import check_choice, check_count, check_number
 from models.progress import progress_bar
 
-__all__ = ["Recipe", "accuracy", "train"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Recipe", "accuracy", "train"]
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["one_cycle", "step", "cosine", "constant"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+_PRECISIONS = ("auto", "float32", "bfloat16")
+_LONGEST = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +44,30 @@ class Recipe:
         epochs: passes over the training images.
         batch_size: images per step; an incomplete last batch is left out, so that batch statistics stay comparable.
         learning_rate: the schedule's peak.
-        schedule: "one_cycle" (up for a fifth of the steps, then cosine to zero) or "step" (a tenth at 50 %, 75 % and
-            83 % of the epochs, as in the thesis, appendix H.1).
-        momentum: of SGD with Nesterov's correction.
-        weight_decay: L2 penalty on every parameter.
+        schedule: "one_cycle" (up for a fifth of the steps, then cosine to zero), "step" (times `decay` at each of
+            `milestones`), "cosine" (from the peak to zero) or "constant".
+        momentum: of SGD, or AdamW's first moment's.
+        weight_decay: of every parameter: SGD's L2 penalty, or AdamW's shrinking.
         crop_padding: pixels of zero padding before a random crop back to size; 0 turns it off.
         flip: random horizontal flips.
         gradient_clipping: largest L2 norm of the gradient; None leaves it alone.
         precision: "bfloat16" runs the forward pass in mixed precision (for GPUs, and CPUs with AVX512-BF16 or AMX);
             "auto" means bfloat16 on a GPU that supports it, else float32.
-        seed: of the order, the augmentation, and, by `plumbline train`, the initial weights.
+        seed: of the order, the augmentation, and the initial weights that `initialization` or, before, `plumbline
+            train` draws.
+        optimizer: "sgd" or "adamw" (whose second moment's decay is 0.999).
+        nesterov: SGD's momentum with Nesterov's correction.
+        milestones: of the schedule "step", in whole epochs, growing; those beyond the last epoch do nothing. Empty: at
+            50 %, 75 % and 83 % of the epochs (the thesis, appendix H.1).
+        decay: of the schedule "step".
+        initialization, gain: weights drawn anew when a run begins, as in `models.initialization`; "default" trains the
+            weights that the network has.
     """
 
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 0.1
-    schedule: Literal["one_cycle", "step"] = "one_cycle"
+    schedule: Schedule = "one_cycle"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     crop_padding: int = 4
@@ -57,11 +75,17 @@ class Recipe:
     gradient_clipping: float | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
+    optimizer: Optimizer = "sgd"
+    nesterov: bool = True
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    initialization: Initialization = "default"
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         for name, (low, high) in {
-            "epochs": (1, 100_000), "batch_size": (2, 1_000_000), "crop_padding": (0, 64), "seed": (0, 2**31 - 1),
-            "weight_decay": (0, 1), "momentum": (0, 1),
+            "epochs": (1, _LONGEST), "batch_size": (2, 1_000_000), "crop_padding": (0, 64), "seed": (0, 2**31 - 1),
+            "weight_decay": (0, 1), "momentum": (0, 1), "decay": (0, 1),
         }.items():  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"expected {name} of at least {low} and at most {high}, got {getattr(self, name)}")
@@ -69,6 +93,21 @@ class Recipe:
             raise InputError(f"expected a positive learning rate, got {self.learning_rate}")
         if self.gradient_clipping is not None and not self.gradient_clipping > 0:
             raise InputError(f"expected a positive gradient norm to clip at, got {self.gradient_clipping}")
+        check_choice("precision", self.precision, _PRECISIONS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("initialization", self.initialization, INITIALIZATIONS)
+        check_number("gain", self.gain, above=0)
+        for epoch in self.milestones:
+            check_count("milestones", epoch, most=_LONGEST)
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise InputError(f"expected milestones that grow, got {', '.join(map(str, self.milestones))}")
+        if self.optimizer == "adamw" and not self.momentum < 1:
+            raise InputError(f"expected momentum below 1 for adamw, got {self.momentum}")
+        if self.schedule != "step" and (self.milestones or self.decay != 0.1):
+            raise InputError(f"expected milestones and decay with the schedule 'step' only, got {self.schedule!r}")
+        if self.initialization == "default" and self.gain != 1:
+            raise InputError(f"expected a gain with an initialization other than 'default' only, got {self.gain}")
 
 
 def train(
@@ -94,18 +133,16 @@ def train(
         raise InputError(
             f"expected at least one batch of {recipe.batch_size} images, got {len(data)}; lower --batch-size"
         )
+    identity = _identity(network, data, recipe, objective)
+    initialize(network, recipe.initialization, recipe.gain, seed=recipe.seed)
     network.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
+    objective.prepare(network, data.image_shape, recipe.epochs)
+    parameters = [*network.parameters(), *objective.parameters()]
     steps = len(data) // recipe.batch_size
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        recipe.learning_rate,
-        recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
+    optimizer = _optimizer(parameters, recipe)
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     dtype = _autocast_dtype(recipe, device)
-    saved = _SavedState(folder / "training", _identity(network, data, recipe, objective))
+    saved = _SavedState(folder / "training", identity)
     rows = saved.restore(network, optimizer, objective)
 
     for epoch in range(len(rows), recipe.epochs):
@@ -113,27 +150,28 @@ def train(
         # For dropout and stochastic depth, so that a resumed epoch draws what an uninterrupted one would have.
         torch.manual_seed((recipe.seed << 20) + epoch)
         network.train()
-        total_loss = total_correct = 0.0
+        objective.begin_epoch(epoch)
+        totals: defaultdict[str, float] = defaultdict(float)
         batches = _augmented_batches(images, labels, recipe, epoch)
         bar = progress_bar(batches, what=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", total=steps)
         for step, (batch, targets) in enumerate(bar, start=epoch * steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _rate(recipe, step, steps)
-            with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
-                value = objective.evaluate(network, batch, targets)
             optimizer.zero_grad(set_to_none=True)
-            value.loss.backward()  # type: ignore[no-untyped-call]
+            with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
+                value = objective.accumulate(network, batch, targets)
             if recipe.gradient_clipping is not None:
-                nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clipping)
+                nn.utils.clip_grad_norm_(parameters, recipe.gradient_clipping)
             optimizer.step()
             objective.after_step(value)
-            total_loss += float(value.loss.detach())
-            total_correct += float((value.logits.detach().argmax(1) == targets).float().mean())
+            totals["loss"] += float(value.loss.detach())
+            totals["train_accuracy"] += float((value.logits.detach().argmax(1) == targets).float().mean())
+            for name, measure in value.measures.items():
+                totals[name] += float(measure)
             bar.set_postfix_str(f"loss {float(value.loss.detach()):.3f}", refresh=False)
         row = {
             "epoch": epoch + 1,
-            "loss": total_loss / steps,
-            "train_accuracy": total_correct / steps,
+            **{name: total / steps for name, total in totals.items()},
             "learning_rate": optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - started,
         }
@@ -197,9 +235,13 @@ def _random_crop(batch: Tensor, padding: int, generator: torch.Generator) -> Ten
 def _rate(recipe: Recipe, step: int, steps: int) -> float:
     """Learning rate at `step`, as a share of the peak."""
     progress = step / (steps * recipe.epochs)
+    if recipe.schedule == "constant":
+        return 1.0
+    if recipe.schedule == "step" and recipe.milestones:
+        return recipe.decay ** sum(step >= epoch * steps for epoch in recipe.milestones)
     if recipe.schedule == "step":
-        return 0.1 ** sum(progress >= milestone for milestone in (0.5, 0.75, 250 / 300))
-    warm = 0.2
+        return recipe.decay ** sum(progress >= milestone for milestone in (0.5, 0.75, 250 / 300))
+    warm = 0.2 if recipe.schedule == "one_cycle" else 0.0
     if progress < warm:
         return 0.04 + 0.96 * progress / warm
     return float(0.5 * (1 + np.cos(np.pi * (progress - warm) / (1 - warm))))
@@ -212,19 +254,28 @@ def _autocast_dtype(recipe: Recipe, device: str) -> torch.dtype | None:
     return None
 
 
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, rate, (recipe.momentum, 0.999), weight_decay=decay)
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay, nesterov=nesterov)
+
+
 def _identity(network: nn.Module, data: ImageDataset, recipe: Recipe, objective: Objective) -> dict[str, Any]:
-    """What has to be the same for a run to go on."""
+    """What has to be the same for a run to go on.
+
+    Fields that a recipe was given later are left out where they say what was done before there were any, so that runs
+    which began then go on.
+    """
+    words = {name: value for name, value in asdict(recipe).items() if _ADDED.get(name, not value) != value}
     parameters = {name: list(p.shape) for name, p in network.named_parameters()}
     return {
-        "recipe": asdict(recipe),
+        "recipe": words,
         "data": data.fingerprint(),
-        "objective": [type(objective).__name__, {k: v for k, v in vars(objective).items() if _is_option(v)}],
+        "objective": [type(objective).__name__, objective.options()],
         "parameters": parameters,
     }
-
-
-def _is_option(value: object) -> bool:
-    return isinstance(value, bool | int | float | str | None)
 
 
 class _SavedState:
@@ -238,10 +289,10 @@ class _SavedState:
         self, network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective, rows: list[dict[str, float]]
     ) -> None:
         """Replace the saved state; the tensors' file is new each epoch, so that a crash in between loses nothing."""
-        tensors = {f"network.{name}": t.detach().cpu().contiguous().clone() for name, t in network.state_dict().items()}
-        for index, state in optimizer.state_dict()["state"].items():
-            if state.get("momentum_buffer") is not None:
-                tensors[f"momentum.{index}"] = state["momentum_buffer"].detach().cpu().contiguous()
+        named = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+        named |= {f"objective.{name}": tensor for name, tensor in objective.tensors().items()}
+        named |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(optimizer).items()}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named.items()}
         path = self.folder / f"epoch-{len(rows):04d}.safetensors"
         write_atomically(path, save(tensors))
         header = {"identity": self.identity, "rows": rows, "objective": objective.state(), "sha256": sha256_of(path)}
@@ -273,13 +324,29 @@ class _SavedState:
                 f"{path}: expected the state with SHA-256 {sha256}; the file is missing or was changed"
             )
         tensors = load_file(path)
-        network.load_state_dict({n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")})
-        state = optimizer.state_dict()
-        state["state"] = {
-            int(name.removeprefix("momentum.")): {"momentum_buffer": t}
-            for name, t in tensors.items()
-            if name.startswith("momentum.")
-        }
-        optimizer.load_state_dict(state)
+        network.load_state_dict(_under("network.", tensors))
+        objective.load_tensors(_under("objective.", tensors))
+        # Runs of before there was a choice of optimisers named SGD's momentum in another way.
+        momentum = {f"{number}.momentum_buffer": tensor for number, tensor in _under("momentum.", tensors).items()}
+        _load_optimizer_tensors(optimizer, _under("optimizer.", tensors) | momentum)
         objective.load_state(header["objective"])
         return rows
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser has gathered, as ``PARAMETER.NAME`` with the parameter's number."""
+    state: dict[int, dict[str, Tensor | None]] = optimizer.state_dict()["state"]
+    return {f"{n}.{name}": t for n, values in state.items() for name, t in values.items() if t is not None}
+
+
+def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state = optimizer.state_dict()
+    gathered: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        number, _, kind = name.partition(".")
+        gathered[int(number)][kind] = tensor
+    optimizer.load_state_dict({**state, "state": dict(gathered)})

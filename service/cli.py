@@ -30,11 +30,19 @@ NETWORK_HELP = (
     "RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from `list networks`"
 )
 DATASET_HELP = "a name from `list datasets`, npz:FILE or images:FOLDER"
+# `plumbline geometry NAME` is one of these; a network's folder that is called so is ./NAME.
+GEOMETRY_STUDIES = {
+    "circles": "the two-dimensional study: what training makes of two circles of points",
+    "decodings": "an autoencoder's embeddings, decoded after every block",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["geometry"] and words[1:2] and words[1] in GEOMETRY_STUDIES:
+        words[:2] = [f"geometry {words[1]}"]
+    options = _parser(words).parse_args(words)
     try:
         if getattr(options, "device", None):
             import_module("models.devices").check_device(options.device)
@@ -46,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"plumbline {options.command}: {exc}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"plumbline {options.command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        after = "goes on where it stopped" if getattr(options, "resumes", True) else "starts anew"
+        print(f"plumbline {options.command}: interrupted; the same command {after}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter's last flush must not fail over it.
@@ -55,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, or of these words, without the options of commands that need torch to state them."""
     parser = argparse.ArgumentParser(
         prog="plumbline",
         description="Tells what an image classifier says of an image, and whether that can be trusted.",
@@ -67,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_fit(commands)
     _add_evaluate(commands)
+    _add_geometry(commands, words)
     _add_score(commands)
     _add_serve(commands)
     _add_demo(commands)
@@ -122,7 +133,12 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--test-dataset", metavar="D", help="for npz:FILE, whose file is one split (default: --dataset)"
     )
-    parser.add_argument("--objective", default="cross_entropy", help="a name from `list objectives`")
+    parser.add_argument(
+        "--objective",
+        default="cross_entropy",
+        metavar="O",
+        help="a name from `list objectives`, with options: NAME:OPTION=VALUE (default: %(default)s)",
+    )
     parser.add_argument("--epochs", type=int, default=30, metavar="E")
     parser.add_argument("--batch-size", type=int, default=128, metavar="B")
     parser.add_argument("--learning-rate", type=float, default=0.1, metavar="R")
@@ -238,6 +254,47 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     _normalisation(what)
     _common(machine)
     parser.set_defaults(run=_job("evaluate"))
+
+
+def _add_geometry(commands: "Commands[argparse.ArgumentParser]", words: Sequence[str] | None) -> None:
+    parser = commands.add_parser(
+        "geometry",
+        help="how straight and how short the paths through networks are, side by side",
+        description="Transport cost, line shape, optimal transport, noise and gradients along the residual blocks; see "
+        "docs/geometry.md. `geometry circles` and `geometry decodings` are studies of their own; a folder of such a "
+        "name is ./circles.",
+    )
+    parser.add_argument("network", nargs="+", metavar="NETWORK", help=f"several stand side by side; {NETWORK_HELP}")
+    _dataset(parser)
+    parser.add_argument(
+        "--transport-images", type=int, default=500, metavar="N",
+        help="of the images, for assignments and important units (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--epsilon", default="0.01,0.03,0.1", metavar="E,E", help="budgets of FGM, such as 2/255,8/255; none: no attack"
+    )
+    parser.add_argument(
+        "--noise", default="0.03,0.1", metavar="S,S", help="standard deviations of noise; none: no noise"
+    )
+    _normalisation(parser)
+    _common(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder of report.json and .html")
+    parser.set_defaults(run=_job("geometry"), resumes=False)
+    for name, summary in GEOMETRY_STUDIES.items():
+        if not (Path(__file__).parent / "geometry" / f"{name}.py").is_file():
+            continue
+        command = f"geometry {name}"
+        parser = commands.add_parser(command, help=summary)
+        if words is None or words[:1] == [command]:
+            import_module(f"service.geometry.{name}").add_arguments(parser)
+        parser.set_defaults(run=_geometry_study(name))
+
+
+def _geometry_study(name: str) -> Callable[[argparse.Namespace], None]:
+    def run(options: argparse.Namespace) -> None:
+        import_module(f"service.geometry.{name}").run(options)
+
+    return run
 
 
 def _add_score(commands: "Commands[argparse.ArgumentParser]") -> None:

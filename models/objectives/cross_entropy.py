@@ -3,8 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.errors import InputError
-from models.objectives.base import Objective, ObjectiveValue
+from models.objectives.base import Objective, ObjectiveValue, check_label_smoothing
 
 __all__ = ["CrossEntropy"]
 
@@ -17,9 +16,7 @@ class CrossEntropy(Objective):
     """
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"expected label_smoothing in [0, 1), got {label_smoothing}")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_label_smoothing(label_smoothing)
 
     def evaluate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
         logits = network(images)

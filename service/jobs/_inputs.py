@@ -13,8 +13,9 @@ from detector.detectors.base import Detector, build_detector
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.loading import LoadedNetwork
+from models.objectives.base import Objective, build_objective
 
-__all__ = ["attack_of", "detector_of", "label", "network_name", "say", "with_labels_of"]
+__all__ = ["attack_of", "detector_of", "label", "network_name", "objective_of", "say", "with_labels_of"]
 
 
 def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
@@ -45,6 +46,20 @@ def detector_of(text: str, offered: Mapping[str, Any]) -> Detector:
     name, pairs = _name_and_options(text, "mahalanobis:magnitude=0.0014")
     options = {option: _value(value) for option, value in pairs.items()}
     return build_detector(name, options, where_accepted=offered)
+
+
+def objective_of(text: str, offered: Mapping[str, Any]) -> Objective:
+    """The objective that ``NAME`` or ``NAME:OPTION=VALUE:…`` names, such as ``least_action:increase=0.1``.
+
+    Args:
+        offered: options for objectives that have them, unless the text says otherwise.
+
+    Raises:
+        UnknownNameError: no such objective.
+        InputError: an option without a value, or one that the objective does not have or accept.
+    """
+    name, pairs = _name_and_options(text, "least_action:increase=0.1")
+    return build_objective(name, {option: _value(value) for option, value in pairs.items()}, where_accepted=offered)
 
 
 def _name_and_options(text: str, example: str) -> tuple[str, dict[str, str]]:

@@ -1,6 +1,5 @@
 """`plumbline train`: a network, a data set, an objective and a recipe → a checkpoint folder."""
 
-import inspect
 import json
 from argparse import Namespace
 from dataclasses import asdict, replace
@@ -15,9 +14,8 @@ from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.files import write_atomically
 from models.loading import load_network
-from models.registry import OBJECTIVES
 from models.training import Recipe, accuracy, train
-from service.jobs._inputs import label
+from service.jobs._inputs import label, objective_of
 from service.originals import digests
 from service.provenance import provenance
 
@@ -29,6 +27,7 @@ _NOT_TO_BE_FLIPPED = frozenset({"digits", "mnist", "svhn"})
 
 def run(options: Namespace) -> None:
     """Train and write `options.out`: network.safetensors, network.json and log.jsonl."""
+    objective = objective_of(options.objective, {"label_smoothing": options.label_smoothing})
     request = DatasetRequest(
         root=options.data_root, download=options.download, resize=options.resize, crop=options.crop, split="train"
     )
@@ -61,11 +60,8 @@ def run(options: Namespace) -> None:
         schedule=options.schedule, weight_decay=options.weight_decay, crop_padding=options.crop_padding, flip=flip,
         gradient_clipping=options.gradient_clipping, precision=options.precision, seed=options.seed,
     )  # fmt: skip
-    objective_class = OBJECTIVES.load(options.objective)
-    known = inspect.signature(objective_class).parameters
-    chosen = {"label_smoothing": options.label_smoothing} if "label_smoothing" in known else {}
     out = Path(options.out)
-    rows = train(loaded.network, data, objective_class(**chosen), recipe, out, test=test, device=options.device)
+    rows = train(loaded.network, data, objective, recipe, out, test=test, device=options.device)
     loaded.network.cpu()
     if options.half:
         rounded_to_half(loaded.network)
@@ -73,7 +69,7 @@ def run(options: Namespace) -> None:
     facts = {
         "network": label(options.network), "dataset": label(options.dataset), "dataset_sha256": data.fingerprint(),
         "training_images": len(data),
-        "objective": {"name": options.objective, **chosen}, "recipe": asdict(recipe),
+        "objective": {"name": options.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
         "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
         **provenance(),
     }  # fmt: skip

@@ -1,0 +1,102 @@
+"""Least action: cross-entropy plus the transport cost of the residual blocks (the thesis, section 3.4)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.discovery import Discovery, discover
+from models.objectives.base import Objective, ObjectiveValue, check_label_smoothing
+from models.options import check_count, check_number
+from models.residues import record_residues
+
+__all__ = ["LeastAction"]
+
+
+class LeastAction(Objective):
+    """Cross-entropy L plus transport cost C over every residual branch that is found in the network.
+
+    By the method of multipliers, equation 19 divided by λ_i: L + C/λ is minimised, and after every `update_every`
+    batches λ grows by `increase` times the latest batch's L. With `fixed_weight`, L + fixed_weight · C (appendix F.3).
+
+    C is the sum over branches of the mean of |r|^p over batch and dimensions, as in the published runs; equation 18
+    sums over the dimensions, which weighs a branch by its size. The residue of a block with an activation behind the
+    sum is the branch's output, as in `models.discovery`.
+
+    Args:
+        initial_weight: λ_0, above 0.
+        increase: τ, at least 0.
+        update_every: s, in batches.
+        exponent: p, at least 1.
+        fixed_weight: of C in appendix F.3's form; None for the method of multipliers.
+        label_smoothing: of the cross-entropy, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        initial_weight: float = 1.0,
+        increase: float = 1.0,
+        update_every: int = 1,
+        exponent: float = 2.0,
+        fixed_weight: float | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.initial_weight = check_number("initial_weight", initial_weight, above=0)
+        self.increase = check_number("increase", increase, least=0)
+        self.update_every = check_count("update_every", update_every)
+        self.exponent = check_number("exponent", exponent, least=1)
+        self.fixed_weight = None if fixed_weight is None else check_number("fixed_weight", fixed_weight, least=0)
+        self.label_smoothing = check_label_smoothing(label_smoothing)
+        self._weight = self.initial_weight
+        self._batches = 0
+        self._discovery: Discovery | None = None
+
+    def prepare(self, network: nn.Module, image_shape: tuple[int, int, int], epochs: int) -> None:
+        """Finds the branches.
+
+        Raises:
+            NetworkError: the network has none.
+        """
+        self._discovery = discover(network, image_shape)
+
+    def evaluate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
+        if self._discovery is None:
+            _, channels, height, width = images.shape
+            self.prepare(network, (channels, height, width), 0)
+        with record_residues(network, self._discovery, keep=True, statistics=False) as recording:
+            logits = network(images)
+        cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        cost = transport_cost(recording.residues, self.exponent)
+        weight = 1 / self._weight if self.fixed_weight is None else self.fixed_weight
+        measures = {
+            "cross_entropy": cross_entropy.detach(),
+            "transport_cost": cost.detach(),
+            "cost_weight": torch.tensor(weight),
+        }
+        return ObjectiveValue(cross_entropy + weight * cost, logits, measures)
+
+    def after_step(self, value: ObjectiveValue) -> None:
+        """λ_{i+1} = λ_i + τ L (equation 19)."""
+        self._batches += 1
+        if self._batches % self.update_every == 0:
+            self._weight += self.increase * float(value.measures["cross_entropy"])
+
+    def state(self) -> dict[str, Any]:
+        return {"weight": self._weight, "batches": self._batches}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._weight, self._batches = float(state["weight"]), int(state["batches"])
+
+
+def transport_cost(residues: tuple[Tensor, ...], exponent: float = 2.0) -> Tensor:
+    """The sum over branches of the mean of |r|^p over batch and dimensions: a scalar, differentiable."""
+    return torch.stack([_mean_power(residue, exponent) for residue in residues]).sum()
+
+
+def _mean_power(residue: Tensor, exponent: float) -> Tensor:
+    # A norm is one pass over memory and saves nothing but the residue, which is alive already; in float32 also where
+    # the residue is in half precision, whose sums would stop growing.
+    norm: Tensor = torch.linalg.vector_norm(residue, exponent, dtype=torch.float32)
+    return norm.pow(exponent) / residue.numel()

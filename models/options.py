@@ -1,0 +1,53 @@
+"""Checks of a constructor's options, whose messages say what was expected and what came."""
+
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+from models.errors import InputError
+
+__all__ = ["check_choice", "check_count", "check_number"]
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
+    """The value, which is one of the choices.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in choices:
+        raise InputError(f"expected {name} as one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> int:
+    """The value, which is an int of at least `least` and at most `most`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"expected {name} as an integer of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        raise InputError(f"expected {name} as an integer of at most {most}, got {value!r}")
+    return value
+
+
+def check_number(name: str, value: float, *, least: float | None = None, above: float | None = None) -> float:
+    """The value as a float, which is a finite int or float of at least `least` and above `above`.
+
+    Raises:
+        InputError: it is not; text that reads as a number is none.
+    """
+    wanted = [f"{how} {end:g}" for how, end in (("of at least", least), ("above", above)) if end is not None]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= sys.float_info.max  # neither NaN, nor infinite, nor an int too large for a float
+        or (least is not None and value < least)
+        or (above is not None and value <= above)
+    ):
+        raise InputError(f"expected {' '.join((name, 'as a finite number', *wanted))}, got {value!r}")
+    return float(value)
