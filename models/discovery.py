@@ -56,6 +56,7 @@ class Branch:
             x_{m+1} - x_m of a layer that keeps its input's shape, in networks without residual additions.
         batch_axis: where the batch axis is in the network's own tensors (0, or 1 in sequence-first transformers).
         residue, embedding: what to pick up, and with which factors, to get r_m and x_{m+1}.
+        skip: what to pick up to get x_m as it enters the sum (for a layer: its input).
         site, side: which call of the trace ends (or, for a layer, begins) the block, and which operand the branch is.
     """
 
@@ -65,6 +66,7 @@ class Branch:
     batch_axis: int = field(default=0, repr=False)
     residue: tuple[Term, ...] = field(default=(), repr=False)
     embedding: tuple[Term, ...] = field(default=(), repr=False)
+    skip: tuple[Term, ...] = field(default=(), repr=False)
     site: int = field(default=-1, repr=False)
     side: int = field(default=0, repr=False)
 
@@ -215,6 +217,7 @@ def _addition(traced: Trace, call: Call, sums: Mapping[int, _Found], left_out: l
         left_out.append(LeftOut(where, "the branch has something subtracted from it, which is no residual step"))
         return None
     path, value = places[side]
+    skip_path, skip = places[1 - side]
     total = next((result for _, result in call.results), None)
     embedding = None if total is None else traced.tap_after(total)
     shape = values[side].shape
@@ -225,11 +228,14 @@ def _addition(traced: Trace, call: Call, sums: Mapping[int, _Found], left_out: l
         batch_axis=axis,
         residue=(Term(traced.tap_before(value, call, path), factor),),
         embedding=() if embedding is None else (Term(embedding),),
+        skip=(
+            Term(traced.tap_before(skip, call, skip_path), 1.0 if side else float(call.constants.get("alpha", 1.0))),
+        ),
         site=call.index,
         side=side,
     )
     calls = (values[0].calls ^ values[1].calls) | 1 << call.index
-    return _Found(branch, call.frame.module, places[1 - side][1], calls)
+    return _Found(branch, call.frame.module, skip, calls)
 
 
 def _runs_on(traced: Trace, value: int, other: int, sums: Mapping[int, _Found]) -> bool:
@@ -413,7 +419,7 @@ def _difference(traced: Trace, call: Call, left_out: list[LeftOut]) -> _Found | 
         return None
     shape = shapes[1][:axis] + shapes[1][axis + 1 :]
     residue = (Term(end), Term(start, -1.0))
-    branch = Branch(name, shape, "block_difference", axis, residue, (Term(end),), call.index)
+    branch = Branch(name, shape, "block_difference", axis, residue, (Term(end),), (Term(start),), call.index)
     return _Found(branch, call.frame.module)
 
 

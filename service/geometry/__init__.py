@@ -1,0 +1,1 @@
+"""The geometry of paths: measured, drawn and told; and studies of it."""
