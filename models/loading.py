@@ -7,7 +7,7 @@ A reference is one of
     torchvision:NAME[:WEIGHTS]         a torchvision constructor; WEIGHTS is one of its own ("DEFAULT") or a file
     PATH.py:CALLABLE[:WEIGHTS]         a function in the user's file; returns a module, normalised images to logits;
                                        WEIGHTS is a file, or a folder that `plumbline train` wrote for that network
-    NAME                               one of our own networks, untrained
+    NAME[:OPTION=VALUE...]             one of our own networks, untrained, such as resnet20:batch_normalization=false
 
 Weight files are .safetensors, or .pt, .pth or .th state dictionaries, which torch reads with `weights_only=True`: no
 code in them is run. A user's .py file *is* run, as the user asked; it is named by its SHA-256 afterwards.
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from models.errors import CheckpointError, InputError, NetworkError, UnknownNameError
 from models.files import sha256_of
+from models.network_options import Argument, parse_network_options
 from models.normalization import Normalized
 from models.registry import NETWORKS
 from models.specification import NetworkSpec
@@ -96,15 +97,16 @@ def load_network(
         return _file_network(reference, mean, std, num_classes, image_shape)
     if Path(reference).is_dir():
         return _with_shape(replace(load_checkpoint(Path(reference)), reference=reference), image_shape)
-    if reference not in NETWORKS.names():
+    if head not in NETWORKS.names():
         raise UnknownNameError(
             f"expected a network, got {reference!r}: no folder of that name, and none of the known forms: "
-            f"RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or one of "
-            f"{', '.join(NETWORKS.names())}"
+            f"RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or, with options as "
+            f"NAME:OPTION=VALUE, one of {', '.join(NETWORKS.names())}"
         )
+    options = parse_network_options(head, NETWORKS.load(head), rest.split(":") if rest else [])
     spec = NetworkSpec(
-        "plumbline", reference, {"num_classes": num_classes or 10}, num_classes or 10, image_shape or (3, 32, 32),
-        tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3),
+        "plumbline", head, {"num_classes": num_classes or 10, **options}, num_classes or 10,
+        image_shape or (3, 32, 32), tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3),
     )  # fmt: skip
     return _loaded(build_network(spec), spec, reference, trained=False)
 
@@ -220,7 +222,7 @@ def _torchvision_network(
         loaded = _loaded(Normalized(network, mean, std), spec, reference)
         _check_rebuilt(loaded)
         return replace(loaded, classes=tuple(entry.meta["categories"]))
-    arguments = {"num_classes": num_classes} if num_classes else {}
+    arguments: dict[str, Argument] = {"num_classes": num_classes} if num_classes else {}
     network = _construct(constructor, arguments, reference)
     if weights:
         _fill(network, load_state(Path(weights)), reference)
@@ -273,7 +275,7 @@ def _file_network(
         return _with_shape(replace(loaded, reference=reference), image_shape)
     function, digest = _callable_in(path, match["callable"])
     takes_classes = "num_classes" in inspect.signature(function).parameters
-    arguments = {"num_classes": num_classes} if takes_classes and num_classes else {}
+    arguments: dict[str, Argument] = {"num_classes": num_classes} if takes_classes and num_classes else {}
     network = _construct(function, arguments, reference)
     if match["weights"]:
         _fill(network, load_state(Path(match["weights"])), reference)
@@ -325,7 +327,7 @@ def _logits_of_blank(network: Normalized, shape: tuple[int, int, int], reference
     return logits
 
 
-def _construct(constructor: Callable[..., Any], arguments: Mapping[str, int], reference: str) -> nn.Module:
+def _construct(constructor: Callable[..., Any], arguments: Mapping[str, Argument], reference: str) -> nn.Module:
     try:
         network = constructor(**arguments)
     except Exception as exc:  # a user's callable may raise anything

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from models.errors import InputError
+from models.network_options import NETWORK_OPTIONS, Argument, check_network_option
 
 __all__ = ["NetworkSpec"]
 
@@ -23,7 +24,7 @@ class NetworkSpec:
     Args:
         source: "plumbline" (a name in `models/networks`), "torchvision", or "file" (a callable in a user's file).
         name: the network's name there; for a file, the callable's.
-        arguments: keyword arguments of the constructor.
+        arguments: keyword arguments of the constructor: num_classes and, for our own networks, `NETWORK_OPTIONS`.
         num_classes: K, the number of logits.
         image_shape: (3, H, W) in pixels.
         mean, std: normalisation per channel, in units of pixels in [0, 1].
@@ -32,7 +33,7 @@ class NetworkSpec:
 
     source: Literal["plumbline", "torchvision", "file"]
     name: str
-    arguments: dict[str, int]
+    arguments: dict[str, Argument]
     num_classes: int
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -58,8 +59,11 @@ class NetworkSpec:
         if not isinstance(fields["name"], str) or not fields["name"].isidentifier():
             raise InputError(f"expected an identifier as the network's name, got {fields['name']!r}")
         arguments, shape = fields["arguments"], fields["image_shape"]
-        if not isinstance(arguments, dict) or not set(arguments) <= _ARGUMENTS:
-            raise InputError(f"expected only {sorted(_ARGUMENTS)} as the network's arguments, got {arguments!r:.200}")
+        known = _ARGUMENTS | set(NETWORK_OPTIONS) if fields["source"] == "plumbline" else _ARGUMENTS
+        if not isinstance(arguments, dict) or not set(arguments) <= known:
+            raise InputError(f"expected only {sorted(known)} as the network's arguments, got {arguments!r:.200}")
+        for option in set(arguments) - _ARGUMENTS:
+            check_network_option(option, arguments[option])
         if not _is_count(fields["num_classes"], _MOST_CLASSES):
             raise InputError(f"expected a positive number of classes, got {fields['num_classes']!r:.200}")
         asked = arguments.get("num_classes", fields["num_classes"])

@@ -34,6 +34,8 @@ OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 _PRECISIONS = ("auto", "float32", "bfloat16")
 _LONGEST = 100_000
+# Fields that recipes were given later: their defaults are what was done before, and runs that began then go on.
+_ADDED = frozenset({"optimizer", "nesterov", "milestones", "decay", "initialization", "gain"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,12 +265,9 @@ def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
 
 
 def _identity(network: nn.Module, data: ImageDataset, recipe: Recipe, objective: Objective) -> dict[str, Any]:
-    """What has to be the same for a run to go on.
-
-    Fields that a recipe was given later are left out where they say what was done before there were any, so that runs
-    which began then go on.
-    """
-    words = {name: value for name, value in asdict(recipe).items() if _ADDED.get(name, not value) != value}
+    """What has to be the same for a run to go on."""
+    usual = asdict(Recipe())
+    words = {name: v for name, v in asdict(recipe).items() if name not in _ADDED or v != usual[name]}
     parameters = {name: list(p.shape) for name, p in network.named_parameters()}
     return {
         "recipe": words,

@@ -3,6 +3,9 @@
 Three stages of n blocks with 16, 32 and 64 channels; a strided 1×1 convolution *between* the stages changes the
 dimension, so that no block needs a projecting shortcut (He et al. 2016; the thesis, appendix H.1). The depth in a name
 counts 3·n·2 + 2 layers.
+
+Every network here can be had without batch normalisation, whose place biases take, and with a step h in front of the
+residue, x + h·r(x) (Zhang et al. 2019; the thesis, section 3.5.3).
 """
 
 from torch import Tensor, nn
@@ -11,22 +14,44 @@ __all__ = ["resnet8", "resnet20", "resnet32", "resnet56", "resnet110"]
 
 
 class PreActivationBlock(nn.Module):
-    """x + r(x), with r two 3×3 convolutions, each after batch normalisation and a ReLU."""
+    """x + h·r(x), with r two 3×3 convolutions, each after batch normalisation and a ReLU.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: of x, and of everything in the branch.
+        batch_normalization: without it the convolutions have biases.
+        step_size: h. The branch's output is h·r(x), which is what x moves by.
+    """
+
+    def __init__(self, channels: int, *, batch_normalization: bool = True, step_size: float = 1.0) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            nn.BatchNorm2d(channels),
+            normalization(channels, batch_normalization),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=not batch_normalization),
+            normalization(channels, batch_normalization),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=not batch_normalization),
         )
+        if step_size != 1:
+            self.branch.append(Scaled(step_size))
 
     def forward(self, x: Tensor) -> Tensor:
         residue: Tensor = self.branch(x)
         return x + residue
+
+
+class Scaled(nn.Module):
+    """The input times a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+    def extra_repr(self) -> str:
+        return f"{self.factor:g}"
 
 
 class ResNet(nn.Module):
@@ -36,21 +61,39 @@ class ResNet(nn.Module):
         blocks_per_stage: n; the network has 3·n residual blocks.
         num_classes: K.
         width: channels of the first stage; they double from stage to stage.
+        batch_normalization, step_size: as in `PreActivationBlock`; without batch normalisation the head has none
+            either.
     """
 
-    def __init__(self, blocks_per_stage: int, num_classes: int = 10, width: int = 16) -> None:
+    def __init__(
+        self,
+        blocks_per_stage: int,
+        num_classes: int = 10,
+        width: int = 16,
+        *,
+        batch_normalization: bool = True,
+        step_size: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        bias = not batch_normalization
+        self.stem = nn.Conv2d(3, width, 3, padding=1, bias=bias)
         self.stages = nn.Sequential()
         channels = width
         for stage in range(3):
             if stage > 0:
-                self.stages.add_module(f"transition{stage}", nn.Conv2d(channels, 2 * channels, 1, stride=2, bias=False))
+                self.stages.add_module(f"transition{stage}", nn.Conv2d(channels, 2 * channels, 1, stride=2, bias=bias))
                 channels *= 2
-            blocks = [PreActivationBlock(channels) for _ in range(blocks_per_stage)]
+            blocks = [
+                PreActivationBlock(channels, batch_normalization=batch_normalization, step_size=step_size)
+                for _ in range(blocks_per_stage)
+            ]
             self.stages.add_module(f"stage{stage + 1}", nn.Sequential(*blocks))
         self.head = nn.Sequential(
-            nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
+            normalization(channels, batch_normalization),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(channels, num_classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,26 +101,31 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet8(num_classes: int = 10) -> nn.Module:
+def normalization(channels: int, batch_normalization: bool) -> nn.Module:
+    """Batch normalisation, or a layer that does nothing and keeps the places of those after it."""
+    return nn.BatchNorm2d(channels) if batch_normalization else nn.Identity()
+
+
+def resnet8(num_classes: int = 10, *, batch_normalization: bool = True, step_size: float = 1.0) -> nn.Module:
     """Pre-activation ResNet-8: 3 residual blocks, for small images."""
-    return ResNet(1, num_classes)
+    return ResNet(1, num_classes, batch_normalization=batch_normalization, step_size=step_size)
 
 
-def resnet20(num_classes: int = 10) -> nn.Module:
+def resnet20(num_classes: int = 10, *, batch_normalization: bool = True, step_size: float = 1.0) -> nn.Module:
     """Pre-activation ResNet-20: 9 residual blocks, for small images."""
-    return ResNet(3, num_classes)
+    return ResNet(3, num_classes, batch_normalization=batch_normalization, step_size=step_size)
 
 
-def resnet32(num_classes: int = 10) -> nn.Module:
+def resnet32(num_classes: int = 10, *, batch_normalization: bool = True, step_size: float = 1.0) -> nn.Module:
     """Pre-activation ResNet-32: 15 residual blocks, for small images."""
-    return ResNet(5, num_classes)
+    return ResNet(5, num_classes, batch_normalization=batch_normalization, step_size=step_size)
 
 
-def resnet56(num_classes: int = 10) -> nn.Module:
+def resnet56(num_classes: int = 10, *, batch_normalization: bool = True, step_size: float = 1.0) -> nn.Module:
     """Pre-activation ResNet-56: 27 residual blocks, for small images."""
-    return ResNet(9, num_classes)
+    return ResNet(9, num_classes, batch_normalization=batch_normalization, step_size=step_size)
 
 
-def resnet110(num_classes: int = 10) -> nn.Module:
+def resnet110(num_classes: int = 10, *, batch_normalization: bool = True, step_size: float = 1.0) -> nn.Module:
     """Pre-activation ResNet-110: 54 residual blocks, the thesis's network on CIFAR-10."""
-    return ResNet(18, num_classes)
+    return ResNet(18, num_classes, batch_normalization=batch_normalization, step_size=step_size)

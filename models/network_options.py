@@ -1,0 +1,79 @@
+"""The options of our own networks: what may follow a network's name, and what a specification may hold of it.
+
+On the command line: ``resnet20:batch_normalization=false:step_size=0.1``.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from models.errors import InputError
+from models.options import check_count, check_number
+
+__all__ = ["NETWORK_OPTIONS", "Argument", "check_network_option", "parse_network_options"]
+
+Argument = bool | int | float
+
+
+def check_network_option(name: str, value: Any) -> Argument:
+    """The value, which is of the option's type and in its range.
+
+    Raises:
+        InputError: it is not; the ranges keep a network read from a file from filling the memory.
+    """
+    return NETWORK_OPTIONS[name](name, value)
+
+
+def parse_network_options(network: str, constructor: Callable[..., Any], words: list[str]) -> dict[str, Argument]:
+    """The options that the words ``OPTION=VALUE`` behind the network's name give.
+
+    Raises:
+        InputError: a word without a value, an option that the network does not have, or a value that it refuses.
+    """
+    known = [option for option in inspect.signature(constructor).parameters if option in NETWORK_OPTIONS]
+    options = {}
+    for word in words:
+        option, separator, text = word.partition("=")
+        if not separator or option not in known:
+            raise InputError(
+                f"expected {network}:OPTION=VALUE with an option of {network}, which are {', '.join(known) or 'none'}; "
+                f"got {word!r}"
+            )
+        if option in options:
+            raise InputError(f"expected {option} of {network} once, got it again as {text!r}")
+        options[option] = check_network_option(option, _value(text))
+    return options
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"expected {name} as true or false, got {value!r:.200}")
+    return value
+
+
+def _count(most: int) -> Callable[[str, Any], int]:
+    return lambda name, value: check_count(name, value, most=most)
+
+
+def _step_size(name: str, value: Any) -> float:
+    if (step_size := check_number(name, value, above=0)) > 100:
+        raise InputError(f"expected {name} of at most 100, got {value!r}")
+    return step_size
+
+
+NETWORK_OPTIONS: Mapping[str, Callable[[str, Any], Argument]] = {
+    "batch_normalization": _switch,
+    "step_size": _step_size,
+    "blocks": _count(110),
+    "filters": _count(512),
+    "fixed_encoder": _switch,
+}
