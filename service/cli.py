@@ -16,6 +16,7 @@ from pathlib import Path
 from models.errors import InputError, PlumblineError
 from models.files import check_output_folder
 from models.registry import ATTACKS, DATASETS, DETECTORS, NETWORKS, OBJECTIVES
+from service.recipe_file import with_recipe
 
 __all__ = ["main"]
 
@@ -42,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["geometry"] and words[1:2] and words[1] in GEOMETRY_STUDIES:
         words[:2] = [f"geometry {words[1]}"]
-    options = _parser(words).parse_args(words)
+    parser = _parser(words)
+    try:
+        options = parser.parse_args(with_recipe(words, parser))
+    except InputError as exc:
+        print(f"plumbline {words[0]}: {exc}", file=sys.stderr)
+        return 2
     try:
         if getattr(options, "device", None):
             import_module("models.devices").check_device(options.device)
@@ -127,7 +133,12 @@ def _add_inspect(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("train", help="train a network; an interrupted run goes on with the same command")
     parser.add_argument(
-        "--network", required=True, help="a name from `list networks`, torchvision:NAME or PATH.py:CALLABLE"
+        "--recipe", type=Path, metavar="FILE", help="TOML: its table [train] gives options that are not given here"
+    )
+    parser.add_argument(
+        "--network",
+        required=True,
+        help="a name from `list networks`, with options as NAME:OPTION=VALUE, torchvision:NAME or PATH.py:CALLABLE",
     )
     _dataset(parser)
     parser.add_argument(
@@ -142,10 +153,24 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--epochs", type=int, default=30, metavar="E")
     parser.add_argument("--batch-size", type=int, default=128, metavar="B")
     parser.add_argument("--learning-rate", type=float, default=0.1, metavar="R")
-    parser.add_argument("--schedule", choices=["one_cycle", "step"], default="one_cycle")
+    parser.add_argument("--schedule", choices=["one_cycle", "step", "cosine", "constant"], default="one_cycle")
+    parser.add_argument(
+        "--milestones", type=_epochs, default=(), metavar="E,E", help="of --schedule step (default: 50, 75 and 83 %%)"
+    )
+    parser.add_argument("--decay", type=float, default=0.1, metavar="F", help="of --schedule step, at each milestone")
+    parser.add_argument("--optimizer", choices=["sgd", "adamw"], default="sgd")
+    parser.add_argument("--momentum", type=float, default=0.9, metavar="M", help="of sgd, or adamw's first moment's")
+    parser.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=True, help="with sgd")
     parser.add_argument("--weight-decay", type=float, default=5e-4, metavar="W")
     parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="S")
     parser.add_argument("--gradient-clipping", type=float, metavar="G", help="largest gradient norm")
+    parser.add_argument(
+        "--initialization",
+        choices=["default", "kaiming", "orthogonal", "normal"],
+        default="default",
+        help="of convolutions and linear layers (default: the network's own)",
+    )
+    parser.add_argument("--gain", type=float, default=1.0, metavar="G", help="of --initialization")
     parser.add_argument("--crop-padding", type=int, default=4, metavar="P", help="of random crops, in pixels")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="random flips (default: not on digits)")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
@@ -379,6 +404,13 @@ def _three_numbers(text: str) -> list[float]:
     if len(numbers) not in (1, 3):
         raise argparse.ArgumentTypeError(f"expected one number or three, got {text!r}")
     return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def _epochs(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas, got {text!r}") from exc
 
 
 def _size(text: str) -> tuple[int, int]:

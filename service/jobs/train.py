@@ -57,8 +57,10 @@ def run(options: Namespace) -> None:
     flip = options.flip if options.flip is not None else options.dataset.partition(":")[0] not in _NOT_TO_BE_FLIPPED
     recipe = Recipe(
         epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate,
-        schedule=options.schedule, weight_decay=options.weight_decay, crop_padding=options.crop_padding, flip=flip,
-        gradient_clipping=options.gradient_clipping, precision=options.precision, seed=options.seed,
+        schedule=options.schedule, milestones=options.milestones, decay=options.decay, optimizer=options.optimizer,
+        momentum=options.momentum, nesterov=options.nesterov, weight_decay=options.weight_decay,
+        gradient_clipping=options.gradient_clipping, initialization=options.initialization, gain=options.gain,
+        crop_padding=options.crop_padding, flip=flip, precision=options.precision, seed=options.seed,
     )  # fmt: skip
     out = Path(options.out)
     rows = train(loaded.network, data, objective, recipe, out, test=test, device=options.device)
