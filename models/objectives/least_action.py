@@ -96,7 +96,7 @@ def transport_cost(residues: tuple[Tensor, ...], exponent: float = 2.0) -> Tenso
 
 
 def _mean_power(residue: Tensor, exponent: float) -> Tensor:
-    # A norm is one pass over memory and saves nothing but the residue, which is alive already; in float32 also where
-    # the residue is in half precision, whose sums would stop growing.
-    norm: Tensor = torch.linalg.vector_norm(residue, exponent, dtype=torch.float32)
+    # A norm is one pass over memory and saves nothing but the residue, which is alive already; in float32 at least,
+    # since sums in half precision would stop growing.
+    norm: Tensor = torch.linalg.vector_norm(residue, exponent, dtype=torch.promote_types(residue.dtype, torch.float32))
     return norm.pow(exponent) / residue.numel()
