@@ -1,0 +1,103 @@
+"""The graph of a network by torch.fx, in which every layer keeps a mode of its own.
+
+Layers without children stay whole, so that a dropout or a batch normalisation in the graph is the network's very one
+and heeds `train` and `eval`. A module whose own code asks for its mode would have the answer frozen into the graph, so
+it stays whole, too.
+"""
+
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from models.errors import NetworkError
+
+__all__ = ["ROOT", "Entry", "mode_free_graph"]
+
+ROOT = "network"
+
+
+class Entry(nn.Module):
+    """A network behind a forward pass that takes the images alone: its further arguments keep their defaults."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)
+
+
+def mode_free_graph(entry: Entry) -> fx.Graph:
+    """The graph of ``entry.network``, the same in training and in evaluation.
+
+    Raises:
+        NetworkError: its code branches on values, or the network as a whole does something else in each mode.
+    """
+    closed: set[str] = set()
+    while True:
+        (evaluation, scopes), (training, other_scopes) = (_graph(entry, closed, mode) for mode in (False, True))
+        difference = next(
+            (
+                pair
+                for pair in zip(evaluation.nodes, training.nodes, strict=False)
+                if pair[0].format_node() != pair[1].format_node()
+            ),
+            None,
+        )
+        if difference is None:
+            return evaluation
+        owners = _owner(difference[0], scopes), _owner(difference[1], other_scopes)
+        owner = _common(*owners)
+        if owner in closed or owner in ("", ROOT):
+            raise NetworkError(
+                "expected a network that takes the same way in training as in evaluation, but its forward pass asks "
+                "for its mode; leave auxiliary outputs out, and use layers such as nn.Dropout"
+            )
+        closed.add(owner)
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, closed: set[str]) -> None:
+        super().__init__()
+        self._closed = closed
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if module_qualified_name == ROOT:
+            return False
+        childless = next(m.children(), None) is None
+        return childless or module_qualified_name in self._closed or super().is_leaf_module(m, module_qualified_name)
+
+
+def _graph(entry: Entry, closed: set[str], training: bool) -> tuple[fx.Graph, dict[str, str]]:
+    """The graph in that mode, and in which module each node, by name, was made."""
+    modes = [(module, module.training) for module in entry.modules()]
+    tracer = _Tracer(closed)
+    try:
+        for module, _ in modes:
+            module.training = training
+        graph = tracer.trace(entry)
+    except Exception as exc:  # any code of the network's can fail on symbols, in any way
+        raise NetworkError(
+            f"expected a network whose graph torch.fx can take, but: {type(exc).__name__}: {exc}; its forward pass "
+            "branches on values, or uses what has no symbol"
+        ) from exc
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return graph, {name: path for name, (path, _) in tracer.node_name_to_scope.items()}
+
+
+def _owner(node: fx.Node, scopes: dict[str, str]) -> str:
+    """The module whose code made the node."""
+    path = scopes.get(node.name, "")
+    return path.rpartition(".")[0] if node.op == "call_module" else path
+
+
+def _common(one: str, other: str) -> str:
+    """The longest dotted name that both begin with."""
+    parts = []
+    for ours, theirs in zip(one.split("."), other.split("."), strict=False):
+        if ours != theirs:
+            break
+        parts.append(ours)
+    return ".".join(parts)
