@@ -8,7 +8,9 @@ Equations 42 to 49 are those of Gai & Zhang, "A mathematical principle of deep l
 Wasserstein space"; the others are the thesis's, sections 2.4 and 3.2.
 """
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -85,16 +87,15 @@ def line_shape(points: Sequence[Tensor]) -> LineShape:
     """
     _check_points(points)
     resolution = _resolution(points[0])
-    lengths, total, directions = [], 0.0, 0.0
-    for before, after in zip(points, points[1:], strict=False):
+    lengths: list[Tensor] = []
+    total = directions = torch.zeros_like(points[0].flatten(1), dtype=torch.float64)
+    for before, after in pairwise(points):
         segment = after.flatten(1).double() - before.flatten(1).double()
         length = torch.linalg.vector_norm(segment, dim=1)
         lengths.append(length)
         total = total + segment
         directions = directions + segment / torch.where(length > 0, length, 1.0).unsqueeze(1)  # avoid division by zero
     stacked = torch.stack(lengths, dim=1)
-    assert isinstance(total, Tensor)
-    assert isinstance(directions, Tensor)
     return LineShape(
         stacked,
         _over_distance(stacked.sum(dim=1), total, resolution),
@@ -113,7 +114,7 @@ def squared_lengths(vectors: Sequence[Tensor]) -> Tensor:
 
 
 def relative_lengths(vectors: Sequence[Tensor], bases: Sequence[Tensor]) -> Tensor:
-    """‖v_m‖ / ‖x_m‖ of each image, ``(B, M)`` float64; NaN where x_m is zero (Figure 6 of the thesis, first row)."""
+    """‖v_m‖ / ‖x_m‖ of each image, ``(B, M)`` float64; NaN where x_m is zero (Figure 6 of the thesis, above)."""
     ratios = []
     for vector, base in zip(vectors, bases, strict=True):
         size = _norm(base)
@@ -122,7 +123,7 @@ def relative_lengths(vectors: Sequence[Tensor], bases: Sequence[Tensor]) -> Tens
 
 
 def cosines(vectors: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """cos(v_m, g_m) of each image, ``(B, M)`` float64; NaN where either is zero (Figure 6 of the thesis, second row)."""
+    """cos(v_m, g_m) of each image, ``(B, M)`` float64; NaN where either is zero (Figure 6 of the thesis, below)."""
     columns = []
     for vector, other in zip(vectors, others, strict=True):
         sizes = _norm(vector) * _norm(other)
@@ -132,7 +133,7 @@ def cosines(vectors: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
 
 
 def variations(points: Sequence[Tensor], disturbed: Sequence[Tensor]) -> Tensor:
-    """‖x^(l) - x'^(l)‖ / ‖x^(l)‖ of each image, ``(B, n)`` float64; their means are the variation rates (equation 49)."""
+    """‖x^(l) - x'^(l)‖ / ‖x^(l)‖ of each image, ``(B, n)`` float64; their mean is the variation rate (equation 49)."""
     return relative_lengths([there - here for here, there in zip(points, disturbed, strict=True)], points)
 
 
@@ -185,7 +186,7 @@ def projected(points: Sequence[Tensor], seed: int) -> Tensor:
 
     Its entries are N(0, 1/2), so that a length is kept in the mean. The matrix depends on the seed and the size only.
     """
-    size = points[0][0].numel()
+    size = math.prod(points[0].shape[1:])
     matrix = torch.randn((size, 2), generator=torch.Generator().manual_seed(seed)).to(points[0].device) / 2**0.5
     return torch.stack([point.flatten(1).float() @ matrix for point in points], dim=1)
 
@@ -204,7 +205,8 @@ def important_units(means: Tensor, count: int) -> Tensor:
 
 
 def _norm(vector: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vector.flatten(1), dim=1, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(vector.flatten(1), dim=1, dtype=torch.float64)
+    return norm
 
 
 def _resolution(point: Tensor) -> float:

@@ -1,0 +1,54 @@
+"""How the geometry of a network's paths is measured."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from models.errors import InputError
+
+__all__ = ["Disturbance", "GeometrySettings"]
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What is done to images: "fgm" with a budget, or Gaussian "noise" of a standard deviation; both in pixels.
+
+    >>> str(Disturbance("noise", 0.03))
+    'noise, σ = 0.03'
+    """
+
+    kind: Literal["fgm", "noise"]
+    size: float
+
+    def __str__(self) -> str:
+        return f"FGM, ε = {self.size:.4g}" if self.kind == "fgm" else f"noise, σ = {self.size:.4g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometrySettings:
+    """What is measured, and on how many images.
+
+    Args:
+        disturbances: what is done to every image besides.
+        transport_images: how many of the images go into assignments and important units; at least 2.
+        seed: of noise, projections and the choice of those images.
+        device: where the network runs.
+
+    Raises:
+        InputError: fewer than 2 images for assignments, a size that is not positive and finite, or one given twice.
+    """
+
+    disturbances: tuple[Disturbance, ...] = ()
+    transport_images: int = 500
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.transport_images < 2:
+            raise InputError(f"expected --transport-images of at least 2, got {self.transport_images}; raise it")
+        for each in self.disturbances:
+            if not (math.isfinite(each.size) and each.size > 0):
+                raise InputError(f"expected a positive size, got {each}; give 'none' to leave it out")
+        names = [str(each) for each in self.disturbances]
+        if len(set(names)) < len(names):
+            raise InputError(f"expected sizes that differ in four digits, got {'; '.join(names)}; give each once")
