@@ -19,7 +19,7 @@ from service.jobs._inputs import label, objective_of
 from service.originals import digests
 from service.provenance import provenance
 
-__all__ = ["run"]
+__all__ = ["recipe_of", "run"]
 
 # Mirrored digits are other digits, or none.
 _NOT_TO_BE_FLIPPED = frozenset({"digits", "mnist", "svhn"})
@@ -44,6 +44,7 @@ def run(options: Namespace) -> None:
             f"expected test images that are not trained on, got {overlap} of {len(test)} that are; give --test-dataset "
             "or an images:FOLDER with train/ and test/ in it"
         )
+    data, held_out = _held_out(data, objective.held_out, options.seed)
     mean, std = options.mean or _channel_mean(data), options.std or _channel_std(data)
     torch.manual_seed(options.seed)
     loaded = load_network(
@@ -54,30 +55,51 @@ def run(options: Namespace) -> None:
             f"expected a network of {len(data.classes)} logits for {data.name}, got {loaded.spec.num_classes}; give "
             "its function a parameter num_classes, or choose another network"
         )
+    recipe = recipe_of(options)
+    out = Path(options.out)
+    rows = train(loaded.network, data, objective, recipe, out, test=test, device=options.device)
+    finished = objective.finish(loaded.network, loaded.spec, held_out, test)
+    network = finished.network.cpu()
+    if options.half:
+        rounded_to_half(network)
+    test_accuracy = accuracy(network, test)
+    facts = {
+        "network": label(options.network), "dataset": label(options.dataset), "dataset_sha256": data.fingerprint(),
+        "training_images": len(data), **({"held_out_images": len(held_out)} if held_out else {}), **finished.facts,
+        "objective": {"name": options.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
+        "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
+        **provenance(),
+    }  # fmt: skip
+    save_checkpoint(out, network, finished.spec, data.classes, facts, half=options.half)
+    write_atomically(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    for line in finished.summary:
+        tqdm.write(line)
+    tqdm.write(f"test accuracy {test_accuracy:.2%} on {len(test)} images; checkpoint in {out}")
+
+
+def recipe_of(options: Namespace) -> Recipe:
+    """The recipe that the words of the command line ask for.
+
+    Raises:
+        InputError: a value out of its range, or one that does nothing beside another.
+    """
     flip = options.flip if options.flip is not None else options.dataset.partition(":")[0] not in _NOT_TO_BE_FLIPPED
-    recipe = Recipe(
+    return Recipe(
         epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate,
         schedule=options.schedule, milestones=options.milestones, decay=options.decay, optimizer=options.optimizer,
         momentum=options.momentum, nesterov=options.nesterov, weight_decay=options.weight_decay,
         gradient_clipping=options.gradient_clipping, initialization=options.initialization, gain=options.gain,
         crop_padding=options.crop_padding, flip=flip, precision=options.precision, seed=options.seed,
     )  # fmt: skip
-    out = Path(options.out)
-    rows = train(loaded.network, data, objective, recipe, out, test=test, device=options.device)
-    loaded.network.cpu()
-    if options.half:
-        rounded_to_half(loaded.network)
-    test_accuracy = accuracy(loaded.network, test)
-    facts = {
-        "network": label(options.network), "dataset": label(options.dataset), "dataset_sha256": data.fingerprint(),
-        "training_images": len(data),
-        "objective": {"name": options.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
-        "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
-        **provenance(),
-    }  # fmt: skip
-    save_checkpoint(out, loaded.network, loaded.spec, data.classes, facts, half=options.half)
-    write_atomically(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-    tqdm.write(f"test accuracy {test_accuracy:.2%} on {len(test)} images; checkpoint in {out}")
+
+
+def _held_out(data: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset | None]:
+    """The images to train on, and a random share of at least one that is kept for the objective to choose by."""
+    if not share:
+        return data, None
+    order = np.random.default_rng(seed).permutation(len(data))
+    count = max(1, round(share * len(data)))
+    return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
 
 
 def _channel_mean(data: ImageDataset) -> list[float]:

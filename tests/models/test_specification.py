@@ -46,6 +46,39 @@ def test_only_arguments_that_are_ever_written_are_taken(source: str, arguments: 
         NetworkSpec.from_json({**SPECS[0].to_json(), "source": source, "arguments": arguments})
 
 
+OPTIONS = {"batch_normalization": False, "step_size": 0.1, "filters": 32, "blocks": 50, "fixed_encoder": True}
+
+
+def test_options_of_our_own_networks_come_back_and_reach_no_other(seed: int) -> None:
+    fields = {**SPECS[0].to_json(), "arguments": {"num_classes": 3, **OPTIONS}}
+    assert NetworkSpec.from_json(json.loads(json.dumps(fields))).arguments == fields["arguments"]
+    for other in SPECS[1:]:
+        for option, value in OPTIONS.items():
+            with pytest.raises(InputError, match="arguments"):
+                NetworkSpec.from_json({**other.to_json(), "arguments": {option: value}})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("batch_normalization", 1),
+        ("batch_normalization", "false"),
+        ("step_size", 0),
+        ("step_size", True),
+        ("step_size", float("nan")),
+        ("step_size", 1e9),
+        ("filters", 10**9),
+        ("filters", 32.0),
+        ("blocks", 10_000),
+        ("blocks", [9]),
+        ("fixed_encoder", None),
+    ],
+)
+def test_options_have_their_type_and_range(option: str, value: Any) -> None:
+    with pytest.raises(InputError, match=option):
+        NetworkSpec.from_json({**SPECS[0].to_json(), "arguments": {option: value}})
+
+
 def test_one_class_is_no_true() -> None:
     fields = {**SPECS[0].to_json(), "num_classes": 1}
     assert NetworkSpec.from_json({**fields, "arguments": {"num_classes": 1}}).num_classes == 1

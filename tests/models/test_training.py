@@ -1,13 +1,18 @@
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.datasets.base import ImageDataset, load_dataset
 from models.errors import CheckpointError, InputError
+from models.files import sha256_of
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
 from models.objectives.cross_entropy import CrossEntropy
@@ -40,9 +45,15 @@ def test_it_learns(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
     assert not network.training
 
 
-def test_a_run_cut_off_between_epochs_ends_with_the_same_weights(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+ADAMW = replace(RECIPE, optimizer="adamw", learning_rate=0.01, schedule="cosine", initialization="orthogonal", gain=0.5)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, ADAMW], ids=lambda recipe: recipe.optimizer)
+def test_a_run_cut_off_between_epochs_ends_with_the_same_weights(
+    recipe: Recipe, easy: ImageDataset, tmp_path: Path, seed: int
+) -> None:
     whole, cut = _network(seed), _network(seed)
-    train(whole, easy, CrossEntropy(), RECIPE, tmp_path / "whole")
+    train(whole, easy, CrossEntropy(), recipe, tmp_path / "whole")
 
     class Interrupting(CrossEntropy):
         steps = 0
@@ -54,12 +65,74 @@ def test_a_run_cut_off_between_epochs_ends_with_the_same_weights(easy: ImageData
 
     Interrupting.__name__ = "CrossEntropy"
     with pytest.raises(KeyboardInterrupt):
-        train(cut, easy, Interrupting(), RECIPE, tmp_path / "cut")
+        train(cut, easy, Interrupting(), recipe, tmp_path / "cut")
     resumed = _network(seed + 1)
-    rows = train(resumed, easy, CrossEntropy(), RECIPE, tmp_path / "cut")
-    assert len(rows) == RECIPE.epochs
+    rows = train(resumed, easy, CrossEntropy(), recipe, tmp_path / "cut")
+    assert len(rows) == recipe.epochs
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_a_state_from_before_there_was_a_choice_of_optimisers_goes_on(
+    easy: ImageDataset, tmp_path: Path, seed: int
+) -> None:
+    """It named SGD's momentum otherwise, and knew none of the fields that recipes were given since."""
+    recipe = Recipe(epochs=2, batch_size=16, seed=seed)
+    whole, resumed = _network(seed), _network(seed)
+    train(whole, easy, CrossEntropy(), recipe, tmp_path / "whole")
+    interrupted = CrossEntropy()
+    interrupted.after_step = _interrupt_after(9)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, easy, interrupted, recipe, tmp_path / "cut")
+    folder = tmp_path / "cut" / "training"
+    header = json.loads((folder / "state.json").read_text())
+    assert set(header["identity"]["recipe"]) == {
+        "epochs", "batch_size", "learning_rate", "schedule", "momentum", "weight_decay", "crop_padding", "flip",
+        "gradient_clipping", "precision", "seed",
+    }  # fmt: skip
+    (path,) = folder.glob("*.safetensors")
+    tensors = load_file(path)
+    numbers = [name.split(".")[1] for name in tensors if name.startswith("optimizer.")]
+    assert len(numbers) == len(list(resumed.parameters()))
+    old = {f"momentum.{number}": tensors.pop(f"optimizer.{number}.momentum_buffer") for number in numbers}
+    save_file(tensors | old, path)
+    header["sha256"] = sha256_of(path)
+    (folder / "state.json").write_text(json.dumps(header))
+    train(resumed, easy, CrossEntropy(), recipe, tmp_path / "cut")
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "adamw"},
+        {"nesterov": False},
+        {"schedule": "step", "milestones": (1,)},
+        {"schedule": "step", "decay": 0.2},
+        {"initialization": "kaiming"},
+        {"initialization": "kaiming", "gain": 0.5},
+    ],
+    ids=str,
+)
+def test_every_field_of_the_recipe_tells_one_run_from_another(change: dict[str, Any], easy: ImageDataset) -> None:
+    from models.training import _identity
+
+    changed = replace(RECIPE, **change)
+    assert _identity(nn.Identity(), easy, changed, CrossEntropy()) != _identity(
+        nn.Identity(), easy, RECIPE, CrossEntropy()
+    )
+
+
+def test_weights_drawn_by_the_recipe_depend_on_its_seed_alone(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    def trained(network: nn.Module, recipe: Recipe, name: str) -> torch.Tensor:
+        train(network, easy, CrossEntropy(), recipe, tmp_path / name)
+        return torch.cat([parameter.flatten() for parameter in network.parameters()])
+
+    recipe = Recipe(epochs=1, batch_size=96, initialization="orthogonal", gain=0.1, seed=seed)
+    one = trained(_network(seed), recipe, "one")
+    assert torch.equal(trained(_network(seed + 1), recipe, "two"), one)
+    assert not torch.equal(trained(_network(seed), replace(recipe, seed=seed + 1), "three"), one)
 
 
 def test_a_state_of_another_recipe_or_a_changed_one_is_refused(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
@@ -176,6 +249,8 @@ def test_the_objectives_state_is_given_back(easy: ImageDataset, tmp_path: Path, 
     [
         ("step", {0.0: 1.0, 0.49: 1.0, 0.51: 0.1, 0.76: 0.01, 0.9: 0.001}),
         ("one_cycle", {0.0: 0.04, 0.2: 1.0, 0.6: 0.5}),
+        ("cosine", {0.0: 1.0, 0.25: (1 + 0.5**0.5) / 2, 0.5: 0.5, 1.0: 0.0}),
+        ("constant", {0.0: 1.0, 0.99: 1.0}),
     ],
 )
 def test_the_schedules_are_the_stated_ones(schedule: str, shares: dict[float, float]) -> None:
@@ -184,6 +259,33 @@ def test_the_schedules_are_the_stated_ones(schedule: str, shares: dict[float, fl
     recipe = Recipe(epochs=100, schedule=schedule)  # type: ignore[arg-type]
     for progress, share in shares.items():
         assert _rate(recipe, round(progress * 1000), 10) == pytest.approx(share)
+
+
+def test_milestones_are_whole_epochs_and_may_lie_beyond_the_last(seed: int) -> None:
+    """The thesis, appendix F.1: divided by 5 at epochs 120, 160 and 200, when the training goes that far."""
+    from models.training import _rate
+
+    recipe = Recipe(epochs=180, schedule="step", milestones=(120, 160, 200), decay=0.2)
+    shares = {step: _rate(recipe, step, 10) for step in (0, 1199, 1200, 1599, 1600, 1799)}
+    assert shares == pytest.approx({0: 1, 1199: 1, 1200: 0.2, 1599: 0.2, 1600: 0.04, 1799: 0.04})
+
+
+def test_the_first_step_is_the_optimisers(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    def moved(**changes: Any) -> float:
+        network, fresh = _network(seed), _network(seed)
+        recipe = Recipe(
+            epochs=1, batch_size=96, learning_rate=1e-3, schedule="constant", weight_decay=0, gradient_clipping=1e-3,
+            **changes,
+        )  # fmt: skip
+        train(network, easy, CrossEntropy(), recipe, tmp_path / str(changes))
+        pairs = zip(network.parameters(), fresh.parameters(), strict=True)
+        return sum(float(((a - b).double() ** 2).sum().detach()) for a, b in pairs) ** 0.5
+
+    assert moved(nesterov=False) == pytest.approx(1e-6, rel=0.05)
+    assert moved(nesterov=True) == pytest.approx(1.9e-6, rel=0.05)
+    weights = sum(parameter.numel() for parameter in _network(seed).parameters())
+    # Adam's first step is the rate in every weight's direction, but for gradients near its epsilon.
+    assert moved(optimizer="adamw") == pytest.approx(1e-3 * weights**0.5, rel=0.3)
 
 
 def test_flips_clipping_and_decay_do_what_they_say(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
@@ -218,6 +320,31 @@ def test_unusable_arguments_are_refused(easy: ImageDataset, tmp_path: Path, seed
             Recipe(**broken)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="label_smoothing"):
         CrossEntropy(label_smoothing=1.0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"optimizer": "adam"}, "'sgd', 'adamw'"),
+        ({"schedule": "linear"}, "'one_cycle', 'step', 'cosine', 'constant'"),
+        ({"precision": "half"}, "precision"),
+        ({"initialization": "zeros"}, "'orthogonal'"),
+        ({"initialization": "normal", "gain": 0.0}, "gain"),
+        ({"gain": 0.1}, "gain with an initialization"),
+        ({"schedule": "step", "milestones": (3, 2)}, "milestones that grow, got 3, 2"),
+        ({"schedule": "step", "milestones": (2, 2)}, "milestones that grow"),
+        ({"schedule": "step", "milestones": (0,)}, "milestones as an integer of at least 1"),
+        ({"schedule": "step", "milestones": (1.5,)}, "milestones as an integer"),
+        ({"milestones": (2,)}, "schedule 'step' only, got 'one_cycle'"),
+        ({"schedule": "cosine", "decay": 0.2}, "schedule 'step' only"),
+        ({"schedule": "step", "decay": 1.5}, "decay"),
+        ({"optimizer": "adamw", "momentum": 1.0}, "momentum below 1"),
+    ],
+    ids=str,
+)
+def test_recipes_that_say_nothing_sensible_are_refused(broken: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Recipe(**broken)
 
 
 def test_label_smoothing_matches_its_definition(seed: int) -> None:
