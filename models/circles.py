@@ -74,7 +74,7 @@ class History(NamedTuple):
         return best
 
 
-def draw_circles(seeds: Sequence[int], *, points: int = 1000, noise: float = 0.1, factor: float = 0.5) -> Circles:
+def draw_circles(seeds: Sequence[int], *, points: int = 1000, noise: float = 0.05, factor: float = 0.5) -> Circles:
     """A random data set per seed, four fifths of it to train on; equal seeds give equal data.
 
     Args:

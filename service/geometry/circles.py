@@ -1,0 +1,106 @@
+"""`plumbline geometry circles`: the two-dimensional study of the thesis → report.json, report.html and pictures."""
+
+import io
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from models.errors import InputError
+from models.files import write_atomically, write_json
+from models.options import check_count
+from service.geometry.circles_drawings import draw_clouds, draw_every_block, draw_transports
+from service.geometry.circles_page import as_page
+from service.geometry.circles_paths import outlier_figures, transport_figures, walk
+from service.geometry.circles_tables import CASES, SOURCE, WIDTH, run_case
+from service.jsonable import as_json
+from service.provenance import provenance
+
+__all__ = ["add_arguments", "as_png", "run", "study"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder of report.json and .html")
+    parser.add_argument("--instances", type=int, default=20, metavar="N", help="of data and weights (default: 20)")
+    parser.add_argument("--epochs", type=int, default=100, metavar="E", help="default: 100")
+    parser.add_argument(
+        "--tables", type=_tables, default=tuple(CASES), metavar="T,T", help="of the thesis (default: 19,20,21,22)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.set_defaults(resumes=False)
+
+
+def _tables(text: str) -> tuple[int, ...]:
+    chosen = tuple(dict.fromkeys(text.split(",")))
+    if not set(chosen) <= {str(number) for number in CASES}:
+        raise ArgumentTypeError(f"expected some of {', '.join(map(str, CASES))}, with commas; got {text!r}")
+    return tuple(map(int, chosen))
+
+
+def run(options: Namespace) -> None:
+    """Train, measure and draw, then write `options.out`: report.json, report.html and a PNG file of each picture.
+
+    Raises:
+        InputError: a count below its least, or a folder that cannot be written to.
+    """
+    found, pictures = study(
+        tables=options.tables, instances=options.instances, epochs=options.epochs, seed=options.seed, progress=True
+    )
+    page = as_page(found, pictures)
+    try:
+        write_json(options.out / "report.json", found)
+        write_atomically(options.out / "report.html", page.encode())
+        for name, figure in pictures.items():
+            write_atomically(options.out / f"{name}.png", as_png(figure))
+    except OSError as exc:
+        raise InputError(f"expected a folder to write the report to, got {options.out}: {exc.strerror or exc}") from exc
+    print(options.out / "report.html")
+
+
+def study(
+    *, tables: Sequence[int], instances: int, epochs: int, seed: int, progress: bool = False
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """The whole study: what was found, as strict JSON values, and the pictures by name.
+
+    Raises:
+        InputError: fewer than two instances, which have no interval, less than one epoch, or a negative seed.
+    """
+    check_count("instances", instances, least=2)
+    check_count("epochs", epochs)
+    check_count("seed", seed, least=0, most=2**31 - 1 - instances)
+    cases = [run_case(table, instances=instances, epochs=epochs, seed=seed, progress=progress) for table in tables]
+    paths = walk(instances=instances, epochs=epochs, seed=seed, progress=progress)
+    transports = {name: transport_figures(paths[name]) for name in ("plain", "multipliers")}
+    found = {
+        "n": instances,
+        "seed": seed,
+        "epochs": epochs,
+        "width": WIDTH,
+        "published": SOURCE,
+        "tables": cases,
+        "accuracy": {name: float(each.accuracy.mean()) for name, each in paths.items()},
+        "transport": transports,
+        "outliers": {name: list(outlier_figures(paths[name])) for name in ("plain", "fixed", "multipliers")},
+        **provenance(),
+    }
+    pictures = {
+        "figure-12": draw_clouds([paths[name] for name in ("plain", "large", "large-fixed")], (0, 1, 5, 9)),
+        "figure-22": draw_clouds([paths[name] for name in ("plain", "multipliers")], (0, 6, 9), outliers=True),
+        "figure-37": draw_transports([(paths[name].title, each) for name, each in transports.items()]),
+        "figure-38": draw_every_block(paths["fixed"]),
+        "figure-39": draw_every_block(paths["large-bare"]),
+        "figure-40": draw_every_block(paths["large"]),
+        "figure-41": draw_every_block(paths["large-fixed"]),
+    }
+    plain, _ = as_json(found, "the study")
+    return plain, pictures
+
+
+def as_png(figure: Figure) -> bytes:
+    """The picture as a PNG file, without a date or versions in it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
