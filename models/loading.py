@@ -33,6 +33,7 @@ from models.network_options import Argument, parse_network_options
 from models.normalization import Normalized
 from models.registry import NETWORKS
 from models.specification import NetworkSpec
+from models.stopping import StoppedNetwork
 
 __all__ = ["LoadedNetwork", "NetworkSpec", "build_network", "load_network", "load_state", "preset_size"]
 
@@ -145,6 +146,8 @@ def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) 
         network = _construct(_torchvision_constructor(spec.name), spec.arguments, f"torchvision:{spec.name}")
     else:
         network = _construct(NETWORKS.load(spec.name), spec.arguments, spec.name)
+    if spec.stop is not None:
+        network = StoppedNetwork(network, spec.image_shape, boundary=spec.stop, num_classes=spec.num_classes)
     return _frozen(Normalized(network, spec.mean, spec.std))
 
 

@@ -15,6 +15,7 @@ __all__ = ["NetworkSpec"]
 _ARGUMENTS = frozenset({"num_classes"})
 _MOST_CLASSES = 1_000_000
 _LONGEST_SIDE = 4096
+_MOST_BOUNDARIES = 100_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class NetworkSpec:
         image_shape: (3, H, W) in pixels.
         mean, std: normalisation per channel, in units of pixels in [0, 1].
         source_sha256: of the user's file; None for the other sources.
+        stop: the network's boundary (`models.splitting`) behind which an auxiliary classifier answers in place of the
+            rest; None for whole networks.
     """
 
     source: Literal["plumbline", "torchvision", "file"]
@@ -39,10 +42,14 @@ class NetworkSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source_sha256: str | None = None
+    stop: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, for a manifest."""
-        return asdict(self)
+        """The fields, for a manifest; `stop` only where there is one."""
+        fields = asdict(self)
+        if self.stop is None:
+            del fields["stop"]
+        return fields
 
     @classmethod
     def from_json(cls, fields: Any) -> "NetworkSpec":
@@ -51,8 +58,8 @@ class NetworkSpec:
         Raises:
             InputError: a field is missing, unknown, or of another type or range than expected.
         """
-        expected = set(cls.__dataclass_fields__)
-        if not isinstance(fields, dict) or set(fields) != expected:
+        expected = set(cls.__dataclass_fields__) - {"stop"}
+        if not isinstance(fields, dict) or set(fields) - {"stop"} != expected:
             raise InputError(f"expected a network specification with {sorted(expected)}, got {fields!r}")
         if fields["source"] not in ("plumbline", "torchvision", "file"):
             raise InputError(f"expected the source plumbline, torchvision or file, got {fields['source']!r}")
@@ -77,6 +84,9 @@ class NetworkSpec:
         digest = fields["source_sha256"]
         if (fields["source"] == "file") != (isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))):
             raise InputError(f"expected a SHA-256 for a network from a file and for no other, got {digest!r}")
+        stop = fields.get("stop")
+        if stop is not None and not (_is_count(stop, _MOST_BOUNDARIES) or (stop == 0 and type(stop) is int)):
+            raise InputError(f"expected the number of a boundary as stop, or none at all, got {stop!r:.200}")
         numbers = {name: _float_tuple(name, fields[name]) for name in ("mean", "std")}
         if min(numbers["std"]) <= 0:
             raise InputError(f"expected positive numbers as std, got {numbers['std']!r}")

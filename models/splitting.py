@@ -116,7 +116,7 @@ def head_of_network(
     Raises:
         NetworkError: as `split_network`, or there is no such boundary.
     """
-    with _to_be_read(network):
+    with _to_be_read(network), torch.no_grad():
         line = _Line(network, image_shape)
         if not 0 <= number < len(line.cuts):
             raise NetworkError(

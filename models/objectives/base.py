@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.datasets.base import ImageDataset
 from models.errors import InputError
+from models.normalization import Normalized
 from models.options import check_number
 from models.registry import OBJECTIVES
+from models.specification import NetworkSpec
 
-__all__ = ["Objective", "ObjectiveValue", "build_objective", "check_label_smoothing"]
+__all__ = ["Finished", "Objective", "ObjectiveValue", "build_objective", "check_label_smoothing"]
 
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -32,12 +35,32 @@ class ObjectiveValue(NamedTuple):
     measures: Mapping[str, Tensor] = _NOTHING
 
 
+class Finished(NamedTuple):
+    """What a run leaves behind.
+
+    Args:
+        network, spec: what is to be kept, and how to build it again.
+        facts: further JSON values for the checkpoint's provenance.
+        summary: lines for a person.
+    """
+
+    network: Normalized
+    spec: NetworkSpec
+    facts: Mapping[str, Any] = _NOTHING
+    summary: tuple[str, ...] = ()
+
+
 class Objective(ABC):
     """What `models.training.train` minimises; a new one writes `evaluate` and, if it learns on the way, its state.
 
     Public attributes are the objective's options, by which a run is known again; what it learns goes into attributes
     that begin with an underscore. One object serves one run.
+
+    An objective that chooses something after training asks for images to choose by: `held_out` is the share of the
+    training images that are kept out of training for that.
     """
+
+    held_out: float = 0.0
 
     def options(self) -> dict[str, Any]:
         """The public attributes that are numbers, text or None: what the objective was made with."""
@@ -71,6 +94,12 @@ class Objective(ABC):
 
     def after_step(self, value: ObjectiveValue) -> None:  # noqa: B027  most objectives learn nothing
         """Called after each optimiser step, for objectives with multipliers of their own."""
+
+    def finish(
+        self, network: Normalized, spec: NetworkSpec, held_out: ImageDataset | None, test: ImageDataset
+    ) -> Finished:
+        """What is kept of the trained network; the test images are for telling, never for choosing."""
+        return Finished(network, spec)
 
     def state(self) -> dict[str, Any]:
         """JSON values that a resumed run needs."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -16,10 +16,11 @@ from models.errors import InputError, NetworkError
 from models.hooks import evaluation_mode
 from models.normalization import Normalized
 from models.objectives._schedule import module_of_each_epoch
-from models.objectives.base import Objective, ObjectiveValue, check_label_smoothing
+from models.objectives.base import Finished, Objective, ObjectiveValue, check_label_smoothing
 from models.objectives.least_action import transport_cost
 from models.options import check_choice, check_count, check_number
 from models.residues import record_residues
+from models.specification import NetworkSpec
 from models.splitting import SplitNetwork, split_network
 from models.stopping import StoppedNetwork
 
@@ -294,30 +295,55 @@ class ModuleWise(Objective):
                     correct[number] += int((logits.argmax(1) == labels).sum())
         return [count / len(data) for count in correct]
 
-    def boundary_behind(self, module: int) -> int | None:
-        """The number of the boundary behind a module, from 1; None behind the last, where the network ends."""
-        assert self._split is not None, "prepare() comes before the first boundary"
-        return None if module == self.modules else self._split.boundaries[module - 1].number
+    def finish(
+        self, network: Normalized, spec: NetworkSpec, held_out: ImageDataset | None, test: ImageDataset
+    ) -> Finished:
+        """The network that stops at the module that is most often right on the held-out images, the first of equals.
 
-    def stopped(self, network: Normalized, module: int, image_shape: tuple[int, int, int]) -> Normalized:
-        """The network that ends with that module, from 1, and its classifier; the last one is the network itself.
-
-        It shares layers with the network that was trained.
+        Without held-out images it is the whole network: the thesis reports the best module on the test images, which
+        is a choice by what it is judged on.
         """
-        boundary = self.boundary_behind(module)
-        if boundary is None:
-            return network
-        assert self._split is not None
+        on_test = self.module_accuracies(test)
+        facts: dict[str, Any] = {"module_test_accuracies": on_test}
+        summary = [f"test accuracy of each module: {_percentages(on_test)}"]
+        best = self.modules
+        if held_out is not None:
+            accuracies = self.module_accuracies(held_out)
+            best = accuracies.index(max(accuracies)) + 1
+            facts |= {"module_held_out_accuracies": accuracies, "stopped_at_module": best}
+            summary.append(f"on {len(held_out)} held-out training images: {_percentages(accuracies)}")
+            summary.append(f"kept: the network that stops at module {best} of {self.modules}")
+        if missing := self.without_cost:
+            facts["modules_without_cost"] = list(missing)
+            summary.append(f"no residual branch to regularise in module {', '.join(map(str, missing))}")
+        stopped, stop = self.stopped(network, best, spec.image_shape)
+        return Finished(stopped, replace(spec, stop=stop), facts, tuple(summary))
+
+    def stopped(
+        self, network: Normalized, module: int, image_shape: tuple[int, int, int]
+    ) -> tuple[Normalized, int | None]:
+        """The network that ends with that module, from 1, and its classifier; and its boundary's number.
+
+        It shares layers with the network that was trained. Behind the last module that is the network itself, and None.
+        """
+        assert self._split is not None, "prepare() comes before a network that stops"
+        if module == self.modules:
+            return network, None
+        boundary = self._split.boundaries[module - 1].number
+        classifier = self._units[module - 1].classifier
         stopped = StoppedNetwork(
             network.network,
             image_shape,
             boundary=boundary,
             num_classes=self._split.outputs,
-            classifier=self._units[module - 1].classifier,
+            classifier=classifier,
         )
         result = Normalized(stopped, network.mean.flatten().tolist(), network.std.flatten().tolist())
-        result.to(network.mean.device)
-        return result.train(network.training)
+        return result.to(network.mean.device).train(network.training).requires_grad_(False), boundary
+
+
+def _percentages(accuracies: Sequence[float]) -> str:
+    return ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
 
 
 def _branches(module: nn.Module, shape: tuple[int, ...], kind: str) -> Discovery | None:
