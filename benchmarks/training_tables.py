@@ -1,0 +1,119 @@
+"""Markdown tables of what training with one objective or another gave; `docs/training-results.md` is made of them.
+
+As in `benchmarks.result_tables`, every function takes a result as read from its JSON file and gives the lines of a
+table. A mean has the 95 % interval of the mean over instances behind it.
+"""
+
+import csv
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["accuracies", "correlation", "differences", "overhead"]
+
+Result = dict[str, Any]
+
+PUBLISHED = Path(__file__).resolve().parent / "paper" / "generalization.csv"
+_MEASURES = {"highest": "highest", "last": "last epoch", "averages_anew": "averages anew"}
+
+
+def accuracies(result: Result, study: str) -> list[str]:
+    """A row per number of training images, batch and method: test accuracies in percent, beside the published one."""
+    lines = [
+        "| training images | batch | method | published | "
+        + " | ".join(_MEASURES.values())
+        + " | transport cost | instances |",
+        "|---|---|---|---|" + "---|" * (len(_MEASURES) + 2),
+    ]
+    for row in _rows(result, study):
+        for method in row["methods"]:
+            told = " | ".join(_interval(method[measure]) for measure in _MEASURES)
+            cost = method["transport_cost"]["mean"]
+            lines.append(
+                f"| {row['images']:,} | {row['batch']} | {method['method']} | "
+                f"{_published(study, row['images'], method['method'])} | {told} | "
+                f"{'–' if cost is None else f'{cost:.3g}'} | {method['last']['n']} |"
+            )
+    return lines
+
+
+def differences(result: Result, study: str) -> list[str]:
+    """What a method gains over the first of its row, in percentage points, instance by instance, with the p-value."""
+    lines = [
+        "| training images | batch | gain of | over | " + " | ".join(_MEASURES.values()) + " | pairs |",
+        "|---|---|---|---|" + "---|" * (len(_MEASURES) + 1),
+    ]
+    for row in _rows(result, study):
+        for difference in row["differences"]:
+            told = " | ".join(_gain(difference[measure]) for measure in _MEASURES)
+            lines.append(
+                f"| {row['images']:,} | {row['batch']} | {difference['method']} | {difference['than']} | {told} | "
+                f"{difference['last']['n']} |"
+            )
+    return lines
+
+
+def correlation(result: Result) -> list[str]:
+    """Correlations of transport cost and test accuracy over networks, with 95 % intervals."""
+    found = result["studies"].get("figure-11", {})
+    lines = ["| transport cost | test accuracy | Pearson | Spearman | networks |", "|---|---|---|---|---|"]
+    for key, cost in (("correlation", "as it is"), ("log_correlation", "its logarithm")):
+        for measure, name in (("accuracy", "last epoch"), ("averages_anew", "averages anew")):
+            if key in found:
+                each = found[key][measure]
+                told = " | ".join(_coefficient(each[kind]) for kind in ("pearson", "spearman"))
+                lines.append(f"| {cost} | {name} | {told} | {each['pearson']['n']} |")
+    return lines
+
+
+def overhead(result: Result) -> list[str]:
+    """How much longer a training step takes than one with cross-entropy."""
+    return [
+        "| objective | network | blocks | batch | precision | duration ÷ cross-entropy's (quartiles) | bar |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| `{case['objective']}` | {case['network']} | {case['blocks']} | {case['batch']} | {case['precision']} | "
+            f"{case['ratio']:.3f} ({case['low']:.3f} to {case['high']:.3f}) | "
+            f"{'–' if case['bar'] is None else format(case['bar'], '.2f')} |"
+            for case in result["cases"]
+        ),
+    ]
+
+
+def _rows(result: Result, study: str) -> Iterator[dict[str, Any]]:
+    rows = result["studies"].get(study, {"rows": []})["rows"]
+    yield from sorted(rows, key=lambda row: (-row["batch"], row["images"]))
+
+
+def _interval(found: dict[str, Any]) -> str:
+    if found["mean"] is None:
+        return "–"
+    mean = f"{100 * found['mean']:.1f}"
+    return mean if found["low"] is None else f"{mean} ± {100 * (found['high'] - found['mean']):.1f}"
+
+
+def _gain(found: dict[str, Any]) -> str:
+    if found["mean"] is None:
+        return "–"
+    mean = f"{100 * found['mean']:+.1f}"
+    if found["low"] is None:
+        return mean
+    p = "< 0.001" if found["p"] < 0.001 else f"= {found['p']:.3f}"
+    return f"{mean} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f}), p {p}"
+
+
+def _coefficient(found: dict[str, Any]) -> str:
+    return "–" if found["r"] is None else f"{found['r']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+
+
+def _published(study: str, images: int, method: str) -> str:
+    found = _table(study.removeprefix("table-")).get((images, method.partition(",")[0]))
+    return "–" if found is None else f"{found[0]} ± {found[1]}"
+
+
+@lru_cache
+def _table(number: str) -> dict[tuple[int, str], tuple[str, str]]:
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["table"] == number]
+    return {(int(row["images"]), row["method"]): (row["mean_percent"], row["interval"]) for row in rows}
