@@ -10,8 +10,9 @@ import torch
 
 from benchmarks.common import write_result
 from models.files import write_atomically
-from service.geometry.circles import as_png, study
+from service.geometry.circles import study
 from service.geometry.circles_tables import CASES
+from service.geometry.png import as_png
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 

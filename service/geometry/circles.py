@@ -1,6 +1,5 @@
 """`plumbline geometry circles`: the two-dimensional study of the thesis → report.json, report.html and pictures."""
 
-import io
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,11 @@ from service.geometry.circles_drawings import draw_clouds, draw_every_block, dra
 from service.geometry.circles_page import as_page
 from service.geometry.circles_paths import outlier_figures, transport_figures, walk
 from service.geometry.circles_tables import CASES, SOURCE, WIDTH, run_case
+from service.geometry.png import as_png
 from service.jsonable import as_json
 from service.provenance import provenance
 
-__all__ = ["add_arguments", "as_png", "run", "study"]
+__all__ = ["add_arguments", "run", "study"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -97,10 +97,3 @@ def study(
     }
     plain, _ = as_json(found, "the study")
     return plain, pictures
-
-
-def as_png(figure: Figure) -> bytes:
-    """The picture as a PNG file, without a date or versions in it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()

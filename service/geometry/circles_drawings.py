@@ -45,8 +45,8 @@ def draw_every_block(paths: Paths) -> Figure:
 def _cloud(axes: Axes, paths: Paths, block: int, outliers: bool) -> None:
     quiet(axes)
     axes.tick_params(length=0)
-    axes.xaxis.set_major_formatter(tick_text(lambda value: f"{value:.3g}"))
-    axes.yaxis.set_major_formatter(tick_text(lambda value: f"{value:.3g}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(tick_text(_short))
     points, labels = paths.natural[block, 0].double().numpy(), paths.labels[0].numpy()
     clouds = [(points[labels == label], colour) for label, colour in ((0, _OUTER), (1, _INNER))]
     if outliers:
@@ -54,8 +54,13 @@ def _cloud(axes: Axes, paths: Paths, block: int, outliers: bool) -> None:
     for cloud, colour in clouds:
         drawn = cloud[np.isfinite(cloud).all(1)]
         axes.plot(drawn[:, 0], drawn[:, 1], linestyle="", marker=".", markersize=2.5, color=colour)
-    axes.locator_params(nbins=4)
+    axes.locator_params(axis="x", nbins=3)
+    axes.locator_params(axis="y", nbins=4)
     axes.set_title("input" if block == 0 else f"after block {block}", **text_options(), loc="left")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
 
 
 def draw_transports(networks: Sequence[tuple[str, dict[str, Any]]]) -> Figure:

@@ -1,0 +1,71 @@
+"""Markdown tables of the two-dimensional study and of decodings; `docs/circles.md` is made of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from service.geometry.circles_page import NAMES, told
+
+__all__ = ["circles", "circles_outliers", "circles_transport", "decodings"]
+
+Result = dict[str, Any]
+_PATHS = {"plain": "ResNet", "fixed": "λ = 0.07", "multipliers": "LAP-ResNet"}
+
+
+def circles(result: Result, table: str) -> list[str]:
+    """One of the thesis's tables: ours, the gain over the first row, and the published figure, in per cent."""
+    (found,) = [each for each in result["tables"] if each["table"] == int(table)]
+    lines = [
+        "| | no batch normalisation | gain | published | batch normalisation | gain | published |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for objective, name in NAMES.items():
+        rows = [row for row in found["rows"] if row["objective"] == objective]
+        cells = [text for row in rows for text in (told(row), told(row["gain"], sign=True), told(row["published"]))]
+        lines.append(f"| {name.format(**found)} | {' | '.join(cells)} |")
+    return lines
+
+
+def circles_transport(result: Result) -> list[str]:
+    """How far blocks move the test points in all, and which share of that the optimal maps would need."""
+    lines = ["| | displacement, summed over blocks | W2 ÷ displacement |", "|---|---|---|"]
+    for name, found in result["transport"].items():
+        total, share = found["total_displacement"], found["share"]
+        lines.append(f"| {_PATHS[name]} | {total['mean']:.2f} ± {total['interval']:.2f} | {told(share)} % |")
+    return lines
+
+
+def circles_outliers(result: Result) -> list[str]:
+    """Transport cost of test points and outliers, and how well it tells them apart."""
+    lines = [
+        "| | outliers | cost of test points | cost of outliers | AUROC of the cost | AUROC of its deviation |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, kinds in result["outliers"].items():
+        for each in kinds:
+            costs = " | ".join(f"{each[key]['mean']:.3g}" for key in ("natural_cost", "outlier_cost"))
+            areas = " | ".join(_area(each[key]) for key in ("auroc", "auroc_deviation"))
+            lines.append(f"| {_PATHS[name]} | {each['outliers']} | {costs} | {areas} |")
+    return lines
+
+
+def _area(found: dict[str, float]) -> str:
+    return f"{found['mean']:.3f} ± {found['interval']:.3f}"
+
+
+def decodings(result: Result) -> list[str]:
+    """Accuracy, cost, and how far decodings and embeddings have come after the first, middle and last block."""
+    count = len(result["networks"][0]["decoding_distance"])
+    shown: Sequence[int] = sorted({0, (count - 1) // 2, count - 1})
+    lines = [
+        "| objective | accuracy | transport cost | "
+        + " | ".join(f"decodings after b{block + 1}" for block in shown)
+        + f" | embeddings after b{count} |",
+        "|" + "---|" * (4 + len(shown)),
+    ]
+    for each in result["networks"]:
+        changes = " | ".join(f"{each['decoding_distance'][block]:.2g}" for block in shown)
+        lines.append(
+            f"| `{each['objective']}` | {each['accuracy']:.1%} | {each['transport_cost']:.3g} | {changes} | "
+            f"{each['embedding_distance'][-1]:.2g} |"
+        )
+    return lines
