@@ -1,0 +1,71 @@
+"""The papers' recipes: each is what `plumbline train` takes, and builds its network and its objective."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import get_model
+
+from models.loading import load_network
+from models.network_options import parse_network_options
+from models.registry import NETWORKS
+from service.cli import _parser, main
+from service.jobs._inputs import objective_of
+from service.jobs.train import recipe_of
+from service.recipe_file import with_recipe
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "recipes" / "papers"
+RECIPES = sorted(FOLDER.glob("*.toml"))
+SETS = {"mnist": (28, 10), "cifar10": (32, 10), "cifar100": (32, 100), "stl10": (96, 10), "tiny_imagenet": (64, 200)}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_builds_its_network_and_its_objective(path: Path) -> None:
+    parser = _parser()
+    options = parser.parse_args(with_recipe(["train", "--recipe", str(path), "--out", "X"], parser))
+    size, classes = SETS[options.dataset]
+    recipe = recipe_of(options)
+    assert recipe.momentum == 0.9
+    assert recipe.initialization != "default"
+    assert options.objective.startswith(objective_of(options.objective, {}).__class__.__module__.split(".")[-1])
+    head, *words = options.network.split(":")
+    # Nothing is computed on the meta device, so that the large networks are cheap, too.
+    with torch.device("meta"):
+        if head == "torchvision":
+            network = get_model(*words, num_classes=classes)
+        else:
+            constructor = NETWORKS.load(head)
+            network = constructor(num_classes=classes, **parse_network_options(head, constructor, words))
+        assert network.eval()(torch.empty(2, 3, size, size)).shape == (2, classes)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_where_it_comes_from_and_leaves_nothing_to_defaults(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert "thesis" in text.partition("[train]")[0]
+    words = tomllib.loads(text)["train"]
+    needed = {"network", "dataset", "objective", "epochs", "batch-size", "learning-rate", "schedule", "weight-decay"}
+    assert needed <= set(words)
+
+
+def test_every_network_of_the_papers_has_a_recipe() -> None:
+    networks = {tomllib.loads(path.read_text(encoding="utf-8"))["train"]["network"].split(":")[0] for path in RECIPES}
+    assert networks == {
+        "one_representation_resnet9", "one_representation_resnet20", "resnet110", "resnext50", "wide_resnet28_10",
+        "shallow_resnet10", "shallow_resnet14", "torchvision",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["mnist-resnet9", "mnist-20-1-parallel"])
+def test_small_recipes_run_on_made_images(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    classes = np.array([str(digit) for digit in range(10)])
+    for split in ("train", "test"):
+        images = rng.integers(0, 256, (8, 28, 28), dtype=np.uint8)
+        np.savez(tmp_path / f"{split}.npz", x=images, y=np.arange(8), classes=classes)
+    words = ["train", "--recipe", str(FOLDER / f"{name}.toml"), "--epochs", "1", "--batch-size", "4"]
+    words += ["--dataset", f"npz:{tmp_path / 'train.npz'}", "--test-dataset", f"npz:{tmp_path / 'test.npz'}"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert load_network(str(tmp_path / "run")).spec.image_shape == (3, 28, 28)
