@@ -306,8 +306,6 @@ def _add_geometry(commands: "Commands[argparse.ArgumentParser]", words: Sequence
     parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder of report.json and .html")
     parser.set_defaults(run=_job("geometry"), resumes=False)
     for name, summary in GEOMETRY_STUDIES.items():
-        if not (Path(__file__).parent / "geometry" / f"{name}.py").is_file():
-            continue
         command = f"geometry {name}"
         parser = commands.add_parser(command, help=summary)
         if words is None or words[:1] == [command]:

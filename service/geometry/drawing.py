@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from service.geometry.measuring import Measured
+from service.geometry.overview import number
 from service.geometry.walking import NATURAL
 from service.report.axes import INK, MUTED, SMALL, WIDTH, new_figure, plain, quiet, text_options, tick_text
 from service.report.axes import NATURAL as NATURAL_COLOUR
@@ -55,7 +56,7 @@ def draw_costs(measured: Measured) -> Figure:
     for quantile in np.quantile(sets[NATURAL], (0.02, 0.98)):
         axes.axvline(float(quantile), color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.yaxis.set_major_formatter(tick_text(lambda share: f"{100 * share:g} %"))
-    axes.xaxis.set_major_formatter(tick_text(lambda cost: f"{cost:.3g}"))
+    axes.xaxis.set_major_formatter(tick_text(number))
     axes.set_title(plain(shortened(measured.name, _LONGEST)), **text_options(size=SMALL + 0.5), loc="left")
     draw_legend(figure, handles, list(sets))
     return figure
@@ -200,9 +201,9 @@ def _transport(axes: Axes, networks: Sequence[Measured]) -> None:
 def _variation(place: int) -> Panel:
     def panel(axes: Axes, networks: Sequence[Measured]) -> None:
         quiet(axes, y="variation rate")
-        for number, measured in enumerate(networks):
+        for position, measured in enumerate(networks):
             values = measured.figures["disturbed"][place]["variation_rate"]
-            axes.plot(*_by_block(values), color=line_of(number, True).colour, **_marks(len(values)))
+            axes.plot(*_by_block(values), color=line_of(position, True).colour, **_marks(len(values)))
         axes.set_ylim(bottom=0)
         axes.set_title(plain(networks[0].figures["disturbed"][place]["name"]), **text_options(), loc="left")
         _count(axes)

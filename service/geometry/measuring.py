@@ -10,7 +10,7 @@ Per image only numbers are kept, so memory does not grow with the number of imag
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from models.datasets.base import ImageDataset
 from models.discovery import Discovery, discover
 from models.errors import InputError
 from models.hooks import evaluation_mode
+from models.normalization import Normalized
 from models.paths import Stage, stages
 from models.progress import progress_bar
 from service.geometry.clouds import StageClouds, measure_stage
@@ -74,6 +75,8 @@ def measure(
         raise InputError(f"expected at least 2 images, got {len(data)}; raise --limit")
     network.to(settings.device)
     discovery = discover(network, data.image_shape)
+    # The names of the user's own network, as `plumbline inspect` says them.
+    wrapper = "network." if isinstance(network, Normalized) else ""
     found = stages(discovery)
     chosen = np.random.default_rng(settings.seed).permutation(len(data))[: settings.transport_images]
     per_image = 4 * _COPIES * sum(math.prod(branch.shape) for branch in discovery.branches)
@@ -105,10 +108,10 @@ def measure(
         "accuracy": float(walk.rows(NATURAL, "right").mean()),
         **_costs(walk, NATURAL, discovery),
         "stages": [_stage(walk, number, *each) for number, each in enumerate(zip(found, clouds, strict=True))],
-        "blocks": _blocks(walk, discovery, found, clouds),
+        "blocks": _blocks(walk, discovery, found, clouds, wrapper),
         "disturbed": [_disturbed(walk, each, discovery, costs[NATURAL]) for each in settings.disturbances],
         "important_units": [each.skipped for each in clouds if each.skipped is not None],
-        "left_out": [asdict(left) for left in discovery.left_out],
+        "left_out": [{"name": left.name.removeprefix(wrapper), "why": left.why} for left in discovery.left_out],
         "remarks": _remarks(len(data), min(len(data), settings.transport_images), discovery, clouds, walk),
     }
     paths = tuple(walk.rows(NATURAL, f"paths {number}") for number in range(len(found)))
@@ -145,13 +148,13 @@ def _stage(walk: Walk, number: int, stage: Stage, clouds: StageClouds) -> dict[s
 
 
 def _blocks(
-    walk: Walk, discovery: Discovery, found: Sequence[Stage], clouds: Sequence[StageClouds]
+    walk: Walk, discovery: Discovery, found: Sequence[Stage], clouds: Sequence[StageClouds], wrapper: str
 ) -> list[dict[str, Any]]:
     ratios, angles = walk.rows(NATURAL, "ratio"), walk.rows(NATURAL, "cosine")
     lengths = walk.rows(NATURAL, "squared lengths")
     return [
         {
-            "name": discovery.branches[block].name,
+            "name": discovery.branches[block].name.removeprefix(wrapper),
             "shape": list(stage.shape),
             "kind": discovery.branches[block].kind,
             "stage": number,

@@ -14,12 +14,14 @@ Rows = list[tuple[str, list[str]]]
 
 
 def number(value: float | None) -> str:
-    """Three digits of a figure that may be missing.
+    """A figure that may be missing, in three digits or more.
 
-    >>> number(1234.56), number(0.98765), number(None)
-    ('1.23e+03', '0.988', '–')
+    >>> number(14321.56), number(0.98765), number(None)
+    ('14,322', '0.988', '–')
     """
-    return MISSING if value is None else f"{value:.3g}"
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def overview(networks: Sequence[dict[str, Any]]) -> Rows:

@@ -1,0 +1,383 @@
+"""`plumbline geometry`: its figures against the same taken by hand, its files, and what it refuses."""
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attacks.fgm import FGM
+from benchmarks.geometry import PAGE, with_table
+from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
+from models.discovery import discover
+from models.errors import InputError, NetworkError
+from models.geometry import cosines, line_shape, optimal_transport
+from models.normalization import Normalized
+from models.residues import record_residues
+from service.cli import _parser, main
+from service.geometry import measuring
+from service.geometry.clouds import SHARES
+from service.geometry.drawing import draw_costs, draw_overview, draw_paths, draw_variation
+from service.geometry.measuring import Measured, measure
+from service.geometry.overview import as_table
+from service.geometry.settings import Disturbance, GeometrySettings
+from tests.models.blocks import Chain, Perceptron, PlainSum, Shrinking, SkipInPlace
+
+NETWORKS = """
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(x.relu())
+
+def residual():
+    return nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), Block(6), Block(6), nn.Conv2d(6, 8, 2, stride=2), Block(8),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+def plain():
+    return nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
+
+def without_blocks():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+"""
+
+FGM_SIZE, NOISE_SIZE = 0.05, 0.1
+SETTINGS = {"disturbances": (Disturbance("fgm", FGM_SIZE), Disturbance("noise", NOISE_SIZE)), "transport_images": 12}
+
+
+def some_images(rng: np.random.Generator, count: int = 30) -> ImageDataset:
+    pixels = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    labels = np.concatenate([np.arange(5), rng.integers(0, 5, count - 5)])
+    return from_arrays(pixels, labels, list("abcde"), DatasetRequest())
+
+
+def built(network: nn.Module) -> nn.Module:
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def data(rng: np.random.Generator) -> ImageDataset:
+    return some_images(rng)
+
+
+@pytest.fixture
+def chain(seed: int) -> Chain:
+    torch.manual_seed(seed)
+    network = Chain(PlainSum)
+    built(network)
+    return network
+
+
+@pytest.fixture
+def measured(chain: Chain, data: ImageDataset, seed: int) -> Measured:
+    return measure("chain", chain, data, GeometrySettings(**SETTINGS, seed=seed), progress=False)
+
+
+def numbers_in(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from numbers_in(item)
+    elif isinstance(value, float):
+        yield value
+
+
+# --- figures by hand
+
+
+def test_cost_shape_and_transport_are_those_of_the_path_taken_by_hand(
+    measured: Measured, chain: Chain, data: ImageDataset, seed: int
+) -> None:
+    images = data.tensor()
+    residues, sums = chain.steps(images)
+    found = measured.figures
+    costs = sum(residue.double().flatten(1).square().sum(dim=1) for residue in residues)
+    np.testing.assert_allclose(measured.costs["natural"], costs, rtol=1e-4)
+    assert found["transport_cost"]["mean"] == pytest.approx(costs.mean().item(), rel=1e-4)
+    assert found["transport_cost"]["q98"] == pytest.approx(np.quantile(costs, 0.98), rel=1e-4)
+    per_dimension = costs.mean().item() / residues[0][0].numel()
+    assert found["transport_cost_per_dimension"]["mean"] == pytest.approx(per_dimension, rel=1e-4)
+    with record_residues(chain, discover(chain, data.image_shape)) as recording:
+        chain(images)
+    statistics = recording.statistics[:, ::2].mean(dim=0).tolist()
+    assert [block["cost_per_dimension"] for block in found["blocks"]] == pytest.approx(statistics, rel=1e-4)
+
+    path = [chain.stem(images), *sums]
+    shape = line_shape(path)
+    (stage,) = found["stages"]
+    assert stage["line_shape_ratio"]["mean"] == pytest.approx(shape.ratio.mean().item(), rel=1e-4)
+    assert stage["line_shape_score"]["median"] == pytest.approx(np.median(shape.score), rel=1e-4)
+    assert stage["shares"] == pytest.approx(shape.shares.mean(dim=0).tolist(), rel=1e-4)
+    assert sum(stage["shares"]) == pytest.approx(1)
+
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(data))[:12])
+    whole = optimal_transport(path[0][chosen], path[-1][chosen])
+    assert stage["transport"] == pytest.approx(whole._asdict(), rel=1e-4)
+    assert stage["transport_images"] == 12
+    last = optimal_transport(path[1][chosen], path[2][chosen])
+    assert found["blocks"][1]["transport"] == pytest.approx(last._asdict(), rel=1e-4)
+
+
+def test_the_cosine_is_that_with_the_gradient_at_the_blocks_input(
+    measured: Measured, chain: Chain, data: ImageDataset
+) -> None:
+    labels = torch.from_numpy(data.labels)
+    residues, _ = chain.steps(data.tensor())
+    point = chain.stem(data.tensor())
+    for number, block in enumerate(measured.figures["blocks"]):
+        start = point.detach().requires_grad_()
+        rest = start
+        for later in chain.blocks[number:]:
+            rest = later(rest)
+        F.cross_entropy(chain.head(rest.mean(dim=(2, 3))), labels, reduction="sum").backward()
+        expected = cosines([residues[number]], [start.grad]).mean().item()
+        assert block["cosine"]["mean"] == pytest.approx(expected, abs=1e-5)
+        ratio = (residues[number].flatten(1).norm(dim=1) / point.flatten(1).norm(dim=1)).mean().item()
+        assert block["ratio"]["mean"] == pytest.approx(ratio, rel=1e-4)
+        point = chain.blocks[number](point)
+
+
+def test_variation_rates_and_outliers_are_those_of_the_images_attacked_by_hand(
+    measured: Measured, chain: Chain, data: ImageDataset
+) -> None:
+    images, labels = data.tensor(), torch.from_numpy(data.labels)
+    attacked = FGM(epsilon=FGM_SIZE)(chain, images, labels)
+    found = measured.figures["disturbed"][0]
+    _, natural = chain.steps(images)
+    residues, disturbed = chain.steps(attacked)
+    rates = [
+        ((b - a).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)).mean().item()
+        for a, b in zip(natural, disturbed, strict=True)
+    ]
+    assert found["variation_rate"] == pytest.approx(rates, rel=1e-4)
+    right, still = (chain(batch).argmax(dim=1) == labels for batch in (images, attacked))
+    assert found["accuracy"] == pytest.approx(still.float().mean().item())
+    assert found["successful"] == int((right & ~still).sum())
+    low, high = np.quantile(measured.costs["natural"], (0.02, 0.98))
+    costs = sum(residue.double().flatten(1).square().sum(dim=1) for residue in residues).numpy()
+    np.testing.assert_allclose(measured.costs[found["name"]], costs, rtol=1e-4)
+    assert found["outside"] == pytest.approx(np.mean((costs < low) | (costs > high)), abs=1.5 / len(data))
+
+
+def test_noise_of_a_larger_deviation_varies_a_path_more(chain: Chain, data: ImageDataset, seed: int) -> None:
+    sizes = (0.01, 0.05, 0.2)
+    settings = GeometrySettings(disturbances=tuple(Disturbance("noise", size) for size in sizes), seed=seed)
+    rates = [
+        each["variation_rate"] for each in measure("c", chain, data, settings, progress=False).figures["disturbed"]
+    ]
+    for smaller, larger in pairwise(rates):
+        assert all(a < b for a, b in zip(smaller, larger, strict=True))
+
+
+def test_a_block_without_all_its_units_is_as_accurate_as_the_network_without_it(
+    measured: Measured, chain: Chain, data: ImageDataset, seed: int
+) -> None:
+    (found,) = measured.figures["important_units"]
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(data))[:12])
+    labels, images = torch.from_numpy(data.labels[chosen]), data.tensor(chosen)
+    assert found["block"] == 0
+    assert found["shares"] == list(SHARES)
+    assert found["units"][-1] == 4 * 8 * 8
+    skipped = chain.head(chain.blocks[1](chain.stem(images)).mean(dim=(2, 3)))
+    assert found["accuracy"][0] == pytest.approx((chain(images).argmax(dim=1) == labels).float().mean().item())
+    assert found["accuracy"][-1] == pytest.approx((skipped.argmax(dim=1) == labels).float().mean().item())
+
+
+def test_batches_change_nothing(
+    measured: Measured, chain: Chain, data: ImageDataset, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "_MOST_BATCH", 7)
+    again = measure("chain", chain, data, GeometrySettings(**SETTINGS, seed=seed), progress=False)
+    for name, costs in measured.costs.items():
+        np.testing.assert_allclose(again.costs[name], costs, rtol=1e-3)
+    np.testing.assert_allclose(again.paths[0], measured.paths[0], rtol=1e-3, atol=1e-4)
+    assert again.figures["stages"][0]["transport"] == pytest.approx(
+        measured.figures["stages"][0]["transport"], rel=1e-4
+    )
+    for one, other in zip(again.figures["disturbed"], measured.figures["disturbed"], strict=True):
+        assert one["variation_rate"] == pytest.approx(other["variation_rate"], rel=1e-3)
+
+
+def test_the_drawn_images_are_of_as_many_classes_as_there_are() -> None:
+    labels = np.array([2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0])
+    drawn = measuring._first_of_each_class(labels)
+    assert drawn.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14]
+
+
+# --- other kinds of network
+
+
+def test_a_plain_network_has_paths_too_and_the_report_says_how(data: ImageDataset, seed: int) -> None:
+    torch.manual_seed(seed)
+    found = measure("plain", built(Perceptron()), data, GeometrySettings(**SETTINGS), progress=False).figures
+    assert {block["kind"] for block in found["blocks"]} == {"block_difference"}
+    assert any("residual additions" in remark for remark in found["remarks"])
+    assert found["stages"][0]["line_shape_ratio"]["mean"] >= 1
+
+
+def test_where_no_gradient_can_be_taken_the_figures_say_so(data: ImageDataset, seed: int) -> None:
+    torch.manual_seed(seed)
+    measured = measure("in place", built(Chain(SkipInPlace)), data, GeometrySettings(), progress=False)
+    cosine = measured.figures["blocks"][1]["cosine"]
+    assert cosine["mean"] is None
+    assert cosine["undefined"] == len(data)
+    assert any("gradient" in remark for remark in measured.figures["remarks"])
+    draw_overview([measured]).savefig("/dev/null", format="svg")
+    assert draw_variation([measured]) is None
+
+
+def test_a_network_that_moves_nothing_has_no_shape_and_is_drawn_nevertheless(chain: Chain, data: ImageDataset) -> None:
+    for block in chain.blocks:
+        nn.init.zeros_(block.norm.weight)
+    measured = measure("still", chain, data, GeometrySettings(**SETTINGS), progress=False)
+    (stage,) = measured.figures["stages"]
+    assert stage["line_shape_ratio"]["mean"] is None
+    assert stage["line_shape_ratio"]["undefined"] == len(data)
+    assert stage["transport"] == {"score": 1.0, "wasserstein": 0.0, "displacement": 0.0}
+    assert measured.figures["transport_cost"]["mean"] == 0
+    assert "–" in as_table([measured.figures, measured.figures])
+    for figure in (draw_overview([measured, measured]), draw_costs(measured), draw_paths(measured)):
+        figure.savefig("/dev/null", format="svg")
+
+
+def test_weights_that_are_not_finite_are_refused(chain: Chain, data: ImageDataset) -> None:
+    chain.blocks[1].conv.bias.fill_(math.nan)
+    with pytest.raises(NetworkError, match="finite"):
+        measure("broken", chain, data, GeometrySettings(), progress=False)
+
+
+def test_a_network_without_blocks_and_one_image_are_refused(data: ImageDataset, chain: Chain) -> None:
+    with pytest.raises(NetworkError, match="residual additions"):
+        measure("none", built(Shrinking()), data, GeometrySettings(), progress=False)
+    with pytest.raises(InputError, match="at least 2 images"):
+        measure("one", chain, data.take(np.array([0])), GeometrySettings(), progress=False)
+
+
+def test_names_of_blocks_are_those_of_the_users_own_network(chain: Chain, data: ImageDataset) -> None:
+    wrapped = built(Normalized(chain, (0.5,) * 3, (0.25,) * 3))
+    found = measure("wrapped", wrapped, data, GeometrySettings(), progress=False).figures["blocks"]
+    assert [block["name"] for block in found] == [branch.name for branch in discover(chain, (3, 8, 8)).branches]
+
+
+# --- the command
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(NETWORKS)
+    torch.manual_seed(seed)
+    return tmp_path
+
+
+def test_networks_side_by_side_from_the_command_line(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["geometry", "nets.py:residual", "nets.py:plain", "--limit", "40", "--transport-images", "15"]
+    assert main([*words, "--epsilon", "8/255", "--noise", "0.05", "--out", "report"]) == 0
+    printed = capsys.readouterr().out
+    assert "nets.py:residual" in printed
+    assert "line-shape score, median" in printed
+    assert sorted(path.name for path in (shop / "report").iterdir()) == ["report.html", "report.json"]
+
+    def refused(constant: str) -> float:
+        raise AssertionError(constant)
+
+    found = json.loads((shop / "report" / "report.json").read_text(), parse_constant=refused)
+    assert found["schema"] == 1
+    assert found["dataset"]["images"] == 40
+    assert found["settings"]["epsilon"] == [8 / 255]
+    residual, plain = found["networks"]
+    assert [stage["shape"] for stage in residual["stages"]] == [[6, 8, 8], [8, 4, 4]]
+    assert [stage["blocks"] for stage in residual["stages"]] == [[0, 1], [2]]
+    assert len(plain["blocks"]) == 1
+    assert all(math.isfinite(number) for number in numbers_in(found))
+
+    page = (shop / "report" / "report.html").read_text()
+    assert "<script" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert page.count("<svg") == 2 + 2 + 3 + 2
+    assert "nets.py:plain" in page
+
+
+def test_names_from_outside_are_escaped_and_equal_ones_numbered(shop: Path) -> None:
+    words = ["geometry", "nets.py:plain", "nets.py:plain", "--limit", "20", "--epsilon", "none", "--noise", "none"]
+    assert main([*words, "--out", "<b>report"]) == 0
+    found = json.loads((shop / "<b>report" / "report.json").read_text())
+    assert [each["name"] for each in found["networks"]] == ["nets.py:plain (1)", "nets.py:plain (2)"]
+    assert found["networks"][0]["disturbed"] == []
+    assert any("quantiles" in remark for remark in found["networks"][0]["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nets.py:without_blocks"], "residual additions"),
+        (["nets.py:residual", "--limit", "1"], "at least 2 images"),
+        (["nets.py:residual", "--transport-images", "1"], "--transport-images"),
+        (["nets.py:residual", "--epsilon", "much"], "--epsilon"),
+        (["nets.py:residual", "--noise", "0"], "--noise"),
+        (["nets.py:residual", "--noise", "0.1,0.1"], "give each once"),
+        (["./circles"], "no folder of that name"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_named_and_nothing_is_written(
+    words: list[str], message: str, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = [] if "--limit" in words else ["--limit", "20"]
+    assert main(["geometry", *words, *limit, "--out", "report"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (shop / "report").exists()
+
+
+def test_an_interrupted_command_leaves_nothing_and_says_that_it_starts_anew(
+    shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.geometry.walking.Walk.take", interrupted)
+    assert main(["geometry", "nets.py:residual", "--limit", "20", "--out", "report"]) == 130
+    assert "starts anew" in capsys.readouterr().err
+    assert not (shop / "report").exists()
+
+
+@pytest.mark.parametrize("study", ["circles"])
+def test_a_study_has_options_of_its_own(study: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["geometry", study, "--help"])
+    assert exit_.value.code == 0
+    assert f"plumbline geometry {study}" in (text := capsys.readouterr().out)
+    assert "--instances" in text
+    assert "--transport-images" not in text
+    assert _parser(["list"]).parse_args(["geometry", "a", "b", "--out", "c"]).network == ["a", "b"]
+
+
+# --- the page of the documentation
+
+
+def test_the_table_of_the_page_is_the_results() -> None:
+    result = json.loads((PAGE.parent.parent / "benchmarks" / "results" / "geometry.json").read_text())
+    text = PAGE.read_text(encoding="utf-8")
+    assert with_table(text, result["networks"]) == text, "run python -m benchmarks.geometry"
+
+
+def test_the_page_explains_every_key_of_the_report(measured: Measured) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    found = measured.figures
+    keys = {*found, *found["blocks"][0], *found["stages"][0], *found["disturbed"][0], *found["important_units"][0]}
+    keys |= {*found["transport_cost"], *found["stages"][0]["transport"]}
+    assert not [key for key in sorted(keys) if f"`{key}`" not in text]
