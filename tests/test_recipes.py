@@ -1,5 +1,6 @@
 """The papers' recipes: each is what `plumbline train` takes, and builds its network and its objective."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torchvision.models import get_model
 
 from models.loading import load_network
-from models.network_options import parse_network_options
+from models.network_options import NETWORK_OPTIONS, parse_network_options
 from models.registry import NETWORKS
 from service.cli import _parser, main
 from service.jobs._inputs import objective_of
@@ -57,6 +58,19 @@ def test_every_network_of_the_papers_has_a_recipe() -> None:
         "one_representation_resnet9", "one_representation_resnet20", "resnet110", "resnext50", "wide_resnet28_10",
         "shallow_resnet10", "shallow_resnet14", "torchvision",
     }  # fmt: skip
+
+
+def test_the_recipe_on_the_page_is_the_one_of_its_command() -> None:
+    page = (FOLDER.parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    (file,) = re.findall(r"benchmarks/recipes/papers/([\w-]+\.toml)", page)
+    assert tomllib.loads(block) == tomllib.loads((FOLDER / file).read_text(encoding="utf-8"))
+
+
+def test_the_pages_options_of_networks_are_those_there_are() -> None:
+    page = (FOLDER.parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    table = page.partition("## Networks")[2].partition("## Objectives")[0]
+    assert set(re.findall(r"^\| `(\w+)=", table, flags=re.MULTILINE)) == set(NETWORK_OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["mnist-resnet9", "mnist-20-1-parallel"])
