@@ -22,7 +22,9 @@ def test_list_names_every_plugin_with_its_summary(capsys: pytest.CaptureFixture[
     assert "resnet20" not in text
 
 
-@pytest.mark.parametrize("command", ["list", "inspect", "train", "fit", "evaluate", "geometry", "score", "serve", "demo"])
+@pytest.mark.parametrize(
+    "command", ["list", "inspect", "train", "fit", "evaluate", "geometry", "score", "serve", "demo"]
+)
 def test_the_help_of_every_command_fits_a_screen(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

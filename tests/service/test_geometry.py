@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.discovery import discover
 from models.errors import InputError, NetworkError
 from models.geometry import cosines, line_shape, optimal_transport
+from models.loading import load_network
 from models.normalization import Normalized
 from models.residues import record_residues
 from service.cli import _parser, main
@@ -28,6 +30,7 @@ from service.geometry.drawing import draw_costs, draw_overview, draw_paths, draw
 from service.geometry.measuring import Measured, measure
 from service.geometry.overview import as_table
 from service.geometry.settings import Disturbance, GeometrySettings
+from service.jobs.geometry import measure_all
 from tests.models.blocks import Chain, Perceptron, PlainSum, Shrinking, SkipInPlace
 
 NETWORKS = """
@@ -284,7 +287,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> Path:
 
 
 def test_networks_side_by_side_from_the_command_line(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["geometry", "nets.py:residual", "nets.py:plain", "--limit", "40", "--transport-images", "15"]
+    (shop / "a&b.py").write_text(NETWORKS)
+    words = ["geometry", "nets.py:residual", "a&b.py:plain", "--limit", "40", "--transport-images", "15"]
     assert main([*words, "--epsilon", "8/255", "--noise", "0.05", "--out", "report"]) == 0
     printed = capsys.readouterr().out
     assert "nets.py:residual" in printed
@@ -309,16 +313,17 @@ def test_networks_side_by_side_from_the_command_line(shop: Path, capsys: pytest.
     assert "http:" not in page
     assert "https:" not in page
     assert page.count("<svg") == 2 + 2 + 3 + 2
-    assert "nets.py:plain" in page
+    assert "a&amp;b.py:plain" in page
+    assert "a&b" not in page
 
 
-def test_names_from_outside_are_escaped_and_equal_ones_numbered(shop: Path) -> None:
-    words = ["geometry", "nets.py:plain", "nets.py:plain", "--limit", "20", "--epsilon", "none", "--noise", "none"]
-    assert main([*words, "--out", "<b>report"]) == 0
-    found = json.loads((shop / "<b>report" / "report.json").read_text())
-    assert [each["name"] for each in found["networks"]] == ["nets.py:plain (1)", "nets.py:plain (2)"]
-    assert found["networks"][0]["disturbed"] == []
-    assert any("quantiles" in remark for remark in found["networks"][0]["remarks"])
+def test_equal_names_are_numbered_and_few_images_are_remarked_on(shop: Path, data: ImageDataset) -> None:
+    loaded = load_network("nets.py:plain", image_shape=(3, 8, 8))
+    images = replace(data, classes=tuple("abcdefghij"))
+    measured, facts = measure_all([loaded, loaded], images, GeometrySettings(), progress=False)
+    assert [each.name for each in measured] == list(facts["trained"]) == ["nets.py:plain (1)", "nets.py:plain (2)"]
+    assert measured[0].figures["disturbed"] == []
+    assert any("quantiles" in remark for remark in measured[0].figures["remarks"])
 
 
 @pytest.mark.parametrize(
