@@ -1,4 +1,4 @@
-"""Tables of measured figures in README.md and docs/results.md, made from benchmarks/results.
+"""Tables of measured figures in README.md, docs/results.md and docs/training-results.md, made from benchmarks/results.
 
 `python -m benchmarks.tables` rewrites what stands between the markers in those pages. A test compares them with what
 this makes, so that no figure there comes from anywhere else.
@@ -9,12 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import result_tables
+from benchmarks import result_tables, training_tables
 
-__all__ = ["PAGE", "README", "measured", "with_measured", "with_tables"]
+__all__ = ["PAGE", "PAGES", "README", "measured", "with_measured", "with_tables"]
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PAGE = README.parent / "docs" / "results.md"
+PAGES = (PAGE, README.parent / "docs" / "training-results.md")
 RESULTS = Path(__file__).resolve().parent / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # One line such as <!-- table: cifar10-resnet20-sound matrix detector=transport --> and, further down, its end.
@@ -36,13 +37,15 @@ def with_measured(text: str) -> str:
 def with_tables(text: str) -> str:
     """`text` with every table between markers made anew.
 
-    A marker names a result, a function of `benchmarks.result_tables` and its arguments; lists have commas.
+    A marker names a result, a function of `benchmarks.result_tables` or `benchmarks.training_tables`, and its
+    arguments; lists have commas.
     """
 
     def made(match: re.Match[str]) -> str:
         name, function, *pairs = match["words"].split()
         arguments = {key: _argument(key, value) for key, value in (pair.split("=", 1) for pair in pairs)}
-        lines = getattr(result_tables, function)(_result(name), **arguments)
+        module = training_tables if hasattr(training_tables, function) else result_tables
+        lines = getattr(module, function)(_result(name), **arguments)
         return "\n".join([match["begin"], *lines, "", match["end"]])
 
     return _TABLE.sub(made, text)
@@ -165,4 +168,5 @@ def _speed() -> list[str]:
 
 if __name__ == "__main__":
     README.write_text(with_measured(README.read_text(encoding="utf-8")), encoding="utf-8")
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

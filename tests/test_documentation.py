@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tables import PAGE, README, with_measured, with_tables
+from benchmarks.tables import PAGES as PAGES_WITH_TABLES
+from benchmarks.tables import README, with_measured, with_tables
 from models.registry import ATTACKS, DETECTORS
 from service.cli import _parser
 
@@ -32,7 +33,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_every_option_of_a_plumbline_command_in_the_pages_exists(page: Path) -> None:
     known = set(_flags(_parser()))
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = re.findall(r"plumbline (?:train|fit|evaluate|score|serve|inspect|list|demo)\b[^\n`]*", text)
+    commands = re.findall(r"plumbline (?:train|fit|evaluate|score|serve|inspect|list|demo|geometry)\b[^\n`]*", text)
     for command in commands:
         for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", command):
             assert flag in known, f"{flag} in {command!r}"
@@ -64,8 +65,9 @@ def test_recipes_name_attacks_and_detectors_that_exist() -> None:
         assert recipe["fit"].get("detector", "transport") in DETECTORS.names()
 
 
-def test_the_figures_of_the_results_page_are_the_results() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES_WITH_TABLES, ids=lambda page: page.name)
+def test_the_figures_of_a_page_of_results_are_the_results(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert with_tables(text) == text, "run python -m benchmarks.tables"
 
 
