@@ -3,6 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from models.options import check_number
 from models.registry import OBJECTIVES
 from models.specification import NetworkSpec
 
-__all__ = ["Finished", "Objective", "ObjectiveValue", "build_objective", "check_label_smoothing"]
+__all__ = ["Finished", "Objective", "ObjectiveValue", "backward", "build_objective", "check_label_smoothing"]
 
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -87,9 +88,7 @@ class Objective(ABC):
         An objective that never holds the whole network's graph writes its own.
         """
         value = self.evaluate(network, images, labels)
-        # The forward pass may be in mixed precision; the backward pass takes its types from there.
-        with torch.autocast(images.device.type, enabled=False):
-            value.loss.backward()  # type: ignore[no-untyped-call]
+        backward(value.loss)
         return value
 
     def after_step(self, value: ObjectiveValue) -> None:  # noqa: B027  most objectives learn nothing
@@ -114,6 +113,16 @@ class Objective(ABC):
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:  # noqa: B027  most objectives hold none
         """Take back what `tensors` gave."""
+
+
+def backward(loss: Tensor) -> None:
+    """Adds the loss's gradients to the parameters' own, outside of mixed precision.
+
+    The forward pass may be in mixed precision; the backward pass takes its types from there.
+    """
+    kind = loss.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def build_objective(

@@ -16,8 +16,7 @@ from models.errors import InputError, NetworkError
 from models.hooks import evaluation_mode
 from models.normalization import Normalized
 from models.objectives._schedule import module_of_each_epoch
-from models.objectives.base import Finished, Objective, ObjectiveValue, check_label_smoothing
-from models.objectives.least_action import transport_cost
+from models.objectives.base import Finished, Objective, ObjectiveValue, backward, check_label_smoothing
 from models.options import check_choice, check_count, check_number
 from models.residues import record_residues
 from models.specification import NetworkSpec
@@ -185,13 +184,13 @@ class ModuleWise(Objective):
 
     def evaluate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
         """The sum of the losses of all modules that are trained, each of which reaches its own module alone."""
-        return self._value(network, images, labels, backward=False)
+        return self._value(network, images, labels, learn=False)
 
     def accumulate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
         """`evaluate`, with each module's backward pass taken before the next module's forward pass."""
-        return self._value(network, images, labels, backward=True)
+        return self._value(network, images, labels, learn=True)
 
-    def _value(self, network: nn.Module, images: Tensor, labels: Tensor, *, backward: bool) -> ObjectiveValue:
+    def _value(self, network: nn.Module, images: Tensor, labels: Tensor, *, learn: bool) -> ObjectiveValue:
         if not self._units:
             _, channels, height, width = images.shape
             self.prepare(network, (channels, height, width), self.modules * self.laps)
@@ -203,18 +202,17 @@ class ModuleWise(Objective):
         measures: dict[str, Tensor] = {}
         for number in numbers:
             # The step's own tensors go when it returns: no two modules' graphs are alive at once.
-            images, value = self._step(number, images, labels, backward=backward)
+            images, value = self._step(number, images, labels, learn=learn)
             losses.append(value.loss)
             measures |= value.measures
         return ObjectiveValue(torch.stack(losses).sum(), value.logits, measures)
 
-    def _step(self, number: int, inputs: Tensor, labels: Tensor, *, backward: bool) -> tuple[Tensor, ObjectiveValue]:
+    def _step(self, number: int, inputs: Tensor, labels: Tensor, *, learn: bool) -> tuple[Tensor, ObjectiveValue]:
         """The module's outputs, without a graph, and what it costs."""
         unit = self._units[number]
         with ExitStack() as stack:
             if unit.discovery is not None:
-                recorder = record_residues(unit.module, unit.discovery, keep=True, statistics=False)
-                recording = stack.enter_context(recorder)
+                recording = stack.enter_context(record_residues(unit.module, unit.discovery))
             outputs = unit.module(inputs)
         logits = outputs if unit.classifier is None else unit.classifier(outputs)
         cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -225,13 +223,12 @@ class ModuleWise(Objective):
             f"{name}_accuracy": (logits.detach().argmax(1) == labels).float().mean(),
         }
         if unit.discovery is not None:
-            cost = transport_cost(recording.residues)
+            # ‖r‖²/d of each image and branch, taken as residues pass: their gradients need not all be alive at once.
+            cost = recording.statistics[:, ::2].mean(0).sum()
             loss = cross_entropy + self._cost_weight(number) * cost
             measures[f"{name}_cost"] = cost.detach()
-        if backward:
-            # The forward pass may be in mixed precision; the backward pass takes its types from there.
-            with torch.autocast(inputs.device.type, enabled=False):
-                loss.backward()  # type: ignore[no-untyped-call]
+        if learn:
+            backward(loss)
             loss = loss.detach()
         return outputs.detach(), ObjectiveValue(loss, logits.detach(), measures)
 
