@@ -30,7 +30,7 @@ def test_a_step_makes_the_gradients_of_its_objective_and_keeps_the_weights(
     stepping(network, objective, images, labels, dtype)()
     with torch.autocast("cpu", dtype, enabled=dtype is not None):
         expected = build_objective(name).evaluate(other, images, labels)
-    expected.loss.backward()
+    expected.loss.backward()  # type: ignore[no-untyped-call]
     for (key, value), twin in zip(network.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(value, before[key])
         assert value.grad is not None

@@ -62,7 +62,12 @@ def test_an_instance_that_is_done_is_not_trained_again(
     trained: list[Instance] = []
     monkeypatch.setattr(small_sets, "settings", lambda: [VANILLA, LEAST_ACTION])
     monkeypatch.setattr(small_sets, "sources", lambda *_: {"digits": DIGITS})
-    monkeypatch.setattr(small_sets, "run", lambda todo, *_: trained.extend(todo) or 0)
+
+    def noted(todo: list[Instance], *_: object) -> int:
+        trained.extend(todo)
+        return 0
+
+    monkeypatch.setattr(small_sets, "run", noted)
     (tmp_path / "small-sets").symlink_to(work)
     command = ["--work", str(tmp_path), "--studies", "table-1", "--out", str(tmp_path / "result.json")]
     small_sets.main([*command, "--instances", "2"])
