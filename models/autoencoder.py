@@ -98,13 +98,14 @@ def pretrain(
     errors = []
     for _ in progress_bar(range(epochs), what="autoencoder", unit="epoch", show=progress):
         total = 0.0
-        for chosen in torch.randperm(len(data), generator=generator).split(batch_size):
-            images = data.tensor(chosen.numpy())
+        order = torch.randperm(len(data), generator=generator).numpy()
+        for start in range(0, len(data), batch_size):
+            images = data.tensor(order[start : start + batch_size])
             error = F.mse_loss(autoencoder(images), images)
             optimizer.zero_grad(set_to_none=True)
             error.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            total += float(error.detach()) * len(chosen)
+            total += float(error.detach()) * len(images)
         errors.append(total / len(data))
     autoencoder.eval().requires_grad_(False)
     return errors

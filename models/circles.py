@@ -153,7 +153,7 @@ def train_together(
             losses = _cross_entropies(output.logits, data.labels.gather(1, chosen))
             costs = output.residues.square().mean((2, 3)).sum(0)
             optimizer.zero_grad(set_to_none=True)
-            (losses + multipliers.weights() * costs).sum().backward()  # type: ignore[no-untyped-call]
+            (losses + multipliers.weights() * costs).sum().backward()
             optimizer.step()
             multipliers.after_step(losses.detach())
             totals += torch.stack([losses.detach(), costs.detach()])

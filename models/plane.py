@@ -47,6 +47,12 @@ class PlaneResNets(nn.Module):
         deviation: weights and biases are drawn from N(0, deviation²); None for what `nn.Linear` starts from.
     """
 
+    inner_weight: nn.Parameter  # (M, I, width, 2)
+    inner_bias: nn.Parameter  # (M, I, 1, width)
+    outer_weight: nn.Parameter  # (M, I, 2, width)
+    outer_bias: nn.Parameter  # (M, I, 1, 2)
+    scale: nn.Parameter  # (M, I, width), with batch normalisation only
+    shift: nn.Parameter
     classifier: Tensor
     running_mean: Tensor
     running_variance: Tensor

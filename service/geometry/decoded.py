@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.autoencoder import Autoencoder, LatentResNet
 from models.datasets.base import ImageDataset
+from models.discovery import discover
 from models.residues import Measure, record_residues
 
 __all__ = ["Decoded", "decode_blocks", "embeddings"]
@@ -36,8 +37,13 @@ class Decoded:
 
 def embeddings(network: LatentResNet, images: Tensor) -> tuple[Tensor, ...]:
     """x_0 to x_M of a batch, each ``(B, C, h, w)``: the encoder's output and each block's."""
-    discovery_input = Measure(of="embeddings")
-    with torch.no_grad(), record_residues(network, measure=discovery_input, keep=True, statistics=False) as recording:
+    _, channels, height, width = images.shape
+    discovery = discover(network, (channels, height, width))
+    measure = Measure(of="embeddings")
+    with (
+        torch.no_grad(),
+        record_residues(network, discovery, measure=measure, keep=True, statistics=False) as recording,
+    ):
         network(images)
         return network.encoder(images), *recording.embeddings
 
@@ -47,7 +53,8 @@ def decode_blocks(autoencoder: Autoencoder, network: LatentResNet, data: ImageDa
     network.eval()
     count = len(network.blocks)
     decodings, distances, costs = np.zeros(count), np.zeros(count), np.zeros(count)
-    scale, shape = 0.0, ()
+    scale = 0.0
+    shape: tuple[int, ...] = ()
     height, width = data.image_shape[1:]
     for start in range(0, len(data), _BATCH):
         images = data.tensor(slice(start, start + _BATCH))

@@ -48,9 +48,8 @@ def draw_decodings(
         grids.append(np.stack([each.numpy().transpose(0, 2, 3, 1) for each in shown], 1))
     columns = ["original", "ae", *(f"b{number + 1}" for number in range(grids[0].shape[1] - 2))]
     figure = new_figure(_SIDE * len(columns) + 0.1, len(grids) * (_SIDE * len(chosen) + 0.45))
-    for part, grid, (facts, _) in zip(
-        np.atleast_1d(figure.subfigures(len(grids), 1)), grids, networks, strict=True
-    ):  # fmt: skip
+    parts = figure.subfigures(len(grids), 1, squeeze=False)[:, 0]
+    for part, grid, (facts, _) in zip(parts, grids, networks, strict=True):
         # One picture per grid: so many axes of their own would take long to lay out.
         axes = part.subplots()
         axes.imshow(np.concatenate([np.concatenate(list(row), 1) for row in grid]), interpolation="nearest")
