@@ -1,4 +1,4 @@
-"""Tables of measured figures in README.md, docs/results.md and docs/training-results.md, made from benchmarks/results.
+"""Tables of measured figures in README.md and in pages of docs, made from benchmarks/results.
 
 `python -m benchmarks.tables` rewrites what stands between the markers in those pages. A test compares them with what
 this makes, so that no figure there comes from anywhere else.
@@ -15,7 +15,7 @@ __all__ = ["PAGE", "PAGES", "README", "measured", "with_measured", "with_tables"
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PAGE = README.parent / "docs" / "results.md"
-PAGES = (PAGE, README.parent / "docs" / "training-results.md")
+PAGES = (PAGE, *(README.parent / "docs" / name for name in ("training-results.md", "module-wise.md")))
 RESULTS = Path(__file__).resolve().parent / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # One line such as <!-- table: cifar10-resnet20-sound matrix detector=transport --> and, further down, its end.

@@ -10,10 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["accuracies", "correlation", "differences", "overhead"]
+__all__ = ["accuracies", "correlation", "differences", "memory", "overhead"]
 
 Result = dict[str, Any]
 
+PUBLISHED_MEMORY = Path(__file__).resolve().parent / "paper" / "memory.csv"
 PUBLISHED = Path(__file__).resolve().parent / "paper" / "generalization.csv"
 _MEASURES = {"highest": "highest", "last": "last epoch", "averages_anew": "averages anew"}
 
@@ -50,6 +51,37 @@ def differences(result: Result, study: str) -> list[str]:
             lines.append(
                 f"| {row['images']:,} | {row['batch']} | {difference['method']} | {difference['than']} | {told} | "
                 f"{difference['last']['n']} |"
+            )
+    return lines
+
+
+def memory(result: Result) -> list[str]:
+    """What training module by module saves of a step's peak memory, beside the published figures."""
+    with PUBLISHED_MEMORY.open(encoding="utf-8", newline="") as file:
+        published = {
+            (row["network"], row["modules"], row["split"], row["method"]): f"{row['saved_percent']} %"
+            for row in csv.DictReader(file)
+        }
+    lines = [
+        "| network | images | end to end, MiB | K | equally | VanGL | published | TRGL | published |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        saved = {(row["modules"], row["split"], row["objective"]): row["saved"] for row in case["rows"]}
+        images = f"{case['batch']} of {case['size']}×{case['size']}"
+        for modules, split in dict.fromkeys((modules, split) for modules, split, _ in saved):
+            told = (
+                " | ".join(
+                    f"{saved[modules, split, method]:.0%} | "
+                    f"{published.get((case['network'], str(modules), split, method), '–')}"
+                    for method in ("VanGL", "TRGL")
+                )
+                .replace("%", " %")
+                .replace("  %", " %")
+            )
+            lines.append(
+                f"| {case['network']} | {images} | {case['end_to_end_mib']:,.0f} | {modules} | "
+                f"{'deep' if split == 'depth' else 'heavy'} | {told} |"
             )
     return lines
 

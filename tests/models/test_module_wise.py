@@ -70,7 +70,7 @@ def test_no_gradient_crosses_a_module_boundary(seed: int) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"tau": 0.5}, {"initial_weight": 2.0}], ids=str)
-def test_accumulating_is_evaluating_and_going_back(options: dict[str, float], seed: int) -> None:
+def test_accumulating_is_evaluating_and_going_back(options: dict[str, Any], seed: int) -> None:
     gradients = []
     for accumulated in (True, False):
         network, objective = _prepared(seed, **options)
@@ -88,7 +88,7 @@ def test_a_modules_loss_is_its_cross_entropy_and_its_weighted_cost(seed: int) ->
     network, objective = _prepared(seed, tau=0.25, modules=3, label_smoothing=0.1)
     images, labels = _batch(seed)
     value = objective.evaluate(network, images, labels)
-    x, total = images, 0.0
+    x, total = images, torch.zeros(())
     for number, unit in enumerate(objective._units):
         assert unit.discovery is not None
         with record_residues(unit.module, unit.discovery, keep=True) as recording:
@@ -97,10 +97,10 @@ def test_a_modules_loss_is_its_cross_entropy_and_its_weighted_cost(seed: int) ->
         cross_entropy = nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
         cost = sum((residue**2).mean() for residue in recording.residues)
         # 1/(2τ) in modules 0 and 1 of 3, and half of it in the last.
-        total += cross_entropy + cost * (2.0 if number < 2 else 1.0)
+        total = total + cross_entropy + cost * (2.0 if number < 2 else 1.0)
         torch.testing.assert_close(value.measures[f"module_{number + 1}_loss"], cross_entropy.detach())
         torch.testing.assert_close(value.measures[f"module_{number + 1}_cost"], torch.as_tensor(cost).detach())
-    torch.testing.assert_close(value.loss, torch.as_tensor(total))
+    torch.testing.assert_close(value.loss, total)
     assert torch.equal(value.logits, x)
     found = [branch.name for unit in objective._units if unit.discovery for branch in unit.discovery.branches]
     assert len(found) == 3

@@ -82,7 +82,7 @@ def test_equally_deep_modules_differ_by_no_more_than_a_block(seed: int) -> None:
 def test_equally_heavy_modules_are_shallower_early(seed: int) -> None:
     torch.manual_seed(seed)
     network = ResNet(6, width=4)
-    deep, heavy = (split_network(network, (3, 16, 16), 4, by) for by in ("depth", "weight"))  # type: ignore[arg-type]
+    deep, heavy = (split_network(network, (3, 16, 16), 4, by) for by in ("depth", "weight"))
     assert heavy.depths[0] < deep.depths[0]
     assert heavy.depths[0] < heavy.depths[-1]
     assert max(heavy.kept) / min(heavy.kept) < max(deep.kept) / min(deep.kept)
@@ -130,7 +130,8 @@ class _Tied(nn.Module):
         self.last = nn.Conv2d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.tied(self.middle(self.tied(self.stem(x))))).mean((2, 3))
+        features: Tensor = self.last(self.tied(self.middle(self.tied(self.stem(x)))))
+        return features.mean((2, 3))
 
 
 class _AsksForItsMode(nn.Module):
