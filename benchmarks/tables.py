@@ -9,13 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import result_tables, training_tables
+from benchmarks import plane_tables, result_tables, training_tables
 
 __all__ = ["PAGE", "PAGES", "README", "measured", "with_measured", "with_tables"]
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PAGE = README.parent / "docs" / "results.md"
-PAGES = (PAGE, *(README.parent / "docs" / name for name in ("training-results.md", "module-wise.md")))
+PAGES = (PAGE, *(README.parent / "docs" / name for name in ("training-results.md", "module-wise.md", "circles.md")))
 RESULTS = Path(__file__).resolve().parent / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # One line such as <!-- table: cifar10-resnet20-sound matrix detector=transport --> and, further down, its end.
@@ -37,14 +37,15 @@ def with_measured(text: str) -> str:
 def with_tables(text: str) -> str:
     """`text` with every table between markers made anew.
 
-    A marker names a result, a function of `benchmarks.result_tables` or `benchmarks.training_tables`, and its
+    A marker names a result, a function of `benchmarks.result_tables`, `training_tables` or `plane_tables`, and its
     arguments; lists have commas.
     """
 
     def made(match: re.Match[str]) -> str:
         name, function, *pairs = match["words"].split()
         arguments = {key: _argument(key, value) for key, value in (pair.split("=", 1) for pair in pairs)}
-        module = training_tables if hasattr(training_tables, function) else result_tables
+        modules = (training_tables, plane_tables, result_tables)
+        module = next((module for module in modules if function in module.__all__), result_tables)
         lines = getattr(module, function)(_result(name), **arguments)
         return "\n".join([match["begin"], *lines, "", match["end"]])
 
