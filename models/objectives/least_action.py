@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.discovery import Discovery, discover
 from models.objectives.base import Objective, ObjectiveValue, check_label_smoothing
@@ -96,7 +97,30 @@ def transport_cost(residues: tuple[Tensor, ...], exponent: float = 2.0) -> Tenso
 
 
 def _mean_power(residue: Tensor, exponent: float) -> Tensor:
-    # A norm is one pass over memory and saves nothing but the residue, which is alive already; in float32 at least,
-    # since sums in half precision would stop growing.
-    norm: Tensor = torch.linalg.vector_norm(residue, exponent, dtype=torch.promote_types(residue.dtype, torch.float32))
-    return norm.pow(exponent) / residue.numel()
+    if exponent == 2:
+        mean: Tensor = _MeanSquare.apply(residue)  # type: ignore[no-untyped-call]
+        return mean
+    return _norm(residue, exponent).pow(exponent) / residue.numel()
+
+
+class _MeanSquare(torch.autograd.Function):
+    """The mean of r²: one pass over memory there and one back, where the norm's own derivative takes several."""
+
+    @staticmethod
+    def forward(ctx: Any, residue: Tensor) -> Tensor:
+        ctx.save_for_backward(residue)  # which is alive already
+        return _norm(residue, 2).square() / residue.numel()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (residue,) = ctx.saved_tensors
+        scaled: Tensor = residue * (gradient * (2 / residue.numel())).to(residue.dtype)
+        return scaled
+
+
+def _norm(residue: Tensor, exponent: float) -> Tensor:
+    # In float32 at least, since sums in half precision would stop growing.
+    wide = torch.promote_types(residue.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(residue, exponent, dtype=wide)
+    return norm
