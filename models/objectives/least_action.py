@@ -98,7 +98,7 @@ def transport_cost(residues: tuple[Tensor, ...], exponent: float = 2.0) -> Tenso
 
 def _mean_power(residue: Tensor, exponent: float) -> Tensor:
     if exponent == 2:
-        mean: Tensor = _MeanSquare.apply(residue)  # type: ignore[no-untyped-call]
+        mean: Tensor = _MeanSquare.apply(residue)
         return mean
     return _norm(residue, exponent).pow(exponent) / residue.numel()
 
