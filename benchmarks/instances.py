@@ -41,12 +41,13 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 # What the weights of an instance are made by, besides its objective.
 _SOURCES = (
     "training.py", "initialization.py", "networks/one_representation_resnet.py", "networks/resnet.py",
-    "objectives/base.py",
+    "objectives/base.py", "normalization.py", "datasets/base.py",
 )  # fmt: skip
 _SOURCES_OF = {
-    "least_action": ("residues.py",),
+    "least_action": ("residues.py", "discovery.py", "tracing.py"),
     "module_wise": (
-        "residues.py", "splitting.py", "auxiliary.py", "objectives/_schedule.py", "objectives/least_action.py",
+        "residues.py", "discovery.py", "tracing.py", "splitting.py", "graphs.py", "auxiliary.py",
+        "objectives/_schedule.py", "objectives/least_action.py",
     ),
 }  # fmt: skip
 
@@ -85,6 +86,16 @@ class Images:
             raise InputError(f"expected more than the {self.tested} images to test on in {self.name}, got {len(pool)}")
         order = np.random.default_rng(0).permutation(len(pool))
         return pool.take(np.sort(order[self.tested :])), pool.take(np.sort(order[: self.tested]))
+
+    def fingerprints(self) -> list[str]:
+        """SHA-256 of what is drawn from, and of what is tested on where that comes from elsewhere."""
+        named = [(self.train, "train")] + ([(self.test, "test")] if self.test is not None else [])
+        return [_fingerprint(reference, split, self.root) for reference, split in named]
+
+
+@lru_cache(maxsize=16)
+def _fingerprint(reference: str, split: Any, root: Path) -> str:
+    return _loaded(reference, split, root).fingerprint()
 
 
 @lru_cache(maxsize=4)
@@ -144,8 +155,7 @@ class Instance:
     def _key(self) -> str:
         # The name of a method says nothing about the training, and may be written otherwise one day.
         told = {k: v for k, v in self.setting.to_json().items() if k not in ("study", "method")}
-        told |= {"seed": self.seed, "train": self.images.train.rpartition("/")[2], "tested": self.images.tested}
-        told["test"] = self.images.test and self.images.test.rpartition("/")[2]
+        told |= {"seed": self.seed, "tested": self.images.tested, "images_sha256": self.images.fingerprints()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -31,13 +31,15 @@ def mean_interval(values: Sequence[float]) -> dict[str, Any]:
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """`mean_interval` of second − first, pair by pair, `wins` of the second, and `p` of the two-sided paired t-test.
 
-    p is None with fewer than two pairs; it is 1 or 0 where all differences are the same, zero or not.
+    p is None with fewer than two pairs, and where all differences are the same to rounding and not zero: a deviation of
+    nothing is no measure of chance. Where all are zero it is 1.
     """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     found = mean_interval(differences)
     p: float | None = None
-    if found["std"] == 0:
-        p = float(found["mean"] == 0)
+    largest = max(map(abs, differences), default=0.0)
+    if found["std"] is not None and found["std"] <= 1e-12 * largest:
+        p = 1.0 if largest == 0 else None
     elif found["std"] is not None:
         p = float(stats.ttest_1samp(differences, 0.0).pvalue)
     return {**found, "wins": sum(difference > 0 for difference in differences), "p": p}

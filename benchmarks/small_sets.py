@@ -119,8 +119,9 @@ def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         methods: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for figures in members:
             methods[figures["setting"]["method"]][figures["instance"]] = figures
-        first, *others = methods
         setting = members[0]["setting"]
+        first = _reference(setting) or next(iter(methods))
+        others = [name for name in methods if name != first] if first in methods else []
         made.append(
             {
                 "dataset": dataset, "images": images, "batch": batch, "epochs": setting["recipe"]["epochs"],
@@ -133,6 +134,20 @@ def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )  # fmt: skip
     return made
+
+
+def _reference(setting: Mapping[str, Any]) -> str | None:
+    """The method that the others of its row are compared with, whether or not it has a finished instance."""
+    row = ("study", "dataset", "images", "network")
+    return next(
+        (
+            planned.method
+            for planned in settings()
+            if all(getattr(planned, name) == setting[name] for name in row)
+            and planned.recipe["batch_size"] == setting["recipe"]["batch_size"]
+        ),
+        None,
+    )
 
 
 def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, Any]:

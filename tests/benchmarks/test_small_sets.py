@@ -126,6 +126,23 @@ def test_every_named_source_exists() -> None:
         assert len(code_digest(objective)) == 12
 
 
+def test_the_first_planned_method_is_compared_with_whatever_is_finished(
+    found: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_sets, "settings", lambda: [VANILLA, LEAST_ACTION])
+
+    def of(figures: dict[str, Any]) -> tuple[str, int]:
+        return figures["setting"]["method"], figures["instance"]
+
+    def compared(kept: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
+        (row,) = condensed(kept)["studies"]["table-1"]["rows"]
+        return [(each["method"], each["than"], each["last"]["n"]) for each in row["differences"]]
+
+    without_first = [figures for figures in found if of(figures) != ("vanilla", 0)]
+    assert compared(without_first) == [("least action, λ0 = 1", "vanilla", 1)]
+    assert compared([figures for figures in found if of(figures)[0] != "vanilla"]) == []
+
+
 def test_pairs_share_images_and_weights_and_differ_from_other_pairs(tmp_path: Path) -> None:
     # Without a cost and a step the two objectives are the same training.
     free = replace(LEAST_ACTION, options={"fixed_weight": 0.0})
