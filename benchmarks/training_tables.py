@@ -131,6 +131,8 @@ def _gain(found: dict[str, Any]) -> str:
     mean = f"{100 * found['mean']:+.1f}"
     if found["low"] is None:
         return mean
+    if found["p"] is None:
+        return f"{mean}, the same in all {found['n']}"
     p = "< 0.001" if found["p"] < 0.001 else f"= {found['p']:.3f}"
     return f"{mean} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f}), p {p}"
 
