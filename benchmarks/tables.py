@@ -38,7 +38,7 @@ def with_tables(text: str) -> str:
     """`text` with every table between markers made anew.
 
     A marker names a result, a function of `benchmarks.result_tables`, `training_tables` or `plane_tables`, and its
-    arguments; lists have commas.
+    arguments; lists have commas. A name with a * stands for all results that match, which the function takes by name.
     """
 
     def made(match: re.Match[str]) -> str:
@@ -46,7 +46,7 @@ def with_tables(text: str) -> str:
         arguments = {key: _argument(key, value) for key, value in (pair.split("=", 1) for pair in pairs)}
         modules = (training_tables, plane_tables, result_tables)
         module = next((module for module in modules if function in module.__all__), result_tables)
-        lines = getattr(module, function)(_result(name), **arguments)
+        lines = getattr(module, function)(_results(name) if "*" in name else _result(name), **arguments)
         return "\n".join([match["begin"], *lines, "", match["end"]])
 
     return _TABLE.sub(made, text)
@@ -61,6 +61,10 @@ def _argument(key: str, value: str) -> Any:
 def _result(name: str) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return loaded
+
+
+def _results(pattern: str) -> dict[str, dict[str, Any]]:
+    return {path.stem: _result(path.stem) for path in sorted(RESULTS.glob(f"{pattern}.json"))}
 
 
 def _real_images() -> list[str]:

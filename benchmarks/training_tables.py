@@ -5,12 +5,14 @@ table. A mean has the 95 % interval of the mean over instances behind it.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["accuracies", "correlation", "differences", "memory", "overhead"]
+from benchmarks.result_tables import shown
+
+__all__ = ["accuracies", "by_objective", "correlation", "differences", "memory", "objectives", "overhead"]
 
 Result = dict[str, Any]
 
@@ -53,6 +55,63 @@ def differences(result: Result, study: str) -> list[str]:
                 f"{difference['last']['n']} |"
             )
     return lines
+
+
+OBJECTIVES = {
+    "cross-entropy": "cross-entropy", "least-action": "least action", "reverse-cross-entropy": "reverse cross-entropy"
+}  # fmt: skip
+
+
+def objectives(results: Mapping[str, Result]) -> list[str]:
+    """A row per network trained with one objective: its accuracy, natural and under each attack."""
+    attacks = [entry["name"] for result in results.values() for entry in result["sets"] if entry["kind"] == "attack"]
+    attacks = list(dict.fromkeys(attacks))
+    lines = [
+        "| trained with | natural accuracy (95 % interval) | " + " | ".join(map(shown, attacks)) + " |",
+        "|---|---|" + "---|" * len(attacks),
+    ]
+    for objective, result in _by_objective(results):
+        natural = result["natural"]
+        low, high = natural["accuracy_interval"]
+        under = {entry["name"]: entry["accuracy"] for entry in result["sets"]}
+        cells = " | ".join(f"{under[attack]:.1%}" if attack in under else "–" for attack in attacks)
+        lines.append(f"| {objective} | {natural['accuracy']:.1%} ({low:.1%} to {high:.1%}) | {cells} |")
+    return lines
+
+
+def by_objective(results: Mapping[str, Result], fitted_on: Sequence[str] = ("the same",)) -> list[str]:
+    """A row per objective and detector, a column per attack: AUROC on successful attacks, mean ± deviation over runs.
+
+    Args:
+        fitted_on: attacks that every detector is fitted on; "the same" for the one that it is tested on.
+    """
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    attacks: dict[str, None] = {}
+    for objective, result in _by_objective(results):
+        for entry in result["results"]:
+            wanted = [entry["tested_on"]] if list(fitted_on) == ["the same"] else list(fitted_on)
+            if entry["kind"] != "attack" or not (entry["fitted_on"] == wanted or not entry["fitted_on"]):
+                continue
+            mean, std = (entry[which]["successful"]["auroc"] for which in ("mean", "std"))
+            attacks[entry["tested_on"]] = None
+            text = "–" if mean is None else f"{mean:.3f}" + (f" ± {std:.3f}" if std is not None else "")
+            cells.setdefault((entry["detector"], objective), {})[entry["tested_on"]] = text
+    lines = [
+        "| detector | trained with | " + " | ".join(map(shown, attacks)) + " |", "|---|---|" + "---|" * len(attacks)
+    ]  # fmt: skip
+    order = {objective: place for place, objective in enumerate(OBJECTIVES.values())}
+    detectors = list(dict.fromkeys(detector for detector, _ in cells))
+    for detector, objective in sorted(cells, key=lambda key: (detectors.index(key[0]), order[key[1]])):
+        row = cells[detector, objective]
+        lines.append(f"| `{detector}` | {objective} | " + " | ".join(row.get(each, "–") for each in attacks) + " |")
+    return lines
+
+
+def _by_objective(results: Mapping[str, Result]) -> Iterator[tuple[str, Result]]:
+    for part, objective in OBJECTIVES.items():
+        for name, result in results.items():
+            if name.removesuffix("-sound").removesuffix("-paper").endswith(f"-trained-{part}"):
+                yield objective, result
 
 
 def memory(result: Result) -> list[str]:
