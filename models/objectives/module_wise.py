@@ -116,8 +116,13 @@ class ModuleWise(Objective):
         Raises:
             NetworkError: the network cannot be split into so many modules, or none of them has residual branches to
                 regularise.
-            InputError: fewer epochs than modules times laps.
+            InputError: fewer epochs than modules times laps; or `held_out`, and the network stops early already.
         """
+        if self.held_out and isinstance(getattr(network, "network", network), StoppedNetwork):
+            raise InputError(
+                "expected a network that does not stop early yet, since module_wise with held_out chooses where it "
+                "stops; got one that does: leave held_out out, or take the network that it was cut from"
+            )
         if self.mode != "parallel":
             self._schedule = module_of_each_epoch(epochs, self.modules, laps=self.laps, growth=self.growth)
         self._split = split = split_network(network, image_shape, self.modules, self.split)
@@ -313,8 +318,10 @@ class ModuleWise(Objective):
         if missing := self.without_cost:
             facts["modules_without_cost"] = list(missing)
             summary.append(f"no residual branch to regularise in module {', '.join(map(str, missing))}")
-        stopped, stop = self.stopped(network, best, spec.image_shape)
-        return Finished(stopped, replace(spec, stop=stop), facts, tuple(summary))
+        if best < self.modules:
+            network, stop = self.stopped(network, best, spec.image_shape)
+            spec = replace(spec, stop=stop)
+        return Finished(network, spec, facts, tuple(summary))
 
     def stopped(
         self, network: Normalized, module: int, image_shape: tuple[int, int, int]

@@ -11,9 +11,11 @@ from tqdm import tqdm
 
 from models.checkpoint import rounded_to_half, save_checkpoint
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.errors import InputError
+from models.errors import InputError, NetworkError
 from models.files import write_atomically
-from models.loading import load_network
+from models.loading import build_network, load_network
+from models.normalization import Normalized
+from models.specification import NetworkSpec
 from models.training import Recipe, accuracy, train
 from service.jobs._inputs import label, objective_of
 from service.originals import digests
@@ -59,7 +61,8 @@ def run(options: Namespace) -> None:
     out = Path(options.out)
     rows = train(loaded.network, data, objective, recipe, out, test=test, device=options.device)
     finished = objective.finish(loaded.network, loaded.spec, held_out, test)
-    network = finished.network.cpu()
+    # What is judged and written is what whoever loads the checkpoint will have.
+    network = _rebuilt(finished.network.cpu(), finished.spec, options.network)
     if options.half:
         rounded_to_half(network)
     test_accuracy = accuracy(network, test)
@@ -91,6 +94,24 @@ def recipe_of(options: Namespace) -> Recipe:
         gradient_clipping=options.gradient_clipping, initialization=options.initialization, gain=options.gain,
         crop_padding=options.crop_padding, flip=flip, precision=options.precision, seed=options.seed,
     )  # fmt: skip
+
+
+def _rebuilt(network: Normalized, spec: NetworkSpec, reference: str) -> Normalized:
+    """The network as its specification builds it, with these weights.
+
+    Raises:
+        InputError: it comes from a file that was changed since.
+        NetworkError: the specification builds another network, so that no checkpoint of this one could be loaded.
+    """
+    rebuilt = build_network(spec, network_file=reference if spec.source == "file" else None)
+    try:
+        rebuilt.load_state_dict(network.state_dict(), strict=True)
+    except RuntimeError as exc:
+        raise NetworkError(
+            f"expected {reference} to be built again as it was trained, but its weights do not fit: {exc}; the "
+            "function must give the same network each time it is called"
+        ) from exc
+    return rebuilt
 
 
 def _held_out(data: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset | None]:

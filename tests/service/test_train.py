@@ -1,0 +1,62 @@
+"""`plumbline train` from end to end: what it writes can be read; what it cannot do is said before the first epoch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.loading import load_network
+from models.objectives.module_wise import ModuleWise
+from service.cli import main
+
+TRAIN = ["train", "--dataset", "digits", "--resize", "8", "--batch-size", "32", "--limit", "64", "--epochs", "1"]
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, seed: int) -> Path:
+    """A checkpoint of a ResNet-8 that stops behind its second module of three."""
+    torch.manual_seed(seed)
+    loaded = load_network("resnet8", num_classes=10, image_shape=(3, 8, 8))
+    objective = ModuleWise(modules=3)
+    objective.prepare(loaded.network, (3, 8, 8), 1)
+    network, stop = objective.stopped(loaded.network, 2, (3, 8, 8))
+    folder = tmp_path / "stopped"
+    spec = loaded.spec.from_json({**loaded.spec.to_json(), "stop": stop})
+    save_checkpoint(folder, network, spec, tuple("0123456789"), {})
+    return folder
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "module_wise:modules=2"])
+def test_a_network_that_stops_is_trained_further_and_still_stops(objective: str, stopped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([*TRAIN, "--network", str(stopped), "--objective", objective, "--out", str(out)]) == 0
+    before, after = load_checkpoint(stopped), load_checkpoint(out)
+    assert after.spec.stop == before.spec.stop is not None
+    assert main(["inspect", str(out)]) == 0
+
+
+def test_a_network_that_stops_is_not_cut_again(
+    stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["--network", str(stopped), "--objective", "module_wise:modules=2:held_out=0.4", "--out", str(out)]
+    assert main([*TRAIN, *words]) == 2
+    assert "leave held_out out" in capsys.readouterr().err
+    assert not (out / "training").exists()
+
+
+def test_what_would_not_be_built_again_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The function makes a wider network every time."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        "from models.networks.resnet import ResNet\n"
+        "def build(num_classes=10):\n"
+        "    calls = Path(__file__).with_suffix('.txt')\n"
+        "    calls.write_text((calls.read_text() if calls.exists() else '') + 'x')\n"
+        "    return ResNet(1, num_classes, width=1 + len(calls.read_text()))\n"
+    )
+    assert main([*TRAIN, "--network", f"{file}:build", "--out", str(tmp_path / "out")]) == 2
+    assert "built again" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "network.json").exists()
