@@ -7,7 +7,7 @@ and writes a checkpoint from which an interrupted run goes on with the very numb
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -121,11 +121,16 @@ def train(
     *,
     test: ImageDataset | None = None,
     device: str = "cpu",
+    described: Mapping[str, Any] | None = None,
 ) -> list[dict[str, float]]:
     """Train `network` (images in [0, 1] → logits) in place; one row per epoch: loss, accuracy, learning rate, seconds.
 
     After every epoch the state is written to `folder/training`; called again with the same arguments, it goes on there.
     The test images are only looked at, never chosen by.
+
+    Args:
+        described: JSON values by which the network is known besides its parameters' names and shapes, such as its
+            specification: a run of a network described otherwise does not go on.
 
     Raises:
         CheckpointError: `folder/training` holds the state of another recipe, data set or network.
@@ -135,7 +140,7 @@ def train(
         raise InputError(
             f"expected at least one batch of {recipe.batch_size} images, got {len(data)}; lower --batch-size"
         )
-    identity = _identity(network, data, recipe, objective)
+    identity = _identity(network, data, recipe, objective) | ({} if described is None else {"network": described})
     initialize(network, recipe.initialization, recipe.gain, seed=recipe.seed)
     network.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
     objective.prepare(network, data.image_shape, recipe.epochs)
@@ -311,7 +316,9 @@ class _SavedState:
             header = json.loads(header_path.read_text(encoding="utf-8"))
             rows: list[dict[str, float]] = header["rows"]
             path = self.folder / f"epoch-{len(rows):04d}.safetensors"
-            same, sha256 = header["identity"] == self.identity, header["sha256"]
+            # States of before networks were described say nothing of it, and go on.
+            same = {"network": self.identity.get("network"), **header["identity"]} == {"network": None, **self.identity}
+            sha256 = header["sha256"]
         except (ValueError, KeyError, TypeError) as exc:
             raise CheckpointError(f"{header_path}: expected the state of a run, could not read it; remove it") from exc
         if not same:

@@ -59,7 +59,9 @@ def run(options: Namespace) -> None:
         )
     recipe = recipe_of(options)
     out = Path(options.out)
-    rows = train(loaded.network, data, objective, recipe, out, test=test, device=options.device)
+    rows = train(
+        loaded.network, data, objective, recipe, out, test=test, device=options.device, described=loaded.spec.to_json()
+    )
     finished = objective.finish(loaded.network, loaded.spec, held_out, test)
     # What is judged and written is what whoever loads the checkpoint will have.
     network = _rebuilt(finished.network.cpu(), finished.spec, options.network)

@@ -147,6 +147,27 @@ def test_a_state_of_another_recipe_or_a_changed_one_is_refused(easy: ImageDatase
         train(_network(seed), easy, CrossEntropy(), Recipe(epochs=1, batch_size=16), tmp_path)
 
 
+def test_a_network_described_otherwise_is_another_and_states_of_before_go_on(
+    easy: ImageDataset, tmp_path: Path, seed: int
+) -> None:
+    recipe = Recipe(epochs=1, batch_size=96)
+
+    def trained(described: dict[str, Any] | None) -> None:
+        train(_network(seed), easy, CrossEntropy(), recipe, tmp_path, described=described)
+
+    trained({"step_size": 1.0})
+    for other in ({"step_size": 2.0}, {}, None):
+        with pytest.raises(CheckpointError, match="another recipe, data set or network"):
+            trained(other)
+    trained({"step_size": 1.0})
+    header_path = tmp_path / "training" / "state.json"
+    header = json.loads(header_path.read_text())
+    del header["identity"]["network"]
+    header_path.write_text(json.dumps(header))
+    trained({"step_size": 1.0})
+    trained(None)
+
+
 def test_augmentation_shifts_whole_images_by_at_most_the_padding(easy: ImageDataset, seed: int) -> None:
     from models.training import _random_crop
 

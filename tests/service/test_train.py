@@ -60,3 +60,29 @@ def test_what_would_not_be_built_again_is_not_written(tmp_path: Path, capsys: py
     assert main([*TRAIN, "--network", f"{file}:build", "--out", str(tmp_path / "out")]) == 2
     assert "built again" in capsys.readouterr().err
     assert not (tmp_path / "out" / "network.json").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [["--network", "{}:fixed_encoder=true"], ["--network", "{}:step_size=0.5"], ["--mean", "0.5"], ["--std", "0.5"]],
+    ids=str,
+)
+def test_a_run_does_not_go_on_with_another_network_of_the_same_shapes(
+    change: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = "one_representation_resnet9:blocks=1:filters=2:batch_normalization=false"
+    words = [*TRAIN, "--network", network, "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert main([*words, *(word.format(network) for word in change)]) == 2
+    assert "another recipe, data set or network" in capsys.readouterr().err
+    assert main(words) == 0
+
+
+def test_a_run_does_not_go_on_with_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("from models.networks.resnet import resnet8 as build\n")
+    words = [*TRAIN, "--network", f"{file}:build", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    file.write_text("from models.networks.resnet import resnet8 as build  # changed\n")
+    assert main(words) == 2
+    assert "another recipe, data set or network" in capsys.readouterr().err
