@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from models.errors import NetworkError
+from models.normalization import Normalized
 
 __all__ = ["ROOT", "Entry", "mode_free_graph"]
 
@@ -48,12 +49,21 @@ def mode_free_graph(entry: Entry) -> fx.Graph:
             return evaluation
         owners = _owner(difference[0], scopes), _owner(difference[1], other_scopes)
         owner = _common(*owners)
-        if owner in closed or owner in ("", ROOT):
+        if owner in closed or owner in ("", *_roots(entry)):
             raise NetworkError(
                 "expected a network that takes the same way in training as in evaluation, but its forward pass asks "
                 "for its mode; leave auxiliary outputs out, and use layers such as nn.Dropout"
             )
         closed.add(owner)
+
+
+def _roots(entry: Entry) -> list[str]:
+    """The names that the network as a whole has: its own, and, where it normalises, that of what comes behind."""
+    names, network = [ROOT], entry.network
+    while isinstance(network, Normalized):
+        names.append(f"{names[-1]}.network")
+        network = network.network
+    return names
 
 
 class _Tracer(fx.Tracer):

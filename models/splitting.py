@@ -12,13 +12,14 @@ two, and behind the last besides the layer that gives the logits. No parameter i
 
 import operator
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from models.discovery import example_images
@@ -113,11 +114,13 @@ def head_of_network(
 ) -> tuple[fx.GraphModule, Boundary]:
     """Everything from the images to the boundary of that number, as a module that shares the network's layers.
 
+    Shapes are found without any contents, so that no size of the images costs memory.
+
     Raises:
         NetworkError: as `split_network`, or there is no such boundary.
     """
     with _to_be_read(network), torch.no_grad():
-        line = _Line(network, image_shape)
+        line = _Line(network, image_shape, contents=False)
         if not 0 <= number < len(line.cuts):
             raise NetworkError(
                 f"expected the number of a boundary below {len(line.cuts)}, got {number}; this network was cut before "
@@ -151,15 +154,19 @@ def _to_be_read(network: nn.Module) -> Iterator[None]:
 class _Line:
     """The functions that the image passes through, in order, and between which of them the network may be cut.
 
-    A cut is the position, in `nodes`, of the node whose value is the boundary.
+    A cut is the position, in `nodes`, of the node whose value is the boundary. Without `contents` nothing is computed:
+    the places are the same, but what autograd keeps is not known.
     """
 
-    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], *, contents: bool = True) -> None:
         self._entry = Entry(network)
         graph = mode_free_graph(self._entry)
         self._images, *_, self._output = graph.nodes
-        self._batch = example_images(network, image_shape)
-        measured = _Measured(fx.GraphModule(self._entry, graph), self._batch)
+        # Not on the meta device, since a network may keep tensors outside of its parameters and buffers.
+        with nullcontext() if contents else FakeTensorMode(allow_non_fake_inputs=True):
+            self._batch = example_images(network, image_shape)
+            module = fx.GraphModule(self._entry, graph)
+            measured = _Measured(module, self._batch) if contents else _Shapes(module, self._batch)
         self._shapes, kept = measured.shapes, measured.kept
         logits = self._output.args[0]
         if not isinstance(logits, fx.Node) or len(self._shapes.get(logits, ())) != 2:
@@ -297,14 +304,13 @@ class _Line:
             )
 
 
-class _Measured(fx.Interpreter):
-    """Shapes of all tensors, and how many elements autograd newly keeps at each node; memory is counted once."""
+class _Shapes(fx.Interpreter):
+    """Shapes of all tensors of a pass."""
 
     def __init__(self, module: fx.GraphModule, images: Tensor) -> None:
-        super().__init__(module, garbage_collect_values=False)
+        super().__init__(module)
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.kept: dict[fx.Node, int] = {}
-        self._seen = {_address(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        self.kept = dict.fromkeys(module.graph.nodes, 0)
         try:
             self.run(images.clone())
         except Exception as exc:  # any code of the network's can fail, in any way
@@ -314,8 +320,22 @@ class _Measured(fx.Interpreter):
             ) from exc
 
     def run_node(self, n: fx.Node) -> Any:
-        self.kept[n] = 0
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n] = tuple(result.shape)
+        return result
 
+
+class _Measured(_Shapes):
+    """The same, and how many elements autograd newly keeps at each node; memory is counted once."""
+
+    def __init__(self, module: fx.GraphModule, images: Tensor) -> None:
+        self._seen = {_address(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        self._values: list[Any] = []
+        super().__init__(module, images)
+        self._values.clear()
+
+    def run_node(self, n: fx.Node) -> Any:
         def pack(tensor: Tensor) -> Tensor:
             if _address(tensor) not in self._seen:
                 self._seen.add(_address(tensor))
@@ -324,8 +344,8 @@ class _Measured(fx.Interpreter):
 
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n] = tuple(result.shape)
+        # Kept alive to the end, since memory that is used anew has an address that was seen.
+        self._values.append(result)
         return result
 
 

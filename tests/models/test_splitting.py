@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from models.auxiliary import AuxiliaryClassifier
 from models.errors import InputError, NetworkError
+from models.loading import build_network
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
+from models.specification import NetworkSpec
 from models.splitting import Boundary, head_of_network, split_network
 from models.stopping import StoppedNetwork
 
@@ -175,6 +181,10 @@ def test_what_cannot_be_split_is_refused(seed: int) -> None:
     with pytest.raises(NetworkError, match=r"torch\.fx"):
         split_network(_Branching(), (3, 8, 8), 2)
     network = ResNet(1, width=4)
+    with pytest.raises(NetworkError, match="asks for its mode"):
+        split_network(_AsksForItsMode(), (4, 4, 4), 2)
+    with pytest.raises(NetworkError, match="asks for its mode"):
+        split_network(Normalized(_AsksForItsMode(), (0.5,) * 4, (0.5,) * 4), (4, 4, 4), 2)
     with pytest.raises(NetworkError, match="at most 6 modules"):
         split_network(network, (3, 16, 16), 7)
     with pytest.raises(NetworkError, match="boundary below"):
@@ -215,3 +225,39 @@ def test_a_stopped_network_is_rebuilt_from_its_state(name: str, seed: int) -> No
     assert not torch.equal(again(images), stopped(images))
     again.load_state_dict(stopped.state_dict(), strict=True)
     assert torch.equal(again(images), stopped(images))
+
+
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The most elements of any tensor with contents that is made meanwhile."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in tree_flatten(result)[0]:
+            if isinstance(made, Tensor) and not isinstance(made, FakeTensor) and made.device.type != "meta":
+                self.elements = max(self.elements, made.numel())
+        return result
+
+
+def test_a_stopped_network_is_built_without_activations_of_its_images_size() -> None:
+    """A few hundred bytes of a specification must not fill the memory before any weight was compared."""
+    largest = {}
+    for size in (16, 4096):
+        spec = NetworkSpec("plumbline", "resnet8", {}, 10, (3, size, size), (0.0,) * 3, (1.0,) * 3, stop=2)
+        with _Largest() as made:  # type: ignore[no-untyped-call]
+            build_network(spec)
+        largest[size] = made.elements
+    assert 0 < largest[4096] == largest[16] < 4096**2
+    with _Largest() as made:  # type: ignore[no-untyped-call]
+        split_network(ResNet(1, width=2), (3, 256, 256), 2)
+    assert made.elements >= 3 * 256**2
+
+
+@pytest.mark.parametrize("name", ["ours", "vgg", "swin"])
+def test_places_found_without_contents_are_those_found_with_them(name: str, seed: int) -> None:
+    network, images = _built(name, seed)
+    shape = tuple(images.shape[1:])
+    split = split_network(network, shape, 3)  # type: ignore[arg-type]
+    for boundary in split.boundaries:
+        assert head_of_network(network, shape, boundary.number)[1] == boundary  # type: ignore[arg-type]
