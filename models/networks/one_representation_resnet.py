@@ -27,7 +27,8 @@ class OneRepresentationResNet(nn.Module):
         blocks: M.
         num_classes: K.
         filters: channels of the embedding.
-        fixed_encoder: the encoder's convolutions are never trained. Gradients pass through it to the images.
+        fixed_encoder: nothing of the encoder learns: its convolutions stay as they were drawn, and its normalisation
+            has no weights, though it follows the statistics of what passes. Gradients pass through it to the images.
         batch_normalization, step_size: as in `PreActivationBlock`; without batch normalisation there is none anywhere.
     """
 
@@ -44,9 +45,10 @@ class OneRepresentationResNet(nn.Module):
         super().__init__()
         convolution = _FixedConv2d if fixed_encoder else nn.Conv2d
         bias = not batch_normalization
+        only_statistics = fixed_encoder and batch_normalization
         self.encoder = nn.Sequential(
             convolution(3, filters, 3, padding=1, bias=bias),
-            normalization(filters, batch_normalization),
+            nn.BatchNorm2d(filters, affine=False) if only_statistics else normalization(filters, batch_normalization),
             nn.ReLU(),
             convolution(filters, filters, 3, stride=2, padding=1, bias=bias),
         )
