@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attacks._finite import check_finite
 from attacks._isolation import ImageNoise
 from attacks._norms import Norm, project, projection, steepest
-from models.errors import InputError
+from models.errors import AttackError, InputError
 
 __all__ = ["ascend", "beats", "check_step", "losses_and_gradient", "losses_of", "random_start"]
 
@@ -29,14 +29,35 @@ def losses_and_gradient(
     cross-entropy, and whether it is taken for the class given.
 
     Raises:
-        AttackError: a loss or a gradient is not finite.
+        AttackError: a loss or a gradient is not finite, or there is no gradient in the images.
     """
     images = images.detach().requires_grad_(True)
     losses, fooled = _losses(network, images, classes, targeted)
     # Summed and not averaged, so that an image's gradient does not depend on how many are in the batch.
-    (gradient,) = torch.autograd.grad(losses.sum(), images)
+    gradient = _gradient(losses.sum(), images)
     check_finite("losses and gradients", losses, gradient)
     return losses.detach(), fooled, gradient
+
+
+def _gradient(loss: Tensor, images: Tensor) -> Tensor:
+    gradient = None
+    if loss.requires_grad:
+        try:
+            (gradient,) = torch.autograd.grad(loss, images, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as exc:
+            why = str(exc).partition(" Hint:")[0].rstrip(".")
+            raise AttackError(
+                f"expected a network that torch can differentiate in the images, but it cannot ({why}); take out of "
+                "its forward what changes tensors in place, or attack without gradients, such as by square"
+            ) from exc
+    if gradient is None:
+        raise AttackError(
+            "expected logits that depend on the images by differentiable steps, got no gradient; look for no_grad, "
+            "detach or NumPy in the network's forward, or attack without gradients, such as by square"
+        )
+    return gradient
 
 
 @torch.no_grad()

@@ -68,6 +68,10 @@ class Paths:
         """x_m of every block as it enters the sum, ``(B, …)`` each; differentiable where the pass was."""
         return self._skips.residues
 
+    def gradients(self, loss: Tensor) -> tuple[Tensor | None, ...]:
+        """∇L(x_m) of a loss of the pass at every block's `inputs`, ``(B, …)`` each; as `Recording.gradients`."""
+        return self._skips.gradients(loss)
+
     def points(self, stage: Stage) -> list[Tensor]:
         """x^(0) to x^(n) of a stage of n blocks, ``(B, …)`` each."""
         residues, inputs = self.residues, self.inputs

@@ -66,6 +66,25 @@ class Measure:
         return terms
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A whole tensor of a recording, and what it was made from.
+
+    Args:
+        value: batch axis first.
+        version: of the value when it was taken.
+        source: the tensor that the network goes on from, of which `value` may be a copy that no loss depends on; None
+            where the value is a sum of several.
+        axis, factor: value = factor · source, with this axis brought to the front.
+    """
+
+    value: Tensor
+    version: int
+    source: Tensor | None
+    axis: int
+    factor: float
+
+
 class Recording:
     """The latest forward pass as its recorder saw it; stays readable after the recorder is gone."""
 
@@ -77,7 +96,7 @@ class Recording:
         self._why_not: str | None = "no forward pass was recorded; call the network inside the with block, same thread"
         self._reached = [False] * len(self.branches)
         self._reduced: list[Reduced | None] = []
-        self._kept: list[tuple[Tensor, int] | None] = []
+        self._kept: list[_Kept | None] = []
         self._statistics: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -126,13 +145,41 @@ class Recording:
                 f"pass keep=True and measure=Measure(of={what!r}) to record_residues"
             )
         self._require_pass()
-        for branch, (tensor, version) in zip(self.branches, filter(None, self._kept), strict=True):
-            if _version(tensor) != version:
+        for branch, kept in zip(self.branches, filter(None, self._kept), strict=True):
+            if _version(kept.value) != kept.version:
                 raise NetworkError(
                     f"expected the tensor of {branch.name!r} to stay as it was, but the network changed it in place; "
                     "run discover() again on the network as it is now"
                 )
-        return tuple(tensor for tensor, _ in filter(None, self._kept))
+        return tuple(kept.value for kept in filter(None, self._kept))
+
+    def gradients(self, loss: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of a loss of this pass in each of the M tensors, ``(B, …)`` as these are; it frees the pass's graph.
+
+        `residues` itself is not always what to differentiate in: with the batch axis brought to the front, or a factor,
+        it is a tensor beside the network's own. None where the loss does not depend on the recorded tensor, as where
+        the network overwrites it.
+
+        Raises:
+            InputError, NetworkError: as `residues`.
+            RuntimeError: torch cannot go back through the network, for one because it changed in place what its
+                derivatives need.
+        """
+        self._whole(self.measure.of)
+        found: list[Tensor | None] = [None] * len(self.branches)
+        sources = {
+            number: (kept, kept.source)
+            for number, kept in enumerate(filter(None, self._kept))
+            if kept.source is not None and kept.source.requires_grad
+        }
+        if not (loss.requires_grad and sources):
+            return tuple(found)
+        gradients = torch.autograd.grad(loss, [source for _, source in sources.values()], allow_unused=True)
+        for (number, (kept, _)), gradient in zip(sources.items(), gradients, strict=True):
+            if gradient is not None:
+                moved = gradient.movedim(kept.axis, 0)
+                found[number] = moved / kept.factor if kept.factor != 1.0 else moved
+        return tuple(found)
 
     def _require_pass(self) -> None:
         if self._why_not is not None:
@@ -336,6 +383,7 @@ class _Recorder:
         # Functions called here are ours, not the network's: no watcher shall count them.
         with torch._C.DisableTorchFunction():
             terms = self._terms[place.branch]
+            source, factor = None, 1.0
             kept = self.recording.keep or len(terms) > 1 or (torch.is_grad_enabled() and tensor.requires_grad)
             if place.tap.overwritten and kept:
                 tensor = tensor.clone()
@@ -346,11 +394,12 @@ class _Recorder:
                     return
                 del self._held[place.branch]
                 tensor = sum(held[i] * term.factor if term.factor != 1.0 else held[i] for i, term in enumerate(terms))
-            elif terms[0].factor != 1.0:
-                tensor = tensor * terms[0].factor
-            self._store(place.branch, branch, tensor)
+            else:
+                source, factor = tensor, terms[0].factor
+                tensor = tensor * factor if factor != 1.0 else tensor
+            self._store(place.branch, branch, tensor, source, factor)
 
-    def _store(self, index: int, branch: Branch, tensor: Tensor) -> None:
+    def _store(self, index: int, branch: Branch, tensor: Tensor, source: Tensor | None, factor: float) -> None:
         axis = branch.batch_axis
         self.recording._reached[index] = True
         if self.recording.reduce:
@@ -359,7 +408,9 @@ class _Recorder:
             self.recording._reduced[index] = reduce_residue(tensor, self._vectors(shape, count, tensor.device), axis)
         if self.recording.keep:
             moved = tensor.movedim(axis, 0) if axis else tensor
-            self.recording._kept[index] = (moved, _version(moved))
+            if source is not None and not source.requires_grad:
+                source = None  # nothing to differentiate in, and no reason to hold it
+            self.recording._kept[index] = _Kept(moved, _version(moved), source, axis, factor)
 
     def _vectors(self, shape: tuple[int, ...], count: int, device: torch.device) -> Tensor | None:
         if count == 0:

@@ -31,18 +31,19 @@ NETWORK_HELP = (
     "RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from `list networks`"
 )
 DATASET_HELP = "a name from `list datasets`, npz:FILE or images:FOLDER"
-# `plumbline geometry NAME` is one of these; a network's folder that is called so is ./NAME.
+# `plumbline geometry NAME`, wherever options stand, is one of these; a network's folder that is called so is ./NAME.
 GEOMETRY_STUDIES = {
     "circles": "the two-dimensional study: what training makes of two circles of points",
     "decodings": "an autoencoder's embeddings, decoded after every block",
 }
+GEOMETRY_FLAGS = ("--download", "--help", "-h")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["geometry"] and words[1:2] and words[1] in GEOMETRY_STUDIES:
-        words[:2] = [f"geometry {words[1]}"]
+    if words[:1] == ["geometry"]:
+        words = _with_study(words)
     parser = _parser(words)
     try:
         options = parser.parse_args(with_recipe(words, parser))
@@ -140,7 +141,7 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
         required=True,
         help="a name from `list networks`, with options as NAME:OPTION=VALUE, torchvision:NAME or PATH.py:CALLABLE",
     )
-    _dataset(parser)
+    _dataset(parser, download=argparse.BooleanOptionalAction)
     parser.add_argument(
         "--test-dataset", metavar="D", help="for npz:FILE, whose file is one split (default: --dataset)"
     )
@@ -174,7 +175,7 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--crop-padding", type=int, default=4, metavar="P", help="of random crops, in pixels")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="random flips (default: not on digits)")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
-    parser.add_argument("--half", action="store_true", help="store the weights in half precision")
+    parser.add_argument("--half", action=argparse.BooleanOptionalAction, default=False, help="half-precision weights")
     _normalisation(parser)
     _common(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="RUN")
@@ -313,6 +314,21 @@ def _add_geometry(commands: "Commands[argparse.ArgumentParser]", words: Sequence
         parser.set_defaults(run=_geometry_study(name))
 
 
+def _with_study(words: Sequence[str]) -> list[str]:
+    """The words, beginning with "geometry NAME" where the first that is no option or its value names a study.
+
+    >>> _with_study(["geometry", "--out", "circles", "circles", "--epochs", "3"])
+    ['geometry circles', '--out', 'circles', '--epochs', '3']
+    """
+    place = 1
+    while place < len(words) and words[place].startswith("-") and words[place] != "--":
+        # Every other option of `geometry` and its studies has one value.
+        place += 1 if "=" in words[place] or words[place] in GEOMETRY_FLAGS else 2
+    if place < len(words) and words[place] in GEOMETRY_STUDIES:
+        return [f"geometry {words[place]}", *words[1:place], *words[place + 1 :]]
+    return list(words)
+
+
 def _geometry_study(name: str) -> Callable[[argparse.Namespace], None]:
     def run(options: argparse.Namespace) -> None:
         import_module(f"service.geometry.{name}").run(options)
@@ -365,10 +381,10 @@ def _artifact(
     )
 
 
-def _dataset(parser: "argparse._ActionsContainer") -> None:
+def _dataset(parser: "argparse._ActionsContainer", *, download: str | type[argparse.Action] = "store_true") -> None:
     parser.add_argument("--dataset", default="digits", metavar="D", help=DATASET_HELP)
     parser.add_argument("--data-root", type=Path, default=Path("data"), metavar="DIR", help="of downloaded data sets")
-    parser.add_argument("--download", action="store_true", help="fetch a missing data set")
+    parser.add_argument("--download", action=download, default=False, help="fetch a missing data set")
     parser.add_argument("--resize", type=int, metavar="PX", help="shorter side")
     parser.add_argument("--crop", type=int, metavar="PX", help="central square")
 

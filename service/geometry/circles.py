@@ -49,12 +49,14 @@ def run(options: Namespace) -> None:
     found, pictures = study(
         tables=options.tables, instances=options.instances, epochs=options.epochs, seed=options.seed, progress=True
     )
-    page = as_page(found, pictures)
+    # Everything is made before anything is written.
+    page = as_page(found, pictures).encode()
+    files = {f"{name}.png": as_png(figure) for name, figure in pictures.items()}
     try:
         write_json(options.out / "report.json", found)
-        write_atomically(options.out / "report.html", page.encode())
-        for name, figure in pictures.items():
-            write_atomically(options.out / f"{name}.png", as_png(figure))
+        write_atomically(options.out / "report.html", page)
+        for name, content in files.items():
+            write_atomically(options.out / name, content)
     except OSError as exc:
         raise InputError(f"expected a folder to write the report to, got {options.out}: {exc.strerror or exc}") from exc
     print(options.out / "report.html")

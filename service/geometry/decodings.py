@@ -60,12 +60,14 @@ def run(options: Namespace) -> None:
         InputError: an option out of its range, or a folder that cannot be written to.
     """
     found, pictures = study(options, progress=True)
-    page = as_page(found, pictures)
+    # Everything is made before anything is written.
+    page = as_page(found, pictures).encode()
+    files = {f"{name}.png": as_png(figure) for name, figure in pictures.items()}
     try:
         write_json(options.out / "report.json", found)
-        write_atomically(options.out / "report.html", page.encode())
-        for name, figure in pictures.items():
-            write_atomically(options.out / f"{name}.png", as_png(figure))
+        write_atomically(options.out / "report.html", page)
+        for name, content in files.items():
+            write_atomically(options.out / name, content)
     except OSError as exc:
         raise InputError(f"expected a folder to write the report to, got {options.out}: {exc.strerror or exc}") from exc
     print(options.out / "report.html")

@@ -69,7 +69,7 @@ def measure(
     Raises:
         InputError: fewer than 2 images.
         NetworkError: no blocks are found, or logits or residues are not finite.
-        AttackError: FGM failed.
+        AttackError: FGM failed, as where the logits have no gradient to the images.
     """
     if len(data) < 2:
         raise InputError(f"expected at least 2 images, got {len(data)}; raise --limit")
@@ -203,8 +203,18 @@ def _remarks(images: int, asked: int, discovery: Discovery, clouds: Sequence[Sta
         remarks.append(f"Clouds of stage {', '.join(small)} hold fewer images than asked for, to fit into memory.")
     if any(each.skipped is None for each in clouds):
         remarks.append("Important units are left out where the classes' means do not fit into memory.")
-    unknown = np.isnan(walk.rows(NATURAL, "cosine")).all(axis=0)
-    if unknown.any():
-        numbers = ", ".join(str(number + 1) for number in np.flatnonzero(unknown))
-        remarks.append(f"No gradient of the loss could be taken at the input of block {numbers}.")
+    if walk.without_gradient:
+        why = f": {walk.why_not_differentiated}" if walk.why_not_differentiated else "."
+        remarks.append(
+            f"No gradient of the loss could be taken at the input of block {_listed(walk.without_gradient)}{why}"
+        )
+    undefined = set(np.flatnonzero(np.isnan(walk.rows(NATURAL, "cosine")).all(axis=0)).tolist())
+    if zero := undefined - walk.without_gradient:
+        remarks.append(
+            f"No cosine at block {_listed(zero)}: its residue or the loss's gradient is zero for every image."
+        )
     return remarks
+
+
+def _listed(blocks: set[int]) -> str:
+    return ", ".join(str(number + 1) for number in sorted(blocks))

@@ -1,6 +1,5 @@
 """How the geometry of a network's paths is measured."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +34,7 @@ class GeometrySettings:
         device: where the network runs.
 
     Raises:
-        InputError: fewer than 2 images for assignments, a size that is not positive and finite, or one given twice.
+        InputError: fewer than 2 images for assignments, a size that is not above 0 and at most 1, or one given twice.
     """
 
     disturbances: tuple[Disturbance, ...] = ()
@@ -47,8 +46,12 @@ class GeometrySettings:
         if self.transport_images < 2:
             raise InputError(f"expected --transport-images of at least 2, got {self.transport_images}; raise it")
         for each in self.disturbances:
-            if not (math.isfinite(each.size) and each.size > 0):
-                raise InputError(f"expected a positive size, got {each}; give 'none' to leave it out")
+            if not 0 < each.size <= 1:
+                option = "--epsilon" if each.kind == "fgm" else "--noise"
+                raise InputError(
+                    f"expected {option} above 0 and at most 1, in pixels of images in [0, 1], got {each.size:g}; "
+                    "give 'none' to leave it out"
+                )
         names = [str(each) for each in self.disturbances]
         if len(set(names)) < len(names):
             raise InputError(f"expected sizes that differ in four digits, got {'; '.join(names)}; give each once")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from attacks.fgm import FGM
 from models.discovery import Discovery
-from models.errors import NetworkError
+from models.errors import AttackError, NetworkError
 from models.geometry import cosines, line_shape, projected, relative_lengths, squared_lengths, variations
 from models.paths import Paths, Stage, recording_paths
 from service.geometry.settings import Disturbance
@@ -30,6 +30,10 @@ class Walk:
         disturbances: what is done to the images besides.
         drawn: numbers of the images whose paths are projected.
         seed: of noise and projections.
+
+    Attributes:
+        without_gradient: numbers of the blocks at whose input the loss could not be differentiated.
+        why_not_differentiated: what torch said where it could not go back through the network at all.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Walk:
         self._disturbances = disturbances
         self._drawn = drawn
         self._seed = seed
+        self.without_gradient: set[int] = set()
+        self.why_not_differentiated: str | None = None
         self._parts: dict[tuple[str, str], list[NDArray[Any]]] = {}
 
     def rows(self, subject: str, what: str) -> NDArray[Any]:
@@ -70,7 +76,7 @@ class Walk:
 
         Raises:
             NetworkError: logits or residues that are not finite.
-            AttackError: FGM failed.
+            AttackError: FGM failed, as where the logits have no gradient to the images.
         """
         natural = self._take_natural(numbers, images, labels)
         for disturbance in self._disturbances:
@@ -82,9 +88,10 @@ class Walk:
 
     def _take_natural(self, numbers: NDArray[np.int64], images: Tensor, labels: Tensor) -> list[Tensor]:
         with torch.enable_grad(), recording_paths(self._network, self._discovery) as paths:
-            logits = self._network(images.clone().requires_grad_())
+            # Behind a copy, for a network that changes its input in place: torch forbids that of a leaf.
+            logits = self._network(images.detach().requires_grad_().clone())
             residues, inputs = paths.residues, paths.inputs
-            gradients = _gradients(logits, labels, inputs)
+            gradients = self._gradients(paths, logits, labels)
         with torch.no_grad():
             points = self._take_any(NATURAL, paths, logits, labels)
             self._add(NATURAL, "ratio", relative_lengths(residues, inputs))
@@ -98,6 +105,24 @@ class Walk:
                 self._add(NATURAL, f"shares {number}", shape.shares)
                 self._add(NATURAL, f"paths {number}", projected([point[drawn] for point in path], self._seed + number))
         return points
+
+    def _gradients(self, paths: Paths, logits: Tensor, labels: Tensor) -> list[Tensor]:
+        """∇L(x_m) of each image and block; zero where there is none, which is noted."""
+        loss = F.cross_entropy(logits, labels, reduction="sum")  # so that no image's gradient is divided by the batch
+        inputs = paths.inputs
+        found: Sequence[Tensor | None]
+        try:
+            found = paths.gradients(loss)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as exc:  # the other figures need no gradient
+            self.why_not_differentiated = str(exc).partition(" Hint:")[0]
+            found = [None] * len(inputs)
+        self.without_gradient.update(number for number, gradient in enumerate(found) if gradient is None)
+        return [
+            torch.zeros_like(point) if gradient is None else gradient
+            for point, gradient in zip(inputs, found, strict=True)
+        ]
 
     def _take_any(self, subject: str, paths: Paths, logits: Tensor, labels: Tensor) -> list[Tensor]:
         """Measures what is measured of all images, and gives the sums x_{m+1} of every block."""
@@ -113,7 +138,10 @@ class Walk:
 
     def _disturb(self, disturbance: Disturbance, numbers: NDArray[np.int64], images: Tensor, labels: Tensor) -> Tensor:
         if disturbance.kind == "fgm":
-            return FGM(epsilon=disturbance.size, batch_size=len(images))(self._network, images, labels)
+            try:
+                return FGM(epsilon=disturbance.size, batch_size=len(images))(self._network, images, labels)
+            except AttackError as exc:
+                raise AttackError(f"{exc}; --epsilon none leaves FGM out") from exc
         # An image's noise is its own, whatever batch it is in; and the same at every size, as its attack is.
         draws = [
             torch.randn(images.shape[1:], generator=torch.Generator().manual_seed((self._seed << 31) + int(number)))
@@ -123,16 +151,3 @@ class Walk:
 
     def _add(self, subject: str, what: str, values: Tensor) -> None:
         self._parts.setdefault((subject, what), []).append(values.detach().cpu().numpy())
-
-
-def _gradients(logits: Tensor, labels: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """∇L(x_m) of each image and block, zero where the network does not go on from the very tensor that was recorded."""
-    loss = F.cross_entropy(logits, labels, reduction="sum")  # so that no image's gradient is divided by the batch
-    reached = [number for number, point in enumerate(inputs) if point.requires_grad]
-    found: list[Tensor] = [torch.zeros_like(point) for point in inputs]
-    if loss.requires_grad and reached:
-        gradients = torch.autograd.grad(loss, [inputs[number] for number in reached], allow_unused=True)
-        for number, gradient in zip(reached, gradients, strict=True):
-            if gradient is not None:
-                found[number] = gradient
-    return found

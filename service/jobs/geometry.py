@@ -27,7 +27,7 @@ def run(options: Namespace) -> None:
     )  # fmt: skip
     resize, crop = options.resize, options.crop
     if resize is None and crop is None:
-        resize, crop = preset_size(options.network[0])
+        resize, crop = _common_size(options.network)
     request = DatasetRequest(root=options.data_root, download=options.download, resize=resize, crop=crop)
     data = load_dataset(options.dataset, request).limited(options.limit, options.seed)
     networks = [
@@ -81,6 +81,25 @@ def measure_all(
         "provenance": provenance(),
     }  # fmt: skip
     return measured, facts
+
+
+def _common_size(references: Sequence[str]) -> tuple[int | None, int | None]:
+    """What `preset_size` says of all of them.
+
+    Raises:
+        InputError: it says several things.
+    """
+    sizes = {reference: preset_size(reference) for reference in references}
+    if len(set(sizes.values())) > 1:
+        told = "; ".join(
+            f"{label(reference)}: "
+            + ("the data set's own" if size == (None, None) else "--resize {} --crop {}".format(*size))
+            for reference, size in sizes.items()
+        )
+        raise InputError(
+            f"expected networks for images of one size, got {told}; give --resize and --crop, or a report to each"
+        )
+    return next(iter(sizes.values()))
 
 
 def _names(networks: Sequence[LoadedNetwork]) -> list[str]:

@@ -41,6 +41,39 @@ def test_losses_are_looked_at_with_and_without_a_gradient() -> None:
             asked(_Scaled(torch.nan), images, classes)
 
 
+class _WithoutGradient(nn.Module):
+    """A classifier behind features that are taken without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(48, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = images.flatten(1).exp()
+        logits: Tensor = self.head(features)
+        return logits
+
+
+class _InPlace(nn.Module):
+    """Overwrites what the derivative of its exponential needs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = images.flatten(1)[:, :4].exp()
+        logits = 2 * features
+        features += 1
+        return logits
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_network_without_a_gradient_in_the_images_is_named(frozen: bool) -> None:
+    images, classes = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(AttackError, match="no_grad"):
+        losses_and_gradient(_WithoutGradient().requires_grad_(not frozen), images, classes)
+    with pytest.raises(AttackError, match=r"in place, .* without gradients"):
+        losses_and_gradient(_InPlace(), images, classes)
+
+
 def test_images_that_are_nan_already_are_no_fault_of_the_network() -> None:
     images = torch.rand(3, 3, 4, 4)
     images[1] = torch.nan

@@ -10,7 +10,7 @@ from models.errors import NetworkError
 from models.networks.resnet import resnet20
 from models.paths import recording_paths, skipping_units, stages
 from models.residues import Measure, Recording, record_residues
-from tests.models.blocks import BLOCKS, Block, Chain, LambdaShortcut, Perceptron, PlainSum, SequenceFirst
+from tests.models.blocks import BLOCKS, Block, Chain, LambdaShortcut, Perceptron, PlainSum, SequenceFirst, SkipInPlace
 from tests.models.public_networks import NETWORKS
 
 SHAPE = (3, 8, 8)
@@ -70,6 +70,45 @@ def test_the_gradient_at_a_blocks_input_is_the_whole_one(images: Tensor, seed: i
     middle = network.blocks[0](network.stem(images)).detach().requires_grad_()
     network.head(network.blocks[1](middle).mean(dim=(2, 3))).sum().backward()
     torch.testing.assert_close(found, middle.grad)
+
+
+class SkipWithFactor(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(self.branch(x), x, alpha=-0.9)
+
+
+def test_the_gradient_where_the_skip_has_a_factor_is_that_in_the_product(images: Tensor, seed: int) -> None:
+    network = built(lambda: Chain(SkipWithFactor), seed)
+    with recording_paths(network, discover(network, SHAPE)) as paths:
+        loss = network(images.clone().requires_grad_()).square().sum()
+    middle = network.blocks[0](network.stem(images)).detach().requires_grad_()
+    network.head(network.blocks[1](middle).mean(dim=(2, 3))).square().sum().backward()
+    torch.testing.assert_close(paths.inputs[1], -0.9 * middle)
+    _, found = paths.gradients(loss)
+    torch.testing.assert_close(found, middle.grad / -0.9)
+
+
+def test_the_gradient_where_the_batch_axis_comes_second(images: Tensor, seed: int) -> None:
+    network = built(SequenceFirst, seed)
+    with recording_paths(network, discover(network, SHAPE)) as paths:
+        loss = network(images.clone().requires_grad_()).square().sum()
+    first = (network.patches(images).flatten(2).permute(2, 0, 1) + network.position).requires_grad_()
+    normed = network.norm(first)
+    second = first + network.attention(normed, normed, normed, need_weights=False)[0]
+    rest = network.head((second + network.mlp(second)).mean(0)).square().sum()
+    expected = torch.autograd.grad(rest, [first, second])
+    for found, gradient in zip(paths.gradients(loss), expected, strict=True):
+        assert found.abs().max() > 0
+        torch.testing.assert_close(found, gradient.transpose(0, 1))
+
+
+def test_there_is_no_gradient_where_the_input_is_overwritten_or_the_pass_made_none(images: Tensor, seed: int) -> None:
+    network = built(lambda: Chain(SkipInPlace), seed)
+    with recording_paths(network, discover(network, SHAPE)) as paths:
+        loss = network(images.clone().requires_grad_()).sum()
+        assert paths.gradients(loss) == (None, None)
+        loss = network(images).sum()
+        assert paths.gradients(loss) == (None, None)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm_vit_tiny", "swin_t"])

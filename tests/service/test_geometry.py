@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.fgm import FGM
 from benchmarks.geometry import PAGE, with_table
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.discovery import discover
-from models.errors import InputError, NetworkError
+from models.errors import AttackError, InputError, NetworkError
 from models.geometry import cosines, line_shape, optimal_transport
 from models.loading import load_network
 from models.normalization import Normalized
 from models.residues import record_residues
-from service.cli import _parser, main
+from service.cli import GEOMETRY_FLAGS, _parser, _with_study, main
 from service.geometry import measuring
 from service.geometry.clouds import SHARES
 from service.geometry.drawing import draw_costs, draw_overview, draw_paths, draw_variation
@@ -31,7 +31,7 @@ from service.geometry.measuring import Measured, measure
 from service.geometry.overview import as_table
 from service.geometry.settings import Disturbance, GeometrySettings
 from service.jobs.geometry import measure_all
-from tests.models.blocks import Chain, Perceptron, PlainSum, Shrinking, SkipInPlace
+from tests.models.blocks import Chain, OtherFirst, Perceptron, PlainSum, SequenceFirst, Shrinking, SkipInPlace
 
 NETWORKS = """
 from torch import nn
@@ -237,9 +237,57 @@ def test_where_no_gradient_can_be_taken_the_figures_say_so(data: ImageDataset, s
     cosine = measured.figures["blocks"][1]["cosine"]
     assert cosine["mean"] is None
     assert cosine["undefined"] == len(data)
-    assert any("gradient" in remark for remark in measured.figures["remarks"])
+    assert any("No gradient of the loss could be taken" in remark for remark in measured.figures["remarks"])
     draw_overview([measured]).savefig("/dev/null", format="svg")
     assert draw_variation([measured]) is None
+
+
+@pytest.mark.parametrize("build", [SequenceFirst, lambda: Chain(OtherFirst)], ids=["batch second", "factors"])
+def test_there_is_a_cosine_whatever_the_axes_and_factors(
+    build: Callable[[], nn.Module], data: ImageDataset, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    found = measure("network", built(build()), data, GeometrySettings(), progress=False).figures
+    assert all(block["cosine"]["defined"] == len(data) for block in found["blocks"])
+    assert not any("gradient" in remark for remark in found["remarks"])
+
+
+class WithoutGradient(Chain):
+    """Only its classifier is differentiable."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            points = self.stem(images)
+            for block in self.blocks:
+                points = block(points)
+        logits: Tensor = self.head(points.mean(dim=(2, 3)))
+        return logits
+
+
+class Overwriting(PlainSum):
+    """Changes in place what the derivative of its tanh needs."""
+
+    def branch(self, x: Tensor) -> Tensor:
+        out = super().branch(x).tanh()
+        doubled = 2 * out
+        out += 1
+        return doubled
+
+
+@pytest.mark.parametrize("build", [lambda: WithoutGradient(PlainSum), lambda: Chain(Overwriting)])
+def test_a_network_without_a_gradient_is_refused_by_fgm_and_measured_without_it(
+    build: Callable[[], Chain], data: ImageDataset, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    network = built(build())
+    with pytest.raises(AttackError, match="--epsilon none"):
+        measure("without", network, data, GeometrySettings(**SETTINGS), progress=False)
+    settings = GeometrySettings(disturbances=(Disturbance("noise", NOISE_SIZE),))
+    found = measure("without", network, data, settings, progress=False).figures
+    assert all(block["cosine"]["mean"] is None and block["ratio"]["mean"] > 0 for block in found["blocks"])
+    (remark,) = [each for each in found["remarks"] if "gradient" in each]
+    assert remark.startswith("No gradient of the loss could be taken at the input of block 1, 2")
+    assert ("inplace" in remark) == (type(network) is Chain)
 
 
 def test_a_network_that_moves_nothing_has_no_shape_and_is_drawn_nevertheless(chain: Chain, data: ImageDataset) -> None:
@@ -251,6 +299,8 @@ def test_a_network_that_moves_nothing_has_no_shape_and_is_drawn_nevertheless(cha
     assert stage["line_shape_ratio"]["undefined"] == len(data)
     assert stage["transport"] == {"score": 1.0, "wasserstein": 0.0, "displacement": 0.0}
     assert measured.figures["transport_cost"]["mean"] == 0
+    (remark,) = [each for each in measured.figures["remarks"] if "gradient" in each]
+    assert remark.startswith("No cosine at block 1, 2: its residue or")
     assert "–" in as_table([measured.figures, measured.figures])
     for figure in (draw_overview([measured, measured]), draw_costs(measured), draw_paths(measured)):
         figure.savefig("/dev/null", format="svg")
@@ -334,6 +384,9 @@ def test_equal_names_are_numbered_and_few_images_are_remarked_on(shop: Path, dat
         (["nets.py:residual", "--transport-images", "1"], "--transport-images"),
         (["nets.py:residual", "--epsilon", "much"], "--epsilon"),
         (["nets.py:residual", "--noise", "0"], "--noise"),
+        (["nets.py:residual", "--noise", "1000"], "expected --noise above 0 and at most 1"),
+        (["nets.py:residual", "--epsilon", "0.1,1000"], "expected --epsilon above 0 and at most 1"),
+        (["nets.py:residual", "torchvision:resnet18:DEFAULT"], "--resize 256 --crop 224; give"),
         (["nets.py:residual", "--noise", "0.1,0.1"], "give each once"),
         (["./circles"], "no folder of that name"),
     ],
@@ -368,7 +421,28 @@ def test_a_study_has_options_of_its_own(study: str, capsys: pytest.CaptureFixtur
     assert f"plumbline geometry {study}" in (text := capsys.readouterr().out)
     assert "--instances" in text
     assert "--transport-images" not in text
+    with pytest.raises(SystemExit):
+        main(["geometry", "--download", "--seed", "3", f"--out={study}", study, "--help"])
+    assert capsys.readouterr().out == text
     assert _parser(["list"]).parse_args(["geometry", "a", "b", "--out", "c"]).network == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "words", [["net", "circles"], ["--out", "circles", "net"], ["--", "circles"], ["--", "net", "circles"], ["--out"]]
+)
+def test_a_word_that_is_not_the_first_network_is_no_study(words: list[str]) -> None:
+    assert _with_study(["geometry", *words]) == ["geometry", *words]
+    study = ["--out", "circles", "--download", "circles", "--seed", "-3"]
+    assert _with_study(["geometry", *study]) == ["geometry circles", *study[:3], *study[4:]]
+
+
+def test_the_options_without_a_value_are_as_the_words_are_read() -> None:
+    (commands,) = [each for each in _parser()._actions if each.dest == "command"]
+    parsers = [parser for name, parser in commands.choices.items() if name.split()[0] == "geometry"]
+    actions = [each for parser in parsers for each in parser._actions if each.option_strings]
+    assert {name for each in actions if each.nargs == 0 for name in each.option_strings} == set(GEOMETRY_FLAGS)
+    assert {each.nargs for each in actions} == {0, None}
+    assert len(parsers) == 3
 
 
 # --- the page of the documentation

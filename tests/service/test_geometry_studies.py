@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from models.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.datasets.base import ImageDataset, load_dataset
@@ -50,6 +51,19 @@ def test_circles_from_the_command_line(tmp_path: Path, seed: int) -> None:
     assert "<script" not in page
     assert "76.6 ± 3.5" in page
     assert all((out / f"figure-{number}.png").stat().st_size > 1000 for number in (12, 22, 37, 38, 39, 40, 41))
+
+
+@pytest.mark.parametrize("name", ["circles", "decodings"])
+def test_a_picture_that_fails_leaves_no_half_report(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_figure: Figure) -> bytes:
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr(f"service.geometry.{name}.study", lambda *_arguments, **_options: ({}, {"one": Figure()}))
+    monkeypatch.setattr(f"service.geometry.{name}.as_page", lambda *_arguments: "")
+    monkeypatch.setattr(f"service.geometry.{name}.as_png", failing)
+    with pytest.raises(RuntimeError, match="no picture"):
+        main(["geometry", "--out", str(tmp_path / "report"), name])
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize("words", ["--instances 1", "--epochs 0"])
