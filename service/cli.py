@@ -160,8 +160,10 @@ def _add_train(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--decay", type=float, default=0.1, metavar="F", help="of --schedule step, at each milestone")
     parser.add_argument("--optimizer", choices=["sgd", "adamw"], default="sgd")
-    parser.add_argument("--momentum", type=float, default=0.9, metavar="M", help="of sgd, or adamw's first moment's")
-    parser.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=True, help="with sgd")
+    parser.add_argument(
+        "--momentum", type=float, default=0.9, metavar="M", help="of sgd, Nesterov's; or adamw's first moment's"
+    )
+    parser.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--weight-decay", type=float, default=5e-4, metavar="W")
     parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="S")
     parser.add_argument("--gradient-clipping", type=float, metavar="G", help="largest gradient norm")

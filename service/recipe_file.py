@@ -6,18 +6,22 @@
     milestones = [120, 160, 200]
     flip = false
 
-Keys are the options' names without dashes in front. Other tables of the file are not looked at.
+Keys are the options' names without dashes in front. Other tables of the file are not looked at. What belongs to a
+schedule or an initialisation of the file goes with it, where the command line gives another one.
 """
 
 import argparse
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
 
 __all__ = ["recipe_words", "with_recipe"]
+
+# Options that take several numbers.
+_LISTS = frozenset({"mean", "std", "milestones"})
 
 
 def with_recipe(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -38,15 +42,28 @@ def with_recipe(words: Sequence[str], parser: argparse.ArgumentParser) -> list[s
     found, others = only.parse_known_args(words[1:])
     if found.recipe is None:
         return list(words)
-    return ["train", *recipe_words(found.recipe, commands.choices["train"]), *others]
+    train = commands.choices["train"]
+    return ["train", *recipe_words(found.recipe, train, without=_superseded(others)), *others]
 
 
-def recipe_words(path: Path, parser: argparse.ArgumentParser) -> list[str]:
+def _superseded(words: Sequence[str]) -> set[str]:
+    """Keys that would do nothing beside these words, which the parser would refuse."""
+    only = argparse.ArgumentParser(add_help=False, prog="plumbline train")
+    for option in ("--schedule", "--initialization"):
+        only.add_argument(option)
+    given, _ = only.parse_known_args(words)
+    keys = {"milestones", "decay"} if given.schedule not in (None, "step") else set()
+    return keys | ({"gain"} if given.initialization == "default" else set())
+
+
+def recipe_words(path: Path, parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> list[str]:
     """The [train] table as words of the command line.
 
+    Args:
+        without: keys that are checked and left out.
+
     Raises:
-        InputError: the file cannot be read, has no such table, or has a key or a kind of value that `parser` does not
-            know. What is no value of its option, the parser says itself.
+        InputError: the file cannot be read, has no such table, or has a key or a value that `parser` does not know.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("train")
@@ -64,17 +81,26 @@ def recipe_words(path: Path, parser: argparse.ArgumentParser) -> list[str]:
             f"{path}: expected only options of plumbline train in [train], got {', '.join(unknown)}; known: "
             f"{', '.join(sorted(known))}"
         )
-    return [word for name, value in table.items() for word in _words(path, name, value, known[name])]
+    words = {name: _words(path, name, value, known[name], parser) for name, value in table.items()}
+    return [word for name, spoken in words.items() if name not in without for word in spoken]
 
 
-def _words(path: Path, name: str, value: Any, action: argparse.Action) -> list[str]:
+def _words(path: Path, name: str, value: Any, action: argparse.Action, parser: argparse.ArgumentParser) -> list[str]:
     switch = action.nargs == 0
     if isinstance(value, bool) and switch:
         if value:
             return [f"--{name}"]
         return [f"--no-{name}"] if f"--no-{name}" in action.option_strings else []
-    values = value if isinstance(value, list) else [value]
-    if switch or not values or not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values):
-        wanted = "true or false" if switch else "a text, a number, or a list of these"
+    if name in _LISTS and value == [] and action.default == ():
+        return []
+    several = name in _LISTS and isinstance(value, list)
+    values, kinds = (value, int | float) if several else ([value], str | int | float)
+    if switch or not values or not all(isinstance(v, kinds) and not isinstance(v, bool) for v in values):
+        wanted = "true or false" if switch else "a text, a number" + (", or numbers in a list" * (name in _LISTS))
         raise InputError(f"{path}: expected {name} as {wanted}, got {value!r:.200}")
-    return [f"--{name}={','.join(map(str, values))}"]
+    text = ",".join(map(str, values))
+    try:
+        parser._check_value(action, parser._get_value(action, text))
+    except argparse.ArgumentError as exc:
+        raise InputError(f"{path}: expected a value of {name}, got {value!r:.200}: {exc.message}") from exc
+    return [f"--{name}={text}"]

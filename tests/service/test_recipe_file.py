@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import InputError
 from models.initialization import INITIALIZATIONS
 from models.training import OPTIMIZERS, SCHEDULES, Recipe
 from service.cli import _parser, main
@@ -61,6 +62,14 @@ def test_network_and_out_may_come_from_the_file(tmp_path: Path) -> None:
         ("mean = []", "mean as a text"),
         ("epochs = {a = 1}", "epochs as a text"),
         ("epochs = [[1]]", "epochs as a text"),
+        ("epochs = [1, 2]", "epochs as a text, a number, got"),
+        ("dataset = ['digits', 'mnist']", "dataset as a text, a number, got"),
+        ("mean = ['0.1', '0.2', '0.3']", "mean as a text, a number, or numbers in a list"),
+        ("mean = [0.1, 0.2]", "value of mean, got .*one number or three"),
+        ("milestones = [0.5]", "value of milestones, got .0.5"),
+        ("epochs = 'many'", "value of epochs, got 'many': invalid int value"),
+        ("schedule = 'linear'", "value of schedule, got 'linear': invalid choice.*one_cycle"),
+        ("seed = -1", "value of seed, got -1: expected a whole number"),
         ("epochs", "readable TOML"),
     ],
 )
@@ -83,9 +92,28 @@ def test_files_that_are_missing_or_hold_no_table_are_refused(
     for name, message in (("none", "readable TOML"), ("empty", r"[train]"), ("latin", "readable TOML")):
         assert main(["train", "--recipe", str(tmp_path / f"{name}.toml"), "--out", str(tmp_path / "run")]) == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["train", "--recipe", str(_written(tmp_path, 'epochs = "many"', 'network = "resnet8"')), "--out", "X"])
-    assert "--epochs" in capsys.readouterr().err
+
+
+def test_what_the_file_switches_on_the_command_line_switches_off(tmp_path: Path) -> None:
+    path = _written(tmp_path, 'network = "resnet8"', "half = true", "download = true", "milestones = []")
+    options = _options("--recipe", path, "--out", "X")
+    assert (options.half, options.download, options.milestones) == (True, True, ())
+    options = _options("--recipe", path, "--no-half", "--no-download", "--out", "X")
+    assert (options.half, options.download) == (False, False)
+
+
+def test_what_belongs_to_a_choice_of_the_file_goes_with_it(tmp_path: Path) -> None:
+    path = _written(
+        tmp_path, 'network = "resnet8"', 'schedule = "step"', "milestones = [1, 2]", "decay = 0.5",
+        'initialization = "orthogonal"', "gain = 0.05",
+    )  # fmt: skip
+    other = recipe_of(_options("--recipe", path, "--schedule=cosine", "--initialization", "default", "--out", "X"))
+    assert (other.schedule, other.milestones, other.decay) == ("cosine", (), 0.1)
+    assert (other.initialization, other.gain) == ("default", 1.0)
+    same = recipe_of(_options("--recipe", path, "--schedule", "step", "--initialization", "normal", "--out", "X"))
+    assert (same.milestones, same.decay, same.initialization, same.gain) == ((1, 2), 0.5, "normal", 0.05)
+    with pytest.raises(InputError, match="schedule 'step' only"):
+        recipe_of(_options("--recipe", path, "--schedule", "cosine", "--milestones", "3", "--out", "X"))
 
 
 @pytest.mark.parametrize("path", REAL_IMAGES, ids=lambda path: path.stem)
