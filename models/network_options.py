@@ -10,7 +10,7 @@ from typing import Any
 from models.errors import InputError
 from models.options import check_count, check_number
 
-__all__ = ["NETWORK_OPTIONS", "Argument", "check_network_option", "parse_network_options"]
+__all__ = ["NETWORK_OPTIONS", "Argument", "check_network_option", "parse_network_options", "value_of_word"]
 
 Argument = bool | int | float
 
@@ -41,11 +41,12 @@ def parse_network_options(network: str, constructor: Callable[..., Any], words: 
             )
         if option in options:
             raise InputError(f"expected {option} of {network} once, got it again as {text!r}")
-        options[option] = check_network_option(option, _value(text))
+        options[option] = check_network_option(option, value_of_word(text))
     return options
 
 
-def _value(text: str) -> Any:
+def value_of_word(text: str) -> bool | int | float | str:
+    """What a word behind ``OPTION=`` says: a number, true or false, else the text itself."""
     for kind in (int, float):
         try:
             return kind(text)

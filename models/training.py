@@ -91,10 +91,9 @@ class Recipe:
         }.items():  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"expected {name} of at least {low} and at most {high}, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise InputError(f"expected a positive learning rate, got {self.learning_rate}")
-        if self.gradient_clipping is not None and not self.gradient_clipping > 0:
-            raise InputError(f"expected a positive gradient norm to clip at, got {self.gradient_clipping}")
+        check_number("learning_rate", self.learning_rate, above=0)
+        if self.gradient_clipping is not None:
+            check_number("gradient_clipping", self.gradient_clipping, above=0)
         check_choice("precision", self.precision, _PRECISIONS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.discovery import Discovery, discover
+from models.errors import InputError
 from models.objectives.base import Objective, ObjectiveValue, check_label_smoothing
 from models.options import check_count, check_number
 from models.residues import record_residues
 
 __all__ = ["LeastAction"]
+
+_LARGEST_EXPONENT = 8
 
 
 class LeastAction(Objective):
@@ -29,8 +32,9 @@ class LeastAction(Objective):
         initial_weight: λ_0, above 0.
         increase: τ, at least 0.
         update_every: s, in batches.
-        exponent: p, at least 1.
-        fixed_weight: of C in appendix F.3's form; None for the method of multipliers.
+        exponent: p, from 1 to 8: sums of larger powers leave the range of float32.
+        fixed_weight: of C in appendix F.3's form, beside which the multipliers' options are refused; None for the
+            method of multipliers.
         label_smoothing: of the cross-entropy, in [0, 1).
     """
 
@@ -48,8 +52,15 @@ class LeastAction(Objective):
         self.increase = check_number("increase", increase, least=0)
         self.update_every = check_count("update_every", update_every)
         self.exponent = check_number("exponent", exponent, least=1)
+        if self.exponent > _LARGEST_EXPONENT:
+            raise InputError(f"expected exponent of at most {_LARGEST_EXPONENT}, got {exponent}")
         self.fixed_weight = None if fixed_weight is None else check_number("fixed_weight", fixed_weight, least=0)
         self.label_smoothing = check_label_smoothing(label_smoothing)
+        if fixed_weight is not None and (self.initial_weight, self.increase, self.update_every) != (1, 1, 1):
+            raise InputError(
+                "expected fixed_weight or the method of multipliers, got fixed_weight beside initial_weight, increase "
+                "or update_every; leave one out"
+            )
         self._weight = self.initial_weight
         self._batches = 0
         self._discovery: Discovery | None = None

@@ -13,6 +13,7 @@ from detector.detectors.base import Detector, build_detector
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.loading import LoadedNetwork
+from models.network_options import value_of_word
 from models.objectives.base import Objective, build_objective
 
 __all__ = ["attack_of", "detector_of", "label", "network_name", "objective_of", "say", "with_labels_of"]
@@ -26,10 +27,10 @@ def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
 
     Raises:
         UnknownNameError: no such attack.
-        InputError: an option without a value, or one that the attack does not have or accept.
+        InputError: an option without a value or given twice, or one that the attack does not have or accept.
     """
     name, pairs = _name_and_options(text, "pgd:steps=40")
-    options = {option: value if option == "epsilon" else _value(value) for option, value in pairs.items()}
+    options = {option: value if option == "epsilon" else value_of_word(value) for option, value in pairs.items()}
     return build_attack(name, options, where_accepted={"epsilon": epsilon, "seed": seed})
 
 
@@ -41,10 +42,10 @@ def detector_of(text: str, offered: Mapping[str, Any]) -> Detector:
 
     Raises:
         UnknownNameError: no such detector.
-        InputError: an option without a value, or one that the detector does not have or accept.
+        InputError: an option without a value or given twice, or one that the detector does not have or accept.
     """
     name, pairs = _name_and_options(text, "mahalanobis:magnitude=0.0014")
-    options = {option: _value(value) for option, value in pairs.items()}
+    options = {option: value_of_word(value) for option, value in pairs.items()}
     return build_detector(name, options, where_accepted=offered)
 
 
@@ -56,10 +57,12 @@ def objective_of(text: str, offered: Mapping[str, Any]) -> Objective:
 
     Raises:
         UnknownNameError: no such objective.
-        InputError: an option without a value, or one that the objective does not have or accept.
+        InputError: an option without a value or given twice, or one that the objective does not have or accept.
     """
     name, pairs = _name_and_options(text, "least_action:increase=0.1")
-    return build_objective(name, {option: _value(value) for option, value in pairs.items()}, where_accepted=offered)
+    return build_objective(
+        name, {option: value_of_word(value) for option, value in pairs.items()}, where_accepted=offered
+    )
 
 
 def _name_and_options(text: str, example: str) -> tuple[str, dict[str, str]]:
@@ -69,17 +72,10 @@ def _name_and_options(text: str, example: str) -> tuple[str, dict[str, str]]:
         option, separator, value = pair.partition("=")
         if not separator:
             raise InputError(f"expected NAME:OPTION=VALUE, such as {example}, got {text!r}")
+        if option in options:
+            raise InputError(f"expected {option} of {name} once, got it again in {text!r}")
         options[option] = value
     return name, options
-
-
-def _value(text: str) -> int | float | bool | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def with_labels_of(data: ImageDataset, classes: tuple[str, ...] | None, num_classes: int, network: str) -> ImageDataset:

@@ -30,6 +30,11 @@ _NOT_TO_BE_FLIPPED = frozenset({"digits", "mnist", "svhn"})
 def run(options: Namespace) -> None:
     """Train and write `options.out`: network.safetensors, network.json and log.jsonl."""
     objective = objective_of(options.objective, {"label_smoothing": options.label_smoothing})
+    if options.label_smoothing and objective.options().get("label_smoothing") != options.label_smoothing:
+        raise InputError(
+            f"expected --label-smoothing with an objective that has it and does not say otherwise itself, got "
+            f"{options.label_smoothing:g} beside {options.objective}; leave one out, or give --label-smoothing 0"
+        )
     request = DatasetRequest(
         root=options.data_root, download=options.download, resize=options.resize, crop=options.crop, split="train"
     )

@@ -360,6 +360,10 @@ def test_unusable_arguments_are_refused(easy: ImageDataset, tmp_path: Path, seed
         ({"schedule": "cosine", "decay": 0.2}, "schedule 'step' only"),
         ({"schedule": "step", "decay": 1.5}, "decay"),
         ({"optimizer": "adamw", "momentum": 1.0}, "momentum below 1"),
+        ({"learning_rate": float("inf")}, "learning_rate as a finite number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate as a finite number above 0"),
+        ({"gradient_clipping": float("inf")}, "gradient_clipping as a finite number above 0"),
+        ({"gradient_clipping": 0.0}, "gradient_clipping as a finite number above 0"),
     ],
     ids=str,
 )

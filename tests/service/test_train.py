@@ -86,3 +86,31 @@ def test_a_run_does_not_go_on_with_another_file(tmp_path: Path, capsys: pytest.C
     file.write_text("from models.networks.resnet import resnet8 as build  # changed\n")
     assert main(words) == 2
     assert "another recipe, data set or network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--objective reverse_cross_entropy --label-smoothing 0.1", "--label-smoothing with an objective that has it"),
+        ("--objective cross_entropy:label_smoothing=0.2 --label-smoothing 0.1", "leave one out"),
+        ("--objective least_action:increase=1:increase=2", "increase of least_action once"),
+        ("--objective least_action:fixed_weight=1:increase=2", "fixed_weight or the method"),
+        ("--learning-rate inf", "learning_rate as a finite number"),
+        ("--gradient-clipping nan", "gradient_clipping as a finite number"),
+    ],
+)
+def test_options_that_would_do_nothing_or_no_good_are_refused(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN, "--network", "resnet8", *words.split(), "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "training").exists()
+
+
+def test_label_smoothing_reaches_the_objective_however_it_is_said(tmp_path: Path) -> None:
+    for number, words in enumerate(
+        (["--label-smoothing", "0.1"], ["--objective", "cross_entropy:label_smoothing=0.1"])
+    ):
+        out = tmp_path / str(number)
+        assert main([*TRAIN, "--network", "resnet8", *words, "--out", str(out)]) == 0
+        assert load_checkpoint(out).provenance["objective"] == {"name": "cross_entropy", "label_smoothing": 0.1}
