@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import arguments, paired, write_result
 from models.discovery import discover
+from models.memory import keep_freed_memory
 from models.networks.resnet import resnet20, resnet56
 from models.networks.resnext import resnext50
 from models.normalization import Normalized
@@ -115,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `plumbline train` does
     cases = [
         entry
         for name in options.networks
