@@ -53,7 +53,7 @@ def with_tables(text: str) -> str:
 
 
 def _argument(key: str, value: str) -> Any:
-    if key in ("detectors", "fitted_on"):
+    if key in ("detectors", "fitted_on", "tables"):
         return value.split(",")
     return float(value) if key == "nominal" else value
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.result_tables import shown
 
-__all__ = ["accuracies", "by_objective", "correlation", "differences", "memory", "objectives", "overhead"]
+__all__ = ["accuracies", "by_objective", "correlation", "differences", "memory", "objectives", "overhead",
+    "published_by_objective"]  # fmt: skip
 
 Result = dict[str, Any]
 
@@ -105,6 +106,41 @@ def by_objective(results: Mapping[str, Result], fitted_on: Sequence[str] = ("the
         row = cells[detector, objective]
         lines.append(f"| `{detector}` | {objective} | " + " | ".join(row.get(each, "–") for each in attacks) + " |")
     return lines
+
+
+_TRAININGS = {"cross-entropy": "VAN", "least action": "LAP", "reverse cross-entropy": "RCE"}
+
+
+def published_by_objective(results: Mapping[str, Result], tables: Sequence[str]) -> list[str]:
+    """A row per detector, choice to fit on and objective: the thesis's detection accuracy / ours, in percent.
+
+    Args:
+        tables: of the thesis, whose figures stand beside ours; attacks that we did not run are left out.
+    """
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    attacks: dict[str, None] = {}
+    for objective, result in _by_objective(results):
+        for row in result["beside_paper"]["rows"]:
+            ours, given = row["ours"], row["published"]
+            if row["table"] not in tables or row["training"] != _TRAININGS[objective] or ours is None:
+                continue
+            attacks[row["tested_on"]] = None
+            key = (row["detector"], row["detector_trained_on"] or "the same", objective)
+            cells.setdefault(key, {})[row["tested_on"]] = f"{_hundredths(given)} / {_hundredths(ours)}"
+    lines = [
+        "| detector | fitted on | trained with | " + " | ".join(attacks) + " |", "|---|---|---|" + "---|" * len(attacks)
+    ]  # fmt: skip
+    order = list(_TRAININGS)
+    kinds = list(dict.fromkeys(key[:2] for key in cells))
+    keys = sorted(cells, key=lambda key: (kinds.index(key[:2]), order.index(key[2])))
+    return lines + [
+        f"| {' | '.join(key)} | " + " | ".join(cells[key].get(each, "–") for each in attacks) + " |" for key in keys
+    ]
+
+
+def _hundredths(figure: Mapping[str, Any]) -> str:
+    std = figure["std"]
+    return f"{100 * figure['mean']:.1f}" + (f" ± {100 * std:.1f}" if std is not None else "")
 
 
 def _by_objective(results: Mapping[str, Result]) -> Iterator[tuple[str, Result]]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.training_tables import by_objective, objectives
+from benchmarks.training_tables import by_objective, objectives, published_by_objective
 
 
 def _result(accuracy: float, auroc: float) -> dict[str, Any]:
@@ -55,3 +55,22 @@ def test_detectors_fitted_on_the_attack_itself_or_on_another() -> None:
 def test_what_is_not_there_yet_is_no_row() -> None:
     one = {"n-trained-least-action-sound": RESULTS["n-trained-least-action-sound"]}
     assert len(objectives(one)) == len(by_objective(one)) == 3
+
+
+def test_published_figures_stand_beside_ours_of_the_same_training() -> None:
+    def row(table: str, training: str, tested_on: str, ours: float | None) -> dict[str, Any]:
+        own = None if ours is None else {"mean": ours, "std": 0.01}
+        told = {"table": table, "training": training, "detector": "TR", "detector_trained_on": ""}
+        return {**told, "tested_on": tested_on, "published": {"mean": 0.9, "std": None}, "ours": own}
+
+    rows = [row("32", "VAN", "FGM", 0.8), row("32", "LAP", "FGM", 0.7), row("32", "VAN", "BIM", None)]
+    rows += [row("12", "VAN", "DF", 0.6)]
+    results = {
+        f"n-trained-{name}-paper": {"beside_paper": {"rows": rows}} for name in ("least-action", "cross-entropy")
+    }
+    assert published_by_objective(results, ["32"]) == [
+        "| detector | fitted on | trained with | FGM |",
+        "|---|---|---|---|",
+        "| TR | the same | cross-entropy | 90.0 / 80.0 ± 1.0 |",
+        "| TR | the same | least action | 90.0 / 70.0 ± 1.0 |",
+    ]
