@@ -82,7 +82,10 @@ def test_inspect_says_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.Ca
         (["fit", "--network", "resnet8", "--out", "/dev/null/x"], "/dev/null is a file"),
         (["train", "--network", "resnet8", "--out", "/dev/null/x"], "/dev/null is a file"),
         (["train", "--network", "resnet8", "--weight-decay", "-3", "--out", "X"], "weight_decay"),
-        (["train", "--network", "resnet8", "--gradient-clipping", "0", "--out", "X"], "gradient_clipping as a finite number above 0"),
+        (
+            ["train", "--network", "resnet8", "--gradient-clipping", "0", "--out", "X"],
+            "gradient_clipping as a finite number above 0",
+        ),
         (["train", "--network", "pretrained:cifar10-resnet20", "--dataset", "npz:five.npz", *REST], "5 logits"),
         (["train", "--network", "resnet8", "--dataset", "npz:five.npz", "--out", "X"], "--test-dataset"),
         (["train", "--network", "resnet8", "--dataset", "npz:many.npz", "--out", "X"], "number the classes from 0"),
