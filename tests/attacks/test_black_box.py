@@ -173,13 +173,18 @@ def test_square_turns_as_many_as_its_authors_code(norm: Any, digits_network: Dig
 
     network, images, labels = _some(digits_network, 40)
     epsilon, steps = (0.12, 150) if norm == "linf" else (2.0, 300)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        name = {"linf": "Linf", "l2": "L2"}[norm]
-        theirs = SquareAttack(network, norm=name, n_queries=steps, eps=epsilon, device="cpu").perturb(images, labels)
-    attacked = Square(epsilon=epsilon, steps=steps, norm=norm)(network, images, labels)
-    left, left_by_theirs = (int(_correct(network, found, labels).sum()) for found in (attacked, theirs))
-    assert left < 36  # some are turned
-    assert left <= left_by_theirs + 6  # both are random: two standard deviations of the difference
+    name = {"linf": "Linf", "l2": "L2"}[norm]
+    left, left_by_theirs = [], []
+    for draw in range(3):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            other = SquareAttack(network, norm=name, n_queries=steps, eps=epsilon, seed=draw, device="cpu")
+            theirs = other.perturb(images, labels)
+        ours = Square(epsilon=epsilon, steps=steps, norm=norm, seed=draw)(network, images, labels)
+        left.append(int(_correct(network, ours, labels).sum()))
+        left_by_theirs.append(int(_correct(network, theirs, labels).sum()))
+    assert sum(left) < 3 * 36  # some are turned
+    # All six are random: of 40 coins each, the means of three differ by 10 once in ten thousand times.
+    assert sum(left) <= sum(left_by_theirs) + 30
 
 
 def test_square_shrinks_by_the_schedule() -> None:
