@@ -46,7 +46,7 @@ def fit(entry: dict[str, Any]) -> str:
 def matrix(result: Result, detector: str, metric: str = "auroc", group: str = "successful") -> list[str]:
     """One detector: a row per choice to fit on, a column per attack tested; seen attacks in bold."""
     entries = [e for e in result["results"] if e["detector"] == detector and e["kind"] == "attack"]
-    return _crossed(entries, fit, "fitted on", lambda e: _cell(e, group, metric, bold=e["seen"]))
+    return crossed(entries, fit, "fitted on", lambda e: figure_cell(e, group, metric, bold=e["seen"]))
 
 
 def by_detector(
@@ -54,17 +54,17 @@ def by_detector(
 ) -> list[str]:
     """A row per detector, a column per attack; detectors that learn were fitted on `fitted_on`."""
     entries = [entry for entry in _fitted(result["results"], fitted_on) if entry["kind"] == "attack"]
-    return _crossed(entries, _detector, "detector", lambda e: _cell(e, group, metric, bold=e["seen"]))
+    return crossed(entries, _detector, "detector", lambda e: figure_cell(e, group, metric, bold=e["seen"]))
 
 
 def outliers(result: Result, metric: str = "auroc") -> list[str]:
     """A row per detector and what it was fitted on, a column per set of outliers; seen ones in bold."""
     entries = [e for e in result["results"] if e["kind"] == "outlier"]
-    return _crossed(
+    return crossed(
         entries,
         lambda e: f"{_detector(e)} | {fit(e)}",
         "detector | fitted on",
-        lambda e: _cell(e, "all", metric, bold=e["seen"]),
+        lambda e: figure_cell(e, "all", metric, bold=e["seen"]),
     )
 
 
@@ -155,7 +155,7 @@ def beside_paper(result: Result, table: str, training: str = "VAN") -> list[str]
         told = [row["detector"], row["detector_trained_on"] or "the same", row["metric"].replace("_", " ")]
         return " | ".join(told)
 
-    return _crossed(rows, name, "detector | fitted on | metric", lambda row: f"{_given(row)} / {_own(row)}")
+    return crossed(rows, name, "detector | fitted on | metric", lambda row: f"{given(row)} / {own(row)}")
 
 
 def adaptive(result: Result, epsilons: Sequence[str] = ("2", "8")) -> list[str]:
@@ -241,7 +241,7 @@ def clipping_alone(result: Result) -> list[str]:
         row for row in result["results"]
         if not row["eight_bit"] and row["fitted_on"] in ("clipped", "nudged") and row["tested_on"] != row["fitted_on"]
     ]  # fmt: skip
-    return _crossed(
+    return crossed(
         rows,
         lambda row: f"`{row['detector']}` | {row['fitted_on']}",
         "detector | fitted on",
@@ -274,11 +274,11 @@ def _within(entry: dict[str, Any], norm: str, limit: float) -> str:
     return _percent(found[0] if found else None)
 
 
-def _given(row: dict[str, Any]) -> str:
+def given(row: dict[str, Any]) -> str:
     return _published(100 * row["published"]["mean"], _times(100, row["published"]["std"]))
 
 
-def _own(row: dict[str, Any]) -> str:
+def own(row: dict[str, Any]) -> str:
     ours = row["ours"]
     return "–" if ours is None else _published(100 * ours["mean"], _times(100, ours["std"]))
 
@@ -292,7 +292,7 @@ def _fitted(entries: Sequence[dict[str, Any]], fitted_on: Sequence[str]) -> list
     return [e for e in entries if not e["fitted_on"] or sorted(e["fitted_on"]) == sorted(fitted_on)]
 
 
-def _crossed(
+def crossed(
     entries: Sequence[dict[str, Any]], row: Callable[[Any], str], corner: str, cell: Callable[[Any], str]
 ) -> list[str]:
     columns = list(dict.fromkeys(entry["tested_on"] for entry in entries))
@@ -311,7 +311,7 @@ def _detector(entry: dict[str, Any]) -> str:
     return f"`{entry['detector']}`" + (" (baseline)" if entry.get("baseline") else "")
 
 
-def _cell(entry: dict[str, Any], group: str, metric: str, bold: bool) -> str:
+def figure_cell(entry: dict[str, Any], group: str, metric: str, bold: bool) -> str:
     mean, std = (entry[which].get(group) or {} for which in ("mean", "std"))
     text = _mean_std(mean.get(metric), std.get(metric))
     return f"**{text}**" if bold and text != "–" else text

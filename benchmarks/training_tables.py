@@ -5,12 +5,12 @@ table. A mean has the 95 % interval of the mean over instances behind it.
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_tables import shown
+from benchmarks.result_tables import crossed, figure_cell, given, own, shown
 
 __all__ = ["accuracies", "by_objective", "correlation", "differences", "memory", "objectives", "overhead",
     "published_by_objective"]  # fmt: skip
@@ -86,26 +86,19 @@ def by_objective(results: Mapping[str, Result], fitted_on: Sequence[str] = ("the
     Args:
         fitted_on: attacks that every detector is fitted on; "the same" for the one that it is tested on.
     """
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    attacks: dict[str, None] = {}
-    for objective, result in _by_objective(results):
-        for entry in result["results"]:
-            wanted = [entry["tested_on"]] if list(fitted_on) == ["the same"] else list(fitted_on)
-            if entry["kind"] != "attack" or not (entry["fitted_on"] == wanted or not entry["fitted_on"]):
-                continue
-            mean, std = (entry[which]["successful"]["auroc"] for which in ("mean", "std"))
-            attacks[entry["tested_on"]] = None
-            text = "–" if mean is None else f"{mean:.3f}" + (f" ± {std:.3f}" if std is not None else "")
-            cells.setdefault((entry["detector"], objective), {})[entry["tested_on"]] = text
-    lines = [
-        "| detector | trained with | " + " | ".join(map(shown, attacks)) + " |", "|---|---|" + "---|" * len(attacks)
-    ]  # fmt: skip
-    order = {objective: place for place, objective in enumerate(OBJECTIVES.values())}
-    detectors = list(dict.fromkeys(detector for detector, _ in cells))
-    for detector, objective in sorted(cells, key=lambda key: (detectors.index(key[0]), order[key[1]])):
-        row = cells[detector, objective]
-        lines.append(f"| `{detector}` | {objective} | " + " | ".join(row.get(each, "–") for each in attacks) + " |")
-    return lines
+    entries = [
+        {**entry, "objective": objective}
+        for objective, result in _by_objective(results)
+        for entry in result["results"]
+        if entry["kind"] == "attack"
+        and entry["fitted_on"] in ([], [entry["tested_on"]] if list(fitted_on) == ["the same"] else list(fitted_on))
+    ]
+    return crossed(
+        _together(entries, lambda entry: entry["detector"]),
+        lambda entry: f"`{entry['detector']}` | {entry['objective']}",
+        "detector | trained with",
+        lambda entry: figure_cell(entry, "successful", "auroc", bold=False),
+    )
 
 
 _TRAININGS = {"cross-entropy": "VAN", "least action": "LAP", "reverse cross-entropy": "RCE"}
@@ -117,30 +110,24 @@ def published_by_objective(results: Mapping[str, Result], tables: Sequence[str])
     Args:
         tables: of the thesis, whose figures stand beside ours; attacks that we did not run are left out.
     """
-    cells: dict[tuple[str, str, str], dict[str, str]] = {}
-    attacks: dict[str, None] = {}
-    for objective, result in _by_objective(results):
-        for row in result["beside_paper"]["rows"]:
-            ours, given = row["ours"], row["published"]
-            if row["table"] not in tables or row["training"] != _TRAININGS[objective] or ours is None:
-                continue
-            attacks[row["tested_on"]] = None
-            key = (row["detector"], row["detector_trained_on"] or "the same", objective)
-            cells.setdefault(key, {})[row["tested_on"]] = f"{_hundredths(given)} / {_hundredths(ours)}"
-    lines = [
-        "| detector | fitted on | trained with | " + " | ".join(attacks) + " |", "|---|---|---|" + "---|" * len(attacks)
-    ]  # fmt: skip
-    order = list(_TRAININGS)
-    kinds = list(dict.fromkeys(key[:2] for key in cells))
-    keys = sorted(cells, key=lambda key: (kinds.index(key[:2]), order.index(key[2])))
-    return lines + [
-        f"| {' | '.join(key)} | " + " | ".join(cells[key].get(each, "–") for each in attacks) + " |" for key in keys
+    rows = [
+        {**row, "objective": objective, "fit": row["detector_trained_on"] or "the same"}
+        for objective, result in _by_objective(results)
+        for row in result["beside_paper"]["rows"]
+        if row["table"] in tables and row["training"] == _TRAININGS[objective] and row["ours"] is not None
     ]
+    return crossed(
+        _together(rows, lambda row: (row["detector"], row["fit"])),
+        lambda row: f"{row['detector']} | {row['fit']} | {row['objective']}",
+        "detector | fitted on | trained with",
+        lambda row: f"{given(row)} / {own(row)}",
+    )
 
 
-def _hundredths(figure: Mapping[str, Any]) -> str:
-    std = figure["std"]
-    return f"{100 * figure['mean']:.1f}" + (f" ± {100 * std:.1f}" if std is not None else "")
+def _together(entries: Sequence[dict[str, Any]], group: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+    """The entries of a group one after the other, in the order in which groups and entries first come."""
+    groups = list(dict.fromkeys(map(group, entries)))
+    return sorted(entries, key=lambda entry: groups.index(group(entry)))
 
 
 def _by_objective(results: Mapping[str, Result]) -> Iterator[tuple[str, Result]]:
