@@ -7,14 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from models.errors import InputError
-from models.files import write_atomically, write_json
 from models.options import check_count
 from service.geometry.circles_drawings import draw_clouds, draw_every_block, draw_transports
 from service.geometry.circles_page import as_page
 from service.geometry.circles_paths import outlier_figures, transport_figures, walk
 from service.geometry.circles_tables import CASES, SOURCE, WIDTH, run_case
-from service.geometry.png import as_png
+from service.geometry.writing import write_files
 from service.jsonable import as_json
 from service.provenance import provenance
 
@@ -49,16 +47,7 @@ def run(options: Namespace) -> None:
     found, pictures = study(
         tables=options.tables, instances=options.instances, epochs=options.epochs, seed=options.seed, progress=True
     )
-    # Everything is made before anything is written.
-    page = as_page(found, pictures).encode()
-    files = {f"{name}.png": as_png(figure) for name, figure in pictures.items()}
-    try:
-        write_json(options.out / "report.json", found)
-        write_atomically(options.out / "report.html", page)
-        for name, content in files.items():
-            write_atomically(options.out / name, content)
-    except OSError as exc:
-        raise InputError(f"expected a folder to write the report to, got {options.out}: {exc.strerror or exc}") from exc
+    write_files(options.out, found, as_page(found, pictures), pictures)
     print(options.out / "report.html")
 
 

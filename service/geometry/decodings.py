@@ -17,12 +17,11 @@ from matplotlib.figure import Figure
 from models.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
-from models.files import write_atomically, write_json
 from models.options import check_count, check_number
 from models.training import Recipe, accuracy, train
 from service.geometry.decoded import Decoded, decode_blocks
 from service.geometry.decodings_page import as_page, draw_changes, draw_decodings
-from service.geometry.png import as_png
+from service.geometry.writing import write_files
 from service.jobs._inputs import label, objective_of
 from service.jsonable import as_json
 from service.provenance import provenance
@@ -60,16 +59,7 @@ def run(options: Namespace) -> None:
         InputError: an option out of its range, or a folder that cannot be written to.
     """
     found, pictures = study(options, progress=True)
-    # Everything is made before anything is written.
-    page = as_page(found, pictures).encode()
-    files = {f"{name}.png": as_png(figure) for name, figure in pictures.items()}
-    try:
-        write_json(options.out / "report.json", found)
-        write_atomically(options.out / "report.html", page)
-        for name, content in files.items():
-            write_atomically(options.out / name, content)
-    except OSError as exc:
-        raise InputError(f"expected a folder to write the report to, got {options.out}: {exc.strerror or exc}") from exc
+    write_files(options.out, found, as_page(found, pictures), pictures)
     print(options.out / "report.html")
 
 

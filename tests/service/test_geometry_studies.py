@@ -60,7 +60,7 @@ def test_a_picture_that_fails_leaves_no_half_report(name: str, tmp_path: Path, m
 
     monkeypatch.setattr(f"service.geometry.{name}.study", lambda *_arguments, **_options: ({}, {"one": Figure()}))
     monkeypatch.setattr(f"service.geometry.{name}.as_page", lambda *_arguments: "")
-    monkeypatch.setattr(f"service.geometry.{name}.as_png", failing)
+    monkeypatch.setattr("service.geometry.writing.as_png", failing)
     with pytest.raises(RuntimeError, match="no picture"):
         main(["geometry", "--out", str(tmp_path / "report"), name])
     assert not (tmp_path / "report").exists()
