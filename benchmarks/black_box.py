@@ -25,8 +25,8 @@ from attacks.base import Attack
 from attacks.boundary import Boundary
 from attacks.estimator import art_version
 from attacks.hop_skip_jump import HopSkipJump
-from benchmarks.common import arguments, write_result
-from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from benchmarks.common import arguments, right_images, write_result
+from models.datasets.base import DatasetRequest, load_dataset
 from models.loading import load_network
 from models.memory import keep_freed_memory
 
@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device(options.device)
     network = load_network(options.network).network.eval().requires_grad_(False).to(device)
     data = load_dataset(options.dataset, DatasetRequest(root=options.data_root))
-    images, labels = _correct_ones(network, data, options.images, options.seed, device)
+    images, labels = right_images(
+        network, data, options.images, drawn=4 * options.images, seed=options.seed, device=device
+    )
     run = _Run(network, images, labels)
 
     def hop_skip_jump(queries: int) -> Attack:
@@ -148,19 +150,6 @@ def _to_their_median(runs: Sequence[dict[str, Any]], theirs: dict[str, Any]) -> 
                 "ratio": theirs["seconds"] / run["seconds"],
             }
     return None
-
-
-def _correct_ones(
-    network: nn.Module, data: ImageDataset, count: int, seed: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Images that the network classifies correctly, drawn under the seed"""
-    chosen = data.limited(4 * count, seed)
-    images, labels = chosen.tensor().to(device), torch.from_numpy(chosen.labels).to(device)
-    with torch.no_grad():
-        right = (network(images).argmax(1) == labels).nonzero()[:count, 0]
-    if len(right) < count:
-        raise SystemExit(f"expected {count} images that are classified correctly, got {len(right)} of {len(images)}")
-    return images[right], labels[right]
 
 
 if __name__ == "__main__":

@@ -12,10 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from models.datasets.base import ImageDataset
 from models.files import write_json
 from service.provenance import provenance
 
-__all__ = ["Paired", "arguments", "paired", "provenance", "write_result"]
+__all__ = ["Paired", "arguments", "paired", "provenance", "right_images", "write_result"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -74,6 +78,21 @@ def arguments(description: str | None, *, rounds: int = 15) -> argparse.Argument
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and images (default: %(default)s)")
     return parser
+
+
+def right_images(
+    network: nn.Module, data: ImageDataset, count: int, *, drawn: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The first `count` images that the network gets right, and their labels, of `drawn` random ones."""
+    chosen = data.limited(drawn, seed)
+    images, labels = chosen.tensor().to(device), torch.from_numpy(chosen.labels).to(device)
+    with torch.no_grad():
+        right = (network(images).argmax(1) == labels).nonzero()[:count, 0]
+    if len(right) < count:
+        raise SystemExit(
+            f"expected at least {count} images that the network gets right, got {len(right)} of {len(images)}"
+        )
+    return images[right], labels[right]
 
 
 def write_result(name: str, payload: dict[str, Any], out: Path | None = None) -> Path:

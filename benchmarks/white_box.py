@@ -29,7 +29,7 @@ from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
 from attacks.deepfool import DeepFool
 from attacks.pgd import PGD
-from benchmarks.common import arguments, paired, write_result
+from benchmarks.common import arguments, paired, right_images, write_result
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading import load_network
 from models.memory import keep_freed_memory
@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     data = load_dataset(options.dataset, DatasetRequest(root=options.data_root))
 
     def compared(name: str, ours: Attack, theirs: Callable[[int], Attacked], count: int) -> dict[str, Any]:
-        images, labels = _images(network, data, count, options.seed, device)
+        # torchattacks' APGD spares itself the images that the network gets wrong.
+        images, labels = right_images(network, data, count, drawn=2 * count, seed=options.seed, device=device)
         case: dict[str, Any] = {"attack": name, "parameters": ours.parameters(), "n": count, "bar": BARS[name]}
         case |= _compare(network, ours, theirs(count), images, labels, options.rounds)
         print(
@@ -100,19 +101,6 @@ def main(argv: list[str] | None = None) -> None:
         "cases": cases,
     }
     print(write_result("white_box", payload, options.out))
-
-
-def _images(
-    network: nn.Module, data: ImageDataset, count: int, seed: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Random images that the network gets right: torchattacks' APGD spares itself the others"""
-    chosen = data.limited(2 * count, seed)
-    images, labels = chosen.tensor().to(device), torch.from_numpy(chosen.labels).to(device)
-    with torch.no_grad():
-        right = (network(images).argmax(1) == labels).nonzero()[:count, 0]
-    if len(right) < count:
-        raise SystemExit(f"expected at least {count} images that the network gets right, got {len(right)}")
-    return images[right], labels[right]
 
 
 def _frozen_copy(network: nn.Module) -> nn.Module:
