@@ -36,14 +36,15 @@ def decision_and_starts(
     """What a decision-based attack asks of the network, and a start for each image: itself where there is none.
 
     Without a target, any other class will do, and the starts are random. With one, only that class does, and an image
-    starts at the nearest of the batch that the network gives that class.
+    starts at the nearest of the batch that the network gives that class, or, where the batch has none, at random.
     """
     if target is None:
         decide = network_decision(network, labels)
         return decide, random_starts(decide, images, noise, tries)
     predicted = logits_of(network, images).argmax(1)
     targets = target_classes(target, network, images, labels, noise)
-    return network_decision(network, labels, targets), nearest_of_class(images, predicted, targets)
+    decide = network_decision(network, labels, targets)
+    return decide, random_starts(decide, images, noise, tries, nearest_of_class(images, predicted, targets))
 
 
 @torch.no_grad()
@@ -73,16 +74,20 @@ def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None 
     return decide
 
 
-def random_starts(decide: Decide, images: Tensor, noise: ImageNoise, tries: int) -> Tensor:
+def random_starts(
+    decide: Decide, images: Tensor, noise: ImageNoise, tries: int, first: Tensor | None = None
+) -> Tensor:
     """For each image the first of its random images ``(B, ...)`` that is adversarial; itself where none is.
+
+    With `first` ``(B, ...)``, that where it is adversarial, and where no random image is either.
 
     Every other try is an image of uniform pixels, as in the papers and ART. A network often gives all of those one
     class, and images of that class would then never start. So the tries between are coarse: one colour, or squares of
     2 x 2 up to 8 x 8 colours, all drawn from the image's own stream.
     """
-    starts = images.clone()
+    starts = (images if first is None else first).clone()
     rows = torch.arange(len(images), device=images.device)
-    rows = rows[~decide(images, rows)]
+    rows = rows[~decide(starts, rows)]
     for draw in range(tries):
         if len(rows) == 0:
             break

@@ -35,7 +35,7 @@ class HopSkipJump(Attack):
         start_tries: random images tried for a start.
         norm: what is to be small, "l2" or "linf".
         target: None, or the class to aim at (see `attacks._targets`). An image then starts at the nearest one of its
-            batch that is predicted as its target, and stays unchanged where there is none.
+            batch that is predicted as its target; at random where there is none, and unchanged where no try is either.
         engine: "torch", or "art" for ART's code from the same starts, image by image: without `total_queries` and
             `target`. It draws from the global generators, so the batch size changes its results.
     """

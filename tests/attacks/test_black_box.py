@@ -167,6 +167,20 @@ def test_a_targeted_start_is_the_nearest_of_its_class() -> None:
     assert starts[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.9, 0.0, 0.9])  # nobody is of class 5: it stays
 
 
+@pytest.mark.parametrize("attack", [HopSkipJump, Boundary])
+def test_a_targeted_attack_starts_at_random_where_its_batch_has_nobody_of_that_class(attack: Any, seed: int) -> None:
+    """A network whose class is the image's brightest channel; all images given are brightest in the first."""
+
+    class Brightest(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return 10 * images.mean((2, 3))
+
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 0.2
+    images[:, 0] += 0.5
+    attacked = attack(steps=3, target=2, seed=seed)(Brightest(), images, torch.zeros(4, dtype=torch.int64))
+    assert (Brightest()(attacked).argmax(1) == 2).all()
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_square_turns_as_many_as_its_authors_code(norm: Any, digits_network: Digits) -> None:
     from pyautoattack.square import SquareAttack
