@@ -1,0 +1,90 @@
+// The server's queue and latency, asked for every two seconds while the page is seen.
+
+import { Refusal, status } from "./api.js";
+import { byId, element, short } from "./elements.js";
+
+const EVERY_MS = 2000;
+
+export class Live {
+  // `onModels` hears of the models as they come and go, `onRefused` why there is no status.
+  constructor({ onModels, onRefused }) {
+    this.onModels = onModels;
+    this.onRefused = onRefused;
+    this.chosen = "";
+    this.timer = 0;
+    this.round = 0;
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.stop() : this.start()));
+  }
+
+  async start() {
+    this.stop();
+    const round = this.round;
+    const goesOn = await this.ask(round);
+    if (goesOn && round === this.round && !document.hidden) {
+      this.timer = setTimeout(() => this.start(), EVERY_MS);
+    }
+  }
+
+  stop() {
+    this.round += 1;
+    clearTimeout(this.timer);
+  }
+
+  // Whether to ask again.
+  async ask(round) {
+    try {
+      const { models } = await status();
+      if (round === this.round) {
+        this.onModels(models);
+        this.show(models);
+      }
+      return true;
+    } catch (refusal) {
+      if (!(refusal instanceof Refusal)) {
+        throw refusal;
+      }
+      if (round !== this.round) {
+        return false;
+      }
+      if (refusal.status === 0 || refusal.status >= 429) {
+        this.say(refusal.message);
+        return true;
+      }
+      byId("live").hidden = true;
+      this.onRefused(refusal);
+      return false;
+    }
+  }
+
+  show(models) {
+    const model = models.find(({ name }) => name === this.chosen) ?? models[0];
+    if (!model) {
+      this.say("The server has no model.");
+      return;
+    }
+    const { p50, p99, count } = model.latency_ms;
+    byId("live").hidden = false;
+    byId("figures").replaceChildren(
+      figure("State", model.ready ? "ready" : "not ready", model.ready ? "good" : "bad"),
+      figure("Waiting", `${model.queued}`),
+      figure("Accepted", `${model.admitted_images} of ${model.max_images}`),
+      figure("Latency, median", milliseconds(p50)),
+      figure("99 %", milliseconds(p99)),
+      figure("Last minute", `${count} ${count === 1 ? "request" : "requests"}`),
+    );
+    byId("takes").textContent = `, ${model.width} × ${model.height} pixels; ${model.classes} classes (${model.network})`;
+  }
+
+  say(words) {
+    byId("live").hidden = false;
+    byId("figures").replaceChildren(figure("State", words, "bad"));
+  }
+}
+
+function figure(name, value, kind = "") {
+  return element("div", {}, element("dt", {}, name), element("dd", kind ? { class: kind } : {}, value));
+}
+
+function milliseconds(value) {
+  return value === null ? "–" : `${short(value)} ms`;
+}
