@@ -11,8 +11,8 @@ Loading takes these steps, and raises `ArtifactError` at the first that fails, b
 2. The manifest is JSON of this protocol, in the very bytes that it would be written in again, and its digest is right.
 3. With a key given, its signature is right.
 4. Each file has the SHA-256 that the manifest states.
-5. The network is built by name (no code comes from an artifact), once its sizes are known to agree with the rest, and
-   its tensors match one by one.
+5. Images are decoded here as where the detector was fitted. The network is built by name (no code comes from an
+   artifact), once its sizes are known to agree with the rest, and its tensors match one by one.
 6. Its branches are found again and are the ones in the manifest.
 7. The detector's arrays are checked one by one, and the threshold follows from the calibration scores.
 8. A fixed probe image gives the logits and statistics that it gave when the artifact was written.
@@ -42,6 +42,7 @@ from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest, require_unicode, sealed
 from detector.verdict import Pipeline
+from models.decoding_policy import POLICY, require_policy
 from models.discovery import Discovery, discover
 from models.errors import ArtifactError, InputError, NetworkError, PlumblineError
 from models.features import Features
@@ -123,6 +124,7 @@ def save_artifact(
             for name, content in contents.items()
         },
         "network": spec.to_json(),
+        "decoding": POLICY,
         "preprocessing": preprocessing.to_json(),
         "classes": list(pipeline.classes),
         "detector": {"name": pipeline.detector.name, "parameters": pipeline.detector.parameters()},
@@ -175,6 +177,7 @@ def load_artifact(
     contents = {name: read_checked(folder / name, manifest["files"][name]) for name in FILES}
     try:
         spec = NetworkSpec.from_json(manifest["network"])
+        require_policy(manifest.get("decoding", POLICY))
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])
         # Before anything is built or run: both take as much memory as these sizes say.
         _require_together(manifest["classes"], spec, preprocessing)

@@ -31,6 +31,8 @@ _FIELDS = frozenset(
         *("calibration", "provenance", "digest", "signature"),
     }
 )
+# Not in the first manifests; those were written under the one policy there has been so far.
+_LATER_FIELDS = frozenset({"decoding"})
 
 
 def sealed(fields: Mapping[str, Any], key: bytes | None) -> tuple[bytes, str]:
@@ -67,8 +69,8 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
             f"{path}: expected artifact protocol {PROTOCOL}, got {got!r}; use the version of Plumbline that wrote it, "
             "or fit again"
         )
-    if set(manifest) != _FIELDS:
-        raise ArtifactError(f"{path}: expected the fields {sorted(_FIELDS)}, got {sorted(manifest)}")
+    if set(manifest) - _LATER_FIELDS != _FIELDS:
+        raise ArtifactError(f"{path}: expected the fields {sorted(_FIELDS | _LATER_FIELDS)}, got {sorted(manifest)}")
     signed = {name: value for name, value in manifest.items() if name not in ("digest", "signature")}
     digest = hashlib.sha256(_canonical(signed)).hexdigest()
     # The digest leaves spaces and the order of keys open; comparing the bytes as written does not.

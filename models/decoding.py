@@ -5,10 +5,12 @@ An image from outside is hostile until shown otherwise, and must mean one thing 
     allow-list of formats   JPEG, PNG, WebP, told by the first bytes; no other decoder of Pillow's is ever entered
     limits                  pixels and frames are read from the header, before any memory is set aside for pixels; the
                             scans of a progressive JPEG are counted, since each costs a pass over all of them
-    whole files             a truncated file is refused, never filled up
+    whole files             a truncated file or a PNG with a wrong checksum is refused, never filled up
+    metadata                taken out of JPEG and PNG files before Pillow sees them: no text, profile or preview is
+                            ever unpacked or parsed
     8 bits per channel      16-bit, integer and float pixels are refused: converting saturates (40000 becomes 255)
     alpha                   composited on white
-    orientation             the EXIF tag is applied
+    orientation             the EXIF tag is applied, where it is as the standard asks; XMP is not read
     colour                  grey and palette images become RGB; CMYK by R = (255 - C)(255 - K) / 255, likewise G and B;
                             embedded colour profiles are ignored
     preprocessing           the one the detector was fitted with
@@ -19,25 +21,19 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from models.decoding_policy import ALPHA_ON, FORMATS
 from models.errors import ImageError
+from models.exif import orientation_of
+from models.jpeg_file import stripped_jpeg
+from models.png_file import stripped_png
 from models.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Limits", "decode_image", "open_rgb"]
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-
 # Pillow's own alarm (a warning, not an error) starts here; a limit above it would be raised past what Pillow guards.
 _MOST_PIXELS = 89_478_485
-
-# Encoders write 8 KiB of image data per chunk or more; a file of millions of empty chunks is made to keep Pillow busy.
-_MOST_PNG_CHUNKS = 20_000
-
-# Encoders write about ten. Compressed data cannot hold the marker that starts a scan, but a profile or a preview can.
-_MOST_JPEG_SCANS = 64
-_START_OF_SCAN = b"\xff\xda"
-_END_OF_IMAGE = b"\xff\xd9"
 
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
 _TRANSPOSITIONS = {
@@ -98,11 +94,12 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, i
             f"expected an image in one of the formats {', '.join(limits.formats)}, got {form or _described(data)}; "
             "convert it"
         )
+    orientation = None
     if form == "JPEG":
-        _check_jpeg(data)
-    if form == "PNG":
-        _check_png(data)
-    if form == "WEBP":
+        data, orientation = stripped_jpeg(data)
+    elif form == "PNG":
+        data, orientation = stripped_png(data)
+    else:
         _check_size(_webp_canvas(data), limits)  # Pillow allocates the canvas as soon as it opens the file
     try:
         with Image.open(io.BytesIO(data), formats=[form]) as image:
@@ -111,8 +108,9 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, i
             _check_mode(image)
             _check_expected(image.size, size)
             image.load()
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            return _upright(_on_white(image), orientation)
+            if orientation is None:
+                orientation = orientation_of(image.info.get("exif"))
+            return _upright(_without_alpha(image), orientation)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
@@ -136,40 +134,6 @@ def _format_of(data: bytes) -> str | None:
 
 def _described(data: bytes) -> str:
     return f"{len(data)} bytes that start with {data[:8]!r}" if data else "no bytes at all"
-
-
-def _check_jpeg(data: bytes) -> None:
-    """Refuse files of too many scans, and files without an end: Pillow lets some pass whose rows happen to be there."""
-    scans = data.count(_START_OF_SCAN)
-    if scans > _MOST_JPEG_SCANS:
-        raise ImageError(f"expected at most {_MOST_JPEG_SCANS} scans in a JPEG file, got {scans}; save the image again")
-    if data.find(_END_OF_IMAGE, max(0, data.rfind(_START_OF_SCAN))) < 0:
-        raise ImageError(f"expected a whole JPEG file, got {len(data)} bytes without an end; the upload was cut off")
-
-
-def _check_png(data: bytes) -> None:
-    """Refuse 16-bit channels, which Pillow cuts to 8 without a word, and files that end before the IEND chunk.
-
-    Pillow goes by the last of several headers, wherever it stands; so there must be one only, and ahead of all else.
-    """
-    position = 8
-    for number in range(_MOST_PNG_CHUNKS):
-        if position + 12 > len(data):
-            raise ImageError(f"expected a whole PNG file, got {len(data)} bytes without an end; the upload was cut off")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if (kind == b"IHDR") != (number == 0):
-            raise ImageError(
-                f"expected a PNG file with one IHDR chunk, the first of all, got {kind!r} as chunk {number}; "
-                "save the image again"
-            )
-        if number == 0 and data[24:25] == b"\x10":
-            raise ImageError(
-                "expected 8 bits per channel, got a PNG of 16 bits; convert it yourself, since only you know its range"
-            )
-        position += 12 + length  # length, type, data, CRC
-        if kind == b"IEND" and position <= len(data):
-            return
-    raise ImageError(f"expected at most {_MOST_PNG_CHUNKS} chunks in a PNG file, got more; save the image again")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
@@ -220,17 +184,15 @@ def _check_mode(image: Image.Image) -> None:
         )
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _without_alpha(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*ALPHA_ON, 255)), image).convert("RGB")
 
 
-def _upright(image: Image.Image, orientation: object) -> Image.Image:
-    if not isinstance(orientation, int) or orientation not in _TRANSPOSITIONS:
-        return image
-    return image.transpose(_TRANSPOSITIONS[orientation])
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_TRANSPOSITIONS[orientation])
 
 
 def _reason(exc: Exception) -> str:

@@ -112,7 +112,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "png of cut pixel data": (lambda: png_of(16, 16, stream=zlib.compress(bytes(range(256)) * 3)[:100]), "PNG"),
     "png of a wrong checksum": (lambda: _patched(_still("PNG"), 30, _still("PNG")[30] ^ 1), "PNG"),
     "png of many chunks": (lambda: png_of(16, 16, extra=chunk(b"juNk", b"") * 20_001), "chunks"),
-    "png text bomb": (lambda: png_of(16, 16, extra=chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(80 << 20)))), "PNG"),
     "bomb of 81 megapixels": (lambda: png_of(9000, 9000), "16000000 pixels"),
     "bomb beyond Pillow's own limit": (lambda: png_of(20_000, 20_000, depth=1, colour=0), "16000000 pixels"),
     "bomb of one row": (lambda: png_of(2**31 - 1, 1, rows=b"\0"), "16000000 pixels"),

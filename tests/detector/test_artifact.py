@@ -30,6 +30,7 @@ from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.detectors.transport import Transport
 from detector.manifest import FILES, MANIFEST, read_checked, sealed
 from detector.verdict import Pipeline
+from models.decoding_policy import POLICY
 from models.errors import ArtifactError, InputError
 from models.files import sha256_of
 from models.loading import NetworkSpec, build_network
@@ -448,6 +449,13 @@ def transport_cost(block_sizes: Any) -> Callable[[dict[str, Any]], None]:
         (transport_cost([10**400] * 3), "block_sizes"),
         (put("preprocessing/height", 17), "17"),
         (put("preprocessing", None), "preprocessing"),
+        (put("decoding", None), "decoding policy"),
+        (put("decoding", {}), "decoding policy"),
+        (put("decoding/alpha_on", [0, 0, 0]), "alpha_on"),
+        (put("decoding/frames", True), "frames"),
+        (put("decoding/frames", 1.0), "frames"),
+        (put("decoding/formats", ["JPEG", "PNG", "WEBP", "GIF"]), "formats"),
+        (put("decoding/dithering", "none"), "decoding policy"),
         (put("files", {"../../etc/passwd": {}}), "hashes"),
         (put("files/network.safetensors", {"bytes": 1}), "sha256"),
         (put("extra", 1), "fields"),
@@ -460,6 +468,18 @@ def test_forged_manifests_are_refused(folder: Path, edit: Callable[[dict[str, An
     reseal(folder, edit)
     with pytest.raises(ArtifactError, match=complaint):
         load_artifact(folder)
+
+
+def test_an_artifact_states_how_images_are_decoded(folder: Path) -> None:
+    assert load_artifact(folder).manifest["decoding"] == POLICY
+
+
+def test_an_artifact_from_before_the_policy_was_stated_is_still_read(folder: Path) -> None:
+    before = load_artifact(folder).digest
+    reseal(folder, lambda manifest: manifest.pop("decoding"))
+    loaded = load_artifact(folder)
+    assert "decoding" not in loaded.manifest
+    assert loaded.digest != before
 
 
 @pytest.mark.parametrize("name", ["\ud800", "bee\udfff"])

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from service.http.schemas import ErrorResponse
-from tests.images import REFUSED
 
 BODY_TYPES = [
     "image/png",
@@ -20,25 +19,6 @@ BODY_TYPES = [
     "multipart/form-data; boundary=" + "x" * 200,
     "multipart/form-data; boundary=x; charset=undefined",
 ]
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_broken_image_is_refused_alone_and_beside_a_whole_one(client: TestClient, png: bytes, name: str) -> None:
-    make, word = REFUSED[name]
-    data = make()
-    answer = client.post("/v1/predict", content=data)
-    assert answer.status_code == 422
-    error = ErrorResponse.model_validate_json(answer.content).error
-    if data:
-        assert (error.code, word in error.message) == ("image_refused", True)
-    else:
-        assert error.code == "no_image"
-    beside = client.post("/v1/predict", files=[("image", ("whole", png)), ("image", ("broken", data))])
-    assert beside.status_code == 200
-    whole, broken = beside.json()["results"]
-    assert whole["label"] in range(4)
-    assert broken["error"]["code"] == "image_refused"
-    assert word in broken["error"]["message"]
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,41 @@
+"""Numbers from EXIF data, which is a TIFF directory inside an image file; nothing here fails on broken data.
+
+Pillow reads all of the directory, warns about what is broken in it, and takes an orientation from XMP text where EXIF
+has none. One number is needed; everything else in the data may be as broken as it likes.
+"""
+
+import struct
+
+__all__ = ["orientation_of", "tiff_number"]
+
+_ORIENTATION = 0x0112
+_SHORT, _LONG = 3, 4
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """How the scene lies in the stored pixels, 1 (upright) to 8; 1 where `exif` does not say it as the standard asks.
+
+    Args:
+        exif: with or without the ``Exif\\0\\0`` in front.
+    """
+    number = tiff_number((exif or b"").removeprefix(b"Exif\0\0"), _ORIENTATION)
+    return number if number is not None and 1 <= number <= 8 else 1
+
+
+def tiff_number(data: bytes, tag: int) -> int | None:
+    """The first entry `tag` in the first directory of `data`, if it is a single whole number; else None."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None or len(data) < 8:
+        return None
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    if start + 2 > len(data):
+        return None
+    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    for position in range(start + 2, min(start + 2 + 12 * entries, len(data) - 11), 12):
+        found, kind, count = struct.unpack_from(f"{order}HHI", data, position)
+        if found == tag:
+            if count != 1 or kind not in (_SHORT, _LONG):
+                return None
+            (value,) = struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", data, position + 8)
+            return int(value)
+    return None

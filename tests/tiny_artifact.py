@@ -1,0 +1,62 @@
+"""A real artifact of a tiny network, fitted and saved as users do it, in a second or two."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from detector.artifact import save_artifact
+from detector.calibration import Calibration
+from detector.detectors.transport import Transport
+from detector.statistics import natural_band
+from detector.verdict import Pipeline
+from models.discovery import discover
+from models.features import extract_features
+from models.loading import NetworkSpec, build_network, load_network
+from models.preprocessing import Preprocessing
+from models.residues import Measure
+
+__all__ = ["CLASSES", "SIDE", "SPEC", "save_tiny_artifact"]
+
+SIDE = 16
+CLASSES = ("circle", "square", "triangle", "star")
+MEAN, STD = (0.5,) * 3, (0.25,) * 3
+SPEC = NetworkSpec(
+    "plumbline", "resnet8", {"num_classes": len(CLASSES)}, len(CLASSES), (3, SIDE, SIDE), MEAN, STD
+)  # fmt: skip
+
+
+def save_tiny_artifact(folder: Path, seed: int, network_file: str | None = None) -> Path:
+    """`folder`, holding an artifact for which smooth random images are natural and the same with noise adversarial.
+
+    Args:
+        network_file: ``PATH.py:CALLABLE`` of a network for images (3, 16, 16) and 4 classes, instead of a resnet8.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.random((300, 3, 4, 4), dtype=np.float32))
+    natural = torch.nn.functional.interpolate(coarse, SIDE, mode="bilinear")
+    adversarial = (natural + torch.from_numpy(rng.normal(0, 0.1, natural.shape).astype(np.float32))).clamp(0, 1)
+    if network_file is None:
+        spec, network = SPEC, build_network(SPEC)
+    else:
+        loaded = load_network(network_file, mean=MEAN, std=STD, num_classes=len(CLASSES), image_shape=(3, SIDE, SIDE))
+        spec, network = loaded.spec, loaded.network
+    discovery = discover(network, spec.image_shape)
+    features = extract_features(network, natural, discovery=discovery)
+    fitted, held_out = features.take(np.arange(200)), features.take(np.arange(200, 300))
+    others = extract_features(network, adversarial, discovery=discovery)
+    detector = Transport(num_trees=20, seed=seed).fit(fitted, others, fitted.predicted)
+    pipeline = Pipeline(
+        network=network,
+        discovery=discovery,
+        measure=Measure(),
+        detector=detector,
+        calibration=Calibration(detector.score(held_out), 0.05),
+        classes=CLASSES,
+        band=natural_band(fitted.statistics),
+        image_shape=spec.image_shape,
+    )
+    preprocessing = Preprocessing(None, None, SIDE, SIDE)
+    save_artifact(folder, pipeline, spec=spec, preprocessing=preprocessing, provenance={"seed": seed})
+    return folder
