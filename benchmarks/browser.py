@@ -33,13 +33,18 @@ def chromium() -> str | None:
 
 
 class Browser:
-    """One tab. `addresses` holds every address it asked for, `errors` what its console and its log complained of."""
+    """One tab of a browser.
+
+    `addresses` holds every address it asked for, `errors` what its console and its log complained of, `events` the
+    names of what it told unasked; a caller may empty them.
+    """
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._number = 0
         self.addresses: list[str] = []
         self.errors: list[str] = []
+        self.events: set[str] = set()
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             self.call(f"{domain}.enable")
 
@@ -73,25 +78,22 @@ class Browser:
             raise RuntimeError(f"expected {script!r} to work, got {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def wait_for(self, script: str, timeout_s: float = 20.0) -> Any:
-        """The first truthy value of `script`.
+    def wait_for(self, script: str, timeout_s: float = 20.0) -> None:
+        """Return once `script` is true.
 
         Raises:
-            TimeoutError: there was none in `timeout_s`.
+            TimeoutError: it did not become so in `timeout_s`.
         """
         until = time.monotonic() + timeout_s
-        while not (value := self.evaluate(script)):
+        while not self.evaluate(f"Boolean({script})"):
             if time.monotonic() > until:
-                raise TimeoutError(
-                    f"expected {script!r} to come true within {timeout_s:g} s; the page's errors: {self.errors}"
-                )
+                raise TimeoutError(f"expected {script!r} within {timeout_s:g} s, got the errors {self.errors}")
             time.sleep(_POLL_S)
-        return value
 
     def go(self, address: str) -> None:
         """Open `address` and wait until its scripts have run."""
         self.call("Page.navigate", url=address)
-        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self.wait_for("document.readyState === 'complete'")
 
     def size(self, width: int, height: int) -> None:
         """Make the page `width` x `height` CSS pixels; below 500 it is a phone."""
@@ -124,7 +126,8 @@ class Browser:
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def _note(self, message: dict[str, Any]) -> None:
-        method, found = message.get("method"), message.get("params", {})
+        method, found = str(message.get("method")), message.get("params", {})
+        self.events.add(method)
         if method == "Network.requestWillBeSent":
             self.addresses.append(found["request"]["url"])
         elif method == "Runtime.exceptionThrown":
@@ -145,8 +148,8 @@ def open_browser(executable: str) -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             [
-                executable, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+                executable, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--no-first-run", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
                 "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,

@@ -101,7 +101,8 @@ function words(status, later) {
 async function saying(answer) {
   try {
     const { error } = await answer.json();
-    return typeof error === "string" ? error : (error?.message ?? "");
+    const message = typeof error === "string" ? error : error?.message;
+    return message ? `The server says: ${message}.` : "";
   } catch {
     return ""; // a proxy in front may answer with a page of its own
   }

@@ -37,7 +37,7 @@ export class Card {
       numbers(answer, result, model),
     );
     if (result.path) {
-      this.item.append(pathOf(result.path));
+      this.item.append(pathOf(result.path, result.flagged));
     }
     return `${this.name}: ${result.class_name}, ${result.flagged ? "flagged" : "not flagged"}`;
   }
@@ -104,13 +104,13 @@ function numbers(answer, result, model) {
   );
 }
 
-function pathOf(path) {
+function pathOf(path, flagged) {
   const columns = path.statistics[0].map((_, column) => column);
   return element(
     "div",
     { class: "path" },
     element("h4", {}, "Its path through the network"),
-    element("p", { class: "whole" }, wholeWords(path)),
+    element("p", { class: "whole" }, wholeWords(path, flagged)),
     element("div", { class: "charts" }, ...columns.map((column) => chart(path, column))),
     legend(),
     element(
@@ -122,17 +122,21 @@ function pathOf(path) {
   );
 }
 
-function wholeWords(path) {
+function wholeWords(path, flagged) {
   const places = departures(path);
   const points = path.statistics.length * path.statistics[0].length;
+  // The band spans the 5 % to the 95 % quantile, so a tenth of natural values lie outside it.
+  const usual = points / 10;
+  const unlike = flagged ? places.length <= usual : places.length > usual;
+  const together = unlike ? ` It is ${flagged ? "flagged" : "not flagged"} all the same: the detector weighs all values together.` : "";
   if (places.length === 0) {
-    return "It stays within the natural band at every block.";
+    return `It stays within the natural band at every block.${together}`;
   }
   const [first] = places;
   const step = `${columnName(first.column)} is ${short(first.value)}, ${first.above ? "above" : "below"} ${short(first.edge)}`;
-  // The band spans the 5 % to the 95 % quantile, so a tenth of natural values lie outside it.
   return (
     `It leaves the natural band at ${placeName(path, first.block)}: ${step}. ` +
-    `${places.length} of its ${points} values are outside; of a natural image, about ${short(points / 10)} are.`
+    `${places.length} of its ${points} values ${places.length === 1 ? "is" : "are"} outside; ` +
+    `of a natural image's, about ${short(usual)}.${together}`
   );
 }

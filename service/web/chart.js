@@ -8,7 +8,7 @@ const LEFT = 50;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 36;
-const LOG_FROM = 20; // largest over smallest value from which a logarithmic axis shows more
+const LOG_FROM = 10; // largest over smallest value from which a logarithmic axis shows more
 
 // What the columns of a path's statistics are, in order.
 export function columnName(column) {
@@ -49,8 +49,8 @@ export function columnWords(path, column) {
   }
   const [first] = places;
   const where = `Leaves the band at ${placeName(path, first.block)}, ${first.above ? "above" : "below"} it`;
-  const blocks = path.branches.length;
-  return `${where}; outside at ${places.length} of ${blocks}: ${ranges(places.map((place) => place.block + 1))}.`;
+  const which = places.length > 1 ? `: ${ranges(places.map((place) => place.block + 1))}` : "";
+  return `${where}; outside at ${places.length} of ${path.branches.length} blocks${which}.`;
 }
 
 // [1, 2, 3, 7] as "1–3, 7".
@@ -109,7 +109,7 @@ function verticalScale(values) {
 }
 
 function steps(bottom, top) {
-  const rough = (top - bottom) / 4;
+  const rough = (top - bottom) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const first = Math.ceil(bottom / step);
@@ -118,7 +118,7 @@ function steps(bottom, top) {
 }
 
 function powers(bottom, top) {
-  const factors = top - bottom < 2.5 ? [1, 3] : [1];
+  const factors = top - bottom < 2 ? [1, 2, 5] : [1];
   const ticks = [];
   const every = Math.max(1, Math.ceil((top - bottom) / 5));
   for (let power = Math.floor(bottom); power <= top; power += every) {

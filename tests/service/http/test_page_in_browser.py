@@ -1,0 +1,438 @@
+"""The web page as a visitor has it: a real server, a real browser without a window."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from benchmarks.browser import Browser, chromium, open_browser
+from detector.artifact import Artifact
+from service.http.docs import OPEN_DOCS_PATHS, docs_router
+from service.http.page import OPEN_PAGE_PATHS, page_router
+from tests.conftest import SEED
+from tests.images import encoded, noise
+from tests.service.http.conftest import SIDE, application
+
+EXECUTABLE = chromium()
+pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed to look at the page with")
+
+KEY = "a-key-for-the-web-page"
+DONE = "document.querySelectorAll('.card').length === {} && !document.querySelector('.card.waiting')"
+CARDS = """[...document.querySelectorAll('.card')].map((card) => ({
+    name: card.querySelector('h3').textContent,
+    state: card.className,
+    said: card.querySelector('.said').textContent,
+    text: card.innerText,
+    marks: [...card.querySelectorAll('figure')].map((figure) => figure.querySelectorAll('.mark').length),
+    outside: [...card.querySelectorAll('figure')].map((figure) => figure.querySelectorAll('.mark.outside').length),
+}))"""
+
+
+class Pages:
+    """The open pages in front of an application, with the application's guard behind them."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._pages: FastAPI = FastAPI(docs_url=None)
+        self._pages.include_router(page_router())
+        self._pages.include_router(docs_router())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_open = scope["type"] == "http" and scope["path"] in OPEN_PAGE_PATHS | OPEN_DOCS_PATHS
+        await (self._pages if is_open else self._app)(scope, receive, send)
+
+
+class Running:
+    """A server on a port of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        config = uvicorn.Config(app, port=0, ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=5)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start"
+            time.sleep(0.02)
+        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}/"
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("examples")
+    for name in ("one.png", "two.png"):
+        (folder / name).write_bytes(encoded(noise(np.random.default_rng(SEED))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_server(artifact: Artifact, examples: Path) -> Iterator[Callable[..., Running]]:
+    """A running server with the settings given."""
+    with ExitStack() as stack:
+
+        def run_server(**given: Any) -> Running:
+            app = application(artifact, **given)
+            app.include_router(page_router(examples=examples))
+            running = Running(Pages(app))
+            stack.callback(running.stop)
+            return running
+
+        yield run_server
+
+
+@pytest.fixture(scope="module")
+def server(run_server: Callable[..., Running]) -> Running:
+    return run_server()
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    assert EXECUTABLE is not None
+    with open_browser(EXECUTABLE) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(opened: Browser, server: Running) -> Browser:
+    """A browser on the page, on a desk, as a first visitor has it; what it complained of and asked for before is gone."""
+    opened.size(1100, 900)
+    opened.scheme("light")
+    opened.go(server.address)
+    opened.evaluate("sessionStorage.clear()")
+    visit(opened, server)
+    return opened
+
+
+def visit(browser: Browser, server: Running) -> None:
+    """Open the page of `server`, with what the browser said before forgotten."""
+    browser.go("about:blank")
+    browser.errors.clear()
+    browser.addresses.clear()
+    browser.go(server.address)
+
+
+def complaints(browser: Browser, *expected: str) -> list[str]:
+    """What the browser complained of, apart from the refusals that the test provokes."""
+    return [error for error in browser.errors if not any(word in error for word in expected)]
+
+
+def judged(browser: Browser, count: int) -> list[dict[str, Any]]:
+    """What the cards say once there are `count` of them and none waits."""
+    browser.wait_for(DONE.format(count))
+    return list(browser.evaluate(CARDS))
+
+
+def text(browser: Browser, selector: str) -> str:
+    return str(browser.evaluate(f"document.querySelector({json.dumps(selector)}).innerText"))
+
+
+def is_seen(browser: Browser, selector: str) -> bool:
+    return bool(browser.evaluate(f"document.querySelector({json.dumps(selector)}).checkVisibility()"))
+
+
+@pytest.fixture
+def images(tmp_path: Path, rng: np.random.Generator) -> list[Path]:
+    """Files of two smooth images, as natural ones are here, and two of noise."""
+    paths = []
+    for number in range(4):
+        image = noise(rng, 4, 4).resize((SIDE, SIDE), Image.Resampling.BILINEAR) if number < 2 else noise(rng)
+        paths.append(tmp_path / f"image {number}.png")
+        paths[-1].write_bytes(encoded(image))
+    return paths
+
+
+def test_each_image_gets_the_verdict_and_the_path_that_the_server_gives(
+    browser: Browser, server: Running, images: list[Path]
+) -> None:
+    browser.choose("#files", images)
+    cards = judged(browser, len(images))
+    for path, card in zip(images, cards, strict=True):
+        answer = httpx.post(f"{server.address}v1/predict?path=true", content=path.read_bytes()).json()
+        (result,) = answer["results"]
+        assert card["name"] == path.name
+        assert card["said"] == ("Flagged: do not trust the class" if result["flagged"] else "Not flagged")
+        assert card["state"] == ("card flagged" if result["flagged"] else "card trusted")
+        assert result["class_name"] in card["text"]
+        for name in ("Probability", "Score", "p-value", "Vote all class", "Vote predicted class"):
+            assert name in card["text"]
+        assert f"flagged from {answer['threshold']:.3g}" in card["text"]
+        assert card["marks"] == [len(result["path"]["branches"])] * 2
+        outside = [
+            [not low <= value <= high for low, value, high in zip(*rows, strict=True)]
+            for rows in zip(*(result["path"][name] for name in ("low", "statistics", "high")), strict=True)
+        ]
+        assert card["outside"] == np.sum(outside, axis=0).tolist()
+        if np.any(outside):
+            first = int(np.argmax(np.any(outside, axis=1)))
+            assert f"leaves the natural band at block {first + 1} ({result['path']['branches'][first]})" in card["text"]
+            assert f"{np.sum(outside)} of its {np.size(outside)} values" in card["text"]
+        else:
+            assert "stays within the natural band at every block" in card["text"]
+    flagged = sum(card["state"] == "card flagged" for card in cards)
+    assert text(browser, "#summary") == f"4 images · {flagged} flagged · {4 - flagged} not flagged"
+    assert complaints(browser, "v1/status") == []
+
+
+def test_nothing_is_asked_of_anybody_else(browser: Browser, server: Running, images: list[Path]) -> None:
+    browser.choose("#files", images)
+    judged(browser, len(images))
+    asked = [address for address in browser.addresses if not address.startswith((f"blob:{server.address}", "data:"))]
+    assert f"{server.address}v1/predict?path=true" in asked
+    assert all(address.startswith(server.address) for address in asked if address != "about:blank")
+
+
+def test_a_broken_file_gets_its_reason_and_the_others_their_verdicts(
+    browser: Browser, images: list[Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(images[0].read_bytes()[:-20])
+    browser.choose("#files", [images[0], broken, images[1]])
+    cards = judged(browser, 3)
+    assert [card["name"] for card in cards] == ["image 0.png", "broken.png", "image 1.png"]
+    assert cards[1]["said"] == "This image cannot be judged."
+    assert "cut off" in cards[1]["text"]
+    assert cards[1]["state"] == "card refused"
+    assert "refused" not in cards[0]["state"] + cards[2]["state"]
+    assert text(browser, "#summary").endswith("1 refused")
+    assert complaints(browser, "v1/status", "422") == []
+
+
+def test_a_file_too_large_is_refused_in_words(
+    opened: Browser, browser: Browser, run_server: Callable[..., Running], images: list[Path]
+) -> None:
+    visit(opened, run_server(max_body_bytes=100))
+    browser.choose("#files", images[:1])
+    (card,) = judged(browser, 1)
+    assert card["said"] == "The file is too large for this server."
+    assert "at most 100 bytes" in card["text"]
+
+
+def test_a_full_server_is_said_to_be_full_and_the_image_can_be_sent_again(
+    browser: Browser, run_server: Callable[..., Running], images: list[Path]
+) -> None:
+    full = run_server(max_body_bytes=100_000, max_images_per_request=1, max_queue_bytes=101_000)
+    visit(browser, full)
+    with closing(socket.create_connection(("127.0.0.1", full.port))) as slow:
+        # Who announces a body holds its room until it has come.
+        slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        until_status(full, images[0], 429)
+        browser.choose("#files", images[:1])
+        (card,) = judged(browser, 1)
+        assert card["said"] == "The server is full. Try again in 1 s."
+    until_status(full, images[0], 200)
+    browser.evaluate("document.querySelector('.card button').click()")
+    (card,) = judged(browser, 1)
+    assert card["state"] in ("card flagged", "card trusted")
+    assert complaints(browser, "v1/status", "429") == []
+
+
+def until_status(server: Running, path: Path, status: int) -> None:
+    until = time.monotonic() + 20
+    while httpx.post(f"{server.address}v1/predict", content=path.read_bytes()).status_code != status:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_server_that_is_gone_is_said_to_be_gone(
+    browser: Browser, run_server: Callable[..., Running], images: list[Path]
+) -> None:
+    short_lived = run_server()
+    visit(browser, short_lived)
+    browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
+    short_lived.stop()
+    browser.choose("#files", images[:1])
+    (card,) = judged(browser, 1)
+    assert card["said"] == "The server does not answer."
+
+
+def test_without_the_right_key_the_page_asks_for_it_and_then_goes_on(
+    browser: Browser, run_server: Callable[..., Running], images: list[Path], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+    visit(browser, run_server(api_keys_file=keys))
+    browser.wait_for("document.getElementById('key').checkVisibility()")
+    assert text(browser, "#key-message") == "The server asks for an API key."
+    browser.evaluate("document.getElementById('key').focus()")
+    browser.write("another-key-that-is-wrong")
+    browser.press("Enter")
+    browser.wait_for("document.getElementById('key-message').textContent.includes('does not know')")
+    browser.choose("#files", images[:2])
+    assert {card["said"] for card in judged(browser, 2)} == {"The server does not know this API key."}
+    browser.evaluate("document.getElementById('key').focus()")
+    browser.write(KEY)
+    browser.press("Enter")
+    browser.wait_for("document.querySelectorAll('.card.flagged, .card.trusted').length === 2")
+    browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
+    assert not is_seen(browser, "#key-section")
+    assert browser.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    assert complaints(browser, "v1/status", "401") == []
+
+
+def test_the_keyboard_alone_is_enough(browser: Browser, images: list[Path]) -> None:
+    browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
+    browser.press("Tab")
+    assert focused(browser) == "Skip to the results"
+    tab_to(browser, "files")
+    browser.call("Page.setInterceptFileChooserDialog", enabled=True)
+    browser.events.clear()
+    browser.press("Enter")
+    browser.wait_for("true")
+    until_event(browser, "Page.fileChooserOpened")
+    browser.call("Page.setInterceptFileChooserDialog", enabled=False)
+    browser.choose("#files", images[:1])
+    judged(browser, 1)
+    tab_to(browser, "Judge two.png")
+    browser.press("Enter")
+    assert [card["name"] for card in judged(browser, 2)] == ["two.png", "image 0.png"]
+    tab_to(browser, "The numbers")
+    browser.press("Space")
+    browser.wait_for("document.querySelector('.card details').open")
+    assert "network" in text(browser, ".card table") or "block" in text(browser, ".card table").lower()
+    browser.evaluate("document.querySelector('.skip').focus()")
+    tab_to(browser, "Clear")
+    browser.press("Enter")
+    browser.wait_for("document.querySelectorAll('.card').length === 0")
+    assert focused(browser) == "files"
+
+
+def until_event(browser: Browser, name: str) -> None:
+    until = time.monotonic() + 20
+    while name not in browser.events:
+        assert time.monotonic() < until
+        browser.evaluate("1")  # events come with answers
+
+
+def focused(browser: Browser) -> str:
+    """The name of what has the focus, whose focus must be seen."""
+    name, outline = browser.evaluate("""(() => {
+        const at = document.activeElement;
+        const shown = at.id === 'files' ? document.querySelector('#drop label') : at;
+        return [at.ariaLabel ?? (at.innerText || at.id), getComputedStyle(shown).outlineStyle];
+    })()""")
+    assert outline != "none", f"the focus on {name} is not seen"
+    return str(name).strip()
+
+
+def tab_to(browser: Browser, name: str) -> None:
+    seen = []
+    for _ in range(30):
+        browser.press("Tab")
+        seen.append(focused(browser))
+        if seen[-1] == name:
+            return
+    pytest.fail(f"no way to {name} by Tab, only to {seen}")
+
+
+def test_images_may_be_dropped_and_pasted(browser: Browser) -> None:
+    browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
+    script = """fetch('examples/0').then((answer) => answer.blob()).then((image) => {
+        const data = new DataTransfer();
+        data.items.add(new File([image], 'by %s.png'));
+        document.body.dispatchEvent(new %s);
+    })"""
+    browser.evaluate(script % ("hand", "DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true})"))
+    judged(browser, 1)
+    browser.evaluate(script % ("clipboard", "ClipboardEvent('paste', {clipboardData: data, bubbles: true})"))
+    assert [card["name"] for card in judged(browser, 2)] == ["by clipboard.png", "by hand.png"]
+
+
+def test_many_images_are_sent_at_most_four_at_a_time(browser: Browser, images: list[Path]) -> None:
+    browser.evaluate("""(() => {
+        const real = window.fetch;
+        window.most = window.now = 0;
+        window.fetch = async (address, ...rest) => {
+            const counts = String(address).includes('predict');
+            window.most = Math.max(window.most, window.now += counts);
+            try { return await real(address, ...rest); } finally { window.now -= counts; }
+        };
+    })()""")
+    browser.choose("#files", images * 4)
+    assert len(judged(browser, 16)) == 16
+    assert 1 <= browser.evaluate("window.most") <= 4
+
+
+def test_a_files_name_is_text_whatever_it_holds(browser: Browser, images: list[Path]) -> None:
+    path = images[0].rename(images[0].with_name("<img src=x onerror=console.error(1)><b>.png"))
+    browser.choose("#files", [path])
+    (card,) = judged(browser, 1)
+    assert card["name"] == path.name
+    assert browser.evaluate("document.querySelectorAll('.card b, .card img').length") == 1  # the thumbnail
+    assert complaints(browser, "v1/status") == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phones_width_holds_everything(browser: Browser, images: list[Path], scheme: str) -> None:
+    browser.size(360, 740)
+    browser.scheme(scheme)
+    long = images[0].rename(images[0].with_name("a" * 120 + ".png"))
+    broken = images[1]
+    broken.write_bytes(b"no image" * 40)
+    browser.choose("#files", [long, broken])
+    judged(browser, 2)
+    browser.evaluate("document.querySelector('details').open = true")
+    assert browser.evaluate("document.documentElement.scrollWidth") == 360
+    small = browser.evaluate("""[...document.querySelectorAll('button, #drop label')]
+        .filter((one) => one.checkVisibility() && Math.min(one.offsetWidth, one.offsetHeight) < 44).length""")
+    assert small == 0, "fingers need 44 pixels"
+
+
+def test_dark_and_light_differ(browser: Browser) -> None:
+    colours = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    light = browser.evaluate(colours)
+    browser.scheme("dark")
+    dark = browser.evaluate(colours)
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+
+
+def test_nothing_moves_for_those_who_want_rest(browser: Browser) -> None:
+    rest = {"name": "prefers-reduced-motion", "value": "reduce"}
+    added = """(() => {
+        const card = document.createElement('li');
+        card.className = 'card waiting';
+        card.innerHTML = '<p class="said">x</p>';
+        document.getElementById('cards').append(card);
+        const name = getComputedStyle(card.firstChild).animationName;
+        card.remove();
+        return name;
+    })()"""
+    assert browser.evaluate(added) == "breathe"
+    browser.call("Emulation.setEmulatedMedia", features=[rest])
+    assert browser.evaluate(added) == "none"
+
+
+def test_the_description_is_drawn_without_help_from_elsewhere(
+    browser: Browser, server: Running, run_server: Callable[..., Running], tmp_path: Path
+) -> None:
+    browser.errors.clear()
+    browser.addresses.clear()
+    browser.go(f"{server.address}docs")
+    browser.wait_for("document.querySelector('.opblock-summary-path')")
+    assert "/v1/predict" in text(browser, "#swagger-ui")
+    assert all(address.startswith((server.address, "data:", "blob:")) for address in browser.addresses)
+    assert complaints(browser, "v1/status") == []
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+    browser.go(f"{run_server(api_keys_file=keys).address}docs")
+    browser.wait_for("document.getElementById('key').checkVisibility()")
+    browser.evaluate("document.getElementById('key').focus()")
+    browser.write(KEY)
+    browser.press("Enter")
+    browser.wait_for("document.querySelector('.opblock-summary-path')")
