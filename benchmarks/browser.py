@@ -23,6 +23,7 @@ _POLL_S = 0.05
 _KEYS = {
     "Tab": {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9},
     "Enter": {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"},
+    "ArrowDown": {"key": "ArrowDown", "code": "ArrowDown", "windowsVirtualKeyCode": 40},
     "Space": {"key": " ", "code": "Space", "windowsVirtualKeyCode": 32, "text": " "},
 }
 
@@ -112,7 +113,7 @@ class Browser:
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
     def press(self, name: str) -> None:
-        """Press a key: Tab, Enter or Space."""
+        """Press a key: Tab, Enter, ArrowDown or Space."""
         self.call("Input.dispatchKeyEvent", type="keyDown", **_KEYS[name])
         self.call("Input.dispatchKeyEvent", type="keyUp", **_KEYS[name])
 

@@ -92,7 +92,7 @@ function picture(address) {
 function numbers(answer, result, model) {
   const entry = (name, value, note = "") =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value, note ? element("small", {}, note) : null));
-  const votes = Object.entries(result.votes).map(([name, vote]) => entry(`Vote ${name.replaceAll("_", " ")}`, short(vote)));
+  const votes = Object.entries(result.votes).map(([name, vote]) => entry(`Vote, ${name.replaceAll("_", " ")}`, short(vote)));
   return element(
     "dl",
     { class: "numbers" },

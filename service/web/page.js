@@ -40,6 +40,9 @@ async function work() {
     judge(waiting.shift()).finally(() => {
       inFlight -= 1;
       work();
+      if (inFlight === 0 && !byId("live").hidden) {
+        live.start(); // what these images cost is of interest now
+      }
     });
   }
 }

@@ -71,8 +71,10 @@ export class Live {
       figure("Latency, median", milliseconds(p50)),
       figure("99 %", milliseconds(p99)),
       figure("Last minute", `${count} ${count === 1 ? "request" : "requests"}`),
+      figure("Version", model.version),
     );
-    byId("takes").textContent = `, ${model.width} × ${model.height} pixels; ${model.classes} classes (${model.network})`;
+    byId("takes").textContent = 
+      ` The network (${model.network}) sees ${model.width} × ${model.height} pixels and knows ${model.classes} classes.`;
   }
 
   say(words) {

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -12,18 +11,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from PIL import Image
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.browser import Browser, chromium, open_browser
+from benchmarks.running_server import RunningServer
 from detector.artifact import Artifact
-from service.http.docs import OPEN_DOCS_PATHS, docs_router
-from service.http.page import OPEN_PAGE_PATHS, page_router
+from service.http.app import create_app
+from service.http.repository import ModelSource
+from service.http.settings import Settings
 from tests.conftest import SEED
 from tests.images import encoded, noise
-from tests.service.http.conftest import SIDE, application
+from tests.tiny_artifact import CLASSES, SIDE
 
 EXECUTABLE = chromium()
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed to look at the page with")
@@ -40,39 +38,6 @@ CARDS = """[...document.querySelectorAll('.card')].map((card) => ({
 }))"""
 
 
-class Pages:
-    """The open pages in front of an application, with the application's guard behind them."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
-        self._pages: FastAPI = FastAPI(docs_url=None)
-        self._pages.include_router(page_router())
-        self._pages.include_router(docs_router())
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_open = scope["type"] == "http" and scope["path"] in OPEN_PAGE_PATHS | OPEN_DOCS_PATHS
-        await (self._pages if is_open else self._app)(scope, receive, send)
-
-
-class Running:
-    """A server on a port of its own."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        config = uvicorn.Config(app, port=0, ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=5)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive(), "the server did not start"
-            time.sleep(0.02)
-        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}/"
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-
-
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
@@ -82,14 +47,14 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run_server(artifact: Artifact, examples: Path) -> Iterator[Callable[..., Running]]:
-    """A running server with the settings given."""
+def run_server(artifact: Artifact, examples: Path) -> Iterator[Callable[..., RunningServer]]:
+    """A running server of models with these names and with the settings given."""
     with ExitStack() as stack:
 
-        def run_server(**given: Any) -> Running:
-            app = application(artifact, **given)
-            app.include_router(page_router(examples=examples))
-            running = Running(Pages(app))
+        def run_server(*names: str, **given: Any) -> RunningServer:
+            settings = Settings(**{"torch_threads": 1, "decode_threads": 1, "examples": examples, **given})
+            models = {name: ModelSource(artifact) for name in names or ("model",)}
+            running = RunningServer(create_app(models, settings))
             stack.callback(running.stop)
             return running
 
@@ -97,7 +62,7 @@ def run_server(artifact: Artifact, examples: Path) -> Iterator[Callable[..., Run
 
 
 @pytest.fixture(scope="module")
-def server(run_server: Callable[..., Running]) -> Running:
+def server(run_server: Callable[..., RunningServer]) -> RunningServer:
     return run_server()
 
 
@@ -109,17 +74,15 @@ def opened() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def browser(opened: Browser, server: Running) -> Browser:
-    """A browser on the page, on a desk, as a first visitor has it; what it complained of and asked for before is gone."""
+def browser(opened: Browser, server: RunningServer) -> Browser:
+    """A browser on the page, on a desk, as a first visitor has it; what it said before is forgotten."""
     opened.size(1100, 900)
     opened.scheme("light")
-    opened.go(server.address)
-    opened.evaluate("sessionStorage.clear()")
     visit(opened, server)
     return opened
 
 
-def visit(browser: Browser, server: Running) -> None:
+def visit(browser: Browser, server: RunningServer) -> None:
     """Open the page of `server`, with what the browser said before forgotten."""
     browser.go("about:blank")
     browser.errors.clear()
@@ -158,7 +121,7 @@ def images(tmp_path: Path, rng: np.random.Generator) -> list[Path]:
 
 
 def test_each_image_gets_the_verdict_and_the_path_that_the_server_gives(
-    browser: Browser, server: Running, images: list[Path]
+    browser: Browser, server: RunningServer, images: list[Path]
 ) -> None:
     browser.choose("#files", images)
     cards = judged(browser, len(images))
@@ -169,7 +132,7 @@ def test_each_image_gets_the_verdict_and_the_path_that_the_server_gives(
         assert card["said"] == ("Flagged: do not trust the class" if result["flagged"] else "Not flagged")
         assert card["state"] == ("card flagged" if result["flagged"] else "card trusted")
         assert result["class_name"] in card["text"]
-        for name in ("Probability", "Score", "p-value", "Vote all class", "Vote predicted class"):
+        for name in ("Probability", "Score", "p-value", "Vote, all class", "Vote, predicted class"):
             assert name in card["text"]
         assert f"flagged from {answer['threshold']:.3g}" in card["text"]
         assert card["marks"] == [len(result["path"]["branches"])] * 2
@@ -186,10 +149,10 @@ def test_each_image_gets_the_verdict_and_the_path_that_the_server_gives(
             assert "stays within the natural band at every block" in card["text"]
     flagged = sum(card["state"] == "card flagged" for card in cards)
     assert text(browser, "#summary") == f"4 images · {flagged} flagged · {4 - flagged} not flagged"
-    assert complaints(browser, "v1/status") == []
+    assert complaints(browser) == []
 
 
-def test_nothing_is_asked_of_anybody_else(browser: Browser, server: Running, images: list[Path]) -> None:
+def test_nothing_is_asked_of_anybody_else(browser: Browser, server: RunningServer, images: list[Path]) -> None:
     browser.choose("#files", images)
     judged(browser, len(images))
     asked = [address for address in browser.addresses if not address.startswith((f"blob:{server.address}", "data:"))]
@@ -210,11 +173,11 @@ def test_a_broken_file_gets_its_reason_and_the_others_their_verdicts(
     assert cards[1]["state"] == "card refused"
     assert "refused" not in cards[0]["state"] + cards[2]["state"]
     assert text(browser, "#summary").endswith("1 refused")
-    assert complaints(browser, "v1/status", "422") == []
+    assert complaints(browser, "422") == []
 
 
 def test_a_file_too_large_is_refused_in_words(
-    opened: Browser, browser: Browser, run_server: Callable[..., Running], images: list[Path]
+    opened: Browser, browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     visit(opened, run_server(max_body_bytes=100))
     browser.choose("#files", images[:1])
@@ -224,7 +187,7 @@ def test_a_file_too_large_is_refused_in_words(
 
 
 def test_a_full_server_is_said_to_be_full_and_the_image_can_be_sent_again(
-    browser: Browser, run_server: Callable[..., Running], images: list[Path]
+    browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     full = run_server(max_body_bytes=100_000, max_images_per_request=1, max_queue_bytes=101_000)
     visit(browser, full)
@@ -239,10 +202,10 @@ def test_a_full_server_is_said_to_be_full_and_the_image_can_be_sent_again(
     browser.evaluate("document.querySelector('.card button').click()")
     (card,) = judged(browser, 1)
     assert card["state"] in ("card flagged", "card trusted")
-    assert complaints(browser, "v1/status", "429") == []
+    assert complaints(browser, "429") == []
 
 
-def until_status(server: Running, path: Path, status: int) -> None:
+def until_status(server: RunningServer, path: Path, status: int) -> None:
     until = time.monotonic() + 20
     while httpx.post(f"{server.address}v1/predict", content=path.read_bytes()).status_code != status:
         assert time.monotonic() < until
@@ -250,7 +213,7 @@ def until_status(server: Running, path: Path, status: int) -> None:
 
 
 def test_a_server_that_is_gone_is_said_to_be_gone(
-    browser: Browser, run_server: Callable[..., Running], images: list[Path]
+    browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     short_lived = run_server()
     visit(browser, short_lived)
@@ -262,7 +225,7 @@ def test_a_server_that_is_gone_is_said_to_be_gone(
 
 
 def test_without_the_right_key_the_page_asks_for_it_and_then_goes_on(
-    browser: Browser, run_server: Callable[..., Running], images: list[Path], tmp_path: Path
+    browser: Browser, run_server: Callable[..., RunningServer], images: list[Path], tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text(KEY)
@@ -282,7 +245,7 @@ def test_without_the_right_key_the_page_asks_for_it_and_then_goes_on(
     browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
     assert not is_seen(browser, "#key-section")
     assert browser.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-    assert complaints(browser, "v1/status", "401") == []
+    assert complaints(browser, "401") == []
 
 
 def test_the_keyboard_alone_is_enough(browser: Browser, images: list[Path]) -> None:
@@ -293,7 +256,6 @@ def test_the_keyboard_alone_is_enough(browser: Browser, images: list[Path]) -> N
     browser.call("Page.setInterceptFileChooserDialog", enabled=True)
     browser.events.clear()
     browser.press("Enter")
-    browser.wait_for("true")
     until_event(browser, "Page.fileChooserOpened")
     browser.call("Page.setInterceptFileChooserDialog", enabled=False)
     browser.choose("#files", images[:1])
@@ -304,7 +266,7 @@ def test_the_keyboard_alone_is_enough(browser: Browser, images: list[Path]) -> N
     tab_to(browser, "The numbers")
     browser.press("Space")
     browser.wait_for("document.querySelector('.card details').open")
-    assert "network" in text(browser, ".card table") or "block" in text(browser, ".card table").lower()
+    assert is_seen(browser, ".card tbody tr")
     browser.evaluate("document.querySelector('.skip').focus()")
     tab_to(browser, "Clear")
     browser.press("Enter")
@@ -374,7 +336,83 @@ def test_a_files_name_is_text_whatever_it_holds(browser: Browser, images: list[P
     (card,) = judged(browser, 1)
     assert card["name"] == path.name
     assert browser.evaluate("document.querySelectorAll('.card b, .card img').length") == 1  # the thumbnail
-    assert complaints(browser, "v1/status") == []
+    assert complaints(browser) == []
+
+
+def figures(browser: Browser) -> dict[str, str]:
+    """The panel of the server's state, by name."""
+    return dict(
+        browser.evaluate("""[...document.querySelectorAll('#figures div')].map((one) =>
+            [one.querySelector('dt').textContent, one.querySelector('dd').textContent])""")
+    )
+
+
+def test_the_servers_queue_and_latency_are_shown_and_renewed(
+    browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
+) -> None:
+    fresh = run_server(max_queue_images=300)
+    visit(browser, fresh)
+    browser.wait_for("document.querySelector('#live').checkVisibility()")
+    shown = figures(browser)
+    assert (shown["State"], shown["Waiting"], shown["Accepted"]) == ("ready", "0", "0 of 300")
+    assert (shown["Latency, median"], shown["Last minute"]) == ("–", "0 requests")
+    assert f"{SIDE} × {SIDE} pixels and knows {len(CLASSES)} classes" in text(browser, "#takes")
+    assert not is_seen(browser, "#model-choice")
+    browser.choose("#files", images)
+    judged(browser, len(images))
+    browser.wait_for("document.querySelector('#figures').textContent.includes('4 requests')")
+    assert figures(browser)["Latency, median"].endswith(" ms")
+    assert figures(browser)["99 %"].endswith(" ms")
+    fresh.stop()
+    browser.wait_for("document.querySelector('#figures').textContent.includes('does not answer')")
+
+
+def test_a_page_that_nobody_sees_asks_for_nothing(browser: Browser, server: RunningServer) -> None:
+    # The timers that wait to ask again are in window.due.
+    watch = """(() => {
+        window.due = new Set();
+        const [set, clear] = [window.setTimeout, window.clearTimeout];
+        window.setTimeout = (what, after) => {
+            const timer = set(() => { window.due.delete(timer); what(); }, after);
+            window.due.add(timer);
+            return timer;
+        };
+        window.clearTimeout = (timer) => { window.due.delete(timer); clear(timer); };
+    })()"""
+    turn = """(() => {
+        Object.defineProperty(document, 'hidden', {configurable: true, get: () => %s});
+        document.dispatchEvent(new Event('visibilitychange'));
+        return window.due.size;
+    })()"""
+    script = browser.call("Page.addScriptToEvaluateOnNewDocument", source=watch)["identifier"]
+    visit(browser, server)
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+    browser.wait_for("window.due.size === 1")
+    assert browser.evaluate(turn % "true") == 0
+    browser.evaluate("fetch('v1/status').then((answer) => answer.text())")  # what was under way has come
+    assert browser.evaluate("window.due.size") == 0
+    browser.evaluate(turn % "false")
+    browser.wait_for("window.due.size === 1")
+
+
+def test_a_model_is_chosen_where_there_are_several(
+    browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
+) -> None:
+    both = run_server("first", "second")
+    visit(browser, both)
+    browser.wait_for("document.querySelector('#model-choice').checkVisibility()")
+    assert browser.evaluate("[...document.querySelectorAll('#model option')].map((one) => one.value)") == [
+        "first",
+        "second",
+    ]
+    browser.choose("#files", images[:1])
+    assert "first" in judged(browser, 1)[0]["text"].split("Model")[1]
+    browser.evaluate("document.querySelector('#model').focus()")
+    browser.press("ArrowDown")
+    browser.choose("#files", images[1:2])
+    assert "second" in judged(browser, 2)[0]["text"].split("Model")[1]
+    assert f"{both.address}v1/models/second/predict?path=true" in browser.addresses
+    assert complaints(browser) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -419,7 +457,7 @@ def test_nothing_moves_for_those_who_want_rest(browser: Browser) -> None:
 
 
 def test_the_description_is_drawn_without_help_from_elsewhere(
-    browser: Browser, server: Running, run_server: Callable[..., Running], tmp_path: Path
+    browser: Browser, server: RunningServer, run_server: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
     browser.errors.clear()
     browser.addresses.clear()
@@ -427,7 +465,7 @@ def test_the_description_is_drawn_without_help_from_elsewhere(
     browser.wait_for("document.querySelector('.opblock-summary-path')")
     assert "/v1/predict" in text(browser, "#swagger-ui")
     assert all(address.startswith((server.address, "data:", "blob:")) for address in browser.addresses)
-    assert complaints(browser, "v1/status") == []
+    assert complaints(browser) == []
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     browser.go(f"{run_server(api_keys_file=keys).address}docs")
