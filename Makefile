@@ -1,10 +1,11 @@
 # `make demo` and `make test` each do all set-up themselves; a second call does not install again.
 PYTHON ?= python3
+FUZZ_SECONDS ?= 180
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench serve lint clean
+.PHONY: demo test bench fuzz serve lint clean
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Plumbline needs Python >= 3.11, this is " + sys.version.split()[0] + "; call make PYTHON=/path/to/python3.11")'
@@ -28,6 +29,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# About five minutes: FUZZ_SECONDS of hostile input, then a minute or two of faults, all against servers on loopback.
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 serve: $(STAMP)
 	$(BIN)/plumbline demo --serve
