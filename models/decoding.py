@@ -96,9 +96,12 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, i
         )
     orientation = None
     if form == "JPEG":
-        data, orientation = stripped_jpeg(data)
+        data, sizes, orientation = stripped_jpeg(data)
+        for each in sizes:
+            _check_size(each, limits)
     elif form == "PNG":
-        data, orientation = stripped_png(data)
+        data, stated, orientation = stripped_png(data)
+        _check_size(stated, limits)
     else:
         _check_size(_webp_canvas(data), limits)  # Pillow allocates the canvas as soon as it opens the file
     try:

@@ -1,5 +1,7 @@
 """What of a JPEG file is given to the decoder: everything but its metadata, once the file is known to be whole."""
 
+import struct
+
 from models.errors import ImageError
 from models.exif import orientation_of, tiff_number
 
@@ -14,17 +16,21 @@ _END_OF_IMAGE = b"\xff\xd9"
 _KEPT_APPLICATIONS = frozenset({0xE0, 0xEE})
 _APPLICATIONS = range(0xE0, 0xF0)
 _COMMENT = 0xFE
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _NUMBER_OF_PICTURES = 0xB001  # CIPA DC-007, section 5.2.3.2
 
 
-def stripped_jpeg(data: bytes) -> tuple[bytes, int]:
-    """The file without metadata, and its EXIF orientation, 1 to 8.
+def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
+    """The file without metadata, width and height in each of its frame headers, and its EXIF orientation, 1 to 8.
+
+    There should be one frame header. Where there are more, decoders differ about which one counts.
 
     Raises:
         ImageError: it is cut off, of several pictures (MPO), of too many scans, or its segments do not join.
     """
     kept, exif, position = [data[:2]], None, 2
+    sizes: list[tuple[int, int]] = []
     while data[position : position + 2] != _START_OF_SCAN:
         kind, end = _segment(data, position)
         body = data[position + 4 : end]
@@ -32,11 +38,14 @@ def stripped_jpeg(data: bytes) -> tuple[bytes, int]:
             _check_pictures(body[4:])
         if kind == 0xE1 and exif is None and body.startswith(b"Exif\0\0"):
             exif = body
+        if kind in _FRAMES and len(body) >= 5:
+            height, width = struct.unpack_from(">HH", body, 1)
+            sizes.append((width, height))
         if kind in _KEPT_APPLICATIONS or (kind not in _APPLICATIONS and kind != _COMMENT):
             kept.append(data[position:end])
         position = end
     _check_scans(data, position)
-    return b"".join([*kept, data[position:]]), orientation_of(exif)
+    return b"".join([*kept, data[position:]]), sizes, orientation_of(exif)
 
 
 def _segment(data: bytes, position: int) -> tuple[int, int]:

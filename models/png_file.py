@@ -16,8 +16,8 @@ _KEPT = _CRITICAL | {b"tRNS"}
 _ANIMATION = b"acTL"
 
 
-def stripped_png(data: bytes) -> tuple[bytes, int]:
-    """The file up to its IEND chunk without metadata, and its EXIF orientation, 1 to 8.
+def stripped_png(data: bytes) -> tuple[bytes, tuple[int, int], int]:
+    """The file up to its IEND chunk without metadata, its width and height, and its EXIF orientation, 1 to 8.
 
     16-bit channels are refused here, since Pillow cuts them to 8 without a word. Pillow goes by the last of several
     headers, wherever it stands; so there must be one only, and ahead of all else.
@@ -45,9 +45,16 @@ def stripped_png(data: bytes) -> tuple[bytes, int]:
         if kind == b"eXIf" and exif is None:
             exif = body
         if kind == b"IEND":
-            return b"".join(kept), orientation_of(exif)
+            return b"".join(kept), _size(kept[1]), orientation_of(exif)
         position = end
     raise ImageError(f"expected at most {_MOST_CHUNKS} chunks in a PNG file, got more; save the image again")
+
+
+def _size(header: bytes) -> tuple[int, int]:
+    if len(header) < 20:
+        raise ImageError("expected a whole, valid PNG file, got one without a size; save the image again")
+    width, height = struct.unpack_from(">II", header, 8)
+    return width, height
 
 
 def _check_chunk(kind: bytes, body: bytes, checksum: bytes) -> None:

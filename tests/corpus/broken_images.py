@@ -385,11 +385,17 @@ _MORE_REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "palette png without a palette": (lambda: png_of(SIDE, SIDE, colour=3), "valid PNG"),
     "png that says it is animated": (_png_with((b"acTL", struct.pack(">II", 2, 0))), "one frame"),
     "png animated by one frame": (_png_with((b"acTL", struct.pack(">II", 1, 0))), "one frame"),
-    "png of no height": (lambda: png_of(SIDE, 0), "valid PNG"),
+    "png of no height": (lambda: png_of(SIDE, 0), "one pixel"),
     "jpeg with an index of three pictures": (
         lambda: _jpeg(_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 3, kind=4)))), "one frame"
     ),
     "jpeg of 12 bits": (lambda: _jpeg_patched(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "valid JPEG"),
+    "jpeg of two frame headers": (
+        lambda: _jpeg(_segment(0xC0, b"\x08" + struct.pack(">HH", 11_600, 11_600) + b"\1\1\x11\0")), "16000000 pixels"
+    ),
+    "png of a short header": (
+        lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0\0") + chunk(b"IEND", b""), "valid PNG"
+    ),
     "lossless jpeg": (lambda: _jpeg_patched(b"\xff\xc0", b"\xff\xc3"), "valid JPEG"),
     "jpeg of a segment without a marker": (lambda: _jpeg(b"\0\0\0\0"), "JPEG"),
     "jpeg of an endless segment": (lambda: _plain("JPEG")[:2] + b"\xff\xe1\xff\xff" + bytes(99), "cut off"),
