@@ -294,6 +294,7 @@ def sighup(chaos: Chaos) -> Outcome:
             _replace(chaos.artifact, spare)
             shutil.rmtree(spare)
             server.signal(signal.SIGHUP)
+            _until(lambda: server.process.poll() is not None or _artifact_of(server, chaos.images[0]) == first)
     outcome.figures["other_requests"] = load.answered
     return outcome
 
@@ -370,6 +371,12 @@ def _ready(server: ServerProcess) -> bool:
 def _admitted(server: ServerProcess) -> int:
     answer = httpx.get(f"{server.url}/v1/status", timeout=_PATIENCE_S, trust_env=False)
     return int(answer.json()["models"][0]["admitted_images"])
+
+
+def _artifact_of(server: ServerProcess, image: bytes) -> str:
+    """The digest of the artifact that judges now."""
+    answer = httpx.post(f"{server.url}/v1/predict", content=image, timeout=_PATIENCE_S, trust_env=False)
+    return str(answer.json()["artifact"])
 
 
 def _until(condition: Callable[[], bool]) -> float:
