@@ -1,7 +1,7 @@
 """From images to verdicts: one forward pass with statistics, then the detector, then the calibrated threshold."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Verdict:
         flagged: whether the score reaches the calibrated threshold, equivalently whether p_value <= fpr.
         votes: the parts of the score, by name.
         path: the statistics behind it, where asked for.
+        probabilities: float64 ``(K,)``, the softmax over all classes; not part of the JSON.
     """
 
     label: int
@@ -58,13 +59,16 @@ class Verdict:
     flagged: bool
     votes: dict[str, float]
     path: PathOfImage | None = None
+    probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; without "path" where none was asked for."""
-        fields = asdict(self)
-        if self.path is None:
-            del fields["path"]
-        return fields
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "probabilities"}
+        values["votes"] = dict(self.votes)
+        del values["path"]
+        if self.path is not None:
+            values["path"] = {each.name: getattr(self.path, each.name) for each in fields(self.path)}
+        return values
 
 
 class Pipeline:
@@ -154,6 +158,7 @@ class Pipeline:
                 flagged=bool(flagged[row]),
                 votes={name: float(values[row]) for name, values in votes.items()},
                 path=self._path(features.statistics[row]) if path else None,
+                probabilities=probabilities[row],
             )
             for row, label in enumerate(features.predicted)
         ]

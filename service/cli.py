@@ -350,11 +350,23 @@ def _add_score(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("serve", help="answer over HTTP")
-    _artifact(parser)
+    parser.add_argument(
+        "--artifact", required=True, action="append", metavar="[NAME=]A",
+        help="a folder that `fit` wrote; repeated, several models, each of which its folder names unless NAME does",
+    )  # fmt: skip
+    parser.add_argument(
+        "--network", action="append", metavar="[NAME=]PATH.py:CALLABLE",
+        help="only where the network came from a user's file",
+    )  # fmt: skip
+    _verify_key(parser)
     parser.add_argument("--host", metavar="H", help="address to bind (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, metavar="P", help="port to bind (default: 8000)")
+    parser.add_argument("--admin-host", metavar="H", help="address of figures and status (default: 127.0.0.1)")
+    parser.add_argument("--admin-port", type=int, metavar="P", help="their port (default: 8001)")
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; needed beyond loopback")
+    parser.add_argument("--admin-keys", type=Path, metavar="FILE", help="the same for figures and status")
     parser.add_argument("--insecure", action="store_true", default=None, help="serve beyond loopback without keys")
+    parser.add_argument("--examples", type=Path, metavar="DIR", help="images that the web page offers")
     parser.add_argument("--device", metavar="D", help="cpu or cuda (default: cpu)")
     _seed(parser)
     parser.set_defaults(run=_job("serve"))
@@ -378,6 +390,10 @@ def _artifact(
     parser.add_argument("--artifact", required=required, type=Path, metavar="A", help="a folder that `fit` wrote")
     metavar = "PATH.py:CALLABLE" if required else "N"
     parser.add_argument("--network", metavar=metavar, help=network_help)
+    _verify_key(parser)
+
+
+def _verify_key(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
         "--verify-key", type=Path, metavar="FILE", help="refuse an artifact not signed with this secret"
     )

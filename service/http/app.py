@@ -11,95 +11,99 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from detector.artifact import Artifact
-from models.errors import InputError
-from service.http.admission import Admission
-from service.http.errors import HttpError, UnavailableError, error_body, error_code
+from service.http.docs import OPEN_DOCS_PATHS, docs_router
+from service.http.errors import error_body, error_code
 from service.http.guard import Guard
-from service.http.inference import Inference
 from service.http.keys import ApiKeys
-from service.http.metrics import CONTENT_TYPE, Metrics
-from service.http.predict import PREDICT_PATH, predict_router
+from service.http.metrics import Metrics
+from service.http.oip import oip_router
+from service.http.page import OPEN_PAGE_PATHS, page_router
+from service.http.predict import predict_router
+from service.http.repository import ModelRepository, ModelSource, not_ready
+from service.http.routes import OPEN_PATHS
 from service.http.schemas import Live, Ready
 from service.http.settings import Settings
+from service.http.telemetry import request_span
 
-__all__ = ["create_app"]
+__all__ = ["add_error_handlers", "create_app"]
 
 
-def create_app(artifact: Artifact, settings: Settings) -> FastAPI:
-    """An application that answers with the verdicts of `artifact`; its `state.inference` is the `Inference`.
+def create_app(
+    models: Artifact | Mapping[str, ModelSource],
+    settings: Settings,
+) -> FastAPI:
+    """An application that answers with the verdicts of `models`.
+
+    Its ``state.repository`` is the `ModelRepository`, its ``state.metrics`` the `Metrics`.
+
+    Args:
+        models: by name; the first one is that of requests that name none. A lone artifact is called "model".
+        settings: limits and what else an operator sets.
 
     Raises:
-        InputError: the limits contradict each other for this artifact's images, or the API keys cannot be read.
+        InputError: a name is none, the limits contradict each other for a model's images, or the API keys or the
+            examples cannot be read.
     """
-    admission = Admission(settings.max_queue_images, settings.max_queue_bytes)
-    metrics = Metrics(admission)
-    inference = Inference(artifact, settings, metrics)
-    largest = settings.max_body_bytes + settings.max_images_per_request * inference.image_bytes
-    if largest > settings.max_queue_bytes:
-        raise InputError(
-            f"expected max_queue_bytes of at least {largest}, for one request of {settings.max_body_bytes} bytes and "
-            f"{settings.max_images_per_request} images of {inference.image_bytes} bytes, "
-            f"got {settings.max_queue_bytes}; raise it, or lower max_body_bytes or max_images_per_request"
-        )
+    sources = {"model": ModelSource(models)} if isinstance(models, Artifact) else models
+    metrics = Metrics()
+    repository = ModelRepository(sources, settings, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            await inference.start()
+            await repository.start()
             yield
         finally:
-            await inference.stop()
+            await repository.stop()
 
     app = FastAPI(
         title="Plumbline",
         summary="What an image classifier says about an image, and whether that can be trusted",
         version=version("plumbline"),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.inference = inference
+    app.state.repository = repository
+    app.state.metrics = metrics
     app.add_middleware(
         Guard,
         settings=settings,
-        admission=admission,
         metrics=metrics,
         keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
-        admitted_paths={PREDICT_PATH},
-        image_bytes=inference.image_bytes,
-        serving=lambda: None if inference.alive else _not_serving(),
-        closing=lambda: inference.draining,
+        open_paths=OPEN_PATHS | OPEN_PAGE_PATHS | OPEN_DOCS_PATHS,
+        find=repository.wanted,
+        closing=lambda: repository.draining,
+        span=request_span() if settings.telemetry else None,
     )
-    app.include_router(predict_router(artifact, inference, settings, metrics))
-    _add_health(app, inference)
-    _add_metrics(app, metrics)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.include_router(predict_router(repository, settings, metrics))
+    app.include_router(oip_router(repository, settings, metrics))
+    app.include_router(page_router(examples=settings.examples))
+    app.include_router(docs_router())
+    _add_health(app, repository)
+    add_error_handlers(app)
     return app
 
 
-def _add_health(app: FastAPI, inference: Inference) -> None:
+def _add_health(app: FastAPI, repository: ModelRepository) -> None:
     @app.get("/v2/health/live", summary="Whether the process works", responses={200: {"model": Live}})
     async def live() -> Response:
-        if inference.died:
-            return _json({"live": False, "error": "the inference thread died; restart the process"}, 503)
-        return _json({"live": True})
+        if why := repository.failed:
+            return _json({"live": False, "ready": False, "error": f"{why}; restart the process"}, 503)
+        return _json({"live": True, "ready": repository.ready})
 
     @app.get("/v2/health/ready", summary="Whether to send requests here", responses={200: {"model": Ready}})
     async def ready() -> Response:
-        if not inference.alive or inference.draining:
-            return _json({"ready": False, "error": _not_serving().message}, 503)
-        return _json({"ready": True})
+        if not repository.ready:
+            return _json({"live": not repository.failed, "ready": False, "error": not_ready().message}, 503)
+        return _json({"live": True, "ready": True})
 
 
-def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
-    async def exposition() -> Response:
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
-
-
-def _not_serving() -> HttpError:
-    return UnavailableError("not_ready", "expected a server that is ready, got one that is not; try again or elsewhere")
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer what the framework refuses in the one form of errors."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
 
 
 def _json(fields: dict[str, bool | str], status: int = 200) -> Response:

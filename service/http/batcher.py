@@ -6,8 +6,10 @@
                                       after the oldest item came; drops what is past its deadline; calls judge(items)
       outcomes                        a result, or an exception that concerns this item alone
 
-A batch that fails is halved until the culprits stand alone, so that one item cannot spoil its neighbours' answers. The
-thread knows nothing of images or HTTP. The queue's bound is not here but in `service.http.admission`, before decoding.
+A batch that fails is halved until the culprits stand alone, so that one item cannot spoil its neighbours' answers. One
+that runs out of memory is halved too, and later batches stay as small. What no later batch would survive ends the
+thread. The thread knows nothing of images or HTTP. The queue's bound is not here but in `service.http.admission`,
+before decoding.
 """
 
 import logging
@@ -19,13 +21,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from service.http.errors import UnavailableError
 
-__all__ = ["Batcher", "Clock", "DeadlineError", "JudgeError", "Observer", "StoppedError", "SystemClock"]
+__all__ = [
+    "Batcher",
+    "Clock",
+    "DeadlineError",
+    "Failure",
+    "JudgeError",
+    "MemoryRanOutError",
+    "Observer",
+    "StoppedError",
+    "SystemClock",
+]
 
 logger = logging.getLogger("plumbline.batcher")
+
+# Whom an exception of `judge` concerns: these items, the memory that so many took, or every batch from now on.
+Failure = Literal["items", "memory", "fatal"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,6 +58,13 @@ class DeadlineError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("deadline_exceeded", "expected an answer within the deadline, got none; try again later")
+
+
+class MemoryRanOutError(UnavailableError):
+    """There was no memory to judge even this item alone."""
+
+    def __init__(self) -> None:
+        super().__init__("out_of_memory", "expected memory for one image, got none; try again later or elsewhere")
 
 
 class JudgeError(Exception):
@@ -76,6 +98,9 @@ class Observer(Protocol):
 
     def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
         """A batch of `size` items was judged in `judged_s` seconds after each had been queued for its `queued_s`."""
+
+    def batch_limited(self, size: int) -> None:
+        """Memory ran out: from now on no batch has more than `size` items."""
 
 
 _MISSING = object()
@@ -124,6 +149,7 @@ class Batcher(Generic[Item, Result]):
         clock: for tests.
         observer: told about every call.
         on_start: called first on the thread, such as to set its thread counts; if it raises, the thread is dead.
+        classify: whom an exception of `judge` concerns. None: always these items.
     """
 
     def __init__(
@@ -135,6 +161,7 @@ class Batcher(Generic[Item, Result]):
         clock: Clock | None = None,
         observer: Observer | None = None,
         on_start: Callable[[], None] | None = None,
+        classify: Callable[[Exception], Failure] | None = None,
     ) -> None:
         assert max_batch_size >= 1
         assert max_queue_delay_s >= 0
@@ -144,11 +171,14 @@ class Batcher(Generic[Item, Result]):
         self._clock = clock or SystemClock()
         self._observer = observer
         self._on_start = on_start
+        self._classify = classify or (lambda _: "items")
         self._changed = threading.Condition()
         # Ordered, with the job as its own key: first in, first out, and a cancelled job is found without a search.
         self._queue: OrderedDict[_Job[Item, Result], None] = OrderedDict()
         self._stopping = False
         self._dead = False
+        self._batch: list[_Job[Item, Result]] = []  # what is being judged
+        self._batch_since = 0.0
         # A daemon, so that a network that hangs cannot keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="plumbline-inference", daemon=True)
 
@@ -170,6 +200,17 @@ class Batcher(Generic[Item, Result]):
     def queued(self) -> int:
         """Number of items that wait to be judged."""
         return len(self._queue)
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most items in one call; falls where memory runs out."""
+        return self._max_batch_size
+
+    @property
+    def running(self) -> tuple[int, float]:
+        """Number of items in the call that runs now, 0 where none does, and the seconds it has taken so far."""
+        size = len(self._batch)
+        return size, self._clock.now() - self._batch_since if size else 0.0
 
     def submit(self, items: Sequence[Item], *, timeout_s: float = math.inf) -> Future[list[Result | Exception]]:
         """A future of one outcome per item, in order; cancelling it takes what is still queued out of the queue.
@@ -196,6 +237,20 @@ class Batcher(Generic[Item, Result]):
         future.add_done_callback(lambda done: self._forget(done, jobs) if done.cancelled() else None)
         return future
 
+    def abandon(self) -> None:
+        """Give the thread up for one that hangs: everybody who waits gets `StoppedError`, and it is dead from now on.
+
+        Should it come back after all, nobody hears of what it found, and it ends.
+        """
+        with self._changed:
+            self._dead = True
+            groups = {job.group.future for job in [*self._batch, *self._queue]}
+            self._queue.clear()
+            self._changed.notify()
+        for future in groups:
+            with suppress(InvalidStateError):
+                future.set_exception(StoppedError("hangs"))
+
     def stop(self, timeout_s: float | None = None) -> bool:
         """Refuse new items, judge the queued ones, end the thread; whether it ended in time."""
         with self._changed:
@@ -212,7 +267,6 @@ class Batcher(Generic[Item, Result]):
                 self._queue.pop(job, None)
 
     def _run(self) -> None:
-        batch: list[_Job[Item, Result]] = []
         try:
             if self._on_start is not None:
                 self._on_start()
@@ -224,24 +278,26 @@ class Batcher(Generic[Item, Result]):
                     return
                 if batch:
                     self._judge_and_settle(batch)
+                self._batch = []
         except BaseException:
             # Whatever ends this thread ends every wait on it: nobody must be left hanging for an answer.
             logger.critical("the inference thread died", exc_info=True)
-            self._die(batch)
+            self._die()
 
-    def _die(self, batch: list[_Job[Item, Result]]) -> None:
+    def _die(self) -> None:
         with self._changed:
             self._dead = True
-            left = [*batch, *self._queue]
+            left = [*self._batch, *self._queue]
+            self._batch = []
             self._queue.clear()
         for job in left:
             if not job.settled:
                 job.settle(StoppedError("died"))
 
     def _next_batch(self) -> tuple[list[_Job[Item, Result]], list[_Job[Item, Result]]]:
-        """Jobs to judge, and jobs past their deadline; both empty when stopped and all is judged."""
+        """Jobs to judge, and jobs past their deadline; both empty when stopped and all is judged, or given up."""
         with self._changed:
-            while not (self._queue and self._full_or_waited()) and not self._stopping:
+            while not (self._queue and self._full_or_waited()) and not self._stopping and not self._dead:
                 self._clock.wait(self._changed, self._left_to_wait() if self._queue else None)
             now = self._clock.now()
             batch: list[_Job[Item, Result]] = []
@@ -249,6 +305,8 @@ class Batcher(Generic[Item, Result]):
             while self._queue and len(batch) < self._max_batch_size:
                 job, _ = self._queue.popitem(last=False)
                 (expired if now >= job.group.deadline else batch).append(job)
+            self._batch_since = now
+            self._batch = batch
             return batch, expired
 
     def _full_or_waited(self) -> bool:
@@ -266,6 +324,13 @@ class Batcher(Generic[Item, Result]):
             waits = [started - job.queued_at for job in batch]
             self._observer.batch_done(len(batch), waits, self._clock.now() - started)
 
+    def _limit(self, size: int) -> None:
+        if size < self._max_batch_size:
+            logger.warning("memory ran out; from now on at most %d items in a batch", size)
+            self._max_batch_size = size
+            if self._observer is not None:
+                self._observer.batch_limited(size)
+
     def _outcomes(self, items: list[Item]) -> list[Result | Exception]:
         """One outcome per item; a list that fails is halved down to the culprits."""
         try:
@@ -274,9 +339,17 @@ class Batcher(Generic[Item, Result]):
                 raise RuntimeError(f"expected {len(items)} results, got {len(results)}")
             return results
         except Exception as exc:
-            if len(items) == 1:
+            failure = self._classify(exc)
+            if failure == "fatal":
+                raise
+            if failure == "memory":
+                self._limit(max(1, len(items) // 2))
+                if len(items) == 1:
+                    return [MemoryRanOutError()]  # without its cause, whose frames hold on to the memory
+            elif len(items) == 1:
                 logger.error("one item could not be judged", exc_info=True)
                 return [_chained(JudgeError("the item could not be judged"), exc)]
+        # Outside the handler, where the exception and what its frames hold are gone.
         middle = len(items) // 2
         return [*self._outcomes(items[:middle]), *self._outcomes(items[middle:])]
 

@@ -2,12 +2,12 @@
 
 In this order, each a refusal in the one JSON form of `service.http.errors`:
 
-    headers too many or too long      431
-    no or a wrong API key             401   on every route but health, when there are keys
+    address and headers too long      431
+    no or a wrong API key             401   on every route but the open ones, when there are keys
     body longer than allowed          413   before it is read where Content-Length says so, else at the byte too many
     not serving                       503   on the routes that take images
     no room for one more image        429   likewise, with Retry-After; for bytes not announced, while they come
-    body not here in time             408
+    body not here in time             408   or slower than the least rate, once a grace is used up
 
 What no part of the server expected becomes a 500 here too, so that every answer has its id and is counted.
 
@@ -19,22 +19,24 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Collection, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.admission import Admission, Ticket
+from service.http.admission import Ticket
 from service.http.errors import HttpError, error_body
 from service.http.keys import ApiKeys
 from service.http.metrics import Metrics
+from service.http.repository import ServedModel, not_ready
+from service.http.routes import ImageRoute, image_route
 from service.http.settings import Settings
 
 __all__ = ["ClientGoneError", "Guard"]
 
 logger = logging.getLogger("plumbline.guard")
-
-OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+access_logger = logging.getLogger("plumbline.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # A client that is still sending sees a reset instead of the answer if the connection is closed under it. The server
@@ -49,18 +51,18 @@ class ClientGoneError(Exception):
 class Guard:
     """An ASGI app that admits, bounds, counts and names requests before they reach `app`.
 
-    A request's id is in ``scope["state"]["request_id"]``, its ticket, on the admitted routes, in ``["ticket"]``.
+    A request's id is in ``scope["state"]["request_id"]``; on the routes that take images, its ticket is in
+    ``["ticket"]`` and the model that will judge in ``["model"]``, unless there is none of that name.
 
     Args:
         app: what is guarded.
         settings: the limits.
-        admission: where tickets come from.
         metrics: what requests are counted in.
         keys: None lets everybody in.
-        admitted_paths: paths whose POST requests bring images.
-        image_bytes: bytes of one decoded image, for the ticket.
-        serving: None, or why no image is accepted now.
-        closing: whether answers shall end their connections, so that clients go elsewhere.
+        open_paths: paths that need no key.
+        find: the model that a route asks for, or None; raises where none can judge now. None: no route takes images.
+        closing: whether answers should end their connections, so that clients go elsewhere.
+        span: around each request, given its scope; see `service.http.telemetry`.
     """
 
     def __init__(
@@ -68,23 +70,21 @@ class Guard:
         app: ASGIApp,
         *,
         settings: Settings,
-        admission: Admission,
         metrics: Metrics,
         keys: ApiKeys | None,
-        admitted_paths: Collection[str],
-        image_bytes: int,
-        serving: Callable[[], HttpError | None],
+        open_paths: Collection[str],
+        find: Callable[[ImageRoute], ServedModel | None] | None,
         closing: Callable[[], bool],
+        span: Callable[[Scope], AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
-        self._admission = admission
         self._metrics = metrics
         self._keys = keys
-        self._admitted_paths = frozenset(admitted_paths)
-        self._image_bytes = image_bytes
-        self._serving = serving
+        self._open_paths = frozenset(open_paths)
+        self._find = find
         self._closing = closing
+        self._span = span
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,15 +93,14 @@ class Guard:
         request = _Guarded(scope, receive, send, self._closing)
         self._metrics.in_flight.inc()
         try:
-            await self._answer(request)
+            with self._span(scope) if self._span else nullcontext():
+                await self._answer(request)
         except ClientGoneError:
             request.status = 499  # nobody is there to read it; the count is for the operator
         finally:
             request.release()
             self._metrics.in_flight.dec()
-            route = self._route(scope)
-            self._metrics.requests.labels(route, str(request.status)).inc()
-            self._metrics.request_seconds.labels(route).observe(perf_counter() - request.started_at)
+            self._count(request, perf_counter() - request.started_at)
 
     async def _answer(self, request: "_Guarded") -> None:
         try:
@@ -124,29 +123,41 @@ class Guard:
         self._metrics.errors.labels(exc.code).inc()
         await request.refuse(exc, close=exc.close or self._must_close(request.scope))
 
-    def _route(self, scope: Scope) -> str:
-        """The route for the metrics: one of a fixed few, whatever paths clients invent."""
-        if scope["path"] in self._admitted_paths:
-            return str(scope["path"])
-        return getattr(scope.get("route"), "path", "unmatched")
+    def _count(self, request: "_Guarded", seconds: float) -> None:
+        # One of a fixed few routes, whatever paths clients invent.
+        matched = getattr(request.scope.get("route"), "path", "unmatched")
+        route = request.image_route.template if request.image_route else matched
+        self._metrics.requests.labels(route, str(request.status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        if request.model is not None and request.status == 200:
+            request.model.metrics.request_done(seconds)
+        if access_logger.isEnabledFor(logging.INFO):
+            fields = {
+                "request_id": request.request_id, "method": request.scope["method"], "route": route,
+                "status": request.status, "ms": round(1000 * seconds, 2),
+                "client": (request.scope.get("client") or ("",))[0],
+                "model": request.model.name if request.model else None,
+            }  # fmt: skip
+            access_logger.info("%(method)s %(route)s %(status)s %(ms)s ms %(request_id)s", fields, extra=fields)
 
     def _check(self, request: "_Guarded") -> None:
         scope = request.scope
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self._check_headers(headers)
+        self._check_headers(scope)
         path: str = scope["path"]
-        if self._keys is not None and path not in OPEN_PATHS:
+        if self._keys is not None and path not in self._open_paths:
             _check_key(headers, self._keys)
         length = _content_length(headers)
         if length is not None and length > self._settings.max_body_bytes:
             raise _too_large(self._settings)
-        if scope["method"] == "POST" and path in self._admitted_paths:
-            refusal = self._serving()
-            if refusal is not None:
-                raise refusal
-            request.ticket = self._admission.admit(1, (length or 0) + self._image_bytes)
-            request.prepaid = length or 0
-            scope["state"]["ticket"] = request.ticket
+        if self._find is None or scope["method"] != "POST":
+            return
+        request.image_route = image_route(path)
+        if request.image_route is None:
+            return
+        _check_encoding(headers)
+        if (model := self._find(request.image_route)) is not None:
+            request.enter(model, length or 0)
 
     def _must_close(self, scope: Scope) -> bool:
         """Whether what is left of a refused request's body may be too long to discard."""
@@ -157,14 +168,16 @@ class Guard:
                 return not value.isdigit() or int(value) > _DISCARD_FACTOR * self._settings.max_body_bytes
         return False
 
-    def _check_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check_headers(self, scope: Scope) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
         count, size = len(headers), sum(len(name) + len(value) + 4 for name, value in headers)
+        size += len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         if count > self._settings.max_header_count or size > self._settings.max_header_bytes:
             raise HttpError(
                 431,
                 "headers_too_large",
                 f"expected at most {self._settings.max_header_count} headers of together "
-                f"{self._settings.max_header_bytes} bytes, got {count} of {size} bytes",
+                f"{self._settings.max_header_bytes} bytes with the address, got {count} of {size} bytes",
             )
 
 
@@ -176,6 +189,8 @@ class _Guarded:
         self.receive = receive
         self.started_at = perf_counter()
         self.status = 0
+        self.image_route: ImageRoute | None = None
+        self.model: ServedModel | None = None
         self.ticket: Ticket | None = None
         self.prepaid = 0  # bytes of the body that the ticket covers already
         self._send = send
@@ -184,10 +199,24 @@ class _Guarded:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         state["request_id"] = self.request_id
 
+    def enter(self, model: ServedModel, length: int) -> None:
+        """Take a ticket of `model` for one image and `length` bytes of body, and hold on to this version of it.
+
+        Raises:
+            UnavailableError, OverloadedError: it cannot judge now, or is full.
+        """
+        if not model.inference.alive or model.inference.stalled:
+            raise not_ready()
+        self.ticket = model.admission.admit(1, length + model.inference.image_bytes)
+        self.prepaid = length
+        self.model = model
+        model.enter()
+        self.scope["state"].update(ticket=self.ticket, model=model)
+
     async def respond(self, message: Message) -> None:
         """Pass a part of the answer on, with the request's id among the headers."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = self.scope["state"]["status"] = message["status"]
             headers = [*message.get("headers", []), (b"x-request-id", self.request_id.encode())]
             if self._closing() and not any(name == b"connection" for name, _ in headers):
                 headers.append((b"connection", b"close"))
@@ -205,18 +234,24 @@ class _Guarded:
         await self.respond({"type": "http.response.body", "body": body})
 
     def release(self) -> None:
-        """Give the ticket back."""
+        """Give the ticket and the model back."""
         if self.ticket is not None:
             self.ticket.release()
+        if self.model is not None:
+            self.model.leave()
 
 
 class _BoundedReading:
-    """`receive` with a limit on bytes and time while the body lasts; afterwards it waits for the client to go."""
+    """`receive` with a limit on bytes and time while the body lasts; afterwards it waits for the client to go.
+
+    The time that a body may take grows with what has come of it: a client that announces much and sends nothing soon
+    gives back the room it was promised.
+    """
 
     def __init__(self, request: _Guarded, settings: Settings) -> None:
         self._request = request
         self._settings = settings
-        self._until = asyncio.get_running_loop().time() + settings.receive_timeout_s
+        self._since = asyncio.get_running_loop().time()
         self._size = 0
         self._complete = False
 
@@ -224,13 +259,14 @@ class _BoundedReading:
         if self._complete:
             return await self._request.receive()
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout_at(self._since + self._allowed_s()):
                 message = await self._request.receive()
         except TimeoutError as exc:
             raise HttpError(
                 408,
                 "request_timeout",
-                f"expected the whole request within {self._settings.receive_timeout_s:g} s, got {self._size} bytes",
+                f"expected at least {self._settings.min_receive_rate} bytes per second and the whole request within "
+                f"{self._settings.receive_timeout_s:g} s, got {self._size} bytes in {self._allowed_s():.1f} s",
                 close=True,
             ) from exc
         if message["type"] == "http.disconnect":
@@ -238,6 +274,10 @@ class _BoundedReading:
         self._count(len(message.get("body", b"")))
         self._complete = not message.get("more_body", False)
         return message
+
+    def _allowed_s(self) -> float:
+        paid = self._settings.receive_grace_s + self._size / self._settings.min_receive_rate
+        return min(self._settings.receive_timeout_s, paid)
 
     def _count(self, size: int) -> None:
         self._size += size
@@ -281,6 +321,16 @@ def _content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
                 raise HttpError(400, "bad_request", "expected a whole number as Content-Length")
             return int(value)
     return None
+
+
+def _check_encoding(headers: list[tuple[bytes, bytes]]) -> None:
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise HttpError(
+                415,
+                "unsupported_media_type",
+                "expected a body as it is, got one with a Content-Encoding; send it uncompressed",
+            )
 
 
 def _defect() -> HttpError:

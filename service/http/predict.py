@@ -1,27 +1,26 @@
-"""POST /v1/predict: image files in, verdicts out."""
+"""POST /v1/predict and /v1/models/NAME/predict: image files in, verdicts out; GET /v1/models and /v1/status beside."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from detector.artifact import Artifact
 from detector.verdict import PathOfImage, Verdict
 from models.errors import ImageError, PlumblineError
 from service.http.batcher import DeadlineError
 from service.http.errors import HttpError
 from service.http.guard import ClientGoneError
-from service.http.inference import Inference, Outcome
+from service.http.inference import Outcome
 from service.http.metrics import Metrics
-from service.http.schemas import ErrorResponse, PredictRequest, PredictResponse
+from service.http.repository import ModelRepository, ServedModel
+from service.http.routes import MODEL_PREDICT_PATH, PREDICT_PATH
+from service.http.schemas import ErrorResponse, ModelsResponse, PredictRequest, PredictResponse, StatusResponse
 from service.http.settings import Settings
 from service.http.uploads import Upload, read_uploads
 
-__all__ = ["PREDICT_PATH", "predict_router"]
-
-PREDICT_PATH = "/v1/predict"
+__all__ = ["count_outcomes", "explained", "model_of", "predict_router", "unless_client_goes"]
 
 T = TypeVar("T")
 
@@ -46,6 +45,7 @@ _REQUEST_BODY: dict[str, Any] = {
 _REFUSALS = {
     400: "the body is malformed",
     401: "no or an unknown API key",
+    404: "no model of that name",
     408: "the body did not arrive in time",
     413: "the body is too large, or holds too many images",
     415: "the body's type is none of the above",
@@ -56,47 +56,98 @@ _REFUSALS = {
 }
 
 
-def predict_router(artifact: Artifact, inference: Inference, settings: Settings, metrics: Metrics) -> APIRouter:
-    """A router with POST /v1/predict."""
+def predict_router(repository: ModelRepository, settings: Settings, metrics: Metrics) -> APIRouter:
+    """A router with the routes under /v1."""
     router = APIRouter()
-    head = {
-        "artifact": artifact.digest,
-        "model": artifact.spec.name,
-        "threshold": artifact.pipeline.calibration.threshold,
-        "fpr": artifact.pipeline.calibration.fpr,
-    }
-
-    @router.post(
-        PREDICT_PATH,
-        summary="Class, score and flag of each image",
-        responses={
+    described: dict[str, Any] = {
+        "responses": {
             200: {"model": PredictResponse, "description": "one result per image, in the request's order"},
             **{status: {"model": ErrorResponse, "description": why} for status, why in _REFUSALS.items()},
         },
-        openapi_extra={"requestBody": _REQUEST_BODY},
-    )
-    async def predict(
-        request: Request, path: bool = Query(False, description="add the statistics per block beside the natural band")
+        "openapi_extra": {"requestBody": _REQUEST_BODY},
+    }
+    add_path = Query(False, description="add the statistics per block beside the natural band")
+
+    @router.post(PREDICT_PATH, summary="Class, score and flag of each image", **described)
+    async def predict(request: Request, path: bool = add_path) -> Response:
+        return await _predict(request, path, settings, metrics)
+
+    @router.post(MODEL_PREDICT_PATH, summary="The same of one of several models", **described)
+    async def predict_by_model(
+        request: Request, model: str = Path(description="its name"), path: bool = add_path
     ) -> Response:
-        uploads = await read_uploads(
-            request, max_images=settings.max_images_per_request, run_off_loop=inference.off_loop
-        )
-        more = len(uploads) - 1  # the guard's ticket is for one
-        request.state.ticket.grow(more, more * inference.image_bytes)
-        work = inference.judge(uploads, path=path)
-        outcomes = await _unless_client_goes(request, work, timeout_s=settings.request_timeout_s)
-        _count(outcomes, metrics)
-        if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
-            code, message = _explained(outcomes[0])
-            raise HttpError(_status(outcomes[0]), code, message) from outcomes[0]
-        results = [_result(i, u, o, path) for i, (u, o) in enumerate(zip(uploads, outcomes, strict=True))]
-        # Not validated again on the way out; the tests hold these bytes against PredictResponse.
-        return Response(orjson.dumps({**head, "results": results}), media_type="application/json")
+        return await _predict(request, path, settings, metrics)
+
+    unauthorized: dict[int | str, dict[str, Any]] = {401: {"model": ErrorResponse, "description": _REFUSALS[401]}}
+
+    @router.get("/v1/models", summary="What is served", responses={200: {"model": ModelsResponse}, **unauthorized})
+    async def models() -> Response:
+        listed = [_described(model) for model in repository]
+        return Response(orjson.dumps({"models": listed}), media_type="application/json")
+
+    @router.get("/v1/status", summary="How busy it is", responses={200: {"model": StatusResponse}, **unauthorized})
+    async def status() -> Response:
+        return Response(orjson.dumps({"models": [each.status() for each in repository]}), media_type="application/json")
 
     return router
 
 
-async def _unless_client_goes(request: Request, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
+async def _predict(request: Request, path: bool, settings: Settings, metrics: Metrics) -> Response:
+    model = model_of(request)
+    uploads = await read_uploads(
+        request, max_images=settings.max_images_per_request, run_off_loop=model.inference.off_loop
+    )
+    more = len(uploads) - 1  # the guard's ticket is for one
+    request.state.ticket.grow(more, more * model.inference.image_bytes)
+    work = model.inference.judge(uploads, path=path)
+    outcomes = await unless_client_goes(request, work, timeout_s=settings.request_timeout_s)
+    count_outcomes(outcomes, model, metrics)
+    if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
+        code, message = explained(outcomes[0])
+        raise HttpError(_status(outcomes[0]), code, message) from outcomes[0]
+    head = {
+        "artifact": model.artifact.digest,
+        "model": model.name,
+        "threshold": model.artifact.pipeline.calibration.threshold,
+        "fpr": model.artifact.pipeline.calibration.fpr,
+    }
+    results = [_result(i, u, o, path) for i, (u, o) in enumerate(zip(uploads, outcomes, strict=True))]
+    # Not validated again on the way out; the tests hold these bytes against PredictResponse.
+    return Response(orjson.dumps({**head, "results": results}), media_type="application/json")
+
+
+def model_of(request: Request) -> ServedModel:
+    """The model that the guard gave the request.
+
+    Raises:
+        HttpError: 404: none of that name, or not of that version.
+    """
+    model: ServedModel | None = getattr(request.state, "model", None)
+    if model is None:
+        raise HttpError(
+            404, "model_not_found", "expected the name and version of a model that is served; GET /v1/models lists them"
+        )
+    return model
+
+
+def _described(model: ServedModel) -> dict[str, Any]:
+    pipeline, (height, width) = model.artifact.pipeline, model.inference.image_size
+    return {
+        "name": model.name,
+        "version": model.version,
+        "artifact": model.artifact.digest,
+        "network": model.artifact.spec.name,
+        "detector": model.artifact.manifest["detector"]["name"],
+        "classes": list(pipeline.classes),
+        "height": height,
+        "width": width,
+        "threshold": pipeline.calibration.threshold,
+        "fpr": pipeline.calibration.fpr,
+        "ready": model.inference.ready,
+    }
+
+
+async def unless_client_goes(request: Request, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
     """What `work` returns; it is cancelled when the client goes or the time is up.
 
     Raises:
@@ -125,7 +176,7 @@ async def _disconnected(request: Request) -> None:
 def _result(index: int, upload: Upload, outcome: Outcome, path: bool) -> dict[str, Any]:
     head: dict[str, Any] = {"index": index, "name": upload.name}
     if not isinstance(outcome, Verdict):
-        code, message = _explained(outcome)
+        code, message = explained(outcome)
         return {**head, "error": {"code": code, "message": message}}
     fields = {
         **head,
@@ -153,7 +204,7 @@ def _path(path: PathOfImage) -> dict[str, Any]:
     }
 
 
-def _explained(failure: Exception) -> tuple[str, str]:
+def explained(failure: Exception) -> tuple[str, str]:
     """Code and message of an image's failure."""
     if isinstance(failure, ImageError):
         return "image_refused", str(failure)
@@ -163,14 +214,15 @@ def _explained(failure: Exception) -> tuple[str, str]:
 
 
 def _status(failure: Exception) -> int:
-    return 500 if _explained(failure)[0] == "internal_error" else 422
+    return 500 if explained(failure)[0] == "internal_error" else 422
 
 
-def _count(outcomes: Sequence[Outcome], metrics: Metrics) -> None:
+def count_outcomes(outcomes: Sequence[Outcome], model: ServedModel, metrics: Metrics) -> None:
+    """Count the images that were judged, flagged and refused."""
     verdicts = [outcome for outcome in outcomes if isinstance(outcome, Verdict)]
-    metrics.images.inc(len(verdicts))
-    metrics.flagged.inc(sum(verdict.flagged for verdict in verdicts))
+    model.metrics.images.inc(len(verdicts))
+    model.metrics.flagged.inc(sum(verdict.flagged for verdict in verdicts))
     for outcome in outcomes:
         # The guard counts what becomes the answer to a whole request.
         if isinstance(outcome, Exception) and len(outcomes) > 1:
-            metrics.errors.labels(_explained(outcome)[0]).inc()
+            metrics.errors.labels(explained(outcome)[0]).inc()

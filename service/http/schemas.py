@@ -1,8 +1,26 @@
 """The shapes of requests and answers under /v1, for validation and for the OpenAPI description."""
 
+from typing import Any, Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ErrorResponse", "ImageFailure", "ImageVerdict", "Live", "PredictRequest", "PredictResponse", "Ready"]
+__all__ = [
+    "ErrorResponse",
+    "ImageFailure",
+    "ImageVerdict",
+    "Live",
+    "ModelsResponse",
+    "OipError",
+    "OipInferRequest",
+    "OipInferResponse",
+    "OipModel",
+    "OipModelReady",
+    "OipServer",
+    "PredictRequest",
+    "PredictResponse",
+    "Ready",
+    "StatusResponse",
+]
 
 
 class _Schema(BaseModel):
@@ -59,7 +77,7 @@ class PredictResponse(_Schema):
     """One result per image, in the request's order."""
 
     artifact: str = Field(description="digest of the artifact that judged")
-    model: str = Field(description="name of its network")
+    model: str = Field(description="name of the model that judged")
     threshold: float = Field(description="an image is flagged when its score is at least this")
     fpr: float = Field(description="share of natural images that the threshold flags")
     results: list[ImageVerdict | ImageFailure]
@@ -77,13 +95,151 @@ class ErrorResponse(_Schema):
     error: RequestErrorDetail
 
 
+class ModelDescription(_Schema):
+    """One model that is served."""
+
+    name: str
+    version: str = Field(description="first digits of the artifact's digest")
+    artifact: str = Field(description="digest of its artifact")
+    network: str
+    detector: str
+    classes: list[str]
+    height: int = Field(description="pixels of the images that the network takes")
+    width: int
+    threshold: float
+    fpr: float
+    ready: bool
+
+
+class ModelsResponse(_Schema):
+    """The models that are served; requests that name none get the first."""
+
+    models: list[ModelDescription]
+
+
+class LatencyQuantiles(_Schema):
+    """Milliseconds that the last minute's answered requests took."""
+
+    p50: float | None
+    p99: float | None
+    count: int
+
+
+class ModelStatus(_Schema):
+    """How busy one model is."""
+
+    name: str
+    version: str
+    network: str
+    classes: int
+    height: int
+    width: int
+    ready: bool
+    queued: int = Field(description="decoded images that wait for the network")
+    admitted_images: int = Field(description="images accepted and not yet answered")
+    max_images: int = Field(description="where images begin to be refused")
+    latency_ms: LatencyQuantiles
+
+
+class StatusResponse(_Schema):
+    """How busy the server is."""
+
+    models: list[ModelStatus]
+
+
 class Live(_Schema):
     """Whether the process works; if not, restart it."""
 
     live: bool
+    ready: bool
 
 
 class Ready(_Schema):
     """Whether to send requests here."""
 
+    live: bool
     ready: bool
+
+
+class OipError(_Schema):
+    """Every answer under /v2 that is not 2xx."""
+
+    error: str
+
+
+class OipServer(_Schema):
+    """What the server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class OipTensorDescription(_Schema):
+    """Name, type and shape of an input or output; -1 stands for the number of images."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class OipModel(_Schema):
+    """Inputs and outputs of a model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[OipTensorDescription]
+    outputs: list[OipTensorDescription]
+
+
+class OipModelReady(_Schema):
+    """Whether the model judges."""
+
+    name: str
+    ready: bool
+
+
+class OipInput(BaseModel):
+    """One tensor: IMAGE as BYTES [-1], or PIXELS as UINT8 [-1, 3, H, W]."""
+
+    name: Literal["IMAGE", "PIXELS"]
+    datatype: Literal["BYTES", "UINT8"]
+    shape: list[int]
+    parameters: dict[str, Any] = Field(default_factory=dict, description="binary_data_size, where the data is binary")
+    data: list[Any] | None = Field(None, description="image files in base64, or numbers, flat or nested")
+
+
+class OipOutputRequest(BaseModel):
+    """One output wanted."""
+
+    name: Literal["label", "probabilities", "score", "p_value", "flagged"]
+    parameters: dict[str, Any] = Field(default_factory=dict, description="binary_data: true for a binary tensor")
+
+
+class OipInferRequest(BaseModel):
+    """A batch of images."""
+
+    id: str | None = None
+    inputs: list[OipInput] = Field(min_length=1, max_length=1)
+    outputs: list[OipOutputRequest] | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict, description="binary_data_output: true for all outputs")
+
+
+class OipOutput(_Schema):
+    """One output."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[int | float | bool] | None = None
+    parameters: dict[str, int] | None = None
+
+
+class OipInferResponse(_Schema):
+    """Verdicts: one row per image in each output."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OipOutput]

@@ -1,15 +1,19 @@
-"""Running the application: a socket, signals, an orderly end.
+"""Running the application: two sockets, signals, an orderly end.
 
 On SIGTERM or SIGINT the server is not ready at once, but goes on answering for `shutdown_grace_s`, so that a load
 balancer sees it before the listener closes; answers then end their connections. After that nothing new is accepted,
 what was accepted is answered, and the process ends with 0. A second signal skips the grace, a third one the waiting.
+SIGHUP reads the artifacts again. Once an inference thread has died or hangs for good, everybody is answered and the
+process ends with 70, for its supervisor to start it anew.
 """
 
 import asyncio
 import ipaddress
 import logging
-import logging.config
+import os
+import signal
 import time
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -17,62 +21,103 @@ import uvicorn
 
 from detector.artifact import Artifact
 from models.errors import InputError
+from service.http.admin import create_admin_app, thread_stacks
 from service.http.app import create_app
-from service.http.inference import Inference
-from service.http.predict import PREDICT_PATH
+from service.http.logs import set_up_logging
+from service.http.protocol import bounded_protocol
+from service.http.repository import ModelRepository, ModelSource
+from service.http.routes import PREDICT_PATH
 from service.http.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["FAILED_EXIT_CODE", "serve"]
 
 logger = logging.getLogger("plumbline.server")
 
+FAILED_EXIT_CODE = 70  # EX_SOFTWARE in sysexits.h
+
 _LAST_REQUESTS_S = 0.1
+# From the failure of an inference thread to the listener's closing: probes and waiting clients hear of it.
+_FAILED_GRACE_S = 1.0
+_FAILED_DRAIN_S = 5
 
 
-def serve(artifact: Artifact, settings: Settings) -> None:
-    """Answer over HTTP with the verdicts of `artifact` until a signal comes.
+def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings) -> None:
+    """Answer over HTTP with the verdicts of `models` until a signal comes.
 
     Raises:
-        InputError: the address is not loopback and there are neither API keys nor `insecure`; the limits contradict
+        InputError: an address is not loopback and there are neither keys for it nor `insecure`; the limits contradict
             each other; the keys cannot be read.
-        SystemExit: the address cannot be bound, or the network cannot judge a blank image; the log says why.
+        SystemExit: an address cannot be bound, or a network cannot judge a blank image; the log says why.
     """
-    _check_exposure(settings)
-    logging.config.dictConfig(_log_config(settings))
-    app = create_app(artifact, settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=settings.access_log,
+    _check_exposure(settings.host, settings.api_keys_file is not None, settings.insecure, "--keys FILE")
+    _check_exposure(settings.admin_host, settings.admin_keys_file is not None, settings.insecure, "--admin-keys FILE")
+    set_up_logging(settings)
+    app = create_app(models, settings)
+    repository: ModelRepository = app.state.repository
+    admin = create_admin_app(repository, app.state.metrics, settings)
+    common: dict[str, Any] = {
+        "http": bounded_protocol(settings, app.state.metrics),
+        "ws": "none",
+        "log_config": None,
+        # The guard writes one, with the request's id.
+        "access_log": False,
         # Nobody in front is trusted to name the client, and nobody behind is told what runs here.
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_timeout_s,
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": settings.drain_timeout_s,
+    }
+    server = _Server(
+        uvicorn.Config(app, host=settings.host, port=settings.port, lifespan="on", **common),
+        uvicorn.Config(admin, host=settings.admin_host, port=settings.admin_port, lifespan="off", **common),
+        repository,
+        settings,
     )
-    _Server(config, app.state.inference, settings).run()
+    server.run()
+    if server.failure is not None:
+        logger.critical("ended, since %s", server.failure)
+        logging.shutdown()
+        # The interpreter's own end could wait for a thread that hangs.
+        os._exit(FAILED_EXIT_CODE)
+
+
+class _AdminServer(uvicorn.Server):
+    """The second port's server, whose signals are the first one's."""
+
+    def capture_signals(self) -> Any:
+        raise AssertionError("only the first server runs with signals")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with readiness and a grace period ahead of its shutdown, and exit code 0 after it."""
+    """uvicorn's server, with readiness and a grace period ahead of its shutdown, and a second port beside it."""
 
-    def __init__(self, config: uvicorn.Config, inference: Inference, settings: Settings) -> None:
+    def __init__(
+        self, config: uvicorn.Config, admin: uvicorn.Config, repository: ModelRepository, settings: Settings
+    ) -> None:
         super().__init__(config)
-        self._inference = inference
+        self.failure: str | None = None
+        self._admin = _AdminServer(admin)
+        self._repository = repository
         self._settings = settings
         self._exit_at: float | None = None
+        self._reload: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            _log_address(self.servers[0].sockets[0].getsockname(), self._settings)
+        self._admin.config.load()
+        self._admin.lifespan = self._admin.config.lifespan_class(self._admin.config)
+        await self._admin.startup()  # first, so that there are figures while the models start
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # a port that is taken; an event loop that ends with a listener may wait for it
+            await self._admin.shutdown()
+            raise
+        if not self.started:
+            return
+        self._watch_hangup()
+        _log_addresses(self, self._admin, self._settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Runs between two byte codes of the main thread: no lock, no logging, only flags.
-        self._inference.draining = True
+        self._repository.draining = True
         if self._exit_at is None:
             self._exit_at = time.monotonic() + self._settings.shutdown_grace_s
         elif not self.should_exit:
@@ -85,18 +130,54 @@ class _Server(uvicorn.Server):
             server.close()
         # A connection made just before may have its request still on the wire; uvicorn would close it unread.
         await asyncio.sleep(_LAST_REQUESTS_S)
+        if self._reload is not None:
+            self._reload.cancel()
         await super().shutdown(sockets)
+        # Last, so that the figures can be read while the other port drains.
+        if self._admin.started:
+            self._admin.force_exit = self.force_exit
+            await self._admin.shutdown()
 
     async def on_tick(self, counter: int) -> bool:
+        if self.failure is None and (why := self._repository.failed) is not None:
+            self._fail(why)
         if self._exit_at is not None and time.monotonic() >= self._exit_at:
             self.should_exit = True
+        await self._admin.on_tick(counter)
         return await super().on_tick(counter)
 
+    def _fail(self, why: str) -> None:
+        logger.critical("%s; the process will end\n%s", why, thread_stacks())
+        self.failure = why
+        self._repository.draining = True
+        self._repository.abandon()
+        self.config.timeout_graceful_shutdown = min(_FAILED_DRAIN_S, self._settings.drain_timeout_s)
+        self._exit_at = min(self._exit_at or float("inf"), time.monotonic() + _FAILED_GRACE_S)
 
-def _check_exposure(settings: Settings) -> None:
-    if settings.api_keys_file is None and not settings.insecure and not _is_loopback(settings.host):
+    def _watch_hangup(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        except (NotImplementedError, RuntimeError, ValueError):
+            logger.info("no SIGHUP here; artifacts are read at the start only")
+
+    def _hang_up(self) -> None:
+        logger.info("SIGHUP: the artifacts are read again")
+        # The loop holds tasks weakly; one reload waits for the one before.
+        before = self._reload
+
+        async def reload() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            await self._repository.reload()
+
+        self._reload = asyncio.get_running_loop().create_task(reload(), name="plumbline-reload")
+
+
+def _check_exposure(host: str, has_keys: bool, insecure: bool, cure: str) -> None:
+    if not has_keys and not insecure and not _is_loopback(host):
         raise InputError(
-            f"expected API keys to listen on {settings.host}, which others can reach, got none; give --keys FILE, "
+            f"expected API keys to listen on {host}, which others can reach, got none; give {cure}, "
             "listen on 127.0.0.1, or say --insecure if the network in front keeps strangers out"
         )
 
@@ -110,25 +191,16 @@ def _is_loopback(host: str) -> bool:
         return False  # a name may resolve to anything
 
 
-def _log_address(address: tuple[Any, ...], settings: Settings) -> None:
-    host, port = address[:2]
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _log_addresses(server: uvicorn.Server, admin: uvicorn.Server, settings: Settings) -> None:
+    url, admin_url = _url(server), _url(admin)
     key = ' -H "X-API-Key: $KEY"' if settings.api_keys_file else ""
-    logger.info("serving on %s (description: %s/docs, figures: %s/metrics); try", url, url, url)
+    places = f"web page: {url}/, description: {url}/docs, figures: {admin_url}/metrics"
+    logger.info("serving on %s (%s); try", url, places)
     logger.info("curl%s --data-binary @image.png '%s%s?path=true'", key, url, PREDICT_PATH)
 
 
-def _log_config(settings: Settings) -> dict[str, Any]:
-    level = settings.log_level.upper()
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "loggers": {
-            "plumbline": {"handlers": ["stderr"], "level": level, "propagate": False},
-            "uvicorn": {"handlers": ["stderr"], "level": level, "propagate": False},
-        },
-    }
+def _url(server: uvicorn.Server) -> str:
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -34,8 +34,14 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free port and logs it")
     api_keys_file: Path | None = Field(None, description="one key per line; with it, every route but health needs one")
     insecure: bool = Field(False, description="listen beyond loopback without keys")
+    admin_host: str = Field("127.0.0.1", description="address of figures and status; beyond loopback it needs keys too")
+    admin_port: int = Field(8001, ge=0, le=65535, description="0 takes any free port and logs it")
+    admin_keys_file: Path | None = Field(None, description="keys of the administration, apart from the clients'")
+    examples: Path | None = Field(None, description="folder of images that the web page offers")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = Field("text", description="json: one object a line")
     access_log: bool = Field(False, description="a log line per request")
+    telemetry: bool = Field(False, description="OpenTelemetry spans of each request; needs its packages")
 
     max_batch_size: int = Field(64, ge=1, le=1024, description="images in one forward pass")
     max_queue_delay_ms: float = Field(1.0, ge=0, le=1000, description="longest wait for a batch to fill, in ms")
@@ -50,8 +56,15 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(16 * 1024, ge=256)
     max_header_count: int = Field(64, ge=1)
 
+    max_connections: int = Field(1024, ge=1, description="open at a time; more are closed at once")
+    header_timeout_s: float = Field(10.0, gt=0, description="from a request's first byte to the end of its headers")
     receive_timeout_s: float = Field(30.0, gt=0, description="from a request's headers to the end of its body")
+    receive_grace_s: float = Field(5.0, gt=0, description="silence or slowness of a body that is borne in all")
+    min_receive_rate: int = Field(16 * 1024, ge=1, description="bytes per second of a body, beyond that grace")
+    send_timeout_s: float = Field(30.0, gt=0, description="for a client that does not read its answer")
     request_timeout_s: float = Field(30.0, gt=0, description="from the end of a request's body to its answer")
+    hang_timeout_s: float = Field(60.0, gt=0, description="a batch that takes longer ends the process")
+    canary_interval_s: float = Field(10.0, ge=0, description="between images judged to see that all works; 0: never")
     shutdown_grace_s: float = Field(0.5, ge=0, description="from SIGTERM (not ready at once) to the listener's closing")
     drain_timeout_s: int = Field(60, ge=1, description="for what was accepted before the listener closed")
 

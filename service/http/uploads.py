@@ -17,7 +17,7 @@ from starlette.requests import Request
 from models.errors import ImageError
 from service.http.errors import HttpError
 
-__all__ = ["RunOffLoop", "Upload", "read_uploads"]
+__all__ = ["RunOffLoop", "Upload", "read_uploads", "too_many"]
 
 # curl --data-binary says x-www-form-urlencoded unless told otherwise; the image's own first bytes decide anyway.
 _RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
@@ -86,7 +86,7 @@ async def read_uploads(request: Request, *, max_images: int, run_off_loop: RunOf
     if not uploads:
         raise HttpError(422, "no_image", "expected at least one image, got none; send an image file as the body")
     if len(uploads) > max_images:
-        raise _too_many(max_images)
+        raise too_many(max_images)
     return uploads
 
 
@@ -101,7 +101,7 @@ async def _multipart(request: Request, max_images: int) -> list[Upload]:
         form = await parser.parse()
     except MultiPartException as exc:
         if "Too many files" in exc.message:
-            raise _too_many(max_images) from exc
+            raise too_many(max_images) from exc
         raise HttpError(
             400, "malformed_multipart", f"expected a multipart form of files only, got another: {exc.message}"
         ) from exc
@@ -136,7 +136,7 @@ def _parse_json(body: bytes, *, max_images: int) -> list[Upload]:
     limit on depth allows, and base64 has no commas; so a body of many is refused before it is parsed.
     """
     if body.count(b",") > max_images + _SPARE_COMMAS:
-        raise _too_many(max_images)
+        raise too_many(max_images)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -153,7 +153,7 @@ def _parse_json(body: bytes, *, max_images: int) -> list[Upload]:
     if not images:
         raise _other_json("an empty list of images")
     if len(images) > max_images:
-        raise _too_many(max_images)
+        raise too_many(max_images)
     for index, text in enumerate(images):
         if not isinstance(text, str):
             raise _other_json(f"as image {index} no text but {_json_kind(text)}")
@@ -169,7 +169,8 @@ def _other_json(what: str) -> HttpError:
     return HttpError(422, "invalid_request", f'expected {{"images": [base64, …]}}, got {what}')
 
 
-def _too_many(max_images: int) -> HttpError:
+def too_many(max_images: int) -> HttpError:
+    """413 for a request of more than `max_images` images."""
     return HttpError(
         413, "too_many_images", f"expected at most {max_images} images in a request, got more; send several requests"
     )

@@ -1,5 +1,6 @@
 """`plumbline demo`: the whole line on scikit-learn's digits: train, attack, fit, evaluate, draw, and perhaps serve."""
 
+import functools
 import shlex
 import sys
 from argparse import Namespace
@@ -18,6 +19,7 @@ from models.errors import CheckpointError
 from models.loading import LoadedNetwork, load_network
 from models.objectives.cross_entropy import CrossEntropy
 from models.training import Recipe, accuracy, train
+from service.http.repository import ModelSource
 from service.http.server import serve
 from service.http.settings import read_settings
 from service.jobs._inputs import attack_of, say
@@ -32,6 +34,7 @@ __all__ = ["run"]
 
 # Digits have strokes of full contrast, so a network on them stands more than one on photographs.
 EPSILON = "0.1"
+EXAMPLES = 6  # digits that the server's web page offers, each natural and attacked
 FITTED_ON = ["fgm", "pgd:steps=20"]
 TESTED_ON = ("fgm", "pgd:steps=20", "bim:steps=20", "apgd:steps=20")
 
@@ -66,7 +69,8 @@ def run(options: Namespace) -> None:
     for name in ("natural.png", "attacked.png"):
         print(f"  curl --data-binary @{shlex.quote(str(out / name))} {url}")
     if options.serve:
-        serve(artifact, read_settings(port=options.port))
+        load = functools.partial(load_artifact, out / "artifact")
+        serve({"digits": ModelSource(artifact, load)}, read_settings(port=options.port, examples=out / "examples"))
 
 
 def _command() -> str:
@@ -114,6 +118,11 @@ def _save_digits(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -
         for before, after, label in zip(natural, attacked, data.labels, strict=True)
     ]
     place = int(np.argmax(telling))
-    for name, image in (("natural.png", data.tensor()[place]), ("attacked.png", rounded[place])):
-        pixels = image.mul(255).round().byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(out / name)
+    (out / "examples").mkdir(exist_ok=True)
+    others = [row for row in range(len(data)) if row != place][: EXAMPLES - 1]
+    for number, row in enumerate([place, *others], start=1):
+        for kind, image in (("natural", data.tensor()[row]), ("attacked", rounded[row])):
+            picture = Image.fromarray(image.mul(255).round().byte().permute(1, 2, 0).numpy())
+            picture.save(out / "examples" / f"{number}-{kind}.png")
+            if row == place:
+                picture.save(out / f"{kind}.png")

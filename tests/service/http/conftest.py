@@ -25,6 +25,12 @@ def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another artifact, of another network."""
+    return save_tiny_artifact(tmp_path_factory.mktemp("artifact") / "other", SEED + 1)
+
+
+@pytest.fixture(scope="session")
 def artifact(artifact_folder: Path) -> Artifact:
     return load_artifact(artifact_folder)
 

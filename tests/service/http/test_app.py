@@ -23,7 +23,8 @@ class Fatal(BaseException):
 
 
 def figures(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text = client.get("/metrics").text
+    assert isinstance(client.app, FastAPI)
+    text = client.app.state.metrics.exposition().decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -33,16 +34,17 @@ def figures(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], 
 
 def inference_of(client: TestClient) -> Any:
     assert isinstance(client.app, FastAPI)
-    return client.app.state.inference
+    return client.app.state.repository.find().inference
 
 
 def test_health(client: TestClient) -> None:
-    assert client.get("/v2/health/live").json() == {"live": True}
-    assert client.get("/v2/health/ready").json() == {"ready": True}
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert client.get(path).json() == {"live": True, "ready": True}
 
 
 def test_a_draining_server_is_not_ready_but_answers(client: TestClient, png: bytes) -> None:
-    inference_of(client).draining = True
+    assert isinstance(client.app, FastAPI)
+    client.app.state.repository.draining = True
     assert client.get("/v2/health/ready").status_code == 503
     assert client.get("/v2/health/live").status_code == 200
     answer = client.post("/v1/predict", content=png)
@@ -100,7 +102,9 @@ def test_a_defect_is_a_500_without_insides_and_spares_the_neighbours(
     [
         ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/v1/predict", 405, "method_not_allowed"),
-        ("DELETE", "/metrics", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/metrics", 404, "not_found"),
+        ("POST", "/v1/models/other/predict", 404, "model_not_found"),
         ("POST", "/v1/predict/", 404, "not_found"),
         ("GET", "/%00%ff", 404, "not_found"),
     ],
@@ -124,9 +128,9 @@ def test_errors_under_v2_are_a_plain_message(client: TestClient, method: str, pa
 
 
 def test_the_client_s_request_id_is_kept_if_harmless(client: TestClient) -> None:
-    assert client.get("/metrics", headers={"X-Request-ID": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
+    assert client.get("/v2", headers={"X-Request-ID": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
     for harmful in ("a b", "x" * 65, "a\x7fb", '"'):
-        given = client.get("/metrics", headers={"X-Request-ID": harmful}).headers["x-request-id"]
+        given = client.get("/v2", headers={"X-Request-ID": harmful}).headers["x-request-id"]
         assert given != harmful
         assert len(given) == 32
 
@@ -134,10 +138,15 @@ def test_the_client_s_request_id_is_kept_if_harmless(client: TestClient) -> None
 def test_the_description_names_every_route_and_its_refusals(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     description = client.get("/openapi.json").json()
-    assert set(description["paths"]) == {"/v1/predict", "/v2/health/live", "/v2/health/ready", "/metrics"}
+    assert set(description["paths"]) == {
+        "/v1/predict", "/v1/models/{model}/predict", "/v1/models", "/v1/status",
+        "/v2", "/v2/health/live", "/v2/health/ready",
+        *(f"/v2/models/{{model}}{version}{part}" for version in ("", "/versions/{version}")
+          for part in ("", "/ready", "/infer")),
+    }  # fmt: skip
     predict = description["paths"]["/v1/predict"]["post"]
     assert set(predict["requestBody"]["content"]) >= {"image/png", "multipart/form-data", "application/json"}
-    assert set(predict["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "429", "431", "503"}
+    assert set(predict["responses"]) == {"200", "400", "401", "404", "408", "413", "415", "422", "429", "431", "503"}
     schema = predict["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema["$ref"].endswith("/PredictResponse")
 
@@ -150,27 +159,30 @@ def test_metrics_count_what_happened(client: TestClient, png: bytes) -> None:
     client.get("/invented-by-a-client")
     after = figures(client)
     none: frozenset[tuple[str, str]] = frozenset()
-    assert after["plumbline_images_total", none] == 4
-    assert after["plumbline_images_flagged_total", none] == flagged + (flagged > 0)
+    model = frozenset({("model", "model")})
+    assert after["plumbline_images_total", model] == 4
+    assert after["plumbline_images_flagged_total", model] == flagged + (flagged > 0)
     assert after["plumbline_errors_total", frozenset({("reason", "image_refused")})] == 2
     for status, count in (("200", 4), ("422", 1)):
         labels = frozenset({("route", "/v1/predict"), ("status", status)})
         assert after["plumbline_requests_total", labels] == count
     assert after["plumbline_requests_total", frozenset({("route", "unmatched"), ("status", "404")})] == 1
     assert after["plumbline_decode_seconds_count", none] == 6
-    assert after["plumbline_queue_seconds_count", none] == 5  # the blank image of the start included
-    assert after["plumbline_inference_seconds_count", none] == 5
-    assert after["plumbline_batch_size_sum", none] == 5
-    assert after["plumbline_requests_in_flight", none] == 1  # this scrape
+    assert after["plumbline_queue_seconds_count", model] == 4  # those of the start are not counted
+    assert after["plumbline_inference_seconds_count", model] == 4
+    assert after["plumbline_batch_size_sum", model] == 4
+    assert after["plumbline_model_ready", model] == 1
+    assert after["plumbline_requests_in_flight", none] == 0
     for gauge in ("plumbline_queue_length", "plumbline_admitted_images", "plumbline_admitted_bytes"):
-        assert after[gauge, none] == 0
+        assert after[gauge, model] == 0
 
 
 def test_two_applications_count_apart(start: Callable[..., TestClient], png: bytes) -> None:
     one, other = start(), start()
     one.post("/v1/predict", content=png)
-    assert figures(one)["plumbline_images_total", frozenset()] == 1
-    assert figures(other)["plumbline_images_total", frozenset()] == 0
+    model = frozenset({("model", "model")})
+    assert figures(one)["plumbline_images_total", model] == 1
+    assert figures(other)["plumbline_images_total", model] == 0
 
 
 def test_threads_end_with_the_application(artifact: Artifact, png: bytes) -> None:
@@ -183,7 +195,7 @@ def test_threads_end_with_the_application(artifact: Artifact, png: bytes) -> Non
         with TestClient(app) as client:
             assert client.post("/v1/predict", content=png).status_code == 200
             assert "plumbline-inference" in ours()
-            decoders = inference_of(client)._decoders
+            decoders = client.app.state.repository._decoders
         decoders.shutdown(wait=True)
         assert ours() <= before
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.http.batcher import Batcher, DeadlineError, JudgeError, StoppedError
+from service.http.batcher import Batcher, DeadlineError, Failure, JudgeError, MemoryRanOutError, StoppedError
 
 TIMEOUT_S = 20.0  # of a test that hangs; nothing waits so long
 
@@ -271,6 +271,101 @@ def test_the_observer_hears_of_every_batch() -> None:
             assert judged_s >= 0
             seen.append((size, len(queued_s)))
 
+        def batch_limited(self, size: int) -> None:
+            raise AssertionError("no memory ran out")
+
     with running(Judge(), observer=Observer()) as batcher:
         batcher.submit([1, 2, 3, 4, 5]).result(TIMEOUT_S)
     assert seen == [(4, 4), (1, 1)]
+
+
+def by_type(failure: Exception) -> Failure:
+    if isinstance(failure, MemoryError):
+        return "memory"
+    return "fatal" if isinstance(failure, OSError) else "items"
+
+
+@pytest.mark.parametrize(("room", "largest"), [(3, 2), (1, 1), (8, 8)])
+def test_where_memory_runs_out_batches_are_halved_and_stay_small(room: int, largest: int) -> None:
+    sizes: list[int] = []
+    limits: list[int] = []
+
+    class Observer:
+        def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
+            pass
+
+        def batch_limited(self, size: int) -> None:
+            limits.append(size)
+
+    def judge(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        if len(items) > room:
+            raise MemoryError
+        return [item * item for item in items]
+
+    with running(judge, max_batch_size=8, classify=by_type, observer=Observer()) as batcher:
+        assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
+        tried = len(sizes)
+        assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
+        assert max(sizes[tried:]) == largest  # nothing is tried in vain again
+        assert batcher.max_batch_size == largest
+    assert limits == sorted(set(limits), reverse=True)
+
+
+def test_an_item_that_fits_no_memory_is_told_so_and_the_thread_lives() -> None:
+    def judge(items: list[int]) -> list[int]:
+        if 2 in items:
+            raise MemoryError
+        return items
+
+    with running(judge, classify=by_type) as batcher:
+        one, two, three = batcher.submit([1, 2, 3]).result(TIMEOUT_S)
+        assert (one, three) == (1, 3)
+        assert isinstance(two, MemoryRanOutError)
+        assert batcher.alive
+
+
+def test_what_no_batch_would_survive_ends_the_thread_at_once() -> None:
+    judged: list[list[int]] = []
+
+    def judge(items: list[int]) -> list[int]:
+        judged.append(items)
+        raise OSError("the device is gone")
+
+    with running(judge, classify=by_type) as batcher:
+        outcomes = batcher.submit([1, 2, 3]).result(TIMEOUT_S)
+        assert [type(outcome) for outcome in outcomes] == [StoppedError] * 3
+        wait_until(lambda: batcher.died)
+    assert judged == [[1, 2, 3]]  # not item by item on a device that is gone
+
+
+def test_a_thread_that_hangs_is_given_up_and_nobody_waits_for_it() -> None:
+    judge = Judge()
+    judge.gate.clear()
+    with running(judge, max_queue_delay_s=0) as batcher:
+        hanging = batcher.submit([1, 2])
+        assert judge.entered.wait(TIMEOUT_S)
+        queued = batcher.submit([3])
+        assert batcher.running[0] == 2
+        batcher.abandon()
+        for future in (hanging, queued):
+            with pytest.raises(StoppedError, match="hangs"):
+                future.result(TIMEOUT_S)
+        assert batcher.died
+        with pytest.raises(StoppedError):
+            batcher.submit([4])
+    assert judge.batches == [[1, 2]]  # it came back, told nobody, and took nothing more
+
+
+def test_how_long_a_call_has_taken_is_known_while_it_runs() -> None:
+    judge, clock = Judge(), FakeClock()
+    judge.gate.clear()
+    with running(judge, clock=clock, max_queue_delay_s=0) as batcher:
+        assert batcher.running == (0, 0.0)
+        future = batcher.submit([1, 2, 3])
+        assert judge.entered.wait(TIMEOUT_S)
+        clock.advance(7)
+        assert batcher.running == (3, 7.0)
+        judge.gate.set()
+        future.result(TIMEOUT_S)
+        wait_until(lambda: batcher.running == (0, 0.0))

@@ -120,9 +120,9 @@ async def test_a_slow_body_is_refused_when_its_time_is_up(artifact: Artifact, pn
 @in_loop
 async def test_long_or_many_headers_are_refused(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_header_bytes=1000, max_header_count=10) as app:
-        many = await Exchange(app, method="GET", path="/metrics", headers=[(b"x", b"y")] * 11).run()
-        long = await Exchange(app, method="GET", path="/metrics", headers=[(b"x", b"y" * 1000)]).run()
-        fine = await Exchange(app, method="GET", path="/metrics", headers=[(b"x", b"y" * 900)]).run()
+        many = await Exchange(app, method="GET", path="/v1/models", headers=[(b"x", b"y")] * 11).run()
+        long = await Exchange(app, method="GET", path="/v1/models", headers=[(b"x", b"y" * 1000)]).run()
+        fine = await Exchange(app, method="GET", path="/v1/models", headers=[(b"x", b"y" * 900)]).run()
         assert (many.status, long.status, fine.status) == (431, 431, 200)
         assert many.error["code"] == "headers_too_large"
 
@@ -186,7 +186,7 @@ async def test_more_images_than_there_is_room_for_are_refused(artifact: Artifact
 @in_loop
 async def test_a_client_that_goes_leaves_nothing_behind(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_queue_delay_ms=1000) as app:
-        inference = app.state.inference
+        inference = app.state.repository.find().inference
         sending, waiting = Exchange(app), Exchange(app)
         sending.put(png[:10], more=True)
         sending.go()
@@ -200,16 +200,16 @@ async def test_a_client_that_goes_leaves_nothing_behind(artifact: Artifact, png:
         await task
         assert waiting.status == 0
         assert inference._batcher.queued == 0
-        text = inference._metrics.exposition().decode()
+        text = app.state.metrics.exposition().decode()
         assert 'plumbline_requests_total{route="/v1/predict",status="499"} 2.0' in text
-        assert "plumbline_admitted_images 0.0" in text
-        assert "plumbline_admitted_bytes 0.0" in text
+        assert 'plumbline_admitted_images{model="model"} 0.0' in text
+        assert 'plumbline_admitted_bytes{model="model"} 0.0' in text
 
 
 @in_loop
 async def test_a_defect_outside_the_judging_is_answered_named_and_counted(artifact: Artifact, png: bytes) -> None:
     async with started(artifact) as app:
-        inference = app.state.inference
+        inference = app.state.repository.find().inference
         decode, inference._decode = inference._decode, None  # what is not a function cannot be called
         failing = Exchange(app, headers=[(b"x-request-id", b"mine")])
         failing.put(png)
@@ -221,11 +221,11 @@ async def test_a_defect_outside_the_judging_is_answered_named_and_counted(artifa
         again = Exchange(app)
         again.put(png)
         assert (await again.run()).status == 200
-        text = inference._metrics.exposition().decode()
+        text = app.state.metrics.exposition().decode()
         assert 'plumbline_requests_total{route="/v1/predict",status="500"} 1.0' in text
         assert 'plumbline_errors_total{reason="internal_error"} 1.0' in text
         assert 'status="0"' not in text
-        assert "plumbline_admitted_bytes 0.0" in text
+        assert 'plumbline_admitted_bytes{model="model"} 0.0' in text
 
 
 @in_loop
@@ -253,7 +253,7 @@ async def test_an_answer_that_takes_too_long_is_a_503(artifact: Artifact, png: b
         exchange.put(png)
         await exchange.run()
         assert (exchange.status, exchange.error["code"]) == (503, "deadline_exceeded")
-        assert app.state.inference._batcher.queued == 0
+        assert app.state.repository.find().inference._batcher.queued == 0
 
 
 @pytest.mark.parametrize("value", [b"-1", b"x", b"", "²".encode(), b"1,1"])
@@ -283,7 +283,15 @@ def test_with_keys_every_route_but_health_needs_one(artifact: Artifact, png: byt
                 [(b"x-api-key", "ключ".encode())],
                 [(b"x-api-key", b"# ours")],
             ]
-            for path in ("/v1/predict", "/metrics", "/docs", "/openapi.json", "/nowhere", "/v2/health/live/"):
+            for path in (
+                "/v1/predict",
+                "/v1/status",
+                "/v2",
+                "/v2/models/model/infer",
+                "/openapi.json",
+                "/nowhere",
+                "/v2/health/live/",
+            ):
                 for headers in wrong:
                     refused = await Exchange(app, method="POST", path=path, headers=headers).run()
                     assert (refused.status, refused.received) == (401, 0)

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fastapi import FastAPI
+from PIL import Image
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
 from models.decoding import decode_image
+from models.errors import InputError
 from service.http.schemas import ImageVerdict, PredictResponse
 from tests.images import encoded, noise
 
@@ -39,7 +42,7 @@ def test_a_raw_image_gets_the_pipeline_s_verdict(client: TestClient, artifact: A
     [expected] = artifact.pipeline.judge(pixels)
     assert body == {
         "artifact": artifact.digest,
-        "model": "resnet8",
+        "model": "model",
         "threshold": artifact.pipeline.calibration.threshold,
         "fpr": 0.05,
         "results": [{"index": 0, "name": None, **expected.to_json()}],
@@ -105,9 +108,10 @@ def test_requests_judged_in_one_batch_get_their_own_answers(
         thread.join(30)
     for number, one in enumerate(alone):
         assert {name: together[number][name] for name in OUTCOME} == {name: one[name] for name in OUTCOME}
-    figures = client.get("/metrics").text
-    batches = float(figures.split("plumbline_batch_size_count ")[1].split()[0])
-    assert batches < 1 + 2 * len(images)  # the blank one, each alone, and fewer than each alone again
+    assert isinstance(client.app, FastAPI)
+    figures = client.app.state.metrics.exposition().decode()
+    batches = float(figures.split('plumbline_batch_size_count{model="model"} ')[1].split()[0])
+    assert batches < 2 * len(images)  # each alone, and fewer than each alone again
 
 
 def test_one_broken_image_of_several_fails_alone(client: TestClient, images: list[bytes]) -> None:
@@ -209,9 +213,12 @@ def test_too_many_images_are_refused(start: Callable[..., TestClient], images: l
 
 
 def test_the_pixel_limit_is_the_settings_one(start: Callable[..., TestClient], png: bytes) -> None:
-    answer = start(max_pixels=255).post("/v1/predict", content=png)
+    larger = encoded(Image.new("RGB", (16, 17)))
+    answer = start(max_pixels=16 * 16).post("/v1/predict", content=larger)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "image_refused")
-    assert "255" in answer.json()["error"]["message"]
+    assert "at most 256 pixels" in answer.json()["error"]["message"]
+    with pytest.raises(InputError, match="max_pixels of at least 256"):
+        start(max_pixels=255)
 
 
 def test_batch_size_changes_no_verdict(start: Callable[..., TestClient], images: list[bytes]) -> None:

@@ -1,7 +1,9 @@
 """The server as a process of its own: it listens where it may, answers over a socket, and loses nobody at its end."""
 
 import logging
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from detector.artifact import Artifact
+from detector.artifact import Artifact, load_artifact
 from models.errors import InputError
 from service.http.server import serve
 from service.http.settings import Settings
@@ -31,6 +33,7 @@ class Running:
 
     process: "subprocess.Popen[str]"
     url: str
+    admin: str
     lines: list[str]
 
     def terminate(self) -> int:
@@ -39,9 +42,11 @@ class Running:
 
 
 @contextmanager
-def server(folder: Path, *options: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(folder), "--port", "0", *options]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def server(folder: Path | str, *options: str, **settings: str) -> Iterator[Running]:
+    command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(folder), *options]
+    command += ["--port", "0", "--admin-port", "0"]
+    env = os.environ | {f"PLUMBLINE_{name.upper()}": value for name, value in settings.items()}
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env)
     lines: list[str] = []
     found = threading.Event()
 
@@ -59,7 +64,9 @@ def server(folder: Path, *options: str) -> Iterator[Running]:
         assert found.wait(START_TIMEOUT_S), lines
         match = re.search(r"serving on (http://[^ ]+) ", "".join(lines))
         assert match, lines
-        yield Running(process, match[1], lines)
+        admin = re.search(r"figures: (http://[^ ]+)/metrics", "".join(lines))
+        assert admin, lines
+        yield Running(process, match[1], admin[1], lines)
     finally:
         process.kill()
         process.wait(60)
@@ -91,7 +98,7 @@ def test_sigterm_under_load_loses_no_accepted_request(artifact_folder: Path, png
         except httpx.HTTPError as exc:
             failures.append(exc)
 
-    with server(artifact_folder) as running:
+    with server(artifact_folder, receive_grace_s="60") as running:
         host, port = running.url.removeprefix("http://").split(":")
         # This one is accepted before the signal and sends its last byte long after the listener is closed.
         slow = socket.create_connection((host, int(port)), timeout=60)
@@ -140,7 +147,10 @@ def test_answers_over_a_socket(artifact_folder: Path, png: bytes) -> None:
             assert chunked.status_code == 200
             too_large = http.post("/v1/predict", content=bytes(33 * 1024 * 1024))
             assert (too_large.status_code, too_large.json()["error"]["code"]) == (413, "body_too_large")
-            assert http.get("/v2/health/live").json() == {"live": True}
+            assert http.get("/v2/health/live").json() == {"live": True, "ready": True}
+            assert http.get("/metrics").status_code == 404
+            assert 'plumbline_images_total{model="tiny"} 2.0' in http.get(f"{running.admin}/metrics").text
+            assert http.get(f"{running.admin}/v1/predict").status_code == 404
         host, port = running.url.removeprefix("http://").split(":")
         for junk in (
             b"\x16\x03\x01\x02\x00",
@@ -158,23 +168,92 @@ def test_answers_over_a_socket(artifact_folder: Path, png: bytes) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_nothing_listens_beyond_loopback_without_keys(artifact: Artifact, host: str) -> None:
-    with pytest.raises(InputError, match="API keys"):
+    with pytest.raises(InputError, match=r"API keys.*--keys"):
         serve(artifact, Settings(host=host))
+    with pytest.raises(InputError, match=r"API keys.*--admin-keys"):
+        serve(artifact, Settings(admin_host=host))
 
 
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
     """Takes off again what `serve` does to the process's logging."""
     yield
-    for name in ("plumbline", "uvicorn"):
+    for name in ("plumbline", "plumbline.access", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
 
 
+@pytest.mark.parametrize("which", ["port", "admin_port"])
 @pytest.mark.usefixtures("logging_as_before")
-def test_a_taken_port_is_said_and_ends_the_process(artifact: Artifact, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_said_and_ends_the_process(
+    artifact: Artifact, capfd: pytest.CaptureFixture[str], which: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
-        serve(artifact, Settings(port=taken.getsockname()[1], torch_threads=1))
+        serve(artifact, Settings(**{"port": 0, "admin_port": 0, "torch_threads": 1, which: taken.getsockname()[1]}))
     assert caught.value.code not in (0, None)
     assert "address already in use" in capfd.readouterr().err
+
+
+def test_hangup_replaces_an_artifact_under_load_and_loses_nobody(
+    artifact_folder: Path, other_artifact_folder: Path, png: bytes, tmp_path: Path
+) -> None:
+    """The folder is a link that is pointed elsewhere, as deployments do it; then at one that is broken."""
+    broken = tmp_path / "broken"
+    shutil.copytree(artifact_folder, broken)
+    (broken / "network.safetensors").write_bytes(b"another network")
+    link = tmp_path / "current"
+    link.symlink_to(artifact_folder)
+    digests = {load_artifact(folder).digest for folder in (artifact_folder, other_artifact_folder)}
+    answers: list[httpx.Response] = []
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def client(url: str) -> None:
+        try:
+            with httpx.Client(timeout=60, trust_env=False) as http:
+                while not done.is_set():
+                    answers.append(http.post(f"{url}/v1/predict", content=png))
+        except httpx.HTTPError as exc:
+            failures.append(exc)
+
+    def point(at: Path) -> None:
+        (tmp_path / "next").symlink_to(at)
+        (tmp_path / "next").replace(link)
+
+    with server(f"ours={link}") as running:
+
+        def served() -> str:
+            [model] = httpx.get(f"{running.url}/v1/models", timeout=60, trust_env=False).json()["models"]
+            return str(model["artifact"])
+
+        first = served()
+        threads = [threading.Thread(target=client, args=(running.url,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(answers) > 20)
+        point(other_artifact_folder)
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: served() != first)
+        before = len(answers)
+        wait_until(lambda: len(answers) > before + 20)
+        second = served()
+        point(broken)
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("is refused" in line for line in running.lines))
+        before = len(answers)
+        wait_until(lambda: len(answers) > before + 20)
+        assert served() == second
+        done.set()
+        for thread in threads:
+            thread.join(60)
+        figures = httpx.get(f"{running.admin}/metrics", timeout=60, trust_env=False).text
+        for outcome in ("replaced", "refused"):
+            assert f'plumbline_reloads_total{{model="ours",outcome="{outcome}"}} 1.0' in figures
+        assert running.terminate() == 0
+    assert {first, second} == digests
+    assert failures == []
+    assert {answer.status_code for answer in answers} == {200}
+    # Nobody saw the old one again after the new one.
+    assert {answer.json()["artifact"] for answer in answers} == digests
+    assert not any("Traceback" in line for line in running.lines), running.lines

@@ -1,0 +1,178 @@
+"""The connection below the application: what a client may do before its request's headers are complete.
+
+uvicorn bounds neither the time nor the bytes of a request's head, nor the number of connections, nor how long a client
+takes to read its answer. All four are bounded here, and what is not HTTP gets its refusal in the one JSON form.
+"""
+
+import uuid
+from asyncio import TimerHandle, Transport
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.http.errors import HttpError, UnavailableError, error_body
+from service.http.metrics import Metrics
+from service.http.settings import Settings
+
+__all__ = ["bounded_protocol"]
+
+
+def bounded_protocol(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
+    """A protocol class for uvicorn's `http`, with the limits of `settings`."""
+    return type("BoundedProtocol", (_BoundedProtocol,), {"settings": settings, "metrics": metrics})
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    settings: Settings
+    metrics: Metrics
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.url = b""
+        self._in_head = True
+        self._unseen = 0  # bytes that the parser took and no callback has shown
+        self._head_timer: TimerHandle | None = None
+        self._read_timer: TimerHandle | None = None
+        self._counted = False
+        self._started: RequestResponseCycle | None = None  # `cycle` may be a later request, which waits
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= self.settings.max_connections:
+            self.transport = transport
+            self._refuse(
+                UnavailableError(
+                    "too_many_connections",
+                    f"expected at most {self.settings.max_connections} connections, got one more; try again later",
+                )
+            )
+            return
+        super().connection_made(transport)
+        self._counted = True
+        self.metrics.connections.inc()
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._counted:
+            self.metrics.connections.dec()
+        self._stop_head_timer()
+        self._stop_read_timer()
+        if self._started is not None and not self._started.response_complete:
+            self._started.disconnected = True
+            self._started.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._start_head_timer()  # uvicorn's own timer of an idle connection ends with its first byte
+        self._unseen += len(data)
+        super().data_received(data)
+        # Only a head or trailer that grows and grows shows nothing; what came whole the guard measures.
+        if self._unseen > self.settings.max_header_bytes and not self.transport.is_closing():
+            self._refuse(
+                HttpError(
+                    431,
+                    "headers_too_large",
+                    f"expected headers of at most {self.settings.max_header_bytes} bytes, got more",
+                )
+            )
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._unseen = 0
+        self._start_head_timer()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # what a trailer says comes too late to be looked at, so nobody shall find it
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._unseen = 0
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unseen = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self._unseen = 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._read_timer is None:
+            self._read_timer = self.loop.call_later(self.settings.send_timeout_s, self._client_reads_too_slowly)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_read_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(HttpError(400, "bad_request", "expected an HTTP/1.1 request, got bytes that are none"))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._started = cycle
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def _answering(self) -> bool:
+        return self._started is not None and not self._started.response_complete
+
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.settings.header_timeout_s, self._head_takes_too_long)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _head_takes_too_long(self) -> None:
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self._answering:
+            return  # the head of a pipelined request; its time starts with the answer before it
+        self._refuse(
+            HttpError(
+                408,
+                "request_timeout",
+                f"expected a request's headers within {self.settings.header_timeout_s:g} s, got fewer",
+            )
+        )
+
+    def _client_reads_too_slowly(self) -> None:
+        self._read_timer = None
+        self.metrics.connections_refused.labels("answer_not_read").inc()
+        self.transport.abort()
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer with `error` unless an answer is under way, and end the connection."""
+        self.metrics.connections_refused.labels(error.code).inc()
+        if self._answering:
+            assert self._started is not None
+            self._started.disconnected = True  # it must not write to what closes
+            self._started.message_event.set()
+        else:
+            request_id = uuid.uuid4().hex
+            body = error_body(self.url.decode("latin-1"), error.code, error.message, request_id)
+            headers = {
+                "Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close",
+                "X-Request-ID": request_id, **error.headers,
+            }  # fmt: skip
+            lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
+            lines += [f"{name}: {value}" for name, value in headers.items()]
+            self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        self.transport.close()
