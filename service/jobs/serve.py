@@ -7,12 +7,13 @@ from pathlib import Path
 
 from detector.artifact import load_artifact
 from models.errors import InputError
+from models.memory import keep_freed_memory
 from service.http.repository import ModelSource
 from service.http.routes import is_model_name
 from service.http.server import serve
 from service.http.settings import read_settings
 
-__all__ = ["named", "run"]
+__all__ = ["model_sources", "named", "run"]
 
 
 def run(options: Namespace) -> None:
@@ -27,19 +28,30 @@ def run(options: Namespace) -> None:
         insecure=options.insecure,
         examples=options.examples,
     )
-    folders = named("--artifact", options.artifact)
-    networks = _network_files(options.network or [], list(folders))
+    models = model_sources(
+        options.artifact, options.network or [], device=options.device or "cpu", verify_key=options.verify_key
+    )
+    serve(models, settings)
+
+
+def model_sources(
+    artifacts: Sequence[str], networks: Sequence[str], *, device: str, verify_key: Path | None
+) -> dict[str, ModelSource]:
+    """Models by name, each read and found sound, of texts as `--artifact` and `--network` take them.
+
+    Raises:
+        InputError: two of one name, a network for none of them, or an artifact that is refused.
+    """
+    keep_freed_memory()
+    folders = named("--artifact", artifacts)
+    files = _network_files(networks, list(folders))
     models = {}
     for name, folder in folders.items():
         load = functools.partial(
-            load_artifact,
-            Path(folder),
-            network_file=networks.get(name),
-            device=options.device or "cpu",
-            verify_key=options.verify_key,
+            load_artifact, Path(folder), network_file=files.get(name), device=device, verify_key=verify_key
         )
         models[name] = ModelSource(load(), load)
-    serve(models, settings)
+    return models
 
 
 def named(option: str, given: Sequence[str]) -> dict[str, str]:
