@@ -5,8 +5,10 @@ JSON first, ``Inference-Header-Content-Length`` bytes of it where raw tensors fo
 in JSON they are text, and so image files in base64.
 """
 
+import math
 import struct
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -240,22 +242,27 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 def _numbers(data: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Whole numbers of 0…255, flat or nested as `shape` says."""
-    wrong = _other(f"data as {int(np.prod(shape))} whole numbers of 0 to 255, flat or nested", "another value")
-    if not isinstance(data, list):
+    count = math.prod(shape)
+    wrong = _other(f"data as {count} whole numbers of 0 to 255, flat or nested", "another value")
+    # Level by level, and never given to numpy as it came: of texts it would make cells as wide as the longest.
+    values = [data]
+    for size in (count,) if isinstance(data, list) and len(data) == count else shape:
+        if not all(isinstance(each, list) and len(each) == size for each in values):
+            raise wrong
+        values = list(chain.from_iterable(values))
+    if any(type(value) is not int for value in values):  # true and false are whole numbers to Python
         raise wrong
     try:
-        values = np.array(data)
-    except ValueError as exc:  # rows of unequal length, or nested too deep
+        return np.frombuffer(bytes(values), np.uint8).reshape(shape)
+    except ValueError as exc:  # negative, or above 255
         raise wrong from exc
-    flat_or_nested = values.shape in (shape, (int(np.prod(shape)),))
-    if values.dtype.kind != "i" or not flat_or_nested or values.min() < 0 or values.max() > 255:
-        raise wrong
-    return values.astype(np.uint8).reshape(shape)
 
 
 def _short(value: Any) -> str:
-    """A value as a message may quote it."""
-    text = repr(value)
+    """A value as a message may quote it; lists and objects are named only, since they can be long and deep."""
+    if isinstance(value, list | dict):
+        return "a list of other values" if isinstance(value, list) else "an object"
+    text = repr(value[:60] if isinstance(value, str) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
