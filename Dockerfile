@@ -28,11 +28,15 @@ ENV PATH=/venv/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PLUMBLINE_HOST=0.0.0.0 \
-    PLUMBLINE_PORT=8000
+    PLUMBLINE_PORT=8000 \
+    PLUMBLINE_ADMIN_PORT=8001
+# Figures stay on the container's own loopback until somebody says PLUMBLINE_ADMIN_HOST=0.0.0.0, and then need keys of
+# their own, PLUMBLINE_ADMIN_KEYS_FILE: an image that listened for all by itself could not start without them.
 USER 10001
 WORKDIR /tmp
-EXPOSE 8000
+EXPOSE 8000 8001
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"PLUMBLINE_PORT\"]}/v2/health/live', timeout=2)"]
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PLUMBLINE_PORT']), timeout=2); c.request('GET', '/v2/health/live'); sys.exit(c.getresponse().status != 200)"]
+# The process itself hears SIGTERM: it answers what it has and ends with 0.
 ENTRYPOINT ["plumbline"]
-CMD ["serve", "--artifact", "/artifact"]
+CMD ["serve", "--artifact", "model=/artifact"]
