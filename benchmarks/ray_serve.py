@@ -4,6 +4,8 @@ Two replicas of `service.ray_serve` behind the proxy of a Ray of this machine's 
 file per request, as fast as they are answered, and compare each verdict with that of the bare pipeline.
 
     killed      one replica is killed, as by `kill -9`, and the load goes on until Ray has started another; repeated
+    hangs       an image makes one replica's network hang (tests/chaos/poisoned_network.py), with a hang_timeout_s of
+                two seconds; the health check finds out
     replaced    the application is deployed again with another artifact, once, under the same load
 
 A request counts as lost when its answer was no 200. Clients send a lost request once more, as they may: judging an
@@ -19,17 +21,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks.common import write_result
-from benchmarks.serving import random_files, untrained_artifact
+from benchmarks.load import image_files
+from benchmarks.serving import untrained_artifact
 from detector.artifact import Artifact, load_artifact
 from models.decoding import decode_image
 from service.ray_serve import Arguments, build
+from tests.chaos import poisoned_network
+from tests.tiny_artifact import SIDE, save_tiny_artifact
 
 READY_TIMEOUT_S = 300.0
 _POLL_S = 0.05
@@ -112,20 +120,22 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         url = f"http://127.0.0.1:{options.port}/v1/predict"
         kills = [_under_load(url, files, options, kill_a_replica) for _ in range(options.kills)]
         replaced = _under_load(url, files, options, lambda: deploy(artifacts[1]))
+        hangs = _hangs(folder, url, options)
     return {
-        "n": sum(trial["requests"] for trial in [*kills, replaced]),
+        "n": sum(trial["requests"] for trial in [*kills, hangs, replaced]),
         "seed": options.seed,
         "ray": ray_version,
         "replicas": 2,
         "clients": options.clients,
         "killed": kills,
+        "hangs": hangs,
         "replaced": replaced,
     }
 
 
 def _with_scores(artifacts: Sequence[Artifact], seed: int) -> list[tuple[bytes, dict[str, float]]]:
     files = []
-    for file in random_files(artifacts[0], 32, seed):
+    for file in image_files(artifacts[0], 32, seed):
         scores = {}
         for artifact in artifacts:
             pixels = torch.from_numpy(decode_image(file, artifact.preprocessing)).float().div_(255)
@@ -155,11 +165,12 @@ def local_ray(port: int) -> Iterator[str]:
         ray.shutdown()
 
 
-def deploy(artifact: Path) -> None:
+def deploy(artifact: Path, network: str | None = None) -> None:
     """Have two replicas serve `artifact`; return when they do."""
     from ray import serve
 
-    serve.run(build(Arguments(artifact=(f"model={artifact}",), replicas=2)), name="plumbline", route_prefix="/")
+    arguments = Arguments(artifact=(f"model={artifact}",), network=(network,) if network else (), replicas=2)
+    serve.run(build(arguments), name="plumbline", route_prefix="/")
     _wait_for_replicas()
 
 
@@ -170,6 +181,29 @@ def kill_a_replica() -> None:
     victim = _replicas()[0]
     ray.kill(ray.get_actor(victim, namespace="serve"))
     _wait_for_replicas(gone=victim)
+
+
+def _hangs(folder: Path, url: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of a replica whose network hangs."""
+    os.environ["PLUMBLINE_HANG_TIMEOUT_S"] = "2"
+    network = f"{poisoned_network.__file__}:poisoned"
+    path = save_tiny_artifact(folder / "poisoned", options.seed, network)
+    artifact = load_artifact(path, network_file=network)
+    files = _with_scores([artifact], options.seed)
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    pixels[0] = np.array(poisoned_network.marker(poisoned_network.HANG), np.uint8)[:, None] * 255
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    deploy(path, network)
+
+    def hang_a_replica() -> None:
+        before = _replicas()
+        print("the poison was answered", httpx.post(url, content=stream.getvalue(), timeout=60, trust_env=False))
+        while not set(_replicas()) - set(before):
+            time.sleep(_POLL_S)
+        _wait_for_replicas()
+
+    return _under_load(url, files, options, hang_a_replica)
 
 
 def _replicas() -> list[str]:
@@ -187,7 +221,7 @@ def _wait_for_replicas(gone: str | None = None) -> None:
         # The status alone is behind: for a moment it counts a replica that is dead as running.
         replicas = _replicas()
         states = serve.status().applications["plumbline"].deployments["plumbline"].replica_states
-        if len(replicas) == 2 and gone not in replicas and states == {"RUNNING": 2}:
+        if gone not in replicas and len(replicas) >= 2 and states.get("RUNNING") == 2 and not states.get("STARTING"):
             return
         time.sleep(_POLL_S)
     raise SystemExit(f"expected two running replicas within {READY_TIMEOUT_S:g} s, got {serve.status()}")

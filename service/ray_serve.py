@@ -16,6 +16,7 @@ from models.errors import InputError
 from service.http.app import create_app
 from service.http.logs import set_up_logging
 from service.http.metrics import Metrics
+from service.http.repository import ModelRepository
 from service.http.settings import Settings, read_settings
 from service.jobs.serve import model_sources, named
 
@@ -25,7 +26,7 @@ __all__ = ["Arguments", "Replica", "build", "deployment_options"]
 _OTHER_REQUESTS = 64
 # What Ray's router may hold besides; more are answered with 503, rather than waiting without bound.
 _ROUTER_REQUESTS = 256
-_HEALTH_PERIOD_S = 2.0
+_HEALTH_PERIOD_S = 1.0
 _HEALTH_TIMEOUT_S = 10.0
 _EXPORT_EVERY_S = 5.0
 
@@ -67,27 +68,45 @@ class Replica:
         self._app: FastAPI | None = None
         self._export: asyncio.Task[None] | None = None
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        settings = _with_assigned_threads(self._settings)
-        set_up_logging(settings)
-        options = self._arguments
-        sources = model_sources(options.artifact, options.network, device=options.device, verify_key=options.verify_key)
-        self._app = create_app(sources, settings)
-        self._export = asyncio.get_running_loop().create_task(_export(self._app.state.metrics), name="plumbline-export")
-        return self._app
-
-    def check_health(self) -> None:
-        """Called by Ray, which replaces a replica that fails this several times in a row.
+    def application(self, settings: Settings) -> FastAPI:
+        """The application with `settings`, whose health is this replica's.
 
         Raises:
-            RuntimeError: a model is dead, hangs or judges wrongly. Ray's router knows no readiness apart from this.
+            InputError, ArtifactError: a model cannot be read or served.
+        """
+        arguments = self._arguments
+        sources = model_sources(
+            arguments.artifact, arguments.network, device=arguments.device, verify_key=arguments.verify_key
+        )
+        self._app = create_app(sources, settings)
+        return self._app
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray on its event loop, once, for what it shall serve."""
+        settings = _with_assigned_threads(self._settings)
+        set_up_logging(settings)
+        app = self.application(settings)
+        self._export = asyncio.get_running_loop().create_task(_export(app.state.metrics), name="plumbline-export")
+        return app
+
+    async def check_health(self) -> None:
+        """Called by Ray, which replaces a replica that fails this three times in a row.
+
+        A model that is slow for a while is borne: with a replica less, the others would be slower still.
+
+        Raises:
+            RuntimeError: a model's thread is dead or hangs for good, or its canary image is judged wrongly.
         """
         assert self._app is not None
-        repository = self._app.state.repository
+        repository: ModelRepository = self._app.state.repository
         if why := repository.failed:
+            repository.abandon()
             raise RuntimeError(f"expected models that judge, got one that does not: {why}")
-        if not repository.ready:
-            raise RuntimeError("expected models that are ready, got one that is not; its log says why")
+        for model in repository:
+            if not model.inference.ready and not model.inference.stalled:
+                raise RuntimeError(
+                    f"expected the canary image to be judged as at the start, got otherwise: {model.name}"
+                )
 
     def __del__(self) -> None:
         if self._export is not None:
@@ -100,10 +119,6 @@ def build(args: Arguments) -> Any:
     Raises:
         InputError: Ray is not installed, a setting or a model's name is none, or there are neither keys nor `insecure`.
     """
-    try:
-        from ray import serve
-    except ImportError as exc:
-        raise InputError("expected Ray Serve, which is not installed; pip install 'plumbline[ray]'") from exc
     settings = read_settings()
     if settings.api_keys_file is None and not settings.insecure:
         raise InputError(
@@ -111,6 +126,10 @@ def build(args: Arguments) -> Any:
             "none; set PLUMBLINE_API_KEYS_FILE, or PLUMBLINE_INSECURE=true if its http_options say host: 127.0.0.1"
         )
     named("artifact:", args.artifact)
+    try:
+        from ray import serve
+    except ImportError as exc:
+        raise InputError("expected Ray Serve, which is not installed; pip install 'plumbline[ray]'") from exc
     deployment = serve.deployment(serve.ingress()(Replica), name="plumbline")
     return deployment.options(**deployment_options(args, settings)).bind(args, settings)
 
