@@ -1,7 +1,8 @@
 """The connection below the application: what a client may do before its request's headers are complete.
 
 uvicorn bounds neither the time nor the bytes of a request's head, nor the number of connections, nor how long a client
-takes to read its answer. All four are bounded here, and what is not HTTP gets its refusal in the one JSON form.
+takes to read its answer or to send the rest of a body that nobody waits for any more. All these are bounded here, and
+what is not HTTP gets its refusal in the one JSON form.
 """
 
 import uuid
@@ -34,6 +35,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._unseen = 0  # bytes that the parser took and no callback has shown
         self._head_timer: TimerHandle | None = None
         self._read_timer: TimerHandle | None = None
+        self._rest_timer: TimerHandle | None = None
+        self._end_timer: TimerHandle | None = None
         self._counted = False
         self._started: RequestResponseCycle | None = None  # `cycle` may be a later request, which waits
 
@@ -57,9 +60,10 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.metrics.connections.dec()
         self._stop_head_timer()
         self._stop_read_timer()
-        if self._started is not None and not self._started.response_complete:
-            self._started.disconnected = True
-            self._started.message_event.set()
+        self._stop_rest_timer()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        self._forget_answer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -82,6 +86,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         self._unseen = 0
+        self._unset_keepalive_if_required()
         self._start_head_timer()
         super().on_message_begin()
 
@@ -102,7 +107,30 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head = True
         self._unseen = 0
+        self._stop_rest_timer()
         super().on_message_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            # The rest of a body that nobody waited for: the connection is idle from now on, and not since the answer.
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._end_soon()
+        elif self.cycle.response_complete and not self._in_head and self._rest_timer is None:
+            self._rest_timer = self.loop.call_later(self.settings.receive_timeout_s, self._rest_takes_too_long)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._end_soon()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._end_soon()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -125,6 +153,11 @@ class _BoundedProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self._started is not None and not self._started.response_complete
 
+    @property
+    def _in_body_of_unanswered(self) -> bool:
+        """Whether what comes now belongs to the request that is answered next, and nothing of its answer is out."""
+        return self._started is self.cycle and not self._in_head and not self.cycle.response_started
+
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.settings.header_timeout_s, self._head_takes_too_long)
@@ -138,6 +171,23 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
+
+    def _stop_rest_timer(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+
+    def _end_soon(self) -> None:
+        """Bound the time that a closed connection waits for its client to read what is left."""
+        if self._end_timer is None:
+            self._end_timer = self.loop.call_later(self.settings.send_timeout_s, self.transport.abort)
+
+    def _forget_answer(self) -> None:
+        """See to it that the answer under way is not written to a connection that ends."""
+        if self._answering:
+            assert self._started is not None
+            self._started.disconnected = True
+            self._started.message_event.set()
 
     def _head_takes_too_long(self) -> None:
         self._head_timer = None
@@ -153,19 +203,21 @@ class _BoundedProtocol(HttpToolsProtocol):
             )
         )
 
+    def _rest_takes_too_long(self) -> None:
+        self._rest_timer = None
+        self.metrics.connections_refused.labels("body_not_sent").inc()
+        self.transport.close()
+        self._end_soon()
+
     def _client_reads_too_slowly(self) -> None:
         self._read_timer = None
         self.metrics.connections_refused.labels("answer_not_read").inc()
         self.transport.abort()
 
     def _refuse(self, error: HttpError) -> None:
-        """Answer with `error` unless an answer is under way, and end the connection."""
+        """Answer with `error` unless that would be taken for another request's answer, and end the connection."""
         self.metrics.connections_refused.labels(error.code).inc()
-        if self._answering:
-            assert self._started is not None
-            self._started.disconnected = True  # it must not write to what closes
-            self._started.message_event.set()
-        else:
+        if not self._answering or self._in_body_of_unanswered:
             request_id = uuid.uuid4().hex
             body = error_body(self.url.decode("latin-1"), error.code, error.message, request_id)
             headers = {
@@ -175,4 +227,6 @@ class _BoundedProtocol(HttpToolsProtocol):
             lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
             lines += [f"{name}: {value}" for name, value in headers.items()]
             self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        self._forget_answer()
         self.transport.close()
+        self._end_soon()

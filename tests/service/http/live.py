@@ -24,7 +24,7 @@ __all__ = ["Answer", "Connection", "LiveServer", "wait_until"]
 
 T = TypeVar("T")
 
-TIMEOUT_S = 60.0  # for a machine that is busy with other things
+TIMEOUT_S = 30.0  # for a machine that is busy with other things
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
