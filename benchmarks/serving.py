@@ -1,34 +1,40 @@
-"""Verdicts per second, bare and served.
+"""What serving costs, and what others' servers make of the same pipeline.
 
-    bare      Pipeline.judge on batches of 1 to 1024 images that are decoded already
-    served    the same PNG files through `plumbline serve` on loopback, against decoding and judging them here in
-              batches of the server's own size: one file per request over many connections, and many per request
+    bare       Pipeline.judge here, on batches that are decoded already, or on files that are decoded here
+    served     the same through `plumbline serve` on loopback: raw pixels in batches by the Open Inference Protocol, one
+               PNG or JPEG file per request over many connections, many files per request
+    others     the same pipeline behind plain FastAPI without batches, and behind LitServe; one file per request
 
-Ratios are served ÷ bare throughput; 1 would mean that HTTP, queueing and waiting cost nothing. The client runs on the
-same cores as the server, so the ratio bears the client's share too. The added latency is that of one request at a time,
-less the time of decoding and judging the same file here.
+Ratios are served ÷ bare throughput, and Plumbline's ÷ the others'; they are medians over rounds in which both sides
+took turns. The client runs on the same cores as the server, so every ratio bears the client's share too. The added
+latency is that of one request at a time, less the time of decoding and judging the same file here.
 """
 
-import asyncio
-import os
-import re
-import subprocess
-import sys
+import base64
+import importlib.util
+import socket
 import tempfile
-import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import torch
-from PIL import Image
 from torch import Tensor
 
 from benchmarks.common import Paired, arguments, paired, write_result
+from benchmarks.load import (
+    Process,
+    image_files,
+    infer_request,
+    plumbline_server,
+    predict_request,
+    send_all,
+    server_process,
+)  # fmt: skip
 from detector.artifact import Artifact, load_artifact, save_artifact
 from detector.calibration import Calibration
 from detector.detectors.transport import Transport
@@ -38,11 +44,15 @@ from models.decoding import decode_image
 from models.discovery import discover
 from models.features import extract_features
 from models.loading import NetworkSpec, build_network
+from models.memory import keep_freed_memory
 from models.preprocessing import Preprocessing
 from models.residues import Measure
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-START_TIMEOUT_S = 300
+BARE_SIZES = (1, 4, 16, 64, 256)
+RAW_SIZES = (64, 128, 256)
+CONCURRENCIES = (1, 8, 64)
+RAW_CONNECTIONS = 4
+LATENCY_REQUESTS = 400
 
 
 def main() -> None:
@@ -51,27 +61,32 @@ def main() -> None:
         "--artifact", type=Path, help="default: a ResNet-20 with random weights, fitted on random images"
     )
     parser.add_argument("--images", type=int, default=512, help="files per served round (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=32, help="clients at a time (default: %(default)s)")
+    parser.add_argument("--raw-images", type=int, default=4096, help="images per round of raw batches")
+    parser.add_argument("--connections", type=int, default=64, help="clients at a time (default: %(default)s)")
     parser.add_argument("--files", type=int, default=64, help="per request with many (default: %(default)s)")
     parser.add_argument("--max-batch-size", type=int, default=64, help="the server's (default: %(default)s)")
-    parser.add_argument("--largest", type=int, default=1024, help="largest bare batch (default: %(default)s)")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the server does
+    threads = options.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         path = options.artifact or untrained_artifact(Path(folder) / "artifact", options.seed)
         artifact = load_artifact(path)
-        files = random_files(artifact, options.images, options.seed)
-        payload = {
+        payload: dict[str, Any] = {
             "n": options.images,
             "seed": options.seed,
             "network": artifact.spec.name,
-            "threads": torch.get_num_threads(),
+            "threads": threads,
             "connections": options.connections,
             "max_batch_size": options.max_batch_size,
             "bare_verdicts_per_second": bare(artifact, options),
-            "served": served(artifact, path, files, options),
         }
+        with plumbline_server(path, torch_threads=threads, max_batch_size=options.max_batch_size) as process:
+            payload["raw_batches"] = raw_batches(artifact, process, options)
+            payload["files"] = files_served(artifact, process, options)
+            payload["added_latency_ms"] = added_latency(artifact, process, options)
+            payload["latency_ms"] = latencies(artifact, process, options)
+        payload["others"] = others(artifact, path, threads, options)
     print(f"written to {write_result('serving', payload, options.out)}")
 
 
@@ -102,25 +117,12 @@ def untrained_artifact(folder: Path, seed: int) -> Path:
     return folder
 
 
-def random_files(artifact: Artifact, number: int, seed: int) -> list[bytes]:
-    """PNG files of random pixels, of the size that the artifact takes."""
-    rng = np.random.default_rng(seed)
-    side = max(artifact.preprocessing.resize or 0, artifact.preprocessing.height, artifact.preprocessing.width)
-    shape = (side, side) if artifact.preprocessing.resize else artifact.spec.image_shape[1:]
-    files = []
-    for _ in range(number):
-        stream = BytesIO()
-        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(stream, "PNG")
-        files.append(stream.getvalue())
-    return files
-
-
 def bare(artifact: Artifact, options: Namespace) -> dict[str, Any]:
     """Verdicts per second of `judge` by batch size, and as ratios to batches of one timed in turn with them."""
-    images = torch.rand(options.largest, *artifact.spec.image_shape)
+    images = torch.rand(max(BARE_SIZES), *artifact.spec.image_shape)
     one = in_batches(artifact, images[:1], 1)
     figures = {}
-    for size in (size for size in BATCH_SIZES if size <= options.largest):
+    for size in BARE_SIZES:
         timed = paired(one, in_batches(artifact, images[:size], size), rounds=options.rounds, warmup=1)
         figures[str(size)] = {"per_second": size / timed.second_s, "times_batches_of_one": size / timed.ratio}
         print(f"batch {size:4d}: {figures[str(size)]['per_second']:8.1f} verdicts/s", flush=True)
@@ -135,36 +137,125 @@ def in_batches(artifact: Artifact, images: Tensor, size: int) -> Callable[[], No
     return run
 
 
-def served(artifact: Artifact, path: Path, files: list[bytes], options: Namespace) -> dict[str, Any]:
-    """Served ÷ bare throughput by how the files are sent, and the latency that serving adds."""
-    singles = [request("image/png", data) for data in files]
+def raw_batches(artifact: Artifact, process: Process, options: Namespace) -> dict[str, Any]:
+    """Served ÷ bare throughput of uint8 batches; the bare call makes the same batches, of the size that was sent."""
+    rng = np.random.default_rng(options.seed)
+    figures = {}
+    for size in RAW_SIZES:
+        pixels = rng.integers(0, 256, (size, *artifact.spec.image_shape), dtype=np.uint8)
+        number = max(2, options.raw_images // size)
+
+        def here(pixels: np.ndarray = pixels, number: int = number) -> None:
+            for _ in range(number):
+                artifact.pipeline.judge(torch.from_numpy(pixels).float().div_(255))
+
+        requests = [infer_request(pixels)] * number
+        there = sending(process.port, requests, RAW_CONNECTIONS)
+        figures[str(size)] = throughput(paired(here, there, rounds=options.rounds), number * size)
+        _say(f"raw batches of {size}", figures[str(size)])
+    return figures
+
+
+def files_served(artifact: Artifact, process: Process, options: Namespace) -> dict[str, Any]:
+    """Served ÷ bare throughput of image files; the bare call decodes them and judges batches of the server's size."""
+    figures = {}
+    for kind in ("PNG", "JPEG"):
+        files = image_files(artifact, options.images, options.seed, kind)
+        here = decoded_and_judged(artifact, files, options.max_batch_size)
+        singles = [predict_request(f"image/{kind.lower()}", data) for data in files]
+        timed = paired(here, sending(process.port, singles, options.connections), rounds=options.rounds)
+        figures[f"one {kind} per request"] = throughput(timed, len(files))
+        _say(f"one {kind} per request", figures[f"one {kind} per request"])
     forms = [
-        request("multipart/form-data; boundary=plumbline", form(files[start : start + options.files]))
+        predict_request("multipart/form-data; boundary=plumbline", form(files[start : start + options.files]))
         for start in range(0, len(files), options.files)
     ]
-    here = decoded_and_judged(artifact, files, options.max_batch_size)
-    with server(path, options) as (host, port):
-
-        def send(requests: list[bytes], connections: int) -> Callable[[], None]:
-            return lambda: asyncio.run(send_all(host, port, requests, connections))
-
-        ways = {
-            "one file per request": send(singles, options.connections),
-            f"{options.files} files per request": send(forms, min(4, len(forms))),
-        }
-        figures: dict[str, Any] = {}
-        for name, way in ways.items():
-            timed = paired(here, way, rounds=options.rounds)
-            figures[name] = throughput(timed, len(files))
-            print(
-                f"{name}: {figures[name]['per_second']:.1f} verdicts/s, {figures[name]['ratio']:.3f} of bare",
-                flush=True,
-            )
-        some = 50
-        alone = paired(decoded_and_judged(artifact, files[:some], 1), send(singles[:some], 1), rounds=options.rounds)
-        figures["added_latency_ms"] = 1000 * (alone.second_s - alone.first_s) / min(some, len(files))
-        print(f"added latency: {figures['added_latency_ms']:.2f} ms", flush=True)
+    name = f"{options.files} {kind} per request"
+    figures[name] = throughput(paired(here, sending(process.port, forms, 4), rounds=options.rounds), len(files))
+    _say(name, figures[name])
     return figures
+
+
+def added_latency(artifact: Artifact, process: Process, options: Namespace) -> float:
+    """Milliseconds that one request takes longer than decoding and judging its file here."""
+    files = image_files(artifact, 50, options.seed)
+    requests = [predict_request("image/png", data) for data in files]
+    timed = paired(decoded_and_judged(artifact, files, 1), sending(process.port, requests, 1), rounds=options.rounds)
+    added = 1000 * (timed.second_s - timed.first_s) / len(files)
+    print(f"added latency: {added:.2f} ms", flush=True)
+    return added
+
+
+def latencies(artifact: Artifact, process: Process, options: Namespace) -> dict[str, dict[str, float]]:
+    """Quantiles of what a client waits for one PNG, by how many clients ask at a time."""
+    files = image_files(artifact, LATENCY_REQUESTS, options.seed)
+    requests = [predict_request("image/png", data) for data in files]
+    figures = {}
+    for clients in CONCURRENCIES:
+        seconds = [answer.seconds for answer in send_all(process.port, requests, clients)]
+        p50, p90, p99 = np.quantile(seconds, (0.5, 0.9, 0.99))
+        figures[str(clients)] = {"p50": 1000 * p50, "p90": 1000 * p90, "p99": 1000 * p99}
+        print(f"latency of {clients} clients: p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms", flush=True)
+    return figures
+
+
+def others(artifact: Artifact, path: Path, threads: int, options: Namespace) -> dict[str, Any]:
+    """Plumbline's throughput ÷ another server's, one PNG per request, all three running, one asked at a time."""
+    files = image_files(artifact, options.images, options.seed)
+    ours = [predict_request("image/png", data) for data in files]
+    plain = [predict_request("image/png", data, "/predict") for data in files]
+    encoded = [orjson.dumps({"image": base64.b64encode(data).decode()}) for data in files]
+    lit = [predict_request("application/json", body, "/predict") for body in encoded]
+    rivals = {"fastapi": ("benchmarks.fastapi_server", plain)}
+    if importlib.util.find_spec("litserve") is not None:
+        rivals["litserve"] = ("benchmarks.litserve_server", lit)
+    figures: dict[str, Any] = {}
+    with ExitStack() as stack:
+        settings = {"torch_threads": threads, "max_batch_size": options.max_batch_size}
+        served = stack.enter_context(plumbline_server(path, **settings))
+        for name, (module, requests) in rivals.items():
+            port = stack.enter_context(rival(module, path, threads, requests[0]))
+            timed = paired(
+                sending(served.port, ours, options.connections),
+                sending(port, requests, options.connections),
+                rounds=options.rounds,
+            )
+            figures[name] = {
+                "times_as_fast": timed.ratio, "low": timed.low, "high": timed.high,
+                "ours_per_second": len(files) / timed.first_s, "theirs_per_second": len(files) / timed.second_s,
+            }  # fmt: skip
+            print(f"{timed.ratio:.2f} times as fast as {name} [{timed.low:.2f} to {timed.high:.2f}]", flush=True)
+    return figures
+
+
+@contextmanager
+def rival(module: str, path: Path, threads: int, request: bytes) -> Iterator[int]:
+    """The port of another server, once it answers `request`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["-m", module, "--artifact", str(path), "--port", str(port), "--threads", str(threads)]
+    with server_process(command, {}, answers=(port, request)):
+        yield port
+
+
+def sending(port: int, requests: list[bytes], connections: int) -> Callable[[], None]:
+    """A function that sends the requests and checks that each is answered with 200."""
+
+    def run() -> None:
+        statuses = {answer.status for answer in send_all(port, requests, connections)}
+        if statuses != {200}:
+            raise RuntimeError(f"expected answers of status 200 only, got {sorted(statuses)}")
+
+    return run
+
+
+def decoded_and_judged(artifact: Artifact, files: list[bytes], size: int) -> Callable[[], None]:
+    def run() -> None:
+        for start in range(0, len(files), size):
+            pixels = [decode_image(data, artifact.preprocessing) for data in files[start : start + size]]
+            artifact.pipeline.judge(torch.from_numpy(np.stack(pixels)).float().div_(255))
+
+    return run
 
 
 def throughput(timed: Paired, number: int) -> dict[str, float]:
@@ -178,81 +269,13 @@ def throughput(timed: Paired, number: int) -> dict[str, float]:
     }
 
 
-def decoded_and_judged(artifact: Artifact, files: list[bytes], size: int) -> Callable[[], None]:
-    def run() -> None:
-        for start in range(0, len(files), size):
-            pixels = [decode_image(data, artifact.preprocessing) for data in files[start : start + size]]
-            artifact.pipeline.judge(torch.from_numpy(np.stack(pixels)).float().div_(255))
-
-    return run
-
-
-@contextmanager
-def server(path: Path, options: Namespace) -> Iterator[tuple[str, int]]:
-    """Host and port of a server process on loopback."""
-    environment = {
-        **os.environ,
-        "PLUMBLINE_MAX_BATCH_SIZE": str(options.max_batch_size),
-        "PLUMBLINE_TORCH_THREADS": str(torch.get_num_threads()),
-    }
-    command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(path), "--port", "0"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
-    watchdog.start()
-    try:
-        address = None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            address = address or re.search(r"serving on http://([^ :]+):(\d+) ", line)
-            if "curl" in line:
-                break
-        if address is None:
-            raise RuntimeError(f"expected a server, got one that ended: {''.join(said)}")
-        watchdog.cancel()
-        yield address[1], int(address[2])
-    finally:
-        watchdog.cancel()
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stderr.close()
-
-
-def request(kind: str, body: bytes) -> bytes:
-    head = (
-        f"POST /v1/predict HTTP/1.1\r\nHost: benchmark\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
 def form(files: list[bytes]) -> bytes:
     head = b'--plumbline\r\nContent-Disposition: form-data; name="image"; filename="x.png"\r\n\r\n'
     return b"".join(head + data + b"\r\n" for data in files) + b"--plumbline--\r\n"
 
 
-async def send_all(host: str, port: int, requests: list[bytes], connections: int) -> None:
-    """Send the requests over so many connections at a time, and check that each was answered with 200."""
-    left = iter(requests)
-
-    async def connection() -> None:
-        reader, writer = await asyncio.open_connection(host, port)
-        for message in left:
-            writer.write(message)
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError(f"expected 200, got {head!r}")
-            length = re.search(rb"content-length: (\d+)", head)
-            assert length
-            await reader.readexactly(int(length[1]))
-        writer.close()
-        await writer.wait_closed()
-
-    await asyncio.gather(*(connection() for _ in range(connections)))
+def _say(what: str, figures: dict[str, float]) -> None:
+    print(f"{what}: {figures['per_second']:.1f} verdicts/s, {figures['ratio']:.3f} of bare", flush=True)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ class _Guarded:
         Raises:
             UnavailableError, OverloadedError: it cannot judge now, or is full.
         """
-        if not model.inference.alive or model.inference.stalled:
+        if not model.inference.alive:  # one that stalls may come back, and the queue is bounded
             raise not_ready()
         self.ticket = model.admission.admit(1, length + model.inference.image_bytes)
         self.prepaid = length

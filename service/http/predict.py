@@ -36,7 +36,7 @@ _REQUEST_BODY: dict[str, Any] = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                "additionalProperties": {"type": "array", "items": {"type": "string", "format": "binary"}},
             }
         },
         "application/json": {"schema": PredictRequest.model_json_schema()},

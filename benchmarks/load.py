@@ -1,0 +1,267 @@
+"""What the benchmarks of the server share: a server in a process of its own, and a client that costs little.
+
+The client shares the server's cores, so it is written on sockets: requests are bytes made beforehand, answers are read
+and their status noted, and nothing is parsed that a figure does not need.
+"""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import orjson
+import uvloop
+from PIL import Image
+
+from detector.artifact import Artifact
+
+__all__ = [
+    "Answer",
+    "Connection",
+    "Process",
+    "image_files",
+    "infer_request",
+    "open_loop",
+    "plumbline_server",
+    "predict_request",
+    "resident_bytes",
+    "send_all",
+    "server_process",
+]
+
+START_TIMEOUT_S = 300
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d+)")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its status, when the request was sent, in seconds of the monotonic clock, and how long it took."""
+
+    status: int
+    sent_at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Process:
+    """A server process and where it listens on loopback."""
+
+    pid: int
+    port: int
+    admin_port: int | None = None
+
+
+@contextmanager
+def plumbline_server(artifact: Path, **settings: object) -> Iterator[Process]:
+    """A `plumbline serve` of `artifact` with settings as environment variables hold them."""
+    environment = {f"PLUMBLINE_{name.upper()}": str(value) for name, value in settings.items()}
+    command = ["-m", "service.cli", "serve", "--artifact", f"model={artifact}", "--port", "0", "--admin-port", "0"]
+    says = r"serving on http://[^ :]+:(\d+) .*http://[^ :]+:(\d+)/metrics"
+    with server_process(command, environment, says=says) as found:
+        yield found
+
+
+@contextmanager
+def server_process(
+    arguments: Sequence[str], environment: dict[str, str], *, says: str = "$", answers: tuple[int, bytes] | None = None
+) -> Iterator[Process]:
+    """A Python process that serves until the end of the block.
+
+    Args:
+        says: pattern of the line of its stderr that says that it listens; its groups are the ports.
+        answers: instead, a port and a request that it answers with 200 once it is up.
+
+    Raises:
+        RuntimeError: it ended before, or took too long.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=os.environ | environment, stderr=subprocess.PIPE, text=True
+    )
+    lines: list[str] = []
+    found: list[re.Match[str]] = []
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if match := re.search(says, line):
+                found.append(match)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        end = time.monotonic() + START_TIMEOUT_S
+        while not (_is_up(*answers) if answers else found):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"expected a server, got one that ended or said nothing: {''.join(lines)}")
+            time.sleep(0.05)
+        yield Process(process.pid, *((answers[0],) if answers else map(int, found[0].groups())))
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        reader.join(10)
+
+
+def _is_up(port: int, request: bytes) -> bool:
+    try:
+        return send_all(port, [request], 1)[0].status == 200
+    except (OSError, EOFError):
+        return False
+
+
+def image_files(artifact: Artifact, number: int, seed: int, kind: str = "PNG") -> list[bytes]:
+    """Files of smooth random pixels, of the size that the artifact takes."""
+    rng = np.random.default_rng(seed)
+    preprocessing = artifact.preprocessing
+    side = max(preprocessing.resize or 0, preprocessing.height, preprocessing.width)
+    size = (side, side) if preprocessing.resize else (preprocessing.width, preprocessing.height)
+    files = []
+    for _ in range(number):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        stream = BytesIO()
+        coarse.resize(size, Image.Resampling.BICUBIC).save(stream, kind)
+        files.append(stream.getvalue())
+    return files
+
+
+def predict_request(kind: str, body: bytes, path: str = "/v1/predict") -> bytes:
+    """The bytes of one POST of image files."""
+    return _post(path, {"Content-Type": kind}, body)
+
+
+def infer_request(pixels: np.ndarray) -> bytes:
+    """The bytes of one inference request of the Open Inference Protocol, with pixels and answers in binary."""
+    head = orjson.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "PIXELS", "datatype": "UINT8", "shape": list(pixels.shape),
+                    "parameters": {"binary_data_size": pixels.size},
+                }
+            ],
+            "parameters": {"binary_data_output": True},
+        }
+    )  # fmt: skip
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return _post("/v2/models/model/infer", headers, head + pixels.tobytes())
+
+
+def send_all(port: int, requests: Iterable[bytes], connections: int) -> list[Answer]:
+    """The answers to all requests, sent over so many connections, each of which waits for an answer before the next."""
+    return uvloop.run(_closed_loop(port, iter(requests), connections))
+
+
+def open_loop(
+    port: int, request: bytes, *, per_second: float, seconds: float, connections: int, tick: Callable[[], None]
+) -> list[Answer]:
+    """The answers to requests sent at a rate of their own, whatever the server does.
+
+    Args:
+        connections: so many that one is always free; a request that finds none free is late, and later ones with it.
+        tick: called about ten times a second.
+    """
+    return uvloop.run(_open_loop(port, request, per_second, seconds, connections, tick))
+
+
+def resident_bytes(pid: int) -> int:
+    """Bytes of a process that are in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _post(path: str, headers: dict[str, str], body: bytes) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: benchmark", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Connection:
+    """A connection that sends one request at a time; it connects when it must."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: bytes) -> Answer:
+        """The answer to one request."""
+        sent_at = time.monotonic()
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = _LENGTH.search(head)
+        if found is None:
+            raise RuntimeError(f"expected an answer with a length, got {head!r}")
+        await reader.readexactly(int(found[1]))
+        seconds = time.monotonic() - sent_at
+        if b"\r\nconnection: close" in head.lower():
+            self.close()
+        return Answer(int(head[9:12]), sent_at, seconds)
+
+    async def drop(self, request: bytes) -> None:
+        """Send half of a request and go."""
+        self.close()
+        _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(request[: len(request) // 2])
+        await writer.drain()
+        writer.close()
+
+    def close(self) -> None:
+        """End the connection; the next request makes another."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def _closed_loop(port: int, requests: Iterator[bytes], connections: int) -> list[Answer]:
+    answers: list[Answer] = []
+
+    async def work() -> None:
+        connection = Connection(port)
+        for request in requests:
+            answers.append(await connection.ask(request))  # noqa: PERF401 - others append between
+        connection.close()
+
+    await asyncio.gather(*(work() for _ in range(connections)))
+    return answers
+
+
+async def _open_loop(
+    port: int, request: bytes, per_second: float, seconds: float, connections: int, tick: Callable[[], None]
+) -> list[Answer]:
+    answers: list[Answer] = []
+    started = time.monotonic()
+    period = connections / per_second
+
+    async def work(number: int) -> None:
+        connection = Connection(port)
+        due = started + number / per_second
+        while due < started + seconds:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            answers.append(await connection.ask(request))
+            due = max(due + period, time.monotonic())
+        connection.close()
+
+    async def watch() -> None:
+        while True:
+            tick()
+            await asyncio.sleep(0.1)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*(work(number) for number in range(connections)))
+    watching.cancel()
+    return answers
