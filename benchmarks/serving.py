@@ -14,6 +14,7 @@ import base64
 import importlib.util
 import socket
 import tempfile
+import urllib.request
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -86,6 +87,7 @@ def main() -> None:
             payload["files"] = files_served(artifact, process, options)
             payload["added_latency_ms"] = added_latency(artifact, process, options)
             payload["latency_ms"] = latencies(artifact, process, options)
+            payload["agreement"] = agreement(artifact, process, options)
         payload["others"] = others(artifact, path, threads, options)
     print(f"written to {write_result('serving', payload, options.out)}")
 
@@ -197,6 +199,34 @@ def latencies(artifact: Artifact, process: Process, options: Namespace) -> dict[
         figures[str(clients)] = {"p50": 1000 * p50, "p90": 1000 * p90, "p99": 1000 * p99}
         print(f"latency of {clients} clients: p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms", flush=True)
     return figures
+
+
+def agreement(artifact: Artifact, process: Process, options: Namespace) -> dict[str, float]:
+    """How often class or flag differ, and by how much scores do, from the bare pipeline's on each image alone.
+
+    The images go to the server in requests of 1, 7, 64 and 200 files.
+    """
+    files = image_files(artifact, 200, options.seed + 1)
+    decoded = (decode_image(data, artifact.preprocessing) for data in files)
+    alone = [artifact.pipeline.judge(torch.from_numpy(each[None]).float().div_(255))[0] for each in decoded]
+    found = {"images": 0, "other_class_or_flag": 0, "largest_score_difference": 0.0}
+    for size in (1, 7, 64, 200):
+        for start in range(0, len(files), size):
+            asked = urllib.request.Request(
+                f"http://127.0.0.1:{process.port}/v1/predict",
+                form(files[start : start + size]),
+                {"Content-Type": "multipart/form-data; boundary=plumbline"},
+            )
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                results = orjson.loads(answer.read())["results"]
+            for result, expected in zip(results, alone[start : start + size], strict=True):
+                same = (result["label"], result["flagged"]) == (expected.label, expected.flagged)
+                difference = abs(result["score"] - expected.score)
+                found["images"] += 1
+                found["other_class_or_flag"] += not same
+                found["largest_score_difference"] = max(found["largest_score_difference"], difference)
+    print(f"agreement with the bare pipeline: {found}", flush=True)
+    return found
 
 
 def others(artifact: Artifact, path: Path, threads: int, options: Namespace) -> dict[str, Any]:

@@ -9,13 +9,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plane_tables, result_tables, training_tables
+from benchmarks import plane_tables, result_tables, service_tables, training_tables
 
 __all__ = ["PAGE", "PAGES", "README", "measured", "with_measured", "with_tables"]
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PAGE = README.parent / "docs" / "results.md"
-PAGES = (PAGE, *(README.parent / "docs" / name for name in ("training-results.md", "module-wise.md", "circles.md")))
+PAGES = (
+    PAGE,
+    *(README.parent / "docs" / name for name in ("training-results.md", "module-wise.md", "circles.md", "service.md")),
+)
 RESULTS = Path(__file__).resolve().parent / "results"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # One line such as <!-- table: cifar10-resnet20-sound matrix detector=transport --> and, further down, its end.
@@ -37,16 +40,17 @@ def with_measured(text: str) -> str:
 def with_tables(text: str) -> str:
     """`text` with every table between markers made anew.
 
-    A marker names a result, a function of `benchmarks.result_tables`, `training_tables` or `plane_tables`, and its
-    arguments; lists have commas. A name with a * stands for all results that match, which the function takes by name.
+    A marker names a result, a function of `benchmarks.result_tables` or of one of the other modules of tables, and its
+    arguments; lists have commas. A name with a * stands for all results that match, and names in brackets for just
+    those; the function then takes them by name.
     """
 
     def made(match: re.Match[str]) -> str:
         name, function, *pairs = match["words"].split()
         arguments = {key: _argument(key, value) for key, value in (pair.split("=", 1) for pair in pairs)}
-        modules = (training_tables, plane_tables, result_tables)
+        modules = (service_tables, training_tables, plane_tables, result_tables)
         module = next((module for module in modules if function in module.__all__), result_tables)
-        lines = getattr(module, function)(_results(name) if "*" in name else _result(name), **arguments)
+        lines = getattr(module, function)(_found(name), **arguments)
         return "\n".join([match["begin"], *lines, "", match["end"]])
 
     return _TABLE.sub(made, text)
@@ -56,6 +60,12 @@ def _argument(key: str, value: str) -> Any:
     if key in ("detectors", "fitted_on", "tables"):
         return value.split(",")
     return float(value) if key == "nominal" else value
+
+
+def _found(name: str) -> Any:
+    if name.startswith("["):
+        return {each: _result(each) for each in name.strip("[]").split(",")}
+    return _results(name) if "*" in name else _result(name)
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -164,8 +174,8 @@ def _speed() -> list[str]:
         ),
         (
             f"served over HTTP ÷ bare, ResNet-20, clients on the same {serving['machine']['cores']} cores",
-            f"{serving['served']['one file per request']['ratio']:.2f} with one PNG file per request, "
-            f"{serving['served']['64 files per request']['ratio']:.2f} with 64",
+            f"{serving['raw_batches']['256']['ratio']:.2f} with 256 images as pixels per request, "
+            f"{serving['files']['one PNG per request']['ratio']:.2f} with one PNG file per request",
         ),
     ]
     return ["| speed | ratio |", "|---|---|", *(f"| {what} | {ratio} |" for what, ratio in rows)]
