@@ -1,6 +1,7 @@
 """What deploy/ and the Dockerfile name exists: settings, ports, routes, options, metrics; and their numbers agree."""
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.ray_serve import table
 from benchmarks.running_server import RunningServer
 from detector.artifact import load_artifact
 from service.cli import _parser
@@ -22,6 +24,7 @@ from service.http.metrics import Metrics
 from service.http.routes import OPEN_PATHS
 from service.http.server import FAILED_EXIT_CODE
 from service.http.settings import Settings, read_settings
+from service.ray_serve import Arguments, build, deployment_options
 from tests.conftest import SEED
 from tests.tiny_artifact import save_tiny_artifact
 
@@ -337,6 +340,32 @@ def test_alarms_are_complete_and_group_by_labels_that_are_there() -> None:
         kept = re.search(r"\bby \(([^)]*)\)", alarm["expr"])
         if kept:  # an aggregation drops all other labels, and the text would have a hole
             assert shown <= {label.strip() for label in kept[1].split(",")}, alarm["alert"]
+
+
+def test_what_the_page_says_of_ray_is_the_result() -> None:
+    path = ROOT / "benchmarks" / "results" / "ray_serve.json"
+    assert table(json.loads(path.read_text(encoding="utf-8"))) in TEXTS[PAGE], (
+        "put benchmarks.ray_serve.table of the result there"
+    )
+
+
+def test_every_alarm_is_on_the_page_with_its_severity() -> None:
+    (rules,) = documents(DEPLOY / "prometheus-rules.yaml")
+    alarms = {rule["alert"]: rule["labels"]["severity"] for group in rules["groups"] for rule in group["rules"]}
+    assert dict(re.findall(r"^\| `(Plumbline\w+)` \| (\w+) \|", TEXTS[PAGE], re.MULTILINE)) == alarms
+
+
+def test_ray_takes_the_arguments_of_its_config() -> None:
+    (config,) = documents(DEPLOY / "ray-serve.yaml")
+    assert config["http_options"]["host"] == "127.0.0.1"
+    (application,) = config["applications"]
+    module, _, name = application["import_path"].partition(":")
+    assert getattr(importlib.import_module(module), name) is build
+    arguments = Arguments.model_validate(application["args"])
+    options = deployment_options(arguments, read_settings())
+    (deployment,) = application["deployments"]
+    assert {"name", *options} >= set(deployment)
+    assert config["http_options"]["request_timeout_s"] > DEFAULTS.request_timeout_s + DEFAULTS.receive_timeout_s
 
 
 def test_the_images_health_check_tells_a_server_from_none(tmp_path: Path) -> None:
