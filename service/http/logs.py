@@ -13,6 +13,8 @@ from service.http.settings import Settings
 __all__ = ["JsonFormatter", "set_up_logging"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+# Line ends to some readers, though JSON lets them stand in a text as they are.
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
 class JsonFormatter(logging.Formatter):
@@ -29,7 +31,15 @@ class JsonFormatter(logging.Formatter):
         fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info and record.exc_info[0] is not None:
             fields["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return _json(fields).translate(_LINE_ENDS)
+
+
+def _json(fields: dict[str, Any]) -> str:
+    try:
         return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a file's name that is no UTF-8, or a number of more than 64 bits
+        texts = {name: str(value).encode("utf-8", "backslashreplace").decode() for name, value in fields.items()}
+        return orjson.dumps(texts).decode()
 
 
 def set_up_logging(settings: Settings) -> None:

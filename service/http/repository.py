@@ -28,12 +28,12 @@ logger = logging.getLogger("plumbline.models")
 _VERSION_LENGTH = 12
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelSource:
     """An artifact, and where to get it again.
 
     Args:
-        artifact: what is served first.
+        artifact: what is served; a reload puts the new one here, so that nobody keeps the old one in memory.
         load: reads the artifact again, with all its checks; None: it cannot be reloaded.
     """
 
@@ -226,6 +226,7 @@ class ModelRepository:
             logger.exception("%s stays at version %s, since the new artifact failed", name, old.version)
             return "refused"
         self._put(new)
+        self._sources[name].artifact = artifact
         task = asyncio.create_task(old.retire(), name=f"plumbline-retire-{name}")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)

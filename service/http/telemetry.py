@@ -55,5 +55,7 @@ def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
                     current.set_attribute("plumbline.version", model.version)
                 if "status" in state:
                     current.set_attribute("http.response.status_code", state["status"])
+                    if state["status"] >= 500:
+                        current.set_status(trace.StatusCode.ERROR)
 
     return span

@@ -4,7 +4,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,10 +18,10 @@ from detector.artifact import Artifact
 from service.http.app import create_app
 from service.http.metrics import Metrics
 from service.http.protocol import bounded_protocol
-from service.http.repository import ModelRepository, ModelSource
+from service.http.repository import ModelRepository, ModelSource, ServedModel
 from service.http.settings import Settings
 
-__all__ = ["Answer", "Connection", "LiveServer", "wait_until"]
+__all__ = ["Answer", "Connection", "LiveServer", "held_up", "judging_with", "wait_until"]
 
 T = TypeVar("T")
 
@@ -95,6 +96,51 @@ class LiveServer:
         self._server.should_exit = True
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
+
+
+class _Judging:
+    """A pipeline but for its `judge`."""
+
+    def __init__(self, pipeline: Any, judge: Callable[..., Any]) -> None:
+        self._pipeline = pipeline
+        self.judge = judge
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipeline, name)
+
+
+@contextmanager
+def judging_with(model: ServedModel | None, judge: Callable[..., Any]) -> Iterator[None]:
+    """Inside, ``judge(pixels, right)`` judges in the model's place; ``right(pixels)`` is what the model would say."""
+    assert model is not None
+    inference: Any = model.inference
+    pipeline = inference._pipeline
+
+    def judge_instead(pixels: Any, path: bool) -> Any:
+        return judge(pixels, lambda some: pipeline.judge(some, path=path))
+
+    inference._pipeline = _Judging(pipeline, judge_instead)
+    try:
+        yield
+    finally:
+        inference._pipeline = pipeline
+
+
+@contextmanager
+def held_up(model: ServedModel | None) -> Iterator[threading.Event]:
+    """Inside, the model judges nothing and its callers wait; the event says that a batch does."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def wait_and_judge(pixels: Any, right: Callable[[Any], Any]) -> Any:
+        entered.set()
+        assert gate.wait(TIMEOUT_S)
+        return right(pixels)
+
+    with judging_with(model, wait_and_judge):
+        try:
+            yield entered
+        finally:
+            gate.set()
 
 
 @dataclass(frozen=True)
