@@ -243,6 +243,8 @@ class Inference:
         if isinstance(canary, Exception):
             raise canary
         self._canary.expect(canary)
+        while self._batcher.running[0]:  # a batch's figures come after its answers; this one's shall not be counted
+            await asyncio.sleep(0.001)
         self._warm = True
 
     def _stalled_after_s(self, size: int) -> float:
