@@ -11,7 +11,7 @@ import sys
 __all__ = ["keep_freed_memory"]
 
 # Numbers of glibc's mallopt(3), from <malloc.h>.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _LARGEST_INT = 2**31 - 1
 _ALREADY_SET = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
@@ -32,6 +32,7 @@ def keep_freed_memory() -> bool:
         mallopt = libc.mallopt
     except (OSError, AttributeError):
         return False
-    # No block goes to mmap, the heap is not trimmed below 2 GiB, and grows by 64 MiB at a time.
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, 64 * 2**20))
+    # No block goes to mmap, and the heap is not trimmed below 2 GiB and grows by 64 MiB at a time. All threads share it:
+    # other threads' heaps are unmapped as soon as they are empty, whatever the threshold says.
+    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, 64 * 2**20))
     return all(mallopt(option, value) == 1 for option, value in settings)

@@ -127,6 +127,11 @@ class ModelMetrics:
         self._inference_seconds = metrics.inference_seconds.labels(name)
         self._batch_size = metrics.batch_size.labels(name)
         self._batch_limit = metrics.batch_limit.labels(name)
+        # A counter that appears with its first event hides that event from a rate.
+        for outcome in ("right", "wrong", "failed", "late"):
+            metrics.canaries.labels(name, outcome)
+        for outcome in ("replaced", "unchanged", "refused"):
+            metrics.reloads.labels(name, outcome)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_REQUESTS)
 
     def watch(
