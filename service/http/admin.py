@@ -39,6 +39,7 @@ def create_admin_app(repository: ModelRepository, metrics: Metrics, settings: Se
         keys=ApiKeys(settings.admin_keys_file) if settings.admin_keys_file else None,
         open_paths=(),
         find=None,
+        handlers={},
         closing=lambda: repository.draining,
     )
 

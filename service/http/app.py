@@ -16,9 +16,9 @@ from service.http.errors import error_body, error_code
 from service.http.guard import Guard
 from service.http.keys import ApiKeys
 from service.http.metrics import Metrics
-from service.http.oip import oip_router
+from service.http.oip import oip_handlers, oip_router
 from service.http.page import OPEN_PAGE_PATHS, page_router
-from service.http.predict import predict_router
+from service.http.predict import predict_handlers, predict_router
 from service.http.repository import ModelRepository, ModelSource, not_ready
 from service.http.routes import OPEN_PATHS
 from service.http.schemas import Live, Ready
@@ -74,11 +74,12 @@ def create_app(
         keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
         open_paths=OPEN_PATHS | OPEN_PAGE_PATHS | OPEN_DOCS_PATHS,
         find=repository.wanted,
+        handlers=predict_handlers(settings, metrics) | oip_handlers(settings, metrics),
         closing=lambda: repository.draining,
         span=request_span() if settings.telemetry else None,
     )
-    app.include_router(predict_router(repository, settings, metrics))
-    app.include_router(oip_router(repository, settings, metrics))
+    app.include_router(predict_router(repository))
+    app.include_router(oip_router(repository))
     app.include_router(page_router(examples=settings.examples))
     app.include_router(docs_router())
     _add_health(app, repository)

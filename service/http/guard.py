@@ -18,11 +18,13 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.admission import Ticket
@@ -61,6 +63,7 @@ class Guard:
         keys: None lets everybody in.
         open_paths: paths that need no key.
         find: the model that a route asks for, or None; raises where none can judge now. None: no route takes images.
+        handlers: what answers the routes that take images, by path, past the app's own routing.
         closing: whether answers should end their connections, so that clients go elsewhere.
         span: around each request, given its scope; see `service.http.telemetry`.
     """
@@ -74,6 +77,7 @@ class Guard:
         keys: ApiKeys | None,
         open_paths: Collection[str],
         find: Callable[[ImageRoute], ServedModel | None] | None,
+        handlers: Mapping[str, Callable[[Request], Awaitable[Response]]],
         closing: Callable[[], bool],
         span: Callable[[Scope], AbstractContextManager[Any]] | None = None,
     ) -> None:
@@ -83,6 +87,7 @@ class Guard:
         self._keys = keys
         self._open_paths = frozenset(open_paths)
         self._find = find
+        self._handlers = handlers
         self._closing = closing
         self._span = span
 
@@ -106,7 +111,11 @@ class Guard:
         try:
             self._check(request)
             reading = _BoundedReading(request, self._settings)
-            await self._app(request.scope, reading, request.respond)
+            if request.model is None or request.image_route is None:
+                await self._app(request.scope, reading, request.respond)
+            else:
+                answer = await self._handlers[request.image_route.template](Request(request.scope, reading))
+                await answer(request.scope, reading, request.respond)
         except HttpError as exc:
             if request.status:
                 raise  # half an answer is out; the server closes the connection
@@ -211,7 +220,7 @@ class _Guarded:
         self.prepaid = length
         self.model = model
         model.enter()
-        self.scope["state"].update(ticket=self.ticket, model=model)
+        self.scope["state"].update(ticket=self.ticket, model=model, route=self.image_route)
 
     async def respond(self, message: Message) -> None:
         """Pass a part of the answer on, with the request's id among the headers."""

@@ -22,7 +22,7 @@ from service.http.errors import HttpError
 from service.http.inference import Outcome
 from service.http.metrics import Metrics
 from service.http.oip_tensors import HEADER_LENGTH, InferRequest, encode_response, parse_request
-from service.http.predict import count_outcomes, explained, unless_client_goes
+from service.http.predict import Handler, count_outcomes, explained, unless_client_goes
 from service.http.repository import ModelRepository, ServedModel, not_ready
 from service.http.routes import INFER_PATH, INFER_VERSION_PATH
 from service.http.schemas import (
@@ -35,7 +35,7 @@ from service.http.schemas import (
 )
 from service.http.settings import Settings
 
-__all__ = ["oip_router"]
+__all__ = ["oip_handlers", "oip_router"]
 
 _LONG_BODY = 64 * 1024  # parsed on another thread, so that nobody else waits for it
 
@@ -55,7 +55,16 @@ _MODEL = Path(description="the model's name")
 _VERSION = Path(description="its version")
 
 
-def oip_router(repository: ModelRepository, settings: Settings, metrics: Metrics) -> APIRouter:
+def oip_handlers(settings: Settings, metrics: Metrics) -> dict[str, Handler]:
+    """What answers requests for inference, by path, once the guard has found the model; see `predict_router`."""
+
+    async def infer(request: Request) -> Response:
+        return await _infer(request, settings, metrics)
+
+    return {INFER_PATH: infer, INFER_VERSION_PATH: infer}
+
+
+def oip_router(repository: ModelRepository) -> APIRouter:
     """A router with the routes under /v2, health apart."""
     router = APIRouter()
 
@@ -117,25 +126,27 @@ def oip_router(repository: ModelRepository, settings: Settings, metrics: Metrics
     }  # fmt: skip
 
     @router.post(INFER_PATH, **inference)
-    async def infer(request: Request, model: str = _MODEL) -> Response:
-        return await _infer(request, settings, metrics)
+    async def infer(model: str = _MODEL) -> Response:
+        raise _unknown()
 
     @router.post(INFER_VERSION_PATH, **inference)
-    async def infer_by_version(request: Request, model: str = _MODEL, version: str = _VERSION) -> Response:
-        return await _infer(request, settings, metrics)
+    async def infer_by_version(model: str = _MODEL, version: str = _VERSION) -> Response:
+        raise _unknown()
 
     return router
 
 
 async def _infer(request: Request, settings: Settings, metrics: Metrics) -> Response:
-    model: ServedModel | None = getattr(request.state, "model", None)
-    if model is None:
-        raise _unknown()
-    asked = await _read(request, model, settings)
-    more = asked.count - 1  # the guard's ticket is for one
-    request.state.ticket.grow(more, more * model.inference.image_bytes)
-    work = _judge(model, asked)
-    outcomes = await unless_client_goes(request, work, timeout_s=settings.request_timeout_s)
+    model: ServedModel = request.state.model
+    body = await request.body()
+
+    async def judged() -> tuple[InferRequest, list[Outcome]]:
+        asked = await _parsed(request, body, model, settings)
+        more = asked.count - 1  # the guard's ticket is for one
+        request.state.ticket.grow(more, more * model.inference.image_bytes)
+        return asked, await _judge(model, asked)
+
+    asked, outcomes = await unless_client_goes(request, judged(), timeout_s=settings.request_timeout_s)
     count_outcomes(outcomes, model, metrics)
     verdicts = []
     for index, outcome in enumerate(outcomes):
@@ -150,8 +161,7 @@ async def _infer(request: Request, settings: Settings, metrics: Metrics) -> Resp
     return Response(body, media_type="application/octet-stream", headers={HEADER_LENGTH: str(header_length)})
 
 
-async def _read(request: Request, model: ServedModel, settings: Settings) -> InferRequest:
-    body = await request.body()
+async def _parsed(request: Request, body: bytes, model: ServedModel, settings: Settings) -> InferRequest:
     given = request.headers.get(HEADER_LENGTH)
 
     def parse(content: bytes) -> InferRequest:
@@ -159,7 +169,9 @@ async def _read(request: Request, model: ServedModel, settings: Settings) -> Inf
             content, given, image_size=model.inference.image_size, max_images=settings.max_images_per_request
         )
 
-    return await model.inference.off_loop(parse, body) if len(body) > _LONG_BODY else parse(body)
+    # Of a body with binary tensors only its head is JSON, and the rest is not looked at.
+    long = len(body) > _LONG_BODY and given is None
+    return await model.inference.off_loop(parse, body) if long else parse(body)
 
 
 async def _judge(model: ServedModel, asked: InferRequest) -> list[Outcome]:

@@ -1,7 +1,7 @@
 """POST /v1/predict and /v1/models/NAME/predict: image files in, verdicts out; GET /v1/models and /v1/status beside."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -18,11 +18,16 @@ from service.http.repository import ModelRepository, ServedModel
 from service.http.routes import MODEL_PREDICT_PATH, PREDICT_PATH
 from service.http.schemas import ErrorResponse, ModelsResponse, PredictRequest, PredictResponse, StatusResponse
 from service.http.settings import Settings
-from service.http.uploads import Upload, read_uploads
+from service.http.uploads import UnparsedUploads, Upload, read_uploads
 
-__all__ = ["count_outcomes", "explained", "model_of", "predict_router", "unless_client_goes"]
+__all__ = ["Handler", "count_outcomes", "explained", "predict_handlers", "predict_router", "unless_client_goes"]
 
 T = TypeVar("T")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_TRUE, _FALSE = frozenset({"1", "true", "t", "yes", "y", "on"}), frozenset({"0", "false", "f", "no", "n", "off"})
+_LONG_BODY = 64 * 1024  # parsed on another thread, so that nobody else waits for it
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _REQUEST_BODY: dict[str, Any] = {
@@ -56,8 +61,21 @@ _REFUSALS = {
 }
 
 
-def predict_router(repository: ModelRepository, settings: Settings, metrics: Metrics) -> APIRouter:
-    """A router with the routes under /v1."""
+def predict_handlers(settings: Settings, metrics: Metrics) -> dict[str, Handler]:
+    """What answers the routes that take images, by path, once the guard has found the model."""
+
+    async def predict(request: Request) -> Response:
+        return await _predict(request, _wants_path(request), settings, metrics)
+
+    return {PREDICT_PATH: predict, MODEL_PREDICT_PATH: predict}
+
+
+def predict_router(repository: ModelRepository) -> APIRouter:
+    """A router with the routes under /v1.
+
+    Those that take images are here for the description, and for requests that the guard found no model for; it hands
+    all others to `predict_handlers`, past the framework's routing, which costs more than all else on the event loop.
+    """
     router = APIRouter()
     described: dict[str, Any] = {
         "responses": {
@@ -69,14 +87,12 @@ def predict_router(repository: ModelRepository, settings: Settings, metrics: Met
     add_path = Query(False, description="add the statistics per block beside the natural band")
 
     @router.post(PREDICT_PATH, summary="Class, score and flag of each image", **described)
-    async def predict(request: Request, path: bool = add_path) -> Response:
-        return await _predict(request, path, settings, metrics)
+    async def predict(path: bool = add_path) -> Response:
+        raise _unknown_model()
 
     @router.post(MODEL_PREDICT_PATH, summary="The same of one of several models", **described)
-    async def predict_by_model(
-        request: Request, model: str = Path(description="its name"), path: bool = add_path
-    ) -> Response:
-        return await _predict(request, path, settings, metrics)
+    async def predict_by_model(model: str = Path(description="its name"), path: bool = add_path) -> Response:
+        raise _unknown_model()
 
     unauthorized: dict[int | str, dict[str, Any]] = {401: {"model": ErrorResponse, "description": _REFUSALS[401]}}
 
@@ -93,14 +109,21 @@ def predict_router(repository: ModelRepository, settings: Settings, metrics: Met
 
 
 async def _predict(request: Request, path: bool, settings: Settings, metrics: Metrics) -> Response:
-    model = model_of(request)
-    uploads = await read_uploads(
-        request, max_images=settings.max_images_per_request, run_off_loop=model.inference.off_loop
-    )
-    more = len(uploads) - 1  # the guard's ticket is for one
-    request.state.ticket.grow(more, more * model.inference.image_bytes)
-    work = model.inference.judge(uploads, path=path)
-    outcomes = await unless_client_goes(request, work, timeout_s=settings.request_timeout_s)
+    model: ServedModel = request.state.model
+    given = await read_uploads(request, max_images=settings.max_images_per_request)
+
+    async def judged() -> tuple[list[Upload], list[Outcome]]:
+        uploads = given
+        if isinstance(uploads, UnparsedUploads):
+            long = len(uploads.body) > _LONG_BODY
+            uploads = (
+                await model.inference.off_loop(uploads.parse, uploads.body) if long else uploads.parse(uploads.body)
+            )
+        more = len(uploads) - 1  # the guard's ticket is for one
+        request.state.ticket.grow(more, more * model.inference.image_bytes)
+        return uploads, await model.inference.judge(uploads, path=path)
+
+    uploads, outcomes = await unless_client_goes(request, judged(), timeout_s=settings.request_timeout_s)
     count_outcomes(outcomes, model, metrics)
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
         code, message = explained(outcomes[0])
@@ -116,18 +139,20 @@ async def _predict(request: Request, path: bool, settings: Settings, metrics: Me
     return Response(orjson.dumps({**head, "results": results}), media_type="application/json")
 
 
-def model_of(request: Request) -> ServedModel:
-    """The model that the guard gave the request.
+def _unknown_model() -> HttpError:
+    return HttpError(
+        404, "model_not_found", "expected the name of a model that is served, got another; GET /v1/models lists them"
+    )
 
-    Raises:
-        HttpError: 404: none of that name, or not of that version.
-    """
-    model: ServedModel | None = getattr(request.state, "model", None)
-    if model is None:
-        raise HttpError(
-            404, "model_not_found", "expected the name and version of a model that is served; GET /v1/models lists them"
-        )
-    return model
+
+def _wants_path(request: Request) -> bool:
+    """The value of ``?path=``, as the description has it."""
+    if not request.scope["query_string"]:
+        return False
+    given = request.query_params.get("path", "false").lower()
+    if given not in _TRUE | _FALSE:
+        raise HttpError(422, "invalid_request", "expected path as true or false, got another value")
+    return given in _TRUE
 
 
 def _described(model: ServedModel) -> dict[str, Any]:
@@ -154,18 +179,29 @@ async def unless_client_goes(request: Request, work: Coroutine[Any, Any, T], *, 
         ClientGoneError: the client went first.
         DeadlineError: the time was up first.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    # The work runs here and only the watch is a task of its own: two tasks would cost every request a third more.
+    here = asyncio.current_task()
+    assert here is not None
+    working = True
+
+    def stop(watch: "asyncio.Task[None]") -> None:
+        if working and not watch.cancelled():
+            here.cancel()
+
+    gone = asyncio.create_task(_disconnected(request))
+    gone.add_done_callback(stop)
     try:
-        await asyncio.wait({task, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise ClientGoneError
-        raise DeadlineError
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except TimeoutError as exc:
+        raise DeadlineError from exc
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled() and here.uncancel() == 0:
+            raise ClientGoneError from None
+        raise
     finally:
-        for future in (task, gone):
-            future.cancel()
+        working = False
+        gone.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -4,7 +4,7 @@ import binascii
 import functools
 import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from models.errors import ImageError
 from service.http.errors import HttpError
 
-__all__ = ["RunOffLoop", "Upload", "read_uploads", "too_many"]
+__all__ = ["UnparsedUploads", "Upload", "read_uploads", "too_many"]
 
 # curl --data-binary says x-www-form-urlencoded unless told otherwise; the image's own first bytes decide anyway.
 _RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
@@ -56,15 +56,22 @@ class Upload:
             ) from exc
 
 
-RunOffLoop = Callable[[Callable[[bytes], list[Upload]], bytes], Awaitable[list[Upload]]]
+@dataclass(frozen=True)
+class UnparsedUploads:
+    """A body of JSON, and what makes image files of it, on any thread.
+
+    `parse` raises HttpError as `read_uploads` does.
+    """
+
+    body: bytes
+    parse: Callable[[bytes], list[Upload]]
 
 
-async def read_uploads(request: Request, *, max_images: int, run_off_loop: RunOffLoop) -> list[Upload]:
-    """The image files of a request, at least one.
+async def read_uploads(request: Request, *, max_images: int) -> list[Upload] | UnparsedUploads:
+    """The image files of a request, at least one; JSON as it came.
 
     Args:
         max_images: most files allowed.
-        run_off_loop: runs a function on bytes in another thread, for long JSON.
 
     Raises:
         HttpError: 400, 413, 415 or 422: the body is not what its Content-Type says, too many images, or none.
@@ -73,8 +80,7 @@ async def read_uploads(request: Request, *, max_images: int, run_off_loop: RunOf
     if media_type == "multipart/form-data":
         uploads = await _multipart(request, max_images)
     elif media_type == "application/json":
-        parse = functools.partial(_parse_json, max_images=max_images)
-        uploads = await run_off_loop(parse, await request.body())
+        return UnparsedUploads(await request.body(), functools.partial(_parse_json, max_images=max_images))
     elif media_type in _RAW_TYPES or media_type.startswith("image/"):
         uploads = [Upload(content)] if (content := await request.body()) else []
     else:
