@@ -1,5 +1,6 @@
 """What of a JPEG file is given to the decoder: everything but its metadata, once the file is known to be whole."""
 
+import re
 import struct
 
 from models.errors import ImageError
@@ -9,6 +10,9 @@ __all__ = ["stripped_jpeg"]
 
 # Encoders write about ten. Compressed data cannot hold the marker that starts a scan, but what follows the image can.
 _MOST_SCANS = 64
+# 32 MiB of metadata, the most that a server takes, is half as many.
+_MOST_SEGMENTS = 1000
+_FILL_BYTES = re.compile(rb"\xff*(?=\xff)")
 _START_OF_SCAN = b"\xff\xda"
 _END_OF_IMAGE = b"\xff\xd9"
 
@@ -27,15 +31,26 @@ def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
     There should be one frame header. Where there are more, decoders differ about which one counts.
 
     Raises:
-        ImageError: it is cut off, of several pictures (MPO), of too many scans, or its segments do not join.
+        ImageError: it is cut off, of several pictures (MPO), of too many segments or scans, or its segments do not
+            join.
     """
-    kept, exif, position = [data[:2]], None, 2
+    kept, exif, indexed, position = [data[:2]], None, False, _after_fill_bytes(data, 2)
     sizes: list[tuple[int, int]] = []
+    segments = 0
     while data[position : position + 2] != _START_OF_SCAN:
+        segments += 1
+        if segments > _MOST_SEGMENTS:
+            raise ImageError(
+                f"expected at most {_MOST_SEGMENTS} segments ahead of the first scan in a JPEG file, got more; "
+                "save the image again"
+            )
         kind, end = _segment(data, position)
         body = data[position + 4 : end]
         if kind == 0xE2 and body.startswith(b"MPF\0"):
+            if indexed:
+                raise ImageError("expected one index of pictures in a JPEG file, got several; save the image again")
             _check_pictures(body[4:])
+            indexed = True
         if kind == 0xE1 and exif is None and body.startswith(b"Exif\0\0"):
             exif = body
         if kind in _FRAMES and len(body) >= 5:
@@ -43,9 +58,15 @@ def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
             sizes.append((width, height))
         if kind in _KEPT_APPLICATIONS or (kind not in _APPLICATIONS and kind != _COMMENT):
             kept.append(data[position:end])
-        position = end
+        position = _after_fill_bytes(data, end)
     _check_scans(data, position)
     return b"".join([*kept, data[position:]]), sizes, orientation_of(exif)
+
+
+def _after_fill_bytes(data: bytes, position: int) -> int:
+    """Where the marker at `position` starts, whose first byte may be there any number of times."""
+    found = _FILL_BYTES.match(data, position)
+    return position if found is None else found.end()
 
 
 def _segment(data: bytes, position: int) -> tuple[int, int]:
@@ -57,8 +78,6 @@ def _segment(data: bytes, position: int) -> tuple[int, int]:
         raise ImageError(
             f"expected a whole, valid JPEG file, got one without a segment at byte {position}; save the image again"
         )
-    if kind == 0xFF:  # a fill byte
-        return kind, position + 1
     if kind in _WITHOUT_LENGTH:
         return kind, position + 2
     end = position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))

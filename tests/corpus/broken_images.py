@@ -303,6 +303,9 @@ _LADEN = {
     "jpeg with fill bytes between its segments": Entry(
         lambda: _jpeg(b"\xff\xff", _segment(0xFE, b"a comment"), b"\xff"), lambda: _stored("JPEG")
     ),
+    "jpeg with 200 kB of fill bytes": Entry(
+        lambda: _jpeg(b"\xff" * 100_000, _segment(0xFE, b"a comment"), b"\xff" * 100_000), lambda: _stored("JPEG")
+    ),
     "jpeg with a page in its comment": Entry(lambda: _jpeg(_segment(0xFE, _PAGE)), lambda: _stored("JPEG")),
     "jpeg with a page behind its end": Entry(lambda: _plain("JPEG") + _PAGE, lambda: _stored("JPEG")),
     "jpeg with a jpeg behind its end": Entry(
@@ -389,6 +392,13 @@ _MORE_REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "jpeg with an index of three pictures": (
         lambda: _jpeg(_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 3, kind=4)))), "one frame"
     ),
+    "jpeg with two indices of one picture": (
+        lambda: _jpeg(*[_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 1, kind=4)))] * 2), "one index"
+    ),
+    "jpeg of fill bytes only": (lambda: b"\xff\xd8" + b"\xff" * 200_000, "cut off"),
+    "jpeg of 100000 restart markers": (lambda: _jpeg(b"\xff\xd0" * 100_000), "1000 segments"),
+    "jpeg of 100000 temporary markers": (lambda: _jpeg(b"\xff\x01" * 100_000), "1000 segments"),
+    "jpeg of 50000 empty comments": (lambda: _jpeg(_segment(0xFE, b"") * 50_000), "1000 segments"),
     "jpeg of 12 bits": (lambda: _jpeg_patched(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "valid JPEG"),
     "jpeg of two frame headers": (
         lambda: _jpeg(_segment(0xC0, b"\x08" + struct.pack(">HH", 11_600, 11_600) + b"\1\1\x11\0")), "16000000 pixels"

@@ -1,6 +1,9 @@
 """Image files in, pixels out: what is accepted means one thing, and everything else is refused with a reason."""
 
 import io
+import sys
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import ExifTags, Image
 
 from models.decoding import Limits, decode_image, open_rgb
 from models.errors import ImageError
+from models.jpeg_file import stripped_jpeg
 from models.preprocessing import Preprocessing
 from tests.images import encoded, noise, png_of
 
@@ -56,6 +60,38 @@ def test_a_jpeg_without_its_end_is_refused_even_if_all_rows_are_there() -> None:
         for missing in (1, 2):
             with pytest.raises(ImageError, match="cut off"):
                 open_rgb(data[:-missing])
+
+
+def lines_run(data: bytes) -> int:
+    """How many lines of Python it takes to strip the JPEG file."""
+    lines = 0
+
+    def count(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        stripped_jpeg(data)
+    except ImageError:
+        pass
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_work_on_a_jpeg_does_not_grow_with_its_fill_bytes_nor_beyond_its_most_segments(
+    rng: np.random.Generator,
+) -> None:
+    data = encoded(noise(rng), "JPEG")
+    for rest in (b"", data[2:]):
+        assert lines_run(b"\xff\xd8" + b"\xff" * 100_000 + rest) == lines_run(b"\xff\xd8" + b"\xff" * 10 + rest) > 5
+    for segment in (b"\xff\x01", b"\xff\xd0", b"\xff\xfe\0\2"):
+        few, some, many = (lines_run(data[:2] + segment * count + data[2:]) for count in (1, 1001, 20_000))
+        assert few < some == many
+    assert b"\xff" * 3 not in stripped_jpeg(data[:2] + b"\xff" * 100 + data[2:])[0]  # Pillow takes them one by one
 
 
 @settings(deadline=None, max_examples=300)
