@@ -1,27 +1,47 @@
 """The connection below the application: what a client may do before its request's headers are complete.
 
 uvicorn bounds neither the time nor the bytes of a request's head, nor the number of connections, nor how long a client
-takes to read its answer or to send the rest of a body that nobody waits for any more. All these are bounded here, and
-what is not HTTP gets its refusal in the one JSON form.
+takes to read its answer or to send the rest of a body that nobody waits for any more, nor how many requests it sends
+ahead. All these are bounded here, and what is not HTTP gets its refusal in the one JSON form.
 """
 
 import uuid
 from asyncio import TimerHandle, Transport
+from collections.abc import Sized
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.errors import HttpError, UnavailableError, error_body
 from service.http.metrics import Metrics
 from service.http.settings import Settings
 
-__all__ = ["bounded_protocol"]
+__all__ = ["MOST_AHEAD", "bounded_protocol"]
+
+MOST_AHEAD = 8  # requests of one connection that wait for the answer before them
 
 
 def bounded_protocol(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
     """A protocol class for uvicorn's `http`, with the limits of `settings`."""
     return type("BoundedProtocol", (_BoundedProtocol,), {"settings": settings, "metrics": metrics})
+
+
+class _TooManyAheadError(Exception):
+    """Ends the parsing of what has come; the connection is closed already."""
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while requests wait: one that is answered must not let in others behind those."""
+
+    def __init__(self, transport: Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 class _BoundedProtocol(HttpToolsProtocol):
@@ -51,6 +71,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             )
             return
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._counted = True
         self.metrics.connections.inc()
         self._start_head_timer()
@@ -64,6 +85,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._forget_answer()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -98,6 +120,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._unseen = 0
         self._stop_head_timer()
+        if len(self.pipeline) >= MOST_AHEAD:
+            self.pipeline.clear()
+            self._cut("too_many_pipelined")
+            raise _TooManyAheadError
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -143,6 +169,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
+        if self.transport.is_closing():
+            return  # the parser was stopped by us
         self._refuse(HttpError(400, "bad_request", "expected an HTTP/1.1 request, got bytes that are none"))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -205,14 +233,19 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _rest_takes_too_long(self) -> None:
         self._rest_timer = None
-        self.metrics.connections_refused.labels("body_not_sent").inc()
-        self.transport.close()
-        self._end_soon()
+        self._cut("body_not_sent")
 
     def _client_reads_too_slowly(self) -> None:
         self._read_timer = None
         self.metrics.connections_refused.labels("answer_not_read").inc()
         self.transport.abort()
+
+    def _cut(self, reason: str) -> None:
+        """End the connection without a word, which would be taken for another request's answer."""
+        self.metrics.connections_refused.labels(reason).inc()
+        self._forget_answer()
+        self.transport.close()
+        self._end_soon()
 
     def _refuse(self, error: HttpError) -> None:
         """Answer with `error` unless that would be taken for another request's answer, and end the connection."""

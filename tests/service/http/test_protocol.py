@@ -1,14 +1,18 @@
 """The connection below the application: silence, slowness and excess end, and nobody else is harmed."""
 
+import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from detector.artifact import Artifact
-from tests.service.http.live import Connection, LiveServer, wait_until
+from service.http.protocol import MOST_AHEAD
+from tests.service.http.live import Connection, LiveServer, held_up, wait_until
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 MAX_CONNECTIONS = 6
@@ -271,7 +275,7 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(
     for _ in range(3):
         connection.send(LIVE)
         assert_live(connection)
-    names = [f"number-{n}" for n in range(12)]
+    names = [f"number-{n}" for n in range(1 + MOST_AHEAD)]
     requests = [
         post("/v1/predict", len(png), f"X-Request-ID: {name}") + png
         if n % 2
@@ -283,7 +287,59 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(
     assert [(answer.status, answer.headers["x-request-id"]) for answer in answers if answer] == [
         (200, name) for name in names
     ]
-    assert [("results" in answer.json()) for answer in answers if answer] == [bool(n % 2) for n in range(12)]
+    assert [("results" in answer.json()) for answer in answers if answer] == [bool(n % 2) for n in range(len(names))]
+
+
+def cycles() -> int:
+    gc.collect()
+    return sum(type(each) is RequestResponseCycle for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("behind", ["an answer under way", "nothing"])
+def test_requests_without_end_are_not_stored(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes, behind: str
+) -> None:
+    refused, before = server.figure("plumbline_connections_refused_total", reason="too_many_pipelined"), cycles()
+    connection = connect()
+    first = post("/v1/predict", len(png)) + png if behind != "nothing" else b""
+    with held_up(server.repository.find()) as entered:
+        if first:
+            connection.send(first)
+            assert entered.wait(30)
+        with suppress(ConnectionError):
+            connection.send(LIVE * 15_000)
+        said = connection.rest()
+        assert cycles() <= before + 2
+        with connect() as other:
+            other.send(LIVE)
+            assert_live(other)
+    assert said.count(b"HTTP/1.1 ") < 1000
+    assert server.figure("plumbline_connections_refused_total", reason="too_many_pipelined") == refused + 1
+
+
+def test_bodies_sent_ahead_are_read_when_their_turn_comes(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes
+) -> None:
+    padded = png + bytes(1_000_000)  # far more than is read at a time
+    connection = connect()
+
+    def send() -> None:
+        with suppress(ConnectionError):
+            connection.send((post("/v1/predict", len(padded)) + padded + LIVE) * 3)
+
+    with held_up(server.repository.find()) as entered:
+        sending = threading.Thread(target=send)
+        sending.start()
+        assert entered.wait(30)
+        [protocol] = server.protocols
+        assert len(protocol.pipeline) + 1 <= 1 + MOST_AHEAD
+        assert sum(len(cycle.body) for cycle, _ in protocol.pipeline) < 1_000_000
+    for _ in range(3):
+        answer = connection.answer()
+        assert answer is not None
+        assert answer.status == 200
+        assert_live(connection)
+    sending.join()
 
 
 @pytest.mark.parametrize(
