@@ -196,13 +196,20 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> Answer:
-        """The answer to one request."""
+        """The answer to one request; one that meets a kept connection's end is sent again, as HTTP clients do."""
         sent_at = time.monotonic()
+        kept = self._streams is not None
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (EOFError, ConnectionError):
+            self.close()
+            if not kept:
+                raise
+            return await self.ask(request)
         found = _LENGTH.search(head)
         if found is None:
             raise RuntimeError(f"expected an answer with a length, got {head!r}")
