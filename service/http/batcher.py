@@ -68,7 +68,16 @@ class MemoryRanOutError(UnavailableError):
 
 
 class JudgeError(Exception):
-    """`judge` raised on this very item; its cause is chained."""
+    """One item, or one image file, failed by a defect, which is chained; its neighbours do not suffer.
+
+    Args:
+        message: what could not be done.
+        cause: the defect.
+    """
+
+    def __init__(self, message: str, cause: Exception | None = None) -> None:
+        super().__init__(message)
+        self.__cause__ = cause
 
 
 class Clock(Protocol):
@@ -348,12 +357,7 @@ class Batcher(Generic[Item, Result]):
                     return [MemoryRanOutError()]  # without its cause, whose frames hold on to the memory
             elif len(items) == 1:
                 logger.error("one item could not be judged", exc_info=True)
-                return [_chained(JudgeError("the item could not be judged"), exc)]
+                return [JudgeError("the item could not be judged", exc)]
         # Outside the handler, where the exception and what its frames hold are gone.
         middle = len(items) // 2
         return [*self._outcomes(items[:middle]), *self._outcomes(items[middle:])]
-
-
-def _chained(error: JudgeError, cause: Exception) -> JudgeError:
-    error.__cause__ = cause
-    return error

@@ -48,7 +48,8 @@ class Canary:
         else:
             said, message = "wrong", f"the canary image is judged {outcome}, which was {self._expected}"
         if (said == "right") != self.right:
-            logger.log(logging.INFO if said == "right" else logging.CRITICAL, message)
+            level = logging.INFO if said == "right" else logging.CRITICAL
+            logger.log(level, message, exc_info=outcome if isinstance(outcome, Exception) else None)
         self.right = said == "right"
         return said
 

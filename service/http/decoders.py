@@ -1,8 +1,8 @@
 """Threads that decode, fair to all who ask, and that no stopping process waits for.
 
-Decoders.lane().submit(...)     one request's tasks, first in, first out
-  lanes                           one task of each in turn, so that many tasks in one delay the others by one each
-  threads                         a task that is cancelled leaves its lane at once, with all that it holds
+A request's tasks queue in a lane of its own, first in, first out. The threads take one task of each lane in turn, so
+that many tasks in one lane delay the others by one task each. A task that is cancelled leaves its lane at once, with
+the image in it.
 """
 
 import time

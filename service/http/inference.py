@@ -5,7 +5,6 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
@@ -17,7 +16,7 @@ from detector.artifact import Artifact
 from detector.verdict import Verdict
 from models.decoding import Limits, decode_image
 from models.errors import ImageError
-from service.http.batcher import Batcher, Failure, JudgeError
+from service.http.batcher import Batcher, Failure, JudgeError, MemoryRanOutError
 from service.http.canary import Canary
 from service.http.decoders import Decoders
 from service.http.errors import UnavailableError
@@ -32,9 +31,12 @@ logger = logging.getLogger("plumbline.inference")
 Outcome = Verdict | ImageError | JudgeError
 T = TypeVar("T")
 
-# A batch counts as stalled after so many times what it took at the start, and never before so many seconds.
+# A batch counts as stalled after so many times what it took at the start, and never before so many seconds; but well
+# before it ends the process, unless a batch is known to take that long.
 _STALLED_FACTOR = 10.0
 _STALLED_AT_LEAST_S = 0.5
+_STALLED_SHARE_OF_HANG = 0.5
+_SLOW_FACTOR = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,7 @@ class Inference:
         self._settings = settings
         self._metrics = metrics
         self._decoders = decoders
+        metrics.server.decode_queued.set_function(lambda: decoders.waiting)
         self._limits = Limits(max_pixels=settings.max_pixels)
         self._batcher: Batcher[_Image, Verdict] = Batcher(
             self._judge,
@@ -96,7 +99,9 @@ class Inference:
     @property
     def ready(self) -> bool:
         """Whether images that come now will be judged soon, and rightly as far as the canary tells."""
-        return self.alive and not self.stalled and self._canary.right
+        # Where no decoding thread was free for so long, whoever came when that began has had no answer in time.
+        decoding = self._decoders.stuck_s <= self._settings.request_timeout_s
+        return self.alive and not self.stalled and decoding and self._canary.right
 
     @property
     def stalled(self) -> bool:
@@ -110,7 +115,8 @@ class Inference:
         if self._batcher.died:
             return "the inference thread died"
         size, seconds = self._batcher.running
-        if size > 0 and seconds > max(self._settings.hang_timeout_s, self._stalled_after_s(size)):
+        most = max(self._settings.hang_timeout_s, self._stalled_after_s(size) / _STALLED_SHARE_OF_HANG)
+        if size > 0 and seconds > most:
             return f"the inference thread has been judging {size} images for {seconds:.0f} s"
         return None
 
@@ -144,8 +150,7 @@ class Inference:
         """Judge what is queued, then end the thread."""
         if self._canary_task is not None:
             self._canary_task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._canary_task
+            await asyncio.wait([self._canary_task])  # however it ended, the thread must end too
         ended = await asyncio.to_thread(self._batcher.stop, 0 if self._batcher.died else self._settings.drain_timeout_s)
         if not ended:
             logger.error("the inference thread did not end within %d s", self._settings.drain_timeout_s)
@@ -164,10 +169,13 @@ class Inference:
         Raises:
             UnavailableError: the inference thread has stopped or died, memory ran out, or the deadline passed.
         """
-        loop = asyncio.get_running_loop()
-        decoded = await asyncio.gather(*(loop.run_in_executor(self._decoders, self._decode, u) for u in uploads))
+        lane, loop = self._decoders.lane(), asyncio.get_running_loop()
+        decoded = await asyncio.gather(*(loop.run_in_executor(lane, self._decode, upload) for upload in uploads))
+        for each in decoded:
+            if isinstance(each, UnavailableError):
+                raise each
         judged = iter(await self.judge_pixels([each for each in decoded if isinstance(each, np.ndarray)], path=path))
-        return [each if isinstance(each, ImageError) else next(judged) for each in decoded]
+        return [each if isinstance(each, ImageError | JudgeError) else next(judged) for each in decoded]
 
     async def judge_pixels(self, images: Sequence[np.ndarray], *, path: bool = False) -> list[Verdict | JudgeError]:
         """One outcome per image, each uint8 ``(3, H, W)`` as the network takes them.
@@ -190,12 +198,17 @@ class Inference:
         """Note the most images in a batch; see `service.http.batcher.Observer`."""
         self._metrics.batch_limited(size)
 
-    def _decode(self, upload: Upload) -> np.ndarray | ImageError:
+    def _decode(self, upload: Upload) -> np.ndarray | ImageError | JudgeError | UnavailableError:
         started = perf_counter()
         try:
             return decode_image(upload.data(), self._preprocessing, self._limits)
         except ImageError as exc:
             return exc  # this image's answer; its neighbours are judged
+        except MemoryError:
+            return MemoryRanOutError()  # without its cause, whose frames hold on to the memory
+        except Exception as exc:
+            logger.error("one file could not be decoded", exc_info=True)
+            return JudgeError("the file could not be decoded", exc)
         finally:
             if self._warm:
                 self._metrics.server.decode_seconds.observe(perf_counter() - started)
@@ -252,16 +265,22 @@ class Inference:
         if not largest:
             return float("inf")  # at the start; a server that is starting is not ready anyway
         share = (size - 1) / max(1, self._settings.max_batch_size - 1)
-        return max(_STALLED_AT_LEAST_S, _STALLED_FACTOR * (one + share * max(0.0, largest - one)))
+        usual = one + share * max(0.0, largest - one)
+        most = max(_STALLED_SHARE_OF_HANG * self._settings.hang_timeout_s, _SLOW_FACTOR * usual)
+        return min(max(_STALLED_AT_LEAST_S, _STALLED_FACTOR * usual), most)
 
     async def _watch_canary(self) -> None:
         while True:
             await asyncio.sleep(self._settings.canary_interval_s)
+            outcome: Outcome | Exception
             try:
-                [outcome] = await self.judge([Upload(self._canary.file)], path=False)
-            except UnavailableError:
+                async with asyncio.timeout(self._settings.request_timeout_s):
+                    [outcome] = await self.judge([Upload(self._canary.file)], path=False)
+            except (UnavailableError, TimeoutError):
                 self._metrics.canary("late")  # a full house says nothing about right and wrong
                 continue
+            except Exception as exc:
+                outcome = exc  # the server's way to a verdict is broken, and is watched on
             self._metrics.canary(self._canary.look(outcome))
 
 

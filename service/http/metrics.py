@@ -61,6 +61,7 @@ class Metrics:
         self.decode_seconds = Histogram(
             "plumbline_decode_seconds", "Decoding and preprocessing of one image", buckets=_SECONDS, registry=registry
         )
+        self.decode_queued = Gauge("plumbline_decode_queue_length", "Tasks that wait to be decoded", registry=registry)
         self.queue_seconds = Histogram(
             "plumbline_queue_seconds",
             "From the queue to the network, per image",

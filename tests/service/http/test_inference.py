@@ -17,9 +17,15 @@ from detector.artifact import Artifact, load_artifact
 from detector.verdict import Verdict
 from models.decoding import decode_image
 from models.preprocessing import Preprocessing
+from service.http import inference as inference_module
+from service.http.batcher import JudgeError
 from service.http.canary import Canary
-from service.http.inference import _no_host_memory, _padded
+from service.http.decoders import Decoders
+from service.http.inference import Inference, _no_host_memory, _padded
+from service.http.metrics import Metrics
 from service.http.repository import ServedModel
+from service.http.settings import Settings
+from service.http.uploads import Upload
 from tests.images import encoded, noise
 from tests.service.http.live import LiveServer, held_up, judging_with, wait_until
 
@@ -119,7 +125,7 @@ def test_a_batch_that_hangs_for_good_is_a_failure_and_whoever_waits_is_told(
         with asking(server, png) as answers:
             assert entered.wait(30)
             wait_until(lambda: server.repository.failed is not None)
-            assert "model: the inference thread has been judging 1 images" in str(server.repository.failed)
+            assert "the inference thread has been judging 1 images" in str(server.repository.failed)
             live = client.get("/v2/health/live")
             assert (live.status_code, live.json()["live"]) == (503, False)
             assert "restart the process" in live.json()["error"]
@@ -128,7 +134,7 @@ def test_a_batch_that_hangs_for_good_is_a_failure_and_whoever_waits_is_told(
         assert answers[0].headers["retry-after"] == "1"
         refused = client.post("/v1/predict", content=png)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
-        assert server.repository.failed == "model: the inference thread died"
+        assert server.repository.failed is not None
 
 
 def out_of_cuda_memory() -> None:
@@ -262,6 +268,173 @@ def test_a_canary_that_comes_too_late_says_nothing_of_right_and_wrong(
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
         assert server.figure("plumbline_canaries_total", model="model", outcome="wrong") == 0
         assert server.figure("plumbline_canaries_total", model="model", outcome="failed") == 0
+
+
+@pytest.mark.parametrize(
+    ("hang_timeout_s", "times", "stalled", "failed"),
+    [
+        (60.0, (0.01, 0.02), (0.5, 0.5), 60.0),
+        (60.0, (0.1, 0.4), (1.0, 4.0), 60.0),
+        (60.0, (1.0, 8.0), (10.0, 30.0), 60.0),
+        (60.0, (1.0, 40.0), (10.0, 80.0), 160.0),
+        (0.5, (0.01, 0.02), (0.25, 0.25), 0.5),
+    ],
+)
+def test_a_batch_counts_as_stalled_well_before_it_ends_the_process(
+    artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    hang_timeout_s: float,
+    times: tuple[float, float],
+    stalled: tuple[float, float],
+    failed: float,
+) -> None:
+    given: dict[str, Any] = {"max_batch_size": MAX_BATCH, "hang_timeout_s": hang_timeout_s}
+    settings = Settings(**given)
+    decoders = Decoders(1)
+    inference = Inference(artifact, settings, Metrics().of_model("model"), decoders, torch_threads=1)
+    inference._times = times
+
+    class Judging:
+        running = (0, 0.0)
+        died = False
+
+    batcher = Judging()
+    monkeypatch.setattr(inference, "_batcher", batcher)
+
+    def state(size: int, seconds: float) -> tuple[bool, bool]:
+        batcher.running = (size, seconds)
+        return inference.stalled, inference.failed is not None
+
+    for size, limit in zip((1, MAX_BATCH), stalled, strict=True):
+        assert state(size, limit - 0.01) == (False, False)
+        assert state(size, limit + 0.01) == (True, False)
+    assert state(MAX_BATCH, failed - 0.01) == (True, False)
+    assert state(MAX_BATCH, failed + 0.01) == (True, True)
+    decoders.shutdown()
+
+
+def decoding_with(failure: Exception, spoiled: bytes) -> Callable[..., np.ndarray]:
+    """Decodes as ever, but for one file."""
+
+    def decode(data: bytes, *given: Any) -> np.ndarray:
+        if data == spoiled:
+            raise failure
+        return decode_image(data, *given)
+
+    return decode
+
+
+def test_a_defect_in_decoding_concerns_one_file(
+    serve: Callable[..., LiveServer], files: list[bytes], bare: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    monkeypatch.setattr(inference_module, "decode_image", decoding_with(KeyError("a defect"), files[1]))
+    verdicts = verdicts_of(files, bare)
+    with server.client() as client:
+        results = client.post("/v1/predict", files=form(files)).json()["results"]
+        assert results[1]["error"]["code"] == "internal_error"
+        assert "defect" not in results[1]["error"]["message"]
+        for n, (result, verdict) in enumerate(zip(results, verdicts, strict=True)):
+            if n != 1:
+                assert (result["label"], result["flagged"]) == (verdict.label, verdict.flagged)
+                assert abs(result["score"] - verdict.score) <= 1e-6
+        assert client.post("/v1/predict", content=files[1]).status_code == 500
+        [outcome] = server.in_loop(model_of(server).inference.judge([Upload(files[1])], path=False))
+    assert isinstance(outcome, JudgeError)
+    assert isinstance(outcome.__cause__, KeyError)
+
+
+def test_where_memory_ends_in_decoding_the_request_is_told_to_try_again(
+    serve: Callable[..., LiveServer], files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    monkeypatch.setattr(inference_module, "decode_image", decoding_with(MemoryError(), files[1]))
+    with server.client() as client:
+        for answer in (client.post("/v1/predict", files=form(files)), client.post("/v1/predict", content=files[1])):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
+            assert answer.headers["retry-after"] == "1"
+        assert client.post("/v1/predict", files=form([files[0], *files[2:]])).status_code == 200
+
+
+def count_of_canaries(server: LiveServer, outcome: str) -> float:
+    return server.figure("plumbline_canaries_total", model="model", outcome=outcome)
+
+
+def test_a_canary_that_meets_a_defect_has_failed_and_is_sent_again(
+    serve: Callable[..., LiveServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(canary_interval_s=0.02)
+
+    async def defect(uploads: Any, path: bool) -> None:
+        raise KeyError("a defect")
+
+    with server.client() as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(model_of(server).inference, "judge", defect)
+            wait_until(lambda: count_of_canaries(server, "failed") > 1)
+            assert client.get("/v2/health/ready").status_code == 503
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+
+
+def test_the_thread_ends_however_the_watch_on_the_canary_ended(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = LiveServer(artifact, canary_interval_s=0.02)
+    inference = model_of(server).inference
+
+    def look(outcome: Any) -> str:
+        raise OSError("no space left for the log")
+
+    try:
+        monkeypatch.setattr(inference._canary, "look", look)
+        task = inference._canary_task
+        assert task is not None
+        wait_until(task.done)
+        assert isinstance(task.exception(), OSError)
+    finally:
+        server.stop()
+    assert not inference._batcher._thread.is_alive()
+
+
+@contextmanager
+def decoding_held_up(server: LiveServer) -> Iterator[Callable[[], None]]:
+    """Inside, the one decoding thread is busy, until what is given is called."""
+    entered, gate = threading.Event(), threading.Event()
+    decoders = server.repository._decoders
+    assert decoders is not None
+
+    def wait() -> None:
+        entered.set()
+        assert gate.wait(30)
+
+    decoders.submit(wait)
+    assert entered.wait(30)
+    try:
+        yield gate.set
+    finally:
+        gate.set()
+
+
+def test_decoding_that_is_stuck_is_not_ready_and_makes_the_canary_late(serve: Callable[..., LiveServer]) -> None:
+    server = serve(canary_interval_s=0.02, request_timeout_s=0.1)
+    with server.client() as client:
+        with decoding_held_up(server):
+            wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+            wait_until(lambda: count_of_canaries(server, "late") > 1)
+            assert client.get("/v2/health/live").status_code == 200
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+
+
+def test_what_waits_to_be_decoded_is_counted(serve: Callable[..., LiveServer], png: bytes) -> None:
+    server = serve()
+    assert server.figure("plumbline_decode_queue_length") == 0
+    with server.client() as client:
+        with decoding_held_up(server) as release, asking(server, png) as answers:
+            wait_until(lambda: server.figure("plumbline_decode_queue_length") == 1)
+            assert client.get("/v2/health/ready").status_code == 200  # busy is not stuck
+            release()
+        assert answers[0].status_code == 200
+        wait_until(lambda: server.figure("plumbline_decode_queue_length") == 0)
 
 
 @pytest.mark.parametrize(
