@@ -369,7 +369,13 @@ def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("--examples", type=Path, metavar="DIR", help="images that the web page offers")
     parser.add_argument("--device", metavar="D", help="cpu or cuda (default: cpu)")
     _seed(parser)
-    parser.set_defaults(run=_job("serve"))
+    parser.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    # From here on, and not only once torch is there, a reload does not end the process.
+    with import_module("service.http.hangup").noted_hangups() as hangup:
+        import_module("service.jobs.serve").run(options, hangup)
 
 
 def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:

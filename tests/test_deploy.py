@@ -275,6 +275,10 @@ def test_the_unit_starts_again_what_died_and_not_what_is_set_wrongly() -> None:
     assert 2 in statuses  # what the command line ends with where a person has to mend something
     assert f"with {FAILED_EXIT_CODE}." in text
     assert "kill -HUP $MAINPID" in text
+    assert "\nRestartForceExitStatus=SIGHUP\n" in text
+    files = re.search(r"^LimitNOFILE=(\d+)$", text, re.MULTILINE)
+    assert files
+    assert int(files[1]) >= 2 * Settings().max_connections + 64
 
 
 def test_manifests_name_each_other() -> None:

@@ -88,12 +88,16 @@ def create_app(
 
 
 def _add_health(app: FastAPI, repository: ModelRepository) -> None:
+    # Probes of proxies ask with HEAD.
+    @app.head("/v2/health/live", include_in_schema=False)
     @app.get("/v2/health/live", summary="Whether the process works", responses={200: {"model": Live}})
     async def live() -> Response:
-        if why := repository.failed:
-            return _json({"live": False, "ready": False, "error": f"{why}; restart the process"}, 503)
+        if repository.failed:  # which model, and why, is for the administration
+            why = "expected working inference threads, got one that died or hangs; restart the process"
+            return _json({"live": False, "ready": False, "error": why}, 503)
         return _json({"live": True, "ready": repository.ready})
 
+    @app.head("/v2/health/ready", include_in_schema=False)
     @app.get("/v2/health/ready", summary="Whether to send requests here", responses={200: {"model": Ready}})
     async def ready() -> Response:
         if not repository.ready:

@@ -141,12 +141,14 @@ class ModelMetrics:
         queued: Callable[[], float],
         images: Callable[[], float],
         size: Callable[[], float],
+        limit: Callable[[], float],
         ready: Callable[[], bool],
     ) -> None:
-        """Ask these at scrape time for the queue's length, what is in the house, and whether it is ready."""
+        """Ask these at scrape time, of the version that is served then, whichever other may have started."""
         self.server.queued.labels(self.name).set_function(queued)
         self.server.admitted_images.labels(self.name).set_function(images)
         self.server.admitted_bytes.labels(self.name).set_function(size)
+        self.server.batch_limit.labels(self.name).set_function(limit)
         self.server.ready.labels(self.name).set_function(lambda: float(ready()))
 
     def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:

@@ -6,6 +6,7 @@ has been replaced judges what it was given, and only then ends.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ __all__ = ["ModelRepository", "ModelSource", "ServedModel", "not_ready"]
 logger = logging.getLogger("plumbline.models")
 
 _VERSION_LENGTH = 12
+# An idle thread ends in no time, and may take it even where the time to drain is up.
+_END_AT_LEAST_S = 1.0
+_LOOK_S = 0.1
 
 
 @dataclass
@@ -62,6 +66,7 @@ class ServedModel:
         self.admission = admission
         self.metrics = metrics
         self._users = 0
+        self._abandoned = False
         self._unused = asyncio.Event()
         self._unused.set()
 
@@ -80,6 +85,14 @@ class ServedModel:
         """End the threads once every request that was given this version is answered."""
         await self._unused.wait()
         await self.inference.stop()
+        # One that hangs must be seen until the process ends of it, though nobody waits for its answer.
+        while self.inference.stalled and not self._abandoned:
+            await asyncio.sleep(_LOOK_S)
+
+    def abandon(self) -> None:
+        """Give the thread up; whoever waits for it is answered with 503."""
+        self._abandoned = True
+        self.inference.abandon()
 
     def status(self) -> dict[str, Any]:
         """What a person wants to know at a glance, as JSON values."""
@@ -129,9 +142,12 @@ class ModelRepository:
         self._torch_threads = max(1, settings.torch_threads // len(sources))
         self._decoders: Decoders | None = None
         self._current: dict[str, ServedModel] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], ServedModel] = {}
         self._reloading = asyncio.Lock()
         self.draining = False
+        self.end_by: float | None = None  # on the monotonic clock; None: `stop` takes drain_timeout_s from its call
+        self.ended = True
+        self._failed: str | None = None  # kept, since a version that is given up may be gone before the process is
         for name, source in sources.items():
             self._check_limits(name, source.artifact)
             self._watch(name)
@@ -171,16 +187,22 @@ class ModelRepository:
     @property
     def failed(self) -> str | None:
         """Why the process should end, or None."""
-        for model in self:
+        for model in self._running():
             if why := model.inference.failed:
-                return f"{model.name}: {why}"
-        return None
+                replaced = "" if self._current.get(model.name) is model else f" {model.version}, which was replaced"
+                return f"{model.name}{replaced}: {why}"
+        return self._failed
 
     def abandon(self) -> None:
         """Give up every model whose thread is dead or hangs; whoever waits for it is answered with 503."""
-        for model in self:
+        self._failed = self.failed
+        for model in self._running():
             if model.inference.failed:
-                model.inference.abandon()
+                model.abandon()
+
+    def _running(self) -> list[ServedModel]:
+        """Every version that judges or may still do so, replaced ones too."""
+        return [*self, *self._retiring.values()]
 
     async def start(self) -> None:
         """Start all models.
@@ -193,8 +215,18 @@ class ModelRepository:
             self._put(await self._started(name, source.artifact))
 
     async def stop(self) -> None:
-        """Judge what is queued, then end all threads."""
-        await asyncio.gather(*(model.inference.stop() for model in self), *self._retiring)
+        """Judge what is queued, then end all threads; ``ended`` says whether all did so in time."""
+        end_by = time.monotonic() + self._settings.drain_timeout_s if self.end_by is None else self.end_by
+        running = {asyncio.create_task(model.inference.stop()) for model in self} | set(self._retiring)
+        at_least_by = time.monotonic() + _END_AT_LEAST_S
+        while running and time.monotonic() < max(at_least_by, 0.0 if self.failed else end_by):
+            done, running = await asyncio.wait(running, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not task.cancelled() and (exc := task.exception()) is not None:
+                    logger.error("a model's end failed", exc_info=exc)
+        if running:
+            self.ended = False
+            logger.error("%d inference threads did not end in time", len(running))
         self._current.clear()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False, cancel_futures=True)
@@ -228,8 +260,8 @@ class ModelRepository:
         self._put(new)
         self._sources[name].artifact = artifact
         task = asyncio.create_task(old.retire(), name=f"plumbline-retire-{name}")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring[task] = old
+        task.add_done_callback(lambda done: self._retiring.pop(done, None))
         logger.info("%s is at version %s now, was %s", name, new.version, old.version)
         return "replaced"
 
@@ -260,6 +292,7 @@ class ModelRepository:
             queued=of_current(lambda model: model.inference.queued),
             images=lambda: admission.images,
             size=lambda: admission.bytes,
+            limit=of_current(lambda model: model.inference.max_batch_size),
             ready=ready,
         )
 

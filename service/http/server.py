@@ -4,7 +4,7 @@ On SIGTERM or SIGINT the server is not ready at once, but goes on answering for 
 balancer sees it before the listener closes; answers then end their connections. After that nothing new is accepted,
 what was accepted is answered, and the process ends with 0. A second signal skips the grace, a third one the waiting.
 SIGHUP reads the artifacts again. Once an inference thread has died or hangs for good, everybody is answered and the
-process ends with 70, for its supervisor to start it anew.
+process ends with 70, for its supervisor to start it anew; that it hangs is seen to the very end of the drain.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,8 @@ from detector.artifact import Artifact
 from models.errors import InputError
 from service.http.admin import create_admin_app, thread_stacks
 from service.http.app import create_app
+from service.http.descriptors import allow_descriptors
+from service.http.hangup import Hangup, noted_hangups
 from service.http.logs import set_up_logging
 from service.http.protocol import bounded_protocol
 from service.http.repository import ModelRepository, ModelSource
@@ -39,10 +42,16 @@ _LAST_REQUESTS_S = 0.1
 # From the failure of an inference thread to the listener's closing: probes and waiting clients hear of it.
 _FAILED_GRACE_S = 1.0
 _FAILED_DRAIN_S = 5
+_LOOK_S = 0.1  # between looks at the inference threads while the server drains
 
 
-def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings) -> None:
+def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings, *, hangup: Hangup | None = None) -> None:
     """Answer over HTTP with the verdicts of `models` until a signal comes.
+
+    Args:
+        models: as `create_app` takes them.
+        settings: addresses, limits and the rest.
+        hangup: where SIGHUP is noted already; the artifacts are read again after the start if it came. None: from now.
 
     Raises:
         InputError: an address is not loopback and there are neither keys for it nor `insecure`; the limits contradict
@@ -52,6 +61,7 @@ def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings) -> N
     _check_exposure(settings.host, settings.api_keys_file is not None, settings.insecure, "--keys FILE")
     _check_exposure(settings.admin_host, settings.admin_keys_file is not None, settings.insecure, "--admin-keys FILE")
     set_up_logging(settings)
+    allow_descriptors(settings.max_connections)
     app = create_app(models, settings)
     repository: ModelRepository = app.state.repository
     admin = create_admin_app(repository, app.state.metrics, settings)
@@ -66,18 +76,15 @@ def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings) -> N
         "server_header": False,
         "timeout_graceful_shutdown": settings.drain_timeout_s,
     }
-    server = _Server(
-        uvicorn.Config(app, host=settings.host, port=settings.port, lifespan="on", **common),
-        uvicorn.Config(admin, host=settings.admin_host, port=settings.admin_port, lifespan="off", **common),
-        repository,
-        settings,
-    )
-    server.run()
-    if server.failure is not None:
-        logger.critical("ended, since %s", server.failure)
-        logging.shutdown()
-        # The interpreter's own end could wait for a thread that hangs.
-        os._exit(FAILED_EXIT_CODE)
+    with ExitStack() as stack:
+        server = _Server(
+            uvicorn.Config(app, host=settings.host, port=settings.port, lifespan="on", **common),
+            uvicorn.Config(admin, host=settings.admin_host, port=settings.admin_port, lifespan="off", **common),
+            repository,
+            settings,
+            hangup or stack.enter_context(noted_hangups()),
+        )
+        server.run()
 
 
 class _AdminServer(uvicorn.Server):
@@ -91,7 +98,12 @@ class _Server(uvicorn.Server):
     """uvicorn's server, with readiness and a grace period ahead of its shutdown, and a second port beside it."""
 
     def __init__(
-        self, config: uvicorn.Config, admin: uvicorn.Config, repository: ModelRepository, settings: Settings
+        self,
+        config: uvicorn.Config,
+        admin: uvicorn.Config,
+        repository: ModelRepository,
+        settings: Settings,
+        hangup: Hangup,
     ) -> None:
         super().__init__(config)
         self.failure: str | None = None
@@ -99,7 +111,19 @@ class _Server(uvicorn.Server):
         self._repository = repository
         self._settings = settings
         self._exit_at: float | None = None
-        self._reload: asyncio.Task[None] | None = None
+        self._give_up_at = float("inf")  # with whatever has not ended by then
+        self._hangup = hangup
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def serve(self, sockets: Any = None) -> None:
+        await super().serve(sockets)
+        if self.failure is None and self._repository.ended and not self._reloads:
+            return
+        if self.failure is not None:
+            logger.critical("ended, since %s", self.failure)
+        logging.shutdown()
+        # The loop's own end and the interpreter's would wait for a thread that hangs.
+        os._exit(FAILED_EXIT_CODE if self.failure is not None else 0)
 
     async def startup(self, sockets: Any = None) -> None:
         self._admin.config.load()
@@ -130,21 +154,33 @@ class _Server(uvicorn.Server):
             server.close()
         # A connection made just before may have its request still on the wire; uvicorn would close it unread.
         await asyncio.sleep(_LAST_REQUESTS_S)
-        if self._reload is not None:
-            self._reload.cancel()
-        await super().shutdown(sockets)
+        for reload in self._reloads:
+            reload.cancel()
+        drain_s = self._settings.drain_timeout_s
+        end_by = time.monotonic() + (drain_s if self.failure is None else min(_FAILED_DRAIN_S, drain_s))
+        self._repository.end_by = end_by
+        drained = asyncio.create_task(super().shutdown(sockets), name="plumbline-drain")
+        while not drained.done() and time.monotonic() < self._give_up_at:
+            await asyncio.wait([drained], timeout=_LOOK_S)
+            self._look()
+        if drained.done():
+            drained.result()
         # Last, so that the figures can be read while the other port drains.
         if self._admin.started:
             self._admin.force_exit = self.force_exit
+            self._admin.config.timeout_graceful_shutdown = max(1, round(end_by - time.monotonic()))
             await self._admin.shutdown()
 
     async def on_tick(self, counter: int) -> bool:
-        if self.failure is None and (why := self._repository.failed) is not None:
-            self._fail(why)
+        self._look()
         if self._exit_at is not None and time.monotonic() >= self._exit_at:
             self.should_exit = True
         await self._admin.on_tick(counter)
         return await super().on_tick(counter)
+
+    def _look(self) -> None:
+        if self.failure is None and (why := self._repository.failed) is not None:
+            self._fail(why)
 
     def _fail(self, why: str) -> None:
         logger.critical("%s; the process will end\n%s", why, thread_stacks())
@@ -153,6 +189,7 @@ class _Server(uvicorn.Server):
         self._repository.abandon()
         self.config.timeout_graceful_shutdown = min(_FAILED_DRAIN_S, self._settings.drain_timeout_s)
         self._exit_at = min(self._exit_at or float("inf"), time.monotonic() + _FAILED_GRACE_S)
+        self._give_up_at = time.monotonic() + _FAILED_GRACE_S + 2 * _FAILED_DRAIN_S
 
     def _watch_hangup(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,18 +197,18 @@ class _Server(uvicorn.Server):
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         except (NotImplementedError, RuntimeError, ValueError):
             logger.info("no SIGHUP here; artifacts are read at the start only")
+        if self._hangup.take():
+            self._hang_up()
 
     def _hang_up(self) -> None:
+        if self._repository.draining:
+            return
         logger.info("SIGHUP: the artifacts are read again")
-        # The loop holds tasks weakly; one reload waits for the one before.
-        before = self._reload
-
-        async def reload() -> None:
-            if before is not None:
-                await asyncio.wait([before])
-            await self._repository.reload()
-
-        self._reload = asyncio.get_running_loop().create_task(reload(), name="plumbline-reload")
+        if len(self._reloads) > 1:
+            return  # one is under way, and the one that waits for it will see what this one would
+        reload = asyncio.get_running_loop().create_task(self._repository.reload(), name="plumbline-reload")
+        self._reloads.add(reload)
+        reload.add_done_callback(self._reloads.discard)
 
 
 def _check_exposure(host: str, has_keys: bool, insecure: bool, cure: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from detector.artifact import load_artifact
 from models.errors import InputError
 from models.memory import keep_freed_memory
+from service.http.hangup import Hangup
 from service.http.repository import ModelSource
 from service.http.routes import is_model_name
 from service.http.server import serve
@@ -16,8 +17,13 @@ from service.http.settings import read_settings
 __all__ = ["model_sources", "named", "run"]
 
 
-def run(options: Namespace) -> None:
-    """Load the artifacts, then serve until a signal comes; nothing is listened on before all are found sound."""
+def run(options: Namespace, hangup: Hangup | None = None) -> None:
+    """Load the artifacts, then serve until a signal comes; nothing is listened on before all are found sound.
+
+    Args:
+        options: of the command line.
+        hangup: where SIGHUP is noted meanwhile.
+    """
     settings = read_settings(
         host=options.host,
         port=options.port,
@@ -31,7 +37,7 @@ def run(options: Namespace) -> None:
     models = model_sources(
         options.artifact, options.network or [], device=options.device or "cpu", verify_key=options.verify_key
     )
-    serve(models, settings)
+    serve(models, settings, hangup=hangup)
 
 
 def model_sources(

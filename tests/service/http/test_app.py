@@ -228,3 +228,10 @@ def test_limits_that_no_request_could_keep_are_refused(artifact: Artifact) -> No
     settings = Settings(max_queue_bytes=1_000_000, max_body_bytes=1_000_000, max_images_per_request=1)
     with pytest.raises(InputError, match="max_queue_bytes of at least 1000768"):
         create_app(artifact, settings)
+
+
+def test_health_answers_a_probe_that_asks_with_head(client: TestClient) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"] == "application/json"

@@ -3,6 +3,7 @@
 import functools
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from detector.verdict import Verdict
 from models.decoding import decode_image
 from models.errors import InputError
 from models.preprocessing import Preprocessing
-from service.http.repository import ModelSource
+from service.http.repository import ModelRepository, ModelSource
 from service.http.schemas import ModelsResponse, PredictResponse, StatusResponse
 from service.jobs.serve import named
 from tests.images import encoded, noise
@@ -207,11 +208,13 @@ class Reloadable:
 
     Args:
         folder: of the first version; it is loaded anew, and nobody else holds it.
+        given: settings.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **given: Any) -> None:
         self.load: Callable[[], Artifact] = functools.partial(load_artifact, folder)
-        self.server = LiveServer({"ours": ModelSource(self.load(), lambda: self.load())}, receive_grace_s=30)
+        models = {"ours": ModelSource(self.load(), lambda: self.load())}
+        self.server = LiveServer(models, **{"receive_grace_s": 30, **given})
 
     def reload(self, load: Callable[[], Artifact]) -> str:
         """What became of it, as the metrics tell."""
@@ -280,6 +283,50 @@ def test_a_reload_replaces_what_has_changed_and_lets_the_old_one_go(
     assert server.repository.ready
 
 
+def test_a_replaced_version_that_hangs_is_seen_until_the_process_ends(
+    artifact_folder: Path, other_artifact_folder: Path, png: bytes
+) -> None:
+    """Also when whoever asked it has gone, and its memory limit is no longer the figure that is shown."""
+    reloadable = Reloadable(artifact_folder, hang_timeout_s=0.5, request_timeout_s=0.2)
+    server, repository = reloadable.server, reloadable.server.repository
+    with server.client() as client, held_up(repository.find()) as entered:
+        asked = threading.Thread(target=client.post, args=("/v1/predict",), kwargs={"content": png})
+        asked.start()
+        assert entered.wait(30)
+        old = repository.find()
+        assert old is not None
+        assert reloadable.reload(functools.partial(load_artifact, other_artifact_folder)) == "replaced"
+        old.inference.batch_limited(1)
+        assert server.figure("plumbline_batch_limit", model="ours") == server.settings.max_batch_size
+        asked.join()
+        wait_until(lambda: repository.failed is not None)
+        assert f"ours {old.version}, which was replaced: the inference thread has been" in str(repository.failed)
+        server.in_loop(abandoned(repository))
+        assert not old.inference.alive
+        current = repository.find()
+        assert current is not None
+        assert current.inference.alive
+        assert repository.failed is not None
+    reloadable.server.stop()
+
+
+async def abandoned(repository: ModelRepository) -> None:
+    repository.abandon()
+
+
+def test_the_end_waits_for_a_thread_no_longer_than_it_may(artifact_folder: Path, png: bytes) -> None:
+    """The time is up when the clients are gone; drain_timeout_s does not begin anew for the threads."""
+    server = Reloadable(artifact_folder).server
+    with held_up(server.repository.find()) as entered:
+        with Connection(server.port) as connection:
+            connection.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png)
+            assert entered.wait(30)
+        server.repository.end_by = time.monotonic()
+        server.in_loop(server.repository.stop())  # far within the 30 s that this waits
+        assert not server.repository.ended
+    server.stop()
+
+
 def raises(error: Exception) -> Callable[[], Artifact]:
     def load() -> Artifact:
         raise error
@@ -294,6 +341,9 @@ def test_a_new_artifact_that_is_refused_leaves_the_old_one_in_place(
     (tmp_path / "key").write_bytes(b"k" * 32)
     (tmp_path / "empty").mkdir()
     larger = Preprocessing(None, None, 4096, 4096)
+    model = reloadable.server.repository.find()
+    assert model is not None
+    model.inference._batcher._limit(2)  # as when memory runs out
 
     def cannot_judge() -> Artifact:
         artifact = load_artifact(other_artifact_folder)
@@ -312,6 +362,7 @@ def test_a_new_artifact_that_is_refused_leaves_the_old_one_in_place(
     with reloadable.server.client() as client:
         for name, load in wrong.items():
             assert reloadable.reload(load) == "refused", name
+            assert reloadable.server.figure("plumbline_batch_limit", model="ours") == 2
             assert reloadable.served() == first
             answer = client.post("/v1/predict", content=png)
             assert (answer.status_code, answer.json()["artifact"]) == (200, first)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -16,12 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from detector.artifact import Artifact, load_artifact
 from models.errors import InputError
-from service.http.server import serve
+from service.http.descriptors import allow_descriptors
+from service.http.server import FAILED_EXIT_CODE, serve
 from service.http.settings import Settings
+from tests.chaos.poisoned_network import HANG, marker
+from tests.chaos.scenarios import NETWORK
+from tests.conftest import SEED
+from tests.images import encoded
+from tests.tiny_artifact import save_tiny_artifact
 
 ROOT = Path(__file__).parents[3]
 START_TIMEOUT_S = 200.0  # importing torch, on a machine that is busy with other things
@@ -42,7 +51,13 @@ class Running:
 
 
 @contextmanager
-def server(folder: Path | str, *options: str, **settings: str) -> Iterator[Running]:
+def server(
+    folder: Path | str,
+    *options: str,
+    begun: "Callable[[subprocess.Popen[str]], object] | None" = None,
+    **settings: str,
+) -> Iterator[Running]:
+    """A server that runs; `begun` is given its process before that."""
     command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(folder), *options]
     command += ["--port", "0", "--admin-port", "0"]
     env = os.environ | {f"PLUMBLINE_{name.upper()}": value for name, value in settings.items()}
@@ -61,6 +76,8 @@ def server(folder: Path | str, *options: str, **settings: str) -> Iterator[Runni
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
+        if begun is not None:
+            begun(process)
         assert found.wait(START_TIMEOUT_S), lines
         match = re.search(r"serving on (http://[^ ]+) ", "".join(lines))
         assert match, lines
@@ -195,6 +212,59 @@ def test_a_taken_port_is_said_and_ends_the_process(
     assert "address already in use" in capfd.readouterr().err
 
 
+def test_a_hangup_while_the_server_starts_reads_the_artifacts_once_it_is_up(artifact_folder: Path) -> None:
+    def hang_up(process: "subprocess.Popen[str]") -> None:
+        def heard() -> bool:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+            return caught is not None and bool(int(caught[1], 16) & 1 << signal.SIGHUP - 1)
+
+        wait_until(heard)
+        process.send_signal(signal.SIGHUP)
+
+    with server(f"ours={artifact_folder}", begun=hang_up) as running:
+        wait_until(lambda: any("ours stays at version" in line for line in running.lines))
+        figures = httpx.get(f"{running.admin}/metrics", timeout=60, trust_env=False).text
+        assert 'plumbline_reloads_total{model="ours",outcome="unchanged"} 1.0' in figures
+        # Several, and the end right behind them.
+        for _ in range(5):
+            running.process.send_signal(signal.SIGHUP)
+        assert running.terminate() == 0
+    assert not any("Traceback" in line for line in running.lines), running.lines
+
+
+def test_a_batch_that_hangs_while_the_server_ends_is_noticed(tmp_path: Path) -> None:
+    folder = save_tiny_artifact(tmp_path / "poisoned", SEED, NETWORK)
+    row = 255 * np.array(marker(HANG), np.uint8)
+    poison = encoded(Image.fromarray(np.tile(row[None, :, None], (16, 1, 3))))
+    answers: list[httpx.Response] = []
+    with server(
+        f"ours={folder}",
+        *("--network", NETWORK),
+        canary_interval_s="0",
+        hang_timeout_s="3",
+        drain_timeout_s="50",
+        shutdown_grace_s="0",
+    ) as running:
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{running.url}/v1/predict", content=poison, timeout=60, trust_env=False))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+
+        def judging() -> bool:
+            figures = httpx.get(f"{running.admin}/metrics", timeout=60, trust_env=False).text
+            return 'plumbline_admitted_images{model="ours"} 1.0' in figures
+
+        wait_until(judging)
+        assert running.terminate() == FAILED_EXIT_CODE
+        asking.join()
+    assert [answer.status_code for answer in answers] == [503]
+    assert answers[0].json()["error"]["code"] == "stopped"
+    assert any("ended, since ours: the inference thread has been judging 1 images" in line for line in running.lines)
+
+
 def test_hangup_replaces_an_artifact_under_load_and_loses_nobody(
     artifact_folder: Path, other_artifact_folder: Path, png: bytes, tmp_path: Path
 ) -> None:
@@ -257,3 +327,32 @@ def test_hangup_replaces_an_artifact_under_load_and_loses_nobody(
     # Nobody saw the old one again after the new one.
     assert {answer.json()["artifact"] for answer in answers} == digests
     assert not any("Traceback" in line for line in running.lines), running.lines
+
+
+def test_the_limit_on_open_files_is_raised_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    infinity = resource.RLIM_INFINITY
+    for now, after in (
+        ((1024, infinity), [(2064, infinity)]),
+        ((1024, 4096), [(2064, 4096)]),
+        ((1024, 1500), [(1500, 1500)]),
+        ((2064, 4096), []),
+        ((infinity, infinity), []),
+    ):
+        limits.clear()
+        monkeypatch.setattr(resource, "getrlimit", lambda _, now=now: now)
+        allow_descriptors(1000)
+        assert limits == after
+
+
+@pytest.mark.parametrize(("hard", "enough"), [(1063, False), (1064, True)])
+def test_a_limit_on_open_files_that_is_too_low_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hard: int, enough: bool
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    with caplog.at_level("WARNING", "plumbline.server"):
+        allow_descriptors(1000)
+    said = "at least 1064 open files for 1000 connections, got 1063" in caplog.text
+    assert (said, len(caplog.messages)) == (not enough, 0 if enough else 1)
