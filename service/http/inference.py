@@ -160,8 +160,15 @@ class Inference:
         self._batcher.abandon()
 
     async def off_loop(self, function: Callable[[bytes], T], data: bytes) -> T:
-        """``function(data)`` on a decoding thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, data)
+        """``function(data)`` on a decoding thread, in turn with the images of other requests.
+
+        Raises:
+            MemoryRanOutError: there was no memory for it.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, function, data)
+        except MemoryError:
+            raise MemoryRanOutError from None
 
     async def judge(self, uploads: Sequence[Upload], *, path: bool) -> list[Outcome]:
         """One outcome per upload, in order; cancelling takes what is not yet judged out of the queues.

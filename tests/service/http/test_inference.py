@@ -18,7 +18,7 @@ from detector.verdict import Verdict
 from models.decoding import decode_image
 from models.preprocessing import Preprocessing
 from service.http import inference as inference_module
-from service.http.batcher import JudgeError
+from service.http.batcher import JudgeError, MemoryRanOutError
 from service.http.canary import Canary
 from service.http.decoders import Decoders
 from service.http.inference import Inference, _no_host_memory, _padded
@@ -354,6 +354,16 @@ def test_where_memory_ends_in_decoding_the_request_is_told_to_try_again(
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
             assert answer.headers["retry-after"] == "1"
         assert client.post("/v1/predict", files=form([files[0], *files[2:]])).status_code == 200
+
+
+def test_where_memory_ends_in_parsing_the_request_is_told_to_try_again(serve: Callable[..., LiveServer]) -> None:
+    def parse(body: bytes) -> None:
+        raise MemoryError
+
+    server = serve()
+    with pytest.raises(MemoryRanOutError):
+        server.in_loop(model_of(server).inference.off_loop(parse, b"[]"))
+    assert server.in_loop(model_of(server).inference.off_loop(len, b"[]")) == 2
 
 
 def count_of_canaries(server: LiveServer, outcome: str) -> float:
