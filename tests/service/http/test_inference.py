@@ -447,6 +447,19 @@ def test_what_waits_to_be_decoded_is_counted(serve: Callable[..., LiveServer], p
         wait_until(lambda: server.figure("plumbline_decode_queue_length") == 0)
 
 
+def test_a_request_past_its_deadline_leaves_nothing_to_be_decoded(
+    serve: Callable[..., LiveServer], files: list[bytes]
+) -> None:
+    server = serve(request_timeout_s=0.2)
+    with server.client() as client:
+        with decoding_held_up(server):
+            answer = client.post("/v1/predict", files=form(files))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deadline_exceeded")
+            wait_until(lambda: server.figure("plumbline_decode_queue_length") == 0)
+            assert server.figure("plumbline_admitted_bytes", model="model") == 0
+        wait_until(lambda: client.post("/v1/predict", files=form(files)).status_code == 200)
+
+
 @pytest.mark.parametrize(
     "preprocessing",
     [
