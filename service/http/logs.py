@@ -43,7 +43,7 @@ def _json(fields: dict[str, Any]) -> str:
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Send the server's log to stderr, as the settings say."""
+    """Send the server's log to stderr, as the settings say, and what libraries warn of in the same form."""
     level = settings.log_level.upper()
     text = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
     loggers = {name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("plumbline", "uvicorn")}
@@ -58,5 +58,8 @@ def set_up_logging(settings: Settings) -> None:
             "formatters": {"line": {"()": JsonFormatter} if settings.log_format == "json" else text},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "loggers": loggers,
+            "root": {"handlers": ["stderr"], "level": "ERROR" if level == "ERROR" else "WARNING"},
         }
     )
+    if settings.log_format == "json":
+        logging.captureWarnings(True)  # Python's own warnings are no JSON

@@ -13,8 +13,12 @@ from typing import Any
 from starlette.types import Scope
 
 from models.errors import InputError
+from service.http.guard import ClientGoneError
+from service.http.routes import image_route
 
 __all__ = ["request_span"]
+
+_LONGEST_PATH = 256  # clients invent paths; what is paid for by the byte shall not be theirs to fill
 
 
 def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
@@ -34,17 +38,22 @@ def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
 
     @contextmanager
     def span(scope: Scope) -> Iterator[None]:
+        gone: ClientGoneError | None = None
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         with tracer.start_as_current_span(
             f"{scope['method']} request",
             context=propagate.extract(carrier),
             kind=trace.SpanKind.SERVER,
-            attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
+            attributes={"http.request.method": scope["method"], "url.path": scope["path"][:_LONGEST_PATH]},
         ) as current:
             try:
                 yield
+            except ClientGoneError as exc:  # raised again outside, since the span would take it for a failure
+                gone = exc
+                scope.setdefault("state", {})["status"] = 499
             finally:
-                route = getattr(scope.get("route"), "path", None)
+                image = image_route(scope["path"]) if scope["method"] == "POST" else None  # these pass the router by
+                route = image.template if image else getattr(scope.get("route"), "path", None)
                 if route is not None:
                     current.update_name(f"{scope['method']} {route}")
                     current.set_attribute("http.route", route)
@@ -57,5 +66,7 @@ def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
                     current.set_attribute("http.response.status_code", state["status"])
                     if state["status"] >= 500:
                         current.set_status(trace.StatusCode.ERROR)
+        if gone is not None:
+            raise gone
 
     return span

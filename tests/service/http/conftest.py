@@ -1,5 +1,6 @@
 """A real artifact of a tiny network, fitted, saved and loaded as users do it; applications and clients on it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,6 +55,22 @@ def start(artifact: Artifact) -> Iterator[Callable[..., TestClient]]:
 @pytest.fixture
 def client(start: Callable[..., TestClient]) -> TestClient:
     return start()
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Takes off again what `serve` does to the process's logging."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in ("plumbline", "plumbline.access", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
 
 
 def application(artifact: Artifact, **given: Any) -> FastAPI:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,17 +111,7 @@ def test_what_json_cannot_hold_is_written_as_text(value: Any) -> None:
     assert json.loads(JsonFormatter().format(record))["message"] == "said"
 
 
-@pytest.fixture
-def _logging_as_before() -> Iterator[None]:
-    yield
-    for name in ("plumbline", "plumbline.access", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("access_log", [True, False])
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_the_settings_decide_form_and_amount(
@@ -131,6 +122,20 @@ def test_the_settings_decide_form_and_amount(
     logging.getLogger("plumbline.guard").warning("large enough")
     logging.getLogger("uvicorn.error").error("theirs")
     logging.getLogger("plumbline.access").info("a request")
+    logging.getLogger("a.library").info("nobody asked")
+    logging.getLogger("a.library").warning("a library's")
     lines = capsys.readouterr().err.splitlines()
     said = [json.loads(line)["message"] if log_format == "json" else line.partition(": ")[2] for line in lines]
-    assert said == ["large enough", "theirs", *(["a request"] if access_log else [])]
+    assert said == ["large enough", "theirs", *(["a request"] if access_log else []), "a library's"]
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_warning_of_python_s_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(Settings(log_format="json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("beware", stacklevel=1)
+    [line] = capsys.readouterr().err.splitlines()
+    fields = json.loads(line)
+    assert (fields["level"], fields["logger"]) == ("warning", "py.warnings")
+    assert "beware" in fields["message"]

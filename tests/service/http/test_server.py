@@ -1,6 +1,5 @@
 """The server as a process of its own: it listens where it may, answers over a socket, and loses nobody at its end."""
 
-import logging
 import os
 import re
 import resource
@@ -189,16 +188,6 @@ def test_nothing_listens_beyond_loopback_without_keys(artifact: Artifact, host: 
         serve(artifact, Settings(host=host))
     with pytest.raises(InputError, match=r"API keys.*--admin-keys"):
         serve(artifact, Settings(admin_host=host))
-
-
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    """Takes off again what `serve` does to the process's logging."""
-    yield
-    for name in ("plumbline", "plumbline.access", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
 
 
 @pytest.mark.parametrize("which", ["port", "admin_port"])

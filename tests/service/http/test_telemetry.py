@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from detector.artifact import Artifact
 from models.errors import InputError
 from tests.service.http.conftest import application
+from tests.service.http.live import Connection, LiveServer, held_up, wait_until
 from tests.service.http.test_app import inference_of
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -85,8 +86,36 @@ def test_refusals_and_defects_are_spans_too(
     seen = [(span.name, attributes(span)["http.response.status_code"], span.status.status_code) for span in spans()]
     unset, error = trace.StatusCode.UNSET, trace.StatusCode.ERROR
     assert [(status, code) for _, status, code in seen] == [(404, unset), (422, unset), (413, unset), (500, error)]
-    assert [name for name, _, _ in seen] == ["GET request", "POST /v1/predict", "POST request", "POST /v1/predict"]
+    assert [name for name, _, _ in seen] == ["GET request", *["POST /v1/predict"] * 3]
     assert all(attributes(span)["plumbline.request_id"] for span in spans())
+
+
+def test_a_client_that_goes_is_no_failure(
+    spans: Callable[[], list[ReadableSpan]], artifact: Artifact, png: bytes
+) -> None:
+    server = LiveServer(artifact, telemetry=True)
+    try:
+        with held_up(server.repository.find()) as entered:
+            with Connection(server.port) as connection:
+                connection.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png)
+                assert entered.wait(30)
+            wait_until(lambda: len(spans()) == 1)
+        with Connection(server.port) as connection:
+            connection.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+            wait_until(lambda: server.figure("plumbline_admitted_images", model="model") == 1)
+        wait_until(lambda: len(spans()) == 2)
+    finally:
+        server.stop()
+    for span in spans():
+        assert (attributes(span)["http.response.status_code"], span.events) == (499, ())
+        assert span.status.is_unset
+    assert server.figure("plumbline_requests_total", route="/v1/predict", status="499") == 2
+
+
+def test_a_path_is_cut(client: TestClient, spans: Callable[[], list[ReadableSpan]]) -> None:
+    assert client.get("/" + "x" * 5000).status_code == 404
+    [span] = spans()
+    assert attributes(span)["url.path"] == "/" + "x" * 255
 
 
 def test_unless_asked_for_there_are_none(
