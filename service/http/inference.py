@@ -136,7 +136,6 @@ class Inference:
         Raises:
             JudgeError, StoppedError: the network cannot judge even that.
         """
-        self._metrics.batch_limited(self._settings.max_batch_size)
         self._batcher.start()
         try:
             await self._warm_up()
@@ -145,6 +144,11 @@ class Inference:
             raise
         if self._settings.canary_interval_s > 0:
             self._canary_task = asyncio.create_task(self._watch_canary(), name="plumbline-canary")
+
+    def stop_canary(self) -> None:
+        """Judge no more canary images."""
+        if self._canary_task is not None:
+            self._canary_task.cancel()
 
     async def stop(self) -> None:
         """Judge what is queued, then end the thread."""
@@ -202,8 +206,7 @@ class Inference:
             self._metrics.batch_done(size, queued_s, judged_s)
 
     def batch_limited(self, size: int) -> None:
-        """Note the most images in a batch; see `service.http.batcher.Observer`."""
-        self._metrics.batch_limited(size)
+        """See `service.http.batcher.Observer`; the figure is read from `max_batch_size`, of what is served."""
 
     def _decode(self, upload: Upload) -> np.ndarray | ImageError | JudgeError | UnavailableError:
         started = perf_counter()

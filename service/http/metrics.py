@@ -112,7 +112,7 @@ class Metrics:
 
 
 class ModelMetrics:
-    """One model's figures, told by its inference thread; an `Observer`.
+    """One model's figures, told by its inference threads and asked of the version that is served.
 
     Args:
         metrics: the server's.
@@ -127,7 +127,6 @@ class ModelMetrics:
         self._queue_seconds = metrics.queue_seconds.labels(name)
         self._inference_seconds = metrics.inference_seconds.labels(name)
         self._batch_size = metrics.batch_size.labels(name)
-        self._batch_limit = metrics.batch_limit.labels(name)
         # A counter that appears with its first event hides that event from a rate.
         for outcome in ("right", "wrong", "failed", "late"):
             metrics.canaries.labels(name, outcome)
@@ -157,10 +156,6 @@ class ModelMetrics:
         self._inference_seconds.observe(judged_s)
         for seconds in queued_s:
             self._queue_seconds.observe(seconds)
-
-    def batch_limited(self, size: int) -> None:
-        """Note the most images in a batch; see `service.http.batcher.Observer`."""
-        self._batch_limit.set(size)
 
     def canary(self, outcome: str) -> None:
         """Count one canary image: "right", "wrong", "failed" or "late"."""

@@ -82,7 +82,8 @@ class ServedModel:
             self._unused.set()
 
     async def retire(self) -> None:
-        """End the threads once every request that was given this version is answered."""
+        """End the threads once every request that was given this version is answered; the canary at once."""
+        self.inference.stop_canary()
         await self._unused.wait()
         await self.inference.stop()
         # One that hangs must be seen until the process ends of it, though nobody waits for its answer.

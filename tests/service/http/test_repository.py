@@ -25,7 +25,7 @@ from service.http.schemas import ModelsResponse, PredictResponse, StatusResponse
 from service.jobs.serve import named
 from tests.images import encoded, noise
 from tests.service.http.conftest import application
-from tests.service.http.live import Connection, LiveServer, held_up, wait_until
+from tests.service.http.live import Connection, LiveServer, held_up, judging_with, wait_until
 from tests.tiny_artifact import CLASSES, SIDE
 
 MAX_IMAGES = 4
@@ -296,7 +296,7 @@ def test_a_replaced_version_that_hangs_is_seen_until_the_process_ends(
         old = repository.find()
         assert old is not None
         assert reloadable.reload(functools.partial(load_artifact, other_artifact_folder)) == "replaced"
-        old.inference.batch_limited(1)
+        old.inference._batcher._limit(1)
         assert server.figure("plumbline_batch_limit", model="ours") == server.settings.max_batch_size
         asked.join()
         wait_until(lambda: repository.failed is not None)
@@ -308,6 +308,36 @@ def test_a_replaced_version_that_hangs_is_seen_until_the_process_ends(
         assert current.inference.alive
         assert repository.failed is not None
     reloadable.server.stop()
+
+
+def test_a_replaced_version_judges_no_canary_any_more(
+    artifact_folder: Path, other_artifact_folder: Path, png: bytes
+) -> None:
+    reloadable = Reloadable(artifact_folder, canary_interval_s=0.02)
+    server = reloadable.server
+    old, judged = server.repository.find(), 0
+    assert old is not None
+
+    def counted(pixels: Any, right: Callable[[Any], Any]) -> Any:
+        nonlocal judged
+        judged += 1
+        return right(pixels)
+
+    def canaries() -> float:
+        return server.figure("plumbline_canaries_total", model="ours", outcome="right")
+
+    with Connection(server.port) as early, judging_with(old, counted):
+        early.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png[:20])
+        wait_until(lambda: server.figure("plumbline_admitted_images", model="ours") == 1 and judged > 0)
+        assert reloadable.reload(functools.partial(load_artifact, other_artifact_folder)) == "replaced"
+        wait_until(lambda: not old.inference.queued and not old.inference._batcher.running[0])
+        at = canaries()
+        wait_until(lambda: canaries() > at)  # the new one's
+        before = judged
+        wait_until(lambda: canaries() > at + 5)
+        assert judged == before
+        assert old.inference.alive
+    server.stop()
 
 
 async def abandoned(repository: ModelRepository) -> None:
