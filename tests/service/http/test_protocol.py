@@ -290,6 +290,13 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(
     assert [("results" in answer.json()) for answer in answers if answer] == [bool(n % 2) for n in range(len(names))]
 
 
+def assert_answered(connection: Connection) -> None:
+    """As `assert_live`, where a batch that was held up may still count as stalled."""
+    answer = connection.answer()
+    assert answer is not None
+    assert (answer.status, answer.json()["live"]) == (200, True)
+
+
 def cycles() -> int:
     gc.collect()
     return sum(type(each) is RequestResponseCycle for each in gc.get_objects())
@@ -312,7 +319,8 @@ def test_requests_without_end_are_not_stored(
         assert cycles() <= before + 2
         with connect() as other:
             other.send(LIVE)
-            assert_live(other)
+            assert_answered(other)
+    wait_until(lambda: server.repository.ready)
     assert said.count(b"HTTP/1.1 ") < 1000
     assert server.figure("plumbline_connections_refused_total", reason="too_many_pipelined") == refused + 1
 
@@ -338,8 +346,9 @@ def test_bodies_sent_ahead_are_read_when_their_turn_comes(
         answer = connection.answer()
         assert answer is not None
         assert answer.status == 200
-        assert_live(connection)
+        assert_answered(connection)
     sending.join()
+    wait_until(lambda: server.repository.ready)
 
 
 @pytest.mark.parametrize(
