@@ -74,9 +74,7 @@ def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None 
     return decide
 
 
-def random_starts(
-    decide: Decide, images: Tensor, noise: ImageNoise, tries: int, first: Tensor | None = None
-) -> Tensor:
+def random_starts(decide: Decide, images: Tensor, noise: ImageNoise, tries: int, first: Tensor | None = None) -> Tensor:
     """For each image the first of its random images ``(B, ...)`` that is adversarial; itself where none is.
 
     With `first` ``(B, ...)``, that where it is adversarial, and where no random image is either.

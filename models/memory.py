@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
         mallopt = libc.mallopt
     except (OSError, AttributeError):
         return False
-    # No block goes to mmap, and the heap is not trimmed below 2 GiB and grows by 64 MiB at a time. All threads share it:
-    # other threads' heaps are unmapped as soon as they are empty, whatever the threshold says.
+    # No block goes to mmap, and the heap is not trimmed below 2 GiB and grows by 64 MiB at a time. All threads share
+    # it: other threads' heaps are unmapped as soon as they are empty, whatever the threshold says.
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, 64 * 2**20))
     return all(mallopt(option, value) == 1 for option, value in settings)

@@ -3,7 +3,8 @@
     submit(items) → Future           from any thread; the future's result has one outcome per item, in the items' order
       queue (first in, first out)     an item leaves it at once when its request is cancelled
       one thread                      takes what is queued up to `max_batch_size`; waits at most `max_queue_delay_s`
-                                      after the oldest item came; drops what is past its deadline; calls judge(items)
+                                      after the oldest item came, while more may come; drops what is past its
+                                      deadline; calls judge(items)
       outcomes                        a result, or an exception that concerns this item alone
 
 A batch that fails is halved until the culprits stand alone, so that one item cannot spoil its neighbours' answers. One
@@ -159,6 +160,8 @@ class Batcher(Generic[Item, Result]):
         observer: told about every call.
         on_start: called first on the thread, such as to set its thread counts; if it raises, the thread is dead.
         classify: whom an exception of `judge` concerns. None: always these items.
+        expected: how many items there are in all that are not yet answered, queued or on their way; once no more of
+            them can come, nobody waits for company. None: not known.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class Batcher(Generic[Item, Result]):
         observer: Observer | None = None,
         on_start: Callable[[], None] | None = None,
         classify: Callable[[Exception], Failure] | None = None,
+        expected: Callable[[], int] | None = None,
     ) -> None:
         assert max_batch_size >= 1
         assert max_queue_delay_s >= 0
@@ -181,6 +185,7 @@ class Batcher(Generic[Item, Result]):
         self._observer = observer
         self._on_start = on_start
         self._classify = classify or (lambda _: "items")
+        self._expected = expected
         self._changed = threading.Condition()
         # Ordered, with the job as its own key: first in, first out, and a cancelled job is found without a search.
         self._queue: OrderedDict[_Job[Item, Result], None] = OrderedDict()
@@ -319,7 +324,9 @@ class Batcher(Generic[Item, Result]):
             return batch, expired
 
     def _full_or_waited(self) -> bool:
-        return len(self._queue) >= self._max_batch_size or self._left_to_wait() <= 0
+        length = len(self._queue)
+        alone = self._expected is not None and length >= self._expected()
+        return alone or length >= self._max_batch_size or self._left_to_wait() <= 0
 
     def _left_to_wait(self) -> float:
         oldest = next(iter(self._queue))

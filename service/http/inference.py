@@ -56,10 +56,18 @@ class Inference:
         metrics: where the stages' times go.
         decoders: the threads that decode, shared by all models.
         torch_threads: of the forward pass.
+        in_house: how many images are accepted and not yet answered; None: not known.
     """
 
     def __init__(
-        self, artifact: Artifact, settings: Settings, metrics: ModelMetrics, decoders: Decoders, *, torch_threads: int
+        self,
+        artifact: Artifact,
+        settings: Settings,
+        metrics: ModelMetrics,
+        decoders: Decoders,
+        *,
+        torch_threads: int,
+        in_house: Callable[[], int] | None = None,
     ) -> None:
         self._pipeline = artifact.pipeline
         self._preprocessing = artifact.preprocessing
@@ -75,6 +83,7 @@ class Inference:
             observer=self,
             on_start=functools.partial(torch.set_num_threads, torch_threads),
             classify=self._classify,
+            expected=in_house,
         )
         self._canary = Canary(artifact.preprocessing)
         self._canary_task: asyncio.Task[None] | None = None

@@ -275,10 +275,17 @@ class ModelRepository:
 
     async def _started(self, name: str, artifact: Artifact) -> ServedModel:
         assert self._decoders is not None
-        metrics = self._metrics[name]
-        inference = Inference(artifact, self._settings, metrics, self._decoders, torch_threads=self._torch_threads)
+        metrics, admission = self._metrics[name], self._admissions[name]
+        inference = Inference(
+            artifact,
+            self._settings,
+            metrics,
+            self._decoders,
+            torch_threads=self._torch_threads,
+            in_house=lambda: admission.images,
+        )
         await inference.start()
-        return ServedModel(name, artifact, inference, self._admissions[name], metrics)
+        return ServedModel(name, artifact, inference, admission, metrics)
 
     def _watch(self, name: str) -> None:
         def of_current(read: Callable[[ServedModel], float]) -> Callable[[], float]:

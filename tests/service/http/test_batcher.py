@@ -142,6 +142,17 @@ def test_the_oldest_item_waits_for_company_for_the_stated_delay_and_no_longer() 
     assert clock.waits == [0.25]
 
 
+def test_nobody_waits_for_company_that_cannot_come() -> None:
+    clock, there = FakeClock(), [0]
+    with running(Judge(), clock=clock, max_queue_delay_s=5, expected=lambda: there[0]) as batcher:
+        there[0] = 2
+        assert batcher.submit([1, 2]).result(TIMEOUT_S) == [1, 4]
+        assert clock.waits == []
+        there[0] = 3  # one more is on its way
+        assert batcher.submit([3]).result(TIMEOUT_S) == [9]
+        assert clock.waits == [5]
+
+
 def test_a_full_batch_does_not_wait() -> None:
     clock = FakeClock()
     with running(Judge(), clock=clock, max_queue_delay_s=0.25) as batcher:
