@@ -11,6 +11,7 @@ __all__ = ["bars", "faults", "hostile_input", "latency", "served_throughput"]
 
 Result = dict[str, Any]
 
+_OTHERS = (("fastapi", "plain FastAPI without batches"), ("litserve", "LitServe"))
 _MET = {True: "met", False: "**missed**"}
 
 
@@ -32,7 +33,17 @@ def bars(results: Mapping[str, Result]) -> list[str]:
                 _range(others[name]["times_as_fast"], others[name]["low"], others[name]["high"]),
                 others[name]["times_as_fast"] >= 2,
             )
-            for name, title in (("fastapi", "plain FastAPI without batches"), ("litserve", "LitServe"))
+            for name, title in _OTHERS
+        ),
+        *(
+            (
+                f"… with {results['serving_all_cores']['threads']} torch threads on both sides, {title}",
+                "≥ 2",
+                _range(each["times_as_fast"], each["low"], each["high"]),
+                each["times_as_fast"] >= 2,
+            )
+            for name, title in _OTHERS
+            for each in [results["serving_all_cores"]["others"][name]]
         ),
         (
             "added latency of one client",
@@ -69,7 +80,7 @@ def bars(results: Mapping[str, Result]) -> list[str]:
         *_chaos_bars(results["chaos"]),
         *_fuzz_bars(results["fuzz"]),
         (
-            f"the same image alone or in any batch, {files['images']:,} verdicts: other class or flag, most |Δscore|",
+            f"the same image alone or in any batch, {files['images']:,} verdicts: other class or flag, largest difference of scores",
             "0, ≤ 10⁻⁶",
             f"{files['other_class_or_flag']}, {files['largest_score_difference']:.1g}",
             files["other_class_or_flag"] == 0 and files["largest_score_difference"] <= 1e-6,

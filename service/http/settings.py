@@ -19,6 +19,11 @@ def _decode_threads() -> int:
     return max(1, min(8, (os.cpu_count() or 2) // 2))
 
 
+def _torch_threads() -> int:
+    # One core is left to HTTP and decoding: a forward pass whose threads lose theirs waits for the slowest of them.
+    return max(1, (os.cpu_count() or 2) - 1)
+
+
 class Settings(BaseSettings):
     """Frozen settings of one server.
 
@@ -45,7 +50,7 @@ class Settings(BaseSettings):
 
     max_batch_size: int = Field(64, ge=1, le=1024, description="images in one forward pass")
     max_queue_delay_ms: float = Field(1.0, ge=0, le=1000, description="longest wait for a batch to fill, in ms")
-    torch_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    torch_threads: int = Field(default_factory=_torch_threads, ge=1, le=256)
     decode_threads: int = Field(default_factory=_decode_threads, ge=1, le=64)
 
     max_queue_images: int = Field(1024, ge=1, description="images accepted and not yet answered")
