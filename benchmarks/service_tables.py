@@ -80,7 +80,7 @@ def bars(results: Mapping[str, Result]) -> list[str]:
         *_chaos_bars(results["chaos"]),
         *_fuzz_bars(results["fuzz"]),
         (
-            f"the same image alone or in any batch, {files['images']:,} verdicts: other class or flag, largest difference of scores",
+            f"one image alone or in any batch, {files['images']:,} verdicts: other class or flag, largest Δ of scores",
             "0, ≤ 10⁻⁶",
             f"{files['other_class_or_flag']}, {files['largest_score_difference']:.1g}",
             files["other_class_or_flag"] == 0 and files["largest_score_difference"] <= 1e-6,
