@@ -7,12 +7,13 @@ and their status noted, and nothing is parsed that a figure does not need.
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -84,7 +85,11 @@ def server_process(
         RuntimeError: it ended before, or took too long.
     """
     process = subprocess.Popen(
-        [sys.executable, *arguments], env=os.environ | environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # its workers then end with it: those of LitServe outlive a parent that is terminated
     )
     lines: list[str] = []
     found: list[re.Match[str]] = []
@@ -112,6 +117,8 @@ def server_process(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with suppress(ProcessLookupError):  # nobody of the group is left
+            os.killpg(process.pid, signal.SIGKILL)
         reader.join(10)
 
 
