@@ -1,9 +1,9 @@
 """What one pass over many images gives detectors: logits, path statistics, and what else they ask to be measured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,8 +15,19 @@ from models.errors import InputError, NetworkError
 from models.hooks import evaluation_mode, watching
 from models.progress import progress_bar
 from models.residues import Measure, record_residues
+from models.views import View
 
-__all__ = ["Features", "Head", "Measurement", "Pass", "extract_features", "forward_pass", "observe"]
+__all__ = [
+    "Features",
+    "Head",
+    "Measurement",
+    "Pass",
+    "ViewMeasurement",
+    "extract_features",
+    "forward_pass",
+    "needs_of",
+    "observe",
+]
 
 
 class Features(NamedTuple):
@@ -87,6 +98,8 @@ class Pass:
         embeddings: x_{m+1} of every watched block, ``(B, …)`` each; empty unless some measurement needs them.
         head: the last layer with weights that was reached; None unless some measurement needs embeddings, or where
             the network has no such layer as a module.
+        statistics: ``(B, F)``.
+        views: the same of other views of these images, which went through the network in the same batch.
     """
 
     images: Tensor
@@ -95,6 +108,8 @@ class Pass:
     discovery: Discovery
     embeddings: tuple[Tensor, ...] = ()
     head: Head | None = None
+    statistics: Tensor | None = None
+    views: Mapping[View, "Pass"] = field(default_factory=dict)
 
 
 class Measurement(Protocol):
@@ -114,6 +129,15 @@ class Measurement(Protocol):
 
     def __call__(self, context: Pass) -> Tensor:
         """What is measured, float32 ``(B, …)``."""
+
+
+@runtime_checkable
+class ViewMeasurement(Measurement, Protocol):
+    """A measurement that compares images with a view of them; the view's own pass is ``context.views[self.view]``."""
+
+    @property
+    def view(self) -> View:
+        """The view, which goes through the network in the same batch as the images."""
 
 
 def extract_features(
@@ -174,39 +198,69 @@ def observe(
     wanted = list({measurement.name: measurement for measurement in measurements}.values())
     with torch.inference_mode():
         # The recorders are gone before anything is measured: measurements may make passes of their own.
-        context, statistics = forward_pass(
-            network, images, discovery, measure, any(measurement.needs_embeddings for measurement in wanted)
-        )
+        context, statistics = forward_pass(network, images, discovery, measure, *needs_of(wanted))
         measured = {measurement.name: _measured(measurement, context) for measurement in wanted}
     return Features(context.logits.cpu().numpy(), statistics.cpu().numpy(), measured)
 
 
+def needs_of(measurements: Iterable[Measurement]) -> tuple[bool, tuple[View, ...]]:
+    """What `forward_pass` has to give these measurements: whether embeddings and head, and which views."""
+    wanted = list(measurements)
+    views = dict.fromkeys(each.view for each in wanted if isinstance(each, ViewMeasurement))
+    return any(each.needs_embeddings for each in wanted), tuple(views)
+
+
 def forward_pass(
-    network: nn.Module, images: Tensor, discovery: Discovery, measure: Measure | None = None, whole: bool = False
+    network: nn.Module,
+    images: Tensor,
+    discovery: Discovery,
+    measure: Measure | None = None,
+    whole: bool = False,
+    views: Sequence[View] = (),
 ) -> tuple[Pass, Tensor]:
     """A pass of a batch and its statistics, differentiable where gradients are on; for several at once, see `observe`.
 
     Args:
         whole: whether the pass holds its embeddings and its head.
+        views: of the images, which go through the network with them as one larger batch.
 
     Raises:
         NetworkError: logits that are not finite or not ``(B, K)``, statistics that are not finite.
     """
+    seen = [images, *(view(images) for view in views)]
+    batch = torch.cat(seen) if views else images
     embeddings: tuple[Tensor, ...] = ()
     head = None
     if not whole:
         with record_residues(network, discovery, measure=measure) as path:
-            output = network(images)
+            output = network(batch)
     else:
         with (
             record_residues(network, discovery, measure=measure) as path,
             record_residues(network, discovery, measure=Measure(of="embeddings"), keep=True) as kept,
             _last_layer(network) as last,
         ):
-            output = network(images)
+            output = network(batch)
         embeddings, head = kept.embeddings, last[0] if last else None
-    logits = _checked_output(output, len(images))
-    return Pass(images, logits, network, discovery, embeddings, head), _finite(path.statistics, "statistics")
+    logits, statistics = _checked_output(output, len(batch)), _finite(path.statistics, "statistics")
+    whole_pass = Pass(batch, logits, network, discovery, embeddings, head, statistics)
+    if not views:
+        return whole_pass, statistics
+    parts = [_rows(whole_pass, first, first + len(images)) for first in range(0, len(batch), len(images))]
+    return replace(parts[0], views=dict(zip(views, parts[1:], strict=True))), statistics[: len(images)]
+
+
+def _rows(context: Pass, first: int, end: int) -> Pass:
+    """The part of a pass that some images of its batch made."""
+    head, statistics = context.head, context.statistics
+    return replace(
+        context,
+        images=context.images[first:end],
+        logits=context.logits[first:end],
+        embeddings=tuple(embedding[first:end] for embedding in context.embeddings),
+        head=head and Head(head.module, head.inputs[first:end], head.output[first:end]),
+        statistics=None if statistics is None else statistics[first:end],
+    )
 
 
 def _measured(measurement: Measurement, context: Pass) -> NDArray[np.float32]:

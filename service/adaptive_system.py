@@ -12,7 +12,7 @@ from detector.calibration import Calibration
 from detector.detectors.base import Judged
 from detector.verdict import Pipeline
 from models.errors import InputError, NetworkError
-from models.features import Features, Measurement, forward_pass
+from models.features import Features, Measurement, forward_pass, needs_of
 from service.adaptive_exact import DISTANCES, Distances, exact_margins
 
 __all__ = ["Decision", "System", "predicted_by"]
@@ -175,8 +175,9 @@ class System:
             return self._forward(images, self._measurements)
 
     def _forward(self, images: Tensor, measurements: list[Measurement]) -> tuple[Tensor, dict[str, Tensor]]:
-        whole = any(measurement.needs_embeddings for measurement in measurements)
-        context, statistics = forward_pass(self.network, images, self.pipeline.discovery, self.pipeline.measure, whole)
+        context, statistics = forward_pass(
+            self.network, images, self.pipeline.discovery, self.pipeline.measure, *needs_of(measurements)
+        )
         measured = {measurement.name: measurement(context) for measurement in measurements}
         if self._distances is not None and self._distances.embeddings in measured:
             measured[DISTANCES] = self._distances(measured.pop(self._distances.embeddings))

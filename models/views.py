@@ -1,0 +1,64 @@
+"""Views: the same picture in a form that a network was trained to be indifferent to, such as mirrored."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.errors import InputError
+
+__all__ = ["View"]
+
+_LARGEST_SHIFT = 64  # pixels
+_SPELLING = re.compile(r"(?P<flip>flip)?(?:(?(flip)\+)shift(?P<shift>[1-9][0-9]?))?")
+
+
+@dataclass(frozen=True)
+class View:
+    """Images ``(B, 3, H, W)`` in [0, 1] → the same images mirrored, shifted, or both; still in [0, 1].
+
+    Args:
+        flip: left and right change places.
+        shift: pixels downwards and to the right; what comes in is black, as in the padded crops of training.
+    """
+
+    flip: bool = False
+    shift: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The view that ``flip``, ``shift2`` (by two pixels) or ``flip+shift1`` stands for.
+
+        Raises:
+            InputError: another text, or a view that is the image itself.
+        """
+        found = _SPELLING.fullmatch(text) if isinstance(text, str) and text else None
+        if found is None or int(found["shift"] or 0) > _LARGEST_SHIFT:
+            raise InputError(
+                f"expected a view such as flip, shift1 or flip+shift1, with at most {_LARGEST_SHIFT} pixels, "
+                f"got {text!r:.100}"
+            )
+        return cls(flip=found["flip"] is not None, shift=int(found["shift"] or 0))
+
+    @property
+    def name(self) -> str:
+        """What `parse` reads."""
+        parts = ["flip"] * self.flip + [f"shift{self.shift}"] * bool(self.shift)
+        return "+".join(parts)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See the class; differentiable."""
+        seen = images.flip(3) if self.flip else images
+        if not self.shift:
+            return seen
+        height, width = seen.shape[2:]
+        return F.pad(seen, (self.shift, 0, self.shift, 0))[:, :, :height, :width]
+
+    def back(self, maps: Tensor) -> Tensor:
+        """Maps of the view ``(B, D, H, W)`` with left and right where they are in the image's own; others unchanged.
+
+        A shift is smaller than a place of most maps and is left as it is.
+        """
+        return maps.flip(3) if self.flip and maps.dim() == 4 else maps
