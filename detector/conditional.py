@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, Self, get_args
 import numpy as np
 
 from detector.arrays import require_array, require_keys
+from detector.boosting import GradientBoostings
 from detector.detectors.base import Detector, Judged
 from detector.forests import Forests
 from detector.logistic import LogisticRegressions
@@ -19,9 +20,10 @@ from detector.support_vectors import FOLDS, SupportVectorMachines
 from models.errors import InputError
 from models.features import Features
 
-__all__ = ["Classifier", "ColumnsDetector", "ConditionalClassifiers"]
+__all__ = ["Classifier", "ColumnsDetector", "ConditionalClassifiers", "LearntClassifier"]
 
-Classifier = Literal["random_forest", "logistic_regression", "svm", "none"]
+LearntClassifier = Literal["random_forest", "gradient_boosting", "logistic_regression", "svm"]
+Classifier = Literal[LearntClassifier, "none"]
 
 
 class _Classifiers(Protocol):
@@ -68,6 +70,8 @@ class ConditionalClassifiers:
         fitted: _Classifiers
         if classifier == "random_forest":
             fitted = Forests.fit(groups, num_trees=num_trees, seed=seed, n_jobs=n_jobs)
+        elif classifier == "gradient_boosting":
+            fitted = GradientBoostings.fit(groups, seed=seed, n_jobs=n_jobs)
         elif classifier == "logistic_regression":
             fitted = LogisticRegressions.fit(groups, seed=seed, n_jobs=n_jobs)
         else:
@@ -110,6 +114,8 @@ class ConditionalClassifiers:
             restored = forests = Forests.from_state(arrays, num_columns)
             if forests.roots.shape[1] != num_trees:
                 raise InputError(f"expected {num_trees} trees per forest, got {forests.roots.shape[1]}")
+        elif classifier == "gradient_boosting":
+            restored = GradientBoostings.from_state(arrays, num_columns)
         elif classifier == "logistic_regression":
             restored = LogisticRegressions.from_state(arrays, num_columns)
         else:
@@ -142,8 +148,10 @@ class ColumnsDetector(Detector):
     classifier="none" asks for and which needs no adversarial images.
 
     Args:
-        classifier: "random_forest", "logistic_regression" or "svm"; "none" for the method's own outlier score.
-        num_trees: trees per forest; used by random forests only.
+        classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm"; "none" for the method's own
+            outlier score.
+        num_trees: trees per forest; used by random forests only. Gradient boosting has a number of its own,
+            `detector.boosting.ITERATIONS`.
         minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
             classifier stand in.
         seed: of the classifiers' own randomness.

@@ -210,7 +210,7 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument(
         "--classifier",
-        choices=["random_forest", "logistic_regression", "svm", "none"],
+        choices=["random_forest", "gradient_boosting", "logistic_regression", "svm", "none"],
         default="random_forest",
         help="none: the detector's own score, without attacks",
     )

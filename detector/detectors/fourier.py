@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from detector.conditional import LearntClassifier
 from detector.embeddings import chosen
 from detector.image_statistics import spectrum
 from detector.image_statistics.fourier import Part
@@ -34,8 +35,8 @@ class Fourier(MeasuredColumns):
         of: "magnitude" (the paper's MFS), "phase" (its PFS) or "both".
         layers: "input" for the image itself; "all" for the embeddings of all watched blocks; "stages" for those of the
             last block of each run of blocks of one shape; or the blocks' numbers, from 0.
-        classifier: "random_forest", "logistic_regression" (the paper's choice) or "svm"; the default is what the other
-            detectors use, so that a comparison compares the columns.
+        classifier: "random_forest", "gradient_boosting", "logistic_regression" (the paper's choice) or "svm"; the
+            default is what the other detectors use, so that a comparison compares the columns.
         num_trees: trees per forest; used by random forests only.
         minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
             classifier stand in.
@@ -48,7 +49,7 @@ class Fourier(MeasuredColumns):
         *,
         of: Part = "magnitude",
         layers: Layers | Sequence[int] = "input",
-        classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
+        classifier: LearntClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -1,12 +1,11 @@
 """Local intrinsic dimensionality of the blocks' embeddings (Ma et al., 2018)."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
 from detector.checks import require_count
-from detector.conditional import ColumnsDetector
+from detector.conditional import ColumnsDetector, LearntClassifier
 from detector.embeddings import PooledEmbeddings
 from detector.neighbours import Neighbours, require_neighbours
 from models.features import Features, Measurement
@@ -41,7 +40,7 @@ class LID(ColumnsDetector):
         self,
         *,
         k: int = 20,
-        classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
+        classifier: LearntClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -1,10 +1,10 @@
 """Natural scene statistics: classifiers on 18 facts about local contrast (Kherchouche et al., 2020; thesis E.2.2)."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
+from detector.conditional import LearntClassifier
 from detector.image_statistics import nss
 from detector.measured_columns import MeasuredColumns
 from models.features import Measurement, Pass
@@ -19,8 +19,8 @@ class NSS(MeasuredColumns):
     and `detector.conditional.ColumnsDetector` for the classifiers.
 
     Args:
-        classifier: "random_forest", "logistic_regression" or "svm", the paper's choice; the default is what the other
-            detectors use, so that a comparison compares the columns.
+        classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm", the paper's choice; the
+            default is what the other detectors use, so that a comparison compares the columns.
         num_trees: trees per forest; used by random forests only.
         minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
             classifier stand in.
@@ -31,7 +31,7 @@ class NSS(MeasuredColumns):
     def __init__(
         self,
         *,
-        classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
+        classifier: LearntClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -1,10 +1,10 @@
 """Plain facts about pixels: the baseline that tells whether an attacked set gives itself away."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
+from detector.conditional import LearntClassifier
 from detector.image_statistics import pixel_statistics
 from detector.measured_columns import MeasuredColumns
 from models.errors import InputError
@@ -25,7 +25,7 @@ class PixelStatistics(MeasuredColumns):
 
     Args:
         rounded: whether pixels are rounded to whole grey levels first.
-        classifier: "random_forest", "logistic_regression" or "svm".
+        classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm".
         num_trees: trees per forest; used by random forests only.
         minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
             classifier stand in.
@@ -37,7 +37,7 @@ class PixelStatistics(MeasuredColumns):
         self,
         *,
         rounded: bool = True,
-        classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
+        classifier: LearntClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -1,10 +1,8 @@
 """The Transport detector: classifiers on the path of an image through the residual blocks (thesis 5.3.1, 5.4.2)."""
 
-from typing import Literal
-
 import numpy as np
 
-from detector.conditional import ColumnsDetector
+from detector.conditional import ColumnsDetector, LearntClassifier
 from models.features import Features
 
 __all__ = ["Transport"]
@@ -18,7 +16,7 @@ class Transport(ColumnsDetector):
     input is considered an attack if at least one detector says so".
 
     Args:
-        classifier: "random_forest" (the paper's choice), "logistic_regression" or "svm".
+        classifier: "random_forest" (the paper's choice), "gradient_boosting", "logistic_regression" or "svm".
         num_trees: trees per forest; used by random forests only.
         minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
             classifier stand in. The paper does so for classes that an attack never targets; below about 20 images
@@ -30,7 +28,7 @@ class Transport(ColumnsDetector):
     def __init__(
         self,
         *,
-        classifier: Literal["random_forest", "logistic_regression", "svm"] = "random_forest",
+        classifier: LearntClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

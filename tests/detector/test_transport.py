@@ -113,7 +113,7 @@ def test_seed_and_jobs(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"classifier": "gradient_boosting"},
+        {"classifier": "naive_bayes"},
         {"num_trees": 0},
         {"num_trees": 2.5},
         {"minimum_per_class": 0},
