@@ -58,6 +58,22 @@ class Gaussians:
             found[:, layer] = nearest
         return found
 
+    def distances_to(self, embeddings: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The distances to the nearest class, float64 ``(N, L)``, and to the classes ``(N, J)`` given: ``(N, L, J)``.
+
+        They do not depend on N, to the last bit.
+        """
+        nearest = np.full(embeddings.shape[:2], np.inf)
+        chosen = np.empty((*embeddings.shape[:2], classes.shape[1]))
+        for layer, means in enumerate(self.whitened_means):
+            centred = embeddings[:, layer].astype(np.float64) - self.centre[layer]
+            whitened = product_by_row(centred, self.whitening[layer])
+            for mean in means:
+                np.minimum(nearest[:, layer], np.square(whitened - mean).sum(axis=1), out=nearest[:, layer])
+            for place, each in enumerate(classes.T):
+                chosen[:, layer, place] = np.square(whitened - means[each]).sum(axis=1)
+        return nearest, chosen
+
     def state(self) -> dict[str, np.ndarray]:
         """The arrays by name; `from_state` takes them back."""
         return {"means": self.means, "whitening": self.whitening}

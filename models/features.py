@@ -99,6 +99,7 @@ class Pass:
         head: the last layer with weights that was reached; None unless some measurement needs embeddings, or where
             the network has no such layer as a module.
         statistics: ``(B, F)``.
+        residues: r_m of every watched block, ``(B, …)`` each; empty unless some measurement needs embeddings.
         views: the same of other views of these images, which went through the network in the same batch.
     """
 
@@ -109,6 +110,7 @@ class Pass:
     embeddings: tuple[Tensor, ...] = ()
     head: Head | None = None
     statistics: Tensor | None = None
+    residues: tuple[Tensor, ...] = ()
     views: Mapping[View, "Pass"] = field(default_factory=dict)
 
 
@@ -125,7 +127,7 @@ class Measurement(Protocol):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether `Pass.embeddings` and `Pass.head` are looked at."""
+        """Whether `Pass.embeddings`, `Pass.residues` and `Pass.head` are looked at."""
 
     def __call__(self, context: Pass) -> Tensor:
         """What is measured, float32 ``(B, …)``."""
@@ -230,6 +232,7 @@ def forward_pass(
     seen = [images, *(view(images) for view in views)]
     batch = torch.cat(seen) if views else images
     embeddings: tuple[Tensor, ...] = ()
+    residues: tuple[Tensor, ...] = ()
     head = None
     if not whole:
         with record_residues(network, discovery, measure=measure) as path:
@@ -237,13 +240,14 @@ def forward_pass(
     else:
         with (
             record_residues(network, discovery, measure=measure) as path,
-            record_residues(network, discovery, measure=Measure(of="embeddings"), keep=True) as kept,
+            record_residues(network, discovery, keep=True, statistics=False) as steps,
+            record_residues(network, discovery, measure=Measure(of="embeddings"), keep=True, statistics=False) as kept,
             _last_layer(network) as last,
         ):
             output = network(batch)
-        embeddings, head = kept.embeddings, last[0] if last else None
+        embeddings, residues, head = kept.embeddings, steps.residues, last[0] if last else None
     logits, statistics = _checked_output(output, len(batch)), _finite(path.statistics, "statistics")
-    whole_pass = Pass(batch, logits, network, discovery, embeddings, head, statistics)
+    whole_pass = Pass(batch, logits, network, discovery, embeddings, head, statistics, residues)
     if not views:
         return whole_pass, statistics
     parts = [_rows(whole_pass, first, first + len(images)) for first in range(0, len(batch), len(images))]
@@ -258,6 +262,7 @@ def _rows(context: Pass, first: int, end: int) -> Pass:
         images=context.images[first:end],
         logits=context.logits[first:end],
         embeddings=tuple(embedding[first:end] for embedding in context.embeddings),
+        residues=tuple(residue[first:end] for residue in context.residues),
         head=head and Head(head.module, head.inputs[first:end], head.output[first:end]),
         statistics=None if statistics is None else statistics[first:end],
     )

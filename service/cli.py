@@ -211,8 +211,7 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--classifier",
         choices=["random_forest", "gradient_boosting", "logistic_regression", "svm", "none"],
-        default="random_forest",
-        help="none: the detector's own score, without attacks",
+        help="none: the detector's own score, without attacks (default: the detector's own)",
     )
     parser.add_argument("--of", choices=["residues", "embeddings"], default="residues", help="whose norms and cosines")
     parser.add_argument(

@@ -89,7 +89,7 @@ class StudyRun:
         self.outlier_data = {outlier_name(label): images for label, images in outliers.items()}
         branches = subject.discovery.branches
         self.plan: Plan = plan_of(
-            settings, outliers, columns_per_block=subject.measure.columns_per_block,
+            settings, outliers, columns_per_block=subject.measure.columns_per_block, view=subject.view,
             block_sizes=[math.prod(branch.shape) for branch in branches], artifact=alone,
         )  # fmt: skip
         self.reference = None if reference is None else reference.limited(settings.reference_limit, settings.seed)

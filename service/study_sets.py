@@ -27,7 +27,11 @@ _KIND = "features"
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The network under study and how it is watched."""
+    """The network under study and how it is watched.
+
+    Args:
+        view: what it was trained to be indifferent to, for detectors that look twice; None where it is not known.
+    """
 
     network: Normalized
     discovery: Discovery
@@ -35,6 +39,7 @@ class Subject:
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     device: str = "cpu"
+    view: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

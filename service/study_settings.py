@@ -131,13 +131,15 @@ def plan_of(
     *,
     columns_per_block: int = 2,
     block_sizes: Sequence[int] = (),
+    view: str | None = None,
     artifact: bool = False,
 ) -> Plan:
     """The plan of a study.
 
     Args:
         outliers: labels of the data sets of outliers, those to fit on among them.
-        columns_per_block, block_sizes: of the measure and the network's branches, for detectors that ask for them.
+        columns_per_block, block_sizes, view: of the measure, the network's branches and its training, for detectors
+            that ask for them.
         artifact: whether an artifact is judged alone, so that nothing but the pixel baseline is fitted.
 
     Raises:
@@ -147,7 +149,7 @@ def plan_of(
     names = tuple(outlier_name(label) for label in dict.fromkeys(outliers))
     offered = {
         "seed": settings.seed, "n_jobs": settings.workers, "columns_per_block": columns_per_block,
-        "block_sizes": list(block_sizes) or None,
+        "block_sizes": list(block_sizes) or None, **({} if view is None else {"view": view}),
     }  # fmt: skip
     chosen = (DEFAULT_DETECTOR,) if settings.detectors is None else settings.detectors
     labels = dict.fromkeys([*(() if artifact else chosen), *BASELINES])

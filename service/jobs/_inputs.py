@@ -12,11 +12,21 @@ from attacks.base import Attack, build_attack
 from detector.detectors.base import Detector, build_detector
 from models.datasets.base import ImageDataset
 from models.errors import InputError
-from models.loading import LoadedNetwork
+from models.loading import LoadedNetwork, preset_size
 from models.network_options import value_of_word
 from models.objectives.base import Objective, build_objective
 
-__all__ = ["attack_of", "detector_of", "label", "network_name", "objective_of", "say", "with_labels_of"]
+__all__ = [
+    "attack_of",
+    "detector_of",
+    "label",
+    "network_name",
+    "objective_of",
+    "say",
+    "view_of",
+    "view_of_training",
+    "with_labels_of",
+]
 
 
 def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
@@ -102,6 +112,26 @@ def with_labels_of(data: ImageDataset, classes: tuple[str, ...] | None, num_clas
             "choose the data set that the network was trained on, or name the classes as the network does"
         )
     return replace(data, classes=classes or data.classes)
+
+
+def view_of(loaded: LoadedNetwork) -> str | None:
+    """The view that a network was trained to be indifferent to, for detectors that look twice; None if unknown.
+
+    Torchvision's own weights are all trained with mirrored images.
+    """
+    if loaded.reference.startswith("torchvision:") and preset_size(loaded.reference) != (None, None):
+        return "flip"
+    return view_of_training(loaded.provenance)
+
+
+def view_of_training(trained: object) -> str | None:
+    """What a training's provenance made the network indifferent to: mirroring, or else a shift by random crops."""
+    recipe = trained.get("recipe") if isinstance(trained, Mapping) else None
+    if not isinstance(recipe, Mapping):
+        return None
+    if recipe.get("flip"):
+        return "flip"
+    return "shift1" if recipe.get("crop_padding") else None
 
 
 def label(reference: str) -> str:

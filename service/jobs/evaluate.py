@@ -14,7 +14,7 @@ from models.discovery import discover
 from models.errors import InputError
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.residues import Measure
-from service.jobs._inputs import label, network_name, say, with_labels_of
+from service.jobs._inputs import label, network_name, say, view_of, view_of_training, with_labels_of
 from service.jobs._study_options import images_of_size, published, request_of, settings_of
 from service.originals import digests, unpack
 from service.protocols import default_split
@@ -181,13 +181,15 @@ def _learnt_from(trained: object, data: ImageDataset) -> bool:
 def _of_artifact(artifact: Artifact, device: str) -> Subject:
     pipeline = artifact.pipeline
     return Subject(
-        pipeline.network, pipeline.discovery, pipeline.measure, pipeline.image_shape, pipeline.classes, device
-    )
+        pipeline.network, pipeline.discovery, pipeline.measure, pipeline.image_shape, pipeline.classes, device,
+        view_of_training(artifact.manifest["provenance"].get("trained")),
+    )  # fmt: skip
 
 
 def _of_network(loaded: LoadedNetwork, data: ImageDataset, device: str) -> Subject:
     network = loaded.network.to(device)
-    return Subject(network, discover(network, data.image_shape), Measure(), data.image_shape, data.classes, device)
+    discovery = discover(network, data.image_shape)
+    return Subject(network, discovery, Measure(), data.image_shape, data.classes, device, view_of(loaded))
 
 
 def _outliers(options: Namespace, shape: tuple[int, int, int], request: DatasetRequest) -> dict[str, ImageDataset]:

@@ -27,7 +27,7 @@ from models.errors import InputError
 from models.features import Features, extract_features
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.residues import Measure
-from service.jobs._inputs import attack_of, detector_of, label, network_name, say, with_labels_of
+from service.jobs._inputs import attack_of, detector_of, label, network_name, say, view_of, with_labels_of
 from service.originals import digests, pack
 from service.provenance import provenance
 
@@ -70,7 +70,7 @@ def fit(
     epsilon: str = "0.03",
     fpr: float = 0.05,
     split: str = "0.8,0.1,0.1",
-    classifier: str = "random_forest",
+    classifier: str | None = None,
     measure: Measure | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -86,6 +86,7 @@ def fit(
         reference: natural images for detectors that compare with some, none of `data`'s; where not given, a quarter of
             those to fit on, which are then not fitted on. Not looked at for other detectors.
         detector: its name, with options behind colons: ``mahalanobis:magnitude=0.0014``.
+        classifier: what it learns with; its own default where not given.
 
     Raises:
         InputError: images, options or proportions that cannot be used.
@@ -107,7 +108,7 @@ def fit(
     test_data = data.take(parts.test)
     network = loaded.network.to(device)
     discovery = discover(network, data.image_shape)
-    fitted = _build_detector(detector, classifier, seed, discovery, measure)
+    fitted = _build_detector(detector, classifier, seed, discovery, measure, view_of(loaded))
     fit_data, reference_data = _with_reference(fit_data, reference, fitted, loaded, seed)
 
     def features(images: Any) -> Features:
@@ -214,14 +215,17 @@ def _with_reference(
     return fit_data.take(parts.fit), fit_data.take(parts.test)
 
 
-def _build_detector(text: str, classifier: str, seed: int, discovery: Discovery, measure: Measure) -> Detector:
+def _build_detector(
+    text: str, classifier: str | None, seed: int, discovery: Discovery, measure: Measure, view: str | None
+) -> Detector:
     # Each detector takes what it has a parameter for.
     offered = {
-        "classifier": classifier, "seed": seed, "columns_per_block": measure.columns_per_block,
+        "seed": seed, "columns_per_block": measure.columns_per_block,
         "block_sizes": [math.prod(branch.shape) for branch in discovery.branches],
+        **({} if classifier is None else {"classifier": classifier}), **({} if view is None else {"view": view}),
     }  # fmt: skip
     detector = detector_of(text, offered)
-    if classifier != "random_forest" and "classifier" not in detector.parameters():
+    if classifier is not None and "classifier" not in detector.parameters():
         raise InputError(f"expected a detector with classifiers for --classifier {classifier}, got {detector.name}")
     return detector
 

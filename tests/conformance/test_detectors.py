@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from detector.conditional import ColumnsDetector
 from detector.detectors.base import Detector
 from models.discovery import Discovery
 from models.errors import InputError
-from models.features import Features, Head, Pass
+from models.features import Features, Head, Pass, needs_of
 from models.registry import DETECTORS
 
 CLASSES, COLUMNS = 3, 8
@@ -68,7 +69,15 @@ def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -
         context = Pass(
             as_tensor(images.clip(0, 1)), output, linear, Discovery((), ()),
             tuple(as_tensor(embedding) for embedding in embeddings), Head(linear, inputs, output),
+            as_tensor(statistics), tuple(as_tensor(np.diff(embedding, axis=3, append=0)) for embedding in embeddings),
         )  # fmt: skip
+        # Another view of a natural image changes little.
+        other = replace(
+            context,
+            logits=output + as_tensor(rng.normal(scale=np.where(odd, 4, 0.1)[:, None], size=output.shape)),
+            embeddings=tuple(1.1 * embedding for embedding in context.embeddings),
+        )
+        context = replace(context, views=dict.fromkeys(needs_of(detector.measurements())[1], other))
         measured = {measurement.name: measurement(context).numpy() for measurement in detector.measurements()}
     return Features(output.numpy(), statistics.astype(np.float32), measured)
 

@@ -1,0 +1,266 @@
+"""Detectors that weigh several signs of an abnormal image: some known from natural images alone, one from attacks.
+
+columns, in groups ─┬─→ signs: each a number per image ──→ surprise among natural images ─┐
+                    └─→ classifiers, where there were attacked images ──→ surprise ───────┴─→ score
+
+An attack that nobody has seen shows in at least one sign; what attacks have taught is one sign more, and cannot make
+the others worse than they are.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from detector.arrays import require_keys
+from detector.conditional import Classifier, ColumnsDetector
+from detector.detectors.base import Judged
+from detector.natural import NaturalColumns, Surprise
+from detector.path_groups import Of, PathGaussians
+from models.errors import InputError
+from models.features import Features
+
+__all__ = ["LEARNT", "Sign", "SignsDetector", "joined"]
+
+Array = np.ndarray
+
+LEARNT = "learnt"  # the sign that the classifiers give
+# Both by `python -m benchmarks.search`: between what unseen attacks lose and what seen ones gain.
+_POWER = 2  # of the norm that joins surprises: between their sum (1) and their largest (∞)
+_LEARNT_WEIGHT = 2.0  # of the surprise at what the classifiers say
+_RANK_SHARE = 0.25  # of the natural images, on which nothing but surprises is learnt
+_FEWEST_APART = 80  # natural images; with fewer, surprises come from the images that all else is learnt from
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One number per image that is larger where the image is less like natural ones.
+
+    Args:
+        name: as it stands beside the score.
+        groups: of columns that it looks at.
+        by: "distance" to natural columns of the same predicted class, or the "value" itself, of one column.
+        column: which column of the group, where it is a value.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    by: Literal["distance", "value"] = "distance"
+    column: int = 0
+
+
+class SignsDetector(ColumnsDetector):
+    """The score is the Euclidean norm of the signs' surprises; a surprise of 2 is one natural image in a hundred.
+
+    The classifiers' sign is the larger of their two probabilities, and its surprise counts twice. Votes are the
+    classifiers' probabilities and, of every sign, the share of natural images that it is larger for.
+
+    A subclass says its `signs` and computes its groups of columns, for which it is given Gaussians of the vectors
+    `gaussians_of`, from reference images.
+
+    Args:
+        groups: "all", or those columns to use, joined by "+"; a sign that looks at another group only is left out.
+        classifier: what learns from attacked images; "none" learns from natural ones alone.
+        num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
+    """
+
+    needs_reference = True
+    signs: ClassVar[Sequence[Sign]]
+    group_names: ClassVar[Sequence[str]]
+    gaussians_of: ClassVar[Sequence[Of]]
+
+    gaussians_: PathGaussians
+    naturals_: dict[str, NaturalColumns]
+    surprises_: dict[str, Surprise]
+    widths_: dict[str, int]
+
+    def __init__(
+        self,
+        *,
+        groups: str = "all",
+        classifier: Classifier = "gradient_boosting",
+        num_trees: int = 100,
+        minimum_per_class: int = 20,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
+        )
+        self.groups = groups
+
+    @abstractmethod
+    def _groups(self, features: Features) -> dict[str, Array]:
+        """All groups of columns ``(B, F_g)``, those of `group_names`; rows as for `_columns`."""
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        chosen = self.groups.split("+") if isinstance(self.groups, str) else []
+        if not chosen or (self.groups != "all" and not set(chosen) <= set(self.group_names)):
+            raise InputError(
+                f"expected groups to be all, or some of {', '.join(self.group_names)} joined by +, "
+                f"got {self.groups!r:.200}"
+            )
+        if self.classifier == "none" and not self._signs():
+            raise InputError(
+                f"expected groups that some sign looks at for classifier='none', got {self.groups}; add one of "
+                f"{', '.join(dict.fromkeys(group for sign in self.signs for group in sign.groups))}"
+            )
+
+    def _chosen(self) -> tuple[str, ...]:
+        return tuple(self.group_names) if self.groups == "all" else tuple(dict.fromkeys(self.groups.split("+")))
+
+    def _signs(self) -> list[Sign]:
+        """The signs that look at some of the chosen groups, with those only."""
+        chosen = self._chosen()
+        cut = [Sign(s.name, tuple(g for g in s.groups if g in chosen), s.by, s.column) for s in self.signs]
+        return [sign for sign in cut if sign.groups]
+
+    def _columns(self, features: Features) -> Array:
+        groups = self._groups(features)
+        return np.concatenate([groups[name] for name in self._chosen()], axis=1)
+
+    def _outlier_score(self, features: Features) -> Array:
+        return self._judge(features).score
+
+    # --- learning
+
+    def _prepare(self, reference: Features, labels: Array) -> None:
+        self.gaussians_ = PathGaussians.fit(reference, labels, self.gaussians_of)
+
+    def _fit(self, natural: Features, adversarial: Features | None, labels: Array | None) -> None:
+        order = np.random.default_rng(self.seed).permutation(len(natural.logits))
+        cut = round(len(order) * _RANK_SHARE) if len(order) >= _FEWEST_APART else 0
+        rank = natural.take(np.sort(order[:cut] if cut else order))
+        learn = natural.take(np.sort(order[cut:]))
+        super()._fit(learn, adversarial, None)
+        groups = self._finite_groups(learn)
+        self.widths_ = {name: values.shape[1] for name, values in groups.items()}
+        self.naturals_ = {
+            sign.name: NaturalColumns.fit(_columns_of(sign, groups), learn.predicted, natural.logits.shape[1])
+            for sign in self._signs()
+            if sign.by == "distance"
+        }
+        numbers, _ = self._numbers(rank)
+        self.surprises_ = {name: Surprise.fit(values) for name, values in numbers.items()}
+
+    def _finite_groups(self, features: Features) -> dict[str, Array]:
+        largest = np.finfo(np.float32).max
+        found = self._groups(features)
+        return {name: np.clip(found[name], -largest, largest).astype(np.float32) for name in self._chosen()}
+
+    # --- judging
+
+    def surprises(self, features: Features) -> dict[str, Array]:
+        """The surprise of every sign, float64 ``(B,)`` each, of features that the fitted detector can judge."""
+        numbers, _ = self._numbers(features)
+        return {name: self.surprises_[name](values) for name, values in numbers.items()}
+
+    def _numbers(self, features: Features) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The number of every sign ``(B,)`` float64, and the classifiers' votes."""
+        groups = self._finite_groups(features)
+        if any(values.shape[1] != self.widths_[name] for name, values in groups.items()):
+            got = {name: values.shape[1] for name, values in groups.items()}
+            raise InputError(f"expected columns {self.widths_}, as when fitted, got {got}")
+        numbers: dict[str, Array] = {}
+        votes: dict[str, Array] = {}
+        if self.classifier != "none":
+            columns = np.concatenate([groups[name] for name in self._chosen()], axis=1)
+            judged = self.conditional_.judge(columns, features.predicted)
+            numbers[LEARNT], votes = _log_odds(judged.score), judged.votes
+        for sign in self._signs():
+            if sign.by == "value":
+                numbers[sign.name] = groups[sign.groups[0]][:, sign.column].astype(np.float64)
+            else:
+                numbers[sign.name] = self.naturals_[sign.name].distances(_columns_of(sign, groups), features.predicted)
+        return numbers, votes
+
+    def _judge(self, features: Features) -> Judged:
+        numbers, votes = self._numbers(features)
+        surprises = {name: self.surprises_[name](values) for name, values in numbers.items()}
+        shares = {name: 1 - 10**-surprise for name, surprise in surprises.items() if name != LEARNT}
+        return Judged(joined(surprises), {**votes, **shares})
+
+    # --- state
+
+    def _reference_state(self) -> dict[str, Array]:
+        return self.gaussians_.state()
+
+    def _restore_reference(self, state: Mapping[str, Array]) -> None:
+        self.gaussians_ = PathGaussians.from_state(state, self.num_classes_, self.gaussians_of)
+
+    def _state(self) -> dict[str, Array]:
+        parts: dict[str, Mapping[str, Array]] = {
+            f"natural.{name}": each.state() for name, each in self.naturals_.items()
+        }
+        parts |= {f"surprise.{name}": each.state() for name, each in self.surprises_.items()}
+        widths = np.array([self.widths_[name] for name in self._chosen()], dtype=np.int64)
+        own = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
+        return {"widths": widths, **own, **super()._state()}
+
+    def _known_column_count(self) -> int | None:
+        return sum(self.widths_.values())
+
+    def _restore(self, state: Mapping[str, Array]) -> None:
+        rest: dict[str, Any] = dict(state)
+        chosen = self._chosen()
+        widths = rest.pop("widths", None)
+        if (
+            not isinstance(widths, np.ndarray)
+            or widths.dtype != np.int64
+            or widths.shape != (len(chosen),)
+            or not ((widths >= 1) & (widths <= 1_000_000)).all()
+        ):
+            raise InputError(
+                f"expected the width of each group {', '.join(chosen)}, got {widths!r:.200}; it is damaged"
+            )
+        self.widths_ = {name: int(width) for name, width in zip(chosen, widths, strict=True)}
+        self.naturals_, self.surprises_ = {}, {}
+        for sign in self._signs():
+            if sign.by == "distance":
+                part = _popped(rest, f"natural.{sign.name}.")
+                width = sum(self.widths_[name] for name in sign.groups)
+                self.naturals_[sign.name] = NaturalColumns.from_state(part, self.num_classes_, width)
+            elif self.widths_[sign.groups[0]] <= sign.column:
+                raise InputError(f"expected more than {sign.column} columns in {sign.groups[0]}; the state is damaged")
+        names = [sign.name for sign in self._signs()]
+        for name in names if self.classifier == "none" else [LEARNT, *names]:
+            self.surprises_[name] = Surprise.from_state(_popped(rest, f"surprise.{name}."))
+        if self.classifier == "none":
+            require_keys(rest, set())
+        super()._restore(rest)
+
+
+def joined(surprises: Mapping[str, Array], *, power: float = _POWER, learnt_weight: float = _LEARNT_WEIGHT) -> Array:
+    """The norm of surprises ``(B,)`` by the names of their signs; the sum for power 1, the largest for infinity."""
+    weighted = [
+        surprise * learnt_weight if name == LEARNT else surprise.astype(np.float64)
+        for name, surprise in surprises.items()
+    ]
+    if power == float("inf"):
+        largest: Array = np.maximum.reduce(weighted)
+        return largest
+    # Added one after the other: a sum over an axis may add up in another order in another batch.
+    total = np.zeros_like(weighted[0])
+    for each in weighted:
+        total += each**power
+    norm: Array = total ** (1 / power)
+    return norm
+
+
+def _columns_of(sign: Sign, groups: Mapping[str, Array]) -> Array:
+    return np.concatenate([groups[name] for name in sign.groups], axis=1)
+
+
+def _log_odds(probability: Array) -> Array:
+    """log(p / (1 − p)) of probabilities that may be 0 or 1: a forest's often are."""
+    inside = np.clip(probability, 1e-9, 1 - 1e-9)
+    odds: Array = np.log(inside / (1 - inside))
+    return odds
+
+
+def _popped(state: dict[str, Array], prefix: str) -> dict[str, Array]:
+    names: Sequence[str] = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}
