@@ -97,10 +97,15 @@ class Surprise:
         # Numbers that hardly differ still need a scale: a small share of their size.
         return cls(knots, max(excess, 1e-6 * float(np.abs(knots).max()), 1e-12))
 
+    @property
+    def levels(self) -> np.ndarray:
+        """The surprise at each knot, float64 ``(Q,)``."""
+        levels: np.ndarray = -np.log10(1 - np.linspace(0, _TAIL, _KNOTS))
+        return levels
+
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
         """Surprises float64 ``(B,)``, from 0 on, of numbers float64 ``(B,)``."""
-        shares = 1 - np.linspace(0, _TAIL, _KNOTS)
-        within = np.interp(numbers, self.knots, -np.log10(shares))
+        within = np.interp(numbers, self.knots, self.levels)
         beyond = np.maximum(numbers - self.knots[-1], 0.0) / self.excess / np.log(10)
         surprise: np.ndarray = np.minimum(within + beyond, _MOST)
         return surprise

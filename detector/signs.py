@@ -103,24 +103,25 @@ class SignsDetector(ColumnsDetector):
                 f"expected groups to be all, or some of {', '.join(self.group_names)} joined by +, "
                 f"got {self.groups!r:.200}"
             )
-        if self.classifier == "none" and not self._signs():
+        if self.classifier == "none" and not self.chosen_signs():
             raise InputError(
                 f"expected groups that some sign looks at for classifier='none', got {self.groups}; add one of "
                 f"{', '.join(dict.fromkeys(group for sign in self.signs for group in sign.groups))}"
             )
 
-    def _chosen(self) -> tuple[str, ...]:
+    def chosen_groups(self) -> tuple[str, ...]:
+        """The names of the groups of columns that are used, in their order."""
         return tuple(self.group_names) if self.groups == "all" else tuple(dict.fromkeys(self.groups.split("+")))
 
-    def _signs(self) -> list[Sign]:
+    def chosen_signs(self) -> list[Sign]:
         """The signs that look at some of the chosen groups, with those only."""
-        chosen = self._chosen()
+        chosen = self.chosen_groups()
         cut = [Sign(s.name, tuple(g for g in s.groups if g in chosen), s.by, s.column) for s in self.signs]
         return [sign for sign in cut if sign.groups]
 
     def _columns(self, features: Features) -> Array:
         groups = self._groups(features)
-        return np.concatenate([groups[name] for name in self._chosen()], axis=1)
+        return np.concatenate([groups[name] for name in self.chosen_groups()], axis=1)
 
     def _outlier_score(self, features: Features) -> Array:
         return self._judge(features).score
@@ -136,52 +137,59 @@ class SignsDetector(ColumnsDetector):
         rank = natural.take(np.sort(order[:cut] if cut else order))
         learn = natural.take(np.sort(order[cut:]))
         super()._fit(learn, adversarial, None)
-        groups = self._finite_groups(learn)
-        self.widths_ = {name: values.shape[1] for name, values in groups.items()}
+        groups = self._groups(learn)
+        self.widths_ = {name: groups[name].shape[1] for name in self.chosen_groups()}
+        columns = self._finite_columns(learn)
         self.naturals_ = {
-            sign.name: NaturalColumns.fit(_columns_of(sign, groups), learn.predicted, natural.logits.shape[1])
-            for sign in self._signs()
+            sign.name: NaturalColumns.fit(columns[:, self.places(sign)], learn.predicted, natural.logits.shape[1])
+            for sign in self.chosen_signs()
             if sign.by == "distance"
         }
-        numbers, _ = self._numbers(rank)
+        numbers, _ = self._numbers(self._finite_columns(rank), rank.predicted)
         self.surprises_ = {name: Surprise.fit(values) for name, values in numbers.items()}
-
-    def _finite_groups(self, features: Features) -> dict[str, Array]:
-        largest = np.finfo(np.float32).max
-        found = self._groups(features)
-        return {name: np.clip(found[name], -largest, largest).astype(np.float32) for name in self._chosen()}
 
     # --- judging
 
-    def surprises(self, features: Features) -> dict[str, Array]:
-        """The surprise of every sign, float64 ``(B,)`` each, of features that the fitted detector can judge."""
-        numbers, _ = self._numbers(features)
-        return {name: self.surprises_[name](values) for name, values in numbers.items()}
+    def columns(self, features: Features) -> Array:
+        """What the fitted detector judges an image by: the chosen groups side by side, float32 ``(B, F)``."""
+        return self._finite_columns(features)
 
-    def _numbers(self, features: Features) -> tuple[dict[str, Array], dict[str, Array]]:
-        """The number of every sign ``(B,)`` float64, and the classifiers' votes."""
-        groups = self._finite_groups(features)
-        if any(values.shape[1] != self.widths_[name] for name, values in groups.items()):
-            got = {name: values.shape[1] for name, values in groups.items()}
-            raise InputError(f"expected columns {self.widths_}, as when fitted, got {got}")
-        numbers: dict[str, Array] = {}
-        votes: dict[str, Array] = {}
-        if self.classifier != "none":
-            columns = np.concatenate([groups[name] for name in self._chosen()], axis=1)
-            judged = self.conditional_.judge(columns, features.predicted)
-            numbers[LEARNT], votes = _log_odds(judged.score), judged.votes
-        for sign in self._signs():
-            if sign.by == "value":
-                numbers[sign.name] = groups[sign.groups[0]][:, sign.column].astype(np.float64)
-            else:
-                numbers[sign.name] = self.naturals_[sign.name].distances(_columns_of(sign, groups), features.predicted)
-        return numbers, votes
-
-    def _judge(self, features: Features) -> Judged:
-        numbers, votes = self._numbers(features)
+    def judge_columns(self, columns: Array, predicted: Array) -> Judged:
+        """As `judge`, of columns float32 ``(B, F)`` that need not be those of any image, and predicted classes."""
+        numbers, votes = self._numbers(columns, predicted)
         surprises = {name: self.surprises_[name](values) for name, values in numbers.items()}
         shares = {name: 1 - 10**-surprise for name, surprise in surprises.items() if name != LEARNT}
         return Judged(joined(surprises), {**votes, **shares})
+
+    def surprises(self, features: Features) -> dict[str, Array]:
+        """The surprise of every sign, float64 ``(B,)`` each, of features that the fitted detector can judge."""
+        numbers, _ = self._numbers(self.columns(features), features.predicted)
+        return {name: self.surprises_[name](values) for name, values in numbers.items()}
+
+    def _numbers(self, columns: Array, predicted: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The number of every sign ``(B,)`` float64, and the classifiers' votes."""
+        if columns.shape[1] != self.column_count_:
+            raise InputError(f"expected {self.column_count_} columns, as when fitted, got {columns.shape[1]}")
+        numbers: dict[str, Array] = {}
+        votes: dict[str, Array] = {}
+        if self.classifier != "none":
+            judged = self.conditional_.judge(columns, predicted)
+            numbers[LEARNT], votes = _log_odds(judged.score), judged.votes
+        for sign in self.chosen_signs():
+            looked_at = columns[:, self.places(sign)]
+            if sign.by == "value":
+                numbers[sign.name] = looked_at[:, sign.column].astype(np.float64)
+            else:
+                numbers[sign.name] = self.naturals_[sign.name].distances(looked_at, predicted)
+        return numbers, votes
+
+    def places(self, sign: Sign) -> Array:
+        """Which of the fitted detector's columns a sign looks at, int64."""
+        ends = dict(zip(self.widths_, np.cumsum(list(self.widths_.values())), strict=True))
+        return np.concatenate([np.arange(ends[name] - self.widths_[name], ends[name]) for name in sign.groups])
+
+    def _judge(self, features: Features) -> Judged:
+        return self.judge_columns(self.columns(features), features.predicted)
 
     # --- state
 
@@ -196,7 +204,7 @@ class SignsDetector(ColumnsDetector):
             f"natural.{name}": each.state() for name, each in self.naturals_.items()
         }
         parts |= {f"surprise.{name}": each.state() for name, each in self.surprises_.items()}
-        widths = np.array([self.widths_[name] for name in self._chosen()], dtype=np.int64)
+        widths = np.array([self.widths_[name] for name in self.chosen_groups()], dtype=np.int64)
         own = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
         return {"widths": widths, **own, **super()._state()}
 
@@ -205,7 +213,7 @@ class SignsDetector(ColumnsDetector):
 
     def _restore(self, state: Mapping[str, Array]) -> None:
         rest: dict[str, Any] = dict(state)
-        chosen = self._chosen()
+        chosen = self.chosen_groups()
         widths = rest.pop("widths", None)
         if (
             not isinstance(widths, np.ndarray)
@@ -218,14 +226,14 @@ class SignsDetector(ColumnsDetector):
             )
         self.widths_ = {name: int(width) for name, width in zip(chosen, widths, strict=True)}
         self.naturals_, self.surprises_ = {}, {}
-        for sign in self._signs():
+        for sign in self.chosen_signs():
             if sign.by == "distance":
                 part = _popped(rest, f"natural.{sign.name}.")
                 width = sum(self.widths_[name] for name in sign.groups)
                 self.naturals_[sign.name] = NaturalColumns.from_state(part, self.num_classes_, width)
             elif self.widths_[sign.groups[0]] <= sign.column:
                 raise InputError(f"expected more than {sign.column} columns in {sign.groups[0]}; the state is damaged")
-        names = [sign.name for sign in self._signs()]
+        names = [sign.name for sign in self.chosen_signs()]
         for name in names if self.classifier == "none" else [LEARNT, *names]:
             self.surprises_[name] = Surprise.from_state(_popped(rest, f"surprise.{name}."))
         if self.classifier == "none":
@@ -248,10 +256,6 @@ def joined(surprises: Mapping[str, Array], *, power: float = _POWER, learnt_weig
         total += each**power
     norm: Array = total ** (1 / power)
     return norm
-
-
-def _columns_of(sign: Sign, groups: Mapping[str, Array]) -> Array:
-    return np.concatenate([groups[name] for name in sign.groups], axis=1)
 
 
 def _log_odds(probability: Array) -> Array:

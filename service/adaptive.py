@@ -78,6 +78,7 @@ _CODE = (
     "attacks.adaptive",
     "service.adaptive",
     "service.adaptive_exact",
+    "service.adaptive_signs",
     "service.adaptive_surrogate",
     "service.adaptive_system",
 )

@@ -1,7 +1,8 @@
 """Scores and columns of detectors that an attacker can differentiate as they are, without a stand-in."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,26 +16,62 @@ from detector.detectors.max_softmax import MaxSoftmax
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.embeddings import PooledEmbeddings
 from detector.gaussians import Gaussians
+from detector.signs import SignsDetector
 from models.features import Features
+from service.adaptive_signs import SignColumns
 
-__all__ = ["Distances", "exact_margins"]
+__all__ = ["Columns", "Distances", "columns_of", "exact_margins"]
 
 DISTANCES = "distances"  # name of the part of the features that stands in for the embeddings
 
 
+class Columns(Protocol):
+    """A detector's own columns, which stand in for what was measured: an attacker has to reach these few numbers only.
+
+    Attributes:
+        name: of the part of the features that the columns are.
+        replaces: names of the measurements that count by these columns alone.
+        is_score: whether `outlier_score` is the detector's score, so that no classifier stands between.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def replaces(self) -> tuple[str, ...]: ...
+    @property
+    def is_score(self) -> bool: ...
+    def measured(self, features: Features) -> NDArray[np.float32]:
+        """``(N, F)``, of the features."""
+
+    def judge(self, columns: NDArray[np.float32], predicted: NDArray[np.int64], /) -> Judged:
+        """What the detector says of images with these columns ``(N, F)`` and predicted classes ``(N,)``."""
+
+    def outlier_score(self, columns: Tensor, predicted: Tensor, /) -> Tensor:
+        """The score ``(N,)`` of classifier="none", from columns ``(N, F)`` and predicted classes ``(N,)``."""
+
+    def __call__(self, logits: Tensor, statistics: Tensor, measured: Mapping[str, Tensor], /) -> Tensor:
+        """``(b, F)`` float32, differentiable, of what comes out of a pass."""
+
+
+def columns_of(detector: Detector) -> Columns | None:
+    """Those of the detector; None where it judges by other columns, or by ones without a gradient."""
+    return SignColumns(detector) if isinstance(detector, SignsDetector) else Distances.of(detector)
+
+
 class Distances:
     """The columns of a Mahalanobis detector, one distance per layer, as numbers to judge by and as tensors.
-
-    An attacker has to reach these few numbers, not the hundreds of the embeddings that they are made of.
 
     Args:
         detector: fitted.
         sums: the Gaussians whose distances are added up, each with its sign.
     """
 
+    name = DISTANCES
+
     def __init__(self, detector: Mahalanobis | RelativeMahalanobis, sums: list[tuple[float, Gaussians]]) -> None:
         self._detector, self._sums = detector, sums
-        self.embeddings = PooledEmbeddings(detector.layers).name
+        self._embeddings = PooledEmbeddings(detector.layers).name
+        self.replaces = (self._embeddings,)
 
     @classmethod
     def of(cls, detector: Detector) -> "Distances | None":
@@ -46,8 +83,8 @@ class Distances:
         return None
 
     def measured(self, features: Features) -> NDArray[np.float32]:
-        """``(N, L)``, from the embeddings."""
-        embeddings = features.measured[self.embeddings]
+        """``(N, L)``, of the embeddings."""
+        embeddings = features.measured[self._embeddings]
         columns: NDArray[np.float32] = np.sum(
             [sign * gaussians.distances(embeddings) for sign, gaussians in self._sums], axis=0
         ).astype(np.float32)
@@ -56,10 +93,11 @@ class Distances:
     def judge(self, distances: NDArray[np.float32], predicted: NDArray[np.int64]) -> Judged:
         """What the detector says of images with these distances ``(N, L)`` and predicted classes ``(N,)``."""
         if self._detector.classifier == "none":
-            return Judged(self.outlier_score(torch.from_numpy(distances.astype(np.float64))).numpy(), {})
+            scores = self.outlier_score(torch.from_numpy(distances.astype(np.float64)), torch.from_numpy(predicted))
+            return Judged(scores.numpy(), {})
         return self._detector.conditional_.judge(distances, predicted)
 
-    def outlier_score(self, distances: Tensor) -> Tensor:
+    def outlier_score(self, distances: Tensor, _predicted: Tensor) -> Tensor:
         """The score ``(N,)`` of classifier="none" from distances ``(N, L)``."""
         return distances.sum(1) if self._detector.combine == "sum" else distances[:, -1]
 
@@ -68,8 +106,9 @@ class Distances:
         """Whether the detector's score is `outlier_score`: no classifier stands between."""
         return self._detector.classifier == "none"
 
-    def __call__(self, embeddings: Tensor) -> Tensor:
+    def __call__(self, _logits: Tensor, _statistics: Tensor, measured: Mapping[str, Tensor]) -> Tensor:
         """``(b, L)`` float32 of pooled embeddings ``(b, L, D)``, differentiable."""
+        embeddings = measured[self._embeddings]
         total = torch.zeros(embeddings.shape[:2], dtype=torch.float64, device=embeddings.device)
         for sign, gaussians in self._sums:
             arrays = (gaussians.centre, gaussians.whitening, gaussians.whitened_means)
@@ -80,7 +119,7 @@ class Distances:
 
 
 def exact_margins(
-    detector: Detector, distances: Distances | None, threshold: float
+    detector: Detector, columns: Columns | None, threshold: float
 ) -> Callable[[dict[str, Tensor]], Tensor] | None:
     """Parts of the features → margins ``(b,)``, above 0 where flagged, differentiable; None where there is no such.
 
@@ -92,8 +131,10 @@ def exact_margins(
         # Log-odds: one minus a probability has no slope left where the network is sure.
         odds = math.log(threshold) - math.log1p(-threshold)
         return lambda parts: _odds_against_largest(parts["logits"].double()) - odds
-    if distances is not None and distances.is_score:
-        return lambda parts: distances.outlier_score(parts[DISTANCES].double()) - threshold
+    if columns is not None and columns.is_score:
+        return lambda parts: (
+            columns.outlier_score(parts[columns.name].double(), parts["logits"].argmax(dim=1)) - threshold
+        )
     return None
 
 

@@ -13,7 +13,7 @@ from detector.detectors.base import Judged
 from detector.verdict import Pipeline
 from models.errors import InputError, NetworkError
 from models.features import Features, Measurement, forward_pass, needs_of
-from service.adaptive_exact import DISTANCES, Distances, exact_margins
+from service.adaptive_exact import columns_of, exact_margins
 
 __all__ = ["Decision", "System", "predicted_by"]
 
@@ -77,8 +77,8 @@ class System:
             )
         self._only_all_class = has_votes and not ensemble
         self.threshold = _VOTE if decision == "vote" else (calibration or pipeline.calibration).threshold
-        self._distances = Distances.of(pipeline.detector)
-        self.exact_margins = exact_margins(pipeline.detector, self._distances, self.threshold)
+        self._columns = columns_of(pipeline.detector)
+        self.exact_margins = exact_margins(pipeline.detector, self._columns, self.threshold)
         self._shapes = {name: values.shape[1:] for name, values in features.measured.items()}
         self._measurements = [m for m in pipeline.detector.measurements() if self._has_gradient(m, probe)]
         self.differentiable = tuple(self.forward(probe.to(pipeline.device))[1])
@@ -140,18 +140,18 @@ class System:
     def parts(self, features: Features) -> Parts:
         """Logits, statistics and everything measured as float32 matrices ``(N, F_i)``, by name.
 
-        Embeddings that count by their distances alone are there as distances.
+        Measurements that count by columns made of them alone are there as columns.
         """
         measured = {name: values.reshape(len(values), -1) for name, values in features.measured.items()}
-        if self._distances is not None:
-            del measured[self._distances.embeddings]
-            measured[DISTANCES] = self._distances.measured(features)
+        if self._columns is not None:
+            measured = {name: values for name, values in measured.items() if name not in self._columns.replaces}
+            measured[self._columns.name] = self._columns.measured(features)
         return {"logits": features.logits, "statistics": features.statistics, **measured}
 
     def margins_of(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
         """As `margins`, of parts that need not be those of any image."""
-        if self._distances is not None:
-            return self._margins(self._distances.judge(parts[DISTANCES], predicted_by(parts)))
+        if self._columns is not None:
+            return self._margins(self._columns.judge(parts[self._columns.name], predicted_by(parts)))
         measured = {name: parts[name].reshape(-1, *shape) for name, shape in self._shapes.items()}
         return self.margins(Features(parts["logits"], parts["statistics"], measured))
 
@@ -179,8 +179,10 @@ class System:
             self.network, images, self.pipeline.discovery, self.pipeline.measure, *needs_of(measurements)
         )
         measured = {measurement.name: measurement(context) for measurement in measurements}
-        if self._distances is not None and self._distances.embeddings in measured:
-            measured[DISTANCES] = self._distances(measured.pop(self._distances.embeddings))
+        if self._columns is not None and set(self._columns.replaces) <= set(measured):
+            made = self._columns(context.logits, statistics, measured)
+            measured = {name: values for name, values in measured.items() if name not in self._columns.replaces}
+            measured[self._columns.name] = made
         measured = {name: values.flatten(1) for name, values in measured.items()}
         return context.logits, {"logits": context.logits, "statistics": statistics, **measured}
 
