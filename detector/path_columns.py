@@ -18,8 +18,8 @@ def two_likeliest(logits: Array) -> Array:
 def logit_columns(logits: Array) -> Array:
     """Float64 ``(N, 4)``: the margins of the first over the second and of the second over the third, max, log-sum-exp.
 
-    Margins and maximum on the scale of log10(1 + 1000 x), with the sign of x: what tells an image that an attack has
-    left at the very boundary is how small the margin is.
+    All on the scale of log10(1 + 1000 |x|), with the sign of x: what tells an image that an attack has left at the very
+    boundary is how small the margin is.
     """
     ordered = -np.sort(-logits.astype(np.float64), axis=1)[:, :3]
     ordered = np.pad(ordered, ((0, 0), (0, max(0, 3 - ordered.shape[1]))), mode="edge")

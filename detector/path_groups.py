@@ -64,6 +64,16 @@ class PathGaussians:
             values, likeliest, self.parts[f"{of}.classes"], self.parts[f"{of}.everyone"]
         )
 
+    def require_shapes(self, shapes: Mapping[str, tuple[int, ...]], of: Iterable[Of]) -> None:
+        """Raises InputError unless vectors have the shapes ``(L, D)`` that they are measured in, by measurement."""
+        for what in of:
+            layers, _, width = self.parts[f"{what}.classes"].means.shape
+            if (measured := shapes[PathVectors(what).name]) != (layers, width):
+                raise InputError(
+                    f"expected means of {what} as they are measured, {measured}, got {(layers, width)}; "
+                    "the state is damaged"
+                )
+
     def state(self) -> dict[str, Array]:
         """The arrays by name; `from_state` takes them back."""
         return {f"{part}.{name}": array for part, each in self.parts.items() for name, array in each.state().items()}
@@ -89,7 +99,10 @@ class PathGaussians:
             layers, classes, width = each.means.shape
             twin = parts[f"{part.partition('.')[0]}.classes"].means
             if classes != wanted[part] or (layers, width) != (len(twin), twin.shape[2]):
-                raise InputError(f"expected means of {wanted[part]} classes and alike layers, got {each.means.shape}")
+                raise InputError(
+                    f"expected means of {wanted[part]} classes and alike layers in {part}, got {each.means.shape}; "
+                    "the state is damaged"
+                )
         return cls(parts)
 
 

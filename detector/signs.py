@@ -214,6 +214,7 @@ class SignsDetector(ColumnsDetector):
     def _restore(self, state: Mapping[str, Array]) -> None:
         rest: dict[str, Any] = dict(state)
         chosen = self.chosen_groups()
+        self.gaussians_.require_shapes(self.measured_shapes_, self.gaussians_of)
         widths = rest.pop("widths", None)
         if (
             not isinstance(widths, np.ndarray)

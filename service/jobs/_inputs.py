@@ -125,13 +125,17 @@ def view_of(loaded: LoadedNetwork) -> str | None:
 
 
 def view_of_training(trained: object) -> str | None:
-    """What a training's provenance made the network indifferent to: mirroring, or else a shift by random crops."""
+    """What a training's provenance made the network indifferent to: mirroring, or else a shift by random crops.
+
+    A recipe comes out of a file; None where it says neither as a recipe does.
+    """
     recipe = trained.get("recipe") if isinstance(trained, Mapping) else None
     if not isinstance(recipe, Mapping):
         return None
-    if recipe.get("flip"):
+    if recipe.get("flip") is True:
         return "flip"
-    return "shift1" if recipe.get("crop_padding") else None
+    padding = recipe.get("crop_padding")
+    return "shift1" if isinstance(padding, int) and not isinstance(padding, bool) and padding > 0 else None
 
 
 def label(reference: str) -> str:
