@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.features import Pass
+from models.pooling import pooled
 
 __all__ = ["Layers", "PooledEmbeddings", "chosen", "filled", "pooled"]
 
@@ -54,21 +55,6 @@ def chosen(embeddings: Sequence[Tensor], layers: Layers) -> list[Tensor]:
         for this, after in zip(embeddings, following, strict=True)
         if after is None or after.shape[1:] != this.shape[1:]
     ]
-
-
-def pooled(embedding: Tensor) -> Tensor:
-    """``(B, D)`` float32 of an embedding ``(B, …)``: its mean over the places in the image.
-
-    The channels are the second axis of four, ``(B, D, H, W)``, but the last where only that leaves a square image,
-    ``(B, H, W, D)``, and the last of three, ``(B, T, D)``.
-    """
-    embedding = embedding.float()
-    if embedding.dim() == 4:
-        _, first, second, third = embedding.shape
-        return embedding.mean(dim=(1, 2) if first == second != third else (2, 3))
-    if embedding.dim() == 3:
-        return embedding.mean(dim=1)
-    return embedding.flatten(1)
 
 
 def filled(vectors: Sequence[Tensor]) -> Tensor:

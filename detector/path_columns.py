@@ -4,7 +4,15 @@ import numpy as np
 
 from detector.gaussians import Gaussians
 
-__all__ = ["class_distances", "contrasts", "energy", "logit_columns", "output_columns", "two_likeliest"]
+__all__ = [
+    "class_distances",
+    "contrasts",
+    "energy",
+    "logit_columns",
+    "output_columns",
+    "relative_distances",
+    "two_likeliest",
+]
 
 Array = np.ndarray
 
@@ -57,6 +65,14 @@ def contrasts(distances: Array) -> Array:
     """Differences of the `class_distances`, ``(N, 4·L)``: first − second, first − nearest, first and nearest − all."""
     first, second, nearest, everyone = np.split(distances, 4, axis=1)
     return np.concatenate([first - second, first - nearest, first - everyone, nearest - everyone], axis=1)
+
+
+def relative_distances(vectors: Array, view_vectors: Array) -> Array:
+    """How far a view's vectors ``(N, L, D)`` are from the image's, ‖v′ − v‖² / ‖v‖² per layer, float64 ``(N, L)``."""
+    own, other = vectors.astype(np.float64), view_vectors.astype(np.float64)
+    size = np.maximum(np.square(own).sum(axis=2), 1e-12)  # a vector may be 0 everywhere
+    distances: Array = np.square(other - own).sum(axis=2) / size
+    return distances
 
 
 def output_columns(logits: Array, view_logits: Array) -> Array:

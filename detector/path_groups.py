@@ -8,7 +8,7 @@ import numpy as np
 from detector import path_columns
 from detector.gaussians import Gaussians
 from detector.natural import gaussians_of_classes
-from detector.path_vectors import PathVectors, ViewDistances, ViewLogits, ViewStatistics, ViewVectors
+from detector.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from models.errors import InputError
 from models.features import Features, Measurement
 from models.views import View
@@ -127,7 +127,7 @@ def path_groups(features: Features, gaussians: PathGaussians) -> dict[str, Array
 def view_measurements(view: View) -> tuple[Measurement, ...]:
     """What `view_groups` needs to be measured."""
     return (
-        PathVectors("embeddings"), ViewLogits(view), ViewStatistics(view), ViewDistances(view), ViewVectors(view),
+        PathVectors("embeddings"), ViewLogits(view), ViewStatistics(view), ViewVectors(view),
     )  # fmt: skip
 
 
@@ -147,7 +147,9 @@ def view_groups(features: Features, view: View, gaussians: PathGaussians, own: A
     return {
         "outputs": path_columns.output_columns(features.logits, logits),
         "view_statistics": measured[ViewStatistics(view).name] - features.statistics,
-        "view_distances": measured[ViewDistances(view).name],
+        "view_distances": path_columns.relative_distances(
+            measured[PathVectors("embeddings").name], measured[ViewVectors(view).name]
+        ),
         "view_classes": other - own,
         "view_energy": path_columns.energy(features.logits, logits),
     }

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detector.embeddings import filled, pooled
+from detector.embeddings import filled
 from models.features import Pass
 from models.views import View
 
-__all__ = ["PathVectors", "ViewDistances", "ViewLogits", "ViewStatistics", "ViewVectors"]
+__all__ = ["PathVectors", "ViewLogits", "ViewStatistics", "ViewVectors"]
 
 WIDTH = 256  # of a vector, at most; the precision matrices of L blocks take L · WIDTH² numbers each
 
@@ -27,7 +27,8 @@ class PathVectors:
 
     of: Literal["embeddings", "residues"] = "embeddings"
 
-    needs_embeddings = True
+    needs_embeddings = False
+    needs_pooled = True
 
     @property
     def name(self) -> str:
@@ -36,7 +37,7 @@ class PathVectors:
 
     def __call__(self, context: Pass) -> Tensor:
         """See the class."""
-        return _vectors(context.embeddings if self.of == "embeddings" else context.residues)
+        return _vectors(context.pooled_embeddings if self.of == "embeddings" else context.pooled_residues)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class ViewVectors:
 
     view: View
 
-    needs_embeddings = True
+    needs_embeddings = False
+    needs_pooled = True
 
     @property
     def name(self) -> str:
@@ -54,7 +56,7 @@ class ViewVectors:
 
     def __call__(self, context: Pass) -> Tensor:
         """See the class."""
-        return _vectors(context.views[self.view].embeddings)
+        return _vectors(context.views[self.view].pooled_embeddings)
 
 
 @dataclass(frozen=True)
@@ -95,39 +97,13 @@ class ViewStatistics:
         return statistics.float()
 
 
-@dataclass(frozen=True)
-class ViewDistances:
-    """Float32 ``(B, L)``: per block, how far the view's embedding is from the image's: ‖x′ − x‖² / ‖x‖².
-
-    Maps of a mirrored image are mirrored back first, so that each place is compared with itself.
-    """
-
-    view: View
-
-    needs_embeddings = True
-
-    @property
-    def name(self) -> str:
-        """With the view."""
-        return f"view_distances:{self.view.name}"
-
-    def __call__(self, context: Pass) -> Tensor:
-        """See the class."""
-        found = []
-        for own, other in zip(context.embeddings, context.views[self.view].embeddings, strict=True):
-            first, second = own.float().flatten(1), self.view.back(other).float().flatten(1)
-            size = first.square().mean(dim=1).clamp_min(1e-12)  # an embedding may be 0 everywhere
-            found.append((second - first).square().mean(dim=1) / size)
-        return torch.stack(found, dim=1)
+def _vectors(vectors: Sequence[Tensor]) -> Tensor:
+    return filled([_narrowed(vector) for vector in vectors])
 
 
-def _vectors(tensors: Sequence[Tensor]) -> Tensor:
-    return filled([_narrowed(pooled(tensor)) for tensor in tensors])
-
-
-def _narrowed(vectors: Tensor) -> Tensor:
-    width = vectors.shape[1]
-    return vectors if width <= WIDTH else vectors @ _directions(width).to(vectors)
+def _narrowed(vector: Tensor) -> Tensor:
+    width = vector.shape[1]
+    return vector if width <= WIDTH else vector @ _directions(width).to(vector)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What one pass over many images gives detectors: logits, path statistics, and what else they ask to be measured."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,7 +21,9 @@ __all__ = [
     "Features",
     "Head",
     "Measurement",
+    "Needs",
     "Pass",
+    "PooledMeasurement",
     "ViewMeasurement",
     "extract_features",
     "forward_pass",
@@ -99,7 +101,8 @@ class Pass:
         head: the last layer with weights that was reached; None unless some measurement needs embeddings, or where
             the network has no such layer as a module.
         statistics: ``(B, F)``.
-        residues: r_m of every watched block, ``(B, …)`` each; empty unless some measurement needs embeddings.
+        pooled_embeddings, pooled_residues: x_{m+1} and r_m of every watched block, averaged over the places,
+            ``(B, ≤ D)`` each; empty unless some measurement needs them pooled.
         views: the same of other views of these images, which went through the network in the same batch.
     """
 
@@ -110,7 +113,8 @@ class Pass:
     embeddings: tuple[Tensor, ...] = ()
     head: Head | None = None
     statistics: Tensor | None = None
-    residues: tuple[Tensor, ...] = ()
+    pooled_embeddings: tuple[Tensor, ...] = ()
+    pooled_residues: tuple[Tensor, ...] = ()
     views: Mapping[View, "Pass"] = field(default_factory=dict)
 
 
@@ -127,10 +131,19 @@ class Measurement(Protocol):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether `Pass.embeddings`, `Pass.residues` and `Pass.head` are looked at."""
+        """Whether `Pass.embeddings` and `Pass.head` are looked at."""
 
     def __call__(self, context: Pass) -> Tensor:
         """What is measured, float32 ``(B, …)``."""
+
+
+@runtime_checkable
+class PooledMeasurement(Measurement, Protocol):
+    """A measurement that may look at `Pass.pooled_embeddings` and `Pass.pooled_residues`, which cost little."""
+
+    @property
+    def needs_pooled(self) -> bool:
+        """Whether they are looked at."""
 
 
 @runtime_checkable
@@ -200,16 +213,27 @@ def observe(
     wanted = list({measurement.name: measurement for measurement in measurements}.values())
     with torch.inference_mode():
         # The recorders are gone before anything is measured: measurements may make passes of their own.
-        context, statistics = forward_pass(network, images, discovery, measure, *needs_of(wanted))
+        context, statistics = forward_pass(network, images, discovery, measure, needs_of(wanted))
         measured = {measurement.name: _measured(measurement, context) for measurement in wanted}
     return Features(context.logits.cpu().numpy(), statistics.cpu().numpy(), measured)
 
 
-def needs_of(measurements: Iterable[Measurement]) -> tuple[bool, tuple[View, ...]]:
-    """What `forward_pass` has to give these measurements: whether embeddings and head, and which views."""
+class Needs(NamedTuple):
+    """What `forward_pass` has to give: embeddings and head, pooled embeddings and residues, passes of views."""
+
+    whole: bool = False
+    pooled: bool = False
+    views: tuple[View, ...] = ()
+
+
+def needs_of(measurements: Iterable[Measurement]) -> Needs:
+    """What these measurements need."""
     wanted = list(measurements)
-    views = dict.fromkeys(each.view for each in wanted if isinstance(each, ViewMeasurement))
-    return any(each.needs_embeddings for each in wanted), tuple(views)
+    return Needs(
+        whole=any(each.needs_embeddings for each in wanted),
+        pooled=any(each.needs_pooled for each in wanted if isinstance(each, PooledMeasurement)),
+        views=tuple(dict.fromkeys(each.view for each in wanted if isinstance(each, ViewMeasurement))),
+    )
 
 
 def forward_pass(
@@ -217,41 +241,42 @@ def forward_pass(
     images: Tensor,
     discovery: Discovery,
     measure: Measure | None = None,
-    whole: bool = False,
-    views: Sequence[View] = (),
+    needs: Needs = Needs(),  # noqa: B008 - a tuple
 ) -> tuple[Pass, Tensor]:
     """A pass of a batch and its statistics, differentiable where gradients are on; for several at once, see `observe`.
 
-    Args:
-        whole: whether the pass holds its embeddings and its head.
-        views: of the images, which go through the network with them as one larger batch.
+    Images and views go through the network as one batch.
 
     Raises:
         NetworkError: logits that are not finite or not ``(B, K)``, statistics that are not finite.
     """
-    seen = [images, *(view(images) for view in views)]
-    batch = torch.cat(seen) if views else images
-    embeddings: tuple[Tensor, ...] = ()
-    residues: tuple[Tensor, ...] = ()
-    head = None
-    if not whole:
-        with record_residues(network, discovery, measure=measure) as path:
-            output = network(batch)
-    else:
-        with (
-            record_residues(network, discovery, measure=measure) as path,
-            record_residues(network, discovery, keep=True, statistics=False) as steps,
-            record_residues(network, discovery, measure=Measure(of="embeddings"), keep=True, statistics=False) as kept,
-            _last_layer(network) as last,
-        ):
-            output = network(batch)
-        embeddings, residues, head = kept.embeddings, steps.residues, last[0] if last else None
+    seen = [images, *(view(images) for view in needs.views)]
+    batch = torch.cat(seen) if needs.views else images
+    embeddings_of = Measure(of="embeddings")
+    found: dict[str, Any] = {}
+    with ExitStack() as stack:
+        path = stack.enter_context(record_residues(network, discovery, measure=measure))
+        if needs.whole or needs.pooled:
+            blocks = stack.enter_context(
+                record_residues(
+                    network, discovery, measure=embeddings_of, keep=needs.whole, statistics=False, pool=needs.pooled
+                )
+            )
+        if needs.pooled:
+            steps = stack.enter_context(record_residues(network, discovery, statistics=False, pool=True))
+        if needs.whole:
+            last = stack.enter_context(_last_layer(network))
+        output = network(batch)
+    if needs.whole:
+        found |= {"embeddings": blocks.embeddings, "head": last[0] if last else None}
+    if needs.pooled:
+        found |= {"pooled_embeddings": blocks.pooled, "pooled_residues": steps.pooled}
     logits, statistics = _checked_output(output, len(batch)), _finite(path.statistics, "statistics")
-    whole_pass = Pass(batch, logits, network, discovery, embeddings, head, statistics, residues)
-    if not views:
-        return whole_pass, statistics
-    parts = [_rows(whole_pass, first, first + len(images)) for first in range(0, len(batch), len(images))]
-    return replace(parts[0], views=dict(zip(views, parts[1:], strict=True))), statistics[: len(images)]
+    context = Pass(batch, logits, network, discovery, statistics=statistics, **found)
+    if not needs.views:
+        return context, statistics
+    parts = [_rows(context, first, first + len(images)) for first in range(0, len(batch), len(images))]
+    return replace(parts[0], views=dict(zip(needs.views, parts[1:], strict=True))), statistics[: len(images)]
 
 
 def _rows(context: Pass, first: int, end: int) -> Pass:
@@ -262,7 +287,8 @@ def _rows(context: Pass, first: int, end: int) -> Pass:
         images=context.images[first:end],
         logits=context.logits[first:end],
         embeddings=tuple(embedding[first:end] for embedding in context.embeddings),
-        residues=tuple(residue[first:end] for residue in context.residues),
+        pooled_embeddings=tuple(vector[first:end] for vector in context.pooled_embeddings),
+        pooled_residues=tuple(vector[first:end] for vector in context.pooled_residues),
         head=head and Head(head.module, head.inputs[first:end], head.output[first:end]),
         statistics=None if statistics is None else statistics[first:end],
     )

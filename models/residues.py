@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from models.discovery import Branch, Discovery, Term, discover
 from models.errors import InputError, NetworkError
 from models.hooks import require_watchable, watching
+from models.pooling import pooled
 from models.rewriting import NotRewritableError, rewrite
 from models.statistics import Reduced, finish, fixed_directions, reduce_residue
 from models.tracing import FunctionTally, Tap, at_path
@@ -88,15 +89,19 @@ class _Kept:
 class Recording:
     """The latest forward pass as its recorder saw it; stays readable after the recorder is gone."""
 
-    def __init__(self, branches: Sequence[Branch], measure: Measure, keep: bool, reduce: bool = True) -> None:
+    def __init__(
+        self, branches: Sequence[Branch], measure: Measure, keep: bool, reduce: bool = True, pool: bool = False
+    ) -> None:
         self.branches = tuple(branches)
         self.measure = measure
         self.keep = keep
         self.reduce = reduce
+        self.pool = pool
         self._why_not: str | None = "no forward pass was recorded; call the network inside the with block, same thread"
         self._reached = [False] * len(self.branches)
         self._reduced: list[Reduced | None] = []
         self._kept: list[_Kept | None] = []
+        self._pooled: list[Tensor | None] = []
         self._statistics: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -137,6 +142,21 @@ class Recording:
     def embeddings(self) -> tuple[Tensor, ...]:
         """The M embeddings x_{m+1}, each ``(B, …)``; as `residues`, with ``Measure(of="embeddings")``."""
         return self._whole("embeddings")
+
+    @property
+    def pooled(self) -> tuple[Tensor, ...]:
+        """Of the M residues or embeddings, whichever is measured, the means over the places, ``(B, ≤ D)`` float32 each.
+
+        They are taken as the tensors pass, so that none of these is held.
+
+        Raises:
+            InputError: the recorder was not told to pool.
+            NetworkError: no forward pass was made yet, or the latest one failed.
+        """
+        if not self.pool:
+            raise InputError(f"expected a recording that pools, got {self!r}; pass pool=True to record_residues")
+        self._require_pass()
+        return tuple(vector for vector in self._pooled if vector is not None)
 
     def _whole(self, what: Literal["residues", "embeddings"]) -> tuple[Tensor, ...]:
         if not self.keep or self.measure.of != what:
@@ -190,6 +210,7 @@ class Recording:
         self._reached = [False] * len(self.branches)
         self._reduced = [None] * len(self.branches)
         self._kept = [None] * len(self.branches)
+        self._pooled = [None] * len(self.branches)
         self._statistics = None
 
     def _fail(self, why: str) -> NetworkError:
@@ -209,6 +230,7 @@ def record_residues(
     measure: Measure | None = None,
     keep: bool = False,
     statistics: bool = True,
+    pool: bool = False,
 ) -> Iterator[Recording]:
     """A recording of each forward pass that this thread makes through the network inside the block.
 
@@ -221,17 +243,18 @@ def record_residues(
         measure: what is measured; by default the residues and their cosine to **1**.
         keep: hold the whole residues of the latest pass.
         statistics: reduce them as they pass; training, which takes its own measure of whole residues, saves that.
+        pool: take their means over the places in the image as they pass.
 
     Raises:
-        InputError: neither whole residues nor statistics are asked for.
+        InputError: nothing is asked for.
         NetworkError: the branches are not this network's; and, out of the forward pass itself, a block that was not
             reached or was reached more often than at discovery.
     """
-    if not (keep or statistics):
-        raise InputError("expected a recorder with keep=True or statistics=True, got neither; ask for one of them")
+    if not (keep or statistics or pool):
+        raise InputError("expected a recorder with keep, statistics or pool, got none; ask for one of them")
     require_watchable(network)
     branches = (discovery or discover(network)).branches
-    recorder = _Recorder(network, Recording(branches, measure or Measure(), keep, statistics))
+    recorder = _Recorder(network, Recording(branches, measure or Measure(), keep, statistics, pool))
     try:
         with watching(recorder.watched()):
             yield recorder.recording
@@ -406,8 +429,10 @@ class _Recorder:
             shape = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
             count = self.recording.measure.directions
             self.recording._reduced[index] = reduce_residue(tensor, self._vectors(shape, count, tensor.device), axis)
+        moved = tensor.movedim(axis, 0) if axis else tensor
+        if self.recording.pool:
+            self.recording._pooled[index] = pooled(moved)
         if self.recording.keep:
-            moved = tensor.movedim(axis, 0) if axis else tensor
             if source is not None and not source.requires_grad:
                 source = None  # nothing to differentiate in, and no reason to hold it
             self.recording._kept[index] = _Kept(moved, _version(moved), source, axis, factor)

@@ -55,10 +55,3 @@ class View:
             return seen
         height, width = seen.shape[2:]
         return F.pad(seen, (self.shift, 0, self.shift, 0))[:, :, :height, :width]
-
-    def back(self, maps: Tensor) -> Tensor:
-        """Maps of the view ``(B, D, H, W)`` with left and right where they are in the image's own; others unchanged.
-
-        A shift is smaller than a place of most maps and is left as it is.
-        """
-        return maps.flip(3) if self.flip and maps.dim() == 4 else maps

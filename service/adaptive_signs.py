@@ -11,7 +11,7 @@ from detector.detectors.base import Judged
 from detector.gaussians import Gaussians
 from detector.natural import NaturalColumns, Surprise
 from detector.path_groups import Of, PathGaussians
-from detector.path_vectors import PathVectors, ViewDistances, ViewLogits, ViewStatistics, ViewVectors
+from detector.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from detector.signs import SignsDetector
 from models.features import Features, ViewMeasurement
 from models.views import View
@@ -116,10 +116,17 @@ def _view_groups(
     return {
         "outputs": torch.stack(outputs, dim=1),
         "view_statistics": measured[ViewStatistics(view).name] - statistics,
-        "view_distances": measured[ViewDistances(view).name],
+        "view_distances": _relative_distances(
+            measured[PathVectors("embeddings").name], measured[ViewVectors(view).name]
+        ),
         "view_classes": distances[1] - distances[0],
         "view_energy": -(own.logsumexp(dim=1) + other.logsumexp(dim=1))[:, None],
     }
+
+
+def _relative_distances(vectors: Tensor, view_vectors: Tensor) -> Tensor:
+    own, other = vectors.double(), view_vectors.double()
+    return (other - own).square().sum(dim=2) / own.square().sum(dim=2).clamp_min(1e-12)
 
 
 def _likeliest(logits: Tensor) -> Tensor:

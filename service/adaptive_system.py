@@ -176,7 +176,7 @@ class System:
 
     def _forward(self, images: Tensor, measurements: list[Measurement]) -> tuple[Tensor, dict[str, Tensor]]:
         context, statistics = forward_pass(
-            self.network, images, self.pipeline.discovery, self.pipeline.measure, *needs_of(measurements)
+            self.network, images, self.pipeline.discovery, self.pipeline.measure, needs_of(measurements)
         )
         measured = {measurement.name: measurement(context) for measurement in measurements}
         if self._columns is not None and set(self._columns.replaces) <= set(measured):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks._shards import network_digest
 from models.discovery import Discovery
-from models.features import Features, Measurement, Pass, ViewMeasurement, extract_features
+from models.features import Features, Measurement, Pass, PooledMeasurement, ViewMeasurement, extract_features
 from models.normalization import Normalized
 from models.residues import Measure
 from service.study import ImageSet
@@ -137,6 +137,8 @@ class _Timed:
         self.name, self.needs_embeddings, self.seconds = measurement.name, measurement.needs_embeddings, 0.0
         if isinstance(measurement, ViewMeasurement):
             self.view = measurement.view
+        if isinstance(measurement, PooledMeasurement):
+            self.needs_pooled = measurement.needs_pooled
 
     def __call__(self, context: Pass) -> Tensor:
         _settled(context.images)

@@ -69,15 +69,17 @@ def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -
         context = Pass(
             as_tensor(images.clip(0, 1)), output, linear, Discovery((), ()),
             tuple(as_tensor(embedding) for embedding in embeddings), Head(linear, inputs, output),
-            as_tensor(statistics), tuple(as_tensor(np.diff(embedding, axis=3, append=0)) for embedding in embeddings),
+            statistics=as_tensor(statistics),
+            pooled_embeddings=tuple(as_tensor(embedding.mean(axis=(2, 3))) for embedding in embeddings),
+            pooled_residues=tuple(as_tensor(embedding[:, :, 0].mean(axis=2)) for embedding in embeddings),
         )  # fmt: skip
         # Another view of a natural image changes little.
         other = replace(
             context,
             logits=output + as_tensor(rng.normal(scale=np.where(odd, 4, 0.1)[:, None], size=output.shape)),
-            embeddings=tuple(1.1 * embedding for embedding in context.embeddings),
+            pooled_embeddings=tuple(1.1 * vector for vector in context.pooled_embeddings),
         )
-        context = replace(context, views=dict.fromkeys(needs_of(detector.measurements())[1], other))
+        context = replace(context, views=dict.fromkeys(needs_of(detector.measurements()).views, other))
         measured = {measurement.name: measurement(context).numpy() for measurement in detector.measurements()}
     return Features(output.numpy(), statistics.astype(np.float32), measured)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from detector.embeddings import PooledEmbeddings, chosen, filled, pooled
 from models.discovery import discover
-from models.features import extract_features, forward_pass
+from models.features import Needs, extract_features, forward_pass
 from models.residues import Measure, record_residues
 
 
@@ -67,7 +67,7 @@ def test_layers_have_names_of_their_own() -> None:
 
 def test_embeddings_have_gradients_where_the_pass_has(tiny_network: nn.Module, seed: int) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed)).requires_grad_(True)
-    context, _ = forward_pass(tiny_network, images, discover(tiny_network, (3, 16, 16)), whole=True)
+    context, _ = forward_pass(tiny_network, images, discover(tiny_network, (3, 16, 16)), needs=Needs(whole=True))
     measured: Tensor = PooledEmbeddings()(context)
     (gradient,) = torch.autograd.grad(measured.square().sum(), images)
     assert bool((gradient != 0).any())

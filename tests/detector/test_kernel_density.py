@@ -10,7 +10,7 @@ from detector.detectors.kernel_density import KernelDensity, log_density, most_l
 from detector.dropout import DropoutUncertainty
 from models.discovery import Discovery, discover
 from models.errors import InputError, NetworkError
-from models.features import Head, Pass, extract_features, forward_pass
+from models.features import Head, Needs, Pass, extract_features, forward_pass
 from tests.detector.embedded import clusters, embedded, waves
 
 SHAPE = (3, 16, 16)
@@ -154,14 +154,14 @@ def test_the_network_is_run_again_where_its_last_layer_does_not_give_the_logits(
     rescaled = Rescaled(tiny_network).eval()
     head = next(module for module in tiny_network.modules() if isinstance(module, nn.Linear))
     with torch.no_grad():
-        plain, _ = forward_pass(tiny_network, images, discover(tiny_network, SHAPE), whole=True)
-        wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), whole=True)
+        plain, _ = forward_pass(tiny_network, images, discover(tiny_network, SHAPE), needs=Needs(whole=True))
+        wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), needs=Needs(whole=True))
         assert plain.head is not None
         assert plain.head.module is head
         direct = measurement(plain)
         head.weight.mul_(1 / 1.5)
         head.bias.mul_(1 / 1.5)
-        wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), whole=True)
+        wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), needs=Needs(whole=True))
         torch.testing.assert_close(measurement(wrapped), direct, rtol=1e-3, atol=1e-8)
     assert not any(module._forward_pre_hooks for module in rescaled.modules())
 
