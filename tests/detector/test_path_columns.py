@@ -120,3 +120,13 @@ def test_class_distances_and_their_contrasts_are_those_of_the_formula(rng: np.ra
     first, second, nearest, everyone = expected.transpose(1, 0, 2)
     contrasts = np.concatenate([first - second, first - nearest, first - everyone, nearest - everyone], axis=1)
     np.testing.assert_allclose(path_columns.contrasts(found), contrasts, rtol=1e-6, atol=1e-7)
+
+
+def test_distances_of_a_view_are_relative_layer_by_layer(rng: np.random.Generator) -> None:
+    own, other = rng.normal(size=(2, 7, 3, 5)).astype(np.float32)
+    own[0, 0] = other[0, 0] = own[1, 2] = 0
+    found = path_columns.relative_distances(own, other)
+    assert found[0, 0] == 0
+    assert np.isfinite(found).all()
+    expected = np.linalg.norm(other - own, axis=2) ** 2 / np.maximum(np.linalg.norm(own, axis=2) ** 2, 1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
