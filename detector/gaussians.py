@@ -68,8 +68,10 @@ class Gaussians:
         for layer, means in enumerate(self.whitened_means):
             centred = embeddings[:, layer].astype(np.float64) - self.centre[layer]
             whitened = product_by_row(centred, self.whitening[layer])
-            for mean in means:
-                np.minimum(nearest[:, layer], np.square(whitened - mean).sum(axis=1), out=nearest[:, layer])
+            # As many classes at a time as fit into a cache: the cost of a small batch is in the calls.
+            for some in np.array_split(means, -(-means.size * max(len(whitened), 1) // _AT_ONCE)):
+                distances = np.square(whitened[:, None] - some).sum(axis=2)
+                np.minimum(nearest[:, layer], distances.min(axis=1), out=nearest[:, layer])
             for place, each in enumerate(classes.T):
                 chosen[:, layer, place] = np.square(whitened - means[each]).sum(axis=1)
         return nearest, chosen
@@ -97,6 +99,8 @@ class Gaussians:
             )
         return cls(means, whitening)
 
+
+_AT_ONCE = 1_000_000  # numbers
 
 # So that no distance of a float32 embedding overflows.
 _LARGEST = 1e50
