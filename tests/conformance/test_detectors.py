@@ -12,6 +12,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
+from detector import boosting
 from detector.conditional import ColumnsDetector
 from detector.detectors.base import Detector
 from models.discovery import Discovery
@@ -26,18 +27,24 @@ QUICK: dict[str, dict[str, Any]] = {"knn": {"k": 10}, "lid": {"k": 10}, "kernel_
 
 
 def variants() -> list[tuple[str, dict[str, Any]]]:
-    """Every detector with its default classifier, and with its own outlier score where it has one."""
+    """Every detector with a forest, its default classifier, and its own outlier score where it has one."""
     found = []
     for name in DETECTORS.names():
         kind, options = DETECTORS.load(name), QUICK.get(name, {})
         if not issubclass(kind, ColumnsDetector):
             found.append((name, options))
             continue
+        default = kind().parameters()["classifier"]
         own = ("none",) if "none" in kind._choices() else ()
-        found += [
-            (name, options | {"num_trees": 10, "classifier": classifier}) for classifier in ("random_forest", *own)
-        ]
+        classifiers = dict.fromkeys(("random_forest", default, *own))
+        found += [(name, options | {"num_trees": 10, "classifier": classifier}) for classifier in classifiers]
     return found
+
+
+@pytest.fixture(autouse=True)
+def few_boosted_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few as there are trees in the forests: detectors have no option for it."""
+    monkeypatch.setitem(boosting._OPTIONS, "max_iter", 10)
 
 
 def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -> Features:

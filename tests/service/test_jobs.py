@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
+from detector.artifact import load_artifact, save_artifact
 from models.datasets.base import load_dataset
 from models.errors import ArtifactError
 from service.cli import main
+from service.http.app import create_app
+from service.http.settings import Settings
 from service.originals import digests, pack, unpack
 
 USER_FILE = """
@@ -238,6 +242,49 @@ def test_a_detector_that_compares_takes_a_quarter_of_the_images_out_of_the_fit(s
     assert np.isin(digests(data), unpack(facts["originals"])).sum() == sum(facts["images"].values())
     Image.fromarray(data.images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
     assert main(["score", "--artifact", str(tmp_path / "artifact"), str(tmp_path / "digit.png")]) == 0
+
+
+def test_a_detector_that_looks_twice_takes_the_view_that_the_training_allows_and_serves(
+    shop: Path, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "artifact"
+    assert main([*_fit(shop), "--detector", "fusion", "--out", str(artifact)]) == 0
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    # The digits' training cropped and did not mirror, and says so.
+    recipe = manifest["provenance"]["trained"]["recipe"]
+    assert (recipe["flip"], recipe["crop_padding"]) == (False, 2)
+    parameters = manifest["detector"]["parameters"]
+    assert (parameters["view"], parameters["classifier"]) == ("shift1", "gradient_boosting")
+    assert manifest["provenance"]["realised_fpr"]["rate"] < 0.25
+
+    loaded = load_artifact(artifact)
+    images = load_dataset("digits").limited(600, 0).take(np.arange(20)).tensor()
+    verdicts = [verdict.to_json() for verdict in loaded.pipeline.judge(images)]
+    assert {"path", "dispute", "all_class"} <= set(loaded.pipeline.detector.votes(loaded.pipeline.features(images)))
+    again = tmp_path / "again"
+    save_artifact(
+        again, loaded.pipeline, spec=loaded.spec, preprocessing=loaded.preprocessing,
+        provenance=manifest["provenance"],
+    )  # fmt: skip
+    assert [verdict.to_json() for verdict in load_artifact(again).pipeline.judge(images)] == verdicts
+
+    digit = load_dataset("digits").take(np.arange(1))
+    Image.fromarray(digit.images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
+    with TestClient(create_app(loaded, Settings(torch_threads=1, decode_threads=2))) as client:
+        answer = client.post("/v1/predict", content=(tmp_path / "digit.png").read_bytes())
+    assert answer.status_code == 200, answer.text
+    [verdict] = loaded.pipeline.judge(digit.tensor())
+    assert answer.json()["results"][0]["p_value"] == verdict.p_value
+
+
+@pytest.mark.parametrize(("detector", "view"), [("views:view=shift2:classifier=none", "shift2"), ("fusion", "shift1")])
+def test_a_view_or_no_classifier_can_be_asked_for(shop: Path, tmp_path: Path, detector: str, view: str) -> None:
+    options = ["--detector", detector, *([] if "classifier" in detector else ["--classifier", "none"])]
+    assert main([*_fit(shop), *options, "--out", str(tmp_path / "artifact")]) == 0
+    manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
+    parameters = manifest["detector"]["parameters"]
+    assert (parameters["view"], parameters["classifier"]) == (view, "none")
+    assert manifest["provenance"]["attacks"] == []
 
 
 def test_other_images_to_compare_with_leave_all_others_to_fit_on(

@@ -1,0 +1,59 @@
+"""Which view a network is looked at through: what its training says that it was made indifferent to."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from models.checkpoint import save_checkpoint
+from models.loading import LoadedNetwork, build_network, load_network
+from models.training import Recipe
+from service.jobs._inputs import view_of, view_of_training
+from tests.tiny_artifact import SPEC
+
+
+def test_mirroring_comes_before_a_shift_and_a_shift_before_nothing() -> None:
+    for recipe, view in (
+        (Recipe(flip=True, crop_padding=4), "flip"),
+        (Recipe(flip=True, crop_padding=0), "flip"),
+        (Recipe(flip=False, crop_padding=2), "shift1"),
+        (Recipe(flip=False, crop_padding=0), None),
+    ):
+        assert view_of_training({"recipe": asdict(recipe)}) == view
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [None, {}, [], "recipe", {"recipe": None}, {"recipe": []}, {"recipe": "flip"}, {"recipe": {}},
+     {"recipe": {"flip": "no"}}, {"recipe": {"flip": 1}}, {"recipe": {"flip": ["yes"], "crop_padding": None}},
+     {"recipe": {"crop_padding": "4"}}, {"recipe": {"crop_padding": -1}}, {"recipe": {"crop_padding": True}},
+     {"recipe": {"crop_padding": [4]}}, {"recipe": {"crop_padding": 2.5}}],
+)  # fmt: skip
+def test_a_malformed_recipe_says_nothing(trained: Any) -> None:
+    assert view_of_training(trained) is None
+
+
+def loaded_after(recipe: Recipe, folder: Path) -> LoadedNetwork:
+    """A network as it comes back from a checkpoint that says how it was trained."""
+    classes = tuple(map(str, range(SPEC.num_classes)))
+    save_checkpoint(folder, build_network(SPEC), SPEC, classes, {"recipe": asdict(recipe)})
+    return load_network(str(folder))
+
+
+@pytest.mark.parametrize(("flip", "view"), [(True, "flip"), (False, "shift1")])
+def test_a_checkpoint_says_how_it_was_trained(tmp_path: Path, flip: bool, view: str) -> None:
+    assert view_of(loaded_after(Recipe(flip=flip, crop_padding=4), tmp_path)) == view
+
+
+@pytest.mark.parametrize(
+    ("reference", "view"),
+    [("torchvision:resnet18:IMAGENET1K_V1", "flip"), ("torchvision:resnet18", None),
+     ("torchvision:resnet18:weights.safetensors", None), ("plumbline:resnet8", None)],
+)  # fmt: skip
+def test_of_other_weights_only_torchvisions_own_are_known(reference: str, view: str | None) -> None:
+    network: nn.Module = build_network(SPEC)
+    loaded = LoadedNetwork(network=network, spec=SPEC, reference=reference)  # type: ignore[arg-type]
+    assert view_of(loaded) == view
+    assert view_of(replace(loaded, provenance={"recipe": "lost"})) == view
