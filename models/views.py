@@ -49,9 +49,17 @@ class View:
         return "+".join(parts)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """See the class; differentiable."""
+        """See the class; differentiable.
+
+        Raises:
+            InputError: the shift is as large as the images.
+        """
         seen = images.flip(3) if self.flip else images
         if not self.shift:
             return seen
         height, width = seen.shape[2:]
+        if self.shift >= min(height, width):
+            raise InputError(
+                f"expected a shift smaller than the images, got {self.shift} pixels for {height}×{width}; shift by less"
+            )
         return F.pad(seen, (self.shift, 0, self.shift, 0))[:, :, :height, :width]

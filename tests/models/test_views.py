@@ -48,6 +48,11 @@ def test_another_name_is_refused_with_those_that_are_known(text: str) -> None:
         View.parse(text)
 
 
+def test_a_shift_that_leaves_nothing_is_refused(images: Tensor) -> None:
+    with pytest.raises(InputError, match="smaller than the images"):
+        View(shift=16)(images)
+
+
 @dataclass(frozen=True)
 class BothLogits:
     """Logits of the image and of its view."""

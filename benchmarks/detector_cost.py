@@ -1,0 +1,114 @@
+"""What a detector costs: a batch through network and detector ÷ the same batch through the network alone.
+
+The detector's part is everything between the images and the score: what is measured of the pass, a second view where it
+looks at one, columns, signs and classifiers. Images are smooth noise; what is timed does not depend on them.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.common import arguments, paired, write_result
+from detector.calibration import Calibration
+from detector.detectors.base import build_detector
+from detector.statistics import natural_band
+from detector.verdict import Pipeline
+from models.discovery import discover
+from models.features import extract_features
+from models.loading import LoadedNetwork, load_network
+from models.residues import Measure
+
+DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "transport": ("transport", {}),
+    "mahalanobis": ("mahalanobis", {}),
+    "path": ("path", {}),
+    "path, natural images only": ("path", {"classifier": "none"}),
+    "views": ("views", {"view": "flip"}),
+    "fusion": ("fusion", {"view": "flip"}),
+    "fusion, natural images only": ("fusion", {"view": "flip", "classifier": "none"}),
+}
+FITTED_ON = 600  # natural images, and as many others
+
+
+def images(count: int, shape: tuple[int, int, int], seed: int, coarse: int) -> Tensor:
+    """Smooth noise ``(count, 3, H, W)`` in [0, 1]; the more coarse places, the less smooth."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand((count, 3, coarse, coarse), generator=generator)
+    return F.interpolate(noise, shape[1:], mode="bilinear", align_corners=True)
+
+
+def pipeline(loaded: LoadedNetwork, name: str, options: dict[str, Any], seed: int, device: str) -> Pipeline:
+    """A pipeline with that detector, fitted on smooth noise against rougher noise."""
+    network, shape = loaded.network.to(device), loaded.spec.image_shape
+    discovery = discover(network, shape)
+    detector = build_detector(name, options, where_accepted={"seed": seed})
+
+    def features(coarse: int, number: int) -> Any:
+        given = images(FITTED_ON, shape, seed + number, coarse)
+        return extract_features(
+            network, given, discovery=discovery, measurements=detector.measurements(), device=device
+        )
+
+    if detector.needs_reference:
+        detector.prepare(features(8, 1))
+    natural = features(8, 2)
+    detector.fit(natural, features(16, 3) if detector.needs_adversarial else None)
+    return Pipeline(
+        network=loaded.network, discovery=discovery, measure=Measure(), detector=detector,
+        calibration=Calibration(detector.score(features(8, 4)), 0.05),
+        classes=[str(k) for k in range(natural.logits.shape[1])], band=natural_band(natural.statistics),
+        image_shape=shape, device=device,
+    )  # fmt: skip
+
+
+def measure(loaded: LoadedNetwork, label: str, batch: int, rounds: int, seed: int, device: str) -> dict[str, Any]:
+    """The ratios of one detector at one batch size, and the bytes of its state."""
+    name, options = DETECTORS[label]
+    judging = pipeline(loaded, name, options, seed, device)
+    given = images(batch, loaded.spec.image_shape, seed, 8).to(device)
+
+    def plain() -> None:
+        with torch.inference_mode():
+            loaded.network(given).argmax(dim=1).cpu()
+
+    whole = paired(plain, lambda: judging.detector.judge(judging.features(given)), rounds, warmup=3)
+    features = judging.features(given)
+    judge = paired(plain, lambda: judging.detector.judge(features), rounds)
+    return {
+        "detector": label, "batch": batch, "ratio": whole.to_json(), "judging": judge.to_json(),
+        "state_bytes": sum(array.nbytes for array in judging.detector.state().values()),
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__, rounds=41)
+    parser.add_argument("--network", default="pretrained:cifar10-resnet20")
+    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256], help="images (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    options = parser.parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    loaded = load_network(options.network)
+    cases = []
+    for batch in options.batch:
+        for label in DETECTORS:
+            case = measure(loaded, label, batch, options.rounds, options.seed, options.device)
+            cases.append(case)
+            ratio = case["ratio"]
+            print(
+                f"{label}, batch {batch}: {ratio['ratio']:.3f} [{ratio['low']:.3f} to {ratio['high']:.3f}], of which "
+                f"judging {case['judging']['ratio']:.3f}; state {case['state_bytes'] / 1e6:.2f} MB",
+                flush=True,
+            )
+    payload = {
+        "n": FITTED_ON, "seed": options.seed, "device": options.device, "network": options.network,
+        "unit": "duration of network and detector ÷ duration of the network alone; medians over paired rounds",
+        "cases": cases,
+    }  # fmt: skip
+    print(write_result("detector_cost", payload, options.out))
+
+
+if __name__ == "__main__":
+    main()
