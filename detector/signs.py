@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from detector.arrays import require_keys
+from detector.arrays import require_array, require_keys
 from detector.conditional import Classifier, ColumnsDetector
 from detector.detectors.base import Judged
 from detector.natural import NaturalColumns, Surprise
@@ -22,14 +22,16 @@ from detector.path_groups import Of, PathGaussians
 from models.errors import InputError
 from models.features import Features
 
-__all__ = ["LEARNT", "Sign", "SignsDetector", "joined"]
+__all__ = ["LEARNT", "Sign", "SignsDetector", "class_scales", "joined"]
 
 Array = np.ndarray
 
 LEARNT = "learnt"  # the sign that the classifiers give
 # Both by `python -m benchmarks.search`: between what unseen attacks lose and what seen ones gain.
 _POWER = 2  # of the norm that joins surprises: between their sum (1) and their largest (∞)
-_LEARNT_WEIGHT = 2.0  # of the surprise at what the classifiers say
+_LEARNT_WEIGHT = 1.5  # of the surprise at what the classifiers say
+_CLASS_QUANTILE = 0.95  # of natural scores, in whose units each predicted class's are counted
+_CLASS_PRIOR = 30  # images of a class for which its own quantile counts as much as that of all classes
 _RANK_SHARE = 0.25  # of the natural images, on which nothing but surprises is learnt
 _FEWEST_APART = 80  # natural images; with fewer, surprises come from the images that all else is learnt from
 
@@ -54,8 +56,10 @@ class Sign:
 class SignsDetector(ColumnsDetector):
     """The score is the Euclidean norm of the signs' surprises; a surprise of 2 is one natural image in a hundred.
 
-    The classifiers' sign is the larger of their two probabilities, and its surprise counts twice. Votes are the
-    classifiers' probabilities and, of every sign, the share of natural images that it is larger for.
+    The classifiers' sign is the larger of their two probabilities, and its surprise counts one and a half times. The
+    norm is divided by what natural images of the same predicted class reach, relative to all, so that one threshold has
+    about the same false-positive rate in every class. Votes are the classifiers' probabilities and, of every sign, the
+    share of natural images that it is larger for.
 
     A subclass says its `signs` and computes its groups of columns, for which it is given Gaussians of the vectors
     `gaussians_of`, from reference images.
@@ -75,6 +79,7 @@ class SignsDetector(ColumnsDetector):
     naturals_: dict[str, NaturalColumns]
     surprises_: dict[str, Surprise]
     widths_: dict[str, int]
+    scales_: Array
 
     def __init__(
         self,
@@ -147,6 +152,8 @@ class SignsDetector(ColumnsDetector):
         }
         numbers, _ = self._numbers(self._finite_columns(rank), rank.predicted)
         self.surprises_ = {name: Surprise.fit(values) for name, values in numbers.items()}
+        norms = joined({name: self.surprises_[name](values) for name, values in numbers.items()})
+        self.scales_ = class_scales(norms, rank.predicted, natural.logits.shape[1])
 
     # --- judging
 
@@ -159,7 +166,7 @@ class SignsDetector(ColumnsDetector):
         numbers, votes = self._numbers(columns, predicted)
         surprises = {name: self.surprises_[name](values) for name, values in numbers.items()}
         shares = {name: 1 - 10**-surprise for name, surprise in surprises.items() if name != LEARNT}
-        return Judged(joined(surprises), {**votes, **shares})
+        return Judged(joined(surprises) / self.scales_[predicted], {**votes, **shares})
 
     def surprises(self, features: Features) -> dict[str, Array]:
         """The surprise of every sign, float64 ``(B,)`` each, of features that the fitted detector can judge."""
@@ -206,7 +213,7 @@ class SignsDetector(ColumnsDetector):
         parts |= {f"surprise.{name}": each.state() for name, each in self.surprises_.items()}
         widths = np.array([self.widths_[name] for name in self.chosen_groups()], dtype=np.int64)
         own = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
-        return {"widths": widths, **own, **super()._state()}
+        return {"widths": widths, "scales": self.scales_, **own, **super()._state()}
 
     def _known_column_count(self) -> int | None:
         return sum(self.widths_.values())
@@ -226,6 +233,12 @@ class SignsDetector(ColumnsDetector):
                 f"expected the width of each group {', '.join(chosen)}, got {widths!r:.200}; it is damaged"
             )
         self.widths_ = {name: int(width) for name, width in zip(chosen, widths, strict=True)}
+        self.scales_ = require_array(rest, "scales", np.float64, (self.num_classes_,))
+        del rest["scales"]
+        if not ((self.scales_ >= 1e-3) & (self.scales_ <= 1e3)).all():
+            raise InputError(
+                f"expected scales of the classes around 1, got {self.scales_!r:.200}; the state is damaged"
+            )
         self.naturals_, self.surprises_ = {}, {}
         for sign in self.chosen_signs():
             if sign.by == "distance":
@@ -240,6 +253,21 @@ class SignsDetector(ColumnsDetector):
         if self.classifier == "none":
             require_keys(rest, set())
         super()._restore(rest)
+
+
+def class_scales(norms: Array, predicted: Array, num_classes: int) -> Array:
+    """What natural norms ``(N,)`` of each predicted class reach, relative to all, float64 ``(C,)`` around 1.
+
+    It is the ratio of their 95 % quantiles, drawn towards 1 the more the fewer images a class has.
+    """
+    least = 1e-6  # norms may be 0
+    overall = max(float(np.quantile(norms, _CLASS_QUANTILE)), least)
+    scales = np.ones(num_classes)
+    for k in np.unique(predicted):
+        own = norms[predicted == k]
+        weight = len(own) / (len(own) + _CLASS_PRIOR)
+        scales[k] = (max(float(np.quantile(own, _CLASS_QUANTILE)), least) / overall) ** weight
+    return np.clip(scales, 1e-3, 1e3)
 
 
 def joined(surprises: Mapping[str, Array], *, power: float = _POWER, learnt_weight: float = _LEARNT_WEIGHT) -> Array:

@@ -61,7 +61,8 @@ class SignColumns:
                 number = _natural_distance(self._detector.naturals_[sign.name], looked_at, predicted)
             total = total + _surprise(self._detector.surprises_[sign.name], number).square()
         # The root's slope at 0 has no end.
-        return total.clamp_min(1e-12).sqrt()
+        scales = torch.from_numpy(self._detector.scales_).to(columns.device)
+        return total.clamp_min(1e-12).sqrt() / scales[predicted]
 
 
 def _path_groups(
