@@ -12,7 +12,7 @@ from detector.detectors.path import Path
 from detector.detectors.views import Views
 from detector.metrics import auroc
 from detector.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
-from detector.signs import LEARNT, SignsDetector, joined
+from detector.signs import LEARNT, SignsDetector, class_scales, joined
 from models.errors import InputError
 from models.features import Features
 from models.views import View
@@ -73,9 +73,10 @@ def quick(kind: type[SignsDetector], **options: Any) -> SignsDetector:
 def test_signs_are_joined_by_a_norm(rng: np.random.Generator) -> None:
     first, second, learnt = rng.exponential(size=(3, 50))
     signs = {"first": first, LEARNT: learnt, "second": second}
-    np.testing.assert_allclose(joined(signs, power=1), first + second + 2 * learnt)
-    np.testing.assert_allclose(joined(signs, power=2), np.sqrt(first**2 + second**2 + 4 * learnt**2))
-    np.testing.assert_allclose(joined(signs, power=float("inf")), np.max([first, second, 2 * learnt], axis=0))
+    weighted = 1.5 * learnt
+    np.testing.assert_allclose(joined(signs, power=1), first + second + weighted)
+    np.testing.assert_allclose(joined(signs, power=2), np.sqrt(first**2 + second**2 + weighted**2))
+    np.testing.assert_allclose(joined(signs, power=float("inf")), np.max([first, second, weighted], axis=0))
     assert np.array_equal(joined(signs), joined(signs, power=2))
 
 
@@ -100,6 +101,32 @@ def test_surprises_without_end_join_to_a_finite_score() -> None:
     assert np.isfinite(joined({"a": np.array([1e12]), LEARNT: np.array([1e12])})).all()
 
 
+# --- classes
+
+
+def test_scales_even_out_what_classes_reach(rng: np.random.Generator) -> None:
+    predicted = rng.integers(3, size=6000)
+    size = np.array([1.0, 2.0, 0.5])
+    norms = size[predicted] * rng.exponential(size=6000)
+    scales = class_scales(norms, predicted, 4)
+    assert scales[3] == 1  # nothing is known of it
+    fresh = rng.integers(3, size=6000)
+    scaled = size[fresh] * rng.exponential(size=6000) / scales[fresh]
+    threshold = np.quantile(scaled, 0.95)
+    for k in range(3):
+        assert 0.025 < (scaled[fresh == k] >= threshold).mean() < 0.08
+
+
+def test_a_class_with_few_images_is_hardly_scaled(rng: np.random.Generator) -> None:
+    norms = np.concatenate([rng.exponential(size=2000), np.full(2, 50.0)])
+    few = class_scales(norms, np.repeat([0, 1], [2000, 2]), 2)[1]
+    assert 1 < few < 1.5
+
+
+def test_norms_that_are_all_zero_have_scales_of_one() -> None:
+    assert np.array_equal(class_scales(np.zeros(40), np.repeat([0, 1], 20), 2), [1, 1])
+
+
 # --- which signs there are
 
 
@@ -115,17 +142,19 @@ def test_every_detector_has_its_signs(rng: np.random.Generator, kind: type[Signs
     detector, images = fitted(kind(classifier="none"), rng), made_up(rng, 9)
     surprises = detector.surprises(images)
     assert sorted(surprises) == sorted(expected)
-    np.testing.assert_allclose(detector.score(images), np.linalg.norm(list(surprises.values()), axis=0))
+    norms = np.linalg.norm(list(surprises.values()), axis=0)
+    np.testing.assert_allclose(detector.score(images), norms / detector.scales_[images.predicted])
     for name, share in detector.votes(images).items():
         np.testing.assert_allclose(share, 1 - 10 ** -surprises[name])
 
 
-def test_the_learnt_sign_counts_twice_and_shows_its_votes(rng: np.random.Generator) -> None:
+def test_the_learnt_sign_counts_more_and_shows_its_votes(rng: np.random.Generator) -> None:
     detector = fitted(quick(Path), rng, attacked=made_up(rng, 100, path=2))
     images = made_up(rng, 9)
     surprises = detector.surprises(images)
-    expected = np.sqrt(sum(surprises[name] ** 2 for name in ("path", "logits", "energy")) + 4 * surprises[LEARNT] ** 2)
-    np.testing.assert_allclose(detector.score(images), expected)
+    others = sum(surprises[name] ** 2 for name in ("path", "logits", "energy"))
+    norms = np.sqrt(others + (1.5 * surprises[LEARNT]) ** 2)
+    np.testing.assert_allclose(detector.score(images), norms / detector.scales_[images.predicted])
     assert set(detector.votes(images)) == {"all_class", "predicted_class", "path", "logits", "energy"}
 
 
@@ -264,6 +293,10 @@ def with_part(state: State, prefix: str, change: Callable[[np.ndarray], np.ndarr
 
 
 DAMAGE: dict[str, Callable[[State], State]] = {
+    "no scales": lambda state: without(state, "scales"),
+    "a scale of nothing": lambda state: with_part(state, "scales", lambda a: a * 0),
+    "a scale below nothing": lambda state: with_part(state, "scales", lambda a: -a),
+    "scales of other classes": lambda state: with_part(state, "scales", lambda a: a[:-1]),
     "no widths": lambda state: without(state, "widths"),
     "widths of another type": lambda state: with_part(state, "widths", lambda a: a.astype(np.int32)),
     "widths of fewer groups": lambda state: with_part(state, "widths", lambda a: a[:-1]),
