@@ -18,7 +18,7 @@ Result = dict[str, Any]
 
 NAMES = {
     "fgm": "FGM", "bim": "BIM", "pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack", "deepfool": "DeepFool",
-    "carlini_wagner": "CW", "hop_skip_jump": "HopSkipJump", "boundary": "Boundary",
+    "carlini_wagner": "CW", "fab": "FAB", "square": "Square", "hop_skip_jump": "HopSkipJump", "boundary": "Boundary",
 }  # fmt: skip
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
@@ -35,7 +35,8 @@ def shown(name: str) -> str:
         head, name = rest.partition(":")[0], plain_name(rest)
         return DATA.get(name, name if head == "npz" else head.replace("_", " "))
     options = dict(part.split("=", 1) for part in rest.split(":") if part)
-    return " ".join([NAMES.get(kind, kind), *(f"ε {value}" for key, value in options.items() if key == "epsilon")])
+    signs = {"epsilon": "ε", "confidence": "κ"}
+    return " ".join([NAMES.get(kind, kind), *(f"{signs[key]} {options[key]}" for key in options if key in signs)])
 
 
 def fit(entry: dict[str, Any]) -> str:

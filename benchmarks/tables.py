@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plane_tables, result_tables, search_tables, service_tables, training_tables
+from benchmarks import goal_tables, plane_tables, result_tables, search_tables, service_tables, training_tables
 
 __all__ = ["PAGE", "PAGES", "README", "measured", "with_measured", "with_tables"]
 
@@ -48,7 +48,7 @@ def with_tables(text: str) -> str:
     def made(match: re.Match[str]) -> str:
         name, function, *pairs = match["words"].split()
         arguments = {key: _argument(key, value) for key, value in (pair.split("=", 1) for pair in pairs)}
-        modules = (service_tables, training_tables, plane_tables, search_tables, result_tables)
+        modules = (service_tables, training_tables, plane_tables, search_tables, goal_tables, result_tables)
         module = next((module for module in modules if function in module.__all__), result_tables)
         lines = getattr(module, function)(_found(name), **arguments)
         return "\n".join([match["begin"], *lines, "", match["end"]])
