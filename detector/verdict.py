@@ -13,7 +13,7 @@ from detector.detectors.base import Detector
 from detector.statistics import by_block
 from models.discovery import Discovery
 from models.errors import ImageError, InputError, NetworkError
-from models.features import Features, observe
+from models.features import Features, needs_of, observe
 from models.normalization import Normalized
 from models.residues import Measure, WithStatistics
 
@@ -125,6 +125,7 @@ class Pipeline:
         self.image_shape = image_shape
         self.device = torch.device(device)
         self._measurements = detector.measurements()
+        self._looks_twice = bool(needs_of(self._measurements).views)
         self._watched: WithStatistics | None = None
         if not self._measurements:
             self._watched = WithStatistics(self.network, discovery, measure=measure, image_shape=image_shape).eval()
@@ -168,18 +169,18 @@ class Pipeline:
 
         Where the detector asks for measurements, some of them may make further passes.
 
-        One image is run twice, side by side. On CPUs, torch computes a batch of one by other routines than larger
-        ones, and a forest turns a difference in the last bit into a vote; batches of two and more give equal bits
-        (measured on ResNets and a ViT, with one and two threads). On GPUs the routine may change with the batch at any
-        size, above all where TF32 is on; equal verdicts then need batches padded to a fixed size, and
-        `torch.backends.cudnn.allow_tf32` off brings others close.
+        One image is run twice, side by side, or beside its view where the detector looks at one. On CPUs, torch computes
+        a batch of one by other routines than larger ones, and a forest turns a difference in the last bit into a vote;
+        batches of two and more give equal bits (measured on ResNets and a ViT, with one and two threads). On GPUs the
+        routine may change with the batch at any size, above all where TF32 is on; equal verdicts then need batches
+        padded to a fixed size, and `torch.backends.cudnn.allow_tf32` off brings others close.
 
         Raises:
             NetworkError: values that are not finite.
         """
         count = len(images)
         batch = images.to(self.device)
-        batch = batch if count > 1 else batch.repeat(2, 1, 1, 1)
+        batch = batch if count > 1 or self._looks_twice else batch.repeat(2, 1, 1, 1)
         if self._watched is None:
             features = observe(self.network, batch, self.discovery, self.measure, self._measurements)
             return features.take(np.arange(count))
