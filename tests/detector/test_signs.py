@@ -294,8 +294,8 @@ def with_part(state: State, prefix: str, change: Callable[[np.ndarray], np.ndarr
 
 DAMAGE: dict[str, Callable[[State], State]] = {
     "no scales": lambda state: without(state, "scales"),
-    "a scale of nothing": lambda state: with_part(state, "scales", lambda a: a * 0),
-    "a scale below nothing": lambda state: with_part(state, "scales", lambda a: -a),
+    "a class's scale of nothing": lambda state: with_part(state, "scales", lambda a: a * 0),
+    "a class's scale below nothing": lambda state: with_part(state, "scales", lambda a: -a),
     "scales of other classes": lambda state: with_part(state, "scales", lambda a: a[:-1]),
     "no widths": lambda state: without(state, "widths"),
     "widths of another type": lambda state: with_part(state, "widths", lambda a: a.astype(np.int32)),
