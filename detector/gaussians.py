@@ -31,6 +31,7 @@ class Gaussians:
         # Distances are taken from the middle of the means: the differences of large numbers would lose digits.
         self.centre = means.mean(axis=1)
         self.whitened_means = np.matmul(means - self.centre[:, None], whitening)
+        self._mean_sizes = np.square(self.whitened_means).sum(axis=2)
 
     @classmethod
     def fit(cls, embeddings: np.ndarray, labels: np.ndarray) -> Self:
@@ -66,12 +67,15 @@ class Gaussians:
         nearest = np.empty(embeddings.shape[:2])
         chosen = np.empty((*embeddings.shape[:2], classes.shape[1]))
         # As many images at a time as fit into a cache, all layers at once: the cost of few images is in the calls.
-        step = max(1, _AT_ONCE // self.means.size)
+        step = max(1, _AT_ONCE // (self.means.shape[0] * sum(self.means.shape[1:])))
         for first in range(0, len(embeddings), step):
             some = slice(first, first + step)
             centred = embeddings[some].astype(np.float64) - self.centre
-            whitened = np.matmul(centred[:, :, None], self.whitening)  # one product per row, as in `product_by_row`
-            distances = np.square(whitened - self.whitened_means).sum(axis=3)
+            # One product per row, as in `product_by_row`; ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖².
+            whitened = np.matmul(centred[:, :, None], self.whitening)
+            products = np.matmul(whitened, self.whitened_means.transpose(0, 2, 1))[:, :, 0]
+            sizes = np.square(whitened).sum(axis=3)
+            distances = np.maximum(sizes - 2 * products + self._mean_sizes, 0.0)
             nearest[some] = distances.min(axis=2)
             chosen[some] = np.take_along_axis(distances, classes[some, None], axis=2)
         return nearest, chosen

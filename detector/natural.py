@@ -105,7 +105,12 @@ class Surprise:
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
         """Surprises float64 ``(B,)``, from 0 on, of numbers float64 ``(B,)``."""
-        within = np.interp(numbers, self.knots, self.levels)
+        # The first of equal knots: all that are tied with a number are at least as large.
+        right = np.clip(np.searchsorted(self.knots, numbers, side="left"), 1, len(self.knots) - 1)
+        below, above = self.knots[right - 1], self.knots[right]
+        gap = np.where(above > below, above - below, 1.0)
+        part = np.where(numbers > above, 1.0, (np.clip(numbers, below, above) - below) / gap)
+        within = self.levels[right - 1] + (self.levels[right] - self.levels[right - 1]) * part
         beyond = np.maximum(numbers - self.knots[-1], 0.0) / self.excess / np.log(10)
         surprise: np.ndarray = np.minimum(within + beyond, _MOST)
         return surprise

@@ -102,13 +102,17 @@ def _vectors(vectors: Sequence[Tensor]) -> Tensor:
 
 
 def _narrowed(vector: Tensor) -> Tensor:
-    width = vector.shape[1]
-    return vector if width <= WIDTH else vector @ _directions(width).to(vector)
+    count, width = vector.shape
+    if width <= WIDTH:
+        return vector
+    # One product per image: that of all images adds up in an order that depends on their number.
+    directions = _directions(width, vector.device).expand(count, -1, -1)
+    return torch.bmm(vector[:, None], directions)[:, 0]
 
 
 @functools.cache
-def _directions(width: int) -> Tensor:
-    """Fixed random directions ``(width, WIDTH)``, the same on every machine for a width."""
+def _directions(width: int, device: torch.device) -> Tensor:
+    """Fixed random directions ``(width, WIDTH)``, drawn by torch's generator on the CPU, whatever the device."""
     with torch.inference_mode(False):
         numbers: Tensor = torch.randn(width, WIDTH, generator=torch.Generator().manual_seed(width))
-        return numbers / math.sqrt(WIDTH)
+        return (numbers / math.sqrt(WIDTH)).to(device)

@@ -33,7 +33,7 @@ _LEARNT_WEIGHT = 1.5  # of the surprise at what the classifiers say
 _CLASS_QUANTILE = 0.95  # of natural scores, in whose units each predicted class's are counted
 _CLASS_PRIOR = 30  # images of a class for which its own quantile counts as much as that of all classes
 _RANK_SHARE = 0.25  # of the natural images, on which nothing but surprises is learnt
-_FEWEST_APART = 80  # natural images; with fewer, surprises come from the images that all else is learnt from
+_FEWEST_APART = 8  # natural images; with fewer, surprises come from the images that all else is learnt from
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class SignsDetector(ColumnsDetector):
     norm is divided by what natural images of the same predicted class reach, relative to all, so that one threshold has
     about the same false-positive rate in every class. Votes are the classifiers' probabilities and, of every sign, the
     share of natural images that it is larger for.
+
+    Unlike with other detectors that have classifiers, a score of 0.5 decides nothing. A quarter of the natural images
+    is kept aside for surprises and scales; which attacked images were made of these is not known, so the classifiers
+    learn from those as well.
 
     A subclass says its `signs` and computes its groups of columns, for which it is given Gaussians of the vectors
     `gaussians_of`, from reference images.
@@ -142,7 +146,7 @@ class SignsDetector(ColumnsDetector):
         rank = natural.take(np.sort(order[:cut] if cut else order))
         learn = natural.take(np.sort(order[cut:]))
         super()._fit(learn, adversarial, None)
-        groups = self._groups(learn)
+        groups = self._groups(learn.take(np.arange(1)))
         self.widths_ = {name: groups[name].shape[1] for name in self.chosen_groups()}
         columns = self._finite_columns(learn)
         self.naturals_ = {
@@ -211,28 +215,23 @@ class SignsDetector(ColumnsDetector):
             f"natural.{name}": each.state() for name, each in self.naturals_.items()
         }
         parts |= {f"surprise.{name}": each.state() for name, each in self.surprises_.items()}
-        widths = np.array([self.widths_[name] for name in self.chosen_groups()], dtype=np.int64)
         own = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
-        return {"widths": widths, "scales": self.scales_, **own, **super()._state()}
+        return {"scales": self.scales_, **own, **super()._state()}
 
     def _known_column_count(self) -> int | None:
         return sum(self.widths_.values())
 
+    def _widths_of_nothing(self) -> dict[str, int]:
+        """The widths of the groups, which follow from the features' sizes: those of no images at all."""
+        measured = {name: np.zeros((0, *shape), dtype=np.float32) for name, shape in self.measured_shapes_.items()}
+        logits, statistics = (np.zeros((0, n), dtype=np.float32) for n in (self.num_classes_, self.num_columns_))
+        groups = self._groups(Features(logits, statistics, measured))
+        return {name: groups[name].shape[1] for name in self.chosen_groups()}
+
     def _restore(self, state: Mapping[str, Array]) -> None:
         rest: dict[str, Any] = dict(state)
-        chosen = self.chosen_groups()
         self.gaussians_.require_shapes(self.measured_shapes_, self.gaussians_of)
-        widths = rest.pop("widths", None)
-        if (
-            not isinstance(widths, np.ndarray)
-            or widths.dtype != np.int64
-            or widths.shape != (len(chosen),)
-            or not ((widths >= 1) & (widths <= 1_000_000)).all()
-        ):
-            raise InputError(
-                f"expected the width of each group {', '.join(chosen)}, got {widths!r:.200}; it is damaged"
-            )
-        self.widths_ = {name: int(width) for name, width in zip(chosen, widths, strict=True)}
+        self.widths_ = self._widths_of_nothing()
         self.scales_ = require_array(rest, "scales", np.float64, (self.num_classes_,))
         del rest["scales"]
         if not ((self.scales_ >= 1e-3) & (self.scales_ <= 1e3)).all():

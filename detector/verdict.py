@@ -170,10 +170,10 @@ class Pipeline:
         Where the detector asks for measurements, some of them may make further passes.
 
         One image is run twice, side by side, or beside its view where the detector looks at one. On CPUs, torch
-        computes a batch of one by other routines than larger ones, and a forest turns a difference in the last bit into a vote;
-        batches of two and more give equal bits (measured on ResNets and a ViT, with one and two threads). On GPUs the
-        routine may change with the batch at any size, above all where TF32 is on; equal verdicts then need batches
-        padded to a fixed size, and `torch.backends.cudnn.allow_tf32` off brings others close.
+        computes a batch of one by other routines than larger ones, and a forest turns a difference in the last bit into
+        a vote; batches of two and more give equal bits (measured on ResNets and a ViT, with one and two threads). On
+        GPUs the routine may change with the batch at any size, above all where TF32 is on; equal verdicts then need
+        batches padded to a fixed size, and `torch.backends.cudnn.allow_tf32` off brings others close.
 
         Raises:
             NetworkError: values that are not finite.

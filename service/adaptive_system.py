@@ -104,7 +104,11 @@ class System:
         return self._margins(self.pipeline.detector.judge(features))
 
     def _margins(self, judged: Judged) -> NDArray[np.float64]:
-        scores = judged.votes["all_class"] if self._only_all_class else judged.score
+        scores = judged.score
+        if self._only_all_class:
+            scores = judged.votes["all_class"]
+        elif self.decision == "vote":  # of a detector by signs, the score is no vote
+            scores = np.maximum(judged.votes["all_class"], judged.votes["predicted_class"])
         margins: NDArray[np.float64] = scores - self.threshold
         return np.where(scores >= self.threshold, margins, np.minimum(margins, _LEAST))
 

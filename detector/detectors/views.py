@@ -57,7 +57,7 @@ class Views(SignsDetector):
         View.parse(self.view)
 
     def measurements(self) -> tuple[Measurement, ...]:
-        """Pooled embeddings of the image and the view, the view's logits and statistics, and how far it is."""
+        """Pooled embeddings of the image and the view, and the view's logits and statistics."""
         return view_measurements(View.parse(self.view))
 
     def _groups(self, features: Features) -> dict[str, np.ndarray]:

@@ -65,7 +65,7 @@ def fit(
     out: Path,
     calibrate_on: ImageDataset | None = None,
     reference: ImageDataset | None = None,
-    detector: str = "transport",
+    detector: str = "fusion",
     attacks: list[str],
     epsilon: str = "0.03",
     fpr: float = 0.05,
@@ -120,6 +120,9 @@ def fit(
     sizes = f"{len(fit_data)} images to fit, {len(calibration_data)} to calibrate, {len(test_data)} to test"
     sizes += f", {len(reference_data)} to compare with" if reference_data is not None else ""
     say(f"{len(discovery.branches)} residual branches; {sizes}")
+    if "view" in fitted.parameters():
+        why = "as in the network's training" if view_of(loaded) else "the network's training is not known"
+        say(f"the other view of each image is {fitted.parameters()['view']} ({why}); name another with NAME:view=flip")
     if reference_data is not None:
         fitted.prepare(features(reference_data.tensor()), reference_data.labels)
     images = fit_data.tensor()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detector import path_vectors
 from detector.path_columns import relative_distances
 from detector.path_vectors import WIDTH, PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from models.discovery import discover
@@ -147,3 +148,10 @@ def test_every_option_is_part_of_the_name() -> None:
     kinds = (ViewLogits, ViewStatistics, ViewVectors)
     all_of_them = [PathVectors("embeddings"), PathVectors("residues"), *(k(v) for k in kinds for v in (FLIP, SHIFT))]
     assert len({measurement.name for measurement in all_of_them}) == len(all_of_them)
+
+
+def test_a_wide_vector_is_projected_by_itself(rng: np.random.Generator) -> None:
+    vectors = torch.from_numpy(rng.normal(size=(70, 2 * WIDTH + 5)).astype(np.float32))
+    together = path_vectors._narrowed(vectors)
+    for count in (1, 2, 33):
+        assert torch.equal(path_vectors._narrowed(vectors[:count]), together[:count])

@@ -243,23 +243,20 @@ def test_what_attacks_teach_leaves_the_other_signs_as_they_are(rng: np.random.Ge
 # --- which images the surprises come from
 
 
-@pytest.mark.parametrize(("count", "apart"), [(79, False), (80, True), (400, True)])
-def test_surprises_come_from_images_that_nothing_else_was_learnt_from(
-    rng: np.random.Generator, count: int, apart: bool
-) -> None:
+@pytest.mark.parametrize("count", [40, 400])
+def test_surprises_come_from_images_that_nothing_else_was_learnt_from(rng: np.random.Generator, count: int) -> None:
     # Nothing can be learnt, so a forest knows its own images by heart and says half of any others.
     detector = fitted(quick(Path, classifier="random_forest"), rng, count=count, attacked=made_up(rng, count))
     surprising = detector.surprises(made_up(rng, 1000))[LEARNT] > EDGE
-    assert bool(surprising.mean() < 0.5) is apart
+    assert surprising.mean() < 0.5
 
 
-def test_few_natural_images_are_compared_with_themselves(rng: np.random.Generator) -> None:
-    natural = made_up(rng, 79)
-    detector = Fusion(classifier="none").prepare(made_up(rng, 200)).fit(natural)
-    for surprises in detector.surprises(natural).values():
-        # The quantile of 95 % lies between the 75th and the 76th of 79.
-        assert int((surprises > EDGE + 1e-9).sum()) == 4
-        assert int((surprises == 0).sum()) == 1
+@pytest.mark.parametrize("count", [24, 40, 79])
+def test_few_natural_images_are_enough_to_know_what_is_odd(rng: np.random.Generator, count: int) -> None:
+    """The path's many columns fit few images too well; that must not drown the other signs."""
+    detector = Fusion(classifier="none").prepare(made_up(rng, 200)).fit(made_up(rng, count))
+    natural, odd = detector.score(made_up(rng, 200)), detector.score(made_up(rng, 200, view=25))
+    assert np.mean(natural[:, None] < odd[None, :]) > 0.8
 
 
 # --- the false-positive rate
@@ -297,15 +294,7 @@ DAMAGE: dict[str, Callable[[State], State]] = {
     "a class's scale of nothing": lambda state: with_part(state, "scales", lambda a: a * 0),
     "a class's scale below nothing": lambda state: with_part(state, "scales", lambda a: -a),
     "scales of other classes": lambda state: with_part(state, "scales", lambda a: a[:-1]),
-    "no widths": lambda state: without(state, "widths"),
-    "widths of another type": lambda state: with_part(state, "widths", lambda a: a.astype(np.int32)),
-    "widths of fewer groups": lambda state: with_part(state, "widths", lambda a: a[:-1]),
-    "a width of nothing": lambda state: with_part(state, "widths", lambda a: a * 0),
-    "a width below nothing": lambda state: with_part(state, "widths", lambda a: -a),
-    "a width without end": lambda state: with_part(state, "widths", lambda a: a + 2_000_000),
-    "widths that are together too large": lambda state: with_part(state, "widths", lambda a: a + 999_000),
-    "columns that the signs do not have": lambda state: with_part(state, "widths", lambda a: a + 1),
-    "a value's column beyond its group": lambda state: with_part(state, "widths", lambda a: np.where(a == 6, 1, a)),
+    "widths of its own": lambda state: state | {"widths": np.array([6, 4])},
     "no natural columns": lambda state: without(state, "natural.path."),
     "a scale of nothing": lambda state: with_part(state, "natural.path.scale", lambda a: a * 0),
     "fewer classes": lambda state: with_part(state, "natural.path.means", lambda a: a[:, :-1]),
@@ -352,7 +341,6 @@ def test_a_damaged_state_is_refused(fusion: SignsDetector, damage: Callable[[Sta
     [
         (lambda state: without(state, "surprise.learnt."), "expected"),
         (lambda state: without(state, "own_classifier"), "own_classifier"),
-        (lambda state: with_part(state, "widths", lambda a: np.append(a[:-1], 2)), "expected"),
     ],
 )
 def test_a_damaged_learnt_sign_is_refused(
