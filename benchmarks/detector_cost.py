@@ -18,6 +18,7 @@ from detector.verdict import Pipeline
 from models.discovery import discover
 from models.features import extract_features
 from models.loading import LoadedNetwork, load_network
+from models.memory import keep_freed_memory
 from models.residues import Measure
 
 DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -88,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256], help="images (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     options = parser.parse_args(argv)
+    keep_freed_memory()  # as `plumbline serve` and the jobs do; both sides of the comparison gain
     if options.threads:
         torch.set_num_threads(options.threads)
     loaded = load_network(options.network)
