@@ -62,7 +62,8 @@ def goals(result: Result) -> list[str]:
 
 def seen_attacks(result: Result, detectors: Sequence[str] = ("path", "views", "fusion", "transport")) -> list[str]:
     """A row per attack that was fitted on by itself, a column per detector: AUROC on that attack."""
-    fitted = [entry["fitted_on"][0] for entry in result["results"] if len(entry["fitted_on"]) == 1]
+    ours = [entry for entry in result["results"] if entry["detector"] in detectors]
+    fitted = [entry["fitted_on"][0] for entry in ours if len(entry["fitted_on"]) == 1]
     attacks = list(dict.fromkeys(fitted))
     return _crossed(attacks, detectors, lambda attack, detector: _entry(result, detector, (attack,), attack))
 
@@ -124,6 +125,20 @@ def class_rates(result: Result) -> list[str]:
             f"{holding} of {len(classes)} |"
         )
     return lines
+
+
+def area(result: Result, detector: str, fitted_on: tuple[str, ...], tested_on: str) -> float:
+    """One AUROC on successful attacks, the mean of the runs."""
+    cell = _cell(_entry(result, detector, fitted_on, tested_on))
+    if cell is None:
+        raise KeyError(f"{detector} fitted on {fitted_on} and tested on {tested_on}")
+    return cell[0]
+
+
+def worst_share(result: Result, detector: str, fitted_on: tuple[str, ...]) -> float:
+    """The share of images that are flagged under every attack that succeeded on them, the mean of the runs."""
+    found = [e for e in result["worst_case"] if (e["detector"], tuple(e["fitted_on"])) == (detector, fitted_on)]
+    return float(found[0]["mean"]["share"])
 
 
 # --- cells: mean and interval

@@ -90,8 +90,8 @@ def _train(words: dict[str, Any], options: argparse.Namespace, out: Path) -> str
 def _fit(words: dict[str, Any], network: str, data: ImageDataset, out: Path, options: argparse.Namespace) -> Artifact:
     loaded = load_network(network, num_classes=len(data.classes), image_shape=data.image_shape)
     fit(
-        data, loaded, out=out, attacks=words["attack"], epsilon=words["epsilon"], fpr=words["fpr"],
-        split=words["split"], seed=options.seed, cache=options.work / "attacks",
+        data, loaded, out=out, detector="transport", attacks=words["attack"], epsilon=words["epsilon"],
+        fpr=words["fpr"], split=words["split"], seed=options.seed, cache=options.work / "attacks",
         workers=options.workers,
     )  # fmt: skip
     return load_artifact(out, network_file=network if ".py:" in network else None)

@@ -82,9 +82,8 @@ _NAMES = {"natural": "natural", "synthetic": "perturbed", "synthetic:changed": "
 
 
 def _named(name: str) -> str:
-    """As `shown`, but also with an attack's confidence."""
-    confidence = [part.partition("=")[2] for part in name.split(":") if part.startswith("confidence=")]
-    return _NAMES.get(name) or " ".join([shown(name), *(f"κ {each}" for each in confidence)])
+    """As `shown`, and the sets that no attack made."""
+    return _NAMES.get(name) or shown(name)
 
 
 def _fit(names: Sequence[str]) -> str:

@@ -133,7 +133,7 @@ def _together(entries: Sequence[dict[str, Any]], group: Callable[[dict[str, Any]
 def _by_objective(results: Mapping[str, Result]) -> Iterator[tuple[str, Result]]:
     for part, objective in OBJECTIVES.items():
         for name, result in results.items():
-            if name.removesuffix("-sound").removesuffix("-paper").endswith(f"-trained-{part}"):
+            if name.endswith(tuple(f"-trained-{part}{study}" for study in ("-sound", "-paper", "-better"))):
                 yield objective, result
 
 

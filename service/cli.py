@@ -190,9 +190,9 @@ def _add_fit(commands: "Commands[argparse.ArgumentParser]") -> None:
     _dataset(parser)
     parser.add_argument(
         "--detector",
-        default="transport",
+        default="fusion",
         metavar="D",
-        help="a name from `list detectors`; options follow colons: mahalanobis:magnitude=0.0014",
+        help="a name from `list detectors`; options follow colons: views:view=flip (default: %(default)s)",
     )
     parser.add_argument(
         "--attack", nargs="+", action="extend", metavar="A", help="to fit on, as in evaluate --attacks (default: fgm)"

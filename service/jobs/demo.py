@@ -45,7 +45,7 @@ def run(options: Namespace) -> None:
     train_data, data = (load_dataset("digits", DatasetRequest(split=split)) for split in ("train", "test"))
     say("1/5  a ResNet-20 learns scikit-learn's digits")
     loaded = _trained(train_data, data, out / f"network-{options.seed}", options.seed)
-    say(f"2/5  a Transport detector is fitted on digits attacked by {' and '.join(FITTED_ON)}, epsilon {EPSILON}")
+    say(f"2/5  a detector is fitted on digits attacked by {' and '.join(FITTED_ON)}, epsilon {EPSILON}")
     fit(
         data, loaded, out=out / "artifact", attacks=FITTED_ON, epsilon=EPSILON, fpr=0.05, split="0.6,0.2,0.2",
         seed=options.seed, cache=out / "attacks",

@@ -330,7 +330,7 @@ def test_calibrating_on_other_images_leaves_more_to_fit_and_refuses_the_same_one
     data = load_dataset("digits")
     rest = ~np.isin(digests(data), digests(data.limited(600, 0)))
     np.savez(tmp_path / "rest.npz", x=data.images[rest].transpose(0, 2, 3, 1), y=data.labels[rest])
-    command = [*_fit(shop), "--out", str(tmp_path / "artifact"), "--calibrate-on"]
+    command = [*_fit(shop), "--detector", "transport", "--out", str(tmp_path / "artifact"), "--calibrate-on"]
     assert main([*command, f"npz:{tmp_path / 'rest.npz'}"]) == 0
     facts = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
     assert facts["images"]["calibrate"] == rest.sum()
