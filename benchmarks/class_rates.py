@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--attack", default="fgm", help="what detectors learn from (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("runs/attacks"))
     parser.add_argument("--fpr", type=float, default=0.05, help="the nominal rate (default: %(default)s)")
-    payload = measured(parser.parse_args(argv))
-    print(write_result("class_rates", payload, parser.parse_args(argv).out))
+    options = parser.parse_args(argv)
+    print(write_result("class_rates", measured(options), options.out))
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:

@@ -146,8 +146,7 @@ class SignsDetector(ColumnsDetector):
         rank = natural.take(np.sort(order[:cut] if cut else order))
         learn = natural.take(np.sort(order[cut:]))
         super()._fit(learn, adversarial, None)
-        groups = self._groups(learn.take(np.arange(1)))
-        self.widths_ = {name: groups[name].shape[1] for name in self.chosen_groups()}
+        self.widths_ = self._widths(learn.take(np.arange(0)))
         columns = self._finite_columns(learn)
         self.naturals_ = {
             sign.name: NaturalColumns.fit(columns[:, self.places(sign)], learn.predicted, natural.logits.shape[1])
@@ -156,8 +155,7 @@ class SignsDetector(ColumnsDetector):
         }
         numbers, _ = self._numbers(self._finite_columns(rank), rank.predicted)
         self.surprises_ = {name: Surprise.fit(values) for name, values in numbers.items()}
-        norms = joined({name: self.surprises_[name](values) for name, values in numbers.items()})
-        self.scales_ = class_scales(norms, rank.predicted, natural.logits.shape[1])
+        self.scales_ = class_scales(joined(self._surprises(numbers)), rank.predicted, natural.logits.shape[1])
 
     # --- judging
 
@@ -168,13 +166,15 @@ class SignsDetector(ColumnsDetector):
     def judge_columns(self, columns: Array, predicted: Array) -> Judged:
         """As `judge`, of columns float32 ``(B, F)`` that need not be those of any image, and predicted classes."""
         numbers, votes = self._numbers(columns, predicted)
-        surprises = {name: self.surprises_[name](values) for name, values in numbers.items()}
+        surprises = self._surprises(numbers)
         shares = {name: 1 - 10**-surprise for name, surprise in surprises.items() if name != LEARNT}
         return Judged(joined(surprises) / self.scales_[predicted], {**votes, **shares})
 
     def surprises(self, features: Features) -> dict[str, Array]:
         """The surprise of every sign, float64 ``(B,)`` each, of features that the fitted detector can judge."""
-        numbers, _ = self._numbers(self.columns(features), features.predicted)
+        return self._surprises(self._numbers(self.columns(features), features.predicted)[0])
+
+    def _surprises(self, numbers: Mapping[str, Array]) -> dict[str, Array]:
         return {name: self.surprises_[name](values) for name, values in numbers.items()}
 
     def _numbers(self, columns: Array, predicted: Array) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -221,17 +221,17 @@ class SignsDetector(ColumnsDetector):
     def _known_column_count(self) -> int | None:
         return sum(self.widths_.values())
 
-    def _widths_of_nothing(self) -> dict[str, int]:
-        """The widths of the groups, which follow from the features' sizes: those of no images at all."""
-        measured = {name: np.zeros((0, *shape), dtype=np.float32) for name, shape in self.measured_shapes_.items()}
-        logits, statistics = (np.zeros((0, n), dtype=np.float32) for n in (self.num_classes_, self.num_columns_))
-        groups = self._groups(Features(logits, statistics, measured))
+    def _widths(self, features: Features) -> dict[str, int]:
+        """The widths of the chosen groups, which follow from the features' sizes: no image is needed."""
+        groups = self._groups(features)
         return {name: groups[name].shape[1] for name in self.chosen_groups()}
 
     def _restore(self, state: Mapping[str, Array]) -> None:
         rest: dict[str, Any] = dict(state)
         self.gaussians_.require_shapes(self.measured_shapes_, self.gaussians_of)
-        self.widths_ = self._widths_of_nothing()
+        measured = {name: np.zeros((0, *shape), dtype=np.float32) for name, shape in self.measured_shapes_.items()}
+        logits, statistics = (np.zeros((0, n), dtype=np.float32) for n in (self.num_classes_, self.num_columns_))
+        self.widths_ = self._widths(Features(logits, statistics, measured))
         self.scales_ = require_array(rest, "scales", np.float64, (self.num_classes_,))
         del rest["scales"]
         if not ((self.scales_ >= 1e-3) & (self.scales_ <= 1e3)).all():

@@ -18,7 +18,7 @@ from detector.embeddings import PooledEmbeddings
 from detector.gaussians import Gaussians
 from detector.signs import SignsDetector
 from models.features import Features
-from service.adaptive_signs import SignColumns
+from service.adaptive_signs import SignColumns, distances_to_means
 
 __all__ = ["Columns", "Distances", "columns_of", "exact_margins"]
 
@@ -111,10 +111,7 @@ class Distances:
         embeddings = measured[self._embeddings]
         total = torch.zeros(embeddings.shape[:2], dtype=torch.float64, device=embeddings.device)
         for sign, gaussians in self._sums:
-            arrays = (gaussians.centre, gaussians.whitening, gaussians.whitened_means)
-            centres, whitening, means = (torch.from_numpy(array).to(embeddings.device) for array in arrays)
-            whitened = torch.einsum("bld,lde->ble", embeddings.double() - centres, whitening)
-            total = total + sign * (whitened[:, :, None] - means).square().sum(3).amin(2)
+            total = total + sign * distances_to_means(embeddings, gaussians).amin(2)
         return total.float()
 
 

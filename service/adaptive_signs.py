@@ -16,7 +16,7 @@ from detector.signs import SignsDetector
 from models.features import Features, ViewMeasurement
 from models.views import View
 
-__all__ = ["SignColumns"]
+__all__ = ["SignColumns", "distances_to_means"]
 
 
 class SignColumns:
@@ -60,8 +60,8 @@ class SignColumns:
             else:
                 number = _natural_distance(self._detector.naturals_[sign.name], looked_at, predicted)
             total = total + _surprise(self._detector.surprises_[sign.name], number).square()
-        # The root's slope at 0 has no end.
         scales = torch.from_numpy(self._detector.scales_).to(columns.device)
+        # The root's slope at 0 has no end.
         return total.clamp_min(1e-12).sqrt() / scales[predicted]
 
 
@@ -137,13 +137,13 @@ def _likeliest(logits: Tensor) -> Tensor:
 
 def _class_distances(vectors: Tensor, likeliest: Tensor, gaussians: PathGaussians, of: Of) -> Tensor:
     """`detector.path_columns.class_distances`, float64 ``(b, 4·L)``."""
-    to_classes = _distances(vectors, gaussians.parts[f"{of}.classes"])
+    to_classes = distances_to_means(vectors, gaussians.parts[f"{of}.classes"])
     chosen = to_classes.gather(2, likeliest[:, None].expand(-1, to_classes.shape[1], -1))
-    everyone = _distances(vectors, gaussians.parts[f"{of}.everyone"])[:, :, 0]
+    everyone = distances_to_means(vectors, gaussians.parts[f"{of}.everyone"])[:, :, 0]
     return torch.cat([chosen[:, :, 0], chosen[:, :, 1], to_classes.amin(dim=2), everyone], dim=1)
 
 
-def _distances(vectors: Tensor, gaussians: Gaussians) -> Tensor:
+def distances_to_means(vectors: Tensor, gaussians: Gaussians) -> Tensor:
     """To the mean of every class, float64 ``(b, L, C)``, of vectors ``(b, L, D)``."""
     arrays = (gaussians.centre, gaussians.whitening, gaussians.whitened_means)
     centre, whitening, means = (torch.from_numpy(array).to(vectors.device) for array in arrays)
@@ -154,7 +154,7 @@ def _distances(vectors: Tensor, gaussians: Gaussians) -> Tensor:
 
 def _natural_distance(natural: NaturalColumns, columns: Tensor, predicted: Tensor) -> Tensor:
     centre, scale = (torch.from_numpy(array).to(columns.device) for array in (natural.centre, natural.scale))
-    distances = _distances(((columns - centre) / scale)[:, None], natural.gaussians)[:, 0]
+    distances = distances_to_means(((columns - centre) / scale)[:, None], natural.gaussians)[:, 0]
     return distances.gather(1, predicted[:, None])[:, 0]
 
 

@@ -108,7 +108,8 @@ def fit(
     test_data = data.take(parts.test)
     network = loaded.network.to(device)
     discovery = discover(network, data.image_shape)
-    fitted = _build_detector(detector, classifier, seed, discovery, measure, view_of(loaded))
+    view = view_of(loaded)
+    fitted = _build_detector(detector, classifier, seed, discovery, measure, view)
     fit_data, reference_data = _with_reference(fit_data, reference, fitted, loaded, seed)
 
     def features(images: Any) -> Features:
@@ -121,7 +122,7 @@ def fit(
     sizes += f", {len(reference_data)} to compare with" if reference_data is not None else ""
     say(f"{len(discovery.branches)} residual branches; {sizes}")
     if "view" in fitted.parameters():
-        why = "as in the network's training" if view_of(loaded) else "the network's training is not known"
+        why = "as in the network's training" if view else "the network's training is not known"
         say(f"the other view of each image is {fitted.parameters()['view']} ({why}); name another with NAME:view=flip")
     if reference_data is not None:
         fitted.prepare(features(reference_data.tensor()), reference_data.labels)
