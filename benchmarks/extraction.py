@@ -20,7 +20,8 @@ from benchmarks.common import Paired, arguments, paired, write_result
 from models.discovery import Discovery, discover
 from models.networks.resnet import resnet20, resnet56
 from models.normalization import Normalized
-from models.residues import Measure, WithStatistics, record_residues
+from models.residues import Measure, record_residues
+from models.with_statistics import WithStatistics
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"resnet20": resnet20, "resnet56": resnet56}
 

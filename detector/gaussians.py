@@ -1,7 +1,7 @@
 """Gaussians with one mean per class and one covariance for all classes, for every layer of an embedding."""
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Gaussians:
         # Distances are taken from the middle of the means: the differences of large numbers would lose digits.
         self.centre = means.mean(axis=1)
         self.whitened_means = np.matmul(means - self.centre[:, None], whitening)
-        self._mean_sizes = np.square(self.whitened_means).sum(axis=2)
+        self._parts = _parts(self.centre, whitening, self.whitened_means)
 
     @classmethod
     def fit(cls, embeddings: np.ndarray, labels: np.ndarray) -> Self:
@@ -50,13 +50,8 @@ class Gaussians:
     def distances(self, embeddings: np.ndarray) -> np.ndarray:
         """The distance to the nearest class's mean, float64 ``(N, L)``; does not depend on N, to the last bit."""
         found = np.empty(embeddings.shape[:2])
-        for layer, means in enumerate(self.whitened_means):
-            centred = embeddings[:, layer].astype(np.float64) - self.centre[layer]
-            whitened = product_by_row(centred, self.whitening[layer])
-            nearest = np.full(len(whitened), np.inf)
-            for mean in means:
-                np.minimum(nearest, np.square(whitened - mean).sum(axis=1), out=nearest)
-            found[:, layer] = nearest
+        for images, layers, distances in self._distances(embeddings):
+            found[images, layers] = distances.min(axis=2)
         return found
 
     def distances_to(self, embeddings: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,19 +61,28 @@ class Gaussians:
         """
         nearest = np.empty(embeddings.shape[:2])
         chosen = np.empty((*embeddings.shape[:2], classes.shape[1]))
-        # As many images at a time as fit into a cache, all layers at once: the cost of few images is in the calls.
-        step = max(1, _AT_ONCE // (self.means.shape[0] * sum(self.means.shape[1:])))
-        for first in range(0, len(embeddings), step):
-            some = slice(first, first + step)
-            centred = embeddings[some].astype(np.float64) - self.centre
-            # One product per row, as in `product_by_row`; ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖².
-            whitened = np.matmul(centred[:, :, None], self.whitening)
-            products = np.matmul(whitened, self.whitened_means.transpose(0, 2, 1))[:, :, 0]
-            sizes = np.square(whitened).sum(axis=3)
-            distances = np.maximum(sizes - 2 * products + self._mean_sizes, 0.0)
-            nearest[some] = distances.min(axis=2)
-            chosen[some] = np.take_along_axis(distances, classes[some, None], axis=2)
+        for images, layers, distances in self._distances(embeddings):
+            nearest[images, layers] = distances.min(axis=2)
+            chosen[images, layers] = np.take_along_axis(distances, classes[images, None], axis=2)
         return nearest, chosen
+
+    def _distances(self, embeddings: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Distances ``(n, l, C)`` of some images in some layers, with which these are, until it has been all."""
+        for part in self._parts:
+            count, width, kept = part.whitening.shape
+            classes = part.means.shape[2]
+            # As many images at a time as fit into a cache, all layers at once: the cost of few images is in the calls.
+            step = max(1, _AT_ONCE // max(1, count * (width + kept + classes)))
+            for first in range(0, len(embeddings), step):
+                some = slice(first, first + step)
+                centred = embeddings[some, part.layers, :width].astype(np.float64) - part.centre
+                # One product per row, as in `product_by_row`; ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖².
+                whitened = np.matmul(centred[:, :, None], part.whitening)
+                distances = np.square(whitened).sum(axis=3)
+                if classes > 1:  # one mean is the centre itself
+                    products = np.matmul(whitened, part.means)[:, :, 0]
+                    distances = np.maximum(distances - 2 * products + part.sizes, 0.0)
+                yield some, part.layers, distances
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays by name; `from_state` takes them back."""
@@ -110,6 +114,43 @@ _AT_ONCE = 500_000  # numbers
 _LARGEST = 1e50
 
 
+class _Part(NamedTuple):
+    """The l layers of which the same number of entries d counts, and arrays cut to these and to the rank e."""
+
+    layers: np.ndarray  # (l,)
+    centre: np.ndarray  # (l, d)
+    whitening: np.ndarray  # (l, d, e)
+    means: np.ndarray  # whitened, (l, e, C)
+    sizes: np.ndarray  # squared, of the whitened means, (l, C)
+
+
+def _parts(centre: np.ndarray, whitening: np.ndarray, whitened_means: np.ndarray) -> list[_Part]:
+    """All layers, divided by width: what is multiplied by zeros, behind a narrow layer's vectors, is most of the work.
+
+    Rows are cut off at their end, columns at their beginning, where `_whitening` has those without variance.
+    """
+    width = whitening.shape[1]
+    rows, columns = whitening.any(axis=2), whitening.any(axis=1)
+    # Both ends of what is not zero; at least one entry, so that there is something to multiply.
+    entries = np.maximum(np.where(rows, np.arange(1, width + 1), 0).max(axis=1), 1)
+    ranks = np.maximum(np.where(columns, np.arange(width, 0, -1), 0).max(axis=1), 1)
+    parts = []
+    for count in np.unique(entries):
+        layers = np.flatnonzero(entries == count)
+        first = width - ranks[layers].max()
+        means = whitened_means[layers, :, first:]
+        parts.append(
+            _Part(
+                layers=layers,
+                centre=centre[layers, :count],
+                whitening=np.ascontiguousarray(whitening[layers, :count, first:]),
+                means=np.ascontiguousarray(means.transpose(0, 2, 1)),
+                sizes=np.square(means).sum(axis=2),
+            )
+        )
+    return parts
+
+
 def product_by_row(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """``rows @ matrix``, float64 ``(N, E)``, each row by itself, so that its last bit does not depend on N."""
     # A product of stacked matrices is one call of the same shape per row; one product of all rows would add up in an
@@ -119,9 +160,16 @@ def product_by_row(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _whitening(centred: np.ndarray) -> np.ndarray:
-    """W ``(D, D)`` with W Wᵀ the pseudo-inverse of the covariance of rows ``(N, D)`` around 0."""
-    variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
+    """W ``(D, D)`` with W Wᵀ the pseudo-inverse of the covariance of rows ``(N, D)`` around 0.
+
+    Columns rise in variance; rows and columns of what has none are exactly 0.
+    """
+    width = centred.shape[1]
+    whitening = np.zeros((width, width))
+    moving = np.flatnonzero(centred.any(axis=0))
+    if not len(moving):
+        return whitening
+    variances, directions = np.linalg.eigh(centred[:, moving].T @ centred[:, moving] / len(centred))
     kept = variances > _NEGLIGIBLE * max(float(variances[-1]), 1e-80)
-    scales = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0)
-    whitening: np.ndarray = np.ascontiguousarray(directions * scales)
+    whitening[moving, width - kept.sum() :] = directions[:, kept] / np.sqrt(variances[kept])
     return whitening

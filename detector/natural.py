@@ -1,7 +1,7 @@
 """How unusual a number, or a row of columns, is among natural images: what is learnt without any attacked image."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -13,6 +13,9 @@ __all__ = ["NaturalColumns", "Surprise"]
 
 # So that no square of a standardised float32 overflows.
 _LARGEST = 1e30
+_MOST = 1e12  # of a surprise, so that a power of it is finite
+_TAIL = 0.95
+_KNOTS = 96
 
 
 class NaturalColumns:
@@ -85,6 +88,8 @@ class Surprise:
         excess: the mean excess over the 95 % quantile; above 0.
     """
 
+    levels: ClassVar[np.ndarray] = -np.log10(1 - np.linspace(0, _TAIL, _KNOTS))  # the surprise at each knot
+
     def __init__(self, knots: np.ndarray, excess: float) -> None:
         self.knots, self.excess = knots, excess
 
@@ -96,12 +101,6 @@ class Surprise:
         excess = float((beyond - knots[-1]).mean()) if len(beyond) else 0.0
         # Numbers that hardly differ still need a scale: a small share of their size.
         return cls(knots, max(excess, 1e-6 * float(np.abs(knots).max()), 1e-12))
-
-    @property
-    def levels(self) -> np.ndarray:
-        """The surprise at each knot, float64 ``(Q,)``."""
-        levels: np.ndarray = -np.log10(1 - np.linspace(0, _TAIL, _KNOTS))
-        return levels
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
         """Surprises float64 ``(B,)``, from 0 on, of numbers float64 ``(B,)``."""
@@ -132,8 +131,3 @@ class Surprise:
         if (np.diff(knots) < 0).any() or not excess > 0:
             raise InputError("expected ascending knots and an excess above 0, got others; the state is damaged")
         return cls(knots, excess)
-
-
-_TAIL = 0.95
-_KNOTS = 96
-_MOST = 1e12  # so that a power of it is finite

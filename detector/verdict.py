@@ -15,7 +15,8 @@ from models.discovery import Discovery
 from models.errors import ImageError, InputError, NetworkError
 from models.features import Features, needs_of, observe
 from models.normalization import Normalized
-from models.residues import Measure, WithStatistics
+from models.residues import Measure
+from models.with_statistics import WithPooled, WithStatistics
 
 __all__ = ["PathOfImage", "Pipeline", "Verdict"]
 
@@ -125,10 +126,14 @@ class Pipeline:
         self.image_shape = image_shape
         self.device = torch.device(device)
         self._measurements = detector.measurements()
-        self._looks_twice = bool(needs_of(self._measurements).views)
+        needs = needs_of(self._measurements)
+        self._looks_twice = bool(needs.views)
         self._watched: WithStatistics | None = None
+        self._pooling: WithPooled | None = None
         if not self._measurements:
             self._watched = WithStatistics(self.network, discovery, measure=measure, image_shape=image_shape).eval()
+        elif needs.pooled and not needs.whole:
+            self._pooling = WithPooled(self.network, discovery, measure=measure, image_shape=image_shape).eval()
 
     def judge(self, images: Tensor, path: bool = False) -> list[Verdict]:
         """One verdict per image, in order.
@@ -182,7 +187,7 @@ class Pipeline:
         batch = images.to(self.device)
         batch = batch if count > 1 or self._looks_twice else batch.repeat(2, 1, 1, 1)
         if self._watched is None:
-            features = observe(self.network, batch, self.discovery, self.measure, self._measurements)
+            features = observe(self.network, batch, self.discovery, self.measure, self._measurements, self._pooling)
             return features.take(np.arange(count))
         with torch.inference_mode():
             logits, statistics = self._watched(batch)

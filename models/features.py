@@ -16,6 +16,7 @@ from models.hooks import evaluation_mode, watching
 from models.progress import progress_bar
 from models.residues import Measure, record_residues
 from models.views import View
+from models.with_statistics import WithPooled
 
 __all__ = [
     "Features",
@@ -204,8 +205,12 @@ def observe(
     discovery: Discovery,
     measure: Measure | None = None,
     measurements: Sequence[Measurement] = (),
+    pooling: WithPooled | None = None,
 ) -> Features:
     """Features of one batch that is already on the network's device; the network is in evaluation mode.
+
+    Args:
+        pooling: see `forward_pass`.
 
     Raises:
         NetworkError: as `extract_features`.
@@ -213,7 +218,7 @@ def observe(
     wanted = list({measurement.name: measurement for measurement in measurements}.values())
     with torch.inference_mode():
         # The recorders are gone before anything is measured: measurements may make passes of their own.
-        context, statistics = forward_pass(network, images, discovery, measure, needs_of(wanted))
+        context, statistics = forward_pass(network, images, discovery, measure, needs_of(wanted), pooling)
         measured = {measurement.name: _measured(measurement, context) for measurement in wanted}
     return Features(context.logits.cpu().numpy(), statistics.cpu().numpy(), measured)
 
@@ -242,41 +247,55 @@ def forward_pass(
     discovery: Discovery,
     measure: Measure | None = None,
     needs: Needs = Needs(),  # noqa: B008 - a tuple
+    pooling: WithPooled | None = None,
 ) -> tuple[Pass, Tensor]:
     """A pass of a batch and its statistics, differentiable where gradients are on; for several at once, see `observe`.
 
     Images and views go through the network as one batch.
+
+    Args:
+        pooling: the network with the same discovery and measure, to be called where pooled vectors are needed and no
+            whole embeddings: the same outputs without hooks.
 
     Raises:
         NetworkError: logits that are not finite or not ``(B, K)``, statistics that are not finite.
     """
     seen = [images, *(view(images) for view in needs.views)]
     batch = torch.cat(seen) if needs.views else images
-    embeddings_of = Measure(of="embeddings")
     found: dict[str, Any] = {}
-    with ExitStack() as stack:
-        path = stack.enter_context(record_residues(network, discovery, measure=measure))
-        if needs.whole or needs.pooled:
-            blocks = stack.enter_context(
-                record_residues(
-                    network, discovery, measure=embeddings_of, keep=needs.whole, statistics=False, pool=needs.pooled
-                )
-            )
-        if needs.pooled:
-            steps = stack.enter_context(record_residues(network, discovery, statistics=False, pool=True))
-        if needs.whole:
-            last = stack.enter_context(_last_layer(network))
-        output = network(batch)
-    if needs.whole:
-        found |= {"embeddings": blocks.embeddings, "head": last[0] if last else None}
-    if needs.pooled:
-        found |= {"pooled_embeddings": blocks.pooled, "pooled_residues": steps.pooled}
-    logits, statistics = _checked_output(output, len(batch)), _finite(path.statistics, "statistics")
+    if pooling is not None and needs.pooled and not needs.whole:
+        output, statistics, found["pooled_embeddings"], found["pooled_residues"] = pooling(batch)
+    else:
+        output, statistics, found = _recorded(network, batch, discovery, measure or Measure(), needs)
+    logits, statistics = _checked_output(output, len(batch)), _finite(statistics, "statistics")
     context = Pass(batch, logits, network, discovery, statistics=statistics, **found)
     if not needs.views:
         return context, statistics
     parts = [_rows(context, first, first + len(images)) for first in range(0, len(batch), len(images))]
     return replace(parts[0], views=dict(zip(needs.views, parts[1:], strict=True))), statistics[: len(images)]
+
+
+def _recorded(
+    network: nn.Module, batch: Tensor, discovery: Discovery, measure: Measure, needs: Needs
+) -> tuple[Any, Tensor, dict[str, Any]]:
+    """Output and statistics of a pass watched by hooks, and what else `Pass` is to hold of it."""
+    with ExitStack() as stack:
+        recordings = {}
+        for of in ("embeddings", "residues"):
+            own, whole = of == measure.of, needs.whole and of == "embeddings"
+            if own or whole or needs.pooled:
+                measured = measure if own else Measure(of=of)
+                recordings[of] = stack.enter_context(
+                    record_residues(network, discovery, measure=measured, keep=whole, statistics=own, pool=needs.pooled)
+                )
+        last = stack.enter_context(_last_layer(network)) if needs.whole else []
+        output = network(batch)
+    found: dict[str, Any] = {}
+    if needs.whole:
+        found |= {"embeddings": recordings["embeddings"].embeddings, "head": last[0] if last else None}
+    if needs.pooled:
+        found |= {f"pooled_{of}": recording.pooled for of, recording in recordings.items()}
+    return output, recordings[measure.of].statistics, found
 
 
 def _rows(context: Pass, first: int, end: int) -> Pass:

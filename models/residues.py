@@ -1,7 +1,7 @@
 """Residues of a network's forward passes, and their statistics, taken as they pass.
 
-`record_residues` watches any network in eager mode, also while it is trained. `WithStatistics` is the same network as
-a module that gives the statistics out: what torch.compile, CUDA graphs and export want.
+`record_residues` watches any network in eager mode, also while it is trained; for a network as a module that gives
+its statistics out, see `models.with_statistics`.
 """
 
 import threading
@@ -19,11 +19,10 @@ from models.discovery import Branch, Discovery, Term, discover
 from models.errors import InputError, NetworkError
 from models.hooks import require_watchable, watching
 from models.pooling import pooled
-from models.rewriting import NotRewritableError, rewrite
 from models.statistics import Reduced, finish, fixed_directions, reduce_residue
 from models.tracing import FunctionTally, Tap, at_path
 
-__all__ = ["Measure", "Recording", "WithStatistics", "record_residues"]
+__all__ = ["Measure", "Recording", "record_residues"]
 
 
 @dataclass(frozen=True)
@@ -425,12 +424,13 @@ class _Recorder:
     def _store(self, index: int, branch: Branch, tensor: Tensor, source: Tensor | None, factor: float) -> None:
         axis = branch.batch_axis
         self.recording._reached[index] = True
-        if self.recording.reduce:
-            shape = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
-            count = self.recording.measure.directions
-            self.recording._reduced[index] = reduce_residue(tensor, self._vectors(shape, count, tensor.device), axis)
         moved = tensor.movedim(axis, 0) if axis else tensor
-        if self.recording.pool:
+        if self.recording.reduce:
+            count = self.recording.measure.directions
+            vectors = self._vectors(tuple(moved.shape[1:]), count, tensor.device)
+            self.recording._reduced[index], means = reduce_residue(moved, vectors)
+            self.recording._pooled[index] = means if self.recording.pool else None
+        elif self.recording.pool:
             self.recording._pooled[index] = pooled(moved)
         if self.recording.keep:
             if source is not None and not source.requires_grad:
@@ -486,69 +486,6 @@ class _CallWatcher(TorchFunctionMode):
             if place.tap.result:
                 self._take(place, at_path(result, place.tap.path))
         return result
-
-
-class WithStatistics(nn.Module):
-    """Logits and statistics ``(B, M·(2 + k))`` of images, as one module for evaluation.
-
-    The network's graph is taken by torch.fx and rewritten so that it reduces each residue where it arises: no hooks, no
-    state, so it may be compiled, captured, exported and called from several threads. It shares its parameters and
-    modules with the network, which stays as it is. Functions whose behaviour depends on the mode are fixed to
-    evaluation mode; put the network into evaluation mode.
-
-    Where the graph cannot be taken (control flow that depends on data), `why_not_rewritten` says why, and the passes
-    are recorded by hooks instead, outside compiled code, with the same results.
-
-    Args:
-        network, discovery, measure: as for `record_residues`.
-        image_shape: of the images the graph is checked with, against the recorder.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        discovery: Discovery | None = None,
-        *,
-        measure: Measure | None = None,
-        image_shape: tuple[int, int, int] = (3, 32, 32),
-    ) -> None:
-        super().__init__()
-        self.discovery = discovery or discover(network, image_shape)
-        self.measure = measure or Measure()
-        self.why_not_rewritten: str | None = None
-        try:
-            self.network: nn.Module = rewrite(
-                network,
-                self.discovery,
-                of=self.measure.of,
-                directions=self.measure.directions,
-                image_shape=image_shape,
-                reference=lambda images: _recorded(network, images, self.discovery, self.measure),
-            )
-        except NotRewritableError as exc:
-            self.why_not_rewritten = str(exc)
-            self.network = network
-        self.training = network.training
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if self.why_not_rewritten is None:
-            rewritten: tuple[Tensor, Tensor] = self.network(images)
-            return rewritten
-        recorded: tuple[Tensor, Tensor] = _recorded_eagerly(self.network, images, self.discovery, self.measure)
-        return recorded
-
-
-def _recorded(network: nn.Module, images: Tensor, discovery: Discovery, measure: Measure) -> tuple[Tensor, Tensor]:
-    with record_residues(network, discovery, measure=measure) as recording:
-        logits = network(images)
-    return logits, recording.statistics
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _recorded_eagerly(
-    network: nn.Module, images: Tensor, discovery: Discovery, measure: Measure
-) -> tuple[Tensor, Tensor]:
-    return _recorded(network, images, discovery, measure)
 
 
 def _version(tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""A network's graph, rewritten to give out the statistics of its path beside its output.
+"""A network's graph, rewritten to give out what is measured of its path beside its output.
 
 The graph is taken symbolically by torch.fx. Which of its nodes are the residues is then found by running it, node by
 node, under the same tracer that discovery uses, and matching its sums (or layers), in order, with the network's own.
@@ -7,6 +7,7 @@ way is refused and not used.
 """
 
 from collections.abc import Callable
+from operator import getitem
 from typing import Any, Literal
 
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor, fx, nn
 from models.discovery import Branch, Discovery, Site, example_images, sites
 from models.errors import PlumblineError
 from models.hooks import evaluation_mode
+from models.pooling import pooled
 from models.statistics import finish, fixed_directions, reduce_residue
 from models.tracing import Trace, Tracer, trace
 
 __all__ = ["NotRewritableError", "rewrite"]
+
+Of = Literal["residues", "embeddings"]
 
 
 class NotRewritableError(PlumblineError):
@@ -29,15 +33,18 @@ def rewrite(
     network: nn.Module,
     discovery: Discovery,
     *,
-    of: Literal["residues", "embeddings"],
+    of: Of,
     directions: int,
+    pool: bool,
     image_shape: tuple[int, int, int],
-    reference: Callable[[Tensor], tuple[Tensor, Tensor]],
+    reference: Callable[[Tensor], tuple[Any, ...]],
 ) -> fx.GraphModule:
     """A module ``images → (output, statistics)`` that shares the network's parameters and modules.
 
     Args:
-        reference: ``images → (output, statistics)``, what the result has to agree with.
+        of, directions: see `models.residues.Measure`.
+        pool: have it give ``(output, statistics, embeddings, residues)``, the latter two pooled, block after block.
+        reference: what the result has to agree with.
 
     Raises:
         NotRewritableError: the graph cannot be taken, its sums are not the network's, or its results differ.
@@ -52,7 +59,7 @@ def rewrite(
             nodes = _Nodes(graph_module)
             nodes.run_traced(images)
             original = trace(network, images)
-            _insert(graph_module, nodes, original, discovery, of, directions)
+            _insert(graph_module, nodes, original, discovery, of, directions, pool)
             with torch.no_grad():
                 _compare(graph_module(images), reference(images))
     return graph_module
@@ -97,8 +104,9 @@ def _insert(
     nodes: _Nodes,
     original: Trace,
     discovery: Discovery,
-    of: Literal["residues", "embeddings"],
+    of: Of,
     directions: int,
+    pool: bool,
 ) -> None:
     """Puts a reduction beside every residue, and the statistics beside the output."""
     kind = discovery.branches[0].kind
@@ -107,37 +115,52 @@ def _insert(
         raise NotRewritableError("the graph's sums are not the network's")
     counterpart = {site.call: other for site, other in zip(theirs, ours, strict=True)}
     graph = graph_module.graph
-    reduced = []
+    reduced: list[fx.Node] = []
+    averaged: dict[Of, list[fx.Node]] = {"embeddings": [], "residues": []}
     vectors: dict[tuple[int, ...], fx.Node] = {}
     for branch in discovery.branches:
         site = counterpart.get(branch.site)
         if site is None:
             raise NotRewritableError(f"block {branch.name!r} is not among the network's sums")
-        where, value = _value(graph, nodes, branch, site, of)
-        with graph.inserting_before(where):
-            chosen = None
-            if directions:
-                if branch.shape not in vectors:
-                    name = f"directions_{len(vectors)}"
-                    tensor = fixed_directions(branch.shape, directions).to(
-                        example_images(graph_module, (1, 1, 1)).device
-                    )
-                    graph_module.register_buffer(name, tensor, persistent=False)
-                    with graph.inserting_before(next(iter(graph.nodes))):
-                        vectors[branch.shape] = graph.get_attr(name)
-                chosen = vectors[branch.shape]
-            reduced.append(graph.call_function(reduce_residue, (value(), chosen, branch.batch_axis)))
+        for what in averaged if pool else (of,):
+            where, value = _value(graph, nodes, branch, site, what)
+            with graph.inserting_before(where):
+                tensor = value()
+                if branch.batch_axis:
+                    tensor = graph.call_method("movedim", (tensor, branch.batch_axis, 0))
+                if what != of:
+                    averaged[what].append(graph.call_function(pooled, (tensor,)))
+                    continue
+                chosen = _directions(graph_module, vectors, branch.shape, directions)
+                both = graph.call_function(reduce_residue, (tensor, chosen))
+                reduced.append(graph.call_function(getitem, (both, 0)))
+                if pool:
+                    averaged[what].append(graph.call_function(getitem, (both, 1)))
     output = next(node for node in graph.nodes if node.op == "output")
     with graph.inserting_before(output):
         statistics = graph.call_function(finish, (reduced,))
-    output.args = ((output.args[0], statistics),)
+    parts = tuple(map(tuple, averaged.values())) if pool else ()
+    output.args = ((output.args[0], statistics, *parts),)
     graph.lint()
     graph_module.recompile()
 
 
-def _value(
-    graph: fx.Graph, nodes: _Nodes, branch: Branch, site: Site, of: Literal["residues", "embeddings"]
-) -> tuple[fx.Node, Callable[[], fx.Node]]:
+def _directions(
+    graph_module: fx.GraphModule, vectors: dict[tuple[int, ...], fx.Node], shape: tuple[int, ...], count: int
+) -> fx.Node | None:
+    """The node of the directions for residues of that shape, of which `vectors` holds those made before."""
+    if not count:
+        return None
+    if shape not in vectors:
+        name = f"directions_{len(vectors)}"
+        tensor = fixed_directions(shape, count).to(example_images(graph_module, (1, 1, 1)).device)
+        graph_module.register_buffer(name, tensor, persistent=False)
+        with graph_module.graph.inserting_before(next(iter(graph_module.graph.nodes))):
+            vectors[shape] = graph_module.graph.get_attr(name)
+    return vectors[shape]
+
+
+def _value(graph: fx.Graph, nodes: _Nodes, branch: Branch, site: Site, of: Of) -> tuple[fx.Node, Callable[[], fx.Node]]:
     """The node to insert before, and what makes the residue's or the embedding's node there."""
     end = _node(nodes, site.after, branch)
     if of == "embeddings":
@@ -162,9 +185,14 @@ def _node(nodes: _Nodes, value: int, branch: Branch) -> fx.Node:
     return node
 
 
-def _compare(got: tuple[Any, Tensor], expected: tuple[Any, Tensor]) -> None:
-    for name, one, other in zip(("output", "statistics"), got, expected, strict=True):
-        same = isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape
-        tolerance = 1e-3 if same and one.dtype in (torch.float32, torch.float64) else 5e-2
-        if not same or not torch.allclose(one.float(), other.float(), rtol=tolerance, atol=tolerance, equal_nan=True):
-            raise NotRewritableError(f"the graph's {name} is not the network's")
+def _compare(got: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    names = ("output", "statistics", "pooled embeddings", "pooled residues")
+    for name, ours, theirs in zip(names, got, expected, strict=False):
+        pairs = [(ours, theirs)] if isinstance(theirs, Tensor) else zip(ours, theirs, strict=True)
+        for one, other in pairs:
+            same = isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape
+            tolerance = 1e-3 if same and one.dtype in (torch.float32, torch.float64) else 5e-2
+            if not same or not torch.allclose(
+                one.float(), other.float(), rtol=tolerance, atol=tolerance, equal_nan=True
+            ):
+                raise NotRewritableError(f"the graph's {name} is not the network's")

@@ -318,6 +318,16 @@ class Chain(nn.Module):
         return residues, sums
 
 
+def chain(kind: type[Block], *, shared: bool = False) -> Chain:
+    """A chain with some life in its normalisation, in evaluation mode."""
+    network = Chain(kind, shared=shared)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    return network.eval()
+
+
 class SequenceFirst(nn.Module):
     """A transformer whose tensors are (length, batch, width): the batch axis comes second."""
 

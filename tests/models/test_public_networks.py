@@ -8,7 +8,8 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from models.discovery import Discovery, discover
-from models.residues import Measure, WithStatistics, record_residues
+from models.residues import Measure, record_residues
+from models.with_statistics import WithStatistics
 from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums
 
 

@@ -13,13 +13,13 @@ from models.discovery import discover
 from models.errors import InputError, NetworkError
 from models.hooks import evaluation_mode
 from models.networks.resnet import ResNet, resnet8
-from models.residues import Measure, WithStatistics, record_residues
+from models.residues import Measure, record_residues
 from models.statistics import finish, fixed_directions, reduce_residue
+from models.with_statistics import WithStatistics
 from tests.models.blocks import (
     BLOCKS,
     PARALLEL,
     Block,
-    Chain,
     DataDependent,
     Dropped,
     FunctionalLayers,
@@ -29,6 +29,7 @@ from tests.models.blocks import (
     PlainSum,
     Scaled,
     SequenceFirst,
+    chain,
 )
 
 SHAPE = (3, 8, 8)
@@ -50,16 +51,6 @@ def one_thread() -> Iterator[None]:
 
 def images(count: int = 5) -> Tensor:
     return torch.rand(count, *SHAPE)
-
-
-def chain(kind: type[Block], *, shared: bool = False) -> Chain:
-    """A chain with some life in its normalisation, in evaluation mode."""
-    network = Chain(kind, shared=shared)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)
-    return network.eval()
 
 
 def reference(residues: list[Tensor], directions: int = 0) -> Tensor:
@@ -243,7 +234,7 @@ def test_statistics_do_not_depend_on_the_memory_format(layout: str, directions: 
     elif layout == "strided":
         given = torch.stack([residue, residue], dim=-1)[..., 0]
     vectors = fixed_directions((6, 5, 7), directions) if directions else None
-    got = finish([reduce_residue(given, vectors)])
+    got = finish([reduce_residue(given, vectors)[0]])
     torch.testing.assert_close(got.double(), reference([residue], directions), rtol=1e-4, atol=1e-6)
 
 
@@ -251,13 +242,13 @@ def test_statistics_do_not_depend_on_the_memory_format(layout: str, directions: 
 def test_half_precision_residues_are_summed_in_single(precision: torch.dtype) -> None:
     # 300² overflows float16, and bfloat16 cannot count to 4096 in ones.
     residue = (torch.rand(3, 64, 16, 16) + 300).to(precision)
-    got = finish([reduce_residue(residue)])
+    got = finish([reduce_residue(residue)[0]])
     torch.testing.assert_close(got.double(), reference([residue]), rtol=1e-4, atol=1e-6)
 
 
 def test_a_residue_of_zero_has_cosine_zero_and_no_wild_gradient() -> None:
     residue = torch.zeros(2, 3, 4, requires_grad=True)
-    got = finish([reduce_residue(residue, fixed_directions((3, 4), 1))])
+    got = finish([reduce_residue(residue, fixed_directions((3, 4), 1))[0]])
     assert torch.equal(got, torch.zeros(2, 3))
     got.sum().backward()
     assert residue.grad is not None
@@ -268,7 +259,7 @@ def test_a_residue_of_zero_has_cosine_zero_and_no_wild_gradient() -> None:
 def test_what_is_not_finite_is_not_hidden_and_stays_in_its_image(bad: float) -> None:
     residue = torch.randn(3, 4, 4)
     residue[1, 2, 2] = bad
-    got = finish([reduce_residue(residue)])
+    got = finish([reduce_residue(residue)[0]])
     assert torch.isfinite(got[[0, 2]]).all()
     assert not torch.isfinite(got[1]).all()
 
@@ -542,37 +533,3 @@ def test_a_kept_residue_that_the_network_changes_is_copied_or_refused() -> None:
         with record_residues(network, discover(network, SHAPE), keep=True) as recording:
             network(x)
         torch.testing.assert_close(recording.residues[0], expected[0])
-
-
-# --- the module for compilers
-
-
-def test_with_statistics_shares_the_networks_parameters_and_leaves_it_alone() -> None:
-    network, x = chain(InPlace), images()
-    before = set(network.state_dict())
-    module = WithStatistics(network, image_shape=SHAPE, measure=Measure(directions=2))
-    assert set(network.state_dict()) == before
-    assert {key.removeprefix("network.") for key in module.state_dict()} <= before
-    with torch.no_grad():
-        first, _ = module(x)
-        network.head.weight.mul_(2)
-        network.head.bias.mul_(2)
-        torch.testing.assert_close(module(x)[0], 2 * first)
-
-
-def test_with_statistics_compiles_into_one_graph() -> None:
-    network, x = resnet8().eval(), torch.rand(4, 3, 32, 32)
-    module = WithStatistics(network, measure=Measure(directions=1))
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        for got, expected in zip(compiled(x), module(x), strict=True):
-            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_with_statistics_exports() -> None:
-    network, x = chain(InPlace), images()
-    module = WithStatistics(network, image_shape=SHAPE)
-    program = torch.export.export(module, (x,))
-    with torch.no_grad():
-        for got, expected in zip(program.module()(x), module(x), strict=True):
-            torch.testing.assert_close(got, expected)
