@@ -2,13 +2,20 @@
 
 The detector's part is everything between the images and the score: what is measured of the pass, a second view where it
 looks at one, columns, signs and classifiers. Images are smooth noise; what is timed does not depend on them.
+
+    ratio     network and detector, judging included
+    judging   of it, what comes after the pass
+    compiled  compiled pass with what is measured ÷ compiled pass without (with --compile), and judging ÷ the latter
+
+Of every batch size also what twice as many images cost the network alone: no view can cost less.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.common import arguments, paired, write_result
 from detector.calibration import Calibration
@@ -16,10 +23,11 @@ from detector.detectors.base import build_detector
 from detector.statistics import natural_band
 from detector.verdict import Pipeline
 from models.discovery import discover
-from models.features import extract_features
+from models.features import extract_features, needs_of
 from models.loading import LoadedNetwork, load_network
 from models.memory import keep_freed_memory
 from models.residues import Measure
+from models.with_statistics import WithPooled, WithStatistics
 
 DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "transport": ("transport", {}),
@@ -64,23 +72,50 @@ def pipeline(loaded: LoadedNetwork, name: str, options: dict[str, Any], seed: in
     )  # fmt: skip
 
 
-def measure(loaded: LoadedNetwork, label: str, batch: int, rounds: int, seed: int, device: str) -> dict[str, Any]:
+def measure(
+    loaded: LoadedNetwork, label: str, batch: int, rounds: int, seed: int, device: str, compiled: bool
+) -> dict[str, Any]:
     """The ratios of one detector at one batch size, and the bytes of its state."""
     name, options = DETECTORS[label]
     judging = pipeline(loaded, name, options, seed, device)
     given = images(batch, loaded.spec.image_shape, seed, 8).to(device)
 
-    def plain() -> None:
-        with torch.inference_mode():
-            loaded.network(given).argmax(dim=1).cpu()
-
+    plain = passing(loaded.network, given)
     whole = paired(plain, lambda: judging.detector.judge(judging.features(given)), rounds, warmup=3)
     features = judging.features(given)
     judge = paired(plain, lambda: judging.detector.judge(features), rounds)
     return {
         "detector": label, "batch": batch, "ratio": whole.to_json(), "judging": judge.to_json(),
         "state_bytes": sum(array.nbytes for array in judging.detector.state().values()),
+        "compiled": compiled_cost(judging, given, rounds) if compiled else None,
     }  # fmt: skip
+
+
+def passing(network: nn.Module, given: Tensor) -> Callable[[], None]:
+    """A pass until its predictions are on the CPU."""
+
+    def run() -> None:
+        with torch.inference_mode():
+            output = network(given)
+            (output if isinstance(output, Tensor) else output[0]).argmax(dim=1).cpu()
+
+    return run
+
+
+def compiled_cost(judging: Pipeline, given: Tensor, rounds: int) -> dict[str, Any] | None:
+    """The ratios with both passes compiled; None for what is measured by hooks only."""
+    needs = needs_of(judging.detector.measurements())
+    if needs.whole:
+        return None
+    kind = WithPooled if needs.pooled else WithStatistics
+    watching = kind(judging.network, judging.discovery, image_shape=judging.image_shape).eval()
+    torch.compiler.reset()
+    plain = passing(torch.compile(judging.network), given)
+    seen = torch.cat([given, *(view(given) for view in needs.views)])
+    whole = paired(plain, passing(torch.compile(watching), seen), rounds, warmup=3)
+    features = judging.features(given)
+    judge = paired(plain, lambda: judging.detector.judge(features), rounds)
+    return {"passing": whole.to_json(), "judging": judge.to_json()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,15 +123,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--network", default="pretrained:cifar10-resnet20")
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256], help="images (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="also compiled; needs a C++ compiler on CPU")
     options = parser.parse_args(argv)
     keep_freed_memory()  # as `plumbline serve` and the jobs do; both sides of the comparison gain
     if options.threads:
         torch.set_num_threads(options.threads)
     loaded = load_network(options.network)
-    cases = []
+    cases, twice = [], {}
     for batch in options.batch:
+        given = images(2 * batch, loaded.spec.image_shape, options.seed, 8).to(options.device)
+        network = loaded.network.to(options.device).eval()
+        twice[str(batch)] = paired(
+            passing(network, given[:batch]), passing(network, given), options.rounds, warmup=3
+        ).to_json()
+        print(f"twice {batch}: {twice[str(batch)]['ratio']:.3f}", flush=True)
         for label in DETECTORS:
-            case = measure(loaded, label, batch, options.rounds, options.seed, options.device)
+            case = measure(loaded, label, batch, options.rounds, options.seed, options.device, options.compile)
             cases.append(case)
             ratio = case["ratio"]
             print(
@@ -104,10 +146,13 @@ def main(argv: list[str] | None = None) -> None:
                 f"judging {case['judging']['ratio']:.3f}; state {case['state_bytes'] / 1e6:.2f} MB",
                 flush=True,
             )
+            if case["compiled"]:
+                parts = {name: round(part["ratio"], 3) for name, part in case["compiled"].items()}
+                print(f"  compiled: {parts}", flush=True)
     payload = {
         "n": FITTED_ON, "seed": options.seed, "device": options.device, "network": options.network,
         "unit": "duration of network and detector ÷ duration of the network alone; medians over paired rounds",
-        "cases": cases,
+        "twice_the_batch": twice, "cases": cases,
     }  # fmt: skip
     print(write_result("detector_cost", payload, options.out))
 
