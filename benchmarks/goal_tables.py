@@ -96,16 +96,29 @@ def worst_cases(result: Result) -> list[str]:
 
 
 def cost(result: Result) -> list[str]:
-    """A row per detector and batch: with the detector ÷ the network alone, what of it is judging, and the state."""
-    lines = ["| detector | batch | ÷ network alone | of which judging | state |", "|---|---|---|---|---|"]
+    """A row per detector and batch: with the detector ÷ the network alone, eager and compiled, and the state."""
+    lines = [
+        "| detector | batch | ÷ network alone | of which judging | compiled: pass ÷ network alone | judging | state |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for batch, twice in result["twice_the_batch"].items():
+        lines.append(f"| none, twice as many images | {batch} | {_ratio(twice)} | – | – | – | – |")
     for case in result["cases"]:
-        ratio = case["ratio"]
-        quartiles = f"{ratio['low']:.2f} to {ratio['high']:.2f}"
+        compiled = case["compiled"]
+        passing, judging = (_ratio(compiled["passing"]), _share(compiled["judging"])) if compiled else ("–", "–")
         lines.append(
-            f"| {case['detector']} | {case['batch']} | {ratio['ratio']:.2f} ({quartiles}) | "
-            f"{case['judging']['ratio']:.3f} | {case['state_bytes'] / 1e6:.2f} MB |"
+            f"| {case['detector']} | {case['batch']} | {_ratio(case['ratio'])} | {_share(case['judging'])} | "
+            f"{passing} | {judging} | {case['state_bytes'] / 1e6:.2f} MB |"
         )
     return lines
+
+
+def _ratio(ratio: Entry) -> str:
+    return f"{ratio['ratio']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def _share(ratio: Entry) -> str:
+    return f"{ratio['ratio']:.3f}"
 
 
 def class_rates(result: Result) -> list[str]:
