@@ -1,12 +1,12 @@
 """Checks on arrays that come out of a file: nothing is used before its name, type, shape and content are known."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from models.errors import InputError
 
-__all__ = ["require_array", "require_keys"]
+__all__ = ["divided", "require_array", "require_keys", "together"]
 
 
 def require_keys(state: Mapping[str, np.ndarray], names: set[str]) -> None:
@@ -35,3 +35,23 @@ def require_array(
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"expected finite values in {name!r}, got NaN or infinity; the state is damaged")
     return array
+
+
+def together(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of several parts as one state, each named ``part.name``; `divided` takes it apart."""
+    return {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
+
+
+def divided(state: Mapping[str, np.ndarray], parts: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of each of these parts, by their names without the part's; none of which may begin with another.
+
+    Raises:
+        InputError: an array is of no part.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {part: {} for part in parts}
+    for name, array in state.items():
+        part = next((part for part in found if name.startswith(f"{part}.")), None)
+        if part is None:
+            raise InputError(f"expected arrays of {', '.join(found)}, got {name!r}; the state is damaged")
+        found[part][name.removeprefix(f"{part}.")] = array
+    return found

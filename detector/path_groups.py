@@ -6,6 +6,7 @@ from typing import Literal, Self
 import numpy as np
 
 from detector import path_columns
+from detector.arrays import divided, together
 from detector.gaussians import Gaussians
 from detector.natural import gaussians_of_classes
 from detector.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
@@ -76,7 +77,7 @@ class PathGaussians:
 
     def state(self) -> dict[str, Array]:
         """The arrays by name; `from_state` takes them back."""
-        return {f"{part}.{name}": array for part, each in self.parts.items() for name, array in each.state().items()}
+        return together({part: each.state() for part, each in self.parts.items()})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Array], num_classes: int, of: Iterable[Of]) -> Self:
@@ -88,13 +89,7 @@ class PathGaussians:
         wanted: dict[str, int] = {}
         for what in of:
             wanted |= {f"{what}.classes": num_classes, f"{what}.everyone": 1}
-        split: dict[str, dict[str, Array]] = {part: {} for part in wanted}
-        for name, array in state.items():
-            part, _, rest = name.rpartition(".")
-            if part not in split:
-                raise InputError(f"expected arrays of {', '.join(wanted)}, got {name!r}; the state is damaged")
-            split[part][rest] = array
-        parts = {part: Gaussians.from_state(arrays, wanted[part]) for part, arrays in split.items()}
+        parts = {part: Gaussians.from_state(arrays, wanted[part]) for part, arrays in divided(state, wanted).items()}
         for part, each in parts.items():
             layers, classes, width = each.means.shape
             twin = parts[f"{part.partition('.')[0]}.classes"].means

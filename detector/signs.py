@@ -10,11 +10,11 @@ the others worse than they are.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from detector.arrays import require_array, require_keys
+from detector.arrays import divided, require_array, require_keys, together
 from detector.conditional import Classifier, ColumnsDetector
 from detector.detectors.base import Judged
 from detector.natural import NaturalColumns, Surprise
@@ -33,6 +33,7 @@ _LEARNT_WEIGHT = 1.5  # of the surprise at what the classifiers say
 _CLASS_QUANTILE = 0.95  # of natural scores, in whose units each predicted class's are counted
 _CLASS_PRIOR = 30  # images of a class for which its own quantile counts as much as that of all classes
 _RANK_SHARE = 0.25  # of the natural images, on which nothing but surprises is learnt
+_NATURAL, _SURPRISE = "natural.", "surprise."  # before a sign's name, in the state
 _FEWEST_APART = 8  # natural images; with fewer, surprises come from the images that all else is learnt from
 
 
@@ -211,12 +212,9 @@ class SignsDetector(ColumnsDetector):
         self.gaussians_ = PathGaussians.from_state(state, self.num_classes_, self.gaussians_of)
 
     def _state(self) -> dict[str, Array]:
-        parts: dict[str, Mapping[str, Array]] = {
-            f"natural.{name}": each.state() for name, each in self.naturals_.items()
-        }
-        parts |= {f"surprise.{name}": each.state() for name, each in self.surprises_.items()}
-        own = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
-        return {"scales": self.scales_, **own, **super()._state()}
+        parts: dict[str, Mapping[str, Array]] = {_NATURAL + name: each.state() for name, each in self.naturals_.items()}
+        parts |= {_SURPRISE + name: each.state() for name, each in self.surprises_.items()}
+        return {"scales": self.scales_, **together(parts), **super()._state()}
 
     def _known_column_count(self) -> int | None:
         return sum(self.widths_.values())
@@ -227,28 +225,31 @@ class SignsDetector(ColumnsDetector):
         return {name: groups[name].shape[1] for name in self.chosen_groups()}
 
     def _restore(self, state: Mapping[str, Array]) -> None:
-        rest: dict[str, Any] = dict(state)
         self.gaussians_.require_shapes(self.measured_shapes_, self.gaussians_of)
         measured = {name: np.zeros((0, *shape), dtype=np.float32) for name, shape in self.measured_shapes_.items()}
         logits, statistics = (np.zeros((0, n), dtype=np.float32) for n in (self.num_classes_, self.num_columns_))
         self.widths_ = self._widths(Features(logits, statistics, measured))
-        self.scales_ = require_array(rest, "scales", np.float64, (self.num_classes_,))
-        del rest["scales"]
+        self.scales_ = require_array(state, "scales", np.float64, (self.num_classes_,))
         if not ((self.scales_ >= 1e-3) & (self.scales_ <= 1e3)).all():
             raise InputError(
                 f"expected scales of the classes around 1, got {self.scales_!r:.200}; the state is damaged"
             )
-        self.naturals_, self.surprises_ = {}, {}
-        for sign in self.chosen_signs():
-            if sign.by == "distance":
-                part = _popped(rest, f"natural.{sign.name}.")
-                width = sum(self.widths_[name] for name in sign.groups)
-                self.naturals_[sign.name] = NaturalColumns.from_state(part, self.num_classes_, width)
-            elif self.widths_[sign.groups[0]] <= sign.column:
+        rest = {name: array for name, array in state.items() if name != "scales"}
+        own = {name: rest.pop(name) for name in state if name.startswith((_NATURAL, _SURPRISE))}
+        signs = {sign.name: sign for sign in self.chosen_signs()}
+        learnt = [LEARNT] if self.classifier != "none" else []
+        apart = [name for name, sign in signs.items() if sign.by == "distance"]
+        known = divided(own, [*(_NATURAL + name for name in apart), *(_SURPRISE + name for name in [*learnt, *signs])])
+        self.naturals_ = {
+            name: NaturalColumns.from_state(
+                known[_NATURAL + name], self.num_classes_, sum(self.widths_[group] for group in signs[name].groups)
+            )
+            for name in apart
+        }
+        for sign in signs.values():
+            if sign.by == "value" and self.widths_[sign.groups[0]] <= sign.column:
                 raise InputError(f"expected more than {sign.column} columns in {sign.groups[0]}; the state is damaged")
-        names = [sign.name for sign in self.chosen_signs()]
-        for name in names if self.classifier == "none" else [LEARNT, *names]:
-            self.surprises_[name] = Surprise.from_state(_popped(rest, f"surprise.{name}."))
+        self.surprises_ = {name: Surprise.from_state(known[_SURPRISE + name]) for name in [*learnt, *signs]}
         if self.classifier == "none":
             require_keys(rest, set())
         super()._restore(rest)
@@ -291,8 +292,3 @@ def _log_odds(probability: Array) -> Array:
     inside = np.clip(probability, 1e-9, 1 - 1e-9)
     odds: Array = np.log(inside / (1 - inside))
     return odds
-
-
-def _popped(state: dict[str, Array], prefix: str) -> dict[str, Array]:
-    names: Sequence[str] = [name for name in state if name.startswith(prefix)]
-    return {name.removeprefix(prefix): state.pop(name) for name in names}

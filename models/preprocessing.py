@@ -38,6 +38,11 @@ class Preprocessing:
         if self.crop is not None and (self.height, self.width) != (self.crop, self.crop):
             raise InputError(f"expected height and width to equal crop {self.crop}, got {self.height}×{self.width}")
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of what comes out."""
+        return 3 * self.height * self.width
+
     def apply(self, image: Image.Image) -> np.ndarray:
         """Pixels uint8 ``(3, height, width)`` of `image`, which must be in mode RGB.
 

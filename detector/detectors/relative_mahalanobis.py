@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from detector.arrays import divided, together
 from detector.checks import require_choice
 from detector.conditional import Classifier, ColumnsDetector
 from detector.embeddings import Layers, PooledEmbeddings
@@ -75,16 +76,10 @@ class RelativeMahalanobis(ColumnsDetector):
         return score
 
     def _reference_state(self) -> dict[str, np.ndarray]:
-        parts = {"classes": self.classes_.state(), "everyone": self.everyone_.state()}
-        return {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
+        return together({"classes": self.classes_.state(), "everyone": self.everyone_.state()})
 
     def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
-        parts: dict[str, dict[str, np.ndarray]] = {"classes": {}, "everyone": {}}
-        for name, array in state.items():
-            part, _, rest = name.partition(".")
-            if part not in parts:
-                raise InputError(f"expected arrays of {' and '.join(parts)}, got {name!r}; the state is damaged")
-            parts[part][rest] = array
+        parts = divided(state, ("classes", "everyone"))
         self.classes_ = Gaussians.from_state(parts["classes"], self.num_classes_)
         self.everyone_ = Gaussians.from_state(parts["everyone"], 1)
         if self.classes_.means[:, 0].shape != self.everyone_.means[:, 0].shape:

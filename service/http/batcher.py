@@ -109,9 +109,6 @@ class Observer(Protocol):
     def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
         """A batch of `size` items was judged in `judged_s` seconds after each had been queued for its `queued_s`."""
 
-    def batch_limited(self, size: int) -> None:
-        """Memory ran out: from now on no batch has more than `size` items."""
-
 
 _MISSING = object()
 
@@ -344,8 +341,6 @@ class Batcher(Generic[Item, Result]):
         if size < self._max_batch_size:
             logger.warning("memory ran out; from now on at most %d items in a batch", size)
             self._max_batch_size = size
-            if self._observer is not None:
-                self._observer.batch_limited(size)
 
     def _outcomes(self, items: list[Item]) -> list[Result | Exception]:
         """One outcome per item; a list that fails is halved down to the culprits."""

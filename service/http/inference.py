@@ -93,7 +93,7 @@ class Inference:
     @property
     def image_bytes(self) -> int:
         """Bytes of one decoded image."""
-        return 3 * self._preprocessing.height * self._preprocessing.width
+        return self._preprocessing.num_bytes
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -213,9 +213,6 @@ class Inference:
         """Count one batch, those of the start apart; see `service.http.batcher.Observer`."""
         if self._warm:
             self._metrics.batch_done(size, queued_s, judged_s)
-
-    def batch_limited(self, size: int) -> None:
-        """See `service.http.batcher.Observer`; the figure is read from `max_batch_size`, of what is served."""
 
     def _decode(self, upload: Upload) -> np.ndarray | ImageError | JudgeError | UnavailableError:
         started = perf_counter()

@@ -306,7 +306,7 @@ class ModelRepository:
 
     def _check_limits(self, name: str, artifact: Artifact) -> None:
         settings = self._settings
-        image_bytes = 3 * artifact.preprocessing.height * artifact.preprocessing.width
+        image_bytes = artifact.preprocessing.num_bytes
         pixels = artifact.preprocessing.height * artifact.preprocessing.width
         if pixels > settings.max_pixels:
             raise InputError(

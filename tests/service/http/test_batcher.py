@@ -282,9 +282,6 @@ def test_the_observer_hears_of_every_batch() -> None:
             assert judged_s >= 0
             seen.append((size, len(queued_s)))
 
-        def batch_limited(self, size: int) -> None:
-            raise AssertionError("no memory ran out")
-
     with running(Judge(), observer=Observer()) as batcher:
         batcher.submit([1, 2, 3, 4, 5]).result(TIMEOUT_S)
     assert seen == [(4, 4), (1, 1)]
@@ -299,14 +296,6 @@ def by_type(failure: Exception) -> Failure:
 @pytest.mark.parametrize(("room", "largest"), [(3, 2), (1, 1), (8, 8)])
 def test_where_memory_runs_out_batches_are_halved_and_stay_small(room: int, largest: int) -> None:
     sizes: list[int] = []
-    limits: list[int] = []
-
-    class Observer:
-        def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
-            pass
-
-        def batch_limited(self, size: int) -> None:
-            limits.append(size)
 
     def judge(items: list[int]) -> list[int]:
         sizes.append(len(items))
@@ -314,13 +303,12 @@ def test_where_memory_runs_out_batches_are_halved_and_stay_small(room: int, larg
             raise MemoryError
         return [item * item for item in items]
 
-    with running(judge, max_batch_size=8, classify=by_type, observer=Observer()) as batcher:
+    with running(judge, max_batch_size=8, classify=by_type) as batcher:
         assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
         tried = len(sizes)
         assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
         assert max(sizes[tried:]) == largest  # nothing is tried in vain again
         assert batcher.max_batch_size == largest
-    assert limits == sorted(set(limits), reverse=True)
 
 
 def test_an_item_that_fits_no_memory_is_told_so_and_the_thread_lives() -> None:
