@@ -15,6 +15,7 @@ from models.errors import InputError
 from models.loading import LoadedNetwork, preset_size
 from models.network_options import value_of_word
 from models.objectives.base import Objective, build_objective
+from models.views import View
 
 __all__ = [
     "attack_of",
@@ -24,6 +25,7 @@ __all__ = [
     "objective_of",
     "say",
     "view_of",
+    "view_of_artifact",
     "view_of_training",
     "with_labels_of",
 ]
@@ -136,6 +138,18 @@ def view_of_training(trained: object) -> str | None:
         return "flip"
     padding = recipe.get("crop_padding")
     return "shift1" if isinstance(padding, int) and not isinstance(padding, bool) and padding > 0 else None
+
+
+def view_of_artifact(provenance: Mapping[str, Any]) -> str | None:
+    """As `view_of`, of the network of an artifact, whose provenance comes out of a file.
+
+    It is what `plumbline fit` recorded, or else what the training's provenance says.
+    """
+    recorded = provenance.get("view")
+    try:
+        return View.parse(recorded).name if isinstance(recorded, str) else view_of_training(provenance.get("trained"))
+    except InputError:
+        return None
 
 
 def label(reference: str) -> str:

@@ -14,7 +14,7 @@ from models.discovery import discover
 from models.errors import InputError
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.residues import Measure
-from service.jobs._inputs import label, network_name, say, view_of, view_of_training, with_labels_of
+from service.jobs._inputs import label, network_name, say, view_of, view_of_artifact, with_labels_of
 from service.jobs._study_options import images_of_size, published, request_of, settings_of
 from service.originals import digests, unpack
 from service.protocols import default_split
@@ -182,7 +182,7 @@ def _of_artifact(artifact: Artifact, device: str) -> Subject:
     pipeline = artifact.pipeline
     return Subject(
         pipeline.network, pipeline.discovery, pipeline.measure, pipeline.image_shape, pipeline.classes, device,
-        view_of_training(artifact.manifest["provenance"].get("trained")),
+        view_of_artifact(artifact.manifest["provenance"]),
     )  # fmt: skip
 
 

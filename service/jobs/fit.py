@@ -157,7 +157,7 @@ def fit(
     if reference_data is not None:
         counts["reference"] = len(reference_data)
     facts = {
-        "network": network_name(loaded), "trained": loaded.provenance, "dataset": label(data.name),
+        "network": network_name(loaded), "trained": loaded.provenance, "view": view, "dataset": label(data.name),
         "dataset_sha256": data.fingerprint(), "images": counts, "split": split,
         "calibrated_on": label(calibrate_on.name) if calibrate_on is not None else label(data.name),
         "reference": None if reference_data is None else label(reference_data.name),

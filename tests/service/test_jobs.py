@@ -253,6 +253,7 @@ def test_a_detector_that_looks_twice_takes_the_view_that_the_training_allows_and
     # The digits' training cropped and did not mirror, and says so.
     recipe = manifest["provenance"]["trained"]["recipe"]
     assert (recipe["flip"], recipe["crop_padding"]) == (False, 2)
+    assert manifest["provenance"]["view"] == "shift1"
     parameters = manifest["detector"]["parameters"]
     assert (parameters["view"], parameters["classifier"]) == ("shift1", "gradient_boosting")
     assert manifest["provenance"]["realised_fpr"]["rate"] < 0.25

@@ -10,7 +10,7 @@ from torch import nn
 from models.checkpoint import save_checkpoint
 from models.loading import LoadedNetwork, build_network, load_network
 from models.training import Recipe
-from service.jobs._inputs import view_of, view_of_training
+from service.jobs._inputs import view_of, view_of_artifact, view_of_training
 from tests.tiny_artifact import SPEC
 
 
@@ -33,6 +33,17 @@ def test_mirroring_comes_before_a_shift_and_a_shift_before_nothing() -> None:
 )  # fmt: skip
 def test_a_malformed_recipe_says_nothing(trained: Any) -> None:
     assert view_of_training(trained) is None
+
+
+@pytest.mark.parametrize(
+    ("provenance", "view"),
+    [({"view": "flip", "trained": None}, "flip"), ({"view": "flip+shift2"}, "flip+shift2"),
+     ({"view": "shift1", "trained": {"recipe": {"flip": True}}}, "shift1"),
+     ({"view": None, "trained": {"recipe": {"flip": True}}}, "flip"), ({"trained": {"recipe": {"flip": True}}}, "flip"),
+     ({}, None), ({"view": "upside down"}, None), ({"view": ["flip"]}, None), ({"view": True}, None)],
+)  # fmt: skip
+def test_an_artifact_says_what_was_looked_at_when_it_was_fitted(provenance: dict[str, Any], view: str | None) -> None:
+    assert view_of_artifact(provenance) == view
 
 
 def loaded_after(recipe: Recipe, folder: Path) -> LoadedNetwork:
