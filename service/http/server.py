@@ -30,7 +30,7 @@ from service.http.logs import set_up_logging
 from service.http.protocol import bounded_protocol
 from service.http.repository import ModelRepository, ModelSource
 from service.http.routes import PREDICT_PATH
-from service.http.settings import Settings
+from service.http.settings import Settings, unknown_variables
 
 __all__ = ["FAILED_EXIT_CODE", "serve"]
 
@@ -61,6 +61,9 @@ def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings, *, h
     _check_exposure(settings.host, settings.api_keys_file is not None, settings.insecure, "--keys FILE")
     _check_exposure(settings.admin_host, settings.admin_keys_file is not None, settings.insecure, "--admin-keys FILE")
     set_up_logging(settings)
+    if unknown := unknown_variables(os.environ):
+        # Not an error: an orchestrator may set some of its own, such as Kubernetes for a service of this name.
+        logger.warning("variables that are no settings: %s; see docs/http-api.md, Settings", ", ".join(unknown))
     allow_descriptors(settings.max_connections)
     app = create_app(models, settings)
     repository: ModelRepository = app.state.repository

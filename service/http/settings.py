@@ -1,6 +1,8 @@
 """What an operator can set, read once from the environment (PLUMBLINE_…) and the command line, then passed in."""
 
 import os
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import InputError
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "read_settings", "unknown_variables"]
 
 _MIB = 1024 * 1024
 
@@ -102,3 +104,15 @@ def read_settings(**given: Any) -> Settings:
             for problem in exc.errors(include_url=False)
         )
         raise InputError(f"expected valid settings, got {problems}; see docs/http-api.md, Settings") from exc
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """What a server would pass over: variables named like settings that are none, each with the setting it is near."""
+    prefix = Settings.model_config["env_prefix"]
+    known = [f"{prefix}{name}".upper() for name in Settings.model_fields]
+    found = []
+    for name in sorted(environment):
+        if name.upper().startswith(prefix) and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+            found.append(f"{name} (meant as {near[0]}?)" if near else name)
+    return found

@@ -151,7 +151,8 @@ def accepts(host: str, port: int) -> bool:
 
 
 def test_answers_over_a_socket(artifact_folder: Path, png: bytes) -> None:
-    with server(artifact_folder) as running:
+    with server(artifact_folder, api_key_file="misspelt") as running:
+        assert any("PLUMBLINE_API_KEY_FILE (meant as PLUMBLINE_API_KEYS_FILE?)" in line for line in running.lines)
         curl = next(line for line in running.lines if "curl" in line)
         assert f"curl --data-binary @image.png '{running.url}/v1/predict?path=true'" in curl
         with httpx.Client(base_url=running.url, timeout=60, trust_env=False) as http:

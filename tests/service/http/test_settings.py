@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.errors import InputError
-from service.http.settings import Settings, read_settings
+from service.http.settings import Settings, read_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,15 @@ def test_settings_are_frozen() -> None:
 def test_a_wrong_setting_is_refused_by_name(given: dict[str, float], word: str) -> None:
     with pytest.raises(InputError, match=word):
         read_settings(**given)
+
+
+def test_variables_that_are_no_settings_are_named_with_what_may_be_meant() -> None:
+    settings = {f"PLUMBLINE_{name.upper()}": "1" for name in Settings.model_fields}
+    assert unknown_variables({**settings, "plumbline_port": "1", "PATH": "/bin", "NOT_PLUMBLINE_PORT": "1"}) == []
+    assert unknown_variables({**settings, "PLUMBLINE_SERVICE_HOST": "10.0.0.1", "PLUMBLINE_API_KEY_FILE": "keys"}) == [
+        "PLUMBLINE_API_KEY_FILE (meant as PLUMBLINE_API_KEYS_FILE?)",
+        "PLUMBLINE_SERVICE_HOST",
+    ]
 
 
 def test_every_setting_is_documented_with_its_variable() -> None:
