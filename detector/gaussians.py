@@ -72,10 +72,11 @@ class Gaussians:
             count, width, kept = part.whitening.shape
             classes = part.means.shape[2]
             # As many images at a time as fit into a cache, all layers at once: the cost of few images is in the calls.
-            step = max(1, _AT_ONCE // max(1, count * (width + kept + classes)))
+            step = max(1, _AT_ONCE // (count * (width + kept + classes)))
             for first in range(0, len(embeddings), step):
                 some = slice(first, first + step)
-                centred = embeddings[some, part.layers, :width].astype(np.float64) - part.centre
+                own = np.ascontiguousarray(embeddings[some, part.layers, :width], dtype=np.float64)
+                centred = own - part.centre
                 # One product per row, as in `product_by_row`; ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖².
                 whitened = np.matmul(centred[:, :, None], part.whitening)
                 distances = np.square(whitened).sum(axis=3)

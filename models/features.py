@@ -14,7 +14,7 @@ from models.discovery import Discovery, discover
 from models.errors import InputError, NetworkError
 from models.hooks import evaluation_mode, watching
 from models.progress import progress_bar
-from models.residues import Measure, record_residues
+from models.residues import Measure, record_path
 from models.views import View
 from models.with_statistics import WithPooled
 
@@ -280,14 +280,9 @@ def _recorded(
 ) -> tuple[Any, Tensor, dict[str, Any]]:
     """Output and statistics of a pass watched by hooks, and what else `Pass` is to hold of it."""
     with ExitStack() as stack:
-        recordings = {}
-        for of in ("embeddings", "residues"):
-            own, whole = of == measure.of, needs.whole and of == "embeddings"
-            if own or whole or needs.pooled:
-                measured = measure if own else Measure(of=of)
-                recordings[of] = stack.enter_context(
-                    record_residues(network, discovery, measure=measured, keep=whole, statistics=own, pool=needs.pooled)
-                )
+        recordings = stack.enter_context(
+            record_path(network, discovery, measure, pool=needs.pooled, keep_embeddings=needs.whole)
+        )
         last = stack.enter_context(_last_layer(network)) if needs.whole else []
         output = network(batch)
     found: dict[str, Any] = {}

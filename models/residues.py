@@ -7,9 +7,9 @@ its statistics out, see `models.with_statistics`.
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ from models.pooling import pooled
 from models.statistics import Reduced, finish, fixed_directions, reduce_residue
 from models.tracing import FunctionTally, Tap, at_path
 
-__all__ = ["Measure", "Recording", "record_residues"]
+__all__ = ["Measure", "Of", "Recording", "record_path", "record_residues"]
+
+Of = Literal["residues", "embeddings"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Measure:
         InputError: `of` is neither, or `directions` is negative.
     """
 
-    of: Literal["residues", "embeddings"] = "residues"
+    of: Of = "residues"
     directions: int = 0
 
     def __post_init__(self) -> None:
@@ -261,6 +263,30 @@ def record_residues(
         recorder.close()
 
 
+@contextmanager
+def record_path(
+    network: nn.Module, discovery: Discovery, measure: Measure, *, pool: bool, keep_embeddings: bool = False
+) -> Iterator[dict[Of, Recording]]:
+    """Recordings by what they are of: one that makes the measure's statistics, and what else is needed beside it.
+
+    Args:
+        pool: record embeddings and residues, and pool both.
+        keep_embeddings: record embeddings, and hold them whole.
+    """
+    with ExitStack() as stack:
+        recordings: dict[Of, Recording] = {}
+        for of in get_args(Of):
+            own, keep = of == measure.of, keep_embeddings and of == "embeddings"
+            if own or keep or pool:
+                recordings[of] = stack.enter_context(
+                    record_residues(
+                        network, discovery, measure=measure if own else Measure(of=of), keep=keep, statistics=own,
+                        pool=pool,
+                    )
+                )  # fmt: skip
+        yield recordings
+
+
 @dataclass(frozen=True)
 class _Place:
     """A tensor to pick up: which term of which branch it is."""
@@ -425,13 +451,13 @@ class _Recorder:
         axis = branch.batch_axis
         self.recording._reached[index] = True
         moved = tensor.movedim(axis, 0) if axis else tensor
+        # Sums over an image whose numbers lie between those of others would add up in another order in another batch.
+        own = moved.contiguous() if axis else tensor
         if self.recording.reduce:
-            count = self.recording.measure.directions
-            vectors = self._vectors(tuple(moved.shape[1:]), count, tensor.device)
-            self.recording._reduced[index], means = reduce_residue(moved, vectors)
-            self.recording._pooled[index] = means if self.recording.pool else None
-        elif self.recording.pool:
-            self.recording._pooled[index] = pooled(moved)
+            vectors = self._vectors(tuple(own.shape[1:]), self.recording.measure.directions, own.device)
+            self.recording._reduced[index] = reduce_residue(own, vectors)
+        if self.recording.pool:
+            self.recording._pooled[index] = pooled(own)
         if self.recording.keep:
             if source is not None and not source.requires_grad:
                 source = None  # nothing to differentiate in, and no reason to hold it

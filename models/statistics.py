@@ -10,24 +10,21 @@ import torch
 from torch import Tensor
 
 from models.errors import InputError
-from models.pooling import pooled
 
 __all__ = ["Reduced", "finish", "fixed_directions", "reduce_residue"]
 
 Reduced = tuple[Tensor, Tensor]
 
 
-def reduce_residue(residue: Tensor, directions: Tensor | None = None) -> tuple[Reduced, Tensor]:
-    """Of each image's residue the root mean square, its coordinates, and the mean over the places in the image.
+def reduce_residue(residue: Tensor, directions: Tensor | None = None) -> Reduced:
+    """Root mean square ``(B,)`` and coordinates ``(B, 1 + k)`` of each image's residue, in float32 or better.
 
-    They are ``(B,)`` and ``(B, 1 + k)`` in float32 or better, and float32 ``(B, D)``. The coordinates are the residue's
-    lengths along **1**/√d and the k directions, each divided by √d, so that divided by the root mean square they are
-    cosines.
+    The coordinates are the residue's lengths along **1**/√d and the k directions, each divided by √d, so that divided
+    by the root mean square they are cosines.
 
-    Two vectorised passes over memory, in whatever order the memory has (``channels_last`` needs no copy): the mean of
-    all is the mean over the channels of the means over the places. The one-pass alternatives were measured on CPU:
-    ``torch.var_mean`` takes 40 times as long as both passes together, a batched dot product 7 times. One matrix product
-    more gives all directions.
+    Two vectorised passes over memory, in whatever order the memory has (``channels_last`` needs no copy). The one-pass
+    alternatives were measured on CPU: ``torch.var_mean`` takes 40 times as long as both passes together, a batched
+    dot product 7 times. One matrix product more gives all directions.
 
     Args:
         residue: ``(B, …)``.
@@ -40,10 +37,9 @@ def reduce_residue(residue: Tensor, directions: Tensor | None = None) -> tuple[R
     axes = tuple(range(1, residue.dim()))
     scale = math.prod(residue.shape[1:]) ** -0.5
     rms = torch.linalg.vector_norm(residue, dim=axes, dtype=precision) * scale
-    means = pooled(residue, precision)
-    coordinates = means.mean(dim=1, keepdim=True)
+    coordinates = residue.mean(dim=axes, dtype=precision).unsqueeze(1)
     if directions is None:
-        return (rms, coordinates), means.float()
+        return rms, coordinates
     if directions.shape[1:] != residue.shape[1:]:
         raise InputError(
             f"expected residues of shape {tuple(directions.shape[1:])}, got {tuple(residue.shape[1:])}; "
@@ -55,7 +51,7 @@ def reduce_residue(residue: Tensor, directions: Tensor | None = None) -> tuple[R
     # Mixed precision would round the products to 8 or 11 bits.
     with torch.autocast(residue.device.type, enabled=False):
         lengths = residue.flatten(1).to(precision) @ directions.flatten(1).to(precision).T
-    return (rms, torch.cat([coordinates, lengths * scale], dim=1)), means.float()
+    return rms, torch.cat([coordinates, lengths * scale], dim=1)
 
 
 def finish(reduced: Sequence[Reduced]) -> Tensor:

@@ -1,13 +1,13 @@
 """Networks as modules that give their path out beside their output: what serving, torch.compile and export want."""
 
-from abc import abstractmethod
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.discovery import Discovery, discover
-from models.residues import Measure, record_residues
+from models.residues import Measure, record_path, record_residues
 from models.rewriting import NotRewritableError, rewrite
 
 __all__ = ["PooledPass", "WithPooled", "WithStatistics"]
@@ -28,10 +28,10 @@ class PooledPass(NamedTuple):
     residues: tuple[Tensor, ...]
 
 
-class _Rewritten(nn.Module):
+class _Rewritten(nn.Module, ABC):
     """The network with its graph rewritten where that can be taken; see `WithStatistics`."""
 
-    pool = False
+    pool: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -82,7 +82,9 @@ class WithStatistics(_Rewritten):
     The network's graph is taken by torch.fx and rewritten so that it reduces each residue where it arises: no hooks, no
     state, so it may be compiled, captured, exported and called from several threads. It shares its parameters and
     modules with the network, which stays as it is. Functions whose behaviour depends on the mode are fixed to
-    evaluation mode; put the network into evaluation mode.
+    evaluation mode; put the network into evaluation mode. The graph is that of the network as it is now: weights may
+    change, but modules and attributes that are replaced later are not seen, nor hooks that are set later on more than a
+    single layer.
 
     Where the graph cannot be taken (control flow that depends on data), `why_not_rewritten` says why, and the passes
     are recorded by hooks instead, outside compiled code, with the same results.
@@ -110,19 +112,14 @@ class WithPooled(_Rewritten):
         network, discovery, measure, image_shape: see `WithStatistics`.
     """
 
-    pool = True
+    pool: ClassVar[bool] = True
 
     def forward(self, images: Tensor) -> PooledPass:
         """``images (B, 3, H, W)`` → what they are in the network."""
         return PooledPass(*self._outputs(images))
 
     def _recorded(self, network: nn.Module, images: Tensor) -> tuple[Any, ...]:
-        discovery, own = self.discovery, self.measure
-        other = Measure(of="embeddings" if own.of == "residues" else "residues")
-        with (
-            record_residues(network, discovery, measure=own, pool=True) as first,
-            record_residues(network, discovery, measure=other, statistics=False, pool=True) as second,
-        ):
+        with record_path(network, self.discovery, self.measure, pool=True) as recordings:
             logits = network(images)
-        embeddings, residues = (first, second) if own.of == "embeddings" else (second, first)
-        return logits, first.statistics, embeddings.pooled, residues.pooled
+        statistics = recordings[self.measure.of].statistics
+        return logits, statistics, recordings["embeddings"].pooled, recordings["residues"].pooled

@@ -53,8 +53,12 @@ def test_what_moves_together_or_not_at_all_counts_once_or_never(rng: np.random.G
         np.testing.assert_allclose(wide.distances(asked_wide), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 400, 10**6])
 @pytest.mark.parametrize("classes", [1, CLASSES])
-def test_distances_are_those_of_whatever_matrices_a_file_holds(rng: np.random.Generator, classes: int) -> None:
+def test_distances_are_those_of_whatever_matrices_a_file_holds(
+    rng: np.random.Generator, classes: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detector.gaussians._AT_ONCE", at_once)
     layers, width = len(WIDTHS), max(WIDTHS)
     means, whitening = rng.normal(size=(layers, classes, width)), rng.normal(size=(layers, width, width))
     whitening[0] = 0
@@ -73,12 +77,34 @@ def test_distances_are_those_of_whatever_matrices_a_file_holds(rng: np.random.Ge
     np.testing.assert_allclose(gaussians.distances(asked), nearest, rtol=1e-9, atol=1e-9)
 
 
+def test_no_distance_is_below_zero(rng: np.random.Generator) -> None:
+    known, labels = vectors(rng)
+    means = 1e6 + rng.normal(size=(len(WIDTHS), CLASSES, max(WIDTHS)))
+    gaussians = Gaussians(means, Gaussians.fit(known, labels).whitening)
+    at_means = means.transpose(1, 0, 2)
+    chosen = np.arange(CLASSES)[:, None]
+    nearest, own = gaussians.distances_to(at_means, chosen)
+    assert (nearest >= 0).all()
+    assert (own >= 0).all()
+    np.testing.assert_allclose(own, 0, atol=1e-6)
+
+
+def test_directions_without_variance_are_exactly_nothing(rng: np.random.Generator) -> None:
+    known, labels = vectors(rng)
+    whitening = Gaussians.fit(known, labels).whitening
+    for layer, width in enumerate(WIDTHS):
+        assert not whitening[layer, width:].any()
+        assert not whitening[layer, :, : max(WIDTHS) - width].any()
+        assert whitening[layer, :width, max(WIDTHS) - width :].any(axis=0).all()
+
+
 def test_an_image_is_measured_alone_as_among_others_to_the_last_bit(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
     asked, _ = vectors(rng, 300)
     classes = rng.integers(CLASSES, size=(300, 2))
     gaussians = Gaussians.fit(known, labels)
     nearest, chosen = gaussians.distances_to(asked, classes)
+    assert np.array_equal(gaussians.distances(np.asfortranarray(asked)), nearest)
     for first, end in ((0, 1), (7, 8), (5, 12), (100, 300)):
         part = gaussians.distances_to(asked[first:end], classes[first:end])
         assert np.array_equal(part[0], nearest[first:end])

@@ -17,25 +17,34 @@ from models.residues import Measure
 SHAPE = (3, 16, 16)
 
 
-@pytest.fixture
-def pipeline(tiny_network: nn.Module, rng: np.random.Generator) -> Pipeline:
-    """Fusion, fitted on noise of little contrast."""
-    network = Normalized(tiny_network, (0.5,) * 3, (0.25,) * 3).eval()
-    discovery = discover(network, SHAPE)
-    detector = build_detector("fusion", {"classifier": "none", "view": "flip+shift1"})
+def pipeline_of(
+    network: nn.Module, rng: np.random.Generator, name: str, options: dict[str, str], measure: Measure | None = None
+) -> Pipeline:
+    """A detector fitted on noise of little contrast, without attacked images."""
+    inside, measure = Normalized(network, (0.5,) * 3, (0.25,) * 3).eval(), measure or Measure()
+    discovery = discover(inside, SHAPE)
+    detector = build_detector(name, {"classifier": "none", **options})
 
     def features(count: int) -> Features:
         images = rng.uniform(0.3, 0.7, (count, *SHAPE)).astype(np.float32)
-        return extract_features(network, images, discovery=discovery, measurements=detector.measurements())
+        return extract_features(
+            inside, images, discovery=discovery, measure=measure, measurements=detector.measurements()
+        )
 
     natural = features(120)
     detector.prepare(features(80)).fit(natural)
     return Pipeline(
-        network=network, discovery=discovery, measure=Measure(), detector=detector,
+        network=inside, discovery=discovery, measure=measure, detector=detector,
         calibration=Calibration(detector.score(features(60)), 0.05),
         classes=[str(k) for k in range(natural.logits.shape[1])], band=natural_band(natural.statistics),
         image_shape=SHAPE,
     )  # fmt: skip
+
+
+@pytest.fixture
+def pipeline(tiny_network: nn.Module, rng: np.random.Generator) -> Pipeline:
+    """Fusion."""
+    return pipeline_of(tiny_network, rng, "fusion", {"view": "flip+shift1"})
 
 
 @pytest.fixture
@@ -58,3 +67,40 @@ def test_an_image_alone_passes_beside_its_view_and_no_more(pipeline: Pipeline, i
     pipeline.judge(images[:1])
     pipeline.judge(images[:5])
     assert batches == [2, 10]
+
+
+@pytest.mark.parametrize("measure", [Measure(), Measure("embeddings", directions=2)], ids=["default", "other"])
+@pytest.mark.parametrize("name", ["path", "views", "fusion", "mahalanobis"])
+def test_what_is_served_is_what_was_fitted_on(
+    tiny_network: nn.Module, rng: np.random.Generator, images: Tensor, name: str, measure: Measure
+) -> None:
+    pipeline = pipeline_of(tiny_network, rng, name, {}, measure)
+    served = pipeline.features(images)
+    fitted = extract_features(
+        pipeline.network,
+        images,
+        discovery=pipeline.discovery,
+        measure=measure,
+        measurements=pipeline.detector.measurements(),
+    )
+    assert np.array_equal(served.logits, fitted.logits)
+    assert np.array_equal(served.statistics, fitted.statistics)
+    assert set(served.measured) == set(fitted.measured)
+    for measured, values in served.measured.items():
+        assert np.array_equal(values, fitted.measured[measured]), measured
+
+
+def test_pooled_vectors_are_served_without_hooks(tiny_network: nn.Module, rng: np.random.Generator) -> None:
+    images = torch.rand(4, *SHAPE)
+    for name, watched in (("path", False), ("fusion", False), ("mahalanobis", True)):
+        pipeline = pipeline_of(tiny_network, rng, name, {})
+        seen: list[bool] = []
+        layer = next(module for module in pipeline.network.modules() if isinstance(module, nn.Conv2d))
+
+        def look(*_: object, network: nn.Module = pipeline.network, seen: list[bool] = seen) -> None:
+            seen.append(any(module._forward_pre_hooks for module in network.modules()))
+
+        handle = layer.register_forward_hook(look)
+        pipeline.judge(images)
+        handle.remove()
+        assert seen == [watched], name

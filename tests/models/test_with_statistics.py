@@ -1,16 +1,19 @@
 """Networks as modules that give their path out: the recorder's figures, without hooks, and fit for compilers."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import models.rewriting
 from models.discovery import discover
 from models.errors import NetworkError
 from models.networks.resnet import resnet8
 from models.pooling import pooled
-from models.residues import Measure, record_residues
+from models.residues import Measure, record_path, record_residues
 from models.with_statistics import PooledPass, WithPooled, WithStatistics
 from tests.models.blocks import (
     BLOCKS,
@@ -79,12 +82,142 @@ def test_pooled_vectors_without_skips_or_with_the_batch_axis_second_are_the_reco
     check_pooled(SequenceFirst().eval(), rewritten=True)
 
 
-def test_a_block_that_is_no_longer_reached_is_an_error_and_no_wrong_vector() -> None:
+def test_without_a_graph_a_block_that_is_no_longer_reached_is_an_error_and_no_wrong_vector() -> None:
     network = chain(DataDependent)
     module = WithPooled(network, image_shape=SHAPE)
     network.blocks[1] = nn.Identity()
     with pytest.raises(NetworkError, match=r"not reached|no module"):
         module(images())
+
+
+class _Vectors(nn.Module):
+    """Residual blocks over vectors, which have no places: averaged over these, they are themselves."""
+
+    def __init__(self, inplace: str) -> None:
+        super().__init__()
+        self.inplace = inplace
+        self.stem = nn.Linear(3 * 8 * 8, 6)
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x.flatten(1))
+        for layer in self.layers:
+            residue = torch.tanh(layer(x))
+            if self.inplace == "residue":
+                x = residue.add_(x)
+            elif self.inplace == "skip":
+                x += residue
+            else:
+                x = x + residue
+            x = torch.relu_(x) if self.inplace == "activation" else torch.relu(x)
+        logits: Tensor = self.head(x)
+        return logits
+
+    def by_hand(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(sums, residues), of which nothing is changed in place."""
+        sums, residues = [], []
+        x = self.stem(x.flatten(1))
+        for layer in self.layers:
+            residues.append(torch.tanh(layer(x)))
+            sums.append(x + residues[-1])
+            x = sums[-1].relu()
+        return sums, residues
+
+
+@pytest.mark.parametrize("inplace", ["nothing", "residue", "skip", "activation"])
+def test_vectors_without_places_are_copied_before_the_network_changes_them_in_place(inplace: str) -> None:
+    network, x = _Vectors(inplace).eval(), images()
+    discovery = discover(network, SHAPE)
+    module = WithPooled(network, discovery, image_shape=SHAPE)
+    assert module.why_not_rewritten is None
+    with torch.no_grad():
+        expected = network.by_hand(x)
+        got = module(x)
+        with record_path(network, discovery, Measure(), pool=True) as recordings:
+            network(x)
+    recorded = recordings["embeddings"].pooled, recordings["residues"].pooled
+    for ours, theirs, truth in zip(got[2:], recorded, expected, strict=True):
+        torch.testing.assert_close(list(ours), truth)
+        torch.testing.assert_close(list(theirs), truth)
+
+
+class _Sequences(nn.Module):
+    """Residual blocks over ``(T, B, D)``, in which the numbers of an image lie between those of others."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Parameter(torch.randn(width // 3))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        for norm in self.norms:
+            nn.init.normal_(norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).permute(2, 0, 1)
+        x = torch.cat([x[:, :, i : i + 1] * self.stem for i in range(3)], dim=2)
+        for norm in self.norms:  # no matrix product, whose last bits depend on how many rows it has
+            x = x + torch.tanh(norm(x))
+        return x[0]
+
+
+@pytest.mark.parametrize("rewritten", [True, False], ids=["graph", "hooks"])
+@pytest.mark.parametrize("width", [12, 24, 36])
+def test_with_the_batch_axis_second_an_image_is_measured_alone_as_among_others(width: int, rewritten: bool) -> None:
+    network, x = _Sequences(width).eval(), images(12)
+    module = WithPooled(network, image_shape=SHAPE)
+    assert module.why_not_rewritten is None
+
+    def measured(batch: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            if rewritten:
+                got = module(batch)
+                return [got.statistics, *got.embeddings, *got.residues]
+            with record_path(network, module.discovery, Measure(), pool=True) as recordings:
+                network(batch)
+            embeddings, residues = recordings["embeddings"], recordings["residues"]
+            return [residues.statistics, *embeddings.pooled, *residues.pooled]
+
+    together = measured(x)
+    for first, end in ((0, 1), (0, 2), (3, 8), (5, 12), (11, 12)):
+        for part, whole in zip(measured(x[first:end]), together, strict=True):
+            assert torch.equal(part, whole[first:end])
+
+
+def test_a_graph_with_a_wrong_pooled_vector_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = chain(PlainSum), images()
+    right = WithPooled(network, image_shape=SHAPE)(x)
+    for wrong in (lambda value: 1.01 * pooled(value), lambda value: pooled(value).roll(1, 1)):
+        monkeypatch.setattr(models.rewriting, "pooled", wrong)
+        module = WithPooled(network, image_shape=SHAPE)
+        assert module.why_not_rewritten is not None
+        assert "pooled" in module.why_not_rewritten
+        torch.testing.assert_close(module(x), right)
+
+
+class _Wrapped(nn.Module):
+    """Gives out what is no tensor."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.network = chain(PlainSum)
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.network(x))
+
+
+@pytest.mark.parametrize("kind", [WithStatistics, WithPooled])
+@pytest.mark.parametrize("wrap", [lambda y: {"logits": y}, lambda y: (y,), lambda y: SimpleNamespace(logits=y)])
+def test_where_the_output_is_no_tensor_hooks_watch_the_network(kind: Kind, wrap: Callable[[Tensor], Any]) -> None:
+    network, x = _Wrapped(wrap).eval(), images()
+    discovery = discover(network, SHAPE)
+    module = kind(network, discovery, image_shape=SHAPE)
+    assert module.why_not_rewritten is not None
+    with torch.no_grad(), record_residues(network, discovery) as recording:
+        expected = network(x)
+        got = module(x)
+    assert type(got[0]) is type(expected)
+    torch.testing.assert_close(got[1], recording.statistics)
 
 
 def test_gradients_flow_through_pooled_vectors() -> None:
