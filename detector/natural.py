@@ -16,6 +16,7 @@ _LARGEST = 1e30
 _MOST = 1e12  # of a surprise, so that a power of it is finite
 _TAIL = 0.95
 _KNOTS = 96
+_FEWEST_BEYOND = 10  # numbers over the 95 % quantile, for their mean excess to count by itself
 
 
 class NaturalColumns:
@@ -81,7 +82,8 @@ class Surprise:
     """−log10 of the share of natural images whose number is at least as large: 2 is one natural image in a hundred.
 
     Up to the natural 95 % quantile it comes from natural numbers themselves; beyond, where those are few, from an
-    exponential tail of their mean excess. So it rises with the number and has no end.
+    exponential tail of their mean excess. So it rises with the number and has no end. Where fewer than ten are beyond,
+    the tail is at least as long as that of an exponential distribution with the same median and 95 % quantile.
 
     Args:
         knots: natural quantiles at even steps of the share, float64 ``(Q,)``, ascending.
@@ -99,6 +101,9 @@ class Surprise:
         knots = np.quantile(numbers, np.linspace(0, _TAIL, _KNOTS))
         beyond = numbers[numbers > knots[-1]]
         excess = float((beyond - knots[-1]).mean()) if len(beyond) else 0.0
+        if len(beyond) < _FEWEST_BEYOND:
+            # One number just over the quantile would make every larger one a wonder.
+            excess = max(excess, float(knots[-1] - np.median(numbers)) / np.log(0.5 / (1 - _TAIL)))
         # Numbers that hardly differ still need a scale: a small share of their size.
         return cls(knots, max(excess, 1e-6 * float(np.abs(knots).max()), 1e-12))
 

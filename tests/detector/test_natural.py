@@ -140,6 +140,17 @@ def test_surprise_is_an_exponential_tail_beyond(rng: np.random.Generator) -> Non
     np.testing.assert_allclose(Surprise.fit(numbers)(edge + further), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("count", [8, 20, 150])
+def test_one_number_just_over_the_quantile_makes_no_wonder_of_larger_ones(rng: np.random.Generator, count: int) -> None:
+    numbers = np.sort(rng.exponential(size=count))
+    numbers[-max(1, count // 20) :] = np.quantile(numbers[: -max(1, count // 20)], 1.0) + 1e-6
+    surprise = Surprise.fit(numbers)
+    edge, middle = np.quantile(numbers, 0.95), np.median(numbers)
+    # as far again as from the median to the quantile: as rare again, if the tail is an exponential's
+    further = edge + np.array([1.0, 2.0, 10.0]) * (edge - middle)
+    np.testing.assert_allclose(surprise(further), np.log10(20) + np.array([1, 2, 10]), rtol=1e-4)
+
+
 def test_a_hundredth_of_the_images_surprises_by_two(rng: np.random.Generator) -> None:
     surprise = Surprise.fit(rng.exponential(size=50_000))
     assert (surprise(rng.exponential(size=50_000)) >= 2).mean() == pytest.approx(0.01, abs=0.004)
