@@ -1,7 +1,7 @@
 """The groups of columns of an image's path and of another view of it, with the Gaussians that they are measured by."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
@@ -12,12 +12,12 @@ from detector.natural import gaussians_of_classes
 from detector.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from models.errors import InputError
 from models.features import Features, Measurement
+from models.statistics import Of
 from models.views import View
 
 __all__ = [
     "PATH_GROUPS",
     "VIEW_GROUPS",
-    "Of",
     "PathGaussians",
     "path_groups",
     "path_measurements",
@@ -26,8 +26,6 @@ __all__ = [
 ]
 
 Array = np.ndarray
-
-Of = Literal["embeddings", "residues"]
 
 PATH_GROUPS = ("statistics", "logits", "embeddings", "contrasts", "residues", "energy")
 VIEW_GROUPS = ("outputs", "view_statistics", "view_distances", "view_classes", "view_energy")

@@ -18,9 +18,10 @@ from detector.arrays import divided, require_array, require_keys, together
 from detector.conditional import Classifier, ColumnsDetector
 from detector.detectors.base import Judged
 from detector.natural import NaturalColumns, Surprise
-from detector.path_groups import Of, PathGaussians
+from detector.path_groups import PathGaussians
 from models.errors import InputError
 from models.features import Features
+from models.statistics import Of
 
 __all__ = ["LEARNT", "Sign", "SignsDetector", "class_scales", "joined"]
 

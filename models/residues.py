@@ -19,12 +19,10 @@ from models.discovery import Branch, Discovery, Term, discover
 from models.errors import InputError, NetworkError
 from models.hooks import require_watchable, watching
 from models.pooling import pooled
-from models.statistics import Reduced, finish, fixed_directions, reduce_residue
+from models.statistics import Of, Reduced, finish, fixed_directions, reduce_residue
 from models.tracing import FunctionTally, Tap, at_path
 
-__all__ = ["Measure", "Of", "Recording", "record_path", "record_residues"]
-
-Of = Literal["residues", "embeddings"]
+__all__ = ["Measure", "Recording", "record_path", "record_residues"]
 
 
 @dataclass(frozen=True)

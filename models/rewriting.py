@@ -7,7 +7,7 @@ way is refused and not used.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,12 +16,10 @@ from models.discovery import Branch, Discovery, Site, example_images, sites
 from models.errors import PlumblineError
 from models.hooks import evaluation_mode
 from models.pooling import pooled
-from models.statistics import finish, fixed_directions, reduce_residue
+from models.statistics import Of, finish, fixed_directions, reduce_residue
 from models.tracing import Trace, Tracer, trace
 
 __all__ = ["NotRewritableError", "rewrite"]
-
-Of = Literal["residues", "embeddings"]  # as in models.residues, which is above this
 
 
 class NotRewritableError(PlumblineError):

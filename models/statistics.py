@@ -5,14 +5,16 @@ Two steps, so that nothing large is kept: `reduce_residue` as a residue passes, 
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from models.errors import InputError
 
-__all__ = ["Reduced", "finish", "fixed_directions", "reduce_residue"]
+__all__ = ["Of", "Reduced", "finish", "fixed_directions", "reduce_residue"]
 
+Of = Literal["residues", "embeddings"]  # what of each block is measured
 Reduced = tuple[Tensor, Tensor]
 
 

@@ -1,13 +1,12 @@
 """Networks as modules that give their path out beside their output: what serving, torch.compile and export want."""
 
-from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.discovery import Discovery, discover
-from models.residues import Measure, record_path, record_residues
+from models.residues import Measure, record_path
 from models.rewriting import NotRewritableError, rewrite
 
 __all__ = ["PooledPass", "WithPooled", "WithStatistics"]
@@ -28,7 +27,7 @@ class PooledPass(NamedTuple):
     residues: tuple[Tensor, ...]
 
 
-class _Rewritten(nn.Module, ABC):
+class _Rewritten(nn.Module):
     """The network with its graph rewritten where that can be taken; see `WithStatistics`."""
 
     pool: ClassVar[bool] = False
@@ -71,9 +70,12 @@ class _Rewritten(nn.Module, ABC):
     def _recorded_eagerly(self, images: Tensor) -> tuple[Any, ...]:
         return self._recorded(self.network, images)
 
-    @abstractmethod
     def _recorded(self, network: nn.Module, images: Tensor) -> tuple[Any, ...]:
         """The same outputs by hooks."""
+        with record_path(network, self.discovery, self.measure, pool=self.pool) as recordings:
+            output = network(images)
+        averaged = [recordings["embeddings"].pooled, recordings["residues"].pooled] if self.pool else []
+        return output, recordings[self.measure.of].statistics, *averaged
 
 
 class WithStatistics(_Rewritten):
@@ -99,11 +101,6 @@ class WithStatistics(_Rewritten):
         logits, statistics = self._outputs(images)
         return logits, statistics
 
-    def _recorded(self, network: nn.Module, images: Tensor) -> tuple[Any, ...]:
-        with record_residues(network, self.discovery, measure=self.measure) as recording:
-            logits = network(images)
-        return logits, recording.statistics
-
 
 class WithPooled(_Rewritten):
     """As `WithStatistics`, with the embeddings and residues of all blocks averaged over the places in the image.
@@ -117,9 +114,3 @@ class WithPooled(_Rewritten):
     def forward(self, images: Tensor) -> PooledPass:
         """``images (B, 3, H, W)`` → what they are in the network."""
         return PooledPass(*self._outputs(images))
-
-    def _recorded(self, network: nn.Module, images: Tensor) -> tuple[Any, ...]:
-        with record_path(network, self.discovery, self.measure, pool=True) as recordings:
-            logits = network(images)
-        statistics = recordings[self.measure.of].statistics
-        return logits, statistics, recordings["embeddings"].pooled, recordings["residues"].pooled

@@ -10,10 +10,11 @@ from torch import Tensor
 from detector.detectors.base import Judged
 from detector.gaussians import Gaussians
 from detector.natural import NaturalColumns, Surprise
-from detector.path_groups import Of, PathGaussians
+from detector.path_groups import PathGaussians
 from detector.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from detector.signs import SignsDetector
 from models.features import Features, ViewMeasurement
+from models.statistics import Of
 from models.views import View
 
 __all__ = ["SignColumns", "distances_to_means"]

@@ -7,9 +7,10 @@ import numpy as np
 
 from detector.detectors.path import Path
 from detector.detectors.views import Views
-from detector.path_groups import Of, path_groups, path_measurements, view_groups, view_measurements
+from detector.path_groups import path_groups, path_measurements, view_groups, view_measurements
 from detector.signs import Sign
 from models.features import Features, Measurement
+from models.statistics import Of
 from models.views import View
 
 __all__ = ["Fusion"]

@@ -5,9 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from detector.path_groups import PATH_GROUPS, Of, path_groups, path_measurements
+from detector.path_groups import PATH_GROUPS, path_groups, path_measurements
 from detector.signs import Sign, SignsDetector
 from models.features import Features, Measurement
+from models.statistics import Of
 
 __all__ = ["Path"]
 

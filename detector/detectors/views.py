@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from detector.conditional import Classifier
-from detector.path_groups import VIEW_GROUPS, Of, view_groups, view_measurements
+from detector.path_groups import VIEW_GROUPS, view_groups, view_measurements
 from detector.signs import Sign, SignsDetector
 from models.features import Features, Measurement
+from models.statistics import Of
 from models.views import View
 
 __all__ = ["Views"]
