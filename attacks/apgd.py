@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from attacks._norms import projection, steepest
-from attacks._steps import beats, check_step, losses_and_gradient, losses_of, random_start
-from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
+from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
+from attacks.common.norms import projection, steepest
+from attacks.common.steps import beats, check_step, losses_and_gradient, losses_of, random_start
 
 __all__ = ["APGD"]
 
@@ -32,7 +32,7 @@ class APGD(Attack):
         allow_large_step: accept a step above epsilon.
         restarts: number of random starts.
         target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks._targets`). The steps then go down the loss of that class.
+            `attacks.common.targets`). The steps then go down the loss of that class.
     """
 
     def __init__(

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from attacks._authors import autoattack_library, autoattack_version
-from attacks._finite import watched_logits
-from attacks.base import Attack, ImageNoise, Norm, class_count, project
-from attacks.estimator import quiet_logger
+from attacks.common.base import Attack, ImageNoise, Norm, class_count, project
+from attacks.common.finite import watched_logits
+from attacks.libraries.art import quiet_logger
+from attacks.libraries.autoattack import autoattack_library, autoattack_version
 from models.errors import AttackError, InputError
 
 __all__ = ["AutoAttack"]

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from attacks._steps import ascend, check_step
-from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
+from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
+from attacks.common.steps import ascend, check_step
 
 __all__ = ["BIM"]
 
@@ -22,7 +22,7 @@ class BIM(Attack):
         step: size of one step in the attack's norm; None: epsilon / steps.
         allow_large_step: accept a step above epsilon.
         target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks._targets`). The steps then go down the loss of that class.
+            `attacks.common.targets`). The steps then go down the loss of that class.
     """
 
     def __init__(

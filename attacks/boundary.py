@@ -4,10 +4,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from attacks._decision import boundary
-from attacks._starts import decision_and_starts, run_art_from_starts
-from attacks.base import Attack, ImageNoise, Target, check_choice, check_count, check_number, check_target
-from attacks.estimator import art_version
+from attacks.common.base import Attack, ImageNoise, Target, check_choice, check_count, check_number, check_target
+from attacks.decision_based.decision import boundary
+from attacks.decision_based.starts import decision_and_starts, run_art_from_starts
+from attacks.libraries.art import art_version
 from models.errors import InputError
 
 __all__ = ["Boundary"]
@@ -17,7 +17,8 @@ class Boundary(Attack):
     """A small L2 perturbation found from the network's predicted classes alone; no budget, 5,000 steps as the thesis.
 
     One step tries `candidates` points: a random move on the sphere around the image, then one towards it. The nearest
-    misclassified one is kept. Both lengths follow each image's own rates of success (`attacks/_decision.py`). ART tries
+    misclassified one is kept. Both lengths follow each image's own rates of success
+    (`attacks/decision_based/decision.py`). ART tries
     20 moves on the sphere in each step, then goes on from each: about 30 times as many queries per step.
 
     It begins at the first misclassified one of up to `start_tries` random images, and from there by a binary search at
@@ -33,7 +34,8 @@ class Boundary(Attack):
         orthogonal_step, source_step: first lengths, relative to the distance; None: 0.1, with engine "art" its 0.01.
         total_queries: most queries of the walk for one image (the tries for a start come on top); None: no limit.
         start_tries: random images tried for a start.
-        target: None, or the class to aim at (see `attacks._targets`). An image then starts at the nearest one of its
+        target: None, or the class to aim at (see `attacks.common.targets`). An image then starts at the nearest one of
+        its
             batch that is predicted as its target; at random where there is none, and unchanged where no try is either.
         engine: "torch", or "art" for ART's code from the same starts, image by image: without `total_queries` and
             `target`. It draws from the global generators, so the batch size changes its results.

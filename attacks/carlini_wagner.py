@@ -6,10 +6,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from attacks._finite import check_finite
-from attacks._margins import least_lead, margins
-from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_choice, check_count, check_number, check_target
-from attacks.estimator import art_version, run_art_attack
+from attacks.common.base import (
+    Attack,
+    ImageNoise,
+    Norm,
+    Target,
+    aim,
+    check_choice,
+    check_count,
+    check_number,
+    check_target,
+)
+from attacks.common.finite import check_finite
+from attacks.common.margins import least_lead, margins
+from attacks.libraries.art import art_version, run_art_attack
 
 __all__ = ["CarliniWagner"]
 
@@ -57,7 +67,7 @@ class CarliniWagner(Attack):
         initial_const: first c.
         norm: "l2" or "linf".
         target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks._targets`). The goal is then that its logit exceeds all others, by the confidence.
+            `attacks.common.targets`). The goal is then that its logit exceeds all others, by the confidence.
         engine: "torch", or "art" for ART's CarliniL2Method and CarliniLInfMethod. The latter goes through about 20
             values of c for each τ, image by image, and takes no `search_steps`.
     """

@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from attacks._finite import check_finite
-from attacks._margins import least_lead, margins
-from attacks._norms import steepest
-from attacks.base import Attack, ImageNoise, Norm, check_choice, check_count, check_number
-from attacks.estimator import art_version, run_art_attack
+from attacks.common.base import Attack, ImageNoise, Norm, check_choice, check_count, check_number
+from attacks.common.finite import check_finite
+from attacks.common.margins import least_lead, margins
+from attacks.common.norms import steepest
+from attacks.libraries.art import art_version, run_art_attack
 from models.errors import InputError
 
 __all__ = ["DeepFool"]

@@ -6,10 +6,10 @@ import importlib
 import torch
 from torch import Tensor, nn
 
-from attacks._authors import autoattack_library, autoattack_version
-from attacks._finite import watched_logits
-from attacks._norms import perturbation_norms
-from attacks.base import Attack, ImageNoise, Norm, check_count, check_number
+from attacks.common.base import Attack, ImageNoise, Norm, check_count, check_number
+from attacks.common.finite import watched_logits
+from attacks.common.norms import perturbation_norms
+from attacks.libraries.autoattack import autoattack_library, autoattack_version
 from models.errors import AttackError
 
 __all__ = ["FAB"]

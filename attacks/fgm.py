@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from attacks._steps import ascend
-from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_target
+from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_target
+from attacks.common.steps import ascend
 
 __all__ = ["FGM"]
 
@@ -16,7 +16,7 @@ class FGM(Attack):
 
     Args:
         target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks._targets`). The steps then go down the loss of that class.
+            `attacks.common.targets`). The steps then go down the loss of that class.
     """
 
     def __init__(

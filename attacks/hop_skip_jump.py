@@ -5,10 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from attacks._decision import hop_skip_jump
-from attacks._starts import decision_and_starts, run_art_from_starts
-from attacks.base import Attack, ImageNoise, Norm, Target, check_choice, check_count, check_target
-from attacks.estimator import art_version
+from attacks.common.base import Attack, ImageNoise, Norm, Target, check_choice, check_count, check_target
+from attacks.decision_based.decision import hop_skip_jump
+from attacks.decision_based.starts import decision_and_starts, run_art_from_starts
+from attacks.libraries.art import art_version
 from models.errors import InputError
 
 __all__ = ["HopSkipJump"]
@@ -18,11 +18,11 @@ class HopSkipJump(Attack):
     """A small perturbation found from the network's predicted classes alone; no budget, 50 steps as in the thesis.
 
     Each step estimates the boundary's normal from first_queries · √step random probes, jumps along it, and goes back to
-    the boundary by a binary search (`attacks/_decision.py`): about 25,000 queries per image for 50 steps of 32 x 32
-    pixels. It begins at the first misclassified one of up to `start_tries` random images: uniform pixels, as ART and
-    the paper, and coarse squares of colour between them. Images that are misclassified already, and those for which no
-    start is found, come back unchanged. Everything else comes back misclassified, on the boundary: a rounding to 8
-    bits undoes most of it.
+    the boundary by a binary search (`attacks/decision_based/decision.py`): about 25,000 queries per image for 50 steps
+    of 32 x 32 pixels. It begins at the first misclassified one of up to `start_tries` random images: uniform pixels,
+    as ART and the paper, and coarse squares of colour between them. Images that are misclassified already, and those
+    for which no start is found, come back unchanged. Everything else comes back misclassified, on the boundary: a
+    rounding to 8 bits undoes most of it.
 
     Every image has a random stream of its own; the batch changes nothing but the rounding of the network's logits,
     which may decide otherwise about a point tried at the boundary and so lead the search elsewhere.
@@ -34,7 +34,8 @@ class HopSkipJump(Attack):
         total_queries: most queries of the search for one image (the tries for a start come on top); None: no limit.
         start_tries: random images tried for a start.
         norm: what is to be small, "l2" or "linf".
-        target: None, or the class to aim at (see `attacks._targets`). An image then starts at the nearest one of its
+        target: None, or the class to aim at (see `attacks.common.targets`). An image then starts at the nearest one of
+        its
             batch that is predicted as its target; at random where there is none, and unchanged where no try is either.
         engine: "torch", or "art" for ART's code from the same starts, image by image: without `total_queries` and
             `target`. It draws from the global generators, so the batch size changes its results.

@@ -6,8 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from attacks._finite import check_finite
-from attacks.base import (
+from attacks.common.base import (
     Attack,
     ImageNoise,
     Target,
@@ -17,7 +16,8 @@ from attacks.base import (
     check_target,
     target_classes,
 )
-from attacks.estimator import art_version, run_art_attack
+from attacks.common.finite import check_finite
+from attacks.libraries.art import art_version, run_art_attack
 from models.errors import InputError
 
 __all__ = ["JSMA"]
@@ -45,7 +45,7 @@ class JSMA(Attack):
         gamma: largest share of an image's values that may change; the paper's.
         candidates: most values of an image that are paired at a step.
         target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks._targets`).
+            `attacks.common.targets`).
         engine: "torch", or "art" for ART's SaliencyMapMethod, which takes the two values whose gradient of the target's
             logit is largest (often fewer values than the paper's rule needs), and always goes on to the target.
     """

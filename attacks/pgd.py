@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from attacks._steps import ascend, beats, check_step, losses_of, random_start
-from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
+from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
+from attacks.common.steps import ascend, beats, check_step, losses_of, random_start
 
 __all__ = ["PGD"]
 
@@ -23,7 +23,7 @@ class PGD(Attack):
         allow_large_step: accept a step above epsilon.
         restarts: runs from different starts.
         target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks._targets`). The steps then go down the loss of that class.
+            `attacks.common.targets`). The steps then go down the loss of that class.
     """
 
     def __init__(

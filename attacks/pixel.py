@@ -5,9 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from attacks._margins import least_lead, margins
-from attacks._starts import logits_of
-from attacks.base import Attack, ImageNoise, Target, aim, check_count, check_target
+from attacks.common.base import Attack, ImageNoise, Target, aim, check_count, check_target
+from attacks.common.margins import least_lead, margins
+from attacks.decision_based.starts import logits_of
 
 __all__ = ["Pixel"]
 
@@ -31,7 +31,7 @@ class Pixel(Attack):
         pixels: places that may change.
         population: candidates; the paper takes 400.
         steps: generations.
-        target: None, or the class to aim at (see `attacks._targets`).
+        target: None, or the class to aim at (see `attacks.common.targets`).
     """
 
     lp_bounded: ClassVar[bool] = False

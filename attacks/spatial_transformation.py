@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._steps import beats, losses_of
-from attacks.base import Attack, ImageNoise, check_count, check_number
+from attacks.common.base import Attack, ImageNoise, check_count, check_number
+from attacks.common.steps import beats, losses_of
 from models.errors import InputError
 
 __all__ = ["SpatialTransformation"]

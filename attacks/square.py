@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from attacks._margins import least_lead, margins
-from attacks._squares import propose_l2, propose_linf, start_l2, start_linf
-from attacks._starts import logits_of
-from attacks.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_number, check_target, project
+from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_number, check_target, project
+from attacks.common.margins import least_lead, margins
+from attacks.common.squares import propose_l2, propose_linf, start_l2, start_linf
+from attacks.decision_based.starts import logits_of
 from models.errors import InputError
 
 __all__ = ["Square"]
@@ -30,7 +30,7 @@ class Square(Attack):
         steps: most queries for one image after the first.
         first_share: share of the image that the first squares cover; 0.8 is the paper's for L∞ on ImageNet and that of
             AutoAttack.
-        target: None, or the class to aim at (see `attacks._targets`).
+        target: None, or the class to aim at (see `attacks.common.targets`).
     """
 
     def __init__(

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attacks._isolation import left_as_found
-from attacks._shards import network_digest
-from attacks._starts import logits_of
-from attacks._substitute import teach_substitute
-from attacks.base import Attack, ImageNoise, Norm, build_attack, check_count, class_count, project
+from attacks.common.base import Attack, ImageNoise, Norm, build_attack, check_count, class_count, project
+from attacks.common.isolation import left_as_found
+from attacks.decision_based.starts import logits_of
+from attacks.decision_based.substitute import teach_substitute
+from attacks.generation.shards import network_digest
 from models.errors import InputError
 from models.files import sha256_of
-from models.loading import PRETRAINED, load_network
+from models.loading.references import PRETRAINED, load_network
 
 __all__ = ["Transfer"]
 
@@ -23,14 +23,15 @@ class Transfer(Attack):
     """What a white-box attack finds on another network, within epsilon; the attacked network's gradients are not used.
 
     The substitute is any network by reference. Without one, a small network is taught on the spot, by the attacked
-    network's probabilities on the images of the batch and on probes of them (`attacks/_substitute.py`). It is then a
+    network's probabilities on the images of the batch and on probes of them (`attacks/decision_based/substitute.py`).
+    It is then a
     weak one, and depends on the images that are attacked together: the batch size and the order of the images change
     results. With a reference, they change no more than they do for the attack that is used.
 
     Images that the attacked network misclassifies already come back unchanged.
 
     Args:
-        substitute: as on a command line (see `models/loading.py`): a RUN folder, pretrained:NAME,
+        substitute: as on a command line (see `models/loading/references.py`): a RUN folder, pretrained:NAME,
             torchvision:NAME:WEIGHTS or PATH.py:CALLABLE[:WEIGHTS]; with the attacked network's classes, in their order.
             None: taught on the spot.
         attack: name of the white-box attack, with its own settings but for epsilon and norm where it has these. What an

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._finite import check_finite
-from attacks._norms import project, steepest
-from attacks._steps import check_step
-from attacks.base import Attack, ImageNoise, Norm, check_count, check_number
+from attacks.common.base import Attack, ImageNoise, Norm, check_count, check_number
+from attacks.common.finite import check_finite
+from attacks.common.norms import project, steepest
+from attacks.common.steps import check_step
 
 __all__ = ["UniversalPerturbation"]
 

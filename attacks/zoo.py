@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._margins import least_lead, margins
-from attacks._starts import logits_of
-from attacks.base import Attack, ImageNoise, Target, aim, check_count, check_number, check_target
+from attacks.common.base import Attack, ImageNoise, Target, aim, check_count, check_number, check_target
+from attacks.common.margins import least_lead, margins
+from attacks.decision_based.starts import logits_of
 
 __all__ = ["ZOO"]
 
@@ -35,7 +35,7 @@ class ZOO(Attack):
         width: of one difference, in pixel units.
         learning_rate: Adam's; about how far a coordinate moves when it is visited.
         constant: weight of the margin against the squared distance.
-        target: None, or the class to aim at (see `attacks._targets`).
+        target: None, or the class to aim at (see `attacks.common.targets`).
     """
 
     def __init__(

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack
 from attacks.boundary import Boundary
-from attacks.estimator import art_version
+from attacks.common.base import Attack
 from attacks.hop_skip_jump import HopSkipJump
+from attacks.libraries.art import art_version
 from benchmarks.common import arguments, right_images, write_result
 from models.datasets.base import DatasetRequest, load_dataset
-from models.loading import load_network
+from models.loading.references import load_network
 from models.memory import keep_freed_memory
 
 BARS = {"hop_skip_jump": 3.0, "boundary": None}

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.embeddings import filled, pooled
-from models.features import Pass
-from models.residues import record_residues
+from detector.features.embeddings import filled, pooled
+from models.features.extraction import ForwardPass
+from models.residuals.recording import record_residues
 
 __all__ = [
     "ClassProjections", "Curvature", "PooledMoments", "SpectralShares", "class_projections", "exit_agreement",
@@ -31,7 +31,7 @@ class Curvature:
     name = "curvature"
     needs_embeddings = False
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
         return successive_cosines(_residues(context))
 
@@ -43,7 +43,7 @@ class SpectralShares:
     name = "spectral_shares"
     needs_embeddings = False
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
         maps = [residue for residue in _residues(context) if residue.dim() == 4]
         if not maps:
@@ -64,7 +64,7 @@ class PooledMoments:
         """With its option."""
         return f"pooled_moments:{self.of}"
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
         return filled([moments(embedding, self.of) for embedding in context.embeddings])
 
@@ -76,7 +76,7 @@ class ClassProjections:
     name = "class_projections"
     needs_embeddings = True
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
         module = None if context.head is None else context.head.module
         if not isinstance(module, nn.Linear):
@@ -85,7 +85,7 @@ class ClassProjections:
         return class_projections(late, context.logits, module.weight)
 
 
-def _residues(context: Pass) -> tuple[Tensor, ...]:
+def _residues(context: ForwardPass) -> tuple[Tensor, ...]:
     with record_residues(context.network, context.discovery, keep=True, statistics=False) as steps:
         context.network(context.images)
     return steps.residues

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from attacks.generation import generate
+from attacks.generation.generation import generate
 from benchmarks.common import arguments, write_result
 from detector.calibration import Calibration, clopper_pearson
 from detector.splits import split_originals
 from models.datasets.base import load_dataset
-from models.discovery import discover
-from models.features import extract_features
-from models.loading import load_network
+from models.features.extraction import extract_features
+from models.loading.references import load_network
 from models.progress import progress_bar
-from service.jobs._inputs import attack_of, detector_of, label, view_of
+from models.residuals.discovery import discover
+from service.inputs import attack_of, detector_of, label, view_of
 
 DETECTORS = ("transport", "path", "views", "fusion", "path:classifier=none", "views:classifier=none",
              "fusion:classifier=none")  # fmt: skip
@@ -69,9 +69,11 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     view = view_of(loaded)
     offered = {"seed": options.seed, **({} if view is None else {"view": view})}
     detectors = {name: detector_of(name, offered) for name in DETECTORS}
-    wanted = {each.name: each for detector in detectors.values() for each in detector.measurements()}
+    wanted = {each.name: each for detector in detectors.values() for each in detector.feature_requests()}
     natural, attacked, compared = (
-        extract_features(loaded.network, images, discovery=discovery, measurements=list(wanted.values()), progress=True)
+        extract_features(
+            loaded.network, images, discovery=discovery, feature_requests=list(wanted.values()), progress=True
+        )
         for images in (data.tensor(), made.images, reference.tensor())
     )
     found = []

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from benchmarks.common import arguments, paired, write_result
 from detector.calibration import Calibration
 from detector.detectors.base import build_detector
-from detector.statistics import natural_band
-from detector.verdict import Pipeline
-from models.discovery import discover
-from models.features import extract_features, needs_of
-from models.loading import LoadedNetwork, load_network
+from detector.features.statistics import natural_band
+from detector.pipeline import Pipeline
+from models.features.extraction import extract_features, needs_of
+from models.loading.references import LoadedNetwork, load_network
 from models.memory import keep_freed_memory
-from models.residues import Measure
-from models.with_statistics import WithPooled, WithStatistics
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec
+from models.residuals.with_statistics import WithPooled, WithStatistics
 
 DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "transport": ("transport", {}),
@@ -57,7 +57,7 @@ def pipeline(loaded: LoadedNetwork, name: str, options: dict[str, Any], seed: in
     def features(coarse: int, number: int) -> Any:
         given = images(FITTED_ON, shape, seed + number, coarse)
         return extract_features(
-            network, given, discovery=discovery, measurements=detector.measurements(), device=device
+            network, given, discovery=discovery, feature_requests=detector.feature_requests(), device=device
         )
 
     if detector.needs_reference:
@@ -65,14 +65,14 @@ def pipeline(loaded: LoadedNetwork, name: str, options: dict[str, Any], seed: in
     natural = features(8, 2)
     detector.fit(natural, features(16, 3) if detector.needs_adversarial else None)
     return Pipeline(
-        network=loaded.network, discovery=discovery, measure=Measure(), detector=detector,
+        network=loaded.network, discovery=discovery, statistics_spec=StatisticsSpec(), detector=detector,
         calibration=Calibration(detector.score(features(8, 4)), 0.05),
         classes=[str(k) for k in range(natural.logits.shape[1])], band=natural_band(natural.statistics),
         image_shape=shape, device=device,
     )  # fmt: skip
 
 
-def measure(
+def statistics_spec(
     loaded: LoadedNetwork, label: str, batch: int, rounds: int, seed: int, device: str, compiled: bool
 ) -> dict[str, Any]:
     """The ratios of one detector at one batch size, and the bytes of its state."""
@@ -104,7 +104,7 @@ def passing(network: nn.Module, given: Tensor) -> Callable[[], None]:
 
 def compiled_cost(judging: Pipeline, given: Tensor, rounds: int) -> dict[str, Any] | None:
     """The ratios with both passes compiled; None for what is measured by hooks only."""
-    needs = needs_of(judging.detector.measurements())
+    needs = needs_of(judging.detector.feature_requests())
     if needs.whole:
         return None
     kind = WithPooled if needs.pooled else WithStatistics
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
         ).to_json()
         print(f"twice {batch}: {twice[str(batch)]['ratio']:.3f}", flush=True)
         for label in DETECTORS:
-            case = measure(loaded, label, batch, options.rounds, options.seed, options.device, options.compile)
+            case = statistics_spec(loaded, label, batch, options.rounds, options.seed, options.device, options.compile)
             cases.append(case)
             ratio = case["ratio"]
             print(

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import Paired, arguments, paired, write_result
-from models.discovery import Discovery, discover
 from models.networks.resnet import resnet20, resnet56
 from models.normalization import Normalized
-from models.residues import Measure, record_residues
-from models.with_statistics import WithStatistics
+from models.residuals.discovery import Discovery, discover
+from models.residuals.recording import StatisticsSpec, record_residues
+from models.residuals.with_statistics import WithStatistics
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"resnet20": resnet20, "resnet56": resnet56}
 
@@ -44,8 +44,8 @@ def waiting(function: Callable[[], Any], device: str) -> Callable[[], None]:
     return run
 
 
-def recorded(network: nn.Module, images: Tensor, discovery: Discovery, measure: Measure) -> Tensor:
-    with record_residues(network, discovery, measure=measure) as recording:
+def recorded(network: nn.Module, images: Tensor, discovery: Discovery, statistics_spec: StatisticsSpec) -> Tensor:
+    with record_residues(network, discovery, statistics_spec=statistics_spec) as recording:
         network(images)
     return recording.statistics
 
@@ -90,9 +90,11 @@ def measure_network(
     module = WithStatistics(network, discovery)
     plain = waiting(lambda: network(images), device)
     ratios: dict[str, Paired] = {
-        "recorder": paired(plain, waiting(lambda: recorded(network, images, discovery, Measure()), device), rounds),
+        "recorder": paired(
+            plain, waiting(lambda: recorded(network, images, discovery, StatisticsSpec()), device), rounds
+        ),
         "recorder_4_directions": paired(
-            plain, waiting(lambda: recorded(network, images, discovery, Measure(directions=4)), device), rounds
+            plain, waiting(lambda: recorded(network, images, discovery, StatisticsSpec(directions=4)), device), rounds
         ),
         "module": paired(plain, waiting(lambda: module(images), device), rounds),
         "per_image_loop": paired(

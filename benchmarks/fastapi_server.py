@@ -13,8 +13,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 
-from detector.artifact import load_artifact
-from models.decoding import decode_image
+from detector.artifact.artifact import load_artifact
+from models.images.decoding import decode_image
 from models.memory import keep_freed_memory
 
 

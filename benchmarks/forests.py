@@ -17,7 +17,7 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.common import arguments, paired, write_result
-from detector.forests import Forests
+from detector.classifiers.forests import Forests
 
 COLUMNS = 54  # a ResNet-56: 27 blocks, two statistics each
 CLASSES = 10
@@ -65,7 +65,7 @@ def ours(forests: Forests, columns: np.ndarray, own: np.ndarray) -> np.ndarray:
     return forests.probability(columns, np.concatenate([rows, rows]), which).reshape(2, -1)
 
 
-def measure(images: int, rounds: int, seed: int) -> dict[str, Any]:
+def statistics_spec(images: int, rounds: int, seed: int) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     scikit = fitted_forests(images, random)
     forests = Forests.from_sklearn(scikit)
@@ -90,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads or 1)
     payload = {"n": options.images, "seed": options.seed, "trees": TREES, "columns": COLUMNS, "classes": CLASSES}
-    print(write_result("forests", payload | measure(options.images, options.rounds, options.seed), options.out))
+    print(write_result("forests", payload | statistics_spec(options.images, options.rounds, options.seed), options.out))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.common import write_result
 from models.datasets.base import DatasetRequest, load_dataset
 from models.files import write_atomically
-from models.loading import load_network
+from models.loading.references import load_network
 from service.geometry.drawing import draw_costs, draw_overview, draw_paths
 from service.geometry.measuring import Measured
 from service.geometry.overview import as_table

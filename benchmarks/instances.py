@@ -23,15 +23,15 @@ import torch
 from torch import nn
 
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.discovery import discover
 from models.errors import InputError
 from models.files import write_json
-from models.hooks import evaluation_mode
 from models.normalization import Normalized
 from models.objectives.base import build_objective
 from models.registry import NETWORKS
-from models.residues import record_residues
-from models.training import Recipe, accuracy, train
+from models.residuals.discovery import discover
+from models.residuals.hooks import evaluation_mode
+from models.residuals.recording import record_residues
+from models.training.loop import Recipe, accuracy, train
 
 __all__ = [
     "Images", "Instance", "Setting", "code_digest", "finished", "run_instance", "take_averages_anew", "transport_cost",
@@ -115,7 +115,7 @@ class Setting:
         network: a name of `models.networks`.
         arguments: keywords of its constructor besides num_classes.
         objective, options: see `models.objectives`.
-        recipe: keywords of `models.training.Recipe`, without the seed.
+        recipe: keywords of `models.training.loop.Recipe`, without the seed.
         tracked: number of test images that are looked at after every epoch; 0 for none.
     """
 
@@ -240,7 +240,7 @@ def transport_cost(network: nn.Module, data: ImageDataset) -> float:
     with torch.inference_mode(), evaluation_mode(network), record_residues(network, discovery) as recording:
         for start in range(0, len(data), _BATCH):
             network(data.tensor(slice(start, start + _BATCH)))
-            total += float(recording.statistics[:, :: recording.measure.columns_per_block].sum())
+            total += float(recording.statistics[:, :: recording.statistics_spec.columns_per_block].sum())
     return total / len(data)
 
 

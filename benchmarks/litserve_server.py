@@ -14,9 +14,9 @@ import litserve
 import numpy as np
 import torch
 
-from detector.artifact import load_artifact
-from detector.verdict import Verdict
-from models.decoding import decode_image
+from detector.artifact.artifact import load_artifact
+from detector.pipeline import Verdict
+from models.images.decoding import decode_image
 from models.memory import keep_freed_memory
 
 MAX_BATCH_SIZE = 64

@@ -23,7 +23,7 @@ import orjson
 import uvloop
 from PIL import Image
 
-from detector.artifact import Artifact
+from detector.artifact.artifact import Artifact
 
 __all__ = [
     "Answer",
@@ -65,7 +65,7 @@ class Process:
 def plumbline_server(artifact: Path, **settings: object) -> Iterator[Process]:
     """A `plumbline serve` of `artifact` with settings as environment variables hold them."""
     environment = {f"PLUMBLINE_{name.upper()}": str(value) for name, value in settings.items()}
-    command = ["-m", "service.cli", "serve", "--artifact", f"model={artifact}", "--port", "0", "--admin-port", "0"]
+    command = ["-m", "service.cli.main", "serve", "--artifact", f"model={artifact}", "--port", "0", "--admin-port", "0"]
     says = r"serving on http://[^ :]+:(\d+) .*http://[^ :]+:(\d+)/metrics"
     with server_process(command, environment, says=says) as found:
         yield found

@@ -33,18 +33,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks._norms import perturbation_norms
-from attacks.base import Attack, build_attack
-from attacks.generation import generate
+from attacks.common.base import Attack, build_attack
+from attacks.common.norms import perturbation_norms
+from attacks.generation.generation import generate
 from benchmarks.common import write_result
-from detector.detectors.base import Detector, Judged, build_detector
+from detector.detectors.base import Detector, ScoreResult, build_detector
 from detector.metrics import accuracy_at, auroc
 from detector.splits import split_originals
 from models.datasets.base import DatasetRequest, load_dataset
-from models.discovery import discover
-from models.features import Features, extract_features
-from models.loading import load_network
+from models.features.extraction import Features, extract_features
+from models.loading.references import load_network
 from models.normalization import Normalized
+from models.residuals.discovery import discover
 
 DETECTORS = ("transport", "nss", "pixel_statistics")
 ATTACKS = ("fgm", "pgd", "deepfool", "carlini_wagner")
@@ -124,13 +124,15 @@ def _sets(
     """The natural set first, then all others, each as it is and rounded to 8 bits."""
     _, *shape = images.shape
     discovery = discover(network, (shape[0], shape[1], shape[2]))
-    measurements = [measurement for detector in detectors.values() for measurement in detector.measurements()]
+    feature_requests = [
+        feature_request for detector in detectors.values() for feature_request in detector.feature_requests()
+    ]
     natural: Features | None = None
     for name, how, made in _made(network, images, labels, options):
         for eight_bit in (False, True):
             # As natural images are read, so that equal grey levels are equal to the last bit.
             found = (made * 255).round() / 255 if eight_bit else made
-            features = extract_features(network, found, discovery=discovery, measurements=measurements)
+            features = extract_features(network, found, discovery=discovery, feature_requests=feature_requests)
             natural = natural or features
             right, fooled = natural.predicted == labels.numpy(), features.predicted != labels.numpy()
             linf, l2 = (norm.cpu().numpy() for norm in perturbation_norms(images, found))
@@ -240,7 +242,7 @@ def _judged(
             }  # fmt: skip
 
 
-def _figures(natural: Judged, attacked: Judged, success: np.ndarray) -> dict[str, float]:
+def _figures(natural: ScoreResult, attacked: ScoreResult, success: np.ndarray) -> dict[str, float]:
     """NaN for the share of successful images where there is none."""
     flagged = attacked.score >= 0.5
     return {

@@ -1,6 +1,6 @@
 """What a training step costs with another objective than cross-entropy.
 
-A step is what `models.training.train` does with a batch: gradients cleared, objective and its gradients, SGD, the
+A step is what `models.training.loop.train` does with a batch: gradients cleared, objective and its gradients, SGD, the
 objective's own state. Each ratio is the median over paired rounds of the duration of a step with the objective ÷ that
 of a step with cross-entropy, in a copy of the same network and on the same images; 1.05 means 5 % more.
 """
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import arguments, paired, write_result
-from models.discovery import discover
 from models.memory import keep_freed_memory
 from models.networks.resnet import resnet20, resnet56
 from models.networks.resnext import resnext50
 from models.normalization import Normalized
 from models.objectives.base import Objective, build_objective
+from models.residuals.discovery import discover
 
 # The largest ratio that is asked of least action.
 BAR = 1.10
@@ -72,13 +72,13 @@ def stepping(
         objective.after_step(value)
         # The loop reads these numbers for its log, so that both objectives wait for the device.
         float(value.loss.detach())
-        for measure in value.measures.values():
-            float(measure)
+        for statistics_spec in value.measures.values():
+            float(statistics_spec)
 
     return step
 
 
-def measure(
+def statistics_spec(
     name: str, precision: str, rounds: int, seed: int, device: str, batch: int | None = None
 ) -> list[dict[str, Any]]:
     """One entry per objective for a network in a precision."""
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         entry
         for name in options.networks
         for precision in options.precisions
-        for entry in measure(name, precision, options.rounds, options.seed, options.device, options.batch)
+        for entry in statistics_spec(name, precision, options.rounds, options.seed, options.device, options.batch)
     ]
     payload = {
         "n": options.rounds,

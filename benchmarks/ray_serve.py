@@ -1,7 +1,7 @@
 """What Ray Serve loses when a replica is killed under load, and when an artifact is replaced.
 
-Two replicas of `service.ray_serve` behind the proxy of a Ray of this machine's own, on loopback. Clients send one PNG
-file per request, as fast as they are answered, and compare each verdict with that of the bare pipeline.
+Two replicas of `service.cluster.ray_serve` behind the proxy of a Ray of this machine's own, on loopback. Clients send
+one PNG file per request, as fast as they are answered, and compare each verdict with that of the bare pipeline.
 
     killed      one replica is killed, as by `kill -9`, and the load goes on until Ray has started another; repeated
     hangs       an image makes one replica's network hang (tests/chaos/poisoned_network.py), with a hang_timeout_s of
@@ -33,9 +33,9 @@ from PIL import Image
 from benchmarks.common import write_result
 from benchmarks.load import image_files
 from benchmarks.serving import untrained_artifact
-from detector.artifact import Artifact, load_artifact
-from models.decoding import decode_image
-from service.ray_serve import Arguments, build
+from detector.artifact.artifact import Artifact, load_artifact
+from models.images.decoding import decode_image
+from service.cluster.ray_serve import Arguments, build
 from tests.chaos import poisoned_network
 from tests.tiny_artifact import SIDE, save_tiny_artifact
 
@@ -107,11 +107,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        payload = measure(Path(folder), options)
+        payload = statistics_spec(Path(folder), options)
     print(write_result("ray_serve", payload))
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def statistics_spec(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The figures, of a Ray that is started and stopped here."""
     artifacts = [untrained_artifact(folder / str(seed), seed) for seed in (options.seed, options.seed + 1)]
     files = _with_scores([load_artifact(path) for path in artifacts], options.seed)

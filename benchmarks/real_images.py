@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attacks.generation import generate
+from attacks.generation.generation import generate
 from benchmarks.common import write_result
-from detector.artifact import Artifact, load_artifact
+from detector.artifact.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.loading import load_network
-from service.cli import main as plumbline
-from service.jobs._inputs import attack_of
+from models.loading.references import load_network
+from service.cli.main import main as plumbline
+from service.evaluation.settings import StudySettings
+from service.inputs import attack_of
 from service.jobs.evaluate import evaluate_study, without_seen
 from service.jobs.fit import fit
 from service.report import as_table, write_study_report
-from service.study_settings import StudySettings
 
 
 def main() -> None:
@@ -139,7 +139,7 @@ class _Server:
     """`plumbline serve` in a process of its own on a free loopback port, ended by SIGTERM."""
 
     def __init__(self, artifact: Path, network: str | None) -> None:
-        command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(artifact), "--port", "0"]
+        command = [sys.executable, "-m", "service.cli.main", "serve", "--artifact", str(artifact), "--port", "0"]
         command += ["--network", network] if network else []
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks.browser import Browser, chromium, open_browser
 from benchmarks.running_server import RunningServer
-from detector.artifact import load_artifact
+from detector.artifact.artifact import load_artifact
 from models.errors import InputError
-from service.http.app import create_app
+from service.http.api.app import create_app
 from service.http.settings import read_settings
 
 __all__ = ["main"]

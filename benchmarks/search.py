@@ -24,19 +24,19 @@ from benchmarks.common import write_result
 from benchmarks.folds import Area, Cells, area_of, chosen, folds_of, interval, resamples_of, summary
 from benchmarks.search_columns import CANDIDATES, CHANGED, SYNTHETIC, Columns, Subset, search_rows, table_of
 from benchmarks.search_fits import Fits, Said
-from detector.conditional import Classifier
+from detector.classifiers.conditional import Classifier
+from detector.composite import LEARNT, joined
 from detector.detectors.fusion import Fusion
-from detector.path_groups import PATH_GROUPS, VIEW_GROUPS
-from detector.signs import LEARNT, joined
+from detector.features.path_groups import PATH_GROUPS, VIEW_GROUPS
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.discovery import discover
-from models.loading import load_network
+from models.loading.references import load_network
 from models.progress import progress_bar
-from models.residues import Measure
-from service.jobs._inputs import label, network_name, view_of, with_labels_of
-from service.study import NATURAL
-from service.study_cache import StudyCache
-from service.study_sets import Subject
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec
+from service.cache import StudyCache
+from service.evaluation.records import NATURAL
+from service.evaluation.sets import Subject
+from service.inputs import label, network_name, view_of, with_labels_of
 
 Array = np.ndarray
 Fit = tuple[str, ...]
@@ -242,7 +242,7 @@ def main() -> None:
     subject = Subject(
         loaded.network,
         discover(loaded.network, data.image_shape),
-        Measure(),
+        StatisticsSpec(),
         data.image_shape,
         data.classes,
         "cpu",

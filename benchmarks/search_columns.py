@@ -8,24 +8,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attacks._shards import arrays_digest
+from attacks.generation.shards import arrays_digest
 from benchmarks.candidates import ClassProjections, Curvature, PooledMoments, SpectralShares, exit_agreement
 from benchmarks.perturbations import PERTURBATIONS, perturbed
+from detector.density.gaussians import Gaussians
+from detector.density.natural import gaussians_of_classes
 from detector.detectors.fusion import Fusion
-from detector.gaussians import Gaussians
-from detector.natural import gaussians_of_classes
-from detector.path_columns import class_distances, two_likeliest
-from detector.path_groups import PathGaussians, path_groups, view_groups
+from detector.features.path_columns import class_distances, two_likeliest
+from detector.features.path_groups import PathGaussians, path_groups, view_groups
 from models.datasets.base import ImageDataset
-from models.features import Features, Measurement
+from models.features.extraction import FeatureRequest, Features
+from models.images.views import View
 from models.progress import progress_bar
-from models.views import View
-from service import study_recipes
-from service.jobs._inputs import attack_of
-from service.study import NATURAL
-from service.study_cache import StudyCache, code_closure, code_digest
-from service.study_recipes import Made, Recipe
-from service.study_sets import Observed, Observer, Subject, distinct
+from service.cache import StudyCache, code_closure, code_digest
+from service.evaluation import recipes as study_recipes
+from service.evaluation.recipes import Made, Recipe
+from service.evaluation.records import NATURAL
+from service.evaluation.sets import ExtractedSet, Observer, Subject, distinct
+from service.inputs import attack_of
 
 __all__ = ["CANDIDATES", "CHANGED", "SYNTHETIC", "Columns", "Subset", "search_rows", "table_of"]
 
@@ -37,7 +37,7 @@ CHANGED = "synthetic:changed"  # those of them that the network answers otherwis
 _COPIES = 2  # perturbed images of every original
 
 _MOMENTS = {"deviations": PooledMoments("deviations"), "squares": PooledMoments("squares")}
-_MEASURED: tuple[Measurement, ...] = (Curvature(), SpectralShares(), ClassProjections(), *_MOMENTS.values())
+_MEASURED: tuple[FeatureRequest, ...] = (Curvature(), SpectralShares(), ClassProjections(), *_MOMENTS.values())
 
 
 class Subset(NamedTuple):
@@ -79,7 +79,7 @@ def table_of(
     """The natural images, every attack, `SYNTHETIC` and `CHANGED`, by name; what is known is read from the cache."""
     kept = StudyCache(cache)
     observer = Observer(subject, kept)
-    wanted = distinct(Fusion(view=view).measurements(), _MEASURED)
+    wanted = distinct(Fusion(view=view).feature_requests(), _MEASURED)
     recipes = [study_recipes.natural(data)]
     for text, limit in attacks:
         attack, rows = attack_of(text, epsilon="0.03", seed=seed), np.arange(len(data))[:limit]
@@ -90,12 +90,12 @@ def table_of(
             )
         )  # fmt: skip
     recipes += [_synthetic(data, seed + copy) for copy in range(_COPIES)]
-    compared = observer.observe(study_recipes.natural(reference), wanted)
+    compared = observer.extract(study_recipes.natural(reference), wanted)
     known = _Gaussians(compared, reference.labels)
     found: dict[str, Columns] = {}
     copies = []
     for recipe in progress_bar(recipes, what="table", unit="set", show=progress):
-        observed = observer.observe(recipe, wanted)
+        observed = observer.extract(recipe, wanted)
         columns = _columns(observed, known, View.parse(view), kept)
         if recipe.name == SYNTHETIC:
             copies.append(columns)
@@ -132,7 +132,7 @@ def _perturbed(copies: Sequence[Columns], natural: Columns) -> dict[str, Columns
 class _Gaussians:
     """Those of fusion and of the candidates' vectors, learnt when somebody asks."""
 
-    def __init__(self, reference: Observed, labels: Array) -> None:
+    def __init__(self, reference: ExtractedSet, labels: Array) -> None:
         self._reference, self._labels, self._learnt = reference, labels, False
         self.key = {**reference.key, "labels": arrays_digest({"labels": labels})}
         self.path: PathGaussians
@@ -145,14 +145,14 @@ class _Gaussians:
         features, labels = self._reference.features, self._labels
         self.path = PathGaussians.fit(features, labels, Fusion.gaussians_of)
         self.moments = {}
-        for name, measurement in _MOMENTS.items():
-            values = features.measured[measurement.name]
+        for name, feature_request in _MOMENTS.items():
+            values = features.requested[feature_request.name]
             classes = gaussians_of_classes(values, labels, features.logits.shape[1])
             self.moments[name] = classes, gaussians_of_classes(values, np.zeros_like(labels), 1)
         self._learnt = True
 
 
-def _columns(observed: Observed, known: _Gaussians, view: View, kept: StudyCache) -> Columns:
+def _columns(observed: ExtractedSet, known: _Gaussians, view: View, kept: StudyCache) -> Columns:
     images = observed.images
     key = {
         "set": observed.key, "reference": known.key, "view": view.name,
@@ -172,7 +172,7 @@ def _columns(observed: Observed, known: _Gaussians, view: View, kept: StudyCache
 
 
 def _groups(features: Features, known: _Gaussians, view: View) -> dict[str, Array]:
-    measured, likeliest = features.measured, two_likeliest(features.logits)
+    measured, likeliest = features.requested, two_likeliest(features.logits)
     groups = path_groups(features, known.path)
     groups |= view_groups(features, view, known.path, groups["embeddings"])
     groups |= {
@@ -181,6 +181,6 @@ def _groups(features: Features, known: _Gaussians, view: View) -> dict[str, Arra
         "projections": measured[ClassProjections.name],
         "exits": exit_agreement(groups["embeddings"]),
     }
-    for name, measurement in _MOMENTS.items():
-        groups[name] = class_distances(measured[measurement.name], likeliest, *known.moments[name])
+    for name, feature_request in _MOMENTS.items():
+        groups[name] = class_distances(measured[feature_request.name], likeliest, *known.moments[name])
     return groups

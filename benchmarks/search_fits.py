@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from attacks._shards import arrays_digest
+from attacks.generation.shards import arrays_digest
 from benchmarks.search_columns import Columns
-from detector.boosting import GradientBoostings
-from detector.conditional import Classifier
+from detector.classifiers.boosting import GradientBoostings
+from detector.classifiers.conditional import Classifier
+from detector.composite import SignsDetector
 from detector.detectors.fusion import Fusion
-from detector.signs import SignsDetector
-from models.features import Features
-from service.study import NATURAL
-from service.study_cache import StudyCache, code_closure, code_digest
+from models.features.extraction import Features
+from service.cache import StudyCache, code_closure, code_digest
+from service.evaluation.records import NATURAL
 
 __all__ = ["Fits", "TabledFusion"]
 
@@ -32,7 +32,7 @@ class TabledFusion(SignsDetector):
     gaussians_of = ()
 
     def _groups(self, features: Features) -> dict[str, Array]:
-        return {name: features.measured[name] for name in self.group_names}
+        return {name: features.requested[name] for name in self.group_names}
 
 
 class Fits:
@@ -117,4 +117,4 @@ class Fits:
 
 
 def _columns(features: Features, groups: Sequence[str]) -> Array:
-    return np.concatenate([features.measured[name] for name in groups], axis=1)
+    return np.concatenate([features.requested[name] for name in groups], axis=1)

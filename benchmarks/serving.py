@@ -36,18 +36,18 @@ from benchmarks.load import (
     send_all,
     server_process,
 )  # fmt: skip
-from detector.artifact import Artifact, load_artifact, save_artifact
+from detector.artifact.artifact import Artifact, load_artifact, save_artifact
 from detector.calibration import Calibration
 from detector.detectors.transport import Transport
-from detector.statistics import natural_band
-from detector.verdict import Pipeline
-from models.decoding import decode_image
-from models.discovery import discover
-from models.features import extract_features
-from models.loading import NetworkSpec, build_network
+from detector.features.statistics import natural_band
+from detector.pipeline import Pipeline
+from models.features.extraction import extract_features
+from models.images.decoding import decode_image
+from models.images.preprocessing import Preprocessing
+from models.loading.references import NetworkSpec, build_network
 from models.memory import keep_freed_memory
-from models.preprocessing import Preprocessing
-from models.residues import Measure
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec
 
 BARE_SIZES = (1, 4, 16, 64, 256)
 RAW_SIZES = (64, 128, 256)
@@ -107,7 +107,7 @@ def untrained_artifact(folder: Path, seed: int) -> Path:
     pipeline = Pipeline(
         network=network,
         discovery=discovery,
-        measure=Measure(),
+        statistics_spec=StatisticsSpec(),
         detector=detector,
         calibration=Calibration(detector.score(held_out), 0.05),
         classes=[str(label) for label in range(10)],

@@ -153,8 +153,8 @@ def _reference(setting: Mapping[str, Any]) -> str | None:
 def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     members = [instances_of[number] for number in sorted(instances_of)]
     measured = {
-        key: mean_interval([value for value in map(measure, members) if value is not None])
-        for key, measure in _MEASURES.items()
+        key: mean_interval([value for value in map(statistics_spec, members) if value is not None])
+        for key, statistics_spec in _MEASURES.items()
     }
     cost = mean_interval([figures["transport_cost"] for figures in members])
     setting = members[0]["setting"]
@@ -165,11 +165,12 @@ def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, 
 def _difference(first: Mapping[int, dict[str, Any]], second: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     numbers = sorted(first.keys() & second.keys())
     made = {}
-    for key, measure in _MEASURES.items():
+    for key, statistics_spec in _MEASURES.items():
         pairs = [
             (one, other)
             for number in numbers
-            if (one := measure(first[number])) is not None and (other := measure(second[number])) is not None
+            if (one := statistics_spec(first[number])) is not None
+            and (other := statistics_spec(second[number])) is not None
         ]
         made[key] = paired_difference([one for one, _ in pairs], [other for _, other in pairs])
     return made

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write_result
-from service.cli import main as plumbline
+from service.cli.main import main as plumbline
 
 # Words whose values are separate arguments of the command; the values of all others are joined by commas.
 _REPEATED = {"ood", "fit-ood", "attack-limit"}

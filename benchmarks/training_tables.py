@@ -32,7 +32,7 @@ def accuracies(result: Result, study: str) -> list[str]:
     ]
     for row in _rows(result, study):
         for method in row["methods"]:
-            told = " | ".join(_interval(method[measure]) for measure in _MEASURES)
+            told = " | ".join(_interval(method[statistics_spec]) for statistics_spec in _MEASURES)
             cost = method["transport_cost"]["mean"]
             lines.append(
                 f"| {row['images']:,} | {row['batch']} | {method['method']} | "
@@ -50,7 +50,7 @@ def differences(result: Result, study: str) -> list[str]:
     ]
     for row in _rows(result, study):
         for difference in row["differences"]:
-            told = " | ".join(_gain(difference[measure]) for measure in _MEASURES)
+            told = " | ".join(_gain(difference[statistics_spec]) for statistics_spec in _MEASURES)
             lines.append(
                 f"| {row['images']:,} | {row['batch']} | {difference['method']} | {difference['than']} | {told} | "
                 f"{difference['last']['n']} |"
@@ -173,9 +173,9 @@ def correlation(result: Result) -> list[str]:
     found = result["studies"].get("figure-11", {})
     lines = ["| transport cost | test accuracy | Pearson | Spearman | networks |", "|---|---|---|---|---|"]
     for key, cost in (("correlation", "as it is"), ("log_correlation", "its logarithm")):
-        for measure, name in (("accuracy", "last epoch"), ("averages_anew", "averages anew")):
+        for statistics_spec, name in (("accuracy", "last epoch"), ("averages_anew", "averages anew")):
             if key in found:
-                each = found[key][measure]
+                each = found[key][statistics_spec]
                 told = " | ".join(_coefficient(each[kind]) for kind in ("pearson", "spearman"))
                 lines.append(f"| {cost} | {name} | {told} | {each['pearson']['n']} |")
     return lines

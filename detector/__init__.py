@@ -1,11 +1,11 @@
 """What a natural path through a network looks like, and what does not."""
 
-from detector.artifact import Artifact, load_artifact, save_artifact
+from detector.artifact.artifact import Artifact, load_artifact, save_artifact
 from detector.calibration import Calibration, Interval, clopper_pearson
 from detector.detectors.base import Detector
+from detector.features.statistics import natural_band
+from detector.pipeline import PathOfImage, Pipeline, Verdict
 from detector.splits import Split, split_originals
-from detector.statistics import natural_band
-from detector.verdict import PathOfImage, Pipeline, Verdict
 
 __all__ = [
     "Artifact",

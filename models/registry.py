@@ -96,5 +96,5 @@ def _first_line(node: ast.Module | ast.FunctionDef) -> str:
 NETWORKS = PluginFolder("network", "models.networks", many_per_file=True)
 OBJECTIVES = PluginFolder("objective", "models.objectives")
 DATASETS = PluginFolder("data set", "models.datasets")
-ATTACKS = PluginFolder("attack", "attacks", infrastructure=frozenset({"adaptive", "estimator", "generation"}))
+ATTACKS = PluginFolder("attack", "attacks")
 DETECTORS = PluginFolder("detector", "detector.detectors")

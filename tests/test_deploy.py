@@ -17,14 +17,14 @@ import yaml
 
 from benchmarks.ray_serve import table
 from benchmarks.running_server import RunningServer
-from detector.artifact import load_artifact
-from service.cli import _parser
-from service.http.app import create_app
-from service.http.metrics import Metrics
-from service.http.routes import OPEN_PATHS
+from detector.artifact.artifact import load_artifact
+from service.cli.main import _parser
+from service.cluster.ray_serve import Arguments, build, deployment_options
+from service.http.api.app import create_app
+from service.http.api.routes import OPEN_PATHS
+from service.http.observability.metrics import Metrics
 from service.http.server import FAILED_EXIT_CODE
 from service.http.settings import Settings, read_settings
-from service.ray_serve import Arguments, build, deployment_options
 from tests.conftest import SEED
 from tests.tiny_artifact import save_tiny_artifact
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.tables import PAGES as PAGES_WITH_TABLES
 from benchmarks.tables import README, with_measured, with_tables
 from models.registry import ATTACKS, DETECTORS
-from service.cli import _parser
+from service.cli.main import _parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from models.loading import load_network
-from models.network_options import NETWORK_OPTIONS, parse_network_options
+from models.loading.network_options import NETWORK_OPTIONS, parse_network_options
+from models.loading.references import load_network
 from models.registry import NETWORKS
-from service.cli import _parser, main
-from service.jobs._inputs import objective_of
+from service.cli.main import _parser, main
+from service.cli.recipe_file import with_recipe
+from service.inputs import objective_of
 from service.jobs.train import recipe_of
-from service.recipe_file import with_recipe
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "recipes" / "papers"
 RECIPES = sorted(FOLDER.glob("*.toml"))

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detector.artifact import save_artifact
+from detector.artifact.artifact import save_artifact
 from detector.calibration import Calibration
 from detector.detectors.transport import Transport
-from detector.statistics import natural_band
-from detector.verdict import Pipeline
-from models.discovery import discover
-from models.features import extract_features
-from models.loading import NetworkSpec, build_network, load_network
-from models.preprocessing import Preprocessing
-from models.residues import Measure
+from detector.features.statistics import natural_band
+from detector.pipeline import Pipeline
+from models.features.extraction import extract_features
+from models.images.preprocessing import Preprocessing
+from models.loading.references import NetworkSpec, build_network, load_network
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec
 
 __all__ = ["CLASSES", "SIDE", "SPEC", "save_tiny_artifact"]
 
@@ -50,7 +50,7 @@ def save_tiny_artifact(folder: Path, seed: int, network_file: str | None = None)
     pipeline = Pipeline(
         network=network,
         discovery=discovery,
-        measure=Measure(),
+        statistics_spec=StatisticsSpec(),
         detector=detector,
         calibration=Calibration(detector.score(held_out), 0.05),
         classes=CLASSES,

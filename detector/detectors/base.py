@@ -21,13 +21,13 @@ from sklearn.exceptions import NotFittedError
 
 from detector.arrays import require_array, require_keys
 from models.errors import InputError
-from models.features import Features, Measurement
+from models.features.extraction import FeatureRequest, Features
 from models.registry import DETECTORS
 
-__all__ = ["Detector", "Judged", "build_detector"]
+__all__ = ["Detector", "ScoreResult", "build_detector"]
 
 
-class Judged(NamedTuple):
+class ScoreResult(NamedTuple):
     """Scores float64 ``(B,)``, higher = more anomalous, and the parts they were made of, each ``(B,)``, by name."""
 
     score: np.ndarray
@@ -48,10 +48,10 @@ class Detector(ABC):
 
     num_classes_: int
     num_columns_: int
-    measured_shapes_: dict[str, tuple[int, ...]]
+    requested_shapes_: dict[str, tuple[int, ...]]
     prepared_for_: tuple[int, int]
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """What has to be measured of images before the next step: `prepare`, where one is needed, or `fit` and `score`.
 
         They may be others after `prepare` than before.
@@ -109,7 +109,7 @@ class Detector(ABC):
                 f"expected adversarial features, got none: {self.name} learns the difference between natural and "
                 "adversarial images; give it features of attacked images, or choose transport_cost, which needs none"
             )
-        shapes = {name: natural.measured[name].shape[1:] for name in self._names()}
+        shapes = {name: natural.requested[name].shape[1:] for name in self._names()}
         if adversarial is not None:
             _validated(adversarial, "adversarial", num_classes, num_columns, shapes)
             if not len(adversarial.logits):
@@ -117,7 +117,7 @@ class Detector(ABC):
         if labels is not None:
             labels = _validated_labels(labels, len(natural.logits), num_classes)
         self._fit(natural, adversarial, labels)
-        self.num_classes_, self.num_columns_, self.measured_shapes_ = num_classes, num_columns, shapes
+        self.num_classes_, self.num_columns_, self.requested_shapes_ = num_classes, num_columns, shapes
         return self
 
     @final
@@ -143,10 +143,10 @@ class Detector(ABC):
         return self.judge(features).votes
 
     @final
-    def judge(self, features: Features) -> Judged:
+    def judge(self, features: Features) -> ScoreResult:
         """Score and votes of each image, from one evaluation; raises as `score` does."""
         self._check_fitted()
-        _validated(features, "given", self.num_classes_, self.num_columns_, self.measured_shapes_)
+        _validated(features, "given", self.num_classes_, self.num_columns_, self.requested_shapes_)
         judged = self._judge(features)
         count = len(features.logits)
         assert all(
@@ -175,7 +175,7 @@ class Detector(ABC):
         self._check_fitted()
         return {
             "shape": np.array([self.num_classes_, self.num_columns_], dtype=np.int64),
-            **{_MEASURED + name: np.array(shape, dtype=np.int64) for name, shape in self.measured_shapes_.items()},
+            **{_MEASURED + name: np.array(shape, dtype=np.int64) for name, shape in self.requested_shapes_.items()},
             **{_REFERENCE + name: array for name, array in self._reference_state().items()},
             **self._state(),
         }
@@ -207,7 +207,7 @@ class Detector(ABC):
             detector.prepared_for_ = detector.num_classes_, detector.num_columns_
         shapes = _without_prefix(state, _MEASURED)
         require_keys(shapes, set(detector._names()))
-        detector.measured_shapes_ = {name: _shape(shapes, name) for name in shapes}
+        detector.requested_shapes_ = {name: _shape(shapes, name) for name in shapes}
         own = {name for name in state if not name.startswith((_REFERENCE, _MEASURED)) and name != "shape"}
         detector._restore({name: state[name] for name in own})
         return detector
@@ -224,7 +224,7 @@ class Detector(ABC):
         """Learns from validated features; natural images are label 0, adversarial ones 1."""
 
     @abstractmethod
-    def _judge(self, features: Features) -> Judged:
+    def _judge(self, features: Features) -> ScoreResult:
         """Score and votes of validated features."""
 
     @abstractmethod
@@ -248,7 +248,7 @@ class Detector(ABC):
 
     @final
     def _names(self) -> list[str]:
-        return [measurement.name for measurement in self.measurements()]
+        return [feature_request.name for feature_request in self.feature_requests()]
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
@@ -310,7 +310,7 @@ def _validated(
     which: str,
     num_classes: int | None,
     num_columns: int | None,
-    measured: Iterable[str] | Mapping[str, tuple[int, ...]],
+    requested: Iterable[str] | Mapping[str, tuple[int, ...]],
 ) -> tuple[int, int]:
     """(classes, columns) of `features`, which are float32 arrays of as many rows, finite, and of the sizes wanted."""
     logits, statistics = features.logits, features.statistics
@@ -330,14 +330,14 @@ def _validated(
                 f"expected {wanted} columns of {what}, got {array.shape[1]} ({which}); "
                 "take the features from the network and with the measure that the detector was fitted with"
             )
-    for name in measured:
-        if name not in features.measured:
+    for name in requested:
+        if name not in features.requested:
             raise InputError(
-                f"expected {which} features with the measurement {name!r}, got {sorted(features.measured)}; take them "
+                f"expected {which} features with the measurement {name!r}, got {sorted(features.requested)}; take them "
                 "with extract_features(..., measurements=detector.measurements())"
             )
-        array = features.measured[name]
-        shape = (len(logits), *(measured[name] if isinstance(measured, Mapping) else array.shape[1:]))
+        array = features.requested[name]
+        shape = (len(logits), *(requested[name] if isinstance(requested, Mapping) else array.shape[1:]))
         if array.dtype != np.float32 or array.ndim < 2 or array.shape != shape or 0 in shape[1:]:
             raise InputError(
                 f"expected {which} {name!r} to be float32 {shape}, one row per image, got "

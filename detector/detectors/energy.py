@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from detector.arrays import require_keys
-from detector.detectors.base import Detector, Judged
-from models.features import Features
+from detector.detectors.base import Detector, ScoreResult
+from models.features.extraction import Features
 
 __all__ = ["Energy"]
 
@@ -24,10 +24,10 @@ class Energy(Detector):
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         pass
 
-    def _judge(self, features: Features) -> Judged:
+    def _judge(self, features: Features) -> ScoreResult:
         logits = features.logits.astype(np.float64)
         largest = logits.max(axis=1)
-        return Judged(-(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))), {})
+        return ScoreResult(-(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))), {})
 
     def _state(self) -> dict[str, np.ndarray]:
         return {}

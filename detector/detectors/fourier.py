@@ -8,13 +8,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from detector.conditional import LearntClassifier
-from detector.embeddings import chosen
-from detector.image_statistics import spectrum
-from detector.image_statistics.fourier import Part
-from detector.measured_columns import MeasuredColumns
+from detector.classifiers.conditional import LearntClassifier
+from detector.features.embeddings import chosen
+from detector.features.image_statistics import spectrum
+from detector.features.image_statistics.fourier import Part
+from detector.features.measured_columns import MeasuredColumns
 from models.errors import InputError
-from models.features import Measurement, Pass
+from models.features.extraction import FeatureRequest, ForwardPass
 
 __all__ = ["Fourier"]
 
@@ -26,10 +26,10 @@ _MOST_BLOCKS = 10_000
 class Fourier(MeasuredColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the spectrum of image or embeddings.
 
-    See `detector.image_statistics.spectrum` for the columns and `detector.conditional.ColumnsDetector` for the
-    classifiers. The image has one spectrum per channel, the embedding of a block one, averaged over its channels: at
-    most 544 magnitudes and as many phases, whatever the network. The paper gives each channel's own, and then has to
-    leave most layers out.
+    See `detector.features.image_statistics.spectrum` for the columns and
+    `detector.classifiers.conditional.ColumnsDetector` for the classifiers. The image has one spectrum per channel, the
+    embedding of a block one, averaged over its channels: at most 544 magnitudes and as many phases, whatever the
+    network. The paper gives each channel's own, and then has to leave most layers out.
 
     Args:
         of: "magnitude" (the paper's MFS), "phase" (its PFS) or "both".
@@ -78,7 +78,7 @@ class Fourier(MeasuredColumns):
                 f"got {self.layers!r:.200}"
             )
 
-    def _measurement(self) -> Measurement:
+    def _measurement(self) -> FeatureRequest:
         return _Measured(self.of, self.layers if isinstance(self.layers, str) else tuple(self.layers))
 
 
@@ -96,7 +96,7 @@ class _Measured:
     def needs_embeddings(self) -> bool:
         return self.layers != "input"
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         if self.layers == "input":
             return spectrum(context.images, self.of)
         parts = [spectrum(_maps(embedding), self.of, average=True) for embedding in self._chosen(context.embeddings)]

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from detector.composite import Sign
 from detector.detectors.path import Path
 from detector.detectors.views import Views
-from detector.path_groups import path_groups, path_measurements, view_groups, view_measurements
-from detector.signs import Sign
-from models.features import Features, Measurement
-from models.statistics import Of
-from models.views import View
+from detector.features.path_groups import path_groups, path_measurements, view_groups, view_measurements
+from models.features.extraction import FeatureRequest, Features
+from models.images.views import View
+from models.residuals.statistics import Of
 
 __all__ = ["Fusion"]
 
@@ -29,7 +29,7 @@ class Fusion(Views):
     # The energy of the view holds that of the image.
     signs: ClassVar[Sequence[Sign]] = (*(sign for sign in Path.signs if sign.name != "energy"), *Views.signs)
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Those of `path` and of `views`."""
         return tuple(dict.fromkeys([*path_measurements(), *view_measurements(View.parse(self.view))]))
 

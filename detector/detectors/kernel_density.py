@@ -7,11 +7,11 @@ from scipy.spatial.distance import cdist
 
 from detector.arrays import require_array, require_keys
 from detector.checks import require_count, require_number
-from detector.conditional import Classifier, ColumnsDetector
-from detector.dropout import DropoutUncertainty
-from detector.embeddings import PooledEmbeddings
+from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.features.dropout import DropoutUncertainty
+from detector.features.embeddings import PooledEmbeddings
 from models.errors import InputError
-from models.features import Features, Measurement
+from models.features.extraction import FeatureRequest, Features
 
 __all__ = ["KernelDensity"]
 
@@ -28,7 +28,7 @@ class KernelDensity(ColumnsDetector):
     Shintre and Gardner, 2017), whose classifier is the logistic regression. The outlier score of classifier="none" is
     minus the log density. A class without reference images takes those of all classes.
 
-    The second column is `detector.dropout.DropoutUncertainty`.
+    The second column is `detector.features.dropout.DropoutUncertainty`.
 
     Args:
         bandwidth: σ; None takes, of 41 widths from a tenth to ten times the median distance of nearest neighbours in a
@@ -72,7 +72,7 @@ class KernelDensity(ColumnsDetector):
         require_number("dropout_rate", self.dropout_rate, least=0.0, most=0.99)
         require_count("passes", self.passes, most=1000)
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings, and the uncertainty unless there is no classifier to use it."""
         return (_EMBEDDINGS,) if self.classifier == "none" else (_EMBEDDINGS, self._uncertainty())
 
@@ -81,7 +81,7 @@ class KernelDensity(ColumnsDetector):
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
         order = np.argsort(labels, kind="stable")
-        self.bank_ = np.ascontiguousarray(reference.measured[_EMBEDDINGS.name][order, -1])
+        self.bank_ = np.ascontiguousarray(reference.requested[_EMBEDDINGS.name][order, -1])
         self.starts_ = np.searchsorted(labels[order], np.arange(reference.logits.shape[1] + 1)).astype(np.int64)
         if self.bandwidth is not None:
             self.bandwidth_ = float(self.bandwidth)
@@ -92,7 +92,7 @@ class KernelDensity(ColumnsDetector):
 
     def _log_density(self, features: Features) -> np.ndarray:
         """Float64 ``(B,)``."""
-        vectors, predicted = features.measured[_EMBEDDINGS.name][:, -1], features.predicted
+        vectors, predicted = features.requested[_EMBEDDINGS.name][:, -1], features.predicted
         found = np.empty(len(vectors))
         for k in np.unique(predicted):
             mine = np.flatnonzero(predicted == k)
@@ -103,7 +103,7 @@ class KernelDensity(ColumnsDetector):
     def _columns(self, features: Features) -> np.ndarray:
         columns = [self._log_density(features)]
         if self.classifier != "none":
-            columns.append(features.measured[self._uncertainty().name][:, 0].astype(np.float64))
+            columns.append(features.requested[self._uncertainty().name][:, 0].astype(np.float64))
         return np.stack(columns, axis=1)
 
     def _outlier_score(self, features: Features) -> np.ndarray:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from detector.checks import require_count
-from detector.conditional import Classifier, ColumnsDetector
-from detector.embeddings import PooledEmbeddings
-from detector.neighbours import Neighbours, require_neighbours
-from models.features import Features, Measurement
+from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.density.neighbours import Neighbours, require_neighbours
+from detector.features.embeddings import PooledEmbeddings
+from models.features.extraction import FeatureRequest, Features
 
 __all__ = ["KNN"]
 
@@ -50,21 +50,21 @@ class KNN(ColumnsDetector):
         super()._check_parameters()
         require_count("k", self.k)
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings."""
         return (_EMBEDDINGS,)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
-        bank = _normalised(reference.measured[_EMBEDDINGS.name])
+        bank = _normalised(reference.requested[_EMBEDDINGS.name])
         require_neighbours(bank, self.k)
         self.neighbours_ = Neighbours(bank)
 
     def _columns(self, features: Features) -> np.ndarray:
-        return self._kth(features.measured[_EMBEDDINGS.name])
+        return self._kth(features.requested[_EMBEDDINGS.name])
 
     def _outlier_score(self, features: Features) -> np.ndarray:
         last = Neighbours(self.neighbours_.bank[:, -1:])
-        score: np.ndarray = last.distances(_normalised(features.measured[_EMBEDDINGS.name][:, -1:]), self.k)[:, 0, -1]
+        score: np.ndarray = last.distances(_normalised(features.requested[_EMBEDDINGS.name][:, -1:]), self.k)[:, 0, -1]
         return score
 
     def _kth(self, embeddings: np.ndarray) -> np.ndarray:

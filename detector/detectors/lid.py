@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from detector.checks import require_count
-from detector.conditional import ColumnsDetector, LearntClassifier
-from detector.embeddings import PooledEmbeddings
-from detector.neighbours import Neighbours, require_neighbours
-from models.features import Features, Measurement
+from detector.classifiers.conditional import ColumnsDetector, LearntClassifier
+from detector.density.neighbours import Neighbours, require_neighbours
+from detector.features.embeddings import PooledEmbeddings
+from models.features.extraction import FeatureRequest, Features
 
 __all__ = ["LID"]
 
@@ -55,17 +55,17 @@ class LID(ColumnsDetector):
         super()._check_parameters()
         require_count("k", self.k, least=2)
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings."""
         return (_EMBEDDINGS,)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
-        bank = reference.measured[_EMBEDDINGS.name]
+        bank = reference.requested[_EMBEDDINGS.name]
         require_neighbours(bank, self.k)
         self.neighbours_ = Neighbours(bank)
 
     def _columns(self, features: Features) -> np.ndarray:
-        return local_dimension(self.neighbours_.distances(features.measured[_EMBEDDINGS.name], self.k))
+        return local_dimension(self.neighbours_.distances(features.requested[_EMBEDDINGS.name], self.k))
 
     def _reference_state(self) -> dict[str, np.ndarray]:
         return self.neighbours_.state()

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from detector.checks import require_choice, require_number
-from detector.conditional import Classifier, ColumnsDetector
-from detector.embeddings import Layers, PooledEmbeddings, chosen, pooled
-from detector.gaussians import Gaussians
-from models.features import Features, Measurement, Pass
-from models.residues import Measure, record_residues
+from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.density.gaussians import Gaussians
+from detector.features.embeddings import Layers, PooledEmbeddings, chosen, pooled
+from models.features.extraction import FeatureRequest, Features, ForwardPass
+from models.residuals.recording import StatisticsSpec, record_residues
 
 __all__ = ["Mahalanobis"]
 
@@ -70,13 +70,13 @@ class Mahalanobis(ColumnsDetector):
         require_choice("combine", self.combine, ("sum", "last"))
         require_number("magnitude", self.magnitude, least=0.0, most=1.0)
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings, which `prepare` needs; with pre-processing, once prepared, the moved images' distances too."""
         moved = (self.moved_,) if hasattr(self, "moved_") else ()
         return (PooledEmbeddings(self.layers), *moved)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
-        self._take(Gaussians.fit(reference.measured[PooledEmbeddings(self.layers).name], labels))
+        self._take(Gaussians.fit(reference.requested[PooledEmbeddings(self.layers).name], labels))
 
     def _take(self, gaussians: Gaussians) -> None:
         self.gaussians_ = gaussians
@@ -86,8 +86,8 @@ class Mahalanobis(ColumnsDetector):
     def _distances(self, features: Features) -> np.ndarray:
         """Float64 ``(B, L)``."""
         if hasattr(self, "moved_"):
-            return features.measured[self.moved_.name].astype(np.float64)
-        return self.gaussians_.distances(features.measured[PooledEmbeddings(self.layers).name])
+            return features.requested[self.moved_.name].astype(np.float64)
+        return self.gaussians_.distances(features.requested[PooledEmbeddings(self.layers).name])
 
     def _columns(self, features: Features) -> np.ndarray:
         return self._distances(features)
@@ -122,7 +122,7 @@ class DistancesOfMoved:
         self.name = f"mahalanobis:{layers}:magnitude={self.magnitude!r}:{hashlib.sha256(content).hexdigest()[:16]}"
         self._placed: tuple[torch.device, list[Tensor]] | None = None
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         """See the class; L further forward passes and as many backward ones."""
         with torch.inference_mode(False), torch.enable_grad():
             images = context.images.clone().requires_grad_(True)
@@ -134,10 +134,12 @@ class DistancesOfMoved:
             found = [self._distances(context, batch)[layer] for layer, batch in enumerate(moved)]
         return torch.stack(found, dim=1).float()
 
-    def _distances(self, context: Pass, images: Tensor) -> list[Tensor]:
+    def _distances(self, context: ForwardPass, images: Tensor) -> list[Tensor]:
         """Distances ``(B,)`` of every layer, differentiable in the images."""
-        measure = Measure(of="embeddings")
-        with record_residues(context.network, context.discovery, measure=measure, keep=True) as recording:
+        statistics_spec = StatisticsSpec(of="embeddings")
+        with record_residues(
+            context.network, context.discovery, statistics_spec=statistics_spec, keep=True
+        ) as recording:
             context.network(images)
         embeddings = chosen(recording.embeddings, self.layers)
         centres, whitenings, means = self._on(images.device)

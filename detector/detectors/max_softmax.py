@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from detector.arrays import require_keys
-from detector.detectors.base import Detector, Judged
-from models.features import Features
+from detector.detectors.base import Detector, ScoreResult
+from models.features.extraction import Features
 
 __all__ = ["MaxSoftmax"]
 
@@ -20,7 +20,7 @@ class MaxSoftmax(Detector):
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         pass
 
-    def _judge(self, features: Features) -> Judged:
+    def _judge(self, features: Features) -> ScoreResult:
         logits = features.logits.astype(np.float64)
         rows, predicted = np.arange(len(logits)), logits.argmax(axis=1)
         # The other classes' share is summed on its own: 1 − p would round to 0 for every confident answer, and a
@@ -28,7 +28,7 @@ class MaxSoftmax(Detector):
         odds = np.exp(logits - logits[rows, predicted][:, None])
         odds[rows, predicted] = 0.0
         others = odds.sum(axis=1)
-        return Judged(others / (1.0 + others), {})
+        return ScoreResult(others / (1.0 + others), {})
 
     def _state(self) -> dict[str, np.ndarray]:
         return {}

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from detector.conditional import LearntClassifier
-from detector.image_statistics import nss
-from detector.measured_columns import MeasuredColumns
-from models.features import Measurement, Pass
+from detector.classifiers.conditional import LearntClassifier
+from detector.features.image_statistics import nss
+from detector.features.measured_columns import MeasuredColumns
+from models.features.extraction import FeatureRequest, ForwardPass
 
 __all__ = ["NSS"]
 
@@ -15,8 +15,8 @@ __all__ = ["NSS"]
 class NSS(MeasuredColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the image's scene statistics.
 
-    The network is looked at only for the class that it predicts. See `detector.image_statistics.nss` for the columns
-    and `detector.conditional.ColumnsDetector` for the classifiers.
+    The network is looked at only for the class that it predicts. See `detector.features.image_statistics.nss` for the
+    columns and `detector.classifiers.conditional.ColumnsDetector` for the classifiers.
 
     Args:
         classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm", the paper's choice; the
@@ -41,7 +41,7 @@ class NSS(MeasuredColumns):
             classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
         )
 
-    def _measurement(self) -> Measurement:
+    def _measurement(self) -> FeatureRequest:
         return _Measured()
 
 
@@ -50,5 +50,5 @@ class _Measured:
     name: str = "nss"
     needs_embeddings: bool = False
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         return nss(context.images)

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from detector.path_groups import PATH_GROUPS, path_groups, path_measurements
-from detector.signs import Sign, SignsDetector
-from models.features import Features, Measurement
-from models.statistics import Of
+from detector.composite import Sign, SignsDetector
+from detector.features.path_groups import PATH_GROUPS, path_groups, path_measurements
+from models.features.extraction import FeatureRequest, Features
+from models.residuals.statistics import Of
 
 __all__ = ["Path"]
 
@@ -32,7 +32,7 @@ class Path(SignsDetector):
         Sign("energy", ("energy",), by="value"),
     )
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Pooled embeddings and residues."""
         return path_measurements()
 

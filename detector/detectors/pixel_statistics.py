@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from detector.conditional import LearntClassifier
-from detector.image_statistics import pixel_statistics
-from detector.measured_columns import MeasuredColumns
+from detector.classifiers.conditional import LearntClassifier
+from detector.features.image_statistics import pixel_statistics
+from detector.features.measured_columns import MeasuredColumns
 from models.errors import InputError
-from models.features import Measurement, Pass
+from models.features.extraction import FeatureRequest, ForwardPass
 
 __all__ = ["PixelStatistics"]
 
@@ -20,8 +20,8 @@ class PixelStatistics(MeasuredColumns):
     could any detector, and a figure on that attacked set says little. By default it looks at images as a PNG file
     carries them: of images in floating point, their distance from whole grey levels alone would give away every
     attacked one, whatever else is right or wrong about the set. See
-    `detector.image_statistics.pixel_statistics` for the columns and `detector.conditional.ColumnsDetector` for the
-    classifiers.
+    `detector.features.image_statistics.pixel_statistics` for the columns and
+    `detector.classifiers.conditional.ColumnsDetector` for the classifiers.
 
     Args:
         rounded: whether pixels are rounded to whole grey levels first.
@@ -53,7 +53,7 @@ class PixelStatistics(MeasuredColumns):
         if not isinstance(self.rounded, bool):
             raise InputError(f"expected rounded as True or False, got {self.rounded!r}")
 
-    def _measurement(self) -> Measurement:
+    def _measurement(self) -> FeatureRequest:
         return _Measured("pixel_statistics" if self.rounded else "pixel_statistics:unrounded", self.rounded)
 
 
@@ -63,6 +63,6 @@ class _Measured:
     rounded: bool
     needs_embeddings: bool = False
 
-    def __call__(self, context: Pass) -> Tensor:
+    def __call__(self, context: ForwardPass) -> Tensor:
         images = context.images
         return pixel_statistics((images * 255).round() / 255 if self.rounded else images)

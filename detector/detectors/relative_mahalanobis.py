@@ -7,11 +7,11 @@ import numpy as np
 
 from detector.arrays import divided, together
 from detector.checks import require_choice
-from detector.conditional import Classifier, ColumnsDetector
-from detector.embeddings import Layers, PooledEmbeddings
-from detector.gaussians import Gaussians
+from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.density.gaussians import Gaussians
+from detector.features.embeddings import Layers, PooledEmbeddings
 from models.errors import InputError
-from models.features import Features, Measurement
+from models.features.extraction import FeatureRequest, Features
 
 __all__ = ["RelativeMahalanobis"]
 
@@ -56,17 +56,17 @@ class RelativeMahalanobis(ColumnsDetector):
         require_choice("layers", self.layers, get_args(Layers))
         require_choice("combine", self.combine, ("sum", "last"))
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings."""
         return (PooledEmbeddings(self.layers),)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
-        embeddings = reference.measured[PooledEmbeddings(self.layers).name]
+        embeddings = reference.requested[PooledEmbeddings(self.layers).name]
         self.classes_ = Gaussians.fit(embeddings, labels)
         self.everyone_ = Gaussians.fit(embeddings, np.zeros_like(labels))
 
     def _columns(self, features: Features) -> np.ndarray:
-        embeddings = features.measured[PooledEmbeddings(self.layers).name]
+        embeddings = features.requested[PooledEmbeddings(self.layers).name]
         relative: np.ndarray = self.classes_.distances(embeddings) - self.everyone_.distances(embeddings)
         return relative
 

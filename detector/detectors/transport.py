@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from detector.conditional import ColumnsDetector, LearntClassifier
-from models.features import Features
+from detector.classifiers.conditional import ColumnsDetector, LearntClassifier
+from models.features.extraction import Features
 
 __all__ = ["Transport"]
 

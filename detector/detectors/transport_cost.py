@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from detector.arrays import require_array, require_keys
-from detector.detectors.base import Detector, Judged
-from detector.statistics import by_block
+from detector.detectors.base import Detector, ScoreResult
+from detector.features.statistics import by_block
 from models.errors import InputError
-from models.features import Features
+from models.features.extraction import Features
 
 __all__ = ["TransportCost"]
 
@@ -88,13 +88,13 @@ class TransportCost(Detector):
         logs: np.ndarray = np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a blank path has cost 0
         return logs
 
-    def _judge(self, features: Features) -> Judged:
+    def _judge(self, features: Features) -> ScoreResult:
         costs = self._log_costs(features)
         low, median, high = self.bands_[features.predicted].T
         # The floor keeps a class whose natural costs are all equal from dividing by zero.
         too_low = (median - costs) / np.maximum(median - low, 1e-12)
         too_high = (costs - median) / np.maximum(high - median, 1e-12)
-        return Judged(np.maximum(too_low, too_high), {"too_low": too_low, "too_high": too_high})
+        return ScoreResult(np.maximum(too_low, too_high), {"too_low": too_low, "too_high": too_high})
 
     def _state(self) -> dict[str, np.ndarray]:
         return {"bands": self.bands_}

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from detector.conditional import Classifier
-from detector.path_groups import VIEW_GROUPS, view_groups, view_measurements
-from detector.signs import Sign, SignsDetector
-from models.features import Features, Measurement
-from models.statistics import Of
-from models.views import View
+from detector.classifiers.conditional import Classifier
+from detector.composite import Sign, SignsDetector
+from detector.features.path_groups import VIEW_GROUPS, view_groups, view_measurements
+from models.features.extraction import FeatureRequest, Features
+from models.images.views import View
+from models.residuals.statistics import Of
 
 __all__ = ["Views"]
 
@@ -57,7 +57,7 @@ class Views(SignsDetector):
         super()._check_parameters()
         View.parse(self.view)
 
-    def measurements(self) -> tuple[Measurement, ...]:
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Pooled embeddings of the image and the view, and the view's logits and statistics."""
         return view_measurements(View.parse(self.view))
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
 from models.errors import DatasetError
-from models.preprocessing import Preprocessing
+from models.images.preprocessing import Preprocessing
 from models.progress import progress_bar
 
 __all__ = ["fetch", "from_pictures"]

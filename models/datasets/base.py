@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from models.errors import DatasetError, ImageError, InputError
-from models.preprocessing import Preprocessing
+from models.images.preprocessing import Preprocessing
 from models.registry import DATASETS
 
 __all__ = ["DatasetRequest", "ImageDataset", "load_dataset"]
@@ -31,7 +31,7 @@ class DatasetRequest:
         split: "train" or "test".
         root: folder of downloaded data sets.
         download: whether a missing data set may be fetched into `root`.
-        resize, crop: see `models.preprocessing.Preprocessing`.
+        resize, crop: see `models.images.preprocessing.Preprocessing`.
     """
 
     argument: str = ""

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
-from models.decoding import open_rgb
 from models.errors import DatasetError, ImageError
-from models.preprocessing import Preprocessing
+from models.images.decoding import open_rgb
+from models.images.preprocessing import Preprocessing
 from models.progress import progress_bar
 
 __all__ = ["load"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
-from models.decoding import open_rgb
 from models.errors import DatasetError, ImageError
+from models.images.decoding import open_rgb
 from models.progress import progress_bar
 
 __all__ = ["load"]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
 from models.errors import InputError
+from models.loading.specification import NetworkSpec
 from models.normalization import Normalized
 from models.options import check_number
 from models.registry import OBJECTIVES
-from models.specification import NetworkSpec
 
 __all__ = ["Finished", "Objective", "ObjectiveValue", "backward", "build_objective", "check_label_smoothing"]
 
@@ -52,7 +52,7 @@ class Finished(NamedTuple):
 
 
 class Objective(ABC):
-    """What `models.training.train` minimises; a new one writes `evaluate` and, if it learns on the way, its state.
+    """What `models.training.loop.train` minimises; a new one writes `evaluate` and, if it learns on the way, its state.
 
     Public attributes are the objective's options, by which a run is known again; what it learns goes into attributes
     that begin with an underscore. One object serves one run.

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.discovery import Discovery, discover
 from models.errors import InputError
 from models.objectives.base import Objective, ObjectiveValue, check_label_smoothing
 from models.options import check_count, check_number
-from models.residues import record_residues
+from models.residuals.discovery import Discovery, discover
+from models.residuals.recording import record_residues
 
 __all__ = ["LeastAction"]
 
@@ -26,7 +26,7 @@ class LeastAction(Objective):
 
     C is the sum over branches of the mean of |r|^p over batch and dimensions, as in the published runs; equation 18
     sums over the dimensions, which weighs a branch by its size. The residue of a block with an activation behind the
-    sum is the branch's output, as in `models.discovery`.
+    sum is the branch's output, as in `models.residuals.discovery`.
 
     Args:
         initial_weight: λ_0, above 0.

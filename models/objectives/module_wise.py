@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.auxiliary import AuxiliaryClassifier
 from models.datasets.base import ImageDataset
-from models.discovery import Discovery, discover
 from models.errors import InputError, NetworkError
-from models.hooks import evaluation_mode
+from models.loading.specification import NetworkSpec
 from models.normalization import Normalized
 from models.objectives._schedule import module_of_each_epoch
 from models.objectives.base import Finished, Objective, ObjectiveValue, backward, check_label_smoothing
 from models.options import check_choice, check_count, check_number
-from models.residues import record_residues
-from models.specification import NetworkSpec
-from models.splitting import SplitNetwork, split_network
-from models.stopping import StoppedNetwork
+from models.residuals.discovery import Discovery, discover
+from models.residuals.hooks import evaluation_mode
+from models.residuals.recording import record_residues
+from models.splitting.auxiliary import AuxiliaryClassifier
+from models.splitting.early_exit import EarlyExitNetwork
+from models.splitting.splitting import SplitNetwork, split_network
 
 __all__ = ["ModuleWise"]
 
@@ -49,7 +49,7 @@ class ModuleWise(Objective):
 
     Args:
         modules: K.
-        split: "depth" or "weight", see `models.splitting.split_network`.
+        split: "depth" or "weight", see `models.splitting.splitting.split_network`.
         mode: "parallel" trains all modules on every batch, one after the other, with one module's graph alive at a
             time; "sequential" trains the first module to its end, then the next; "multi_lap" does so `laps` times.
         laps: of "multi_lap", at least 2.
@@ -118,7 +118,7 @@ class ModuleWise(Objective):
                 regularise.
             InputError: fewer epochs than modules times laps; or `held_out`, and the network stops early already.
         """
-        if self.held_out and isinstance(getattr(network, "network", network), StoppedNetwork):
+        if self.held_out and isinstance(getattr(network, "network", network), EarlyExitNetwork):
             raise InputError(
                 "expected a network that does not stop early yet, since module_wise with held_out chooses where it "
                 "stops; got one that does: leave held_out out, or take the network that it was cut from"
@@ -335,7 +335,7 @@ class ModuleWise(Objective):
             return network, None
         boundary = self._split.boundaries[module - 1].number
         classifier = self._units[module - 1].classifier
-        stopped = StoppedNetwork(
+        stopped = EarlyExitNetwork(
             network.network,
             image_shape,
             boundary=boundary,
@@ -357,4 +357,4 @@ def _branches(module: nn.Module, shape: tuple[int, ...], kind: str) -> Discovery
     except NetworkError:
         return None
     branches = tuple(branch for branch in found.branches if branch.kind == kind)
-    return Discovery(branches, found.left_out) if branches else None
+    return Discovery(branches, found.skipped_branches) if branches else None

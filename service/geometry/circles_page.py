@@ -6,10 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from service.formatting import MISSING, area, counted
 from service.report.markup import Row, fact, figure, figure_grid, name_cell, section, table
 from service.report.style import STYLE
 from service.report.svg import inline_svg
-from service.wording import MISSING, area, counted
 
 __all__ = ["CAPTIONS", "NAMES", "as_page", "told"]
 

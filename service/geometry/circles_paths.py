@@ -10,10 +10,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from models.circles import Circles, draw_circles, train_together
-from models.geometry import optimal_transport
+from models.geometry.circles import Circles, draw_circles, train_together
+from models.geometry.plane import PlaneResNets
+from models.geometry.transport import optimal_transport
 from models.objectives.least_action import LeastAction
-from models.plane import PlaneResNets
 from service.geometry.circles_tables import CASES, WIDTH, mean_and_interval, multipliers
 
 __all__ = ["OUTLIERS", "Paths", "draw_outliers", "outlier_figures", "transport_figures", "walk"]

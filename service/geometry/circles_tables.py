@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from models.circles import CirclesRecipe, History, draw_circles, train_together
+from models.geometry.circles import CirclesRecipe, History, draw_circles, train_together
+from models.geometry.plane import PlaneResNets
 from models.objectives.least_action import LeastAction
-from models.plane import PlaneResNets
 
 __all__ = ["CASES", "OBJECTIVES", "SOURCE", "WIDTH", "Case", "mean_and_interval", "multipliers", "run_case"]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
-from models.discovery import Discovery
-from models.geometry import Transport, important_units, optimal_transport
-from models.paths import Stage, recording_paths, skipping_units
+from models.geometry.paths import Stage, recording_paths, skipping_units
+from models.geometry.transport import Transport, important_units, optimal_transport
+from models.residuals.discovery import Discovery
 
 __all__ = ["SHARES", "StageClouds", "measure_stage"]
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.autoencoder import Autoencoder, LatentResNet
 from models.datasets.base import ImageDataset
-from models.discovery import discover
-from models.residues import Measure, record_residues
+from models.geometry.autoencoder import Autoencoder, LatentResNet
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec, record_residues
 
 __all__ = ["Decoded", "decode_blocks", "embeddings"]
 
@@ -39,10 +39,10 @@ def embeddings(network: LatentResNet, images: Tensor) -> tuple[Tensor, ...]:
     """x_0 to x_M of a batch, each ``(B, C, h, w)``: the encoder's output and each block's."""
     _, channels, height, width = images.shape
     discovery = discover(network, (channels, height, width))
-    measure = Measure(of="embeddings")
+    statistics_spec = StatisticsSpec(of="embeddings")
     with (
         torch.no_grad(),
-        record_residues(network, discovery, measure=measure, keep=True, statistics=False) as recording,
+        record_residues(network, discovery, statistics_spec=statistics_spec, keep=True, statistics=False) as recording,
     ):
         network(images)
         return network.encoder(images), *recording.embeddings

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from models.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
+from models.geometry.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.options import check_count, check_number
-from models.training import Recipe, accuracy, train
+from models.training.loop import Recipe, accuracy, train
 from service.geometry.decoded import Decoded, decode_blocks
 from service.geometry.decodings_page import as_page, draw_changes, draw_decodings
 from service.geometry.writing import write_files
-from service.jobs._inputs import label, objective_of
+from service.inputs import label, objective_of
 from service.jsonable import as_json
 from service.provenance import provenance
 

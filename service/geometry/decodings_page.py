@@ -9,8 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from models.autoencoder import Autoencoder
 from models.datasets.base import ImageDataset
+from models.geometry.autoencoder import Autoencoder
+from service.formatting import counted, percent
 from service.geometry.decoded import Decoded, embeddings
 from service.report.axes import new_figure, plain, quiet, text_options
 from service.report.curves import draw_legend
@@ -18,7 +19,6 @@ from service.report.markup import Row, caption, fact, figure, name_cell, section
 from service.report.palette import line_of
 from service.report.style import STYLE
 from service.report.svg import inline_svg
-from service.wording import counted, percent
 
 __all__ = ["as_page", "draw_changes", "draw_decodings"]
 

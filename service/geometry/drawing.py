@@ -17,7 +17,7 @@ from service.report.axes import INK, MUTED, SMALL, WIDTH, new_figure, plain, qui
 from service.report.axes import NATURAL as NATURAL_COLOUR
 from service.report.curves import draw_legend
 from service.report.palette import line_of
-from service.report.shown import shortened
+from service.report.selection import shortened
 
 __all__ = ["draw_blocks", "draw_costs", "draw_overview", "draw_paths", "draw_transport", "draw_units", "draw_variation"]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.datasets.base import ImageDataset
-from models.discovery import Discovery, discover
 from models.errors import InputError
-from models.hooks import evaluation_mode
+from models.geometry.paths import Stage, stages
 from models.normalization import Normalized
-from models.paths import Stage, stages
 from models.progress import progress_bar
+from models.residuals.discovery import Discovery, discover
+from models.residuals.hooks import evaluation_mode
 from service.geometry.clouds import StageClouds, measure_stage
 from service.geometry.settings import Disturbance, GeometrySettings
 from service.geometry.summaries import mean, means, summary
@@ -111,7 +111,7 @@ def measure(
         "blocks": _blocks(walk, discovery, found, clouds, wrapper),
         "disturbed": [_disturbed(walk, each, discovery, costs[NATURAL]) for each in settings.disturbances],
         "important_units": [each.skipped for each in clouds if each.skipped is not None],
-        "left_out": [{"name": left.name.removeprefix(wrapper), "why": left.why} for left in discovery.left_out],
+        "left_out": [{"name": left.name.removeprefix(wrapper), "why": left.why} for left in discovery.skipped_branches],
         "remarks": _remarks(len(data), min(len(data), settings.transport_images), discovery, clouds, walk),
     }
     paths = tuple(walk.rows(NATURAL, f"paths {number}") for number in range(len(found)))
@@ -196,8 +196,10 @@ def _remarks(images: int, asked: int, discovery: Discovery, clouds: Sequence[Sta
         remarks.append(f"Only {images} images: the 0.02 and 0.98 quantiles are hardly more than the extremes.")
     if any(branch.kind == "block_difference" for branch in discovery.branches):
         remarks.append("No residual additions were found: a residue is what a layer adds to its input, x_{m+1} − x_m.")
-    if discovery.left_out:
-        remarks.append(f"{len(discovery.left_out)} blocks or sums are not watched; `plumbline inspect` says why.")
+    if discovery.skipped_branches:
+        remarks.append(
+            f"{len(discovery.skipped_branches)} blocks or sums are not watched; `plumbline inspect` says why."
+        )
     small = [str(number + 1) for number, each in enumerate(clouds) if each.images < asked]
     if small:
         remarks.append(f"Clouds of stage {', '.join(small)} hold fewer images than asked for, to fit into memory.")

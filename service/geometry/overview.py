@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from service.report.shown import shortened
-from service.wording import MISSING, percent
+from service.formatting import MISSING, percent
+from service.report.selection import shortened
 
 __all__ = ["as_table", "number", "overview"]
 

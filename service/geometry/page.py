@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from service.formatting import counted
 from service.geometry.drawing import (
     draw_blocks,
     draw_costs,
@@ -19,7 +20,6 @@ from service.geometry.overview import number, overview
 from service.report.markup import Row, caption, details, fact, figure, figure_grid, name_cell, section, table
 from service.report.style import STYLE
 from service.report.svg import inline_svg
-from service.wording import counted
 
 __all__ = ["as_page"]
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.fgm import FGM
-from models.discovery import Discovery
 from models.errors import AttackError, NetworkError
-from models.geometry import cosines, line_shape, projected, relative_lengths, squared_lengths, variations
-from models.paths import Paths, Stage, recording_paths
+from models.geometry.paths import Paths, Stage, recording_paths
+from models.geometry.transport import cosines, line_shape, projected, relative_lengths, squared_lengths, variations
+from models.residuals.discovery import Discovery
 from service.geometry.settings import Disturbance
 
 __all__ = ["NATURAL", "Walk"]

@@ -1,1 +1,1 @@
-"""The HTTP endpoint: everything between a socket and `detector.verdict.Pipeline`."""
+"""The HTTP endpoint: everything between a socket and `detector.pipeline.Pipeline`."""

@@ -20,16 +20,16 @@ from typing import Any
 
 import uvicorn
 
-from detector.artifact import Artifact
+from detector.artifact.artifact import Artifact
 from models.errors import InputError
-from service.http.admin import create_admin_app, thread_stacks
-from service.http.app import create_app
-from service.http.descriptors import allow_descriptors
-from service.http.hangup import Hangup, noted_hangups
-from service.http.logs import set_up_logging
-from service.http.protocol import bounded_protocol
-from service.http.repository import ModelRepository, ModelSource
-from service.http.routes import PREDICT_PATH
+from service.http.api.admin import create_admin_app, thread_stacks
+from service.http.api.app import create_app
+from service.http.api.routes import PREDICT_PATH
+from service.http.connection.descriptors import allow_descriptors
+from service.http.connection.protocol import bounded_protocol
+from service.http.connection.reload_signal import Hangup, noted_hangups
+from service.http.inference.repository import ModelRepository, ModelSource
+from service.http.observability.logs import set_up_logging
 from service.http.settings import Settings, unknown_variables
 
 __all__ = ["FAILED_EXIT_CODE", "serve"]

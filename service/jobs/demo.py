@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attacks.generation import generate
-from detector.artifact import Artifact, load_artifact
-from models.checkpoint import load_checkpoint, save_checkpoint
+from attacks.generation.generation import generate
+from detector.artifact.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import CheckpointError
-from models.loading import LoadedNetwork, load_network
+from models.loading.checkpoint import load_checkpoint, save_checkpoint
+from models.loading.references import LoadedNetwork, load_network
 from models.objectives.cross_entropy import CrossEntropy
-from models.training import Recipe, accuracy, train
-from service.http.repository import ModelSource
+from models.training.loop import Recipe, accuracy, train
+from service.evaluation.records import Study
+from service.evaluation.settings import StudySettings
+from service.http.inference.repository import ModelSource
 from service.http.server import serve
 from service.http.settings import read_settings
-from service.jobs._inputs import attack_of, say
+from service.inputs import attack_of, say
 from service.jobs.evaluate import evaluate_study, without_seen
 from service.jobs.fit import fit
 from service.provenance import provenance
 from service.report import as_table, draw_study_paths, write_study_report
-from service.study import Study
-from service.study_settings import StudySettings
 
 __all__ = ["run"]
 

@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.artifact import Artifact, load_artifact
+from detector.artifact.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.discovery import discover
 from models.errors import InputError
-from models.loading import LoadedNetwork, load_network, preset_size
-from models.residues import Measure
-from service.jobs._inputs import label, network_name, say, view_of, view_of_artifact, with_labels_of
-from service.jobs._study_options import images_of_size, published, request_of, settings_of
-from service.originals import digests, unpack
-from service.protocols import default_split
+from models.loading.references import LoadedNetwork, load_network, preset_size
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec
+from service.cli.evaluation_options import images_of_size, published, request_of, settings_of
+from service.evaluation.artifact import threats_fitted_on
+from service.evaluation.protocols import default_split
+from service.evaluation.records import Study
+from service.evaluation.running import run_study
+from service.evaluation.sets import Subject
+from service.evaluation.settings import StudySettings
+from service.inputs import label, network_name, say, view_of, view_of_artifact, with_labels_of
 from service.provenance import provenance
 from service.report import as_table, write_study_report
 from service.report.beside_paper import chosen_rows, read_published
 from service.report.outliers import plain_name
-from service.study import Study
-from service.study_artifact import threats_fitted_on
-from service.study_running import run_study
-from service.study_sets import Subject
-from service.study_settings import StudySettings
+from service.seen_images import digests, unpack
 
 __all__ = ["evaluate_study", "run", "without_seen"]
 
@@ -181,7 +181,7 @@ def _learnt_from(trained: object, data: ImageDataset) -> bool:
 def _of_artifact(artifact: Artifact, device: str) -> Subject:
     pipeline = artifact.pipeline
     return Subject(
-        pipeline.network, pipeline.discovery, pipeline.measure, pipeline.image_shape, pipeline.classes, device,
+        pipeline.network, pipeline.discovery, pipeline.statistics_spec, pipeline.image_shape, pipeline.classes, device,
         view_of_artifact(artifact.manifest["provenance"]),
     )  # fmt: skip
 
@@ -189,7 +189,7 @@ def _of_artifact(artifact: Artifact, device: str) -> Subject:
 def _of_network(loaded: LoadedNetwork, data: ImageDataset, device: str) -> Subject:
     network = loaded.network.to(device)
     discovery = discover(network, data.image_shape)
-    return Subject(network, discovery, Measure(), data.image_shape, data.classes, device, view_of(loaded))
+    return Subject(network, discovery, StatisticsSpec(), data.image_shape, data.classes, device, view_of(loaded))
 
 
 def _outliers(options: Namespace, shape: tuple[int, int, int], request: DatasetRequest) -> dict[str, ImageDataset]:

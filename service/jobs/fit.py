@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from attacks.generation import generate
-from detector.artifact import check_destination, save_artifact
+from attacks.generation.generation import generate
+from detector.artifact.artifact import check_destination, save_artifact
 from detector.calibration import Calibration, clopper_pearson
 from detector.detectors.base import Detector
+from detector.features.statistics import natural_band
+from detector.pipeline import Pipeline
 from detector.splits import parse_proportions, split_originals
-from detector.statistics import natural_band
-from detector.verdict import Pipeline
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.discovery import Discovery, discover
 from models.errors import InputError
-from models.features import Features, extract_features
-from models.loading import LoadedNetwork, load_network, preset_size
-from models.residues import Measure
-from service.jobs._inputs import attack_of, detector_of, label, network_name, say, view_of, with_labels_of
-from service.originals import digests, pack
+from models.features.extraction import Features, extract_features
+from models.loading.references import LoadedNetwork, load_network, preset_size
+from models.residuals.discovery import Discovery, discover
+from models.residuals.recording import StatisticsSpec
+from service.inputs import attack_of, detector_of, label, network_name, say, view_of, with_labels_of
 from service.provenance import provenance
+from service.seen_images import digests, pack
 
 __all__ = ["fit", "run"]
 
@@ -42,7 +42,8 @@ def run(options: Namespace) -> None:
     facts = fit(
         data, loaded, out=options.out, calibrate_on=calibration_data, reference=reference, detector=options.detector,
         attacks=options.attack or ["fgm"], epsilon=options.epsilon, fpr=options.fpr, split=options.split,
-        classifier=options.classifier, measure=Measure(options.of, options.directions), seed=options.seed,
+        classifier=options.classifier, statistics_spec=StatisticsSpec(options.of, options.directions),
+        seed=options.seed,
         workers=options.workers, cache=options.cache, device=options.device, sign_key=options.sign_key,
     )  # fmt: skip
     rate = facts["realised_fpr"]
@@ -71,7 +72,7 @@ def fit(
     fpr: float = 0.05,
     split: str = "0.8,0.1,0.1",
     classifier: str | None = None,
-    measure: Measure | None = None,
+    statistics_spec: StatisticsSpec | None = None,
     seed: int = 0,
     workers: int = 1,
     cache: Path | None = None,
@@ -92,7 +93,7 @@ def fit(
         InputError: images, options or proportions that cannot be used.
         AttackError, NetworkError, ArtifactError: see attacks, models and detector.
     """
-    measure = measure or Measure()
+    statistics_spec = statistics_spec or StatisticsSpec()
     data = with_labels_of(data, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
     parts = split_originals(len(data), parse_proportions(split), labels=data.labels, seed=seed)
     calibration_data = calibrate_on if calibrate_on is not None else data.take(parts.calibrate)
@@ -109,12 +110,13 @@ def fit(
     network = loaded.network.to(device)
     discovery = discover(network, data.image_shape)
     view = view_of(loaded)
-    fitted = _build_detector(detector, classifier, seed, discovery, measure, view)
+    fitted = _build_detector(detector, classifier, seed, discovery, statistics_spec, view)
     fit_data, reference_data = _with_reference(fit_data, reference, fitted, loaded, seed)
 
     def features(images: Any) -> Features:
         return extract_features(
-            network, images, discovery=discovery, measure=measure, measurements=fitted.measurements(), device=device,
+            network, images, discovery=discovery, statistics_spec=statistics_spec,
+            feature_requests=fitted.feature_requests(), device=device,
             progress=progress,
         )  # fmt: skip
 
@@ -143,7 +145,7 @@ def fit(
     held_out = features(calibration_data.tensor())
     calibration = Calibration(fitted.score(held_out), fpr)
     pipeline = Pipeline(
-        network=network, discovery=discovery, measure=measure, detector=fitted, calibration=calibration,
+        network=network, discovery=discovery, statistics_spec=statistics_spec, detector=fitted, calibration=calibration,
         classes=data.classes, band=natural_band(natural.statistics), image_shape=data.image_shape, device=device,
     )  # fmt: skip
     realised = None
@@ -220,11 +222,16 @@ def _with_reference(
 
 
 def _build_detector(
-    text: str, classifier: str | None, seed: int, discovery: Discovery, measure: Measure, view: str | None
+    text: str,
+    classifier: str | None,
+    seed: int,
+    discovery: Discovery,
+    statistics_spec: StatisticsSpec,
+    view: str | None,
 ) -> Detector:
     # Each detector takes what it has a parameter for.
     offered = {
-        "seed": seed, "columns_per_block": measure.columns_per_block,
+        "seed": seed, "columns_per_block": statistics_spec.columns_per_block,
         "block_sizes": [math.prod(branch.shape) for branch in discovery.branches],
         **({} if classifier is None else {"classifier": classifier}), **({} if view is None else {"view": view}),
     }  # fmt: skip

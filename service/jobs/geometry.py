@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from attacks.base import parse_epsilon
+from attacks.common.base import parse_epsilon
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
-from models.loading import LoadedNetwork, load_network, preset_size
+from models.loading.references import LoadedNetwork, load_network, preset_size
 from service.geometry.measuring import Measured, measure
 from service.geometry.overview import as_table
 from service.geometry.settings import Disturbance, GeometrySettings
 from service.geometry.writing import write_geometry_report
-from service.jobs._inputs import label, network_name, say, with_labels_of
+from service.inputs import label, network_name, say, with_labels_of
 from service.provenance import provenance
 
 __all__ = ["measure_all", "run"]

@@ -3,8 +3,8 @@
 import json
 from argparse import Namespace
 
-from models.discovery import Discovery, discover
-from models.loading import load_network
+from models.loading.references import load_network
+from models.residuals.discovery import Discovery, discover
 
 __all__ = ["run"]
 
@@ -21,7 +21,7 @@ def run(options: Namespace) -> None:
 def _as_json(discovery: Discovery) -> dict[str, list[dict[str, object]]]:
     return {
         "branches": [{"name": b.name, "shape": list(b.shape), "kind": b.kind} for b in discovery.branches],
-        "left_out": [{"name": left.name, "why": left.why} for left in discovery.left_out],
+        "left_out": [{"name": left.name, "why": left.why} for left in discovery.skipped_branches],
     }
 
 
@@ -33,7 +33,7 @@ def _as_table(discovery: Discovery, reference: str) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [("name", "shape", "kind"), *branches]
     ]
-    if discovery.left_out:
-        lines += ["", f"left out: {len(discovery.left_out)}"]
-        lines += [f"  {left.name}: {left.why}" for left in discovery.left_out]
+    if discovery.skipped_branches:
+        lines += ["", f"left out: {len(discovery.skipped_branches)}"]
+        lines += [f"  {left.name}: {left.why}" for left in discovery.skipped_branches]
     return "\n".join(lines)

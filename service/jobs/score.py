@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from detector.artifact import Artifact, load_artifact
-from models.decoding import decode_image
+from detector.artifact.artifact import Artifact, load_artifact
 from models.errors import ImageError, InputError
+from models.images.decoding import decode_image
 
 __all__ = ["run"]
 

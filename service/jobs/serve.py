@@ -5,12 +5,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from detector.artifact import load_artifact
+from detector.artifact.artifact import load_artifact
 from models.errors import InputError
 from models.memory import keep_freed_memory
-from service.http.hangup import Hangup
-from service.http.repository import ModelSource
-from service.http.routes import is_model_name
+from service.http.api.routes import is_model_name
+from service.http.connection.reload_signal import Hangup
+from service.http.inference.repository import ModelSource
 from service.http.server import serve
 from service.http.settings import read_settings
 

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.checkpoint import rounded_to_half, save_checkpoint
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, NetworkError
 from models.files import write_atomically
-from models.loading import build_network, load_network
+from models.loading.checkpoint import rounded_to_half, save_checkpoint
+from models.loading.references import build_network, load_network
+from models.loading.specification import NetworkSpec
 from models.normalization import Normalized
-from models.specification import NetworkSpec
-from models.training import Recipe, accuracy, train
-from service.jobs._inputs import label, objective_of
-from service.originals import digests
+from models.training.loop import Recipe, accuracy, train
+from service.inputs import label, objective_of
 from service.provenance import provenance
+from service.seen_images import digests
 
 __all__ = ["recipe_of", "run"]
 

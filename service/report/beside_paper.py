@@ -112,7 +112,7 @@ def beside_paper(
     is none. A transport detector without options stands for TR, and so on; an artifact stands for its own detector.
 
     Args:
-        found: of `service.study_figures.figures`.
+        found: of `service.evaluation.summary.figures`.
         facts: the study's.
         rows: of `read_published`.
         published: name of a published network or data set; the study's data set where not given.

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from service.study import Study
+from service.evaluation.records import Study
 
 __all__ = ["images_csv", "results_csv"]
 

@@ -10,6 +10,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
+from service.evaluation.records import NATURAL as NATURAL_SET
+from service.evaluation.records import Judgement, Study
+from service.formatting import asked
 from service.report.axes import (
     FAMILY,
     INK,
@@ -24,10 +27,7 @@ from service.report.axes import (
     tick_text,
 )
 from service.report.palette import line_of
-from service.report.shown import heading, shown_rows
-from service.study import NATURAL as NATURAL_SET
-from service.study import Judgement, Study
-from service.wording import asked
+from service.report.selection import heading, shown_rows
 
 __all__ = ["draw_legend", "draw_rejection", "draw_roc", "draw_scores", "rejection_points", "roc_points"]
 

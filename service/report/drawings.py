@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from service.report.axes import MUTED, WIDTH, new_figure, plain, quiet, text_options, tick_text
 from service.report.curves import draw_legend
 from service.report.palette import COLOURS, line_of
-from service.report.shown import shortened
+from service.report.selection import shortened
 
 __all__ = ["Bar", "Budgeted", "draw_budgets", "draw_seconds"]
 

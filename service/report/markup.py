@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from service.wording import counted
+from service.formatting import counted
 
 __all__ = ["Row", "caption", "details", "fact", "figure", "figure_grid", "name_cell", "name_of", "section", "table"]
 

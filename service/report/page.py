@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from service.evaluation.records import Study
 from service.report.heat import HEAT_STYLE
 from service.report.outliers import outlier_means
 from service.report.sections import overview
@@ -15,9 +16,8 @@ from service.report.sections.out_of_distribution import out_of_distribution
 from service.report.sections.pictures import pictures
 from service.report.sections.results import false_positives, results
 from service.report.sections.sets import provenance, sets
-from service.report.shown import drawn_judgements
+from service.report.selection import drawn_judgements
 from service.report.style import STYLE
-from service.study import Study
 
 __all__ = ["as_page"]
 
@@ -29,7 +29,7 @@ def as_page(study: Study, found: dict[str, Any], facts: dict[str, Any], beside: 
 
     Args:
         study: what the figures were taken from; a few of its judgements are drawn.
-        found: of `service.study_figures.figures`.
+        found: of `service.evaluation.summary.figures`.
         facts: the study's, as JSON values.
         beside: of `service.report.beside_paper.beside_paper`.
     """

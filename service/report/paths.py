@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from detector.statistics import by_block
+from detector.features.statistics import by_block
 from models.errors import InputError
+from service.evaluation.records import NATURAL as NATURAL_SET
+from service.evaluation.records import Judgement, Study
 from service.report.axes import (
     FAMILY,
     INK,
@@ -26,9 +28,7 @@ from service.report.axes import (
     tick_text,
 )
 from service.report.palette import Line, line_of
-from service.report.shown import heading, shortened, shown_rows
-from service.study import NATURAL as NATURAL_SET
-from service.study import Judgement, Study
+from service.report.selection import heading, shortened, shown_rows
 
 __all__ = ["draw_study_paths"]
 

@@ -4,11 +4,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from service.evaluation.records import adaptive_evaluations
+from service.formatting import MISSING, area, asked, between, counted, percent
 from service.report.baselines import baselines_beside
 from service.report.cells import fitted, lead, of_group, spread_text
-from service.report.shown import shortened
-from service.study import adaptive_evaluations
-from service.wording import MISSING, area, asked, between, counted, percent
+from service.report.selection import shortened
 
 __all__ = ["as_table"]
 
@@ -28,7 +28,7 @@ def as_table(found: dict[str, Any]) -> str:
     """The figures that matter most: a table per detector where there are one or two, else matrices over all of them.
 
     Args:
-        found: of `service.study_figures.figures`.
+        found: of `service.evaluation.summary.figures`.
     """
     groups = _groups(found["results"])
     own = [key for key, entries in groups.items() if not entries[0]["baseline"]] or list(groups)

@@ -5,14 +5,14 @@ from typing import Any
 
 from models.errors import InputError
 from models.files import write_atomically, write_json
+from service.evaluation.records import Study
+from service.evaluation.summary import figures
 from service.jsonable import as_json
 from service.report.beside_paper import beside_paper as figures_beside_paper
 from service.report.beside_paper import beside_paper_csv, read_published
 from service.report.csv_files import images_csv, results_csv
 from service.report.outliers import outlier_means
 from service.report.page import as_page
-from service.study import Study
-from service.study_figures import figures
 
 __all__ = ["write_study_report"]
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.apgd import APGD
-from attacks.base import Attack
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
+from attacks.common.base import Attack
 from attacks.deepfool import DeepFool
 from attacks.fgm import FGM
 from attacks.jsma import JSMA

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks._isolation import ImageNoise
-from attacks._margins import margins
-from attacks._squares import _hill, propose_l2
-from attacks._starts import nearest_of_class, network_decision, random_starts
-from attacks.base import Attack, build_attack
 from attacks.boundary import Boundary
+from attacks.common.base import Attack, build_attack
+from attacks.common.isolation import ImageNoise
+from attacks.common.margins import margins
+from attacks.common.squares import _hill, propose_l2
+from attacks.decision_based.starts import nearest_of_class, network_decision, random_starts
 from attacks.hop_skip_jump import HopSkipJump
 from attacks.pixel import Pixel, _children
 from attacks.square import Square, _side
@@ -323,7 +323,7 @@ def _written(folder: Path, classes: int, seed: int) -> str:
 
 
 def test_transfer_hands_over_what_the_other_network_gave(digits_network: Digits, tmp_path: Path, seed: int) -> None:
-    from models.loading import load_network
+    from models.loading.references import load_network
 
     network, images, labels = _some(digits_network, 6)
     reference = _written(tmp_path, 10, seed)
@@ -360,12 +360,12 @@ def test_transfer_names_bundled_and_torchvision_weights_by_content(
     from torchvision.models import shufflenet_v2_x0_5
 
     import attacks.transfer
-    import models.loading
+    import models.loading.references
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where torchvision keeps what it has downloaded
     weights = tmp_path / "hub" / "checkpoints" / "shufflenetv2_x0.5-f707e7126e.pth"
     weights.parent.mkdir(parents=True)
-    monkeypatch.setattr(models.loading, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(models.loading.references, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(attacks.transfer, "PRETRAINED", tmp_path / "pretrained")
     bundled = tmp_path / "pretrained" / "some" / "weights.safetensors"
     bundled.parent.mkdir(parents=True)

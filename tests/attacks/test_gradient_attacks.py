@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._norms import Norm, perturbation_norms
 from attacks.apgd import APGD, _checkpoints
-from attacks.base import Attack, ImageNoise
 from attacks.bim import BIM
+from attacks.common.base import Attack, ImageNoise
+from attacks.common.norms import Norm, perturbation_norms
 from attacks.fgm import FGM
 from attacks.pgd import PGD
 from models.errors import InputError

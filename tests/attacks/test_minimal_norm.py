@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import attacks.deepfool
-from attacks._norms import Norm, perturbation_norms
-from attacks.base import Attack
 from attacks.carlini_wagner import CarliniWagner
+from attacks.common.base import Attack
+from attacks.common.norms import Norm, perturbation_norms
 from attacks.deepfool import DeepFool
 from attacks.fab import FAB
 from models.errors import InputError

@@ -25,12 +25,12 @@ from benchmarks.search_columns import CANDIDATES, CHANGED, SYNTHETIC, Columns, s
 from benchmarks.search_fits import Fits, TabledFusion
 from benchmarks.search_tables import search_cells, search_choices, search_sets, search_summary
 from detector.detectors.fusion import Fusion
-from detector.path_groups import PathGaussians, path_groups, view_groups
-from models.discovery import discover
-from models.features import Features, extract_features
-from models.views import View
-from service.study import NATURAL
-from service.study_cache import StudyCache
+from detector.features.path_groups import PathGaussians, path_groups, view_groups
+from models.features.extraction import Features, extract_features
+from models.images.views import View
+from models.residuals.discovery import discover
+from service.cache import StudyCache
+from service.evaluation.records import NATURAL
 
 Fit = tuple[str, ...]
 
@@ -82,10 +82,10 @@ def test_exits_agree_where_the_nearest_class_is_the_answer() -> None:
 
 def test_candidates_are_measured_of_a_network(tiny_network: nn.Module, rng: np.random.Generator) -> None:
     images = rng.random((4, 3, 16, 16), dtype=np.float32)
-    measurements = [
+    feature_requests = [
         Curvature(), SpectralShares(), ClassProjections(), PooledMoments("deviations"), PooledMoments("squares")
     ]  # fmt: skip
-    measured = extract_features(tiny_network, images, measurements=measurements).measured
+    measured = extract_features(tiny_network, images, feature_requests=feature_requests).requested
     shapes = {name: values.shape for name, values in measured.items()}
     blocks = len(discover(tiny_network, (3, 16, 16)).branches)
     assert shapes["spectral_shares"] == (4, blocks)
@@ -237,9 +237,9 @@ def test_every_image_is_judged_by_what_has_not_seen_its_original(rng: np.random.
     # Other features of the images of one fold change what the others are told by, but not by their own models' folds.
     changed = dict(table)
     features = table["far"].features
-    moved = {name: np.where((fold == 0)[:, None], -values, values) for name, values in features.measured.items()}
+    moved = {name: np.where((fold == 0)[:, None], -values, values) for name, values in features.requested.items()}
     changed["far"] = Columns(
-        table["far"].originals, table["far"].success, features._replace(measured=moved), {"name": "changed"}
+        table["far"].originals, table["far"].success, features._replace(requested=moved), {"name": "changed"}
     )
     again = Fits(changed, ["far", "few"], fold, seed, StudyCache(None)).boosting(("statistics", "energy"), ("far",))
     assert np.array_equal(again[NATURAL][fold == 0], scores[NATURAL][fold == 0])
@@ -259,13 +259,13 @@ def test_surprises_of_the_table_are_kept_and_join_to_a_score(rng: np.random.Gene
 def test_fusion_on_the_table_is_fusion(tiny_network: nn.Module, rng: np.random.Generator, seed: int) -> None:
     fusion = Fusion(view="flip", classifier="none", seed=seed)
     images = rng.random((150, 3, 16, 16), dtype=np.float32)
-    features = extract_features(tiny_network, images, measurements=fusion.measurements())
+    features = extract_features(tiny_network, images, feature_requests=fusion.feature_requests())
     reference, natural = features.take(np.arange(60)), features.take(np.arange(60, 150))
     scores = fusion.prepare(reference).fit(natural).score(natural)
     gaussians = PathGaussians.fit(reference, reference.predicted, Fusion.gaussians_of)
     groups = path_groups(natural, gaussians)
     groups |= view_groups(natural, View(flip=True), gaussians, groups["embeddings"])
-    tabled = natural._replace(measured={name: values.astype(np.float32) for name, values in groups.items()})
+    tabled = natural._replace(requested={name: values.astype(np.float32) for name, values in groups.items()})
     found = TabledFusion(classifier="none", seed=seed).fit(tabled).score(tabled)
     np.testing.assert_array_equal(found, scores)
 

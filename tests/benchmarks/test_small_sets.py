@@ -20,7 +20,7 @@ from benchmarks.training_tables import accuracies, correlation, differences
 from models.errors import InputError
 from models.objectives.base import build_objective
 from models.registry import NETWORKS
-from models.training import Recipe, accuracy
+from models.training.loop import Recipe, accuracy
 
 DIGITS = Images("digits", "digits", "digits", 40)
 RECIPE = {"epochs": 2, "batch_size": 20, "crop_padding": 0, "flip": False, "learning_rate": 0.05}

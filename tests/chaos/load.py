@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from detector.verdict import Verdict
+from detector.pipeline import Verdict
 from models.errors import ImageError
 from tests.fuzz.health import Reference, difference
 from tests.fuzz.process import ServerProcess

@@ -12,13 +12,13 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
-from detector import boosting
-from detector.conditional import ColumnsDetector
+from detector.classifiers import boosting
+from detector.classifiers.conditional import ColumnsDetector
 from detector.detectors.base import Detector
-from models.discovery import Discovery
 from models.errors import InputError
-from models.features import Features, Head, Pass, needs_of
+from models.features.extraction import Features, ForwardPass, Head, needs_of
 from models.registry import DETECTORS
+from models.residuals.discovery import Discovery
 
 CLASSES, COLUMNS = 3, 8
 
@@ -73,7 +73,7 @@ def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -
     with torch.no_grad():
         linear.weight.copy_(torch.eye(CLASSES).repeat_interleave(4, dim=1))
         output = linear(inputs)
-        context = Pass(
+        context = ForwardPass(
             as_tensor(images.clip(0, 1)), output, linear, Discovery((), ()),
             tuple(as_tensor(embedding) for embedding in embeddings), Head(linear, inputs, output),
             statistics=as_tensor(statistics),
@@ -86,9 +86,11 @@ def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -
             logits=output + as_tensor(rng.normal(scale=np.where(odd, 4, 0.1)[:, None], size=output.shape)),
             pooled_embeddings=tuple(1.1 * vector for vector in context.pooled_embeddings),
         )
-        context = replace(context, views=dict.fromkeys(needs_of(detector.measurements()).views, other))
-        measured = {measurement.name: measurement(context).numpy() for measurement in detector.measurements()}
-    return Features(output.numpy(), statistics.astype(np.float32), measured)
+        context = replace(context, views=dict.fromkeys(needs_of(detector.feature_requests()).views, other))
+        requested = {
+            feature_request.name: feature_request(context).numpy() for feature_request in detector.feature_requests()
+        }
+    return Features(output.numpy(), statistics.astype(np.float32), requested)
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -217,7 +219,7 @@ def test_scoring_changes_nothing(detector: Detector, rng: np.random.Generator, m
     copies = mixed.take(np.arange(40))
     first = detector.score(mixed)
     assert np.array_equal(first, detector.score(mixed))
-    assert all(np.array_equal(mixed.measured[name], copies.measured[name]) for name in copies.measured)
+    assert all(np.array_equal(mixed.requested[name], copies.requested[name]) for name in copies.requested)
     assert np.array_equal(mixed.logits, copies.logits)
     assert np.array_equal(mixed.statistics, copies.statistics)
 
@@ -294,22 +296,22 @@ def test_measurements_of_another_network_are_refused(
     detector: Detector, rng: np.random.Generator, mixed: Features
 ) -> None:
     fit(detector, rng)
-    for name, array in mixed.measured.items():
-        others = {other: values for other, values in mixed.measured.items() if other != name}
+    for name, array in mixed.requested.items():
+        others = {other: values for other, values in mixed.requested.items() if other != name}
         with pytest.raises(InputError, match="expected given features with the measurement"):
-            detector.score(mixed._replace(measured=others))
+            detector.score(mixed._replace(requested=others))
         for bad in (array[..., :-1], np.concatenate([array, array], axis=-1), array[:-1], array.astype(np.float64)):
             with pytest.raises(InputError, match="expected"):
-                detector.score(mixed._replace(measured=others | {name: bad}))
+                detector.score(mixed._replace(requested=others | {name: bad}))
         spoilt = array.copy()
         spoilt[7].flat[0] = np.nan
         with pytest.raises(InputError, match="row 7"):
-            detector.score(mixed._replace(measured=others | {name: spoilt}))
+            detector.score(mixed._replace(requested=others | {name: spoilt}))
 
 
 def test_measurements_have_names_of_their_own(detector: Detector, rng: np.random.Generator) -> None:
     for stage in (detector, prepared(detector, rng)):
-        names = [measurement.name for measurement in stage.measurements()]
+        names = [feature_request.name for feature_request in stage.feature_requests()]
         assert len(set(names)) == len(names)
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from detector.artifact import Artifact
+from detector.artifact.artifact import Artifact
 from models.datasets.base import load_dataset
-from models.decoding import decode_image
 from models.errors import ImageError
-from models.preprocessing import Preprocessing
+from models.images.decoding import decode_image
+from models.images.preprocessing import Preprocessing
 from tests.corpus.broken_images import CORPUS, SIDE, Entry
 from tests.images import encoded, noise
 from tests.service.http.conftest import application

@@ -11,13 +11,13 @@ from torch import Tensor
 from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.detectors.transport import Transport
-from detector.statistics import natural_band
-from detector.verdict import Pipeline
-from models.discovery import discover
-from models.features import Features, extract_features
-from models.loading import NetworkSpec, build_network
-from models.preprocessing import Preprocessing
-from models.residues import Measure
+from detector.features.statistics import natural_band
+from detector.pipeline import Pipeline
+from models.features.extraction import Features, extract_features
+from models.images.preprocessing import Preprocessing
+from models.loading.references import NetworkSpec, build_network
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec
 from tests.conftest import SEED
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -63,7 +63,7 @@ def make_pipeline(seed: int = SEED, detector: Detector | None = None) -> Pipelin
     fitted = detector or Transport(num_trees=12, minimum_per_class=5, seed=seed)
 
     def features(batch: Tensor) -> Features:
-        return extract_features(network, batch, discovery=discovery, measurements=fitted.measurements())
+        return extract_features(network, batch, discovery=discovery, feature_requests=fitted.feature_requests())
 
     if fitted.needs_reference:
         fitted.prepare(features(smooth_images(60, generator)))
@@ -74,7 +74,7 @@ def make_pipeline(seed: int = SEED, detector: Detector | None = None) -> Pipelin
     return Pipeline(
         network=network,
         discovery=discovery,
-        measure=Measure(),
+        statistics_spec=StatisticsSpec(),
         detector=fitted,
         calibration=Calibration(fitted.score(held_out), 0.1),
         classes=CLASSES,

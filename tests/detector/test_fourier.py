@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detector.image_statistics import spectrum
-from detector.image_statistics.fourier import transform
+from detector.features.image_statistics import spectrum
+from detector.features.image_statistics.fourier import transform
 from models.errors import InputError
 from tests.detector.patterns import patterned_images
 

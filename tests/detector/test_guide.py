@@ -11,8 +11,8 @@ import pytest
 
 from detector.detectors.base import Detector
 from models.errors import InputError
-from models.features import extract_features
-from models.loading import build_network
+from models.features.extraction import extract_features
+from models.loading.references import build_network
 from tests.detector.conftest import SPEC, planted
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-detector.md"
@@ -31,7 +31,7 @@ def test_the_guides_measurement(rng: np.random.Generator) -> None:
     detector: Detector = module.__dict__["Exposure"](num_trees=20)
     network = build_network(SPEC)
     parts = [
-        extract_features(network, images.astype(np.float32), measurements=detector.measurements())
+        extract_features(network, images.astype(np.float32), feature_requests=detector.feature_requests())
         for images in (rng.uniform(0.3, 0.7, size=(30, 3, 16, 16)), rng.uniform(0.0, 1.0, size=(30, 3, 16, 16)))
     ]
     natural, odd = parts

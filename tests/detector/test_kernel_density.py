@@ -7,10 +7,10 @@ from sklearn.neighbors import KernelDensity as Reference
 from torch import Tensor, nn
 
 from detector.detectors.kernel_density import KernelDensity, log_density, most_likely_bandwidth
-from detector.dropout import DropoutUncertainty
-from models.discovery import Discovery, discover
+from detector.features.dropout import DropoutUncertainty
 from models.errors import InputError, NetworkError
-from models.features import Head, Needs, Pass, extract_features, forward_pass
+from models.features.extraction import ForwardPass, Head, Needs, extract_features, forward_pass
+from models.residuals.discovery import Discovery, discover
 from tests.detector.embedded import clusters, embedded, waves
 
 SHAPE = (3, 16, 16)
@@ -88,9 +88,9 @@ STORED_BANDWIDTH = 0.534998949280973
 STORED_SCORES = [4.206230073908631, 2.401927602915833, 6.314586147090983, 4.750774876339916]
 
 
-def head_pass(logits_of: nn.Linear, inputs: Tensor) -> Pass:
+def head_pass(logits_of: nn.Linear, inputs: Tensor) -> ForwardPass:
     output = logits_of(inputs)
-    return Pass(
+    return ForwardPass(
         torch.zeros(len(inputs), *SHAPE), output, logits_of, Discovery((), ()), (), Head(logits_of, inputs, output)
     )
 
@@ -150,7 +150,7 @@ def test_the_network_is_run_again_where_its_last_layer_does_not_give_the_logits(
     tiny_network: nn.Module, rng: np.random.Generator
 ) -> None:
     images = torch.from_numpy(rng.random((4, *SHAPE), dtype=np.float32))
-    measurement = DropoutUncertainty(passes=5)
+    feature_request = DropoutUncertainty(passes=5)
     rescaled = Rescaled(tiny_network).eval()
     head = next(module for module in tiny_network.modules() if isinstance(module, nn.Linear))
     with torch.no_grad():
@@ -158,11 +158,11 @@ def test_the_network_is_run_again_where_its_last_layer_does_not_give_the_logits(
         wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), needs=Needs(whole=True))
         assert plain.head is not None
         assert plain.head.module is head
-        direct = measurement(plain)
+        direct = feature_request(plain)
         head.weight.mul_(1 / 1.5)
         head.bias.mul_(1 / 1.5)
         wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), needs=Needs(whole=True))
-        torch.testing.assert_close(measurement(wrapped), direct, rtol=1e-3, atol=1e-8)
+        torch.testing.assert_close(feature_request(wrapped), direct, rtol=1e-3, atol=1e-8)
     assert not any(module._forward_pre_hooks for module in rescaled.modules())
 
 
@@ -182,17 +182,17 @@ class WithoutLayers(nn.Module):
 def test_a_network_without_a_last_layer_is_refused(rng: np.random.Generator) -> None:
     images = rng.random((2, *SHAPE), dtype=np.float32)
     with pytest.raises(NetworkError, match="last layer"):
-        extract_features(WithoutLayers().eval(), images, measurements=[DropoutUncertainty()])
+        extract_features(WithoutLayers().eval(), images, feature_requests=[DropoutUncertainty()])
 
 
 def test_uncertainty_is_measured_in_the_same_pass_whatever_the_batch(
     tiny_network: nn.Module, rng: np.random.Generator
 ) -> None:
     images = rng.random((7, *SHAPE), dtype=np.float32)
-    measurements = KernelDensity(passes=4).measurements()
-    name = measurements[1].name
-    whole = extract_features(tiny_network, images, measurements=measurements).measured[name]
-    split = extract_features(tiny_network, images, measurements=measurements, batch_size=2).measured[name]
+    feature_requests = KernelDensity(passes=4).feature_requests()
+    name = feature_requests[1].name
+    whole = extract_features(tiny_network, images, feature_requests=feature_requests).requested[name]
+    split = extract_features(tiny_network, images, feature_requests=feature_requests, batch_size=2).requested[name]
     np.testing.assert_allclose(split, whole, rtol=1e-3, atol=1e-9)
     assert (whole > 0).all()
 

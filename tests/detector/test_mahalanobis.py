@@ -8,14 +8,14 @@ from pytorch_ood.detector import Mahalanobis as Reference
 from pytorch_ood.detector import MahalanobisODIN as ReferenceWithPreprocessing
 from torch import Tensor, nn
 
+from detector.density.gaussians import Gaussians, product_by_row
 from detector.detectors.mahalanobis import DistancesOfMoved, Mahalanobis
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
-from detector.embeddings import PooledEmbeddings, pooled
-from detector.gaussians import Gaussians, product_by_row
-from models.discovery import discover
+from detector.features.embeddings import PooledEmbeddings, pooled
 from models.errors import InputError
-from models.features import Features, extract_features
-from models.residues import Measure, record_residues
+from models.features.extraction import Features, extract_features
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec, record_residues
 from tests.detector.embedded import clusters, embedded, waves
 
 SHAPE = (3, 16, 16)
@@ -32,13 +32,13 @@ def test_distances_are_those_of_the_definition(rng: np.random.Generator) -> None
     asked = embedded(clusters(rng, 20)[0] + 3)
     detector = Mahalanobis(classifier="none").prepare(embedded(embeddings), labels).fit(asked)
     total = np.zeros(20)
-    vectors = embedded(embeddings).measured["embeddings"].astype(np.float64)
+    vectors = embedded(embeddings).requested["embeddings"].astype(np.float64)
     for layer in range(2):
         h = vectors[:, layer]
         means = [h[labels == c].mean(axis=0) for c in range(3)]
         covariance = sum(np.outer(row, row) for row in h - np.array(means)[labels]) / 120
         precision = np.linalg.pinv(covariance, hermitian=True)
-        differences = asked.measured["embeddings"][:, None, layer] - np.array(means)
+        differences = asked.requested["embeddings"][:, None, layer] - np.array(means)
         distances = np.einsum("ncd,de,nce->nc", differences, precision, differences).min(axis=1)
         total += distances
         np.testing.assert_allclose(detector._columns(asked)[:, layer], distances, rtol=1e-6)
@@ -52,7 +52,7 @@ def test_scores_are_pytorch_oods(kind: type[Mahalanobis | RelativeMahalanobis], 
     score = kind(classifier="none", combine="last").prepare(embedded(embeddings), labels).fit(asked).score(asked)
     theirs = (Reference if kind is Mahalanobis else RMD)(None)
     theirs.fit_features(torch.from_numpy(embeddings[:, -1]).float(), torch.from_numpy(labels))
-    expected = theirs.predict_features(torch.from_numpy(asked.measured["embeddings"][:, -1])).numpy()
+    expected = theirs.predict_features(torch.from_numpy(asked.requested["embeddings"][:, -1])).numpy()
     # Their covariance is not divided by the number of images, and one of the two is half the distance.
     factor = 150 * (2 if kind is Mahalanobis else 1)
     np.testing.assert_allclose(score, factor * expected, rtol=1e-3, atol=1e-3 * np.abs(score).max())
@@ -62,7 +62,7 @@ def test_scores_are_pytorch_oods(kind: type[Mahalanobis | RelativeMahalanobis], 
 def moved(tiny_network: nn.Module, rng: np.random.Generator) -> tuple[nn.Module, np.ndarray, Features, np.ndarray]:
     """A network, images, and the features and classes of reference images."""
     images = rng.random((80, *SHAPE), dtype=np.float32)
-    features = extract_features(tiny_network, images, measurements=[PooledEmbeddings()])
+    features = extract_features(tiny_network, images, feature_requests=[PooledEmbeddings()])
     return tiny_network, images[:6], features, np.arange(80) % 2
 
 
@@ -70,33 +70,35 @@ def test_input_preprocessing_is_pytorch_oods(moved: tuple[nn.Module, np.ndarray,
     network, images, reference, labels = moved
     discovery = discover(network, SHAPE)
     detector = Mahalanobis(magnitude=0.01, classifier="none", combine="last").prepare(reference, labels)
-    asked = extract_features(network, images, measurements=detector.measurements())
+    asked = extract_features(network, images, feature_requests=detector.feature_requests())
     score = detector.fit(asked).score(asked)
 
     def encoder(batch: Tensor) -> Tensor:
-        with record_residues(network, discovery, measure=Measure(of="embeddings"), keep=True) as recording:
+        with record_residues(
+            network, discovery, statistics_spec=StatisticsSpec(of="embeddings"), keep=True
+        ) as recording:
             network(batch)
         return pooled(recording.embeddings[-1])
 
     theirs = ReferenceWithPreprocessing(encoder, eps=0.01)
-    theirs.fit_features(torch.from_numpy(reference.measured["embeddings"][:, -1]), torch.from_numpy(labels))
+    theirs.fit_features(torch.from_numpy(reference.requested["embeddings"][:, -1]), torch.from_numpy(labels))
     expected = 2 * 80 * theirs.predict(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(score, expected, rtol=0.02)
     # It is the pre-processing that was compared: without it the scores are larger.
     plain = Mahalanobis(classifier="none", combine="last").prepare(reference, labels)
-    natural = extract_features(network, images, measurements=plain.measurements())
+    natural = extract_features(network, images, feature_requests=plain.feature_requests())
     assert (plain.fit(natural).score(natural) > 1.02 * score).all()
 
 
 def test_every_layer_moves_an_image_of_its_own(moved: tuple[nn.Module, np.ndarray, Features, np.ndarray]) -> None:
     network, images, reference, labels = moved
-    gaussians = Gaussians.fit(reference.measured["embeddings"], labels)
+    gaussians = Gaussians.fit(reference.requested["embeddings"], labels)
     unmoved = DistancesOfMoved(gaussians, "blocks", 0.0)
-    measured = extract_features(network, images, measurements=[unmoved, PooledEmbeddings()]).measured
-    expected = gaussians.distances(measured["embeddings"])
-    np.testing.assert_allclose(measured[unmoved.name], expected, rtol=1e-3)
+    requested = extract_features(network, images, feature_requests=[unmoved, PooledEmbeddings()]).requested
+    expected = gaussians.distances(requested["embeddings"])
+    np.testing.assert_allclose(requested[unmoved.name], expected, rtol=1e-3)
     little = DistancesOfMoved(gaussians, "blocks", 0.002)
-    nearer = extract_features(network, images, measurements=[little]).measured[little.name]
+    nearer = extract_features(network, images, feature_requests=[little]).requested[little.name]
     assert nearer.shape == (6, 3)
     assert (nearer < expected).all()
 
@@ -106,30 +108,32 @@ def test_preprocessing_is_asked_for_once_prepared_and_named_by_what_it_knows(
 ) -> None:
     network, images, reference, labels = moved
     detector = Mahalanobis(magnitude=0.002, num_trees=5)
-    assert [measurement.name for measurement in detector.measurements()] == ["embeddings"]
-    _, measurement = detector.prepare(reference, labels).measurements()
-    _, other = Mahalanobis(magnitude=0.002).prepare(reference, 1 - np.arange(80) // 40).measurements()
-    assert len({measurement.name, other.name}) == 2
-    features = extract_features(network, images, measurements=detector.measurements())
+    assert [feature_request.name for feature_request in detector.feature_requests()] == ["embeddings"]
+    _, feature_request = detector.prepare(reference, labels).feature_requests()
+    _, other = Mahalanobis(magnitude=0.002).prepare(reference, 1 - np.arange(80) // 40).feature_requests()
+    assert len({feature_request.name, other.name}) == 2
+    features = extract_features(network, images, feature_requests=detector.feature_requests())
     with pytest.raises(InputError, match="measurement 'mahalanobis:"):
         detector.fit(reference, reference)
     detector.fit(features, features)
     again = Mahalanobis.from_state(detector.parameters(), detector.state())
-    assert again.measurements()[1].name == measurement.name
+    assert again.feature_requests()[1].name == feature_request.name
     assert np.array_equal(again.score(features), detector.score(features))
     with pytest.raises(InputError):
         Mahalanobis.from_state(detector.parameters() | {"magnitude": 0.01}, detector.state())
     # Prepared with others, it forgets what it knew, and asks for other distances.
-    assert detector.prepare(reference, 1 - np.arange(80) // 40).measurements()[1].name == other.name
+    assert detector.prepare(reference, 1 - np.arange(80) // 40).feature_requests()[1].name == other.name
 
 
 def test_the_batch_size_does_not_change_preprocessed_distances(
     moved: tuple[nn.Module, np.ndarray, Features, np.ndarray],
 ) -> None:
     network, images, reference, labels = moved
-    measurement = DistancesOfMoved(Gaussians.fit(reference.measured["embeddings"], labels), "blocks", 0.002)
-    whole = extract_features(network, images, measurements=[measurement]).measured[measurement.name]
-    split = extract_features(network, images, measurements=[measurement], batch_size=2).measured[measurement.name]
+    feature_request = DistancesOfMoved(Gaussians.fit(reference.requested["embeddings"], labels), "blocks", 0.002)
+    whole = extract_features(network, images, feature_requests=[feature_request]).requested[feature_request.name]
+    split = extract_features(network, images, feature_requests=[feature_request], batch_size=2).requested[
+        feature_request.name
+    ]
     np.testing.assert_allclose(split, whole, rtol=1e-2)
 
 

@@ -9,8 +9,8 @@ import torch
 from scipy.special import gamma
 from torch import Tensor
 
-from detector.image_statistics import NSS_NAMES, nss
-from detector.image_statistics.natural_scenes import fit_aggd, fit_ggd, luminance, mscn, neighbour_products
+from detector.features.image_statistics import NSS_NAMES, nss
+from detector.features.image_statistics.natural_scenes import fit_aggd, fit_ggd, luminance, mscn, neighbour_products
 from models.errors import InputError
 from tests.detector.patterns import patterned_images
 

@@ -9,20 +9,20 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from detector.artifact import load_artifact, save_artifact
+from detector.artifact.artifact import load_artifact, save_artifact
 from detector.calibration import Calibration
-from detector.conditional import ColumnsDetector
+from detector.classifiers.conditional import ColumnsDetector
 from detector.detectors.fourier import Fourier
 from detector.detectors.nss import NSS
 from detector.detectors.pixel_statistics import PixelStatistics
-from detector.image_statistics import nss, pixel_statistics, spectrum
-from detector.statistics import natural_band
-from detector.verdict import Pipeline
-from models.discovery import discover
+from detector.features.image_statistics import nss, pixel_statistics, spectrum
+from detector.features.statistics import natural_band
+from detector.pipeline import Pipeline
 from models.errors import InputError
-from models.features import Features, Pass, extract_features
-from models.loading import build_network
-from models.residues import Measure, record_residues
+from models.features.extraction import Features, ForwardPass, extract_features
+from models.loading.references import build_network
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec, record_residues
 from tests.detector.conftest import CLASSES, PREPROCESSING, SPEC, noisy, smooth_images
 
 QUICK: dict[str, Any] = {"num_trees": 20, "minimum_per_class": 20}
@@ -58,7 +58,8 @@ def photographs(count: int, generator: torch.Generator) -> Tensor:
 def auroc(detector: ColumnsDetector, network: nn.Module, natural: Tensor, adversarial: Tensor) -> float:
     """Of the second half of both sets, by the detector fitted on the first."""
     parts = [
-        extract_features(network, images, measurements=detector.measurements()) for images in (natural, adversarial)
+        extract_features(network, images, feature_requests=detector.feature_requests())
+        for images in (natural, adversarial)
     ]
     half = len(natural) // 2
     detector.fit(*(part.take(np.arange(half)) for part in parts))
@@ -69,9 +70,11 @@ def auroc(detector: ColumnsDetector, network: nn.Module, natural: Tensor, advers
 # --- what is measured
 
 
-def measured(detector: ColumnsDetector, network: nn.Module, images: Tensor) -> np.ndarray:
-    (measurement,) = detector.measurements()
-    array = extract_features(network, images, measurements=[measurement], batch_size=4).measured[measurement.name]
+def requested(detector: ColumnsDetector, network: nn.Module, images: Tensor) -> np.ndarray:
+    (feature_request,) = detector.feature_requests()
+    array = extract_features(network, images, feature_requests=[feature_request], batch_size=4).requested[
+        feature_request.name
+    ]
     return np.asarray(array)
 
 
@@ -84,23 +87,26 @@ def test_measurements_are_the_pure_functions(network: nn.Module, images: Tensor)
         (Fourier(of="phase"), spectrum(images, "phase")),
         (Fourier(of="both"), spectrum(images, "both")),
     ):
-        assert np.array_equal(measured(detector, network, images), wanted.numpy())
+        assert np.array_equal(requested(detector, network, images), wanted.numpy())
 
 
 def test_layers_are_the_blocks_embeddings(network: nn.Module, images: Tensor) -> None:
-    with torch.no_grad(), record_residues(network, measure=Measure(of="embeddings"), keep=True) as recording:
+    with (
+        torch.no_grad(),
+        record_residues(network, statistics_spec=StatisticsSpec(of="embeddings"), keep=True) as recording,
+    ):
         network(images)
     each = [spectrum(embedding, average=True).numpy() for embedding in recording.embeddings]
     assert len(each) == 3
     assert all(part.shape[1] <= 544 for part in each)
     for layers, wanted in (("all", each), ("stages", each), ((2, 0), [each[2], each[0]])):
-        columns = measured(Fourier(layers=layers), network, images)  # type: ignore[arg-type]
+        columns = requested(Fourier(layers=layers), network, images)  # type: ignore[arg-type]
         assert np.allclose(columns, np.hstack(wanted), rtol=1e-4, atol=1e-4)
 
 
 def test_a_block_that_is_not_there_is_refused(network: nn.Module, images: Tensor) -> None:
     with pytest.raises(InputError, match="3 blocks"):
-        measured(Fourier(layers=[3]), network, images)
+        requested(Fourier(layers=[3]), network, images)
 
 
 @pytest.mark.parametrize(
@@ -115,18 +121,21 @@ def test_a_block_that_is_not_there_is_refused(network: nn.Module, images: Tensor
     ],
 )
 def test_embeddings_of_every_shape_have_maps(shape: tuple[int, ...], columns: int) -> None:
-    (measurement,) = Fourier(layers="all").measurements()
+    (feature_request,) = Fourier(layers="all").feature_requests()
     network = nn.Identity()
-    context = Pass(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3), network, None, (torch.ones(shape),))  # type: ignore[arg-type]
-    assert measurement(context).shape == (2, columns)
+    context = ForwardPass(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3), network, None, (torch.ones(shape),))  # type: ignore[arg-type]
+    assert feature_request(context).shape == (2, columns)
 
 
 def test_equal_names_mean_equal_contents() -> None:
     every = [NSS(), PixelStatistics(), *(Fourier(of=of) for of in ("magnitude", "phase", "both"))]  # type: ignore[arg-type]
     every += [Fourier(layers=layers) for layers in ("all", "stages", [0], [0, 1], [1, 0])]  # type: ignore[arg-type]
-    names = [measurement.name for detector in every for measurement in detector.measurements()]
+    names = [feature_request.name for detector in every for feature_request in detector.feature_requests()]
     assert len(set(names)) == len(every)
-    assert Fourier(layers=[0, 1], num_trees=3).measurements()[0].name == Fourier(layers=(0, 1)).measurements()[0].name
+    assert (
+        Fourier(layers=[0, 1], num_trees=3).feature_requests()[0].name
+        == Fourier(layers=(0, 1)).feature_requests()[0].name
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,8 +177,8 @@ def test_pixels_off_the_grid_give_a_set_away(network: nn.Module, generator: torc
     # Rounded, the moved images are the natural ones again.
     detector = PixelStatistics(**QUICK)
     auroc(detector, network, natural, natural.clamp(min=0.5))  # fitted on something that it does see
-    rounded = extract_features(network, moved, measurements=detector.measurements())
-    again = extract_features(network, natural, measurements=detector.measurements())
+    rounded = extract_features(network, moved, feature_requests=detector.feature_requests())
+    again = extract_features(network, natural, feature_requests=detector.feature_requests())
     same = (eight_bit(moved) == natural).flatten(1).all(dim=1).numpy()
     assert same.mean() > 0.9
     assert np.array_equal(detector.score(rounded)[same], detector.score(again)[same])
@@ -192,14 +201,14 @@ def test_artifacts_carry_them(
     discovery = discover(network, SPEC.image_shape)
     images = photographs(80, generator)
     natural, adversarial = (
-        extract_features(network, some, discovery=discovery, measurements=detector.measurements())
+        extract_features(network, some, discovery=discovery, feature_requests=detector.feature_requests())
         for some in (images, noisy(images, generator))
     )
     detector.fit(natural.take(np.arange(40)), adversarial.take(np.arange(40)))
     pipeline = Pipeline(
         network=network,
         discovery=discovery,
-        measure=Measure(),
+        statistics_spec=StatisticsSpec(),
         detector=detector,
         calibration=Calibration(detector.score(natural.take(np.arange(40, 80))), 0.1),
         classes=CLASSES,

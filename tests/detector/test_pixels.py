@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detector.image_statistics import PIXEL_NAMES, pixel_statistics
+from detector.features.image_statistics import PIXEL_NAMES, pixel_statistics
 from models.errors import InputError
 from tests.detector.patterns import patterned_images
 

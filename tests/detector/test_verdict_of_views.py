@@ -7,34 +7,42 @@ from torch import Tensor, nn
 
 from detector.calibration import Calibration
 from detector.detectors.base import build_detector
-from detector.statistics import natural_band
-from detector.verdict import Pipeline
-from models.discovery import discover
-from models.features import Features, extract_features
+from detector.features.statistics import natural_band
+from detector.pipeline import Pipeline
+from models.features.extraction import Features, extract_features
 from models.normalization import Normalized
-from models.residues import Measure
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec
 
 SHAPE = (3, 16, 16)
 
 
 def pipeline_of(
-    network: nn.Module, rng: np.random.Generator, name: str, options: dict[str, str], measure: Measure | None = None
+    network: nn.Module,
+    rng: np.random.Generator,
+    name: str,
+    options: dict[str, str],
+    statistics_spec: StatisticsSpec | None = None,
 ) -> Pipeline:
     """A detector fitted on noise of little contrast, without attacked images."""
-    inside, measure = Normalized(network, (0.5,) * 3, (0.25,) * 3).eval(), measure or Measure()
+    inside, statistics_spec = Normalized(network, (0.5,) * 3, (0.25,) * 3).eval(), statistics_spec or StatisticsSpec()
     discovery = discover(inside, SHAPE)
     detector = build_detector(name, {"classifier": "none", **options})
 
     def features(count: int) -> Features:
         images = rng.uniform(0.3, 0.7, (count, *SHAPE)).astype(np.float32)
         return extract_features(
-            inside, images, discovery=discovery, measure=measure, measurements=detector.measurements()
+            inside,
+            images,
+            discovery=discovery,
+            statistics_spec=statistics_spec,
+            feature_requests=detector.feature_requests(),
         )
 
     natural = features(120)
     detector.prepare(features(80)).fit(natural)
     return Pipeline(
-        network=inside, discovery=discovery, measure=measure, detector=detector,
+        network=inside, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
         calibration=Calibration(detector.score(features(60)), 0.05),
         classes=[str(k) for k in range(natural.logits.shape[1])], band=natural_band(natural.statistics),
         image_shape=SHAPE,
@@ -69,25 +77,27 @@ def test_an_image_alone_passes_beside_its_view_and_no_more(pipeline: Pipeline, i
     assert batches == [2, 10]
 
 
-@pytest.mark.parametrize("measure", [Measure(), Measure("embeddings", directions=2)], ids=["default", "other"])
+@pytest.mark.parametrize(
+    "statistics_spec", [StatisticsSpec(), StatisticsSpec("embeddings", directions=2)], ids=["default", "other"]
+)
 @pytest.mark.parametrize("name", ["path", "views", "fusion", "mahalanobis"])
 def test_what_is_served_is_what_was_fitted_on(
-    tiny_network: nn.Module, rng: np.random.Generator, images: Tensor, name: str, measure: Measure
+    tiny_network: nn.Module, rng: np.random.Generator, images: Tensor, name: str, statistics_spec: StatisticsSpec
 ) -> None:
-    pipeline = pipeline_of(tiny_network, rng, name, {}, measure)
+    pipeline = pipeline_of(tiny_network, rng, name, {}, statistics_spec)
     served = pipeline.features(images)
     fitted = extract_features(
         pipeline.network,
         images,
         discovery=pipeline.discovery,
-        measure=measure,
-        measurements=pipeline.detector.measurements(),
+        statistics_spec=statistics_spec,
+        feature_requests=pipeline.detector.feature_requests(),
     )
     assert np.array_equal(served.logits, fitted.logits)
     assert np.array_equal(served.statistics, fitted.statistics)
-    assert set(served.measured) == set(fitted.measured)
-    for measured, values in served.measured.items():
-        assert np.array_equal(values, fitted.measured[measured]), measured
+    assert set(served.requested) == set(fitted.requested)
+    for requested, values in served.requested.items():
+        assert np.array_equal(values, fitted.requested[requested]), requested
 
 
 def test_pooled_vectors_are_served_without_hooks(tiny_network: nn.Module, rng: np.random.Generator) -> None:

@@ -9,10 +9,10 @@ import httpx
 import numpy as np
 import torch
 
-from detector.artifact import Artifact, load_artifact
-from detector.verdict import Verdict
-from models.decoding import decode_image
+from detector.artifact.artifact import Artifact, load_artifact
+from detector.pipeline import Verdict
 from models.errors import ImageError
+from models.images.decoding import decode_image
 from tests.fuzz.process import ServerProcess
 from tests.images import encoded, noise
 

@@ -76,7 +76,7 @@ def serving(artifact: Path, *options: str, **settings: object) -> Iterator[Serve
         settings: as in `service.http.settings.Settings`.
     """
     command = [
-        *(sys.executable, "-m", "service.cli", "serve", "--artifact", f"{MODEL}={artifact}", "--port", "0"),
+        *(sys.executable, "-m", "service.cli.main", "serve", "--artifact", f"{MODEL}={artifact}", "--port", "0"),
         *("--admin-port", "0", *options),
     ]
     given = {"torch_threads": 1, "decode_threads": 2, **settings}

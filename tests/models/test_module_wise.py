@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import peak_of_a_step
-from models.checkpoint import load_checkpoint, save_checkpoint
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, NetworkError
+from models.images.preprocessing import Preprocessing
+from models.loading.checkpoint import load_checkpoint, save_checkpoint
+from models.loading.specification import NetworkSpec
 from models.networks.resnet import ResNet, resnet8
 from models.normalization import Normalized
 from models.objectives._schedule import module_of_each_epoch
 from models.objectives.base import ObjectiveValue, build_objective
 from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.module_wise import ModuleWise
-from models.preprocessing import Preprocessing
-from models.residues import record_residues
-from models.specification import NetworkSpec
-from models.training import Recipe, accuracy, train
+from models.residuals.recording import record_residues
+from models.training.loop import Recipe, accuracy, train
 
 SHAPE = (3, 8, 8)
 

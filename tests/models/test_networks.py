@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import load_checkpoint, save_checkpoint
 from models.datasets.base import DatasetRequest, load_dataset
-from models.discovery import discover
 from models.errors import InputError, UnknownNameError
-from models.loading import load_network
+from models.loading.checkpoint import load_checkpoint, save_checkpoint
+from models.loading.references import load_network
 from models.networks.one_representation_resnet import OneRepresentationResNet, one_representation_resnet9
 from models.networks.resnet import PreActivationBlock, ResNet
 from models.networks.shallow_resnet import ShallowResNet, shallow_resnet10, shallow_resnet14
 from models.objectives.cross_entropy import CrossEntropy
-from models.training import Recipe, train
+from models.residuals.discovery import discover
+from models.training.loop import Recipe, train
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

@@ -19,7 +19,7 @@ from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.least_action import LeastAction, transport_cost
 from models.objectives.reverse_cross_entropy import ReverseCrossEntropy, reverse_cross_entropy
 from models.registry import OBJECTIVES
-from models.training import Recipe, train
+from models.training.loop import Recipe, train
 
 
 class Addition(nn.Module):

@@ -12,7 +12,7 @@ from models.errors import CheckpointError
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
 from models.objectives.base import Objective
-from models.training import Recipe, train
+from models.training.loop import Recipe, train
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-an-objective.md"
 

@@ -7,9 +7,9 @@ import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from models.discovery import Discovery, discover
-from models.residues import Measure, record_residues
-from models.with_statistics import WithStatistics
+from models.residuals.discovery import Discovery, discover
+from models.residuals.recording import StatisticsSpec, record_residues
+from models.residuals.with_statistics import WithStatistics
 from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums
 
 
@@ -28,10 +28,12 @@ def assert_equal_to_1e5(got: Tensor, expected: Tensor, scale: Tensor) -> None:
     assert float((got - expected).abs().max()) <= 1e-5 * max(1.0, float(scale.abs().max()))
 
 
-def whole(network: nn.Module, discovery: Discovery, images: Tensor, measure: Measure) -> tuple[Tensor, ...]:
-    with torch.no_grad(), record_residues(network, discovery, measure=measure, keep=True) as recording:
+def whole(
+    network: nn.Module, discovery: Discovery, images: Tensor, statistics_spec: StatisticsSpec
+) -> tuple[Tensor, ...]:
+    with torch.no_grad(), record_residues(network, discovery, statistics_spec=statistics_spec, keep=True) as recording:
         network(images)
-    return recording.residues if measure.of == "residues" else recording.embeddings
+    return recording.residues if statistics_spec.of == "residues" else recording.embeddings
 
 
 @pytest.mark.parametrize("public", NETWORKS.values(), ids=NETWORKS.keys())
@@ -45,8 +47,8 @@ def test_residues_are_sum_minus_skip(public: PublicNetwork, seed: int) -> None:
     assert len({branch.name for branch in discovery.branches}) == public.branches
 
     pairs = skips_and_sums(network, images)
-    residues = whole(network, discovery, images, Measure())
-    embeddings = whole(network, discovery, images, Measure(of="embeddings"))
+    residues = whole(network, discovery, images, StatisticsSpec())
+    embeddings = whole(network, discovery, images, StatisticsSpec(of="embeddings"))
     assert len(pairs) == len(residues) == len(embeddings)
     for branch, (skip, total), residue, embedding in zip(discovery.branches, pairs, residues, embeddings, strict=True):
         assert residue.shape[1:] == branch.shape
@@ -86,8 +88,8 @@ def test_vgg_is_measured_by_what_its_layers_change(seed: int) -> None:
         x = torch.relu(network.classifier[0](network.avgpool(x).flatten(1)))
         expected["classifier.3"] = (x, torch.relu(network.classifier[3](x)))
     assert [branch.name for branch in discovery.branches] == list(expected)
-    for measure in (Measure(), Measure(of="embeddings")):
-        got = whole(network, discovery, images, measure)
+    for statistics_spec in (StatisticsSpec(), StatisticsSpec(of="embeddings")):
+        got = whole(network, discovery, images, statistics_spec)
         for tensor, (before, after) in zip(got, expected.values(), strict=True):
-            assert_equal_to_1e5(tensor, after - before if measure.of == "residues" else after, after)
+            assert_equal_to_1e5(tensor, after - before if statistics_spec.of == "residues" else after, after)
     assert WithStatistics(network, discovery).why_not_rewritten is None

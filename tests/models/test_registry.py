@@ -27,7 +27,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
 def test_listing_and_help_import_no_torch() -> None:
     for arguments in ("['list']", "['--help']", "['fit', '--help']"):
         code = (
-            "import sys\nfrom service.cli import main\n"
+            "import sys\nfrom service.cli.main import main\n"
             f"try:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
             "assert not {'torch', 'sklearn', 'art', 'fastapi'} & set(sys.modules), 'a heavy import'"
         )

@@ -6,10 +6,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from models.datasets.base import ImageDataset
-from models.loading import LoadedNetwork, NetworkSpec
+from models.images.preprocessing import Preprocessing
+from models.loading.references import LoadedNetwork, NetworkSpec
 from models.normalization import Normalized
-from models.preprocessing import Preprocessing
-from service.study_settings import StudySettings
+from service.evaluation.settings import StudySettings
 from tests.attacks.digits import digits
 
 PREPROCESSING = Preprocessing(resize=None, crop=None, height=16, width=16)

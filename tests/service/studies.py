@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from detector.calibration import Calibration
-from detector.statistics import natural_band
-from service.study import NATURAL, ImageSet, Judgement, Study
+from detector.features.statistics import natural_band
+from service.evaluation.records import NATURAL, ImageSet, Judgement, Study
 
 BLOCKS = 3
 CLASSES = 10

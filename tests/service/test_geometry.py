@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from attacks.fgm import FGM
 from benchmarks.geometry import PAGE, with_table
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
-from models.discovery import discover
 from models.errors import AttackError, InputError, NetworkError
-from models.geometry import cosines, line_shape, optimal_transport
-from models.loading import load_network
+from models.geometry.transport import cosines, line_shape, optimal_transport
+from models.loading.references import load_network
 from models.normalization import Normalized
-from models.residues import record_residues
-from service.cli import GEOMETRY_FLAGS, _parser, _with_study, main
+from models.residuals.discovery import discover
+from models.residuals.recording import record_residues
+from service.cli.main import GEOMETRY_FLAGS, _parser, _with_study, main
 from service.geometry import measuring
 from service.geometry.clouds import SHARES
 from service.geometry.drawing import draw_costs, draw_overview, draw_paths, draw_variation

@@ -9,11 +9,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from models.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.datasets.base import ImageDataset, load_dataset
+from models.geometry.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.objectives.least_action import LeastAction
-from models.training import Recipe, train
-from service.cli import main
+from models.training.loop import Recipe, train
+from service.cli.main import main
 from service.geometry.circles_tables import CASES, mean_and_interval
 from service.geometry.decoded import decode_blocks, embeddings
 from service.geometry.decodings import one_of_each, split

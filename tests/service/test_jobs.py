@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from detector.artifact import load_artifact, save_artifact
+from detector.artifact.artifact import load_artifact, save_artifact
 from models.datasets.base import load_dataset
 from models.errors import ArtifactError
-from service.cli import main
-from service.http.app import create_app
+from service.cli.main import main
+from service.http.api.app import create_app
 from service.http.settings import Settings
-from service.originals import digests, pack, unpack
+from service.seen_images import digests, pack, unpack
 
 USER_FILE = """
 from torch import nn

@@ -17,22 +17,22 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 import service.report.outliers
 import service.report.sections.costs
-import service.report.shown
+import service.report.selection
 from models.errors import InputError
+from service.evaluation.records import NATURAL, Study
+from service.evaluation.summary import figures
 from service.report import as_table, draw_study_paths, write_study_report
 from service.report.baselines import baselines_beside
 from service.report.curves import rejection_points, roc_points
 from service.report.epsilon import budgeted_attacks, epsilon_of
 from service.report.heat import area_step, shades, share_step
 from service.report.outliers import distance_of, outlier_means
-from service.report.shown import drawn_judgements
-from service.study import NATURAL, Study
-from service.study_figures import figures
+from service.report.selection import drawn_judgements
 from tests.service.pages import Page
 from tests.service.studies import image_set, judgement, study, study_by_lot
 
 HOSTILE = '<script>alert("$x$ & more")</script>'
-EXAMPLES = (service.report.outliers, service.report.sections.costs, service.report.shown)
+EXAMPLES = (service.report.outliers, service.report.sections.costs, service.report.selection)
 
 
 def no_constant(name: str) -> NoReturn:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from models.errors import InputError
+from service.evaluation.records import Study
+from service.evaluation.summary import figures
 from service.report import write_study_report
 from service.report.beside_paper import beside_paper, beside_paper_csv, chosen_rows, read_published
-from service.study import Study
-from service.study_figures import figures
 from tests.service.pages import Page
 from tests.service.studies import study_by_lot
 

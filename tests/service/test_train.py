@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.loading import load_network
+from models.loading.checkpoint import load_checkpoint, save_checkpoint
+from models.loading.references import load_network
 from models.objectives.module_wise import ModuleWise
-from service.cli import main
+from service.cli.main import main
 
 TRAIN = ["train", "--dataset", "digits", "--resize", "8", "--batch-size", "32", "--limit", "64", "--epochs", "1"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from models.checkpoint import save_checkpoint
-from models.loading import LoadedNetwork, build_network, load_network
-from models.training import Recipe
-from service.jobs._inputs import view_of, view_of_artifact, view_of_training
+from models.loading.checkpoint import save_checkpoint
+from models.loading.references import LoadedNetwork, build_network, load_network
+from models.training.loop import Recipe
+from service.inputs import view_of, view_of_artifact, view_of_training
 from tests.tiny_artifact import SPEC
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from service.evaluation.records import adaptive_evaluations
+from service.formatting import MISSING, percent
 from service.report import captions
 from service.report.cells import interval_or_deviation
 from service.report.markup import Row, caption, details, fact, name_cell, section, table
-from service.report.shown import shortened
-from service.study import adaptive_evaluations
-from service.wording import MISSING, percent
+from service.report.selection import shortened
 
 __all__ = ["adaptive"]
 

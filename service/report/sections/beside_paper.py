@@ -3,11 +3,11 @@
 from html import escape
 from typing import Any
 
+from service.formatting import area, counted, percent
 from service.report import captions
 from service.report.cells import interval_or_deviation
 from service.report.markup import Row, caption, details, section, table
-from service.report.shown import shortened
-from service.wording import area, counted, percent
+from service.report.selection import shortened
 
 __all__ = ["beside_paper_section"]
 

@@ -3,15 +3,15 @@
 from html import escape
 from typing import Any
 
+from service.evaluation.records import Study
+from service.formatting import percent
 from service.report import captions
 from service.report.cells import fitted, of_group
 from service.report.drawings import Budgeted, draw_budgets
 from service.report.epsilon import budgeted_attacks
 from service.report.markup import Row, caption, figure, figure_grid, section, table
-from service.report.shown import drawn_judgements, shortened
+from service.report.selection import drawn_judgements, shortened
 from service.report.svg import inline_svg
-from service.study import Study
-from service.wording import percent
 
 __all__ = ["budgets"]
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from service.evaluation.records import Study
+from service.formatting import MISSING
 from service.report import captions
 from service.report.cells import fitted
 from service.report.drawings import Bar, draw_seconds
 from service.report.markup import Row, caption, details, figure, figure_grid, name_cell, section, table
-from service.report.shown import shortened
+from service.report.selection import shortened
 from service.report.svg import inline_svg
-from service.study import Study
-from service.wording import MISSING
 
 __all__ = ["costs", "seconds"]
 
@@ -61,19 +61,19 @@ def _bar(entry: dict[str, Any], network: float | None) -> Bar:
 
     What a detector measures is timed together with the network's pass, so that pass is taken off it.
     """
-    measure, parts = entry["measure_seconds_per_image"], []
+    statistics_spec, parts = entry["measure_seconds_per_image"], []
     if network is not None:
         parts.append(("network", network))
-    if measure is not None:
-        parts.append(("measurement", max(0.0, measure - (network or 0.0))))
+    if statistics_spec is not None:
+        parts.append(("measurement", max(0.0, statistics_spec - (network or 0.0))))
     return Bar(entry["detector"], [*parts, ("score", entry["score_seconds_per_image"])])
 
 
 def _chart(bars: Sequence[Bar], prefix: str, title: str, count: int) -> str:
     told = "; ".join(f"{shortened(bar.name, 60)} {seconds(sum(part for _, part in bar.parts))}" for bar in bars)
     svg = inline_svg(draw_seconds(bars), prefix=prefix, alt=f"{title}, per image: {told}.")
-    left_out = f" The first {len(bars)} of {count}." if count > len(bars) else ""
-    return figure(svg, f"{title}.{left_out}")
+    skipped_branches = f" The first {len(bars)} of {count}." if count > len(bars) else ""
+    return figure(svg, f"{title}.{skipped_branches}")
 
 
 def _sets_table(sets: Sequence[tuple[str, dict[str, float | None]]]) -> str:

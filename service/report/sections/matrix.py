@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from service.formatting import MISSING, area, percent
 from service.report import captions
 from service.report.cells import fitted, lead, of_group, spread_text
 from service.report.heat import area_step, legend, share_step
 from service.report.markup import Row, name_cell, section, table
-from service.report.shown import shortened
-from service.wording import MISSING, area, percent
+from service.report.selection import shortened
 
 __all__ = ["heat_cell", "matrices", "worst_cases"]
 

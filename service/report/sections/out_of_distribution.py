@@ -3,13 +3,13 @@
 from html import escape
 from typing import Any
 
+from service.formatting import MISSING, area, percent
 from service.report import captions
 from service.report.cells import fitted, of_group
 from service.report.heat import area_step
 from service.report.markup import Row, name_cell, section, table
 from service.report.outliers import OUTLIER_PREFIX, distance_of
-from service.report.shown import shortened
-from service.wording import MISSING, area, percent
+from service.report.selection import shortened
 
 __all__ = ["out_of_distribution"]
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from service.evaluation.records import Judgement
+from service.formatting import area, asked, between, counted, percent
 from service.report.cells import fitted, lead, of_group, spread_text
 from service.report.markup import name_of
-from service.report.shown import shortened
-from service.study import Judgement
-from service.wording import area, asked, between, counted, percent
+from service.report.selection import shortened
 
 __all__ = ["header", "tiles", "warnings"]
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from service.evaluation.records import NATURAL, Judgement, Study
+from service.formatting import area, counted, percent
 from service.report import captions
 from service.report.cells import fitted, lead, of_group
 from service.report.curves import draw_rejection, draw_roc, draw_scores
 from service.report.markup import caption, details, figure, figure_grid, section
 from service.report.paths import draw_study_paths
-from service.report.shown import MOST_SETS, drawn_judgements, drawn_sets, heading, seen_by, shortened
+from service.report.selection import MOST_SETS, drawn_judgements, drawn_sets, heading, seen_by, shortened
 from service.report.svg import inline_svg
-from service.study import NATURAL, Judgement, Study
-from service.wording import area, counted, percent
 
 __all__ = ["pictures"]
 

@@ -3,12 +3,12 @@
 from html import escape
 from typing import Any
 
+from service.formatting import area, asked, between, counted, percent
 from service.report import captions
 from service.report.baselines import baselines_beside
 from service.report.cells import fitted, interval_or_deviation, lead, of_group, spread
 from service.report.markup import Row, details, name_cell, section, table
-from service.report.shown import shortened
-from service.wording import area, asked, between, counted, percent
+from service.report.selection import shortened
 
 __all__ = ["false_positives", "results"]
 

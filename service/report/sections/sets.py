@@ -3,10 +3,10 @@
 from html import escape
 from typing import Any
 
+from service.formatting import MISSING, percent
 from service.report import captions
 from service.report.markup import Row, caption, fact, name_cell, section, table
-from service.report.shown import shortened
-from service.wording import MISSING, percent
+from service.report.selection import shortened
 
 __all__ = ["provenance", "sets"]
 

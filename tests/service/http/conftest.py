@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from detector.artifact import Artifact, load_artifact
-from service.http.app import create_app
+from detector.artifact.artifact import Artifact, load_artifact
+from service.http.api.app import create_app
 from service.http.settings import Settings
 from tests.conftest import SEED
 from tests.images import encoded, noise

@@ -14,11 +14,11 @@ import httpx
 import orjson
 import uvicorn
 
-from detector.artifact import Artifact
-from service.http.app import create_app
-from service.http.metrics import Metrics
-from service.http.protocol import bounded_protocol
-from service.http.repository import ModelRepository, ModelSource, ServedModel
+from detector.artifact.artifact import Artifact
+from service.http.api.app import create_app
+from service.http.connection.protocol import bounded_protocol
+from service.http.inference.repository import ModelRepository, ModelSource, ServedModel
+from service.http.observability.metrics import Metrics
 from service.http.settings import Settings
 
 __all__ = ["Answer", "Connection", "LiveServer", "held_up", "judging_with", "wait_until"]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from detector.artifact import Artifact
+from detector.artifact.artifact import Artifact
+from tests.service.http.api.test_oip import elements
 from tests.service.http.live import LiveServer
-from tests.service.http.test_oip import elements
 from tests.tiny_artifact import SIDE
 
 INFER = "/v2/models/model/infer"

@@ -15,9 +15,9 @@ from PIL import Image
 
 from benchmarks.browser import Browser, chromium, open_browser
 from benchmarks.running_server import RunningServer
-from detector.artifact import Artifact
-from service.http.app import create_app
-from service.http.repository import ModelSource
+from detector.artifact.artifact import Artifact
+from service.http.api.app import create_app
+from service.http.inference.repository import ModelSource
 from service.http.settings import Settings
 from tests.conftest import SEED
 from tests.images import encoded, noise

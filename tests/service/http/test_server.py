@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.artifact import Artifact, load_artifact
+from detector.artifact.artifact import Artifact, load_artifact
 from models.errors import InputError
-from service.http.descriptors import allow_descriptors
+from service.http.connection.descriptors import allow_descriptors
 from service.http.server import FAILED_EXIT_CODE, serve
 from service.http.settings import Settings
 from tests.chaos.poisoned_network import HANG, marker
@@ -57,7 +57,7 @@ def server(
     **settings: str,
 ) -> Iterator[Running]:
     """A server that runs; `begun` is given its process before that."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(folder), *options]
+    command = [sys.executable, "-m", "service.cli.main", "serve", "--artifact", str(folder), *options]
     command += ["--port", "0", "--admin-port", "0"]
     env = os.environ | {f"PLUMBLINE_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env)

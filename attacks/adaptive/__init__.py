@@ -1,0 +1,1 @@
+"""Attacks on the network and the detector together."""

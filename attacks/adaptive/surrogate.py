@@ -1,0 +1,93 @@
+"""A differentiable stand-in for a detector whose score has no gradient, such as a forest's."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.common.base import check_count
+from models.errors import InputError
+
+__all__ = ["Surrogate", "fit_surrogate"]
+
+
+class Surrogate(nn.Module):
+    """Inputs ``(B, F)`` → margins ``(B,)``, above 0 where the detector is expected to flag.
+
+    A perceptron with two hidden layers. Inputs are standardised, then squashed by asinh: an attack leaves the range of
+    natural images by orders of magnitude, where a linear scale would leave the layers without a useful slope.
+
+    Args:
+        centre, spread: ``(F,)``, of the inputs it is fitted on.
+        width: of the hidden layers.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, centre: Tensor, spread: Tensor, *, width: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("centre", centre)
+        self.register_buffer("spread", spread)
+        # SiLU rather than ReLU: its slope is nowhere zero, and a step along it is what the surrogate is for.
+        self.layers = nn.Sequential(
+            nn.Linear(len(centre), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Margins of inputs ``(B, F)``, in units of the spread of those it was fitted on."""
+        margins: Tensor = self.layers(torch.asinh((inputs - self.centre) / self.spread)).squeeze(1)
+        return margins
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Tensor]) -> Self:
+        """The surrogate whose `state_dict` this is, in evaluation mode and without gradients of its weights."""
+        surrogate = cls(arrays["centre"], arrays["spread"], width=len(arrays["layers.0.bias"]))
+        surrogate.load_state_dict(arrays)
+        return surrogate.to(arrays["centre"].device).eval().requires_grad_(False)
+
+
+def fit_surrogate(
+    inputs: Tensor, margins: Tensor, *, width: int = 128, epochs: int = 60, batch_size: int = 128, seed: int = 0
+) -> Surrogate:
+    """A surrogate regressed on the detector's margins, in evaluation mode and without gradients of its weights.
+
+    Margins are divided by their root mean square, not centred: zero stays the threshold. The same arguments give the
+    same surrogate on the same machine, and the global random state stays as it was.
+
+    Args:
+        inputs: ``(N, F)`` float32, what the detector sees of N images.
+        margins: ``(N,)``, the detector's score minus its threshold.
+
+    Raises:
+        InputError: no images, as many inputs as margins missing, or values that are not finite.
+    """
+    if inputs.ndim != 2 or margins.shape != inputs.shape[:1] or not len(inputs):
+        raise InputError(
+            f"expected inputs (N, F) and margins (N,) with N above 0, got {tuple(inputs.shape)} and "
+            f"{tuple(margins.shape)}; give one margin per image"
+        )
+    if not (torch.isfinite(inputs).all() and torch.isfinite(margins).all()):
+        raise InputError("expected finite inputs and margins, got NaN or infinity; leave those images out")
+    check_count("epochs", epochs)
+    inputs = inputs.float()
+    targets = margins.float() / margins.float().square().mean().sqrt().clamp_min(1e-6)  # avoid division by zero
+    spread = inputs.std(0, unbiased=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        surrogate = Surrogate(inputs.mean(0).cpu(), torch.where(spread > 0, spread, 1.0).cpu(), width=width)
+    surrogate.to(inputs.device).train()
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(surrogate.parameters(), lr=3e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
+            for rows in torch.split(order, batch_size):
+                optimizer.zero_grad()
+                F.smooth_l1_loss(surrogate(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            schedule.step()
+    return surrogate.eval().requires_grad_(False)

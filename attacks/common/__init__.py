@@ -1,0 +1,1 @@
+"""Shared parts of attacks: contract, norms, steps, targets."""

@@ -1,0 +1,1 @@
+"""Shared parts of attacks that see decisions or scores only."""

@@ -1,0 +1,70 @@
+"""A small network taught to answer as another one does, for transfer attacks (Papernot et al., 2017)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.decision_based.starts import logits_of
+
+__all__ = ["teach_substitute"]
+
+_BATCH = 64
+_LEARNING_RATE = 2e-3
+_PROBE = 0.1  # λ of their equation (2): how far an image moves into each new one, in pixel units
+
+
+def teach_substitute(network: nn.Module, images: Tensor, *, epochs: int, rounds: int, seed: int) -> nn.Module:
+    """A network in eval mode that was fitted to the other one's probabilities on these images and on probes of them.
+
+    Jacobian-based augmentation (their algorithm 1): after each round every image so far gets a companion, moved by the
+    sign of the gradient of the substitute's answer, and the network is asked about these too: images · 2^rounds
+    queries in all. Unlike the paper, it is asked for probabilities and not for classes; a companion moves down as often
+    as up, so that classes are left as well; and it starts from a blend of its image with another one, since few images
+    leave the space between them unknown.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    answers = logits_of(network, images).softmax(1)
+    with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        substitute = _small_network(images.shape[1], answers.shape[1]).to(images.device)
+    optimizer = torch.optim.Adam(substitute.parameters(), lr=_LEARNING_RATE)
+    for number in range(rounds + 1):
+        if number:
+            probes = _companions(substitute.eval(), images, generator)
+            images = torch.cat([images, probes])
+            answers = torch.cat([answers, logits_of(network, probes).softmax(1)])
+        substitute.train()
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+            for batch in torch.split(order, _BATCH):
+                optimizer.zero_grad()
+                torch.autograd.backward(F.cross_entropy(substitute(images[batch]), answers[batch]))
+                optimizer.step()
+    return substitute.eval().requires_grad_(False)
+
+
+def _companions(substitute: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
+    others = images[torch.randperm(len(images), generator=generator).to(images.device)]
+    share, way = torch.rand((2, len(images), 1, 1, 1), generator=generator).to(images.device)
+    at = (others + share * (images - others)).requires_grad_(True)
+    answers = substitute(at)
+    (gradient,) = torch.autograd.grad(answers.amax(1).sum(), at)
+    companions: Tensor = at.detach() + _PROBE * (2 * way - 1) * gradient.sign()
+    return companions.clamp(0, 1)
+
+
+def _small_network(channels: int, classes: int) -> nn.Module:
+    """Two convolutions, a mean over a grid of 4 x 4, two linear layers; without batch normalisation, so that what it
+    says of an image does not hang on how the images of a batch are spread"""
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(64 * 16, 128),
+        nn.ReLU(),
+        nn.Linear(128, classes),
+    )

@@ -1,0 +1,1 @@
+"""Attack a data set in shards that can be resumed."""

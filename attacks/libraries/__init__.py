@@ -1,0 +1,1 @@
+"""Adapters to ART and AutoAttack."""

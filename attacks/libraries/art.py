@@ -1,0 +1,122 @@
+"""The one adapter between a network here and ART: tensors in, tensors out, nothing of ART imported before use.
+
+`Any` stands for ART's untyped classes in this file and nowhere else.
+"""
+
+import importlib
+import importlib.metadata
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attacks.common.base import class_count
+from attacks.common.finite import watched_logits
+from models.errors import AttackError
+
+__all__ = ["art_version", "quiet_logger", "run_art_attack"]
+
+
+def run_art_attack(
+    class_name: str,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    options: Mapping[str, Any],
+    starts: Tensor | None = None,
+) -> Tensor:
+    """Images ``(B, C, H, W)`` float32 in [0, 1] that ART's attack of that class made of one batch.
+
+    ART gets the network as it is: pixels in [0, 1], no preprocessing, logits. What it returns is clipped to [0, 1],
+    which ART's change of variables can leave by a rounding error (Carlini and Wagner: up to 5e-7).
+
+    Args:
+        class_name: such as "DeepFool", in `art.attacks.evasion`.
+        network: in eval mode; weights that require no gradient save ART their backward pass.
+        images: ``(B, C, H, W)`` float32 in [0, 1], on the network's device.
+        labels: ``(B,)`` int64.
+        options: of the attack's constructor, beside the estimator.
+        starts: adversarial images ``(B, C, H, W)`` where the attack begins; its own are drawn anew in every run.
+
+    Raises:
+        AttackError: ART cannot be imported, or its attack failed; logits or a gradient of the network are not finite.
+    """
+    device = images.device
+    with quiet_logger("art"), _current_device(device):
+        attack_class = getattr(_import("art.attacks.evasion"), class_name)
+        try:
+            attack = attack_class(_classifier(network, images), **options)
+            begin = {} if starts is None else {"x_adv_init": starts.cpu().numpy()}
+            found = attack.generate(x=images.cpu().numpy(), y=labels.cpu().numpy(), **begin)
+        except AttackError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as exc:
+            raise AttackError(f"ART's {class_name} failed: {exc}") from exc
+    return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(device).clamp_(0.0, 1.0)
+
+
+def art_version() -> dict[str, str]:
+    """The version of ART in use, by package name, for cache keys and reports."""
+    package = "adversarial-robustness-toolbox"
+    return {package: importlib.metadata.version(package)}
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """A library's logger silent below errors for as long as the context lasts."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _classifier(network: nn.Module, images: Tensor) -> Any:
+    """ART's view of the network"""
+    return _import("art.estimators.classification").PyTorchClassifier(
+        # In a module of its own: of a bare nn.Sequential ART would call the parts and leave out the container's hooks.
+        model=_Whole(network),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=class_count(network, images[:1]),
+        clip_values=(0.0, 1.0),
+        preprocessing=None,
+        device_type="cpu" if images.device.type == "cpu" else "gpu",
+    )
+
+
+class _Whole(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.training = network.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Some of ART's attacks interpolate in float64, which no network here takes.
+        return watched_logits(self.network, images.float())
+
+
+@contextmanager
+def _current_device(device: torch.device) -> Iterator[None]:
+    """ART runs on the current CUDA device, whichever device the network is on: make them the same."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            yield
+    else:
+        yield
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as exc:  # ART writes a settings file when imported
+        raise AttackError(
+            f"this attack needs adversarial-robustness-toolbox, which cannot be imported: {exc}; "
+            "install Plumbline's requirements"
+        ) from exc

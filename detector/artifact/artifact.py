@@ -1,0 +1,427 @@
+"""A fitted pipeline as a folder: written whole or not at all, and believed only after every byte was checked.
+
+    manifest.json             what everything is; ends in a digest of itself, optionally signed
+    network.safetensors       the network's state dictionary
+    detector.safetensors      what the detector learnt, as plain arrays
+    calibration.safetensors   sorted natural scores, the natural band, and what the probe image gives
+
+Loading takes these steps, and raises `ArtifactError` at the first that fails, before anything is served:
+
+1. The folder holds these four ordinary files, no other, and none above its size limit.
+2. The manifest is JSON of this protocol, in the very bytes that it would be written in again, and its digest is right.
+3. With a key given, its signature is right.
+4. Each file has the SHA-256 that the manifest states.
+5. Images are decoded here as where the detector was fitted. The network is built by name (no code comes from an
+   artifact), once its sizes are known to agree with the rest, and its tensors match one by one.
+6. Its branches are found again and are the ones in the manifest.
+7. The detector's arrays are checked one by one, and the threshold follows from the calibration scores.
+8. A fixed probe image gives the logits and statistics that it gave when the artifact was written.
+
+Hashes find damage and mix-ups. Only a signature finds a forger, who can compute hashes too.
+"""
+
+import hashlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import sklearn
+import torch
+from safetensors import numpy as safetensors_numpy
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+
+from detector.arrays import require_array, require_keys
+from detector.artifact.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest, require_unicode, sealed
+from detector.calibration import Calibration
+from detector.detectors.base import Detector
+from detector.pipeline import Pipeline
+from models.errors import ArtifactError, InputError, NetworkError, PlumblineError
+from models.features.extraction import Features
+from models.files import write_atomically
+from models.images.policy import POLICY, require_policy
+from models.images.preprocessing import Preprocessing
+from models.loading.references import NetworkSpec, build_network
+from models.normalization import Normalized
+from models.registry import DETECTORS
+from models.residuals.discovery import Discovery, discover
+from models.residuals.recording import StatisticsSpec
+
+__all__ = ["Artifact", "check_destination", "load_artifact", "save_artifact"]
+
+# A probe image's logits and statistics may differ between machines and devices by rounding; another network's differ
+# by as much as they are large.
+_PROBE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A checked artifact, ready to judge.
+
+    Args:
+        pipeline: network, detector and threshold.
+        spec: how the network is built.
+        preprocessing: from a decoded image to the pixels that the network takes.
+        manifest: everything that was recorded, provenance included.
+        digest: SHA-256 over the manifest's content, which names every other file's: the artifact's identity.
+    """
+
+    pipeline: Pipeline
+    spec: NetworkSpec
+    preprocessing: Preprocessing
+    manifest: dict[str, Any]
+    digest: str
+
+
+def save_artifact(
+    folder: Path | str,
+    pipeline: Pipeline,
+    *,
+    spec: NetworkSpec,
+    preprocessing: Preprocessing,
+    provenance: Mapping[str, Any],
+    sign_key: Path | str | None = None,
+) -> str:
+    """The digest of the artifact written to `folder`.
+
+    It is written beside `folder` and then renamed, so that nothing half-written is ever under that name. An artifact
+    that is there already is replaced, by two renames: for an instant the name is free.
+
+    Args:
+        provenance: recipe, data set, seeds and whatever else tells how this came about, as JSON values.
+        sign_key: a file of at least 32 bytes; the manifest is then signed with it (HMAC-SHA256).
+
+    Raises:
+        InputError: `folder` exists and is not an artifact, the parts do not belong together, the provenance is not
+            JSON, a class name is not Unicode, or the key file cannot be used.
+    """
+    folder = Path(folder)
+    key = check_destination(folder, sign_key)
+    NetworkSpec.from_json(spec.to_json())  # as loading will
+    if pipeline.image_shape != spec.image_shape:
+        raise InputError(f"expected images of the network's shape {spec.image_shape}, got {pipeline.image_shape}")
+    require_unicode(pipeline.classes)
+    _require_together(pipeline.classes, spec, preprocessing)
+    contents = {
+        "network.safetensors": safetensors_torch.save(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in pipeline.network.state_dict().items()}
+        ),
+        "detector.safetensors": safetensors_numpy.save(
+            {name: np.ascontiguousarray(array) for name, array in pipeline.detector.state().items()}
+        ),
+        "calibration.safetensors": safetensors_numpy.save(_calibration_arrays(pipeline)),
+    }
+    fields = {
+        "versions": _versions(),
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+        },
+        "network": spec.to_json(),
+        "decoding": POLICY,
+        "preprocessing": preprocessing.to_json(),
+        "classes": list(pipeline.classes),
+        "detector": {"name": pipeline.detector.name, "parameters": pipeline.detector.parameters()},
+        "measure": {"of": pipeline.statistics_spec.of, "directions": pipeline.statistics_spec.directions},
+        "branches": _branches(pipeline.discovery),
+        "calibration": {
+            "count": len(pipeline.calibration.scores),
+            "fpr": pipeline.calibration.fpr,
+            "threshold": pipeline.calibration.threshold,
+        },
+        "provenance": dict(provenance),
+    }
+    contents[MANIFEST], digest = sealed(fields, key)
+    _write_folder(folder, contents)
+    return digest
+
+
+def check_destination(folder: Path | str, sign_key: Path | str | None = None) -> bytes | None:
+    """The key to sign with, if any, once it is sure that an artifact may be written to `folder`; before long work, too.
+
+    Raises:
+        InputError: `folder` exists and is not an artifact, or the key file cannot be used.
+    """
+    _require_replaceable(Path(folder))
+    return None if sign_key is None else read_key(Path(sign_key))
+
+
+def load_artifact(
+    folder: Path | str,
+    *,
+    network_file: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    verify_key: Path | str | None = None,
+) -> Artifact:
+    """The artifact in `folder`, after all the checks that the module's docstring lists.
+
+    Args:
+        network_file: the user's file, for a network that came from one.
+        device: where the network will run.
+        verify_key: the file that the artifact was signed with; an unsigned artifact is then refused.
+
+    Raises:
+        ArtifactError: the artifact is damaged, was tampered with, is of another protocol, or is not one.
+        InputError: the key file cannot be used, or `network_file` is missing or is not the one it was fitted with.
+    """
+    folder = Path(folder)
+    key = None if verify_key is None else read_key(Path(verify_key))
+    _require_exact_files(folder)
+    manifest = read_manifest(folder, key)
+    contents = {name: read_checked(folder / name, manifest["files"][name]) for name in FILES}
+    try:
+        spec = NetworkSpec.from_json(manifest["network"])
+        require_policy(manifest.get("decoding", POLICY))
+        preprocessing = Preprocessing.from_json(manifest["preprocessing"])
+        # Before anything is built or run: both take as much memory as these sizes say.
+        _require_together(manifest["classes"], spec, preprocessing)
+        statistics_spec = _measure(manifest["measure"])
+        detector = _detector(manifest["detector"], _arrays(folder, "detector.safetensors", contents))
+    except (InputError, NetworkError) as exc:
+        raise ArtifactError(f"{folder}: {exc}") from exc
+    tensors = _tensors(folder, "network.safetensors", contents)
+    _require_logits(spec, tensors, folder)
+    network = _network(spec, network_file, folder)
+    _fill(network, tensors, folder)
+    try:
+        discovery = discover(network, spec.image_shape)
+        if _branches(discovery) != manifest["branches"]:
+            raise ArtifactError(
+                f"expected the {len(manifest['branches'])} branches that the detector was fitted on, found "
+                f"{len(discovery.branches)} in the network, or others; fit again with this version"
+            )
+        pipeline = _pipeline(
+            network, discovery, statistics_spec, detector, manifest, spec, device,
+            _arrays(folder, "calibration.safetensors", contents),
+        )  # fmt: skip
+    except PlumblineError as exc:
+        raise ArtifactError(f"{folder}: {exc}") from exc
+    return Artifact(pipeline, spec, preprocessing, manifest, manifest["digest"])
+
+
+# --- reading
+
+
+def _require_exact_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: expected an artifact, a folder that `plumbline fit` wrote; there is no folder")
+    found, wanted = {path.name for path in folder.iterdir()}, {MANIFEST, *FILES}
+    if found != wanted:
+        raise ArtifactError(
+            f"{folder}: expected exactly the files {sorted(wanted)}; missing {sorted(wanted - found)}, "
+            f"not an artifact's own {sorted(found - wanted)}; copy the artifact again, whole and alone"
+        )
+
+
+def _arrays(folder: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+    try:
+        arrays: dict[str, np.ndarray] = safetensors_numpy.load(contents[name])
+    except Exception as exc:  # safetensors raises many kinds for damaged files
+        raise ArtifactError(f"{folder / name}: expected readable arrays, got: {exc}") from exc
+    return arrays
+
+
+def _tensors(folder: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = safetensors_torch.load(contents[name])
+    except Exception as exc:  # safetensors raises many kinds for damaged files
+        raise ArtifactError(f"{folder / name}: expected readable tensors, got: {exc}") from exc
+    return tensors
+
+
+# --- building
+
+
+def _measure(fields: Any) -> StatisticsSpec:
+    if not isinstance(fields, dict) or set(fields) != {"of", "directions"} or type(fields["directions"]) is not int:
+        raise InputError(f"expected a measure with of and directions, got {fields!r:.200}")
+    if not isinstance(fields["of"], str) or fields["directions"] > 1000:
+        raise InputError(f"expected a measure of residues or embeddings with few directions, got {fields!r:.200}")
+    return StatisticsSpec(**fields)
+
+
+def _detector(fields: Any, state: Mapping[str, np.ndarray]) -> Detector:
+    if not isinstance(fields, dict) or set(fields) != {"name", "parameters"} or not isinstance(fields["name"], str):
+        raise InputError(f"expected a detector's name and parameters, got {fields!r:.200}")
+    if not isinstance(fields["parameters"], dict):
+        raise InputError(f"expected the detector's parameters by name, got {fields['parameters']!r:.200}")
+    kind: type[Detector] = DETECTORS.load(fields["name"])
+    return kind.from_state(fields["parameters"], state)
+
+
+def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raises ArtifactError where the constructor would be asked for more logits than there are weights for."""
+    count = spec.arguments.get("num_classes")
+    if count is None:
+        return
+    # A user's network may have a head of any form; the others end in a layer with one row per class.
+    enough = (
+        sum(tensor.numel() for tensor in tensors.values()) >= count
+        if spec.source == "file"
+        else any(tensor.ndim and tensor.shape[0] == count and tensor.numel() for tensor in tensors.values())
+    )
+    if not enough:
+        raise ArtifactError(
+            f"{folder}: expected weights for {count} classes, as the manifest asks for, got none; these are another "
+            "network's weights"
+        )
+
+
+def _network(spec: NetworkSpec, network_file: str | Path | None, folder: Path) -> Normalized:
+    try:
+        return build_network(spec, network_file=network_file)
+    except (InputError, NetworkError) as exc:
+        # A missing or different user's file is the caller's to mend, so that error passes as it is.
+        if spec.source == "file":
+            raise
+        raise ArtifactError(f"{folder}: expected a network that can be built here: {exc}") from exc
+
+
+def _fill(network: Normalized, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Loads `tensors` into the network after comparing every name, shape, type and the normalisation."""
+    expected = network.state_dict()
+    if missing_or_extra := set(expected) ^ set(tensors):
+        raise ArtifactError(
+            f"{folder}: expected the {len(expected)} tensors of the network that the manifest names, got "
+            f"{len(tensors)}; they differ in {sorted(missing_or_extra)[:5]}: these are another network's weights"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+            raise ArtifactError(
+                f"{folder}: expected {name!r} to be {expected[name].dtype} {tuple(expected[name].shape)}, got "
+                f"{tensor.dtype} {tuple(tensor.shape)}; these are another network's weights"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"{folder}: expected finite weights, got NaN or infinity in {name!r}")
+        # Weights that went through half precision on their way here have a normalisation that is a little off.
+        if name in ("mean", "std") and not torch.allclose(tensor, expected[name], rtol=2e-3):
+            raise ArtifactError(f"{folder}: expected the normalisation of the manifest, got another {name}")
+    network.load_state_dict(dict(tensors), strict=True)
+
+
+def _pipeline(
+    network: Normalized,
+    discovery: Discovery,
+    statistics_spec: StatisticsSpec,
+    detector: Detector,
+    manifest: Mapping[str, Any],
+    spec: NetworkSpec,
+    device: str | torch.device,
+    arrays: Mapping[str, np.ndarray],
+) -> Pipeline:
+    require_keys(arrays, {"scores", "band", "probe_logits", "probe_statistics"})
+    calibration = Calibration(require_array(arrays, "scores", np.float64, (None,)), manifest["calibration"]["fpr"])
+    stated = manifest["calibration"]
+    if (stated["threshold"], stated["count"]) != (calibration.threshold, len(calibration.scores)):
+        raise ArtifactError(
+            f"expected the threshold {calibration.threshold} that follows from {len(calibration.scores)} calibration "
+            f"scores, got {stated['threshold']!r} of {stated['count']!r}"
+        )
+    pipeline = Pipeline(
+        network=network, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
+        calibration=calibration,
+        classes=tuple(manifest["classes"]), band=require_array(arrays, "band", np.float32, (3, None)),
+        image_shape=spec.image_shape, device=device,
+    )  # fmt: skip
+    probe = _probe_features(pipeline)
+    for name, got in (("logits", probe.logits), ("statistics", probe.statistics)):
+        expected = require_array(arrays, f"probe_{name}", np.float32, got.shape)
+        error = np.abs(got - expected) / (np.abs(expected) + np.abs(expected).mean() + 1e-6)
+        if error.max() > _PROBE_TOLERANCE:
+            raise ArtifactError(
+                f"expected the network to give the probe image the {name} it gave when fitted, got some that differ by "
+                f"{error.max():.0%}; these are another network's weights, or this device computes otherwise"
+            )
+    return pipeline
+
+
+def _require_together(classes: Sequence[str], spec: NetworkSpec, preprocessing: Preprocessing) -> None:
+    """Raises InputError where the parts contradict one another."""
+    if (preprocessing.height, preprocessing.width) != spec.image_shape[1:]:
+        raise InputError(
+            f"expected preprocessing to {spec.image_shape[1]}×{spec.image_shape[2]} pixels, as the network takes, got "
+            f"{preprocessing.height}×{preprocessing.width}; give --resize and --crop that match"
+        )
+    if len(classes) != spec.num_classes:
+        raise InputError(f"expected {spec.num_classes} class names, got {len(classes)}")
+
+
+# --- writing
+
+
+def _calibration_arrays(pipeline: Pipeline) -> dict[str, np.ndarray]:
+    probe = _probe_features(pipeline)
+    return {
+        "scores": np.ascontiguousarray(pipeline.calibration.scores),
+        "band": np.ascontiguousarray(pipeline.band),
+        "probe_logits": probe.logits,
+        "probe_statistics": probe.statistics,
+    }
+
+
+def _probe_features(pipeline: Pipeline) -> Features:
+    """What the network says of one fixed image: a smooth wave per channel, which excites every layer."""
+    _, height, width = pipeline.image_shape
+    down, across = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
+    channels = [0.5 + 0.45 * torch.sin(2 * torch.pi * (k * down + (4 - k) * across)) for k in (1, 2, 3)]
+    features = pipeline.features(torch.stack(channels)[None].to(torch.float32))
+    pipeline.detector.judge(features)  # raises where the network's outputs are not the detector's inputs
+    return features
+
+
+def _branches(discovery: Discovery) -> list[dict[str, Any]]:
+    return [{"name": b.name, "shape": list(b.shape), "kind": b.kind} for b in discovery.branches]
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    try:
+        own = metadata.version("plumbline")
+    except metadata.PackageNotFoundError:  # run from a bare checkout
+        own = "unknown"
+    return {
+        "plumbline": own, "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__, "safetensors": safetensors.__version__,
+    }  # fmt: skip
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Raises InputError unless `folder` is free, empty, or an artifact."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(
+            f"expected a folder to write the artifact to, got a file or link at {folder}; choose another name"
+        )
+    if folder.is_dir():
+        found = {path.name for path in folder.iterdir()}
+        if found and not (MANIFEST in found and found <= {MANIFEST, *FILES}):
+            raise InputError(
+                f"expected {folder} to be new, empty or an artifact, got a folder with {sorted(found)[:5]}; "
+                "choose another name: nothing of yours is overwritten"
+            )
+
+
+def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        new, old = staging / "new", staging / "old"
+        new.mkdir()
+        for name, content in contents.items():
+            write_atomically(new / name, content)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(staging)

@@ -1,0 +1,1 @@
+"""Classifiers fitted by scikit-learn, stored and evaluated as plain arrays."""

@@ -1,0 +1,148 @@
+"""Many gradient boostings in one set of arrays, evaluated together and bit for bit as scikit-learn would.
+
+`detector.classifiers.trees` says how they are laid out and walked, and why each step is exact. scikit-learn then adds
+the leaf values of a model's trees to its baseline in float64, in order; the sum is a log-odds.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from scipy.special import expit
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
+
+from detector.arrays import require_array
+from detector.classifiers.trees import Trees, concatenated, laid_out
+from models.errors import InputError
+
+__all__ = ["ITERATIONS", "GradientBoostings"]
+
+ITERATIONS = 200
+
+# No early stopping: the images of one predicted class may be some dozens, and a tenth of those says little about when
+# to stop. Slow learning, small trees and a penalty on leaves hold back instead, and keep log-odds moderate, so that
+# probabilities do not round to 0 or 1. Each division looks at half of the columns, as many may say nearly the same.
+_OPTIONS: dict[str, Any] = {
+    "max_iter": ITERATIONS,
+    "learning_rate": 0.05,
+    "max_leaf_nodes": 15,
+    "max_depth": 6,
+    "l2_regularization": 1.0,
+    "max_features": 0.5,
+    "early_stopping": False,
+}
+
+# What a leaf or a baseline may add to a log-odds: far above any fit's, and no sum of such is infinite.
+_MOST = 1e6
+
+# Rows judged at a time: the lanes of more would leave the cache and, for a whole data set, need gigabytes.
+_BLOCK = 2048
+
+
+class GradientBoostings(Trees):
+    """Probabilities of class 1 by several boostings, each of as many trees as it likes, over the same columns.
+
+    As `Trees`, with what a leaf adds to the log-odds as its value, and roots int32 ``(trees,)`` of all models, one
+    model after the other.
+
+    Args:
+        starts: where each model's trees start among the roots, and the end, int64 ``(models + 1,)``.
+        baseline: each model's log-odds before its first tree, float64 ``(models,)``.
+    """
+
+    def __init__(self, *, starts: np.ndarray, baseline: np.ndarray, **trees: Any) -> None:
+        super().__init__(**trees)
+        self.starts, self.baseline = starts, baseline
+
+    def __len__(self) -> int:
+        return len(self.baseline)
+
+    @classmethod
+    def fit(cls, groups: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int = 0, n_jobs: int | None = None) -> Self:
+        """One model of `ITERATIONS` trees per group of columns float32 ``(N, F)`` and labels 0 or 1 ``(N,)``.
+
+        `n_jobs` OpenMP threads fit each, one where it is None or negative: OpenMP's own choice, all cores, waits for
+        the slowest at every division, on a busy machine many times as long as the work takes.
+        """
+        with threadpool_limits(max(1, n_jobs or 1), "openmp"):
+            models = [
+                HistGradientBoostingClassifier(**_OPTIONS, random_state=seed).fit(columns, labels)
+                for columns, labels in groups
+            ]
+        return cls.from_sklearn(models)
+
+    @classmethod
+    def from_sklearn(cls, models: Sequence[HistGradientBoostingClassifier]) -> Self:
+        """The same models, fitted by scikit-learn on labels 0 and 1 and numeric columns without missing values.
+
+        Raises:
+            InputError: other labels, columns of categories, or different numbers of columns.
+        """
+        widths = {model.n_features_in_ for model in models}
+        if len(widths) != 1 or any(list(model.classes_) != [0, 1] for model in models):
+            raise InputError(f"expected boostings over labels 0 and 1 of one width, got columns {sorted(widths)}")
+        if any(model.is_categorical_ is not None for model in models):
+            raise InputError("expected boostings over numbers, got columns of categories")
+        # scikit-learn has no public way to the trees; the tests notice if a version keeps them elsewhere.
+        trees = [[predictor.nodes for (predictor,) in model._predictors] for model in models]
+        state = concatenated([_laid_out(nodes) for model in trees for nodes in model])
+        state["starts"] = np.cumsum([0, *map(len, trees)]).astype(np.int64)
+        state["baseline"] = np.array([model._baseline_prediction.item() for model in models], dtype=np.float64)
+        return cls.from_state(state, widths.pop())
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The arrays by name; `from_state` takes them back."""
+        return {**super().state(), "starts": self.starts, "baseline": self.baseline}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray], num_columns: int) -> Self:
+        """Boostings from arrays that nobody vouches for.
+
+        Raises:
+            InputError: an array is missing, unknown, of another type or shape, or does not describe trees: children
+                out of bounds or not after their parent, a node with no parent or two, columns out of range, thresholds
+                not finite, leaf values or baselines not finite or beyond a million, trees too deep, or models that do
+                not divide the trees among them.
+        """
+        besides = ("starts", "baseline")
+        trees = cls._checked(state, num_columns, roots=(None,), values=(-_MOST, _MOST), besides=besides)
+        baseline = require_array(state, "baseline", np.float64, (None,))
+        starts = require_array(state, "starts", np.int64, (len(baseline) + 1,))
+        if starts[0] != 0 or starts[-1] != len(trees["roots"]) or (np.diff(starts) <= 0).any():
+            raise InputError("expected each model to have trees of its own, got other starts; the state is damaged")
+        if (np.abs(baseline) > _MOST).any():
+            raise InputError(f"expected baselines within ±{_MOST:g}, got {baseline.min()} to {baseline.max()}")
+        return cls(starts=starts, baseline=baseline, **trees, num_columns=num_columns)
+
+    def probability(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Probabilities float64 ``(R,)`` by model ``which[i]`` of row ``rows[i]`` of columns float32 ``(B, F)``.
+
+        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn model to the last bit, if columns are
+        finite.
+        """
+        log_odds = np.empty(len(rows))
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            log_odds[block] = self._log_odds(columns, rows[block], which[block])
+        probability: np.ndarray = expit(log_odds)
+        return probability
+
+    def _log_odds(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+        counts = np.diff(self.starts)[which]
+        tree = np.arange(counts.max())[:, None]
+        own = tree < counts
+        # Where a model has no more trees, the lane waits at the last node, which is a leaf, and adds 0.
+        roots = np.where(own, self.roots.take(self.starts[which] + tree, mode="clip"), len(self.left) - 1)
+        added = np.where(own, self._reached(columns, rows, roots), 0.0)
+        # A running sum adds in tree order, as scikit-learn does; sum() would add in pairs and differ in the last bit.
+        total: np.ndarray = np.cumsum(np.concatenate([self.baseline[which][None], added]), axis=0)[-1]
+        return total
+
+
+def _laid_out(nodes: np.ndarray) -> dict[str, np.ndarray]:
+    leaf = nodes["is_leaf"].astype(bool)
+    return laid_out(
+        left=np.where(leaf, -1, nodes["left"].astype(np.intp)), right=nodes["right"].astype(np.intp),
+        feature=nodes["feature_idx"], threshold=nodes["num_threshold"], value=nodes["value"],
+    )  # fmt: skip

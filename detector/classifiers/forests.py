@@ -1,0 +1,124 @@
+"""Many random forests in one set of arrays, evaluated together and bit for bit as scikit-learn would.
+
+`detector.classifiers.trees` says how they are laid out and walked, and why each step is exact. scikit-learn then adds
+the trees' leaf values in float64, in order, and divides by their number.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from torch import Tensor
+
+from detector.classifiers.trees import MAXIMUM_DEPTH, Trees, concatenated, laid_out
+from models.errors import InputError
+
+__all__ = ["MAXIMUM_DEPTH", "Forests", "ForestsOnDevice"]
+
+
+class Forests(Trees):
+    """Probabilities of class 1 by several forests of equally many trees over the same columns.
+
+    As `Trees`, with each leaf's share of class 1 as its value, and roots int32 ``(forests, trees)``.
+    """
+
+    def __len__(self) -> int:
+        return len(self.roots)
+
+    @classmethod
+    def fit(
+        cls,
+        groups: Sequence[tuple[np.ndarray, np.ndarray]],
+        *,
+        num_trees: int = 100,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> Self:
+        """One forest per group of columns float32 ``(N, F)`` and labels 0 or 1 ``(N,)``, scikit-learn's defaults."""
+        return cls.from_sklearn(
+            [
+                RandomForestClassifier(num_trees, random_state=seed, n_jobs=n_jobs).fit(columns, labels)
+                for columns, labels in groups
+            ]
+        )
+
+    @classmethod
+    def from_sklearn(cls, forests: Sequence[RandomForestClassifier]) -> Self:
+        """The same forests, fitted by scikit-learn on labels 0 and 1.
+
+        Raises:
+            InputError: other labels, different numbers of trees or columns, or trees too deep.
+        """
+        sizes = {(forest.n_features_in_, len(forest.estimators_)) for forest in forests}
+        if len(sizes) != 1 or any(list(forest.classes_) != [0, 1] for forest in forests):
+            raise InputError(f"expected forests over labels 0 and 1 of one size, got (columns, trees) {sorted(sizes)}")
+        num_columns, num_trees = sizes.pop()
+        trees = [estimator.tree_ for forest in forests for estimator in forest.estimators_]
+        state = concatenated(
+            [
+                laid_out(
+                    left=tree.children_left, right=tree.children_right,
+                    feature=tree.feature, threshold=tree.threshold, value=tree.value[:, 0, 1],
+                )
+                for tree in trees
+            ]
+        )  # fmt: skip
+        return cls.from_state(state | {"roots": state["roots"].reshape(len(forests), num_trees)}, num_columns)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray], num_columns: int) -> Self:
+        """Forests from arrays that nobody vouches for.
+
+        Raises:
+            InputError: an array is missing, unknown, of another type or shape, or does not describe trees: children
+                out of bounds or not after their parent, a node with no parent or two, columns out of range, thresholds
+                not finite, values outside [0, 1], or trees too deep.
+        """
+        return cls(**cls._checked(state, num_columns, roots=(None, None), values=(0, 1)), num_columns=num_columns)
+
+    def probability(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Probabilities float64 ``(R,)`` by forest ``which[i]`` of row ``rows[i]`` of columns float32 ``(B, F)``.
+
+        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest to the last bit, if columns are
+        finite.
+        """
+        # A running sum adds in tree order, as scikit-learn does; sum() would add in pairs and differ in the last bit.
+        totals = np.cumsum(self._reached(columns, rows, self.roots[which].T), axis=0)[-1]
+        probability: np.ndarray = totals / self.roots.shape[1]
+        return probability
+
+    def on(self, device: str | torch.device) -> "ForestsOnDevice":
+        """The same forests as torch tensors on `device`."""
+        return ForestsOnDevice(self, device)
+
+
+class ForestsOnDevice:
+    """`Forests` in torch: the same probabilities to the last bit, from columns that are already on the device."""
+
+    def __init__(self, forests: Forests, device: str | torch.device) -> None:
+        def placed(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.array(array)).to(device)
+
+        self._feature, self._left = placed(forests._feature), placed(forests._left)
+        self._threshold, self._value = placed(forests._threshold), placed(forests.value)
+        self._roots, self._depth = placed(forests.roots.astype(np.int64)), forests.depth
+        self.num_columns = forests.num_columns
+
+    @torch.inference_mode()
+    def probability(self, columns: Tensor, rows: Tensor, which: Tensor) -> Tensor:
+        """As `Forests.probability`, all tensors on the device; `rows` and `which` int64."""
+        assert columns.dtype == torch.float32
+        assert columns.shape[1] == self.num_columns
+        values = columns.reshape(-1)
+        node = self._roots[which].T.contiguous()
+        offset = rows * self.num_columns
+        # No lane is dropped: asking which have arrived would make the host wait for the device at every level.
+        for _ in range(self._depth):
+            node = self._left[node] + (values[self._feature[node] + offset] > self._threshold[node])
+        leaves = self._value[node]
+        total = leaves[0].clone()
+        for leaf in leaves[1:]:  # in tree order; a device's own sums promise no order
+            total += leaf
+        return total / len(leaves)

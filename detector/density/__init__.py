@@ -1,0 +1,1 @@
+"""Densities and distances: Gaussians, nearest neighbours, tail scores."""

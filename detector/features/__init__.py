@@ -1,0 +1,1 @@
+"""Columns computed from a forward pass or from pixels."""

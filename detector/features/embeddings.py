@@ -1,0 +1,63 @@
+"""Embeddings of an image, one short vector per watched block: what the detectors of the literature compare.
+
+The embedding of a block is x_{m+1}, averaged over the places in the image. Blocks differ in width, and a detector has
+to hold all of them in one array: narrow ones are filled up with zeros, which change no distance between images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.features.extraction import ForwardPass
+from models.residuals.pooling import pooled
+
+__all__ = ["Layers", "PooledEmbeddings", "chosen", "filled", "pooled"]
+
+Layers = Literal["blocks", "stages"]
+
+
+@dataclass(frozen=True)
+class PooledEmbeddings:
+    """Float32 ``(B, L, D)``: the pooled embeddings of L blocks, filled up with zeros to the width of the widest.
+
+    Args:
+        layers: "blocks" for every watched block; "stages" for the last of each run of blocks of one shape.
+    """
+
+    layers: Layers = "blocks"
+
+    @property
+    def name(self) -> str:
+        """ "embeddings" of all blocks, or "embeddings:stages"."""
+        return "embeddings" if self.layers == "blocks" else f"embeddings:{self.layers}"
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Always."""
+        return True
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        """See the class."""
+        embeddings = chosen(context.embeddings, self.layers)
+        return filled([pooled(embedding) for embedding in embeddings])
+
+
+def chosen(embeddings: Sequence[Tensor], layers: Layers) -> list[Tensor]:
+    """The embeddings of all blocks, or of those after which the shape changes, and of the last."""
+    if layers == "blocks":
+        return list(embeddings)
+    following = [*embeddings[1:], None]
+    return [
+        this
+        for this, after in zip(embeddings, following, strict=True)
+        if after is None or after.shape[1:] != this.shape[1:]
+    ]
+
+
+def filled(vectors: Sequence[Tensor]) -> Tensor:
+    """``(B, L, D)`` of L matrices ``(B, ≤ D)``, with zeros behind the narrow ones."""
+    width = max(vector.shape[1] for vector in vectors)
+    return torch.stack([torch.nn.functional.pad(vector, (0, width - vector.shape[1])) for vector in vectors], dim=1)

@@ -1,0 +1,118 @@
+"""What detectors compare along a path: a short vector per block, of the image and of another view of it."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from detector.features.embeddings import filled
+from models.features.extraction import ForwardPass
+from models.images.views import View
+
+__all__ = ["PathVectors", "ViewLogits", "ViewStatistics", "ViewVectors"]
+
+WIDTH = 256  # of a vector, at most; the precision matrices of L blocks take L · WIDTH² numbers each
+
+
+@dataclass(frozen=True)
+class PathVectors:
+    """Float32 ``(B, L, D)``: the embeddings or residues of all blocks, averaged over the places in the image.
+
+    A vector wider than 256 is projected to that many fixed random directions. Narrower blocks have zeros behind.
+    """
+
+    of: Literal["embeddings", "residues"] = "embeddings"
+
+    needs_embeddings = False
+    needs_pooled = True
+
+    @property
+    def name(self) -> str:
+        """With its option."""
+        return f"path_vectors:{self.of}"
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        """See the class."""
+        return _vectors(context.pooled_embeddings if self.of == "embeddings" else context.pooled_residues)
+
+
+@dataclass(frozen=True)
+class ViewVectors:
+    """`PathVectors` of the embeddings of a view."""
+
+    view: View
+
+    needs_embeddings = False
+    needs_pooled = True
+
+    @property
+    def name(self) -> str:
+        """With the view."""
+        return f"view_vectors:{self.view.name}"
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        """See the class."""
+        return _vectors(context.views[self.view].pooled_embeddings)
+
+
+@dataclass(frozen=True)
+class ViewLogits:
+    """Float32 ``(B, K)``: the logits of a view."""
+
+    view: View
+
+    needs_embeddings = False
+
+    @property
+    def name(self) -> str:
+        """With the view."""
+        return f"view_logits:{self.view.name}"
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        """See the class."""
+        return context.views[self.view].logits.float()
+
+
+@dataclass(frozen=True)
+class ViewStatistics:
+    """Float32 ``(B, F)``: the statistics of a view."""
+
+    view: View
+
+    needs_embeddings = False
+
+    @property
+    def name(self) -> str:
+        """With the view."""
+        return f"view_statistics:{self.view.name}"
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        """See the class."""
+        statistics = context.views[self.view].statistics
+        assert statistics is not None
+        return statistics.float()
+
+
+def _vectors(vectors: Sequence[Tensor]) -> Tensor:
+    return filled([_narrowed(vector) for vector in vectors])
+
+
+def _narrowed(vector: Tensor) -> Tensor:
+    count, width = vector.shape
+    if width <= WIDTH:
+        return vector
+    # One product per image: that of all images adds up in an order that depends on their number.
+    directions = _directions(width, vector.device).expand(count, -1, -1)
+    return torch.bmm(vector[:, None], directions)[:, 0]
+
+
+@functools.cache
+def _directions(width: int, device: torch.device) -> Tensor:
+    """Fixed random directions ``(width, WIDTH)``, drawn by torch's generator on the CPU, whatever the device."""
+    with torch.inference_mode(False):
+        numbers: Tensor = torch.randn(width, WIDTH, generator=torch.Generator().manual_seed(width))
+        return (numbers / math.sqrt(WIDTH)).to(device)

@@ -1,0 +1,240 @@
+"""From images to verdicts: one forward pass with statistics, then the detector, then the calibrated threshold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detector.calibration import Calibration
+from detector.detectors.base import Detector
+from detector.features.statistics import by_block
+from models.errors import ImageError, InputError, NetworkError
+from models.features.extraction import Features, extract_batch, needs_of
+from models.normalization import Normalized
+from models.residuals.discovery import Discovery
+from models.residuals.recording import StatisticsSpec
+from models.residuals.with_statistics import WithPooled, WithStatistics
+
+__all__ = ["PathOfImage", "Pipeline", "Verdict"]
+
+
+@dataclass(frozen=True)
+class PathOfImage:
+    """An image's statistics block by block, beside the band of natural paths.
+
+    Each of `statistics`, `low`, `median` and `high` has one row per block, and in it one number per column of the
+    measure: ‖r‖²/d, cos(r, 1), then further cosines. `low`, `median` and `high` are quantiles over natural images.
+    """
+
+    branches: tuple[str, ...]
+    statistics: tuple[tuple[float, ...], ...]
+    low: tuple[tuple[float, ...], ...]
+    median: tuple[tuple[float, ...], ...]
+    high: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the classifier says about one image, and whether that can be trusted.
+
+    Args:
+        label: the predicted class's index.
+        class_name: its name.
+        probability: its softmax probability; high on most adversarial images too.
+        score: higher = more anomalous.
+        p_value: share of held-out natural images that score at least as high, (1 + #{≥}) / (n + 1).
+        flagged: whether the score reaches the calibrated threshold, equivalently whether p_value <= fpr.
+        votes: the parts of the score, by name.
+        path: the statistics behind it, where asked for.
+        probabilities: float64 ``(K,)``, the softmax over all classes; not part of the JSON.
+    """
+
+    label: int
+    class_name: str
+    probability: float
+    score: float
+    p_value: float
+    flagged: bool
+    votes: dict[str, float]
+    path: PathOfImage | None = None
+    probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; without "path" where none was asked for."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "probabilities"}
+        values["votes"] = dict(self.votes)
+        del values["path"]
+        if self.path is not None:
+            values["path"] = {each.name: getattr(self.path, each.name) for each in fields(self.path)}
+        return values
+
+
+class Pipeline:
+    """A network, a fitted detector and a threshold: images ``(B, 3, H, W)`` in [0, 1] → verdicts.
+
+    The network's weights and mode are never changed. One thread at a time may call `judge`. The network is the one that
+    was given: what is changed of it later may not be seen, weights excepted (see `models.residuals.with_statistics`).
+
+    Args:
+        network: takes images in [0, 1]; in eval mode, on `device`.
+        discovery: the branches that are watched.
+        measure: what is taken of each.
+        detector: fitted on that network's features.
+        calibration: from scores of natural images that the detector was not fitted on.
+        classes: one name per logit.
+        band: natural quantiles of the statistics, float32 ``(3, F)``; see `natural_band`.
+        image_shape: (3, H, W) of the images that the network takes.
+        device: where the forward pass runs.
+
+    Raises:
+        InputError: parts that do not belong together.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Normalized,
+        discovery: Discovery,
+        statistics_spec: StatisticsSpec,
+        detector: Detector,
+        calibration: Calibration,
+        classes: Sequence[str],
+        band: np.ndarray,
+        image_shape: tuple[int, int, int],
+        device: str | torch.device = "cpu",
+    ) -> None:
+        detector._check_fitted()
+        columns = len(discovery.branches) * statistics_spec.columns_per_block
+        if detector.num_columns_ != columns:
+            raise InputError(
+                f"expected a detector of {columns} columns, for {len(discovery.branches)} branches and "
+                f"{statistics_spec.columns_per_block} columns each, got one of {detector.num_columns_}; "
+                "fit it on this network"
+            )
+        if len(classes) != detector.num_classes_:
+            raise InputError(f"expected {detector.num_classes_} class names, one per logit, got {len(classes)}")
+        if band.shape != (3, columns) or band.dtype != np.float32:
+            raise InputError(f"expected a natural band float32 (3, {columns}), got {band.dtype} {band.shape}")
+        self.network = network.to(device).eval()
+        self.discovery = discovery
+        self.statistics_spec = statistics_spec
+        self.detector = detector
+        self.calibration = calibration
+        self.classes = tuple(classes)
+        self.band = band
+        self.image_shape = image_shape
+        self.device = torch.device(device)
+        self._measurements = detector.feature_requests()
+        needs = needs_of(self._measurements)
+        self._looks_twice = bool(needs.views)
+        self._watched: WithStatistics | None = None
+        self._pooling: WithPooled | None = None
+        if not self._measurements:
+            self._watched = WithStatistics(
+                self.network, discovery, statistics_spec=statistics_spec, image_shape=image_shape
+            ).eval()
+        elif needs.pooled and not needs.whole:
+            self._pooling = WithPooled(
+                self.network, discovery, statistics_spec=statistics_spec, image_shape=image_shape
+            ).eval()
+
+    def judge(self, images: Tensor, path: bool = False) -> list[Verdict]:
+        """One verdict per image, in order.
+
+        Args:
+            images: float32 ``(B, 3, H, W)`` in [0, 1], on any device; B may be 0.
+            path: whether each verdict carries its path.
+
+        Raises:
+            InputError: not a float32 tensor of that rank.
+            ImageError: images of another size, outside [0, 1], or not finite.
+            NetworkError: the network gave values that are not finite.
+        """
+        self._check_images(images)
+        if not len(images):
+            return []
+        features = self.features(images)
+        scores, votes = self.detector.judge(features)
+        p_values, flagged = self.calibration.p_values(scores), self.calibration.flags(scores)
+        probabilities = _softmax(features.logits)
+        return [
+            Verdict(
+                label=int(label),
+                class_name=self.classes[label],
+                probability=float(probabilities[row, label]),
+                score=float(scores[row]),
+                p_value=float(p_values[row]),
+                flagged=bool(flagged[row]),
+                votes={name: float(values[row]) for name, values in votes.items()},
+                path=self._path(features.statistics[row]) if path else None,
+                probabilities=probabilities[row],
+            )
+            for row, label in enumerate(features.predicted)
+        ]
+
+    def features(self, images: Tensor) -> Features:
+        """What the detector judges of at least one validated image, from one forward pass.
+
+        Where the detector asks for measurements, some of them may make further passes.
+
+        One image is run twice, side by side, or beside its view where the detector looks at one. On CPUs, torch
+        computes a batch of one by other routines than larger ones, and a forest turns a difference in the last bit into
+        a vote; batches of two and more give equal bits (measured on ResNets and a ViT, with one and two threads). On
+        GPUs the routine may change with the batch at any size, above all where TF32 is on; equal verdicts then need
+        batches padded to a fixed size, and `torch.backends.cudnn.allow_tf32` off brings others close.
+
+        Raises:
+            NetworkError: values that are not finite.
+        """
+        count = len(images)
+        batch = images.to(self.device)
+        batch = batch if count > 1 or self._looks_twice else batch.repeat(2, 1, 1, 1)
+        if self._watched is None:
+            features = extract_batch(
+                self.network, batch, self.discovery, self.statistics_spec, self._measurements, self._pooling
+            )
+            return features.take(np.arange(count))
+        with torch.inference_mode():
+            logits, statistics = self._watched(batch)
+        features = Features(logits[:count].float().cpu().numpy(), statistics[:count].float().cpu().numpy())
+        for what, array in (("logits", features.logits), ("statistics", features.statistics)):
+            finite = np.isfinite(array).all(axis=1)
+            if not finite.all():
+                raise NetworkError(
+                    f"expected finite {what}, got NaN or infinity for image {int(np.argmin(finite))} of the batch; "
+                    "the network overflows on it: run it in float32"
+                )
+        return features
+
+    def _check_images(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.float32:
+            got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(f"expected images as a float32 tensor (B, 3, H, W) in [0, 1], got {got}")
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise ImageError(
+                f"expected images of shape {self.image_shape} (channels, height, width), got "
+                f"{tuple(images.shape[1:])}; apply the artifact's preprocessing first"
+            )
+        # NaN fails both comparisons, so that one pass over the pixels is enough.
+        fine = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
+        if not bool(fine.all()):
+            row = int((~fine).nonzero()[0, 0])
+            raise ImageError(
+                f"expected pixels in [0, 1], got values outside it or not finite in image {row} of the batch; "
+                "divide 8-bit pixels by 255 and do not normalise: the network does that itself"
+            )
+
+    def _path(self, statistics: np.ndarray) -> PathOfImage:
+        rows = by_block(np.vstack([statistics, self.band]), self.statistics_spec.columns_per_block)
+        blocks = [tuple(tuple(float(value) for value in block) for block in row) for row in rows]
+        return PathOfImage(tuple(branch.name for branch in self.discovery.branches), *blocks)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 ``(B, K)``."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities

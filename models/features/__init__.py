@@ -1,0 +1,1 @@
+"""Extract the features that detectors use from a forward pass."""

@@ -1,0 +1,1 @@
+"""Measure the geometry of paths: transport cost, line shape, optimal transport."""

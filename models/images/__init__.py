@@ -1,0 +1,1 @@
+"""Decode and preprocess images, and make views of them."""

@@ -1,0 +1,203 @@
+"""From the bytes of an image file to the pixels a network sees; one function for data sets, `score` and the server.
+
+An image from outside is hostile until shown otherwise, and must mean one thing only:
+
+    allow-list of formats   JPEG, PNG, WebP, told by the first bytes; no other decoder of Pillow's is ever entered
+    limits                  pixels and frames are read from the header, before any memory is set aside for pixels; the
+                            scans of a progressive JPEG are counted, since each costs a pass over all of them
+    whole files             a truncated file or a PNG with a wrong checksum is refused, never filled up
+    metadata                taken out of JPEG and PNG files before Pillow sees them: no text, profile or preview is
+                            ever unpacked or parsed
+    8 bits per channel      16-bit, integer and float pixels are refused: converting saturates (40000 becomes 255)
+    alpha                   composited on white
+    orientation             the EXIF tag is applied, where it is as the standard asks; XMP is not read
+    colour                  grey and palette images become RGB; CMYK by R = (255 - C)(255 - K) / 255, likewise G and B;
+                            embedded colour profiles are ignored
+    preprocessing           the one the detector was fitted with
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from models.errors import ImageError
+from models.images.exif import orientation_of
+from models.images.jpeg import stripped_jpeg
+from models.images.png import stripped_png
+from models.images.policy import ALPHA_ON, FORMATS
+from models.images.preprocessing import Preprocessing
+
+__all__ = ["DEFAULT_LIMITS", "FORMATS", "Limits", "decode_image", "open_rgb"]
+
+# Pillow's own alarm (a warning, not an error) starts here; a limit above it would be raised past what Pillow guards.
+_MOST_PIXELS = 89_478_485
+
+_EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image may at most be.
+
+    Args:
+        max_pixels: width times height, in pixels; 16 Mpx decode to at most 64 MB.
+        formats: the allowed ones among `FORMATS`.
+    """
+
+    max_pixels: int = 16_000_000
+    formats: tuple[str, ...] = FORMATS
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.max_pixels <= _MOST_PIXELS, self.max_pixels
+        assert self.formats, "no format is allowed"
+        assert set(self.formats) <= set(FORMATS), self.formats
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def decode_image(data: bytes, preprocessing: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
+    """Pixels uint8 ``(3, H, W)`` of the image file `data`, preprocessed; divide by 255 for what a network takes.
+
+    Raises:
+        ImageError: the image cannot be decoded, is outside the limits, or does not fit the preprocessing.
+    """
+    any_size = preprocessing.resize is not None or preprocessing.crop is not None
+    expected = None if any_size else (preprocessing.width, preprocessing.height)
+    return preprocessing.apply(open_rgb(data, limits, size=expected))
+
+
+def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, int] | None = None) -> Image.Image:
+    """The image file `data` as an upright RGB image without alpha.
+
+    Args:
+        size: width and height in pixels, lying or upright; a file of another size is refused before it is decoded.
+
+    Raises:
+        ImageError: the image cannot be decoded, is outside the limits or not of the size.
+    """
+    form = _format_of(data)
+    if form not in limits.formats:
+        raise ImageError(
+            f"expected an image in one of the formats {', '.join(limits.formats)}, got {form or _described(data)}; "
+            "convert it"
+        )
+    orientation = None
+    if form == "JPEG":
+        data, sizes, orientation = stripped_jpeg(data)
+        for each in sizes:
+            _check_size(each, limits)
+    elif form == "PNG":
+        data, stated, orientation = stripped_png(data)
+        _check_size(stated, limits)
+    else:
+        _check_size(_webp_canvas(data), limits)  # Pillow allocates the canvas as soon as it opens the file
+    try:
+        with Image.open(io.BytesIO(data), formats=[form]) as image:
+            _check_size(image.size, limits)
+            _check_frames(image)
+            _check_mode(image)
+            _check_expected(image.size, size)
+            image.load()
+            if orientation is None:
+                orientation = orientation_of(image.info.get("exif"))
+            return _upright(_without_alpha(image), orientation)
+    except (ImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise ImageError(f"expected at most {limits.max_pixels} pixels, got many more; send a smaller image") from exc
+    except Exception as exc:  # Pillow answers a broken file with a dozen kinds of error, SyntaxError included
+        raise ImageError(
+            f"expected a whole, valid {form} file, got one that cannot be decoded ({_reason(exc)}); check the upload, "
+            "or save the image again"
+        ) from exc
+
+
+def _format_of(data: bytes) -> str | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    return None
+
+
+def _described(data: bytes) -> str:
+    return f"{len(data)} bytes that start with {data[:8]!r}" if data else "no bytes at all"
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels from the header of any of the three kinds of WebP file (RFC 9649, section 2)."""
+    kind, head = data[12:16], data[20:30]
+    if len(head) == 10 and kind == b"VP8 " and head[3:6] == b"\x9d\x01\x2a":
+        width, height = struct.unpack("<HH", head[6:])
+        return width & 0x3FFF, height & 0x3FFF
+    if len(head) == 10 and kind == b"VP8X":
+        return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
+    if len(head) >= 5 and kind == b"VP8L" and head[0] == 0x2F:
+        bits = int.from_bytes(head[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    raise ImageError("expected a whole, valid WEBP file, got one without a readable header; save the image again")
+
+
+def _check_size(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"expected at least one pixel, got an image of {width}×{height}; save the image again")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"expected at most {limits.max_pixels} pixels, got {width}×{height} = {width * height}; "
+            "send a smaller image"
+        )
+
+
+def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
+    # The EXIF tag may turn the image by 90°, and some files hold it behind the pixels only.
+    if expected is not None and sorted(size) != sorted(expected):
+        raise ImageError(
+            f"expected an image of {expected[0]}×{expected[1]} pixels (width × height), got {size[0]}×{size[1]}; "
+            "send that size, or fit the detector with --resize and --crop"
+        )
+
+
+def _check_frames(image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise ImageError(f"expected one frame, got {frames}; send the frames as images of their own")
+
+
+def _check_mode(image: Image.Image) -> None:
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ImageError(
+            f"expected 8 bits per channel, got pixels of mode {image.mode}; convert it yourself, since only you know "
+            "its range"
+        )
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*ALPHA_ON, 255)), image).convert("RGB")
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_TRANSPOSITIONS[orientation])
+
+
+def _reason(exc: Exception) -> str:
+    # Pillow names the file object with its memory address, which helps nobody and differs every time.
+    return str(exc).split(" <_io", 1)[0] or type(exc).__name__

@@ -1,0 +1,1 @@
+"""Load a network from a reference, a checkpoint or an artifact."""

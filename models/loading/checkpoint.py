@@ -1,0 +1,98 @@
+"""A trained network as a folder: ``network.safetensors`` and ``network.json``, nothing that could run code.
+
+The JSON file holds an integer protocol, the SHA-256 of the weights, the specification to build the network again, the
+class names, and the provenance: recipe, data set, seed, versions and accuracy.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from models.errors import CheckpointError, InputError
+from models.files import sha256_of, write_atomically, write_json
+from models.loading.references import LoadedNetwork, build_network
+from models.loading.specification import NetworkSpec
+
+__all__ = ["load_checkpoint", "rounded_to_half", "save_checkpoint"]
+
+PROTOCOL = 1
+
+
+def save_checkpoint(
+    folder: Path, network: nn.Module, spec: NetworkSpec, classes: tuple[str, ...], provenance: dict[str, Any], *,
+    half: bool = False,
+) -> None:  # fmt: skip
+    """Write `network` (images in [0, 1] → logits) to `folder`.
+
+    Args:
+        half: store matrices and kernels in half precision, for half the size; they are read back as float32.
+    """
+    tensors = _storable(network, half=half)
+    weights = folder / "network.safetensors"
+    write_atomically(weights, save(tensors))
+    header = {
+        "protocol": PROTOCOL, "sha256": sha256_of(weights), "spec": spec.to_json(), "classes": list(classes),
+        "provenance": provenance,
+    }  # fmt: skip
+    write_json(folder / "network.json", header)
+
+
+def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> LoadedNetwork:
+    """The network in `folder`, in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, of another protocol, or the weights are another network's.
+    """
+    header_path, weights_path = folder / "network.json", folder / "network.safetensors"
+    if not header_path.is_file() or not weights_path.is_file():
+        raise CheckpointError(
+            f"{folder}: expected network.json and network.safetensors, as `plumbline train` writes them"
+        )
+    try:
+        header = json.loads(header_path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise CheckpointError(f"{header_path}: expected JSON, could not read it: {exc}") from exc
+    if not isinstance(header, dict) or header.get("protocol") != PROTOCOL:
+        got = header.get("protocol") if isinstance(header, dict) else type(header).__name__
+        raise CheckpointError(
+            f"{header_path}: expected checkpoint protocol {PROTOCOL}, got {got!r}; use the version that wrote it"
+        )
+    content = weights_path.read_bytes()
+    if (digest := sha256_of(weights_path)) != header.get("sha256"):
+        raise CheckpointError(
+            f"{weights_path}: expected SHA-256 {header.get('sha256')}, got {digest}; the file was changed"
+        )
+    classes = header.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{header_path}: expected class names, got {classes!r}")
+    try:
+        spec = NetworkSpec.from_json(header.get("spec"))
+        if spec.source == "file" and network_file is None:
+            raise InputError(f"its network comes from a user's file; name it as PATH.py:{spec.name}:{folder}")
+        network = build_network(spec, network_file=network_file)
+        state = {name: t.float() if t.is_floating_point() else t for name, t in load(content).items()}
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, InputError) as exc:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be used: {exc}") from exc
+    return LoadedNetwork(network, spec, str(folder), tuple(classes), provenance=dict(header.get("provenance") or {}))
+
+
+def rounded_to_half(network: nn.Module) -> None:
+    """Round the weights in place to what `save_checkpoint` stores with `half`, so that they can be judged before."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half())
+
+
+def _storable(network: nn.Module, *, half: bool) -> dict[str, torch.Tensor]:
+    """The state by name, contiguous and on the CPU; biases, normalisations and buffers stay in full precision."""
+    # Cloned: shared blocks and tied weights appear under several names, which safetensors refuses to store as one.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    if half:
+        state |= {name: state[name].half() for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    return state

@@ -1,0 +1,1 @@
+"""Split a network into modules for module-wise training and early exits."""

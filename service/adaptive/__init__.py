@@ -1,0 +1,1 @@
+"""Evaluate against attackers who know the detector."""

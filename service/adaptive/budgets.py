@@ -1,0 +1,99 @@
+"""What adaptive attacks may spend, and at which distances their results are counted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from attacks.common.base import check_count, check_number
+from models.errors import InputError
+
+__all__ = ["FEWEST_QUERIES", "Budgets"]
+
+FEWEST_QUERIES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """Budgets of all adaptive attacks; by default the thesis's, 50 iterations and 10,000 evaluations (5.4.5).
+
+    Args:
+        carlini_wagner: options of the attack that fools the network first.
+        iterations: of HopSkipJump.
+        evaluations: most queries for one estimate of a gradient in HopSkipJump, as ART's `max_eval`.
+        first_evaluations: queries for its first one.
+        queries: most queries for one image in one run of HopSkipJump, all included; None: what iterations and
+            evaluations come to, about 25,000 by default.
+        around: what `black_box` comes near to: "attacked", the detected adversarial image as in the thesis (norms from
+            the natural image are then measured afterwards, and were nobody's aim), or "original".
+        matching_steps: of Adam, for each weight c₁ of equation 42.
+        matching_weights: the c₁ that are tried.
+        matching_distance: c₂.
+        matching_loss: L, "cross_entropy" as in the thesis or "margin".
+        epsilons: L∞ budgets of selective and orthogonal descent.
+        descent_steps, descent_restarts: of each. At least 4 steps, since a quarter of them is tried as a check.
+        surrogate_images: how many images the surrogate is fitted on.
+        surrogate_rounds: how often it is attacked itself and fitted again on what came out.
+        l2_limits, linf_limits: distances from the original within which results are counted.
+
+    Raises:
+        InputError: a count or a number out of range.
+    """
+
+    carlini_wagner: Mapping[str, Any] = field(default_factory=dict)
+    iterations: int = 50
+    evaluations: int = 10_000
+    first_evaluations: int = 100
+    queries: int | None = None
+    around: Literal["attacked", "original"] = "attacked"
+    matching_steps: int = 100
+    matching_weights: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    matching_distance: float = 0.1
+    matching_loss: Literal["cross_entropy", "margin"] = "cross_entropy"
+    epsilons: tuple[float, ...] = (2 / 255, 4 / 255, 8 / 255, 16 / 255)
+    descent_steps: int = 100
+    descent_restarts: int = 2
+    surrogate_images: int = 500
+    surrogate_rounds: int = 2
+    l2_limits: tuple[float, ...] = (0.5, 1.0, 2.0)
+    linf_limits: tuple[float, ...] = (2 / 255, 4 / 255, 8 / 255, 16 / 255)
+
+    def __post_init__(self) -> None:
+        for name in (
+            "iterations",
+            "first_evaluations",
+            "matching_steps",
+            "descent_restarts",
+            "surrogate_images",
+        ):
+            check_count(name, getattr(self, name))
+        check_count("surrogate_rounds", self.surrogate_rounds, least=0)
+        check_count("evaluations", self.evaluations, least=2)
+        check_count("descent_steps", self.descent_steps, least=4)
+        if self.queries is not None:  # fewer would be spent on the first search for the boundary
+            check_count("queries", self.queries, least=FEWEST_QUERIES)
+        for name in ("matching_weights", "epsilons", "l2_limits", "linf_limits"):
+            if not getattr(self, name):
+                raise InputError(f"expected at least one number in {name}, got none")
+            for value in getattr(self, name):
+                check_number(name, value, above=0)
+        if self.around not in ("attacked", "original"):
+            raise InputError(f"expected around 'attacked' or 'original', got {self.around!r}")
+        if any(epsilon > 1 for epsilon in self.epsilons) or list(self.epsilons) != sorted(set(self.epsilons)):
+            raise InputError(f"expected epsilons in pixel units of [0, 1], rising, got {self.epsilons}")
+
+    @classmethod
+    def small(cls) -> "Budgets":
+        """Budgets with which all attacks take seconds on a small network; for tests and for trying things out."""
+        return cls(
+            carlini_wagner={"steps": 20, "search_steps": 2, "initial_const": 1.0},
+            iterations=3,
+            evaluations=60,
+            first_evaluations=20,
+            matching_steps=15,
+            matching_weights=(1.0, 10.0),
+            epsilons=(8 / 255, 32 / 255),
+            descent_steps=12,
+            descent_restarts=1,
+            surrogate_images=64,
+            surrogate_rounds=1,
+        )

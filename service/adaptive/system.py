@@ -1,0 +1,208 @@
+"""A fitted pipeline as an attacker meets it: verdicts to be asked for, and what there is to differentiate."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from detector.calibration import Calibration
+from detector.detectors.base import ScoreResult
+from detector.pipeline import Pipeline
+from models.errors import InputError, NetworkError
+from models.features.extraction import FeatureRequest, Features, forward_pass, needs_of
+from service.adaptive.exact import columns_of, exact_margins
+
+__all__ = ["Decision", "System", "predicted_by"]
+
+Decision = Literal["calibrated", "vote"]
+
+_VOTE = 0.5  # thesis 5.4.2: a forest says "adversarial" from half of its trees on
+_LOGIT_LEAD = 1e-6  # of the largest logit's size, by which a class has to lead while an attack searches
+_LEAST = -1e-300  # a score below the threshold by less than its last place is still below
+
+Parts = dict[str, NDArray[np.float32]]
+
+
+class System:
+    """Network and detector with the rule by which an image is flagged: score − threshold ≥ 0.
+
+    Args:
+        pipeline: network, detector, calibration.
+        decision: "calibrated", the threshold for a false-positive rate, or "vote", 0.5.
+        ensemble: whether the score is the detector's own, for classifiers the larger of both votes; else it is the
+            vote "all_class" alone. A detector without votes has only its score.
+        calibration: of that score; by default the pipeline's, which is of the ensemble's.
+        batch_size: images in one forward pass.
+
+    Attributes:
+        differentiable: names of the parts of the features that have a gradient in the images.
+        exact_margins: differentiable margins from these parts, where the score itself has a gradient; else None.
+
+    Raises:
+        InputError: a decision that this detector cannot make.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        decision: Decision = "calibrated",
+        ensemble: bool = True,
+        calibration: Calibration | None = None,
+        batch_size: int = 128,
+    ) -> None:
+        if decision not in ("calibrated", "vote"):
+            raise InputError(f"expected decision 'calibrated' or 'vote', got {decision!r}")
+        if batch_size < 2:
+            raise InputError(f"expected a batch size of at least 2, got {batch_size}; pass a larger one")
+        self.pipeline = pipeline
+        self.decision: Decision = decision
+        self.ensemble = ensemble
+        self.batch_size = batch_size
+        probe = torch.rand(2, *pipeline.image_shape, generator=torch.Generator().manual_seed(0))
+        features = pipeline.features(probe)
+        has_votes = "all_class" in pipeline.detector.votes(features)
+        if decision == "vote" and not has_votes:
+            raise InputError(
+                f"expected a detector with classifiers for decision='vote', got {pipeline.detector!r}, whose score is "
+                "no vote; use decision='calibrated'"
+            )
+        if decision == "calibrated" and not ensemble and has_votes and calibration is None:
+            raise InputError(
+                "expected a calibration of the vote 'all_class', since the pipeline's is of the larger of both votes; "
+                "pass calibration=Calibration(votes of held-out natural images, fpr), or decision='vote'"
+            )
+        self._only_all_class = has_votes and not ensemble
+        self.threshold = _VOTE if decision == "vote" else (calibration or pipeline.calibration).threshold
+        self._columns = columns_of(pipeline.detector)
+        self.exact_margins = exact_margins(pipeline.detector, self._columns, self.threshold)
+        self._shapes = {name: values.shape[1:] for name, values in features.requested.items()}
+        self._measurements = [m for m in pipeline.detector.feature_requests() if self._has_gradient(m, probe)]
+        self.differentiable = tuple(self.forward(probe.to(pipeline.device))[1])
+
+    @property
+    def network(self) -> nn.Module:
+        """The pipeline's network."""
+        return self.pipeline.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.pipeline.device
+
+    # --- verdicts
+
+    def features(self, images: Tensor) -> Features:
+        """What the pipeline takes of the images ``(N, 3, H, W)``, batch by batch."""
+        return Features.concatenated([self.pipeline.features(batch) for batch in torch.split(images, self.batch_size)])
+
+    def margins(self, features: Features) -> NDArray[np.float64]:
+        """Score minus threshold ``(N,)``; flagged where it is at least 0."""
+        return self._margins(self.pipeline.detector.judge(features))
+
+    def _margins(self, judged: ScoreResult) -> NDArray[np.float64]:
+        scores = judged.score
+        if self._only_all_class:
+            scores = judged.votes["all_class"]
+        elif self.decision == "vote":  # of a detector by signs, the score is no vote
+            scores = np.maximum(judged.votes["all_class"], judged.votes["predicted_class"])
+        margins: NDArray[np.float64] = scores - self.threshold
+        return np.where(scores >= self.threshold, margins, np.minimum(margins, _LEAST))
+
+    def judge(self, images: Tensor) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Predicted classes and flags, each ``(N,)``."""
+        features = self.features(images)
+        return features.predicted, self.margins(features) >= 0
+
+    def decide(
+        self, wanted: Callable[[Tensor, Tensor], Tensor], *, lead: float = 0.0
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """`(images, rows) → (b,) bool`: not flagged, and predicted as `wanted(predicted, rows)` says, both clearly.
+
+        What is found is judged again in other batches, where rounding may decide otherwise for an image that lies on
+        the very boundary, as those of HopSkipJump do.
+
+        Args:
+            lead: by how much the score has to be below the threshold.
+        """
+
+        def passes(images: Tensor, rows: Tensor) -> Tensor:
+            features = self.features(images)
+            margins = self.margins(features)
+            second, first = np.partition(features.logits, -2, axis=1)[:, -2:].T
+            clear = first - second > _LOGIT_LEAD * np.maximum(np.abs(first), np.abs(second))
+            accepted = torch.from_numpy((margins < 0) & (margins <= -lead) & clear).to(images.device)
+            return accepted & wanted(torch.from_numpy(features.predicted).to(images.device), rows)
+
+        return passes
+
+    # --- features as matrices
+
+    def parts(self, features: Features) -> Parts:
+        """Logits, statistics and everything measured as float32 matrices ``(N, F_i)``, by name.
+
+        Measurements that count by columns made of them alone are there as columns.
+        """
+        requested = {name: values.reshape(len(values), -1) for name, values in features.requested.items()}
+        if self._columns is not None:
+            requested = {name: values for name, values in requested.items() if name not in self._columns.replaces}
+            requested[self._columns.name] = self._columns.requested(features)
+        return {"logits": features.logits, "statistics": features.statistics, **requested}
+
+    def margins_of(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+        """As `margins`, of parts that need not be those of any image."""
+        if self._columns is not None:
+            return self._margins(self._columns.judge(parts[self._columns.name], predicted_by(parts)))
+        requested = {name: parts[name].reshape(-1, *shape) for name, shape in self._shapes.items()}
+        return self.margins(Features(parts["logits"], parts["statistics"], requested))
+
+    def used_parts(self, features: Features) -> tuple[str, ...]:
+        """Names of the parts that the score depends on: those whose exchange between images changes some score."""
+        parts = self.parts(features)
+        margins = self.margins_of(parts)
+        generator = np.random.default_rng(0)
+        orders = [generator.permutation(len(margins)) for _ in range(3)]
+        return tuple(
+            name
+            for name, values in parts.items()
+            if any((self.margins_of({**parts, name: values[order]}) != margins).any() for order in orders)
+        )
+
+    # --- what can be differentiated
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits ``(b, K)`` and the `differentiable` parts ``(b, F_i)`` by name, the logits among them."""
+        with torch.enable_grad():
+            return self._forward(images, self._measurements)
+
+    def _forward(self, images: Tensor, feature_requests: list[FeatureRequest]) -> tuple[Tensor, dict[str, Tensor]]:
+        context, statistics = forward_pass(
+            self.network, images, self.pipeline.discovery, self.pipeline.statistics_spec, needs_of(feature_requests)
+        )
+        requested = {feature_request.name: feature_request(context) for feature_request in feature_requests}
+        if self._columns is not None and set(self._columns.replaces) <= set(requested):
+            made = self._columns(context.logits, statistics, requested)
+            requested = {name: values for name, values in requested.items() if name not in self._columns.replaces}
+            requested[self._columns.name] = made
+        requested = {name: values.flatten(1) for name, values in requested.items()}
+        return context.logits, {"logits": context.logits, "statistics": statistics, **requested}
+
+    def _has_gradient(self, feature_request: FeatureRequest, probe: Tensor) -> bool:
+        images = probe.to(self.device).requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                _, parts = self._forward(images, [feature_request])
+        except NetworkError:
+            raise
+        except RuntimeError:  # NumPy is not told of gradients, and torch refuses to hand it such a tensor
+            return False
+        return all(values.requires_grad for values in parts.values())
+
+
+def predicted_by(parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int64]:
+    """The class with the largest logit ``(N,)``."""
+    classes: NDArray[np.int64] = parts["logits"].argmax(axis=1).astype(np.int64)
+    return classes

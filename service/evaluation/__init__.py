@@ -1,0 +1,1 @@
+"""Evaluate detectors on attacked and out-of-distribution images."""

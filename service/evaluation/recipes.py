@@ -1,0 +1,179 @@
+"""How the images of each set of a study come about: natural, noisy, attacked, or from another data set."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from attacks.common.base import Attack
+from attacks.generation.generation import AttackedSet, generate
+from attacks.generation.shards import arrays_digest
+from models.datasets.base import ImageDataset
+from service.cache import code_digest
+from service.evaluation.records import NATURAL, Kind, noisy_name
+
+__all__ = ["Made", "Recipe", "attacked", "natural", "noisy", "outliers"]
+
+Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Images ``(N, 3, H, W)`` and, for an attacked set, what the attack did.
+
+    Args:
+        natural_correct: ``(N,)``, the original was classified correctly; None where there was no attack.
+        success: ``(N,)``; None where it is decided by what the network says of these images.
+        summary: what to tell of the attack.
+        seconds: per image, of the attack; None where it is not known.
+    """
+
+    images: Images
+    natural_correct: NDArray[np.bool_] | None = None
+    success: NDArray[np.bool_] | None = None
+    summary: dict[str, Any] | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A set before it is made.
+
+    Args:
+        originals, labels: of its images; see `ImageSet`.
+        key: everything that decides the images, as JSON values.
+        make: the images, perhaps after a long time.
+    """
+
+    name: str
+    kind: Kind
+    originals: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+    key: dict[str, Any]
+    make: Callable[[], Made]
+
+
+def natural(data: ImageDataset) -> Recipe:
+    """All images of the data set."""
+    return Recipe(
+        NATURAL, "natural", np.arange(len(data)), data.labels, {"data": data.fingerprint()},
+        lambda: Made(data.tensor().numpy()),
+    )  # fmt: skip
+
+
+def outliers(name: str, data: ImageDataset, rows: NDArray[np.int64]) -> Recipe:
+    """These rows of another data set; its labels mean nothing to the network."""
+    key = {"data": data.fingerprint(), "rows": arrays_digest({"rows": rows}), "outliers": True}
+    return Recipe(name, "outlier", rows, None, key, lambda: Made(data.tensor(rows).numpy()))
+
+
+def noisy(label: str, attack: Attack, data: ImageDataset, like: dict[str, Any], eight_bit: bool, seed: int) -> Recipe:
+    """A noisy copy of each original that the attack was tried on, of the size of its perturbation (thesis, figure 23).
+
+    An L∞ attack's copies have uniform noise of its budget, or of the median norm of what it found; an L2 attack's have
+    Gaussian noise of that norm. Both are clipped to [0, 1] afterwards, as attacked images are.
+
+    Args:
+        like: what is told of the attacked set, with its "originals".
+    """
+    originals, norm = like["originals"], attack.norm
+    size = attack.epsilon or like["attack"][norm]["median"]
+    name = noisy_name(label)
+    key = {
+        "data": data.fingerprint(), "rows": arrays_digest({"rows": originals}), "noise": norm, "size": size,
+        "eight_bit": eight_bit, "seed": seed, "name": name, "code": _own_code(),
+    }  # fmt: skip
+
+    def make() -> Made:
+        images = data.tensor(originals).numpy()
+        random = np.random.default_rng([seed, crc32(name.encode())])
+        if norm == "linf":
+            noise = random.uniform(-size, size, images.shape)
+        else:
+            noise = random.normal(0, size / np.sqrt(images[0].size), images.shape)
+        noised = np.clip(images + noise, 0, 1).astype(np.float32)
+        return Made(rounded(noised) if eight_bit else noised)
+
+    return Recipe(name, "natural", originals, data.labels[originals], key, make)
+
+
+def attacked(
+    name: str,
+    attack: Attack,
+    data: ImageDataset,
+    originals: NDArray[np.int64],
+    network: nn.Module,
+    *,
+    eight_bit: bool,
+    cache: Path | None,
+    workers: int,
+    device: str,
+    progress: bool,
+) -> Recipe:
+    """The originals, attacked; rounded to what 8 bits can carry where that is asked for."""
+    key = {
+        "data": data.fingerprint(), "rows": arrays_digest({"rows": originals}),
+        "attack": f"{type(attack).__module__}.{type(attack).__qualname__}", "algorithm": attack.algorithm,
+        "parameters": attack.parameters(), "libraries": attack.libraries(), "eight_bit": eight_bit,
+        **({"code": _own_code()} if eight_bit else {}),
+    }  # fmt: skip
+
+    def make() -> Made:
+        images, labels = data.tensor(originals), data.labels[originals]
+        shards, start = _shards(cache, attack), time.perf_counter()
+        made = generate(network, images, labels, attack, cache=cache, workers=workers, device=device, progress=progress)
+        seconds = _per_image(time.perf_counter() - start, len(originals), shards, _shards(cache, attack))
+        if not eight_bit:
+            return Made(made.images, made.natural_correct, made.success, made.summary(), seconds)
+        made = _in_eight_bits(made, images.numpy(), attack)
+        return Made(made.images, made.natural_correct, None, {**made.summary(), "eight_bit": True}, seconds)
+
+    return Recipe(name, "attack", originals, data.labels[originals], key, make)
+
+
+def rounded(images: Images) -> Images:
+    """The nearest images that 8 bits per channel can carry."""
+    # Divided in float32, as a decoder of 8-bit images does it, so that both give the same bits.
+    return np.round(images * np.float32(255)).astype(np.float32) / np.float32(255)
+
+
+def _in_eight_bits(made: AttackedSet, natural: Images, attack: Attack) -> AttackedSet:
+    """The set with its images rounded and their distances measured again; what they achieve is still to be seen.
+
+    An L∞ budget holds for what is rounded too: of 0.03, which is 7.65 grey levels, 7 are left.
+    """
+    images = rounded(made.images)
+    if attack.epsilon is not None and attack.norm == "linf":
+        whole = np.float32(np.floor(255 * attack.epsilon + 1e-6) / 255)
+        images = rounded(np.clip(images, natural - whole, natural + whole))
+    steps = range(0, len(images), 512)
+    moved = [np.abs(images[s : s + 512] - natural[s : s + 512]).reshape(-1, natural[0].size) for s in steps]
+    return replace(
+        made,
+        images=images,
+        linf=np.concatenate([part.max(axis=1) for part in moved]).astype(np.float64),
+        l2=np.concatenate([np.sqrt(np.square(part.astype(np.float64)).sum(axis=1)) for part in moved]),
+    )
+
+
+def _own_code() -> str:
+    """Digest of this module, which rounds and makes noise."""
+    return code_digest(__name__)
+
+
+def _shards(cache: Path | None, attack: Attack) -> int | None:
+    return None if cache is None else sum(1 for _ in cache.glob(f"{attack.name}-*/shard-*.safetensors"))
+
+
+def _per_image(seconds: float, count: int, before: int | None, after: int | None, shard: int = 256) -> float | None:
+    """Seconds per image that was attacked just now; None where all of them came from the cache."""
+    if before is None or after is None:
+        return seconds / count
+    new = min(count, (after - before) * shard)
+    return seconds / new if new > 0 else None

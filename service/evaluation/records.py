@@ -1,0 +1,305 @@
+"""What an evaluation is made of: sets of images, what detectors said of them, and the study that holds both.
+
+    natural ─┐                                       ┌─ transport, fitted on fgm, run 0
+    fgm      ├─ ImageSet each: images and network    ├─ Judgement each: one detector fitted once,
+    pgd …    │  alone, made once                     │  on the test rows of one run
+    ood:… ───┘                                       └─ …
+                              Study → service.evaluation.summary.figures(): JSON values
+
+Nothing here loads, attacks or judges an image.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InputError
+
+__all__ = [
+    "NATURAL",
+    "VOTES",
+    "ImageSet",
+    "Judgement",
+    "Kind",
+    "Protocol",
+    "Study",
+    "adaptive_evaluations",
+    "noisy_name",
+    "threat",
+]
+
+Kind = Literal["natural", "attack", "outlier"]
+Protocol = Literal["paper", "sound"]
+
+NATURAL = "natural"  # the name of the set of natural images, which every study has
+VOTES = ("all_class", "predicted_class")  # of the classifiers, whose larger one is compared with 0.5 in the thesis
+
+
+_THREAT = ("norm", "epsilon", "target", "confidence", "attack", "substitute")  # options that make another attack of it
+
+
+def threat(name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes an attack a seen one: its name, norm and budget, and whom and how surely it fools, not its steps."""
+    return (name, *(parameters.get(option) or None for option in _THREAT))
+
+
+def noisy_name(attack: str) -> str:
+    """The name of the set of noisy natural images that goes with an attacked set."""
+    return f"noisy:{attack}"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images as the network saw them; no detector is involved. One row per image, in any order.
+
+    Args:
+        name: "natural", an attack as the command line names it, "ood:" and a data set, or "noisy:" and an attack.
+        kind: noisy images are natural ones.
+        originals: int64 ``(N,)``, the row of each image's original in the data set; outliers: in theirs. None twice.
+        labels: int64 ``(N,)``, the true classes; None for outliers.
+        predicted: int64 ``(N,)``, the network's answers.
+        probability: float64 ``(N,)``, the softmax probability of those.
+        statistics: float32 ``(N, F)``, for drawing paths.
+        success: bool ``(N,)`` for an attacked set: the natural original was classified correctly, this image is not.
+        attack: the attacked set's summary, JSON values.
+        costs: seconds per image: "attack", "network" and each measurement's; None where it was not measured.
+
+    Raises:
+        InputError: arrays of other lengths or types than these, no rows, an original twice, numbers that are not
+            finite, labels or success missing where the kind has them or there where it has none.
+    """
+
+    name: str
+    kind: Kind
+    originals: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+    predicted: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    statistics: NDArray[np.float32]
+    success: NDArray[np.bool_] | None
+    attack: dict[str, Any] | None
+    costs: dict[str, float | None]
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("natural", "attack", "outlier"):
+            raise InputError(f"expected the set {self.name!r} to be natural, attack or outlier, got {self.kind!r}")
+        count = len(self.originals)
+        if not count:
+            raise InputError(f"expected images in the set {self.name!r}, got none")
+        for what, wanted in (("labels", self.kind != "outlier"), ("success", self.kind == "attack")):
+            if (getattr(self, what) is not None) != wanted:
+                raise InputError(
+                    f"expected {what if wanted else 'no ' + what} in the set {self.name!r} of kind {self.kind}, "
+                    f"got {'none' if wanted else 'some'}"
+                )
+        for what, values in self._columns().items():
+            if np.shape(values) != (count,):
+                raise InputError(
+                    f"expected {what} of the set {self.name!r} of shape ({count},), one per original, "
+                    f"got {np.shape(values)}"
+                )
+        if self.success is not None and self.success.dtype != np.bool_:
+            raise InputError(f"expected success of the set {self.name!r} as bool, got {self.success.dtype}")
+        if np.ndim(self.statistics) != 2 or len(self.statistics) != count:
+            raise InputError(
+                f"expected statistics of the set {self.name!r} of shape ({count}, F), got {np.shape(self.statistics)}"
+            )
+        for what in ("probability", "statistics"):
+            if not np.isfinite(getattr(self, what)).all():
+                raise InputError(f"expected finite {what} in the set {self.name!r}, got NaN or infinity")
+        if len(np.unique(self.originals)) != count:
+            raise InputError(f"expected each original once in the set {self.name!r}, got some of them several times")
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        columns: dict[str, NDArray[Any] | None] = {
+            "labels": self.labels, "predicted": self.predicted, "probability": self.probability,
+            "success": self.success,
+        }  # fmt: skip
+        return {what: values for what, values in columns.items() if values is not None}
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """``(N,)``: the network's answer is the true class; False for outliers, which have none."""
+        if self.labels is None:
+            return np.zeros(len(self), dtype=np.bool_)
+        return np.asarray(self.predicted == self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """One detector, fitted once, on the test rows of one run.
+
+    Args:
+        detector: its label, such as "transport", "mahalanobis:magnitude=0.0014" or "artifact".
+        fitted_on: names of the sets it was fitted on beside natural images; empty for none.
+        run: number of the run, from 0.
+        thresholds: nominal false-positive rate → threshold; the first is the operating one. Empty in the paper's
+            protocol, whose decision is a vote of 0.5.
+        calibrated_on: how many natural images the thresholds were taken from, where that is known.
+        rows: set name → int64, the rows of that set that were judged.
+        scores: set name → float64, higher = more anomalous.
+        votes: set name → name of a part of the score → float64; may be empty.
+        costs: "fit" in seconds, "score" in seconds per image, perhaps "measure", seconds per image from pixels to
+            everything that the detector reads.
+        baseline: one of the trivial detectors that stand in every table.
+
+    Raises:
+        InputError: no natural images, arrays that do not belong together, numbers that are not finite.
+    """
+
+    detector: str
+    fitted_on: tuple[str, ...]
+    run: int
+    thresholds: dict[float, float]
+    calibrated_on: int | None
+    rows: Mapping[str, NDArray[np.int64]]
+    scores: Mapping[str, NDArray[np.float64]]
+    votes: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    costs: dict[str, float]
+    baseline: bool = False
+
+    def __post_init__(self) -> None:
+        who = self._who()
+        if NATURAL not in self.rows:
+            raise InputError(f"expected natural images judged by {who}, got {', '.join(self.rows) or 'no set'}")
+        if set(self.rows) != set(self.scores) or not set(self.votes) <= set(self.rows):
+            raise InputError(
+                f"expected scores of the sets {sorted(self.rows)} by {who}, got {sorted(self.scores)} and votes on "
+                f"{sorted(self.votes)}"
+            )
+        for name, rows in self.rows.items():
+            if rows.ndim != 1 or rows.dtype != np.int64 or not len(rows) or len(np.unique(rows)) != len(rows):
+                raise InputError(
+                    f"expected some int64 rows of {name!r}, each once, judged by {who}, got {rows.dtype} {rows.shape}"
+                )
+            parts = {"scores": self.scores[name], **self.votes.get(name, {})}
+            for what, values in parts.items():
+                if values.shape != rows.shape or not np.isfinite(values).all():
+                    raise InputError(
+                        f"expected {len(rows)} finite {what} on {name!r} by {who}, got shape {values.shape} or NaN"
+                    )
+        for rate, threshold in self.thresholds.items():
+            if not 0 < rate < 1 or not np.isfinite(threshold):
+                raise InputError(
+                    f"expected finite thresholds for rates between 0 and 1 from {who}, got {rate}: {threshold}"
+                )
+
+    def _who(self) -> str:
+        return f"{self.detector} (run {self.run}, fitted on {', '.join(self.fitted_on) or 'natural images only'})"
+
+    @property
+    def has_votes(self) -> bool:
+        """Whether the score is the larger of an all-class and a predicted-class vote, so that 0.5 is a decision."""
+        return set(VOTES) <= set(self.votes.get(NATURAL, {}))
+
+    @property
+    def threshold(self) -> float | None:
+        """What a score is compared with: the first calibrated threshold, or a vote of 0.5, or None for neither."""
+        if self.thresholds:
+            return next(iter(self.thresholds.values()))
+        return 0.5 if self.has_votes else None
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything a report is made of.
+
+    Args:
+        protocol: how it was split and decided.
+        sets: by name, "natural" among them; every original of an attacked set is one of the natural set's.
+        judgements: in the order of the tables; a detector fitted on the same sets has one per run.
+        branches: names of the watched blocks, in execution order.
+        columns_per_block: 2 plus the number of further directions.
+        band: float32 ``(3, F)``, natural quantiles 0.05, 0.5 and 0.95 of the statistics.
+        facts: where this comes from, as JSON values: network, data set, splits, settings, counts, provenance.
+        adaptive: figures of adaptive attacks as JSON values, by what was attacked: a detector as it was fitted.
+
+    Raises:
+        InputError: parts that do not belong together.
+    """
+
+    protocol: Protocol
+    sets: Mapping[str, ImageSet]
+    judgements: tuple[Judgement, ...]
+    branches: tuple[str, ...]
+    columns_per_block: int
+    band: NDArray[np.float32]
+    facts: dict[str, Any]
+    adaptive: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("paper", "sound"):
+            raise InputError(f"expected the protocol paper or sound, got {self.protocol!r}")
+        if NATURAL not in self.sets or self.sets[NATURAL].kind != "natural":
+            raise InputError(f"expected natural images in a set {NATURAL!r}, got {', '.join(self.sets) or 'none'}")
+        columns = len(self.branches) * self.columns_per_block
+        if self.band.shape != (3, columns):
+            raise InputError(f"expected a natural band of shape (3, {columns}), got {self.band.shape}")
+        for name, images in self.sets.items():
+            if images.name != name:
+                raise InputError(f"expected the set {name!r} under its own name, got {images.name!r}")
+            if images.statistics.shape[1] != columns:
+                raise InputError(
+                    f"expected {columns} columns of statistics in {name!r}, got {images.statistics.shape[1]}"
+                )
+            if images.kind != "outlier" and not np.isin(images.originals, self.sets[NATURAL].originals).all():
+                raise InputError(
+                    f"expected every original of {name!r} among the natural images, got others; add those too"
+                )
+        told = set()
+        for judgement in self.judgements:
+            self._check_judgement(judgement)
+            told.add((judgement.detector, judgement.fitted_on, judgement.run))
+        if len(told) != len(self.judgements):
+            raise InputError("expected one judgement per detector, sets to fit on and run, got one of them twice")
+
+    def _check_judgement(self, judgement: Judgement) -> None:
+        who = judgement._who()
+        # What it was fitted on need not be here: an artifact may come from attacks that are not tested.
+        if unknown := [name for name in judgement.rows if name not in self.sets]:
+            raise InputError(f"expected sets of the study judged by {who}, got {', '.join(unknown)}")
+        for name, rows in judgement.rows.items():
+            if rows.min() < 0 or rows.max() >= len(self.sets[name]):
+                raise InputError(
+                    f"expected rows of {name!r} below {len(self.sets[name])} from {who}, got up to {rows.max()}"
+                )
+        judged = self.sets[NATURAL].originals[judgement.rows[NATURAL]]
+        for name, rows in judgement.rows.items():
+            images = self.sets[name]
+            if images.kind != "outlier" and not np.isin(images.originals[rows], judged).all():
+                raise InputError(
+                    f"expected {who} to judge the natural original of every image of {name!r}, got others; an "
+                    "attacked image stays with its original"
+                )
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Numbers of the runs, sorted."""
+        return tuple(sorted({judgement.run for judgement in self.judgements}))
+
+    def detectors(self) -> dict[tuple[str, tuple[str, ...]], list[Judgement]]:
+        """(detector, fitted_on) → its judgements by run, in the order of `judgements`."""
+        found: dict[tuple[str, tuple[str, ...]], list[Judgement]] = {}
+        for judgement in self.judgements:
+            found.setdefault((judgement.detector, judgement.fitted_on), []).append(judgement)
+        return {key: sorted(group, key=lambda each: each.run) for key, group in found.items()}
+
+
+def adaptive_evaluations(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(title, figures) of every mapping with "attacks" in a study's adaptive figures, on the top or one level below."""
+    if isinstance(given, Mapping) and isinstance(given.get("attacks"), Mapping):
+        title = given.get("detector")
+        yield (title if isinstance(title, str) else ""), given
+    elif isinstance(given, Mapping):
+        for name, inner in given.items():
+            for _, figures in adaptive_evaluations(inner):
+                yield str(name), figures
+    elif isinstance(given, list):
+        for inner in given:
+            yield from adaptive_evaluations(inner)

@@ -1,0 +1,197 @@
+"""Sets of images as network and detectors see them: one pass over each, kept on disk."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attacks.generation.shards import network_digest
+from models.features.extraction import (
+    FeatureRequest,
+    Features,
+    ForwardPass,
+    PooledRequest,
+    ViewRequest,
+    extract_features,
+)
+from models.normalization import Normalized
+from models.residuals.discovery import Discovery
+from models.residuals.recording import StatisticsSpec
+from service.cache import StudyCache, code_closure
+from service.evaluation.recipes import Made, Recipe
+from service.evaluation.records import ImageSet
+
+__all__ = ["ExtractedSet", "Observer", "Subject", "distinct"]
+
+_KIND = "features"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The network under study and how it is watched.
+
+    Args:
+        view: what it was trained to be indifferent to, for detectors that look twice; None where it is not known.
+    """
+
+    network: Normalized
+    discovery: Discovery
+    statistics_spec: StatisticsSpec
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    device: str = "cpu"
+    view: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ExtractedSet:
+    """A set, its features with everything that was measured, and what decides both."""
+
+    images: ImageSet
+    features: Features
+    key: dict[str, Any]
+
+    def rows_of(self, originals: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows whose originals are among these."""
+        return np.flatnonzero(np.isin(self.images.originals, originals))
+
+    def take(self, rows: NDArray[np.int64], feature_requests: Sequence[str]) -> Features:
+        """Features of some rows, with these measurements only."""
+        requested = {name: self.features.requested[name][rows] for name in feature_requests}
+        return Features(self.features.logits[rows], self.features.statistics[rows], requested)
+
+
+class Observer:
+    """Sends sets through the network once, with all measurements that are wanted of them."""
+
+    def __init__(self, subject: Subject, cache: StudyCache) -> None:
+        self._subject, self._cache = subject, cache
+        self._key = {
+            "network": network_digest(subject.network), "measure": repr(subject.statistics_spec),
+            "branches": [branch.name for branch in subject.discovery.branches],
+            "code": code_closure("models.features.extraction"),
+            "torch": torch.__version__, "device": subject.device,
+        }  # fmt: skip
+
+    def extract(self, recipe: Recipe, feature_requests: Sequence[FeatureRequest]) -> ExtractedSet:
+        """The set; its images are made only if something of them is not known yet, and let go at once."""
+        key = {**self._key, "set": recipe.key}
+        base = self._cache.load(_KIND, key)
+        known = {each.name: self._cache.load(_KIND, _measured_key(key, each), mapped=True) for each in feature_requests}
+        missing = [each for each in feature_requests if known[each.name] is None]
+        if base is None or missing:
+            self._observe(recipe, key, missing, base is None)
+            base = self._cache.load(_KIND, key)
+            known = {
+                each.name: self._cache.load(_KIND, _measured_key(key, each), mapped=True) for each in feature_requests
+            }
+        assert base is not None
+        arrays, more = base
+        requested, costs = {}, dict(more["costs"])
+        for name, entry in known.items():
+            assert entry is not None
+            requested[name], costs[name] = entry[0]["values"], entry[1]["seconds"]
+        features = Features(arrays["logits"], arrays["statistics"], requested)
+        images = ImageSet(
+            name=recipe.name, kind=recipe.kind, originals=recipe.originals, labels=recipe.labels,
+            predicted=features.predicted, probability=_probability(features.logits), statistics=features.statistics,
+            success=arrays.get("success"), attack=more["attack"], costs=costs,
+        )  # fmt: skip
+        return ExtractedSet(images, features, key)
+
+    def _observe(self, recipe: Recipe, key: dict[str, Any], missing: Sequence[FeatureRequest], whole: bool) -> None:
+        made, subject = recipe.make(), self._subject
+        timed = [_Timed(each) for each in missing]
+        start = time.perf_counter()
+        features = extract_features(
+            subject.network, made.images, discovery=subject.discovery, statistics_spec=subject.statistics_spec,
+            feature_requests=timed,
+            device=subject.device,
+        )  # fmt: skip
+        seconds, count = time.perf_counter() - start, len(made.images)
+        for each, original in zip(timed, missing, strict=True):
+            self._cache.save(
+                _KIND, _measured_key(key, original), {"values": features.requested[each.name]},
+                {"seconds": each.seconds / count},
+            )  # fmt: skip
+        if not whole:
+            return
+        arrays: dict[str, NDArray[Any]] = {"logits": features.logits, "statistics": features.statistics}
+        summary = made.summary
+        if made.natural_correct is not None:
+            success, summary = _judged_again(made, recipe.labels, features)
+            arrays["success"] = success
+        network = (seconds - sum(each.seconds for each in timed)) / count
+        costs = {"network": network} | ({"attack": self._attack_seconds(recipe, made)} if summary else {})
+        self._cache.save(_KIND, key, arrays, {"attack": summary, "costs": costs})
+
+    def _attack_seconds(self, recipe: Recipe, made: Made) -> float | None:
+        """Seconds per image as it was when the attack ran; None where it ran before there was a study."""
+        key = {"network": self._key["network"], "set": recipe.key, "what": "seconds"}
+        if made.seconds is not None:
+            self._cache.save(_KIND, key, {}, {"seconds": made.seconds})
+        entry = self._cache.load(_KIND, key)
+        return None if entry is None else entry[1]["seconds"]
+
+
+class _Timed:
+    """A measurement that counts how long it takes."""
+
+    def __init__(self, feature_request: FeatureRequest) -> None:
+        self._measurement = feature_request
+        self.name, self.needs_embeddings, self.seconds = feature_request.name, feature_request.needs_embeddings, 0.0
+        if isinstance(feature_request, ViewRequest):
+            self.view = feature_request.view
+        if isinstance(feature_request, PooledRequest):
+            self.needs_pooled = feature_request.needs_pooled
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        _settled(context.images)
+        start = time.perf_counter()
+        values = self._measurement(context)
+        _settled(context.images)
+        self.seconds += time.perf_counter() - start
+        return values
+
+
+def distinct(*groups: Sequence[FeatureRequest]) -> list[FeatureRequest]:
+    """All measurements of some detectors, each name once."""
+    return list({each.name: each for group in groups for each in group}.values())
+
+
+def _measured_key(key: dict[str, Any], feature_request: FeatureRequest) -> dict[str, Any]:
+    module = sys.modules[type(feature_request).__module__]
+    return {**key, "measurement": feature_request.name, "by": code_closure(module)}
+
+
+def _judged_again(
+    made: Made, labels: NDArray[np.int64] | None, features: Features
+) -> tuple[NDArray[np.bool_], dict[str, Any] | None]:
+    """Success and summary; where rounding may have undone an attack, by what the network says of the rounded images."""
+    if made.success is not None:
+        return made.success, made.summary
+    assert made.natural_correct is not None
+    right = np.asarray(features.predicted == labels)
+    success = made.natural_correct & ~right
+    natural = int(made.natural_correct.sum())
+    rate = float(success.sum() / natural) if natural else None
+    return success, {**(made.summary or {}), "accuracy_under_attack": float(right.mean()), "success_rate": rate}
+
+
+def _probability(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The softmax probability of the predicted class, ``(N,)``."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    probability: NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)
+    return probability
+
+
+def _settled(tensor: Tensor) -> None:
+    """Waits for a GPU, whose work would otherwise be counted where somebody next looks at a result."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

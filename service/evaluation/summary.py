@@ -1,0 +1,205 @@
+"""A study → figures: a dictionary of JSON values, documented in docs/report.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models.errors import InputError
+from models.progress import progress_bar
+from service.evaluation.metrics import LEVEL, false_positives_of_run, interval, result_of_run, worst_case_of_run
+from service.evaluation.records import NATURAL, ImageSet, Judgement, Study, adaptive_evaluations, threat
+from service.evaluation.warnings import cautions
+from service.jsonable import as_json
+
+__all__ = ["PIXEL_BASELINE", "SCHEMA", "figures"]
+
+SCHEMA = 2  # of the figures; counted up when a key changes its place or its meaning
+
+PIXEL_BASELINE = "pixel_statistics"
+# A detector that sees only pixels and none of the network's answers finds attacked images this well only when they
+# differ from natural ones in a way that no attacker needs: rounding, clipping, another range.
+_BROKEN = 0.99
+
+_OTHERS = ("attack", "outlier")  # kinds of sets that natural images are to be told from
+
+
+def figures(study: Study, *, seed: int = 0, resamples: int = 1000, progress: bool = False) -> dict[str, Any]:
+    """The figures of a study as JSON values; every key is explained in docs/report.md.
+
+    The order of the rows changes nothing. Means and standard deviations (n − 1) are over the runs that have the figure.
+    A figure that cannot be given is None.
+
+    Args:
+        seed: of the bootstrap intervals.
+        resamples: of the bootstrap, natural and other images apart; 0 leaves its intervals out.
+        progress: show a bar; the bootstrap takes minutes where there are many detectors, fits and sets.
+
+    Raises:
+        InputError: a fact that is no JSON value, or fewer than no resamples.
+    """
+    if resamples < 0:
+        raise InputError(f"expected a number of resamples of at least 0, got {resamples}; 0 leaves intervals out")
+    groups = study.detectors()
+    cells = [(key, group, name) for key, group in groups.items() for name in _tested(study, group, _OTHERS)]
+    results = [
+        _result(study, key, group, name, seed, resamples)
+        for key, group, name in progress_bar(cells, what="figures", unit="result", show=progress)
+    ]
+    broken = _broken(results)
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "protocol": study.protocol,
+        "runs": len(study.runs),
+        "bootstrap": {"level": LEVEL, "resamples": resamples, "seed": seed},
+        "sets": [_set(study, images, images.name in broken) for images in study.sets.values()],
+        "natural": _natural(study.sets[NATURAL]),
+        "results": results,
+        "false_positives": [entry for key, group in groups.items() for entry in _false_positives(key, group)],
+        "worst_case": [entry for key, group in groups.items() if (entry := _worst_case(study, key, group))],
+        "costs": [_costs(key, group) for key, group in groups.items()],
+        "adaptive": None,
+    }
+    notes = cautions(found, study)
+    lost: list[str] = []
+    for entry in found["sets"]:
+        entry["attack"], more = as_json(entry["attack"], entry["name"])
+        lost += more
+    found["adaptive"], more = as_json(study.adaptive, "adaptive")
+    lost += more + as_json(study.facts, "facts")[1]
+    for who, attacked in adaptive_evaluations(study.adaptive):
+        notes += [f"{who or 'adaptive'}, attacked adaptively: {warning}" for warning in attacked.get("warnings", ())]
+    found["warnings"] = notes + [f"{place} is not a finite number and is given as null." for place in lost]
+    return found
+
+
+def _set(study: Study, images: ImageSet, broken: bool) -> dict[str, Any]:
+    """The set without any detector: what the attack did to the network, and what it cost."""
+    summary = images.attack or {}
+    natural = study.sets[NATURAL]
+    originals = natural.right[np.isin(natural.originals, images.originals)]
+    labelled = images.labels is not None
+    success = images.success
+    return {
+        "name": images.name,
+        "kind": images.kind,
+        "images": len(images),
+        "natural_accuracy": float(originals.mean()) if labelled else None,
+        "accuracy": float(images.right.mean()) if labelled else None,
+        "success_rate": float(success.sum() / originals.sum()) if success is not None and originals.any() else None,
+        "linf_median": (summary.get("linf") or {}).get("median"),
+        "l2_median": (summary.get("l2") or {}).get("median"),
+        "seconds_per_image": images.costs.get("attack"),
+        "eight_bit": bool(summary.get("eight_bit", False)),
+        "broken": broken,
+        "attack": images.attack,
+    }
+
+
+def _natural(natural: ImageSet) -> dict[str, Any]:
+    return {
+        "images": len(natural),
+        "accuracy": float(natural.right.mean()),
+        "accuracy_interval": interval(natural.right),
+    }
+
+
+def _result(
+    study: Study, key: tuple[str, tuple[str, ...]], group: Sequence[Judgement], name: str, seed: int, resamples: int
+) -> dict[str, Any]:
+    runs = [result_of_run(study, each, name, seed, resamples) for each in group if name in each.rows]
+    return {
+        **_who(key),
+        "tested_on": name,
+        "kind": study.sets[name].kind,
+        "seen": _seen(study, key[1], name),
+        "baseline": group[0].baseline,
+        "runs": runs,
+        **_over_runs(runs),
+    }
+
+
+def _false_positives(key: tuple[str, tuple[str, ...]], group: Sequence[Judgement]) -> list[dict[str, Any]]:
+    entries = []
+    for nominal in group[0].thresholds:
+        runs = [false_positives_of_run(each, nominal) for each in group if nominal in each.thresholds]
+        entries.append({**_who(key), "nominal": nominal, "runs": runs, **_over_runs(runs)})
+    return entries
+
+
+def _worst_case(study: Study, key: tuple[str, tuple[str, ...]], group: Sequence[Judgement]) -> dict[str, Any] | None:
+    names = _tested(study, group, ("attack",))
+    if not names:
+        return None
+    runs = [worst_case_of_run(study, each, [name for name in names if name in each.rows]) for each in group]
+    return {**_who(key), "attacks": names, "runs": runs, **_over_runs(runs)}
+
+
+def _costs(key: tuple[str, tuple[str, ...]], group: Sequence[Judgement]) -> dict[str, Any]:
+    def mean(name: str) -> float | None:
+        given = [each.costs[name] for each in group if name in each.costs]
+        return float(np.mean(given)) if given else None
+
+    return {
+        **_who(key),
+        "fit_seconds": mean("fit"),
+        "measure_seconds_per_image": mean("measure"),
+        "score_seconds_per_image": mean("score"),
+    }
+
+
+def _who(key: tuple[str, tuple[str, ...]]) -> dict[str, Any]:
+    return {"detector": key[0], "fitted_on": list(key[1])}
+
+
+def _tested(study: Study, group: Sequence[Judgement], kinds: tuple[str, ...]) -> list[str]:
+    return [n for n, images in study.sets.items() if images.kind in kinds and any(n in each.rows for each in group)]
+
+
+def _seen(study: Study, fitted_on: tuple[str, ...], name: str) -> bool:
+    """Whether it was fitted on that set, or on the same attack in the same budget: more steps make no other attack."""
+
+    def of(images: ImageSet) -> tuple[Any, ...]:
+        told = images.attack or {}
+        return threat(told.get("attack", ""), told.get("parameters", {}))
+
+    tested = study.sets[name]
+    if name in fitted_on or tested.attack is None:
+        return name in fitted_on
+    return any(other in study.sets and of(study.sets[other]) == of(tested) for other in fitted_on)
+
+
+def _broken(results: Sequence[dict[str, Any]]) -> set[str]:
+    """Names of the attacked sets that pixels alone give away."""
+    return {
+        result["tested_on"]
+        for result in results
+        if result["detector"].partition(":")[0] == PIXEL_BASELINE and result["kind"] == "attack"
+        for group in ("successful", "all")
+        if (result["mean"][group] or {}).get("auroc", 0) >= _BROKEN
+    }
+
+
+def _over_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means and standard deviations of every number of the runs' entries, in the same places; None where there is none.
+
+    The standard deviation is None for one run.
+    """
+    return {"mean": _reduced(runs, lambda v: float(np.mean(v))), "std": _reduced(runs, _deviation)}
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _reduced(entries: Sequence[dict[str, Any]], reduce: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys(key for entry in entries for key in entry):
+        values = [entry[key] for entry in entries if entry.get(key) is not None]
+        if key == "run" or any(isinstance(value, list | bool) for value in values):
+            continue
+        if any(isinstance(value, dict) for value in values):
+            found[key] = _reduced(values, reduce)
+        elif not key.endswith("interval") and key != "expected":
+            found[key] = reduce(values) if values else None
+    return found

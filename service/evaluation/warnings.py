@@ -1,0 +1,176 @@
+"""What a reader of a study's figures has to be careful about, as plain sentences."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from detector.calibration import clopper_pearson
+from service.evaluation.records import NATURAL, ImageSet, Study
+from service.formatting import area, asked, between, counted, percent
+
+__all__ = ["cautions"]
+
+_FEW_NATURAL = 200  # the interval of a rate of 5 % is then about 6 points wide
+_FEW_SUCCESSFUL = 30
+_HARDLY_ANY_SUCCESS = 0.05
+
+
+def cautions(found: dict[str, Any], study: Study) -> list[str]:
+    """Sentences about the figures `found`: on the natural images, then set by set, then detector by detector."""
+    notes = [*_on_natural(study)]
+    for entry in found["sets"]:
+        if entry["kind"] == "attack":
+            notes += _on_attack(entry, study.sets[entry["name"]], study)
+    notes += _on_unjudged(study)
+    for entry in found["false_positives"]:
+        notes += _on_false_positives(entry)
+    notes += _on_results(found["results"])
+    attacked = [images for images in study.sets.values() if images.success is not None]
+    if attacked and not any(images.success.any() for images in attacked if images.success is not None):
+        notes.append("No attack was successful on any image, so there is no worst case over attacks.")
+    if not any(images.kind != "natural" for images in study.sets.values()):
+        notes.append("No attack was run and no outlier was judged, so nothing is known here about what is detected.")
+    if study.protocol == "paper":
+        notes.append(
+            "These figures follow the thesis' protocol: no threshold was calibrated, and each attacked image is judged "
+            "as often as its natural original. Figures of the sound protocol are what a claim can be made from."
+        )
+    return notes
+
+
+def _on_natural(study: Study) -> Iterator[str]:
+    natural = study.sets[NATURAL]
+    if study.facts.get("trained_on"):
+        yield (
+            "The network learnt from these very images. It is surer on them than on any others, so nothing here says "
+            "what will be in service; evaluate on images that it was not trained on."
+        )
+    judged = [len(judgement.rows[NATURAL]) for judgement in study.judgements if not judgement.baseline]
+    count = min(judged, default=len(natural))
+    if count < _FEW_NATURAL:
+        yield (
+            f"Only {counted(count, 'natural image')} judged in a run: every rate on natural images is uncertain by "
+            f"several points, and a false-positive rate below {percent(1 / count)} cannot be seen at all."
+        )
+    right = int(natural.right.sum())
+    assert natural.labels is not None
+    _, counts = np.unique(natural.labels, return_counts=True)
+    if len(counts) == 1:
+        yield "All natural images are of one class, so their accuracy says little about the network."
+    elif clopper_pearson(right, len(natural)).low <= counts.max() / len(natural):
+        yield (
+            f"Natural accuracy is {percent(right / len(natural))}, no better than always naming the commonest class "
+            f"({percent(counts.max() / len(natural))}): the network or its preprocessing is not right for these images."
+        )
+
+
+def _on_attack(entry: dict[str, Any], images: ImageSet, study: Study) -> Iterator[str]:
+    name, success = images.name, images.success
+    assert success is not None
+    successful, rate = int(success.sum()), entry["success_rate"]
+    if rate is None:
+        yield f"{name}: no original is classified correctly, so there is no rate of success."
+    if not successful:
+        yield f"{name}: no image was attacked successfully, so there are no figures on successful images."
+    elif successful < _FEW_SUCCESSFUL:
+        yield (
+            f"{name}: only {counted(successful, 'image')} attacked successfully; figures on them are very uncertain."
+        )
+    if successful and rate is not None and rate < _HARDLY_ANY_SUCCESS:
+        yield (
+            f"{name}: the attack succeeds on {percent(rate)} of the images only; it is too weak for this network, or "
+            "it failed."
+        )
+    if success.all():
+        yield f"{name}: every image was attacked successfully, so there are no figures on failed ones."
+    mismatched = int((success & images.right).sum())
+    if mismatched:
+        yield (
+            f"{name}: {counted(mismatched, 'image')} counted as successful when attacked but classified correctly when "
+            "judged; the attack ends so close to the boundary that rounding decides."
+        )
+    unchanged = (images.attack or {}).get("unchanged") or 0
+    if unchanged > 0:
+        yield (
+            f"{name}: {percent(unchanged)} of its images are left exactly as they were; they count among all and "
+            "failed, and no detector should flag them. Read the figures on successful images."
+        )
+    if entry["broken"]:
+        yield (
+            f"{name}: the attacked set is broken. Statistics of the pixels alone, without the network, tell its images "
+            "from natural ones almost perfectly, so figures on it say little about detectors that watch the network: "
+            "its perturbation is far larger than the attack needs, or its images were made or stored differently."
+        )
+
+
+def _on_unjudged(study: Study) -> Iterator[str]:
+    """Sets that an artifact was to be tested on and has seen all originals of."""
+    others = [each for each in study.judgements if each.detector != "artifact"]
+    tested = {name for each in others for name in each.rows}
+    only_fitted_on = {name for each in others for name in each.fitted_on} - tested
+    for judgement in study.judgements:
+        if judgement.detector != "artifact":
+            continue
+        for name in set(study.sets) - set(judgement.rows) - only_fitted_on:
+            if study.sets[name].kind == "attack":
+                yield (
+                    f"{name}: the artifact has seen every image that this attack was tried on, so it is not judged "
+                    "there; give other images, or raise --attack-limit."
+                )
+
+
+def _on_false_positives(entry: dict[str, Any]) -> Iterator[str]:
+    """One sentence over all runs where some are not compatible with the rate asked for."""
+    apart = [run for run in entry["runs"] if not run["compatible"]]
+    # One run in twenty lies outside its 95 % interval by chance.
+    if len(apart) < max(1, len(entry["runs"]) / 4):
+        return
+    who = _who(entry)
+    realised = percent(entry["mean"]["realised"])
+    bounds = apart[0]["expected"] or apart[0]["interval"]
+    how_many = "" if len(entry["runs"]) == 1 else f" in {len(apart)} of {len(entry['runs'])} runs"
+    if sum(run["realised"] > entry["nominal"] for run in apart) * 2 > len(apart):
+        yield (
+            f"{who}: {realised} of the natural images are flagged, more than the {asked(entry['nominal'])} asked for"
+            f"{how_many} (to be expected: {between(bounds)}): these images differ from those the threshold was "
+            "calibrated on; calibrate on images like these."
+        )
+    else:
+        yield (
+            f"{who}: {realised} of the natural images are flagged, fewer than the {asked(entry['nominal'])} asked for"
+            f"{how_many} (to be expected: {between(bounds)}): many calibration scores are equal, or these images "
+            "differ from those the threshold was calibrated on."
+        )
+
+
+def _on_results(results: list[dict[str, Any]]) -> Iterator[str]:
+    upside_down: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for entry in results:
+        figures = entry["mean"]["successful"] or entry["mean"]["all"]
+        if not entry["baseline"] and figures is not None and _surely_below_half(entry, figures["auroc"]):
+            key = (entry["detector"], tuple(entry["fitted_on"]))
+            upside_down.setdefault(key, []).append(f"{entry['tested_on']} ({area(figures['auroc'])})")
+    for (detector, fitted_on), where in upside_down.items():
+        yield (
+            f"{_who({'detector': detector, 'fitted_on': fitted_on})}: the AUROC is below 0.5 on {', '.join(where)}: "
+            "those images look more natural to the detector than natural ones do."
+        )
+    judged = [entry for entry in results if not entry["baseline"] and entry["kind"] == "attack"]
+    if judged and all(entry["seen"] for entry in judged):
+        yield (
+            "Every detector was fitted on every attack it is tested on, so these figures say nothing about attacks it "
+            "has not seen."
+        )
+
+
+def _surely_below_half(entry: dict[str, Any], mean: float) -> bool:
+    """Below guessing in the mean, and in no run by so little that chance explains it, where intervals are known."""
+    groups = [run["successful"] or run["all"] for run in entry["runs"]]
+    uppers = [group["auroc_interval"][1] for group in groups if group and group.get("auroc_interval")]
+    return mean < 0.5 and all(upper < 0.5 for upper in uppers)
+
+
+def _who(entry: dict[str, Any]) -> str:
+    fitted_on = ", ".join(entry["fitted_on"])
+    return f"{entry['detector']} fitted on {fitted_on}" if fitted_on else entry["detector"]

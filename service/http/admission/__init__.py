@@ -1,0 +1,1 @@
+"""Decide which requests enter: keys, limits, load."""

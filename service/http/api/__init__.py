@@ -1,0 +1,1 @@
+"""Routes, schemas and pages."""

@@ -1,0 +1,88 @@
+"""The second port, for those who run the server: figures and status, apart from what clients reach."""
+
+import sys
+import traceback
+from importlib.metadata import version
+from threading import enumerate as all_threads
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Response
+
+from service.http.admission.guard import Guard
+from service.http.admission.keys import ApiKeys
+from service.http.api.app import add_error_handlers
+from service.http.inference.repository import ModelRepository
+from service.http.observability.metrics import CONTENT_TYPE, Metrics
+from service.http.settings import Settings
+
+__all__ = ["create_admin_app"]
+
+
+def create_admin_app(repository: ModelRepository, metrics: Metrics, settings: Settings) -> FastAPI:
+    """An application with /metrics, /admin/status and /admin/threads.
+
+    Raises:
+        InputError: the keys of the administration cannot be read.
+    """
+    app = FastAPI(
+        title="Plumbline: administration",
+        version=version("plumbline"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.add_middleware(
+        Guard,
+        settings=settings,
+        metrics=metrics,
+        keys=ApiKeys(settings.admin_keys_file) if settings.admin_keys_file else None,
+        open_paths=(),
+        find=None,
+        handlers={},
+        closing=lambda: repository.draining,
+    )
+
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+    @app.get("/admin/status", summary="What is served, how busy it is, and whether it fails")
+    async def status() -> Response:
+        return _json(
+            {
+                "ready": repository.ready,
+                "failed": repository.failed,
+                "draining": repository.draining,
+                "models": [
+                    {
+                        **model.status(),
+                        "artifact": model.artifact.digest,
+                        "stalled": model.inference.stalled,
+                        "admitted_bytes": model.admission.bytes,
+                        "max_batch_size": model.inference.max_batch_size,
+                    }
+                    for model in repository
+                ],
+            }
+        )
+
+    @app.get("/admin/threads", summary="Where every thread is", response_class=Response)
+    async def threads() -> Response:
+        return Response(thread_stacks(), media_type="text/plain; charset=utf-8")
+
+    add_error_handlers(app)
+    return app
+
+
+def thread_stacks() -> str:
+    """The stack of every thread of this process, as text."""
+    names = {thread.ident: thread.name for thread in all_threads()}
+    return "\n".join(
+        f"{names.get(ident, 'unknown')}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    )
+
+
+def _json(fields: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(fields), media_type="application/json")

@@ -1,0 +1,108 @@
+"""GET /: the web page, and the example images that an operator offers on it.
+
+Whatever a browser may get is read when the router is made and looked up by name or number. No path is ever joined with
+what a client sends. The page and its assets hold no data and are open to all (`OPEN_PAGE_PATHS`); the examples are not.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from models.errors import InputError
+from service.http.api.static_files import HeldFile, held
+
+__all__ = ["OPEN_PAGE_PATHS", "page_router"]
+
+_ASSETS = {
+    "api.js": "text/javascript",
+    "card.js": "text/javascript",
+    "chart.js": "text/javascript",
+    "elements.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "status.js": "text/javascript",
+}
+
+OPEN_PAGE_PATHS = frozenset({"/", *(f"/assets/{name}" for name in _ASSETS)})
+
+_EXAMPLE_TYPES = {".jpeg": "image/jpeg", ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+_MAX_EXAMPLES = 100
+_MAX_EXAMPLE_BYTES = 32 * 1024 * 1024  # of all together, since they stay in memory
+
+
+def page_router(*, examples: Path | None = None) -> APIRouter:
+    """A router with GET /, its assets under /assets, and the images of the folder `examples` under /examples.
+
+    Raises:
+        InputError: `examples` is no folder, holds no image, more or larger ones than can be held, or links out of it.
+    """
+    folder = files("service").joinpath("web")
+    page = held("text/html", folder.joinpath("index.html").read_bytes())
+    assets = {name: held(kind, folder.joinpath(name).read_bytes()) for name, kind in _ASSETS.items()}
+    named = _read_examples(examples) if examples is not None else {}
+    pictures = list(named.values())
+    router = APIRouter(include_in_schema=False)
+
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def index(request: Request) -> Response:
+        return page.answer(request)
+
+    @router.api_route("/assets/{name}", methods=["GET", "HEAD"])
+    async def asset(request: Request, name: str) -> Response:
+        if name not in assets:
+            raise HTTPException(404)
+        return assets[name].answer(request)
+
+    @router.get("/examples")
+    async def example_names() -> list[str]:
+        return list(named)
+
+    @router.get("/examples/{index}")
+    async def example(request: Request, index: int) -> Response:
+        if not 0 <= index < len(pictures):
+            raise HTTPException(404)
+        return pictures[index].answer(request)
+
+    return router
+
+
+def _read_examples(folder: Path) -> dict[str, HeldFile]:
+    """The images of `folder` by file name, in the order of names."""
+    try:
+        inside = folder.resolve(strict=True)
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXAMPLE_TYPES)
+    except OSError as exc:
+        raise InputError(f"expected a readable folder of example images, got {folder}: {exc}") from exc
+    if not 1 <= len(paths) <= _MAX_EXAMPLES:
+        raise InputError(
+            f"expected 1 to {_MAX_EXAMPLES} example images ({', '.join(_EXAMPLE_TYPES)}) in {folder}, "
+            f"got {len(paths)}; put some there, or leave out some"
+        )
+    examples: dict[str, HeldFile] = {}
+    size = 0
+    for path in paths:
+        content = _read_example(path, inside)
+        size += len(content)
+        if size > _MAX_EXAMPLE_BYTES:
+            raise InputError(
+                f"expected example images of together at most {_MAX_EXAMPLE_BYTES} bytes in {folder}, got more; "
+                "leave out some, or make them smaller"
+            )
+        examples[path.name] = held(_EXAMPLE_TYPES[path.suffix.lower()], content)
+    return examples
+
+
+def _read_example(path: Path, inside: Path) -> bytes:
+    try:
+        real = path.resolve(strict=True)
+        if not real.is_relative_to(inside):
+            raise InputError(f"expected example images inside {inside}, got {path}, a link to {real}; copy the file")
+        if not real.is_file() or real.stat().st_size > _MAX_EXAMPLE_BYTES:
+            raise InputError(
+                f"expected example images to be files of at most {_MAX_EXAMPLE_BYTES} bytes, got {path}; remove it"
+            )
+        return real.read_bytes()
+    except OSError as exc:
+        raise InputError(f"expected a readable example image, got {path}: {exc}; remove it or its link") from exc

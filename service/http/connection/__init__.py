@@ -1,0 +1,1 @@
+"""The connection below the application: protocol limits, descriptors, signals."""

@@ -1,0 +1,1 @@
+"""Decode, batch and score images of served models."""

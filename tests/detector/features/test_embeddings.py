@@ -1,0 +1,76 @@
+"""Pooled embeddings: which axes are averaged, which layers are taken, and that they come with the same pass."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detector.features.embeddings import PooledEmbeddings, chosen, filled, pooled
+from models.features.extraction import Needs, extract_features, forward_pass
+from models.residuals.discovery import discover
+from models.residuals.recording import StatisticsSpec, record_residues
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((2, 5, 4, 4), (2, 3)),
+        ((2, 4, 4, 4), (2, 3)),
+        ((2, 5, 3, 4), (2, 3)),
+        ((2, 4, 4, 5), (1, 2)),
+        ((2, 7, 5), (1,)),
+        ((2, 5), ()),
+    ],
+)
+def test_places_are_averaged_and_channels_are_not(shape: tuple[int, ...], axes: tuple[int, ...], seed: int) -> None:
+    embedding = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    expected = embedding.mean(dim=axes) if axes else embedding
+    torch.testing.assert_close(pooled(embedding), expected)
+    assert pooled(embedding.half()).dtype == torch.float32
+
+
+def test_stages_end_where_the_shape_changes() -> None:
+    shapes = [(2, 4, 8, 8), (2, 4, 8, 8), (2, 8, 4, 4), (2, 8, 2, 2), (2, 8, 2, 2)]
+    embeddings = [torch.full(shape, float(number)) for number, shape in enumerate(shapes)]
+    assert [float(embedding.mean()) for embedding in chosen(embeddings, "stages")] == [1.0, 2.0, 4.0]
+    assert len(chosen(embeddings, "blocks")) == 5
+
+
+def test_narrow_embeddings_are_filled_up_with_zeros() -> None:
+    together = filled([torch.ones(2, 1), torch.full((2, 3), 2.0)])
+    assert together.tolist() == [[[1, 0, 0], [2, 2, 2]]] * 2
+
+
+@pytest.mark.parametrize("layers", ["blocks", "stages"])
+def test_embeddings_are_measured_beside_logits_and_statistics(
+    tiny_network: nn.Module, rng: np.random.Generator, layers: str
+) -> None:
+    images = rng.random((5, 3, 16, 16), dtype=np.float32)
+    feature_request = PooledEmbeddings(layers)  # type: ignore[arg-type]
+    features = extract_features(tiny_network, images, feature_requests=[feature_request], batch_size=2)
+    discovery, statistics_spec = discover(tiny_network, (3, 16, 16)), StatisticsSpec(of="embeddings")
+    with (
+        torch.no_grad(),
+        record_residues(tiny_network, discovery, statistics_spec=statistics_spec, keep=True) as recording,
+    ):
+        tiny_network(torch.from_numpy(images))
+    expected = filled([embedding.mean(dim=(2, 3)) for embedding in recording.embeddings])
+    found = features.requested[feature_request.name]
+    assert found.shape == (5, 3, 16)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    plain = extract_features(tiny_network, images, batch_size=2)
+    assert np.array_equal(features.logits, plain.logits)
+    assert np.array_equal(features.statistics, plain.statistics)
+    assert plain.requested == {}
+
+
+def test_layers_have_names_of_their_own() -> None:
+    assert PooledEmbeddings("blocks").name != PooledEmbeddings("stages").name
+
+
+def test_embeddings_have_gradients_where_the_pass_has(tiny_network: nn.Module, seed: int) -> None:
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed)).requires_grad_(True)
+    context, _ = forward_pass(tiny_network, images, discover(tiny_network, (3, 16, 16)), needs=Needs(whole=True))
+    requested: Tensor = PooledEmbeddings()(context)
+    (gradient,) = torch.autograd.grad(requested.square().sum(), images)
+    assert bool((gradient != 0).any())

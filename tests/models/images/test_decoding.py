@@ -1,0 +1,231 @@
+"""Image files in, pixels out: what is accepted means one thing, and everything else is refused with a reason."""
+
+import io
+import sys
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from models.errors import ImageError
+from models.images.decoding import Limits, decode_image, open_rgb
+from models.images.jpeg import stripped_jpeg
+from models.images.preprocessing import Preprocessing
+from tests.images import encoded, noise, png_of
+
+SIXTEEN = Preprocessing(resize=None, crop=None, height=16, width=16)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_lossless_files_come_out_as_they_went_in(rng: np.random.Generator, form: str) -> None:
+    image = noise(rng)
+    pixels = decode_image(encoded(image, form, lossless=True), SIXTEEN)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, pixels_of(image).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+def test_a_jpeg_comes_out_as_pillow_decodes_it(rng: np.random.Generator, options: dict[str, int]) -> None:
+    data = encoded(noise(rng), "JPEG", **options)
+    np.testing.assert_array_equal(pixels_of(open_rgb(data)), pixels_of(Image.open(io.BytesIO(data))))
+
+
+def test_preprocessing_is_applied(rng: np.random.Generator) -> None:
+    image = noise(rng, 40, 20)
+    given = decode_image(encoded(image), Preprocessing(resize=18, crop=16, height=16, width=16))
+    resized = pixels_of(image.resize((18, 36), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(given, resized[10:26, 1:17].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_file_cut_anywhere_is_refused(rng: np.random.Generator, form: str) -> None:
+    data = encoded(noise(rng), form)
+    for length in range(len(data)):
+        with pytest.raises(ImageError):
+            open_rgb(data[:length])
+
+
+def test_a_jpeg_without_its_end_is_refused_even_if_all_rows_are_there() -> None:
+    # Whether Pillow notices depends on how the last bits fall; among many images both happen.
+    for seed in range(200):
+        data = encoded(noise(np.random.default_rng(seed)), "JPEG")
+        for missing in (1, 2):
+            with pytest.raises(ImageError, match="cut off"):
+                open_rgb(data[:-missing])
+
+
+def lines_run(data: bytes) -> int:
+    """How many lines of Python it takes to strip the JPEG file."""
+    lines = 0
+
+    def count(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        stripped_jpeg(data)
+    except ImageError:
+        pass
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_work_on_a_jpeg_does_not_grow_with_its_fill_bytes_nor_beyond_its_most_segments(
+    rng: np.random.Generator,
+) -> None:
+    data = encoded(noise(rng), "JPEG")
+    for rest in (b"", data[2:]):
+        assert lines_run(b"\xff\xd8" + b"\xff" * 100_000 + rest) == lines_run(b"\xff\xd8" + b"\xff" * 10 + rest) > 5
+    for segment in (b"\xff\x01", b"\xff\xd0", b"\xff\xfe\0\2"):
+        few, some, many = (lines_run(data[:2] + segment * count + data[2:]) for count in (1, 1001, 20_000))
+        assert few < some == many
+    assert b"\xff" * 3 not in stripped_jpeg(data[:2] + b"\xff" * 100 + data[2:])[0]  # Pillow takes them one by one
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), form=st.sampled_from(["PNG", "JPEG", "WEBP"]))
+def test_a_damaged_file_is_decoded_or_refused_but_never_fails_otherwise(data: st.DataObject, form: str) -> None:
+    whole = encoded(noise(np.random.default_rng(0)), form)
+    broken = bytearray(whole)
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=4)):
+        broken[at] = value
+    try:
+        image = open_rgb(bytes(broken))
+    except ImageError:
+        return
+    assert image.mode == "RGB"
+
+
+@settings(deadline=None)
+@given(
+    head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF....WEBPVP8 ", b"RIFF....WEBPVP8X"]),
+    tail=st.binary(max_size=200),
+)
+def test_arbitrary_bytes_are_refused(head: bytes, tail: bytes) -> None:
+    with pytest.raises(ImageError):
+        open_rgb(head + tail)
+
+
+@pytest.mark.parametrize("grey", [40_000, 255, 0])
+def test_16_bit_grey_is_not_saturated(grey: int) -> None:
+    with pytest.raises(ImageError, match="8 bits"):
+        open_rgb(encoded(Image.fromarray(np.full((16, 16), grey, np.uint16))))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_composited_on_white(rng: np.random.Generator, mode: str) -> None:
+    image = noise(rng, mode=mode)
+    pixels = pixels_of(image).astype(float)
+    alpha = pixels[:, :, -1:] / 255
+    expected = alpha * pixels[:, :, :-1] + (1 - alpha) * 255
+    given = pixels_of(open_rgb(encoded(image))).astype(float)
+    assert np.abs(given - expected).max() <= 1  # rounding
+
+
+def test_a_transparent_palette_entry_becomes_white() -> None:
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((3, 4), 1)
+    given = pixels_of(open_rgb(encoded(image, transparency=0)))
+    assert tuple(given[4, 3]) == (40, 50, 60)
+    assert tuple(given[0, 0]) == (255, 255, 255)
+    assert tuple(pixels_of(open_rgb(encoded(image)))[0, 0]) == (10, 20, 30)
+
+
+def test_a_transparent_colour_becomes_white(rng: np.random.Generator) -> None:
+    image = noise(rng)
+    image.putpixel((0, 0), (1, 2, 3))
+    given = pixels_of(open_rgb(encoded(image, transparency=(1, 2, 3))))
+    assert tuple(given[0, 0]) == (255, 255, 255)
+    unlike = (pixels_of(image) != (1, 2, 3)).any(axis=2)
+    np.testing.assert_array_equal(given[unlike], pixels_of(image)[unlike])
+
+
+def test_grey_and_black_and_white_become_three_equal_channels(rng: np.random.Generator) -> None:
+    grey = noise(rng, mode="L")
+    np.testing.assert_array_equal(pixels_of(open_rgb(encoded(grey))), pixels_of(grey)[:, :, None].repeat(3, axis=2))
+    assert set(np.unique(pixels_of(open_rgb(encoded(grey.convert("1")))))) <= {0, 255}
+    two_bits = png_of(4, 1, depth=2, colour=0, rows=b"\0\x1b")
+    assert pixels_of(open_rgb(two_bits))[0, :, 0].tolist() == [0, 85, 170, 255]
+
+
+def test_cmyk_is_converted_by_the_stated_formula() -> None:
+    cyan, black, mixed = (255, 0, 0, 0), (0, 0, 0, 255), (100, 50, 200, 60)
+    for ink in (cyan, black, mixed):
+        data = encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)
+        expected = [(255 - channel) * (255 - ink[3]) / 255 for channel in ink[:3]]
+        assert np.abs(pixels_of(open_rgb(data)).astype(float) - expected).max() <= 3  # lossy compression and rounding
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(orientation: int, form: str) -> None:
+    upright = Image.new("RGB", (24, 16), "black")
+    upright.paste("white", (0, 0, 12, 8))
+    # How a camera that is held so writes the scene that is upright: the inverse of what a viewer must do.
+    turned = {
+        1: lambda i: i,
+        2: lambda i: i.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda i: i.rotate(180),
+        4: lambda i: i.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda i: i.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda i: i.rotate(90, expand=True),
+        7: lambda i: i.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda i: i.rotate(-90, expand=True),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    given = open_rgb(encoded(turned, form, exif=exif.tobytes(), quality=100))
+    assert given.size == upright.size
+    assert np.abs(pixels_of(given).astype(int) - pixels_of(upright)).mean() < 4
+
+
+def test_an_unknown_orientation_is_left_alone(rng: np.random.Generator) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 9
+    image = noise(rng)
+    np.testing.assert_array_equal(pixels_of(open_rgb(encoded(image, exif=exif.tobytes()))), pixels_of(image))
+
+
+def test_the_pixel_limit_is_the_stated_one(rng: np.random.Generator) -> None:
+    data = encoded(noise(rng, 16, 16))
+    assert open_rgb(data, Limits(max_pixels=256)).size == (16, 16)
+    with pytest.raises(ImageError, match="at most 255 pixels"):
+        open_rgb(data, Limits(max_pixels=255))
+
+
+def test_an_image_of_another_size_is_refused_before_it_is_decoded(rng: np.random.Generator) -> None:
+    # Pixels that cannot be decoded tell whether decoding began.
+    broken = png_of(24, 16, stream=b"no zlib stream")
+    with pytest.raises(ImageError, match="16×16 pixels"):
+        decode_image(broken, SIXTEEN)
+    for fits in (Preprocessing(16, 16, 16, 16), Preprocessing(None, None, 16, 24), Preprocessing(None, 16, 16, 16)):
+        with pytest.raises(ImageError, match="whole, valid PNG"):
+            decode_image(broken, fits)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_an_image_that_lies_on_its_side_is_measured_upright(rng: np.random.Generator, form: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    lying = encoded(noise(rng, 16, 24), form, exif=exif.tobytes())
+    assert decode_image(lying, Preprocessing(None, None, 24, 16)).shape == (3, 24, 16)
+    with pytest.raises(ImageError, match="24×16"):
+        decode_image(lying, Preprocessing(None, None, 16, 24))
+
+
+def test_a_format_can_be_disallowed(rng: np.random.Generator) -> None:
+    with pytest.raises(ImageError, match="JPEG, PNG, got WEBP"):
+        open_rgb(encoded(noise(rng), "WEBP"), Limits(formats=("JPEG", "PNG")))

@@ -1,0 +1,278 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from models.errors import CheckpointError, InputError, NetworkError, UnknownNameError
+from models.loading.checkpoint import load_checkpoint, save_checkpoint
+from models.loading.references import build_network, load_network, load_state, preset_size
+from models.loading.specification import NetworkSpec
+from models.registry import NETWORKS
+
+USER_FILE = '''
+"""A network somebody brought."""
+from torch import nn
+from layers import width
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.block = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.block(x).relu()
+        return self.head(x.mean((2, 3)))
+
+def build(num_classes=4):
+    return Net(num_classes)
+
+def scalar():
+    return 3
+
+def broken():
+    raise KeyError("no luck")
+'''
+
+
+@pytest.fixture
+def user_file(tmp_path: Path) -> Path:
+    (tmp_path / "layers.py").write_text("width = 5\n")
+    path = tmp_path / "network.py"
+    path.write_text(USER_FILE)
+    return path
+
+
+SHAPE = (3, 16, 16)
+
+
+def _logits(network: nn.Module, seed: int) -> torch.Tensor:
+    images = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        logits: torch.Tensor = network(images)
+    return logits
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".th"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_in_every_format_give_the_same_logits(
+    suffix: str, wrapped: bool, user_file: Path, tmp_path: Path, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    original = load_network(f"{user_file}:build", image_shape=SHAPE, num_classes=6)
+    state = {name: tensor.contiguous() for name, tensor in original.network.network.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file({f"module.{name}" if wrapped else name: tensor for name, tensor in state.items()}, path)
+    else:
+        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3} if wrapped else state, path)
+    loaded = load_network(f"{user_file}:build:{path}", image_shape=SHAPE, num_classes=6)
+    torch.testing.assert_close(_logits(loaded.network, seed), _logits(original.network, seed), rtol=0, atol=0)
+    assert loaded.spec.num_classes == 6
+    assert not loaded.network.training
+    assert not any(p.requires_grad for p in loaded.network.parameters())
+
+
+def test_a_weight_file_never_runs_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="readable state dictionary"):
+        load_state(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_unusable_weight_files_are_refused(user_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.safetensors").write_bytes(b"\x08")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="readable"):
+        load_state(tmp_path / "short.safetensors")
+    with pytest.raises(CheckpointError, match="dictionary of tensors"):
+        load_state(tmp_path / "tensor.pt")
+    with pytest.raises(InputError, match="existing weight file"):
+        load_state(tmp_path / "none.pt")
+    with pytest.raises(NetworkError, match="do not fit"):
+        load_network(f"{user_file}:build:{tmp_path / 'other.safetensors'}", image_shape=SHAPE)
+
+
+def test_a_spec_rebuilds_the_network_of_a_file_only_from_that_file(user_file: Path) -> None:
+    loaded = load_network(f"{user_file}:build", image_shape=SHAPE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    spec = NetworkSpec.from_json(loaded.spec.to_json())
+    assert spec == loaded.spec
+    again = build_network(spec, network_file=f"{user_file}:build")
+    again.load_state_dict(loaded.network.state_dict())
+    torch.testing.assert_close(_logits(again, 0), _logits(loaded.network, 0), rtol=0, atol=0)
+    with pytest.raises(InputError, match="--network"):
+        build_network(spec)
+    user_file.write_text(USER_FILE + "\n# changed\n")
+    with pytest.raises(InputError, match="SHA-256"):
+        build_network(spec, network_file=str(user_file))
+
+
+@pytest.mark.parametrize(
+    ("callable_name", "error", "message"),
+    [
+        ("none", InputError, "expected a callable 'none'.*build"),
+        ("scalar", NetworkError, "torch.nn.Module, got int"),
+        ("broken", NetworkError, "KeyError"),
+    ],
+)
+def test_unusable_callables_are_refused(
+    callable_name: str, error: type[Exception], message: str, user_file: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        load_network(f"{user_file}:{callable_name}", image_shape=SHAPE)
+
+
+def test_what_runs_is_what_the_digest_names_whatever_python_cached(user_file: Path) -> None:
+    load_network(f"{user_file}:build", image_shape=SHAPE)
+    times = user_file.stat().st_atime_ns, user_file.stat().st_mtime_ns
+    user_file.write_text(USER_FILE.replace("num_classes=4", "num_classes=7"))
+    os.utime(user_file, ns=times)
+    assert load_network(f"{user_file}:build", image_shape=SHAPE).spec.num_classes == 7
+    user_file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(NetworkError, match="SystemExit"):
+        load_network(f"{user_file}:build", image_shape=SHAPE)
+
+
+def test_a_torchvision_preset_is_loaded_or_refused_but_never_another_network(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """The download is replaced by fresh weights; everything behind it is torchvision's own."""
+    from torchvision.models import Inception_V3_Weights, ResNet18_Weights, inception_v3, resnet18
+    from torchvision.models._api import WeightsEnum
+
+    torch.manual_seed(seed)
+    fresh = {ResNet18_Weights: resnet18, Inception_V3_Weights: lambda: inception_v3(init_weights=False)}
+    states = {kind: make().state_dict() for kind, make in fresh.items()}
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *_, **__: states[type(self)])
+    loaded = load_network("torchvision:resnet18:DEFAULT")
+    assert loaded.spec.num_classes == 1000
+    assert loaded.spec.image_shape == (3, 224, 224)
+    assert loaded.classes is not None
+    assert preset_size("torchvision:resnet18:DEFAULT") == (256, 224)
+    with pytest.raises(NetworkError, match=r"PATH\.py:CALLABLE"):
+        load_network("torchvision:inception_v3:DEFAULT")
+
+
+def test_files_that_fail_or_do_not_exist_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(NetworkError, match="nothing_of_that_name"):
+        load_network(f"{tmp_path / 'bad.py'}:build")
+    with pytest.raises(InputError, match="existing Python file"):
+        load_network(f"{tmp_path / 'none.py'}:build")
+    with pytest.raises(InputError, match=r"PATH\.py:CALLABLE"):
+        load_network(f"{tmp_path / 'bad.py'}")
+
+
+def test_unknown_references_list_what_there_is() -> None:
+    with pytest.raises(UnknownNameError, match="resnet20"):
+        load_network("resnet21x")
+    with pytest.raises(UnknownNameError, match="resnet18"):
+        load_network("torchvision:resnet17")
+    with pytest.raises(UnknownNameError, match="IMAGENET1K_V1"):
+        load_network("torchvision:resnet18:IMAGENET9")
+    with pytest.raises(UnknownNameError, match="pretrained network"):
+        load_network("pretrained:none")
+
+
+def test_a_torchvision_constructor_takes_the_number_of_classes_and_a_weight_file(tmp_path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    shape = (3, 32, 32)
+    loaded = load_network("torchvision:resnet18", num_classes=7, image_shape=shape)
+    assert not loaded.trained
+    assert loaded.spec.num_classes == 7
+    state = {name: tensor.contiguous() for name, tensor in loaded.network.network.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    again = load_network(f"torchvision:resnet18:{tmp_path / 'w.safetensors'}", num_classes=7, image_shape=shape)
+    assert again.trained
+    torch.testing.assert_close(_logits(again.network, seed), _logits(loaded.network, seed), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NETWORKS.names())
+def test_every_network_gives_logits_and_can_be_built_again(name: str) -> None:
+    constructor = NETWORKS.load(name)
+    with torch.device("meta"):
+        logits = constructor(num_classes=3).eval()(torch.empty(2, 3, 32, 32))
+    assert logits.shape == (2, 3)
+
+
+def test_a_checkpoint_comes_back_and_a_changed_one_is_refused(tmp_path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    loaded = load_network("resnet8", num_classes=3, image_shape=SHAPE, mean=(0.5,) * 3, std=(0.2,) * 3)
+    classes = ("a", "b", "c")
+    save_checkpoint(tmp_path / "run", loaded.network, loaded.spec, classes, {"seed": seed})
+    again = load_checkpoint(tmp_path / "run")
+    torch.testing.assert_close(_logits(again.network, seed), _logits(loaded.network, seed), rtol=0, atol=0)
+    assert (again.classes, again.provenance, again.spec) == (classes, {"seed": seed}, loaded.spec)
+    assert load_network(str(tmp_path / "run")).reference == str(tmp_path / "run")
+
+    save_checkpoint(tmp_path / "half", loaded.network, loaded.spec, classes, {}, half=True)
+    torch.testing.assert_close(
+        _logits(load_checkpoint(tmp_path / "half").network, seed), _logits(loaded.network, seed), rtol=0.05, atol=0.05
+    )
+
+    weights = tmp_path / "run" / "network.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[seed % len(content)] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="was changed"):
+        load_checkpoint(tmp_path / "run")
+    header = tmp_path / "half" / "network.json"
+    header.write_text(header.read_text().replace('"protocol": 1', '"protocol": 2'))
+    with pytest.raises(CheckpointError, match="protocol 1, got 2"):
+        load_checkpoint(tmp_path / "half")
+    header.write_text("{")
+    with pytest.raises(CheckpointError, match="JSON"):
+        load_checkpoint(tmp_path / "half")
+    with pytest.raises(CheckpointError, match="plumbline train"):
+        load_checkpoint(tmp_path)
+
+
+GOOD = NetworkSpec("plumbline", "resnet8", {"num_classes": 3}, 3, (3, 8, 8), (0.0,) * 3, (1.0,) * 3).to_json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": "pickle"},
+        {"name": "os.system"},
+        {"name": 3},
+        {"arguments": {"num_classes": "3"}},
+        {"arguments": {"a b": 3}},
+        {"arguments": {"num_classes": 10**9}},
+        {"num_classes": 0},
+        {"num_classes": True},
+        {"image_shape": [3, 8]},
+        {"image_shape": [1, 8, 8]},
+        {"mean": [0.0]},
+        {"std": None},
+        {"source_sha256": "0" * 64},
+        {"source": "file", "source_sha256": "../../etc/passwd"},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_specification_from_outside_is_checked(change: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        NetworkSpec.from_json({**GOOD, **change})
+
+
+def test_a_network_that_gives_no_logits_is_refused(user_file: Path) -> None:
+    user_file.write_text("from torch import nn\ndef build():\n    return nn.Conv2d(3, 4, 3)\n")
+    with pytest.raises(NetworkError, match=r"logits \(B, K\)"):
+        load_network(f"{user_file}:build", image_shape=SHAPE)
+    user_file.write_text(USER_FILE.replace("return Net(num_classes)", "return Net(4)"))
+    with pytest.raises(NetworkError, match=r"expected 6 logits.*got 4"):
+        load_network(f"{user_file}:build", image_shape=SHAPE, num_classes=6)
+    user_file.write_text("from torch import nn\ndef build():\n    return nn.Linear(7, 4)\n")
+    with pytest.raises(NetworkError, match="size that the network was made for"):
+        load_network(f"{user_file}:build", image_shape=SHAPE)

@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.cli.main import KINDS, main
+
+REST = ["--test-dataset", "npz:rest.npz", "--out", "X"]
+
+
+def test_list_names_every_plugin_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == set(KINDS)
+    for kind, folder in KINDS.items():
+        assert list(found[kind]) == folder.names()
+    assert main(["list", "attacks"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in KINDS["attacks"].names())
+    assert "resnet20" not in text
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "inspect", "train", "fit", "evaluate", "geometry", "score", "serve", "demo"]
+)
+def test_the_help_of_every_command_fits_a_screen(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert 5 < len(lines) <= (70 if command == "evaluate" else 50)
+    assert "--seed" in "\n".join(lines) or command == "list"
+
+
+def test_inspect_prints_branches_in_execution_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "resnet8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"branches", "left_out"}
+    assert [branch["shape"] for branch in found["branches"]] == [[16, 32, 32], [32, 16, 16], [64, 8, 8]]
+    assert all(set(branch) == {"name", "shape", "kind"} for branch in found["branches"])
+    assert main(["inspect", "resnet8", "--image-size", "16"]) == 0
+    text = capsys.readouterr().out
+    assert "3 residual branches" in text
+    assert "16×16×16" in text
+    assert found["branches"][0]["name"] in text
+
+
+def test_inspect_says_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plain.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),\n"
+        "                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))\n"
+    )
+    assert main(["inspect", f"{tmp_path / 'plain.py'}:build", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["branches"]
+    assert found["left_out"]
+    assert all(left["why"] for left in found["left_out"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "resnet21"], "resnet20"),
+        (["train", "--network", "resnet8", "--dataset", "cifar1O", "--out", "X"], "cifar10"),
+        (["train", "--network", "resnet8", "--objective", "cross", "--out", "X"], "cross_entropy"),
+        (["train", "--network", "resnet8", "--epochs", "0", "--out", "X"], "epochs"),
+        (["fit", "--network", "none", "--out", "X"], "PATH.py:CALLABLE"),
+        (["fit", "--network", "resnet8", "--dataset", "npz:none.npz", "--out", "X"], "existing .npz"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--split", "0.5,0.6", "--out", "X"], "sum to 1"),
+        (["fit", "--network", "resnet8", "--limit", "300", "--attack", "fgsm", "--out", "X"], "fgm"),
+        (["fit", "--network", "resnet8", "--limit", "300", "--epsilon", "8/0", "--out", "X"], "8/255"),
+        (["fit", "--network", "resnet8", "--limit", "300", "--detector", "magic", "--out", "X"], "transport"),
+        (["fit", "--network", "resnet8", "--limit", "60", "--fpr", "0.01", "--out", "X"], "at least 99"),
+        (["fit", "--network", "resnet8", "--device", "nonsense", "--out", "X"], "'nonsense'"),
+        (["fit", "--network", "resnet8", "--out", "/dev/null/x"], "/dev/null is a file"),
+        (["train", "--network", "resnet8", "--out", "/dev/null/x"], "/dev/null is a file"),
+        (["train", "--network", "resnet8", "--weight-decay", "-3", "--out", "X"], "weight_decay"),
+        (
+            ["train", "--network", "resnet8", "--gradient-clipping", "0", "--out", "X"],
+            "gradient_clipping as a finite number above 0",
+        ),
+        (["train", "--network", "pretrained:cifar10-resnet20", "--dataset", "npz:five.npz", *REST], "5 logits"),
+        (["train", "--network", "resnet8", "--dataset", "npz:five.npz", "--out", "X"], "--test-dataset"),
+        (["train", "--network", "resnet8", "--dataset", "npz:many.npz", "--out", "X"], "number the classes from 0"),
+        (["evaluate", "--artifact", "none", "--out", "X"], "none"),
+        (["evaluate", "--out", "X"], "--network or --artifact"),
+        (["evaluate", "--network", "resnet8", "--limit", "60", "--detectors", "magic", "--out", "X"], "transport"),
+        (["evaluate", "--network", "resnet8", "--limit", "60", "--fit-on", "fgsm", "--out", "X"], "fgm"),
+        (["evaluate", "--network", "resnet8", "--limit", "60", "--noisy", "--out", "X"], "--protocol paper"),
+        (["evaluate", "--network", "resnet8", "--limit", "60", "--out", "X"], "--limit), or raise the second share"),
+        (["evaluate", "--network", "resnet8", "--limit", "60", "--attack-limit", "fgm", "--out", "X"], "NAME=N"),
+        (["evaluate", "--network", "resnet8", "--limit", "60", "--ood", "mnits", "--out", "X"], "mnist"),
+        (["evaluate", "--network", "resnet8", "--beside-paper", "none.csv", "--out", "X"], "none.csv"),
+        (["score", "--artifact", "none", "a.png"], "none"),
+        (["serve", "--artifact", "none"], "none"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_named_and_ends_with_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    np.savez("five.npz", x=pixels, y=np.arange(20) % 5)
+    np.savez("rest.npz", x=255 - pixels, y=np.arange(20) % 5)
+    np.savez("many.npz", x=pixels, y=np.arange(20) * 10**6)
+    torch.manual_seed(0)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert f"plumbline {arguments[0]}: " in error
+    assert "Traceback" not in error
+    assert not Path("X").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999", "x"])
+def test_a_seed_is_a_whole_number_that_every_library_takes(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["demo", "--seed", seed])
+    assert exit_.value.code == 2
+    assert "whole number from 0" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.jobs.inspect.run", interrupted)
+    assert main(["inspect", "resnet8"]) == 130
+    assert "goes on where it stopped" in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""The application as Ray Serve is given it; `python -m benchmarks.ray_serve` kills replicas of a real Ray."""
+
+import asyncio
+import importlib
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from pydantic import ValidationError
+from starlette.testclient import TestClient
+
+from models.errors import InputError
+from service.cluster.ray_serve import Arguments, Replica, build, deployment_options
+from service.http.settings import Settings
+from tests.chaos import poisoned_network
+from tests.conftest import SEED
+from tests.images import encoded, noise
+from tests.tiny_artifact import save_tiny_artifact
+
+NETWORK = f"{poisoned_network.__file__}:poisoned"
+SETTINGS = Settings(torch_threads=1, decode_threads=1, canary_interval_s=0)
+
+
+@pytest.fixture
+def _ray() -> None:
+    """Ray, or the test is skipped; what Ray itself warns of at import is not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("ray.serve", reason="needs the extra `ray`")
+
+
+@pytest.fixture(scope="module")
+def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_artifact(tmp_path_factory.mktemp("artifact") / "poisoned", SEED, NETWORK)
+
+
+def poison(fault: int, rng: np.random.Generator) -> bytes:
+    pixels = np.asarray(noise(rng)).copy()
+    pixels[0] = np.array(poisoned_network.marker(fault), np.uint8)[:, None] * 255
+    return encoded(Image.fromarray(pixels))
+
+
+def test_arguments_are_one_or_many_and_no_others() -> None:
+    assert Arguments.model_validate({"artifact": "a=b"}).artifact == ("a=b",)
+    many = Arguments.model_validate({"artifact": ["a=b", "c"], "replicas": "2"})
+    assert (many.artifact, many.replicas) == (("a=b", "c"), 2)
+    for wrong in ({}, {"artifact": []}, {"artifact": "a", "replicas": 0}, {"artifact": "a", "port": 1}):
+        with pytest.raises(ValidationError):
+            Arguments.model_validate(wrong)
+
+
+def test_without_keys_nothing_is_deployed_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_KEYS_FILE", "INSECURE"):
+        monkeypatch.delenv(f"PLUMBLINE_{name}", raising=False)
+    with pytest.raises(InputError, match=r"API keys.*PLUMBLINE_API_KEYS_FILE"):
+        build(Arguments(artifact=("a=b",)))
+
+
+def test_a_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_INSECURE", "true")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"plumbline\[ray\]"):
+        build(Arguments(artifact=("a=b",)))
+
+
+def test_two_models_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_INSECURE", "true")
+    with pytest.raises(InputError, match="twice"):
+        build(Arguments(artifact=("a=b", "a=c")))
+
+
+def test_rays_bounds_agree_with_the_guards() -> None:
+    settings = Settings(max_queue_images=300, shutdown_grace_s=2, drain_timeout_s=30)
+    options = deployment_options(Arguments(artifact=("a=b",), replicas=3), settings)
+    assert options["num_replicas"] == 3
+    # With as many requests of one image each as there are places, the next one still reaches the guard, which says 429.
+    assert options["max_ongoing_requests"] > 300
+    assert options["max_queued_requests"] > 0
+    assert options["graceful_shutdown_timeout_s"] >= 32
+    assert options["ray_actor_options"]["num_gpus"] == 0
+    on_gpu = deployment_options(Arguments(artifact=("a=b",), device="cuda:0"), settings)
+    assert on_gpu["ray_actor_options"]["num_gpus"] == 1
+
+
+@pytest.mark.usefixtures("_ray")
+def test_ray_takes_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_INSECURE", "true")
+    monkeypatch.setenv("PLUMBLINE_MAX_QUEUE_IMAGES", "500")
+    application = build(Arguments(artifact=("a=b",), replicas=2))
+    assert type(application) is importlib.import_module("ray.serve").Application
+    deployment = application._bound_deployment
+    assert (deployment.name, deployment.num_replicas) == ("plumbline", 2)
+    assert deployment.max_ongoing_requests > 500
+
+
+def test_a_replica_is_healthy_until_its_thread_dies(artifact_folder: Path, rng: np.random.Generator) -> None:
+    replica = Replica(Arguments(artifact=(f"model={artifact_folder}",), network=(NETWORK,)), SETTINGS)
+
+    def health(client: TestClient) -> None:
+        assert client.portal is not None
+        client.portal.call(replica.check_health)
+
+    app = replica.application(SETTINGS)
+    assert isinstance(app, FastAPI)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post("/v1/predict", content=encoded(noise(rng))).status_code == 200
+        health(client)
+        # An image on which the network fails is no reason to replace anything.
+        assert client.post("/v1/predict", content=poison(poisoned_network.RAISE, rng)).status_code == 500
+        health(client)
+        assert client.post("/v1/predict", content=poison(poisoned_network.DIE, rng)).status_code == 503
+        with pytest.raises(RuntimeError, match="model: the inference thread died"):
+            health(client)
+
+
+def test_a_replica_that_hangs_is_unhealthy_once_it_has_for_long_and_answers_who_waits(
+    artifact_folder: Path, rng: np.random.Generator
+) -> None:
+    settings = SETTINGS.model_copy(update={"hang_timeout_s": 0.5})
+    replica = Replica(Arguments(artifact=(f"model={artifact_folder}",), network=(NETWORK,)), settings)
+    statuses: list[int] = []
+
+    async def ask_until_unhealthy() -> None:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            try:
+                await replica.check_health()
+            except RuntimeError:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("it hung and nobody noticed")
+
+    with TestClient(replica.application(settings), raise_server_exceptions=False) as client:
+        assert client.portal is not None
+        unhealthy = client.portal.start_task_soon(ask_until_unhealthy)
+        statuses.append(client.post("/v1/predict", content=poison(poisoned_network.HANG_FOR_A_WHILE, rng)).status_code)
+        unhealthy.result(120)
+    assert statuses == [503]

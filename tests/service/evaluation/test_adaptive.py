@@ -1,0 +1,26 @@
+"""The hook for adaptive attacks: which pipelines are attacked, and with which thresholds."""
+
+from pathlib import Path
+
+from service.adaptive.running import Budgets
+from service.evaluation.summary import figures
+from service.jobs.evaluate import evaluate_study
+from tests.service.small_study import loaded_network, settings, small_digits
+
+
+def test_the_first_fit_of_the_first_run_is_attacked_whole_and_by_one_vote(tmp_path: Path, seed: int) -> None:
+    wishes = settings(
+        detectors=("transport:num_trees=10", "transport_cost"), fit_on=("fgm", "bim:steps=2"), runs=1, seed=seed,
+        adaptive=("selective",), adaptive_images=12, cache=tmp_path,
+        adaptive_budgets=Budgets(
+            epsilons=(4 / 255,), descent_steps=8, descent_restarts=1, surrogate_images=12, surrogate_rounds=1,
+            linf_limits=(4 / 255,),
+        ),
+    )  # fmt: skip
+    study = evaluate_study(small_digits(160), wishes, loaded=loaded_network(seed), progress=False)
+    found = figures(study, resamples=0)["adaptive"]
+    name = "transport:num_trees=10 fitted on fgm"
+    assert list(found) == [name, f"{name}, all_class vote alone", "transport_cost"]
+    assert all(each["images"] == 12 for each in found.values())
+    assert [each["ensemble"] for each in found.values()] == [True, False, True]
+    assert all("selective" in each["attacks"] for each in found.values())

@@ -1,0 +1,64 @@
+"""API keys: which are known, and when a changed file is read again."""
+
+from pathlib import Path
+
+import pytest
+
+from models.errors import InputError
+from service.http.admission.keys import ApiKeys
+
+OLD, NEW = "the-old-key-0123456789", "the-new-key-9876543210"
+
+
+def test_a_known_key_is_accepted_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# two of them\n\n{OLD}\n  {NEW}  \n")
+    keys = ApiKeys(path)
+    assert keys.accepts(OLD.encode())
+    assert keys.accepts(NEW.encode())
+    for other in (b"", OLD[:-1].encode(), (OLD + "x").encode(), b"# two of them", OLD.upper().encode()):
+        assert not keys.accepts(other)
+
+
+def test_an_editor_s_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{OLD}\n", encoding="utf-8-sig")
+    assert ApiKeys(path).accepts(OLD.encode())
+
+
+def test_a_changed_file_is_read_again_within_a_second(tmp_path: Path) -> None:
+    path, time = tmp_path / "keys", [0.0]
+    path.write_text(OLD)
+    keys = ApiKeys(path, now=lambda: time[0])
+    replacement = tmp_path / "replacement"
+    replacement.write_text(NEW)
+    replacement.replace(path)
+    assert keys.accepts(OLD.encode())
+    time[0] = 1.5
+    assert keys.accepts(NEW.encode())
+    assert not keys.accepts(OLD.encode())
+
+
+@pytest.mark.parametrize("broken", [None, "", "short", b"\xff\xfe"])
+def test_a_changed_file_that_cannot_be_used_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str | bytes | None
+) -> None:
+    path, time = tmp_path / "keys", [0.0]
+    path.write_text(OLD)
+    keys = ApiKeys(path, now=lambda: time[0])
+    path.unlink()
+    if broken is not None:
+        path.write_bytes(broken if isinstance(broken, bytes) else broken.encode())
+    time[0] = 1.5
+    assert keys.accepts(OLD.encode())
+    assert "stay as they were" in caplog.text
+    assert OLD not in caplog.text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# only a comment\n", b"too-short\n", b"\xff\xfe\n"])
+def test_a_file_that_cannot_be_used_is_refused_at_once(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="expected"):
+        ApiKeys(path)

@@ -1,0 +1,122 @@
+"""The second port's application: figures, status and threads for those who run the server, and for nobody else."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from detector.artifact.artifact import Artifact
+from models.errors import InputError
+from service.http.api.admin import create_admin_app
+from service.http.api.schemas import ModelStatus
+from service.http.inference.repository import ModelSource
+from service.http.settings import Settings
+from tests.service.http.live import LiveServer, held_up, wait_until
+
+CLIENT_KEY, ADMIN_KEY = "a-key-of-the-clients", "a-key-of-the-operators"
+ROUTES = ("/metrics", "/admin/status", "/admin/threads")
+
+
+@pytest.fixture(scope="module")
+def server(artifact: Artifact) -> Iterator[LiveServer]:
+    running = LiveServer({"ours": ModelSource(artifact)}, receive_grace_s=30)
+    yield running
+    running.stop()
+
+
+def admin_of(server: LiveServer, settings: Settings) -> TestClient:
+    return TestClient(create_admin_app(server.repository, server.metrics, settings), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def admin(server: LiveServer) -> TestClient:
+    return admin_of(server, server.settings)
+
+
+def test_the_figures_are_prometheus_s(admin: TestClient, server: LiveServer, png: bytes) -> None:
+    with server.client() as client:
+        assert client.post("/v1/predict", content=png).status_code == 200
+        assert client.post("/v1/predict", content=b"none").status_code == 422
+    wait_until(lambda: server.figure("plumbline_requests_in_flight") == 0)
+    answer = admin.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    requests = {
+        (sample.labels["route"], sample.labels["status"]): sample.value
+        for sample in families["plumbline_requests"].samples
+        if sample.name.endswith("_total")
+    }
+    assert requests[("/v1/predict", "200")] == 1
+    assert requests[("/v1/predict", "422")] == 1
+    for name in ("images", "images_flagged", "queue_length", "admitted_images", "admitted_bytes", "model_ready"):
+        assert {sample.labels["model"] for sample in families[f"plumbline_{name}"].samples} == {"ours"}
+    assert {family.documentation for family in families.values()}.isdisjoint({""})
+
+
+def test_the_status_tells_what_is_going_on(admin: TestClient, server: LiveServer, png: bytes) -> None:
+    def status() -> dict[str, object]:
+        answer = admin.get("/admin/status")
+        assert answer.status_code == 200
+        fields: dict[str, object] = answer.json()
+        return fields
+
+    before = status()
+    assert [before[name] for name in ("ready", "failed", "draining")] == [True, None, False]
+    [model] = admin.get("/admin/status").json()["models"]
+    ModelStatus.model_validate({name: model[name] for name in ModelStatus.model_fields})
+    assert (model["name"], model["stalled"], model["admitted_bytes"]) == ("ours", False, 0)
+    assert model["artifact"].startswith(model["version"])
+    assert model["max_batch_size"] == server.settings.max_batch_size
+    found = server.repository.find()
+    with server.client() as client:
+        asking = threading.Thread(target=client.post, args=("/v1/predict",), kwargs={"content": png})
+        with held_up(found) as entered:
+            asking.start()
+            assert entered.wait(30)
+            wait_until(lambda: status()["ready"] is False)
+            [model] = admin.get("/admin/status").json()["models"]
+            assert (model["ready"], model["stalled"], model["admitted_images"]) == (False, True, 1)
+            assert model["admitted_bytes"] >= len(png)
+        asking.join()
+    wait_until(lambda: status()["ready"] is True)
+
+
+def test_every_thread_shows_where_it_is(admin: TestClient) -> None:
+    answer = admin.get("/admin/threads")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    for name in ("MainThread", "live-server", "plumbline-inference", "plumbline-decode-0"):
+        assert f"{name}:\n" in answer.text
+    assert "batcher.py" in answer.text
+
+
+def test_without_keys_of_its_own_it_is_open_and_there_is_nothing_else(admin: TestClient) -> None:
+    for path in ("/", "/docs", "/v1/predict", "/admin", "/metrics/"):
+        answer = admin.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert admin.get("/v2/health/ready").status_code == 404
+    assert admin.post("/metrics").status_code == 405
+    assert admin.post("/v1/predict", content=b"x").status_code == 404
+
+
+def test_its_keys_are_its_own(artifact: Artifact, start: Callable[..., TestClient], tmp_path: Path) -> None:
+    for name, key in (("clients", CLIENT_KEY), ("operators", ADMIN_KEY)):
+        (tmp_path / name).write_text(f"{key}\n")
+    keys = {"api_keys_file": tmp_path / "clients", "admin_keys_file": tmp_path / "operators"}
+    clients = start(**keys)
+    state = clients.app.state  # type: ignore[attr-defined]
+    admin = TestClient(create_admin_app(state.repository, state.metrics, Settings(**keys)))
+    for route in (*ROUTES, "/nowhere", "/openapi.json", "/v2/health/live"):
+        for headers in ({}, {"X-API-Key": CLIENT_KEY}, {"Authorization": f"Bearer {CLIENT_KEY}"}):
+            refused = admin.get(route, headers=headers)
+            assert (refused.status_code, refused.json()["error"] is not None) == (401, True)
+            assert refused.headers["www-authenticate"] == "Bearer"
+    for route in ROUTES:
+        for headers in ({"X-API-Key": ADMIN_KEY}, {"Authorization": f"Bearer {ADMIN_KEY}"}):
+            assert admin.get(route, headers=headers).status_code == 200
+    assert clients.get("/v1/status", headers={"X-API-Key": ADMIN_KEY}).status_code == 401
+    assert clients.get("/v1/status", headers={"X-API-Key": CLIENT_KEY}).status_code == 200
+    with pytest.raises(InputError, match="keys"):
+        create_admin_app(state.repository, state.metrics, Settings(admin_keys_file=tmp_path / "nowhere"))

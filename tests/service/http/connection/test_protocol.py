@@ -1,0 +1,456 @@
+"""The connection below the application: silence, slowness and excess end, and nobody else is harmed."""
+
+import gc
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from detector.artifact.artifact import Artifact
+from service.http.connection.protocol import MOST_AHEAD
+from tests.service.http.live import Connection, LiveServer, held_up, wait_until
+
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+MAX_CONNECTIONS = 6
+MAX_HEADER_BYTES = 2048
+LARGE = "/docs/swagger-ui-bundle.js"
+
+
+@pytest.fixture(scope="module")
+def server(artifact: Artifact) -> Iterator[LiveServer]:
+    running = LiveServer(
+        artifact,
+        idle_s=1,
+        header_timeout_s=0.4,
+        receive_timeout_s=3,
+        receive_grace_s=0.5,
+        min_receive_rate=2000,
+        send_timeout_s=0.5,
+        max_connections=MAX_CONNECTIONS,
+        max_header_bytes=MAX_HEADER_BYTES,
+    )
+    yield running
+    running.stop()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left(server: LiveServer) -> Iterator[None]:
+    """Each test leaves a server that has forgotten its connections, holds no tickets, and answers."""
+    yield
+    wait_until(lambda: not server.protocols)
+    assert server.figure("plumbline_connections") == 0
+    wait_until(lambda: server.figure("plumbline_admitted_images", model="model") == 0)
+    with Connection(server.port) as other:
+        other.send(LIVE)
+        assert_live(other)
+    wait_until(lambda: not server.protocols)
+
+
+@pytest.fixture
+def connect(server: LiveServer) -> Iterator[Callable[..., Connection]]:
+    opened: list[Connection] = []
+
+    def connect(**given: Any) -> Connection:
+        opened.append(Connection(server.port, **given))
+        return opened[-1]
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+def assert_live(connection: Connection) -> None:
+    answer = connection.answer()
+    assert answer is not None
+    assert (answer.status, answer.json()) == (200, {"live": True, "ready": True})
+
+
+def assert_refused(connection: Connection, status: int, code: str) -> None:
+    """The next answer is this refusal in the one JSON form, with an id, and the last one."""
+    answer = connection.answer()
+    assert answer is not None
+    assert answer.status == status
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()["error"]
+    assert error["code"] == code
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert "expected" in error["message"]
+    assert connection.rest() == b""
+
+
+def post(path: str, size: int, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {size}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET ", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silent", "a word", "a line"])
+def test_a_head_that_does_not_come_ends_the_connection(
+    server: LiveServer, connect: Callable[..., Connection], begun: bytes
+) -> None:
+    before = server.figure("plumbline_connections_refused_total", reason="request_timeout")
+    connection = connect()
+    if begun:
+        connection.send(begun)
+    assert_refused(connection, 408, "request_timeout")
+    assert server.figure("plumbline_connections_refused_total", reason="request_timeout") == before + 1
+
+
+@pytest.mark.parametrize("after_an_answer", [False, True])
+def test_a_byte_now_and_then_buys_no_time(connect: Callable[..., Connection], after_an_answer: bool) -> None:
+    connection = connect()
+    if after_an_answer:
+        connection.send(LIVE)
+        assert_live(connection)
+    ended = threading.Event()
+
+    def trickle() -> None:
+        try:
+            connection.send(b"GET / HTTP/1.1\r\nX: ")
+            while not ended.wait(0.05):
+                connection.send(b"x")
+        except ConnectionError:
+            pass
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    answer = connection.answer()
+    ended.set()
+    sender.join()
+    assert answer is not None
+    assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
+
+
+def grows_without_end(connection: Connection, begin: bytes, more: bytes) -> bytes:
+    """What the server says to `begin` and 64 MiB of `more`, which it must not take."""
+    with pytest.raises(ConnectionError):  # noqa: PT012
+        connection.send(begin)
+        for _ in range(64 * 1024 * 1024 // len(more)):
+            connection.send(more)
+    return connection.rest()
+
+
+@pytest.mark.parametrize(
+    "begin", [b"GET / HTTP/1.1\r\nX: ", b"GET /", b"G", b"GET / HTTP/1.1\r\n"], ids=["value", "path", "method", "name"]
+)
+def test_a_head_that_grows_without_end_is_ended(connect: Callable[..., Connection], begin: bytes) -> None:
+    said = grows_without_end(connect(), begin, b"G" * 1024)
+    # The method is wrong at its second byte; the rest is too long.
+    assert said.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+    assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] in ("headers_too_large", "bad_request")
+
+
+def test_many_short_headers_without_end_are_ended(connect: Callable[..., Connection]) -> None:
+    said = grows_without_end(connect(), b"GET / HTTP/1.1\r\n", b"A: b\r\n" * 200)
+    assert said.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("length", [MAX_HEADER_BYTES - 200, MAX_HEADER_BYTES + 200])
+def test_a_head_is_bounded_whether_it_comes_at_once_or_not(connect: Callable[..., Connection], length: int) -> None:
+    for cut in (0, 500):
+        connection = connect()
+        head = b"GET /v2/health/live HTTP/1.1\r\nX: " + b"x" * length + b"\r\n\r\n"
+        connection.send(head[:cut] or head)
+        if cut:
+            connection.send(head[cut:])
+        answer = connection.answer()
+        assert answer is not None
+        assert answer.status == (431 if length > MAX_HEADER_BYTES else 200)
+        connection.close()
+
+
+CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (CHUNKED + b"5\r\nabcde\r\n0\r\nX: ", b"x" * 1024),
+        (CHUNKED + b"5\r\nabcde\r\n0\r\n", b"A: b\r\n" * 200),
+        (CHUNKED + b"5;x=", b"x" * 1024),
+        (CHUNKED + b"0" * 8, b"0" * 1024),
+    ],
+    ids=["trailer value", "trailers", "chunk extension", "chunk length"],
+)
+def test_what_grows_without_end_behind_a_head_is_ended(
+    connect: Callable[..., Connection], begin: bytes, more: bytes
+) -> None:
+    said = grows_without_end(connect(), begin, more)
+    assert said == b"" or said.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+
+
+def test_trailers_are_not_seen_by_the_application(connect: Callable[..., Connection], png: bytes) -> None:
+    connection = connect()
+    chunk = b"%x\r\n%s\r\n" % (len(png), png)
+    trailers = b"X-Request-ID: from-the-trailer\r\nContent-Encoding: gzip\r\nContent-Type: text/css\r\n\r\n"
+    connection.send(CHUNKED + chunk + b"0\r\n" + trailers)
+    answer = connection.answer()
+    assert answer is not None
+    assert answer.status == 200
+    assert answer.headers["x-request-id"] != "from-the-trailer"
+    assert answer.json()["results"][0]["label"] >= 0
+
+
+def test_one_connection_too_many_is_told_so_and_the_others_go_on(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes
+) -> None:
+    before = server.figure("plumbline_connections_refused_total", reason="too_many_connections")
+    kept = [connect() for _ in range(MAX_CONNECTIONS)]
+    for connection in kept:
+        connection.send(LIVE)
+        assert_live(connection)
+    for data in (b"", LIVE, post("/v1/predict", len(png)) + png):
+        refused = connect()
+        if data:
+            refused.send(data)
+        answer = refused.answer()
+        assert answer is not None
+        assert (answer.status, answer.json()["error"]["code"]) == (503, "too_many_connections")
+        assert answer.headers["retry-after"] == "1"
+        assert server.figure("plumbline_connections") == MAX_CONNECTIONS
+    assert server.figure("plumbline_connections_refused_total", reason="too_many_connections") == before + 3
+    for connection in kept:
+        connection.send(LIVE)
+        assert_live(connection)
+    kept.pop().close()
+    wait_until(lambda: server.figure("plumbline_connections") == MAX_CONNECTIONS - 1)
+    late = connect()
+    late.send(LIVE)
+    assert_live(late)
+
+
+def test_an_answer_that_nobody_reads_is_cut(server: LiveServer, connect: Callable[..., Connection], png: bytes) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n' + png + b"\r\n"
+    form = part * 128 + b"--b--\r\n"
+    request = post("/v1/predict?path=true", len(form), "Content-Type: multipart/form-data; boundary=b") + form
+    before = server.figure("plumbline_connections_refused_total", reason="answer_not_read")
+    connection = connect(receive_buffer=4096)
+
+    def ask() -> None:
+        try:
+            while True:
+                connection.send(request)
+        except (ConnectionError, TimeoutError):
+            pass
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: server.figure("plumbline_connections_refused_total", reason="answer_not_read") == before + 1)
+    asking.join()
+
+
+def test_a_small_remainder_that_nobody_reads_is_cut_too(server: LiveServer, connect: Callable[..., Connection]) -> None:
+    """Too little for the write buffer's high-water mark, so that only the end of the idle time can notice it."""
+    connection = connect(receive_buffer=4096)
+    wait_until(lambda: len(server.protocols) == 1)
+    [protocol] = server.protocols
+    for _ in range(1000):
+        done = protocol.server_state.total_requests + 4
+        connection.send(b"GET /assets/page.css HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
+        wait_until(lambda done=done: protocol.server_state.total_requests == done)  # type: ignore[misc]
+        if protocol.transport.get_write_buffer_size():
+            break
+    assert 0 < protocol.transport.get_write_buffer_size() < 65_536
+    wait_until(lambda: not server.protocols)
+    connection.rest()
+
+
+def test_a_large_answer_passes_a_small_window(connect: Callable[..., Connection]) -> None:
+    connection = connect(receive_buffer=4096)
+    connection.send(f"GET {LARGE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    said = connection.rest()
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"content-length: %d\r\n" % len(body) in head.lower() + b"\r\n"
+
+
+def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(
+    connect: Callable[..., Connection], png: bytes
+) -> None:
+    connection = connect()
+    for _ in range(3):
+        connection.send(LIVE)
+        assert_live(connection)
+    names = [f"number-{n}" for n in range(1 + MOST_AHEAD)]
+    requests = [
+        post("/v1/predict", len(png), f"X-Request-ID: {name}") + png
+        if n % 2
+        else LIVE.replace(b"Host: x", b"X-Request-ID: " + name.encode())
+        for n, name in enumerate(names)
+    ]
+    connection.send(b"".join(requests))
+    answers = [connection.answer() for _ in names]
+    assert [(answer.status, answer.headers["x-request-id"]) for answer in answers if answer] == [
+        (200, name) for name in names
+    ]
+    assert [("results" in answer.json()) for answer in answers if answer] == [bool(n % 2) for n in range(len(names))]
+
+
+def assert_answered(connection: Connection) -> None:
+    """As `assert_live`, where a batch that was held up may still count as stalled."""
+    answer = connection.answer()
+    assert answer is not None
+    assert (answer.status, answer.json()["live"]) == (200, True)
+
+
+def cycles() -> int:
+    gc.collect()
+    return sum(type(each) is RequestResponseCycle for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("behind", ["an answer under way", "nothing"])
+def test_requests_without_end_are_not_stored(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes, behind: str
+) -> None:
+    refused, before = server.figure("plumbline_connections_refused_total", reason="too_many_pipelined"), cycles()
+    connection = connect()
+    first = post("/v1/predict", len(png)) + png if behind != "nothing" else b""
+    with held_up(server.repository.find()) as entered:
+        if first:
+            connection.send(first)
+            assert entered.wait(30)
+        with suppress(ConnectionError):
+            connection.send(LIVE * 15_000)
+        said = connection.rest()
+        assert cycles() <= before + 2
+        with connect() as other:
+            other.send(LIVE)
+            assert_answered(other)
+    wait_until(lambda: server.repository.ready)
+    assert said.count(b"HTTP/1.1 ") < 1000
+    assert server.figure("plumbline_connections_refused_total", reason="too_many_pipelined") == refused + 1
+
+
+def test_bodies_sent_ahead_are_read_when_their_turn_comes(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes
+) -> None:
+    padded = png + bytes(1_000_000)  # far more than is read at a time
+    connection = connect()
+
+    def send() -> None:
+        with suppress(ConnectionError):
+            connection.send((post("/v1/predict", len(padded)) + padded + LIVE) * 3)
+
+    with held_up(server.repository.find()) as entered:
+        sending = threading.Thread(target=send)
+        sending.start()
+        assert entered.wait(30)
+        [protocol] = server.protocols
+        assert len(protocol.pipeline) + 1 <= 1 + MOST_AHEAD
+        assert sum(len(cycle.body) for cycle, _ in protocol.pipeline) < 1_000_000
+    for _ in range(3):
+        answer = connection.answer()
+        assert answer is not None
+        assert answer.status == 200
+        assert_answered(connection)
+    sending.join()
+    wait_until(lambda: server.repository.ready)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX y\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_junk_gets_a_refusal_with_an_id(connect: Callable[..., Connection], junk: bytes) -> None:
+    connection = connect()
+    connection.send(junk)
+    assert_refused(connection, 400, "bad_request")
+
+
+def test_junk_behind_a_request_ends_the_connection(connect: Callable[..., Connection], png: bytes) -> None:
+    connection = connect()
+    connection.send(LIVE)
+    assert_live(connection)
+    connection.send(b"\x00\x01\x02\r\n\r\n")
+    assert_refused(connection, 400, "bad_request")
+    both = connect()
+    both.send(post("/v1/predict", len(png)) + png + b"\x00\x01\x02\r\n\r\n")
+    said = both.rest()
+    assert said == b"" or said.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
+
+
+def test_a_body_that_is_announced_and_does_not_come_gives_its_room_back(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes
+) -> None:
+    connection = connect()
+    connection.send(post("/v1/predict", 1_000_000) + png[:10])
+    wait_until(lambda: server.figure("plumbline_admitted_bytes", model="model") > 1_000_000)
+    assert_refused(connection, 408, "request_timeout")
+    wait_until(lambda: server.figure("plumbline_admitted_bytes", model="model") == 0)
+
+
+def test_a_body_slower_than_the_least_rate_is_refused(connect: Callable[..., Connection], png: bytes) -> None:
+    connection = connect()
+    connection.send(post("/v1/predict", 1_000_000))
+    ended = threading.Event()
+
+    def trickle() -> None:
+        try:
+            while not ended.wait(0.05):
+                connection.send(b"x" * 10)
+        except ConnectionError:
+            pass
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    answer = connection.answer()
+    ended.set()
+    sender.join()
+    assert answer is not None
+    assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
+
+
+def test_a_body_that_comes_slowly_but_fast_enough_is_taken(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes
+) -> None:
+    """In more time than silence would be borne, and at twice the least rate."""
+    padded = png + bytes(4000)  # what follows the end of a PNG file is not looked at
+    connection = connect()
+    connection.send(post("/v1/predict", len(padded)))
+    pause = threading.Event()
+    for at in range(0, len(padded), 200):
+        pause.wait(0.05)
+        connection.send(padded[at : at + 200])
+    answer = connection.answer()
+    assert answer is not None
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_line", "pieces"),
+    [("GET /v2/health/live", 1), ("POST /nowhere", 1000), ("GET /v1/predict", 0)],
+    ids=["a byte", "all", "nothing"],
+)
+def test_the_rest_of_a_body_that_nobody_wants_cannot_hold_a_connection(
+    connect: Callable[..., Connection], request_line: str, pieces: int
+) -> None:
+    connection = connect()
+    connection.send(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
+    answer = connection.answer()
+    assert answer is not None
+    assert answer.status in (200, 404, 405)
+    connection.send(b"x" * pieces)
+    connection.rest()
+
+
+def test_a_body_that_nobody_wants_spares_the_next_request(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    connection.send(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    assert_live(connection)
+    connection.send(b"x" * 999)
+    connection.send(b"x" + LIVE)
+    assert_live(connection)

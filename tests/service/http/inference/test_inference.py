@@ -1,0 +1,502 @@
+"""What the inference thread bears: batches that hang, memory that ends, verdicts that go wrong, and how it is seen."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from detector.artifact.artifact import Artifact, load_artifact
+from detector.pipeline import Verdict
+from models.images.decoding import decode_image
+from models.images.preprocessing import Preprocessing
+from service.http.inference import inference as inference_module
+from service.http.inference.batcher import JudgeError, MemoryRanOutError
+from service.http.inference.canary import Canary
+from service.http.inference.decoders import Decoders
+from service.http.inference.inference import Inference, _no_host_memory, _padded
+from service.http.inference.repository import ServedModel
+from service.http.inference.uploads import Upload
+from service.http.observability.metrics import Metrics
+from service.http.settings import Settings
+from tests.images import encoded, noise
+from tests.service.http.live import LiveServer, held_up, judging_with, wait_until
+
+MAX_BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def bare(artifact_folder: Path) -> Artifact:
+    """The artifact once more, for this thread alone."""
+    return load_artifact(artifact_folder)
+
+
+@pytest.fixture
+def serve(artifact: Artifact) -> Iterator[Callable[..., LiveServer]]:
+    running: list[LiveServer] = []
+
+    def serve(**given: Any) -> LiveServer:
+        running.append(LiveServer(artifact, **{"max_batch_size": MAX_BATCH, **given}))
+        return running[-1]
+
+    yield serve
+    for each in running:
+        each.stop()
+
+
+@pytest.fixture
+def files(rng: np.random.Generator) -> list[bytes]:
+    return [encoded(noise(rng)) for _ in range(MAX_BATCH)]
+
+
+def verdicts_of(files: list[bytes], bare: Artifact) -> list[Verdict]:
+    pixels = [torch.from_numpy(decode_image(file, bare.preprocessing)[None]).float() / 255 for file in files]
+    return [bare.pipeline.judge(each)[0] for each in pixels]
+
+
+def form(files: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("image", (f"{n}.png", file)) for n, file in enumerate(files)]
+
+
+def assert_says(answer: httpx.Response, verdicts: list[Verdict]) -> None:
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert [(each["label"], each["flagged"]) for each in results] == [(v.label, v.flagged) for v in verdicts]
+    np.testing.assert_allclose([each["score"] for each in results], [v.score for v in verdicts], rtol=0, atol=1e-6)
+
+
+def model_of(server: LiveServer) -> ServedModel:
+    model = server.repository.find()
+    assert model is not None
+    return model
+
+
+@contextmanager
+def asking(server: LiveServer, file: bytes) -> Iterator[list[httpx.Response]]:
+    """One request that waits for its answer meanwhile; the answer is there at the end."""
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        with server.client() as client:
+            answers.append(client.post("/v1/predict", content=file))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield answers
+    thread.join()
+
+
+def test_a_stalled_batch_is_not_ready_but_alive_and_is_forgotten_when_it_ends(
+    serve: Callable[..., LiveServer], png: bytes, bare: Artifact
+) -> None:
+    server = serve()
+    with server.client() as client, asking(server, png) as answers:
+        with held_up(model_of(server)) as entered:
+            assert entered.wait(30)
+            wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+            live = client.get("/v2/health/live")
+            assert (live.status_code, live.json()) == (200, {"live": True, "ready": False})
+            assert client.get("/v1/status").json()["models"][0]["ready"] is False
+            assert client.get("/v2/models/model/ready").status_code == 503
+            assert server.figure("plumbline_model_ready", model="model") == 0
+            assert model_of(server).inference.stalled
+            assert server.repository.failed is None
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+        assert not model_of(server).inference.stalled
+    assert_says(answers[0], verdicts_of([png], bare))
+
+
+def test_a_batch_that_hangs_for_good_is_a_failure_and_whoever_waits_is_told(
+    serve: Callable[..., LiveServer], png: bytes
+) -> None:
+    server = serve(hang_timeout_s=0.1)
+
+    async def abandon() -> None:
+        server.repository.abandon()
+
+    with server.client() as client, held_up(model_of(server)) as entered:
+        with asking(server, png) as answers:
+            assert entered.wait(30)
+            wait_until(lambda: server.repository.failed is not None)
+            assert "the inference thread has been judging 1 images" in str(server.repository.failed)
+            live = client.get("/v2/health/live")
+            assert (live.status_code, live.json()["live"]) == (503, False)
+            assert "restart the process" in live.json()["error"]
+            server.in_loop(abandon())
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "stopped")
+        assert answers[0].headers["retry-after"] == "1"
+        refused = client.post("/v1/predict", content=png)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+        assert server.repository.failed is not None
+
+
+def out_of_cuda_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def out_of_host_memory() -> None:
+    torch.empty(2**62, dtype=torch.uint8)
+
+
+def out_of_python_memory() -> None:
+    raise MemoryError
+
+
+OUT_OF_MEMORY = [out_of_cuda_memory, out_of_host_memory, out_of_python_memory]
+
+
+@pytest.mark.parametrize("run_out", OUT_OF_MEMORY)
+def test_where_memory_runs_out_all_are_answered_in_smaller_batches(
+    serve: Callable[..., LiveServer], files: list[bytes], bare: Artifact, run_out: Callable[[], None]
+) -> None:
+    server = serve()
+    sizes: list[int] = []
+
+    def judge(pixels: torch.Tensor, right: Callable[[Any], Any]) -> Any:
+        sizes.append(len(pixels))
+        if len(pixels) > 3:
+            run_out()
+        return right(pixels)
+
+    assert server.figure("plumbline_batch_limit", model="model") == MAX_BATCH
+    with server.client() as client, judging_with(model_of(server), judge):
+        assert_says(client.post("/v1/predict", files=form(files)), verdicts_of(files, bare))
+        assert server.figure("plumbline_batch_limit", model="model") == 2
+        assert model_of(server).inference.max_batch_size == 2
+        tried = len(sizes)
+        assert_says(client.post("/v1/predict", files=form(files)), verdicts_of(files, bare))
+        assert max(sizes[:tried]) == MAX_BATCH
+        assert max(sizes[tried:]) == 2
+        assert client.get("/v2/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("run_out", OUT_OF_MEMORY)
+def test_where_no_image_fits_the_server_says_so_and_goes_on(
+    serve: Callable[..., LiveServer], png: bytes, run_out: Callable[[], None]
+) -> None:
+    server = serve()
+    with server.client() as client:
+        with judging_with(model_of(server), lambda pixels, right: run_out()):
+            answer = client.post("/v1/predict", content=png)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
+            assert answer.headers["retry-after"] == "1"
+        assert client.post("/v1/predict", content=png).status_code == 200
+
+
+def test_other_failures_are_no_lack_of_memory() -> None:
+    for failure in (RuntimeError("shapes cannot be multiplied"), ValueError("can't allocate memory")):
+        assert not _no_host_memory(failure)
+
+
+def test_a_device_that_is_gone_ends_the_thread_and_is_no_reason_to_ask_again(
+    serve: Callable[..., LiveServer], files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    tried: list[int] = []
+
+    def judge(pixels: torch.Tensor, right: Callable[[Any], Any]) -> Any:
+        tried.append(len(pixels))
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(model_of(server).inference, "_device_works", lambda: False)
+    with server.client() as client, judging_with(model_of(server), judge):
+        answer = client.post("/v1/predict", files=form(files))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopped")
+        assert sum(tried) <= MAX_BATCH  # each image once at most
+        wait_until(lambda: server.repository.failed is not None)
+        assert client.get("/v2/health/live").status_code == 503
+        assert client.post("/v1/predict", content=files[0]).status_code == 503
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_padding_changes_no_verdict(bare: Artifact, rng: np.random.Generator, count: int) -> None:
+    pixels = torch.from_numpy(rng.random((count, 3, 16, 16), dtype=np.float32))
+    padded = _padded(pixels)
+    assert len(padded) == {1: 1, 2: 2, 3: 4, 5: 8, 8: 8}[count]
+    assert torch.equal(padded[:count], pixels)
+    assert bool((padded[count:] == 0.5).all())
+    for one, other in zip(bare.pipeline.judge(padded)[:count], bare.pipeline.judge(pixels), strict=True):
+        assert (one.label, one.flagged) == (other.label, other.flagged)
+        assert abs(one.score - other.score) <= 1e-6
+
+
+def shifted(pixels: torch.Tensor, right: Callable[[Any], list[Verdict]]) -> list[Verdict]:
+    return [replace(verdict, score=verdict.score + 1e-3) for verdict in right(pixels)]
+
+
+def failing(pixels: torch.Tensor, right: Callable[[Any], list[Verdict]]) -> list[Verdict]:
+    raise RuntimeError("no such kernel")
+
+
+@pytest.mark.parametrize(("judge", "outcome"), [(shifted, "wrong"), (failing, "failed")])
+def test_a_wrong_canary_makes_the_server_unready_until_it_is_right_again(
+    serve: Callable[..., LiveServer], judge: Callable[..., Any], outcome: str
+) -> None:
+    server = serve(canary_interval_s=0.02)
+
+    def count(outcome: str) -> float:
+        return server.figure("plumbline_canaries_total", model="model", outcome=outcome)
+
+    with server.client() as client:
+        wait_until(lambda: count("right") > 1)
+        assert client.get("/v2/health/ready").status_code == 200
+        with judging_with(model_of(server), judge):
+            wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+            wait_until(lambda: count(outcome) > 1)
+            assert client.get("/v2/health/live").json() == {"live": True, "ready": False}
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+    assert {kind for kind in ("wrong", "failed", "late") if count(kind)} == {outcome}
+
+
+def test_a_canary_that_comes_too_late_says_nothing_of_right_and_wrong(
+    serve: Callable[..., LiveServer], png: bytes
+) -> None:
+    server = serve(canary_interval_s=0.02, request_timeout_s=0.2)
+    with server.client() as client:
+        with asking(server, png) as answers, held_up(model_of(server)) as entered:
+            assert entered.wait(30)
+            wait_until(lambda: model_of(server).inference.stalled)
+        assert answers[0].status_code in (200, 503)
+        wait_until(lambda: server.figure("plumbline_canaries_total", model="model", outcome="right") > 0)
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+        assert server.figure("plumbline_canaries_total", model="model", outcome="wrong") == 0
+        assert server.figure("plumbline_canaries_total", model="model", outcome="failed") == 0
+
+
+@pytest.mark.parametrize(
+    ("hang_timeout_s", "times", "stalled", "failed"),
+    [
+        (60.0, (0.01, 0.02), (0.5, 0.5), 60.0),
+        (60.0, (0.1, 0.4), (1.0, 4.0), 60.0),
+        (60.0, (1.0, 8.0), (10.0, 30.0), 60.0),
+        (60.0, (1.0, 40.0), (10.0, 80.0), 160.0),
+        (0.5, (0.01, 0.02), (0.25, 0.25), 0.5),
+    ],
+)
+def test_a_batch_counts_as_stalled_well_before_it_ends_the_process(
+    artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    hang_timeout_s: float,
+    times: tuple[float, float],
+    stalled: tuple[float, float],
+    failed: float,
+) -> None:
+    given: dict[str, Any] = {"max_batch_size": MAX_BATCH, "hang_timeout_s": hang_timeout_s}
+    settings = Settings(**given)
+    decoders = Decoders(1)
+    inference = Inference(artifact, settings, Metrics().of_model("model"), decoders, torch_threads=1)
+    inference._times = times
+
+    class Judging:
+        running = (0, 0.0)
+        died = False
+
+    batcher = Judging()
+    monkeypatch.setattr(inference, "_batcher", batcher)
+
+    def state(size: int, seconds: float) -> tuple[bool, bool]:
+        batcher.running = (size, seconds)
+        return inference.stalled, inference.failed is not None
+
+    for size, limit in zip((1, MAX_BATCH), stalled, strict=True):
+        assert state(size, limit - 0.01) == (False, False)
+        assert state(size, limit + 0.01) == (True, False)
+    assert state(MAX_BATCH, failed - 0.01) == (True, False)
+    assert state(MAX_BATCH, failed + 0.01) == (True, True)
+    decoders.shutdown()
+
+
+def decoding_with(failure: Exception, spoiled: bytes) -> Callable[..., np.ndarray]:
+    """Decodes as ever, but for one file."""
+
+    def decode(data: bytes, *given: Any) -> np.ndarray:
+        if data == spoiled:
+            raise failure
+        return decode_image(data, *given)
+
+    return decode
+
+
+def test_a_defect_in_decoding_concerns_one_file(
+    serve: Callable[..., LiveServer], files: list[bytes], bare: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    monkeypatch.setattr(inference_module, "decode_image", decoding_with(KeyError("a defect"), files[1]))
+    verdicts = verdicts_of(files, bare)
+    with server.client() as client:
+        results = client.post("/v1/predict", files=form(files)).json()["results"]
+        assert results[1]["error"]["code"] == "internal_error"
+        assert "defect" not in results[1]["error"]["message"]
+        for n, (result, verdict) in enumerate(zip(results, verdicts, strict=True)):
+            if n != 1:
+                assert (result["label"], result["flagged"]) == (verdict.label, verdict.flagged)
+                assert abs(result["score"] - verdict.score) <= 1e-6
+        assert client.post("/v1/predict", content=files[1]).status_code == 500
+        [outcome] = server.in_loop(model_of(server).inference.judge([Upload(files[1])], path=False))
+    assert isinstance(outcome, JudgeError)
+    assert isinstance(outcome.__cause__, KeyError)
+
+
+def test_where_memory_ends_in_decoding_the_request_is_told_to_try_again(
+    serve: Callable[..., LiveServer], files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    monkeypatch.setattr(inference_module, "decode_image", decoding_with(MemoryError(), files[1]))
+    with server.client() as client:
+        for answer in (client.post("/v1/predict", files=form(files)), client.post("/v1/predict", content=files[1])):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
+            assert answer.headers["retry-after"] == "1"
+        assert client.post("/v1/predict", files=form([files[0], *files[2:]])).status_code == 200
+
+
+def test_where_memory_ends_in_parsing_the_request_is_told_to_try_again(serve: Callable[..., LiveServer]) -> None:
+    def parse(body: bytes) -> None:
+        raise MemoryError
+
+    server = serve()
+    with pytest.raises(MemoryRanOutError):
+        server.in_loop(model_of(server).inference.off_loop(parse, b"[]"))
+    assert server.in_loop(model_of(server).inference.off_loop(len, b"[]")) == 2
+
+
+def count_of_canaries(server: LiveServer, outcome: str) -> float:
+    return server.figure("plumbline_canaries_total", model="model", outcome=outcome)
+
+
+def test_a_canary_that_meets_a_defect_has_failed_and_is_sent_again(
+    serve: Callable[..., LiveServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(canary_interval_s=0.02)
+
+    async def defect(uploads: Any, path: bool) -> None:
+        raise KeyError("a defect")
+
+    with server.client() as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(model_of(server).inference, "judge", defect)
+            wait_until(lambda: count_of_canaries(server, "failed") > 1)
+            assert client.get("/v2/health/ready").status_code == 503
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+
+
+def test_the_thread_ends_however_the_watch_on_the_canary_ended(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = LiveServer(artifact, canary_interval_s=0.02)
+    inference = model_of(server).inference
+
+    def look(outcome: Any) -> str:
+        raise OSError("no space left for the log")
+
+    try:
+        monkeypatch.setattr(inference._canary, "look", look)
+        task = inference._canary_task
+        assert task is not None
+        wait_until(task.done)
+        assert isinstance(task.exception(), OSError)
+    finally:
+        server.stop()
+    assert not inference._batcher._thread.is_alive()
+
+
+@contextmanager
+def decoding_held_up(server: LiveServer) -> Iterator[Callable[[], None]]:
+    """Inside, the one decoding thread is busy, until what is given is called."""
+    entered, gate = threading.Event(), threading.Event()
+    decoders = server.repository._decoders
+    assert decoders is not None
+
+    def wait() -> None:
+        entered.set()
+        assert gate.wait(30)
+
+    decoders.submit(wait)
+    assert entered.wait(30)
+    try:
+        yield gate.set
+    finally:
+        gate.set()
+
+
+def test_decoding_that_is_stuck_is_not_ready_and_makes_the_canary_late(serve: Callable[..., LiveServer]) -> None:
+    server = serve(canary_interval_s=0.02, request_timeout_s=0.1)
+    with server.client() as client:
+        with decoding_held_up(server):
+            wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+            wait_until(lambda: count_of_canaries(server, "late") > 1)
+            assert client.get("/v2/health/live").status_code == 200
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+
+
+def test_what_waits_to_be_decoded_is_counted(serve: Callable[..., LiveServer], png: bytes) -> None:
+    server = serve()
+    assert server.figure("plumbline_decode_queue_length") == 0
+    with server.client() as client:
+        with decoding_held_up(server) as release, asking(server, png) as answers:
+            wait_until(lambda: server.figure("plumbline_decode_queue_length") == 1)
+            assert client.get("/v2/health/ready").status_code == 200  # busy is not stuck
+            release()
+        assert answers[0].status_code == 200
+        wait_until(lambda: server.figure("plumbline_decode_queue_length") == 0)
+
+
+def test_a_request_past_its_deadline_leaves_nothing_to_be_decoded(
+    serve: Callable[..., LiveServer], files: list[bytes]
+) -> None:
+    server = serve(request_timeout_s=0.2)
+    with server.client() as client:
+        with decoding_held_up(server):
+            answer = client.post("/v1/predict", files=form(files))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deadline_exceeded")
+            wait_until(lambda: server.figure("plumbline_decode_queue_length") == 0)
+            assert server.figure("plumbline_admitted_bytes", model="model") == 0
+        wait_until(lambda: client.post("/v1/predict", files=form(files)).status_code == 200)
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        Preprocessing(None, None, 16, 16),
+        Preprocessing(None, None, 32, 28),
+        Preprocessing(20, 16, 16, 16),
+        Preprocessing(None, 16, 16, 16),
+    ],
+    ids=repr,
+)
+def test_the_canary_is_an_image_that_the_model_takes(preprocessing: Preprocessing) -> None:
+    pixels = decode_image(Canary(preprocessing).file, preprocessing)
+    assert pixels.shape == (3, preprocessing.height, preprocessing.width)
+    assert pixels.std() > 10
+    assert Canary(preprocessing).file == Canary(preprocessing).file
+
+
+def test_the_canary_s_verdict_is_held_against_the_first_one(
+    bare: Artifact, png: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    canary = Canary(bare.preprocessing)
+    [verdict] = verdicts_of([canary.file], bare)
+    canary.expect(verdict)
+    others = [
+        replace(verdict, label=(verdict.label + 1) % 4),
+        replace(verdict, flagged=not verdict.flagged),
+        replace(verdict, score=verdict.score + 2e-6),
+        replace(verdict, score=float("nan")),
+    ]
+    with caplog.at_level(logging.INFO, "plumbline.canary"):
+        assert canary.look(replace(verdict, score=verdict.score + 5e-7)) == "right"
+        assert caplog.records == []
+        for other in others:
+            assert canary.look(other) == "wrong"
+            assert not canary.right
+        assert [record.levelname for record in caplog.records] == ["CRITICAL"]  # once, not at every look
+        assert canary.look(ValueError("no")) == "failed"
+        assert canary.look(verdict) == "right"
+        assert canary.right
+    assert [record.levelname for record in caplog.records] == ["CRITICAL", "INFO"]
