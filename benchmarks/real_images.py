@@ -28,11 +28,11 @@ from detector.artifact.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading.references import load_network
 from service.cli.main import main as plumbline
-from service.evaluation.settings import StudySettings
+from service.evaluation.settings import EvaluationSettings
 from service.inputs import attack_of
-from service.jobs.evaluate import evaluate_study, without_seen
+from service.jobs.evaluate import evaluate, without_seen
 from service.jobs.fit import fit
-from service.report import as_table, write_study_report
+from service.report import as_table, write_evaluation_report
 
 
 def main() -> None:
@@ -57,12 +57,12 @@ def main() -> None:
     fit_data = data.limited(recipe["fit"].get("limit"), options.seed)
     artifact = _fit(recipe["fit"], network, fit_data, options.work / name, options)
     fresh = without_seen(artifact, data).limited(recipe["evaluate"].get("limit"), options.seed)
-    settings = StudySettings(
+    settings = EvaluationSettings(
         test_on=tuple(recipe["evaluate"]["attacks"]), epsilon=recipe["evaluate"]["epsilon"], seed=options.seed,
         cache=options.work / "attacks", workers=options.workers,
     )  # fmt: skip
-    study = evaluate_study(fresh, settings, artifact=artifact)
-    figures = write_study_report(options.work / f"{name}-report", study)
+    study = evaluate(fresh, settings, artifact=artifact)
+    figures = write_evaluation_report(options.work / f"{name}-report", study)
     print(as_table(figures))
     served = _served(artifact, options.work / name, fresh, recipe, options)
     print(json.dumps(served, indent=2))

@@ -33,7 +33,7 @@ from models.loading.references import load_network
 from models.progress import progress_bar
 from models.residuals.discovery import discover
 from models.residuals.recording import StatisticsSpec
-from service.cache import StudyCache
+from service.cache import EvaluationCache
 from service.evaluation.records import NATURAL
 from service.evaluation.sets import Subject
 from service.inputs import label, network_name, view_of, with_labels_of
@@ -251,7 +251,7 @@ def main() -> None:
     cache = options.work / "attacks"
     table = table_of(subject, data, reference, ATTACKS, view=view, cache=cache, seed=options.seed)
     fold = folds_of(len(data), FOLDS, options.seed)
-    fits = Fits(table, [attack for attack, _ in ATTACKS], fold, options.seed, StudyCache(cache))
+    fits = Fits(table, [attack for attack, _ in ATTACKS], fold, options.seed, EvaluationCache(cache))
     search = Search(table, fits, fold, resamples_of(fold, options.resamples, options.seed))
     sections = {
         "ablation": search.ablation(), "learners": search.learners(), "no_attack_seen": search.no_attack_seen(),

@@ -20,7 +20,7 @@ from models.datasets.base import ImageDataset
 from models.features.extraction import FeatureRequest, Features
 from models.images.views import View
 from models.progress import progress_bar
-from service.cache import StudyCache, code_closure, code_digest
+from service.cache import EvaluationCache, code_closure, code_digest
 from service.evaluation import recipes as study_recipes
 from service.evaluation.recipes import Made, Recipe
 from service.evaluation.records import NATURAL
@@ -77,7 +77,7 @@ def table_of(
     progress: bool = True,
 ) -> dict[str, Columns]:
     """The natural images, every attack, `SYNTHETIC` and `CHANGED`, by name; what is known is read from the cache."""
-    kept = StudyCache(cache)
+    kept = EvaluationCache(cache)
     observer = Observer(subject, kept)
     wanted = distinct(Fusion(view=view).feature_requests(), _MEASURED)
     recipes = [study_recipes.natural(data)]
@@ -152,7 +152,7 @@ class _Gaussians:
         self._learnt = True
 
 
-def _columns(observed: ExtractedSet, known: _Gaussians, view: View, kept: StudyCache) -> Columns:
+def _columns(observed: ExtractedSet, known: _Gaussians, view: View, kept: EvaluationCache) -> Columns:
     images = observed.images
     key = {
         "set": observed.key, "reference": known.key, "view": view.name,

@@ -14,7 +14,7 @@ from detector.classifiers.conditional import Classifier
 from detector.composite import SignsDetector
 from detector.detectors.fusion import Fusion
 from models.features.extraction import Features
-from service.cache import StudyCache, code_closure, code_digest
+from service.cache import EvaluationCache, code_closure, code_digest
 from service.evaluation.records import NATURAL
 
 __all__ = ["Fits", "TabledFusion"]
@@ -45,7 +45,7 @@ class Fits:
     """
 
     def __init__(
-        self, table: Mapping[str, Columns], tested: Sequence[str], fold: Array, seed: int, cache: StudyCache
+        self, table: Mapping[str, Columns], tested: Sequence[str], fold: Array, seed: int, cache: EvaluationCache
     ) -> None:
         self._table, self._tested, self._fold, self._seed, self._cache = table, (NATURAL, *tested), fold, seed, cache
         self._key = {

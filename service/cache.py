@@ -1,7 +1,7 @@
-"""What a study keeps on disk so that an interrupted one goes on: arrays and a few words, whole or absent.
+"""What an evaluation keeps on disk so that an interrupted one goes on: arrays and a few words, whole or absent.
 
-    CACHE/study/features/3f….safetensors     what network and measurements gave on one set of images
-    CACHE/study/judgements/a0….safetensors   what one fitted detector said of the test rows of one run
+    CACHE/evaluation/features/3f….safetensors     what network and measurements gave on one set of images
+    CACHE/evaluation/results/a0….safetensors   what one fitted detector said of the test rows of one run
 
 A file's name is the SHA-256 of everything that decides its content, code included, so that nothing stale is ever read.
 """
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from models.errors import InputError
 from models.files import write_atomically
 
-__all__ = ["StudyCache", "code_closure", "code_digest"]
+__all__ = ["EvaluationCache", "code_closure", "code_digest"]
 
 _FORMAT = 1  # of the files; counted up when what is in them changes
 
@@ -38,11 +38,11 @@ _OURS = ("models", "detector")  # what decides features
 _log = logging.getLogger(__name__)
 
 
-class StudyCache:
+class EvaluationCache:
     """Arrays with JSON values beside them, by kind and key; in memory only where there is no folder."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = None if folder is None else folder / "study"
+        self._folder = None if folder is None else folder / "evaluation"
         self._kept: dict[str, Entry] = {}
 
     def load(self, kind: str, key: Mapping[str, Any], *, mapped: bool = False) -> Entry | None:

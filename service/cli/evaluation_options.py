@@ -7,7 +7,7 @@ from pathlib import Path
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import ImageError, InputError
 from service.adaptive.budgets import Budgets
-from service.evaluation.settings import StudySettings
+from service.evaluation.settings import EvaluationSettings
 from service.inputs import label
 
 __all__ = ["images_of_size", "published", "request_of", "settings_of"]
@@ -15,7 +15,7 @@ __all__ = ["images_of_size", "published", "request_of", "settings_of"]
 _PUBLISHED = Path(__file__).resolve().parents[2] / "benchmarks" / "paper" / "detection.csv"
 
 
-def settings_of(options: Namespace) -> StudySettings:
+def settings_of(options: Namespace) -> EvaluationSettings:
     """The settings that the command line states."""
 
     def listed(text: str | None) -> tuple[str, ...] | None:
@@ -28,7 +28,7 @@ def settings_of(options: Namespace) -> StudySettings:
             raise InputError(f"expected --attack-limit NAME=N, such as hop_skip_jump=200, got {pair!r}")
         limits[name] = int(number)
     images = 200 if options.adaptive_images is None else options.adaptive_images
-    return StudySettings(
+    return EvaluationSettings(
         protocol=options.protocol, runs=options.runs, detectors=listed(options.detectors),
         fit_on=listed(options.fit_on), test_on=listed(options.test_on), budgets=listed(options.budgets) or (),
         epsilon=options.epsilon, eight_bit=options.eight_bit, noisy=options.noisy,

@@ -1,4 +1,4 @@
-"""The hook for adaptive attacks in a study: whose pipelines are attacked, and on which images."""
+"""The hook for adaptive attacks in an evaluation: whose pipelines are attacked, and on which images."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from detector.pipeline import Pipeline
 from models.datasets.base import ImageDataset
 from service.adaptive.running import run_adaptive
 from service.evaluation.sets import ExtractedSet, Subject
-from service.evaluation.settings import StudySettings
+from service.evaluation.settings import EvaluationSettings
 
 __all__ = ["attacked_adaptively", "pipeline_of"]
 
@@ -20,7 +20,7 @@ _ONE_VOTE = "all_class"
 
 
 def pipeline_of(subject: Subject, detector: Detector, calibration: Calibration, natural: ExtractedSet) -> Pipeline:
-    """A detector fitted in a study as what is served, so that it can be attacked whole."""
+    """A detector fitted in an evaluation as what is served, so that it can be attacked whole."""
     return Pipeline(
         network=subject.network, discovery=subject.discovery, statistics_spec=subject.statistics_spec,
         detector=detector,
@@ -34,7 +34,7 @@ def attacked_adaptively(
     pipeline: Pipeline,
     data: ImageDataset,
     tested: NDArray[np.int64],
-    settings: StudySettings,
+    settings: EvaluationSettings,
     *,
     one_vote: Calibration | None = None,
     progress: bool = True,

@@ -1,4 +1,4 @@
-"""An artifact in a study: judged as it is, on every image that it has not seen, and trivial baselines beside it.
+"""An artifact in an evaluation: judged as it is, on every image that it has not seen, and trivial baselines beside it.
 
 Nothing of a finished artifact is fitted again, so its images need no split. The baselines need some: the threshold of
 max_softmax and energy is calibrated on a quarter of the unseen originals and judged on the others; pixel_statistics is
@@ -19,31 +19,31 @@ from detector.calibration import Calibration
 from detector.splits import split_originals
 from models.errors import ArtifactError
 from service.evaluation.protocols import Run, two_folds
-from service.evaluation.records import NATURAL, Judgement, threat
-from service.evaluation.scoring import Fitting, Judge, Testing, can_calibrate
+from service.evaluation.records import NATURAL, DetectorResult, threat
+from service.evaluation.scoring import Fitting, Scorer, Testing, can_calibrate
 from service.evaluation.sets import ExtractedSet
-from service.evaluation.settings import Plan, StudySettings
+from service.evaluation.settings import EvaluationSettings, Plan
 
-__all__ = ["artifact_judgements", "threats_fitted_on"]
+__all__ = ["artifact_results", "threats_fitted_on"]
 
 Rows = NDArray[np.int64]
 Sets = Mapping[str, ExtractedSet]
 
 
-def artifact_judgements(
-    artifact: Artifact, sets: Sets, plan: Plan, judge: Judge, unseen: Rows, settings: StudySettings, alone: bool
-) -> list[Judgement]:
-    """The artifact's judgement on the originals `unseen`; if it stands `alone`, those of the baselines as well."""
+def artifact_results(
+    artifact: Artifact, sets: Sets, plan: Plan, scorer: Scorer, unseen: Rows, settings: EvaluationSettings, alone: bool
+) -> list[DetectorResult]:
+    """The artifact's result on the originals `unseen`; if it stands `alone`, those of the baselines as well."""
     rows = _tested(sets, plan, unseen, settings.seed)
     found = [_of_artifact(artifact, sets, plan, rows, settings)]
     if not alone:
         return found
     for label, detector in plan.detectors.items():
         if not detector.needs_adversarial:
-            found.append(_of_plain_baseline(label, sets, plan, judge, unseen, settings))
+            found.append(_of_plain_baseline(label, sets, plan, scorer, unseen, settings))
         else:
             found += [
-                _cross_fitted(label, name, sets, plan, judge, unseen, settings.seed)
+                _cross_fitted(label, name, sets, plan, scorer, unseen, settings.seed)
                 for name in plan.tested
                 if len(rows.get(name, ())) > 1
             ]
@@ -65,8 +65,8 @@ def threats_fitted_on(recorded: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _of_artifact(
-    artifact: Artifact, sets: Sets, plan: Plan, rows: Mapping[str, Rows], settings: StudySettings
-) -> Judgement:
+    artifact: Artifact, sets: Sets, plan: Plan, rows: Mapping[str, Rows], settings: EvaluationSettings
+) -> DetectorResult:
     pipeline = artifact.pipeline
     names = [each.name for each in pipeline.detector.feature_requests()]
     start = time.perf_counter()
@@ -78,7 +78,7 @@ def _of_artifact(
         for rate in settings.rates
         if rate == settings.operating_rate or can_calibrate(len(held_out), rate)
     }
-    return Judgement(
+    return DetectorResult(
         detector="artifact", fitted_on=_fitted_on(artifact, plan.attacks), run=0, thresholds=thresholds,
         calibrated_on=len(held_out), rows=rows, scores={name: each.score for name, each in judged.items()},
         votes={name: each.votes for name, each in judged.items()}, costs={"score": seconds},
@@ -86,7 +86,7 @@ def _of_artifact(
 
 
 def _fitted_on(artifact: Artifact, attacks: Mapping[str, Attack]) -> tuple[str, ...]:
-    """The attacks it was fitted on, by the study's own labels where the study has them."""
+    """The attacks it was fitted on, by the evaluation's own labels where the evaluation has them."""
     labels = {threat(attack.name, attack.parameters()): label for label, attack in attacks.items()}
     threats = threats_fitted_on(artifact.manifest["provenance"])
     named = (labels.get(each, each[0] if each[2] is None else f"{each[0]}:epsilon={each[2]:g}") for each in threats)
@@ -94,8 +94,8 @@ def _fitted_on(artifact: Artifact, attacks: Mapping[str, Attack]) -> tuple[str, 
 
 
 def _of_plain_baseline(
-    label: str, sets: Sets, plan: Plan, judge: Judge, unseen: Rows, settings: StudySettings
-) -> Judgement:
+    label: str, sets: Sets, plan: Plan, scorer: Scorer, unseen: Rows, settings: EvaluationSettings
+) -> DetectorResult:
     """A detector that learns nothing, with a threshold from a quarter of the originals."""
     labels = sets[NATURAL].images.labels
     assert labels is not None
@@ -108,10 +108,12 @@ def _of_plain_baseline(
     fitting = Fitting(held_out, None, (), {})
     testing = Testing(held_out if rates else np.empty(0, np.int64), _tested(sets, plan, tested, settings.seed), rates)
     run = Run(0, held_out, held_out, tested)
-    return judge.judgement(label, plan.detectors[label], run, fitting, testing)
+    return scorer.result(label, plan.detectors[label], run, fitting, testing)
 
 
-def _cross_fitted(label: str, name: str, sets: Sets, plan: Plan, judge: Judge, unseen: Rows, seed: int) -> Judgement:
+def _cross_fitted(
+    label: str, name: str, sets: Sets, plan: Plan, scorer: Scorer, unseen: Rows, seed: int
+) -> DetectorResult:
     """A learnt baseline on one attack: each half of the originals is judged by what the other half taught."""
     labels = sets[NATURAL].images.labels
     assert labels is not None
@@ -126,13 +128,13 @@ def _cross_fitted(label: str, name: str, sets: Sets, plan: Plan, judge: Judge, u
         fitting = Fitting(learnt, None, (name,), {})
         testing = Testing(np.empty(0, np.int64), {NATURAL: natural.rows_of(asked), name: attacked.rows_of(asked)}, ())
         run = Run(number, learnt, np.empty(0, np.int64), asked)
-        judgement = judge.judgement(label, plan.detectors[label], run, fitting, testing)
-        seconds += judgement.costs["fit"]
+        detector_result = scorer.result(label, plan.detectors[label], run, fitting, testing)
+        seconds += detector_result.costs["fit"]
         for each in rows:
-            rows[each].append(judgement.rows[each])
-            scores[each].append(judgement.scores[each])
-            votes[each].append(judgement.votes[each])
-    return Judgement(
+            rows[each].append(detector_result.rows[each])
+            scores[each].append(detector_result.scores[each])
+            votes[each].append(detector_result.votes[each])
+    return DetectorResult(
         detector=label, fitted_on=(name,), run=0, thresholds={}, calibrated_on=None,
         rows={each: np.concatenate(parts) for each, parts in rows.items()},
         scores={each: np.concatenate(parts) for each, parts in scores.items()},
@@ -140,7 +142,7 @@ def _cross_fitted(label: str, name: str, sets: Sets, plan: Plan, judge: Judge, u
             each: {vote: np.concatenate([part[vote] for part in parts]) for vote in parts[0]}
             for each, parts in votes.items()
         },
-        costs={**judgement.costs, "fit": seconds}, baseline=True,
+        costs={**detector_result.costs, "fit": seconds}, baseline=True,
     )  # fmt: skip
 
 

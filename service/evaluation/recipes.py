@@ -1,4 +1,4 @@
-"""How the images of each set of a study come about: natural, noisy, attacked, or from another data set."""
+"""How the images of each set of an evaluation come about: natural, noisy, attacked, or from another data set."""
 
 import time
 from collections.abc import Callable

@@ -1,10 +1,10 @@
-"""What an evaluation is made of: sets of images, what detectors said of them, and the study that holds both.
+"""What an evaluation is made of: sets of images, what detectors said of them, and the evaluation that holds both.
 
     natural ─┐                                       ┌─ transport, fitted on fgm, run 0
-    fgm      ├─ ImageSet each: images and network    ├─ Judgement each: one detector fitted once,
+    fgm      ├─ ImageSet each: images and network    ├─ DetectorResult each: one detector fitted once,
     pgd …    │  alone, made once                     │  on the test rows of one run
     ood:… ───┘                                       └─ …
-                              Study → service.evaluation.summary.figures(): JSON values
+                              Evaluation → service.evaluation.summary.figures(): JSON values
 
 Nothing here loads, attacks or judges an image.
 """
@@ -22,10 +22,10 @@ __all__ = [
     "NATURAL",
     "VOTES",
     "ImageSet",
-    "Judgement",
+    "DetectorResult",
     "Kind",
     "Protocol",
-    "Study",
+    "Evaluation",
     "adaptive_evaluations",
     "noisy_name",
     "threat",
@@ -34,7 +34,7 @@ __all__ = [
 Kind = Literal["natural", "attack", "outlier"]
 Protocol = Literal["paper", "sound"]
 
-NATURAL = "natural"  # the name of the set of natural images, which every study has
+NATURAL = "natural"  # the name of the set of natural images, which every evaluation has
 VOTES = ("all_class", "predicted_class")  # of the classifiers, whose larger one is compared with 0.5 in the thesis
 
 
@@ -132,7 +132,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class DetectorResult:
     """One detector, fitted once, on the test rows of one run.
 
     Args:
@@ -207,17 +207,17 @@ class Judgement:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class Evaluation:
     """Everything a report is made of.
 
     Args:
         protocol: how it was split and decided.
         sets: by name, "natural" among them; every original of an attacked set is one of the natural set's.
-        judgements: in the order of the tables; a detector fitted on the same sets has one per run.
+        results: in the order of the tables; a detector fitted on the same sets has one per run.
         branches: names of the watched blocks, in execution order.
         columns_per_block: 2 plus the number of further directions.
         band: float32 ``(3, F)``, natural quantiles 0.05, 0.5 and 0.95 of the statistics.
-        facts: where this comes from, as JSON values: network, data set, splits, settings, counts, provenance.
+        provenance: where this comes from, as JSON values: network, data set, splits, settings, counts, provenance.
         adaptive: figures of adaptive attacks as JSON values, by what was attacked: a detector as it was fitted.
 
     Raises:
@@ -226,11 +226,11 @@ class Study:
 
     protocol: Protocol
     sets: Mapping[str, ImageSet]
-    judgements: tuple[Judgement, ...]
+    detector_results: tuple[DetectorResult, ...]
     branches: tuple[str, ...]
     columns_per_block: int
     band: NDArray[np.float32]
-    facts: dict[str, Any]
+    provenance: dict[str, Any]
     adaptive: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -253,24 +253,24 @@ class Study:
                     f"expected every original of {name!r} among the natural images, got others; add those too"
                 )
         told = set()
-        for judgement in self.judgements:
-            self._check_judgement(judgement)
-            told.add((judgement.detector, judgement.fitted_on, judgement.run))
-        if len(told) != len(self.judgements):
-            raise InputError("expected one judgement per detector, sets to fit on and run, got one of them twice")
+        for detector_result in self.detector_results:
+            self._check_result(detector_result)
+            told.add((detector_result.detector, detector_result.fitted_on, detector_result.run))
+        if len(told) != len(self.detector_results):
+            raise InputError("expected one result per detector, sets to fit on and run, got one of them twice")
 
-    def _check_judgement(self, judgement: Judgement) -> None:
-        who = judgement._who()
+    def _check_result(self, detector_result: DetectorResult) -> None:
+        who = detector_result._who()
         # What it was fitted on need not be here: an artifact may come from attacks that are not tested.
-        if unknown := [name for name in judgement.rows if name not in self.sets]:
-            raise InputError(f"expected sets of the study judged by {who}, got {', '.join(unknown)}")
-        for name, rows in judgement.rows.items():
+        if unknown := [name for name in detector_result.rows if name not in self.sets]:
+            raise InputError(f"expected sets of the evaluation judged by {who}, got {', '.join(unknown)}")
+        for name, rows in detector_result.rows.items():
             if rows.min() < 0 or rows.max() >= len(self.sets[name]):
                 raise InputError(
                     f"expected rows of {name!r} below {len(self.sets[name])} from {who}, got up to {rows.max()}"
                 )
-        judged = self.sets[NATURAL].originals[judgement.rows[NATURAL]]
-        for name, rows in judgement.rows.items():
+        judged = self.sets[NATURAL].originals[detector_result.rows[NATURAL]]
+        for name, rows in detector_result.rows.items():
             images = self.sets[name]
             if images.kind != "outlier" and not np.isin(images.originals[rows], judged).all():
                 raise InputError(
@@ -281,18 +281,19 @@ class Study:
     @property
     def runs(self) -> tuple[int, ...]:
         """Numbers of the runs, sorted."""
-        return tuple(sorted({judgement.run for judgement in self.judgements}))
+        return tuple(sorted({detector_result.run for detector_result in self.detector_results}))
 
-    def detectors(self) -> dict[tuple[str, tuple[str, ...]], list[Judgement]]:
-        """(detector, fitted_on) → its judgements by run, in the order of `judgements`."""
-        found: dict[tuple[str, tuple[str, ...]], list[Judgement]] = {}
-        for judgement in self.judgements:
-            found.setdefault((judgement.detector, judgement.fitted_on), []).append(judgement)
+    def detectors(self) -> dict[tuple[str, tuple[str, ...]], list[DetectorResult]]:
+        """(detector, fitted_on) → its results by run, in the order of `detector_results`."""
+        found: dict[tuple[str, tuple[str, ...]], list[DetectorResult]] = {}
+        for detector_result in self.detector_results:
+            found.setdefault((detector_result.detector, detector_result.fitted_on), []).append(detector_result)
         return {key: sorted(group, key=lambda each: each.run) for key, group in found.items()}
 
 
 def adaptive_evaluations(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(title, figures) of every mapping with "attacks" in a study's adaptive figures, on the top or one level below."""
+    """(title, figures) of every mapping with "attacks" in an evaluation's adaptive figures, on the top or one level
+    below."""
     if isinstance(given, Mapping) and isinstance(given.get("attacks"), Mapping):
         title = given.get("detector")
         yield (title if isinstance(title, str) else ""), given

@@ -1,8 +1,9 @@
-"""Settings → study: sets are made once, detectors are fitted and asked run by run, and what is done stays in the cache.
+"""Settings → evaluation: sets are made once, detectors are fitted and asked run by run, and what is done stays in the
+cache.
 
 natural ─ every attack ─ every set of outliers      one pass each, with what all detectors measure
    │
-run 0, run 1, …  ─ every detector ─ every choice of sets to fit on ─→ judgements on the run's test rows
+run 0, run 1, …  ─ every detector ─ every choice of sets to fit on ─→ results on the run's test rows
    │
 the artifact, where there is one, on the images it has not seen
 """
@@ -21,37 +22,37 @@ from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.features.extraction import FeatureRequest
 from models.progress import progress_bar
-from service.cache import StudyCache
-from service.evaluation import recipes as study_recipes
+from service.cache import EvaluationCache
+from service.evaluation import recipes as set_recipes
 from service.evaluation.adaptive import attacked_adaptively, pipeline_of
-from service.evaluation.artifact import artifact_judgements
+from service.evaluation.artifact import artifact_results
 from service.evaluation.protocols import Run, check_represented, chosen_originals, outlier_parts, runs_of
 from service.evaluation.recipes import Recipe
-from service.evaluation.records import NATURAL, Judgement, Study, noisy_name
-from service.evaluation.scoring import Fitting, Judge, Testing, can_calibrate
+from service.evaluation.records import NATURAL, DetectorResult, Evaluation, noisy_name
+from service.evaluation.scoring import Fitting, Scorer, Testing, can_calibrate
 from service.evaluation.sets import ExtractedSet, Observer, Subject, distinct
-from service.evaluation.settings import Plan, StudySettings, outlier_name, plan_of
+from service.evaluation.settings import EvaluationSettings, Plan, outlier_name, plan_of
 
-__all__ = ["StudyRun", "run_study"]
+__all__ = ["EvaluationRun", "run_evaluation"]
 
 Rows = NDArray[np.int64]
 
 
-def run_study(
+def run_evaluation(
     subject: Subject,
     data: ImageDataset,
-    settings: StudySettings,
+    settings: EvaluationSettings,
     *,
     outliers: Mapping[str, ImageDataset] | None = None,
     reference: ImageDataset | None = None,
     artifact: Artifact | None = None,
     unseen: Rows | None = None,
     alone: bool = False,
-    facts: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
     progress: bool = True,
     on_step: Callable[[str], None] | None = None,
-) -> Study:
-    """The study of a network on natural, attacked and other images.
+) -> Evaluation:
+    """The evaluation of a network on natural, attacked and other images.
 
     Args:
         data: natural images with the network's labels.
@@ -59,25 +60,25 @@ def run_study(
         reference: natural images that are not in `data`, for detectors that compare with others.
         artifact: to be judged besides, on the rows `unseen` of `data`.
         alone: judge nothing but the artifact and the trivial baselines.
-        facts: to be kept with the study.
+        provenance: to be kept with the evaluation.
         on_step: told the name of each step once it is done.
 
     Raises:
         InputError: settings that contradict each other or the images, before any attack runs.
         AttackError: an attack failed or left its threat model.
     """
-    run = StudyRun(subject, data, settings, outliers or {}, reference, artifact, unseen, alone)
-    return run.study(facts or {}, progress, on_step)
+    run = EvaluationRun(subject, data, settings, outliers or {}, reference, artifact, unseen, alone)
+    return run.evaluation(provenance or {}, progress, on_step)
 
 
-class StudyRun:
-    """Everything that is known before any attack runs, and the steps from there; see `run_study`."""
+class EvaluationRun:
+    """Everything that is known before any attack runs, and the steps from there; see `run_evaluation`."""
 
     def __init__(
         self,
         subject: Subject,
         data: ImageDataset,
-        settings: StudySettings,
+        settings: EvaluationSettings,
         outliers: Mapping[str, ImageDataset],
         reference: ImageDataset | None,
         artifact: Artifact | None,
@@ -128,16 +129,18 @@ class StudyRun:
                 raise InputError(f"expected at least 10 images of {name} to fit on, got {len(self.outlier_rows[name])}")
         return runs
 
-    def study(self, facts: dict[str, Any], progress: bool, on_step: Callable[[str], None] | None) -> Study:
-        """The study, step by step under one progress bar."""
-        cache = StudyCache(self.settings.cache)
+    def evaluation(
+        self, provenance: dict[str, Any], progress: bool, on_step: Callable[[str], None] | None
+    ) -> Evaluation:
+        """The evaluation, step by step under one progress bar."""
+        cache = EvaluationCache(self.settings.cache)
         observer = Observer(self.subject, cache)
         fits = [
             (run, label, fit) for run in self.runs for label in self.plan.detectors for fit in self.plan.fits_of(label)
         ]
         noisy = len(self.plan.attacks) if self.settings.noisy else 0
         steps = 1 + (self.reference is not None) + len(self.plan.attacks) + noisy + len(self.outlier_data) + len(fits)
-        with progress_bar(total=steps, what="study", unit="step", show=progress) as bar:
+        with progress_bar(total=steps, what="evaluation", unit="step", show=progress) as bar:
 
             def done(what: str) -> None:
                 bar.set_postfix_str(what)
@@ -145,28 +148,30 @@ class StudyRun:
                 if on_step is not None:
                     on_step(what)
 
-            sets, judge = self._observed(observer, cache, progress, done)
-            judgements: list[Judgement] = []
+            sets, scorer = self._observed(observer, cache, progress, done)
+            detector_results: list[DetectorResult] = []
             for run, label, fit in fits:
-                fitting = self._fitting(judge, run, label, fit)
-                judgement = judge.judgement(label, self.plan.detectors[label], run, fitting, self._testing(run, sets))
-                judgements.append(judgement)
+                fitting = self._fitting(scorer, run, label, fit)
+                detector_result = scorer.result(
+                    label, self.plan.detectors[label], run, fitting, self._testing(run, sets)
+                )
+                detector_results.append(detector_result)
                 done(f"{label} in run {run.number}")
             if self.artifact is not None and self.unseen is not None:
-                judgements = [
-                    *artifact_judgements(self.artifact, sets, self.plan, judge, self.unseen, self.settings, self.alone),
-                    *judgements,
+                detector_results = [
+                    *artifact_results(self.artifact, sets, self.plan, scorer, self.unseen, self.settings, self.alone),
+                    *detector_results,
                 ]
-            adaptive = self._adaptive(judge, sets, progress) if self.settings.adaptive else None
-        return Study(
+            adaptive = self._adaptive(scorer, sets, progress) if self.settings.adaptive else None
+        return Evaluation(
             protocol=self.settings.protocol, sets={name: each.images for name, each in sets.items()},
-            judgements=tuple(judgements),
+            detector_results=tuple(detector_results),
             branches=tuple(branch.name for branch in self.subject.discovery.branches),
             columns_per_block=self.subject.statistics_spec.columns_per_block,
-            band=natural_band(sets[NATURAL].images.statistics), facts=facts, adaptive=adaptive,
+            band=natural_band(sets[NATURAL].images.statistics), provenance=provenance, adaptive=adaptive,
         )  # fmt: skip
 
-    def _adaptive(self, judge: Judge, sets: Mapping[str, ExtractedSet], progress: bool) -> dict[str, Any]:
+    def _adaptive(self, scorer: Scorer, sets: Mapping[str, ExtractedSet], progress: bool) -> dict[str, Any]:
         """Figures by detector: of the artifact, or of what was first fitted in the first run."""
         if self.artifact is not None and self.unseen is not None:
             return attacked_adaptively(
@@ -176,9 +181,9 @@ class StudyRun:
         for label in self.settings.attacked_adaptively():
             detector = self.plan.detectors[label]
             fit = self.plan.fits_of(label)[0]
-            fitted, _ = judge.fitted(label, detector, self._fitting(judge, run, label, fit))
-            calibration = judge.calibration(fitted, run.calibrate, self.settings.operating_rate)
-            one_vote = judge.calibration_of_vote(fitted, run.calibrate, self.settings.operating_rate, "all_class")
+            fitted, _ = scorer.fitted(label, detector, self._fitting(scorer, run, label, fit))
+            calibration = scorer.calibration(fitted, run.calibrate, self.settings.operating_rate)
+            one_vote = scorer.calibration_of_vote(fitted, run.calibrate, self.settings.operating_rate, "all_class")
             found |= attacked_adaptively(
                 f"{label} fitted on {' and '.join(fit)}" if fit else label,
                 pipeline_of(self.subject, fitted, calibration, sets[NATURAL]),
@@ -187,45 +192,45 @@ class StudyRun:
         return found
 
     def _observed(
-        self, observer: Observer, cache: StudyCache, progress: bool, done: Callable[[str], None]
-    ) -> tuple[dict[str, ExtractedSet], Judge]:
+        self, observer: Observer, cache: EvaluationCache, progress: bool, done: Callable[[str], None]
+    ) -> tuple[dict[str, ExtractedSet], Scorer]:
         """Every set with everything that any detector measures, and who judges them."""
         wanted = distinct(*(each.feature_requests() for each in self._everyone()))
-        recipe = study_recipes.natural(self.data)
+        recipe = set_recipes.natural(self.data)
         sets = {NATURAL: observer.extract(recipe, wanted)}
         done(NATURAL)
         reference = None
         if self.reference is not None:
-            reference = observer.extract(study_recipes.natural(self.reference), wanted)
+            reference = observer.extract(set_recipes.natural(self.reference), wanted)
             done("reference")
-        judge = Judge(sets, cache, reference=reference, noisy=self.settings.noisy)
-        wanted = distinct(wanted, self._measured_when_prepared(judge))
+        scorer = Scorer(sets, cache, reference=reference, noisy=self.settings.noisy)
+        wanted = distinct(wanted, self._measured_when_prepared(scorer))
         sets[NATURAL] = observer.extract(recipe, wanted)
         for recipe in self._recipes(progress):
             sets[recipe.name] = observer.extract(recipe, wanted)
             done(recipe.name)
             if self.settings.noisy and recipe.kind == "attack":
                 images = sets[recipe.name].images
-                copies = study_recipes.noisy(
+                copies = set_recipes.noisy(
                     recipe.name, self.plan.attacks[recipe.name], self.data,
                     {"originals": images.originals, "attack": images.attack},
                     self.settings.eight_bit, self.settings.seed,
                 )  # fmt: skip
                 sets[copies.name] = observer.extract(copies, wanted)
                 done(copies.name)
-        return sets, judge
+        return sets, scorer
 
     def _recipes(self, progress: bool) -> Sequence[Recipe]:
         settings = self.settings
         attacked = [
-            study_recipes.attacked(
+            set_recipes.attacked(
                 name, attack, self.data, self.originals[name], self.subject.network, eight_bit=settings.eight_bit,
                 cache=settings.cache, workers=settings.workers, device=settings.device, progress=progress,
             )
             for name, attack in self.plan.attacks.items()
         ]  # fmt: skip
         others = [
-            study_recipes.outliers(name, images, self.outlier_rows[name]) for name, images in self.outlier_data.items()
+            set_recipes.outliers(name, images, self.outlier_rows[name]) for name, images in self.outlier_data.items()
         ]
         return [*attacked, *others]
 
@@ -233,20 +238,20 @@ class StudyRun:
         detectors = list(self.plan.detectors.values())
         return detectors if self.artifact is None else [*detectors, self.artifact.pipeline.detector]
 
-    def _measured_when_prepared(self, judge: Judge) -> list[FeatureRequest]:
+    def _measured_when_prepared(self, scorer: Scorer) -> list[FeatureRequest]:
         """What detectors measure only once they know their reference images, which may be others in every run."""
         return distinct(
             *(
-                judge.feature_requests(label, detector, judge.fitting(run, detector, (), {}))
+                scorer.feature_requests(label, detector, scorer.fitting(run, detector, (), {}))
                 for label, detector in self.plan.detectors.items()
                 if detector.needs_reference
                 for run in (self.runs if self.reference is None else self.runs[:1])
             )
         )
 
-    def _fitting(self, judge: Judge, run: Run, label: str, fit: tuple[str, ...]) -> Fitting:
+    def _fitting(self, scorer: Scorer, run: Run, label: str, fit: tuple[str, ...]) -> Fitting:
         rows = {name: self._outlier_parts(name, run)[0] for name in fit if name in self.outlier_data}
-        return judge.fitting(run, self.plan.detectors[label], fit, rows)
+        return scorer.fitting(run, self.plan.detectors[label], fit, rows)
 
     def _outlier_parts(self, name: str, run: Run) -> tuple[Rows, Rows]:
         return outlier_parts(

@@ -1,4 +1,4 @@
-"""One detector, fitted once and asked once: features of a run's originals → a judgement."""
+"""One detector, fitted once and asked once: features of a run's originals → a result."""
 
 import copy
 import time
@@ -16,17 +16,17 @@ from detector.detectors.base import Detector
 from detector.splits import split_originals
 from models.errors import InputError
 from models.features.extraction import FeatureRequest, Features
-from service.cache import StudyCache, code_digest
+from service.cache import EvaluationCache, code_digest
 from service.evaluation.protocols import Run
-from service.evaluation.records import NATURAL, Judgement, noisy_name
+from service.evaluation.records import NATURAL, DetectorResult, noisy_name
 from service.evaluation.sets import ExtractedSet
 from service.evaluation.settings import BASELINES
 
-__all__ = ["Fitting", "Judge", "Testing", "can_calibrate"]
+__all__ = ["Fitting", "Scorer", "Testing", "can_calibrate"]
 
 Rows = NDArray[np.int64]
 
-_KIND = "judgements"
+_KIND = "results"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Testing:
     rates: tuple[float, ...]
 
 
-class Judge:
+class Scorer:
     """Fits detectors on observed sets and keeps what they say.
 
     Args:
@@ -67,7 +67,7 @@ class Judge:
     def __init__(
         self,
         sets: Mapping[str, ExtractedSet],
-        cache: StudyCache,
+        cache: EvaluationCache,
         *,
         reference: ExtractedSet | None = None,
         noisy: bool = False,
@@ -99,7 +99,7 @@ class Judge:
         """What has to be measured of all sets for this detector, which is prepared if it must be."""
         return self._ready(label, detector, fitting).feature_requests()
 
-    def judgement(self, label: str, detector: Detector, run: Run, fitting: Fitting, testing: Testing) -> Judgement:
+    def result(self, label: str, detector: Detector, run: Run, fitting: Fitting, testing: Testing) -> DetectorResult:
         """What the detector, fitted on the one, says of the other; from the cache where it is known.
 
         Raises:
@@ -115,7 +115,7 @@ class Judge:
         votes = {
             name: {vote: arrays[f"{index}.votes.{vote}"] for vote in more["votes"]} for index, name in enumerate(names)
         }
-        return Judgement(
+        return DetectorResult(
             detector=label, fitted_on=fitting.fitted_on, run=run.number,
             thresholds={float(rate): float(threshold) for rate, threshold in more["thresholds"]},
             calibrated_on=len(testing.calibrate) if len(testing.calibrate) else None,

@@ -23,7 +23,7 @@ from models.features.extraction import (
 from models.normalization import Normalized
 from models.residuals.discovery import Discovery
 from models.residuals.recording import StatisticsSpec
-from service.cache import StudyCache, code_closure
+from service.cache import EvaluationCache, code_closure
 from service.evaluation.recipes import Made, Recipe
 from service.evaluation.records import ImageSet
 
@@ -34,7 +34,7 @@ _KIND = "features"
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The network under study and how it is watched.
+    """The network under evaluation and how it is watched.
 
     Args:
         view: what it was trained to be indifferent to, for detectors that look twice; None where it is not known.
@@ -70,7 +70,7 @@ class ExtractedSet:
 class Observer:
     """Sends sets through the network once, with all measurements that are wanted of them."""
 
-    def __init__(self, subject: Subject, cache: StudyCache) -> None:
+    def __init__(self, subject: Subject, cache: EvaluationCache) -> None:
         self._subject, self._cache = subject, cache
         self._key = {
             "network": network_digest(subject.network), "measure": repr(subject.statistics_spec),
@@ -125,14 +125,14 @@ class Observer:
         arrays: dict[str, NDArray[Any]] = {"logits": features.logits, "statistics": features.statistics}
         summary = made.summary
         if made.natural_correct is not None:
-            success, summary = _judged_again(made, recipe.labels, features)
+            success, summary = _success_after_rounding(made, recipe.labels, features)
             arrays["success"] = success
         network = (seconds - sum(each.seconds for each in timed)) / count
         costs = {"network": network} | ({"attack": self._attack_seconds(recipe, made)} if summary else {})
         self._cache.save(_KIND, key, arrays, {"attack": summary, "costs": costs})
 
     def _attack_seconds(self, recipe: Recipe, made: Made) -> float | None:
-        """Seconds per image as it was when the attack ran; None where it ran before there was a study."""
+        """Seconds per image as it was when the attack ran; None where it ran before there was an evaluation."""
         key = {"network": self._key["network"], "set": recipe.key, "what": "seconds"}
         if made.seconds is not None:
             self._cache.save(_KIND, key, {}, {"seconds": made.seconds})
@@ -170,7 +170,7 @@ def _measured_key(key: dict[str, Any], feature_request: FeatureRequest) -> dict[
     return {**key, "measurement": feature_request.name, "by": code_closure(module)}
 
 
-def _judged_again(
+def _success_after_rounding(
     made: Made, labels: NDArray[np.int64] | None, features: Features
 ) -> tuple[NDArray[np.bool_], dict[str, Any] | None]:
     """Success and summary; where rounding may have undone an attack, by what the network says of the rounded images."""

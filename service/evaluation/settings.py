@@ -1,4 +1,4 @@
-"""What a study is to do, as a person says it, and as a plan that was checked before any attack runs."""
+"""What an evaluation is to do, as a person says it, and as a plan that was checked before any attack runs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from service.adaptive.running import ADAPTIVE_ATTACKS, Budgets
 from service.evaluation.records import Protocol
 from service.inputs import attack_of, detector_of
 
-__all__ = ["ALL", "BASELINES", "Plan", "StudySettings", "outlier_name", "plan_of"]
+__all__ = ["ALL", "BASELINES", "Plan", "EvaluationSettings", "outlier_name", "plan_of"]
 
 BASELINES = ("max_softmax", "energy", "pixel_statistics")  # trivial ones, in every table
 DEFAULT_DETECTOR = "transport"
@@ -20,8 +20,8 @@ ALL = "all"  # as a choice to fit on: every attack that is named anywhere
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
-    """How a study is made; images, network and outliers come beside it.
+class EvaluationSettings:
+    """How an evaluation is made; images, network and outliers come beside it.
 
     Args:
         protocol: "sound" or "paper"; see docs/evaluation.md.
@@ -45,7 +45,7 @@ class StudySettings:
         adaptive_budgets: of those; the thesis's where None.
         seed: of splits, noise, classifiers and attacks.
         workers: processes that attack, and jobs of classifiers while fitting.
-        cache: folder of attacked images, features and judgements; None keeps nothing.
+        cache: folder of attacked images, features and results; None keeps nothing.
         device: where the network runs.
     """
 
@@ -85,7 +85,7 @@ class StudySettings:
         """The detectors that adaptive attacks are run on: those that were asked for, not baselines that were added."""
         return (DEFAULT_DETECTOR,) if self.detectors is None else self.detectors
 
-    def judges_alone(self) -> bool:
+    def artifact_only(self) -> bool:
         """Whether an artifact, where there is one, is judged without any other detector being fitted."""
         return self.detectors is None and self.fit_on is None and not self.fit_ood
 
@@ -126,7 +126,7 @@ def outlier_name(reference: str) -> str:
 
 
 def plan_of(
-    settings: StudySettings,
+    settings: EvaluationSettings,
     outliers: Iterable[str] = (),
     *,
     columns_per_block: int = 2,
@@ -134,7 +134,7 @@ def plan_of(
     view: str | None = None,
     artifact: bool = False,
 ) -> Plan:
-    """The plan of a study.
+    """The plan of an evaluation.
 
     Args:
         outliers: labels of the data sets of outliers, those to fit on among them.
@@ -173,7 +173,7 @@ def plan_of(
     fits = tuple(dict.fromkeys(_expanded(choice, everything) for choice in choices))
     fits += tuple((outlier_name(label),) for label in settings.fit_ood)
     if unknown := {name for fit in fits for name in fit} - {*attacks, *names}:
-        raise InputError(f"expected outlier sets of the study to fit on, got {', '.join(sorted(unknown))}")
+        raise InputError(f"expected outlier sets of the evaluation to fit on, got {', '.join(sorted(unknown))}")
     if learnt and not fits:
         raise InputError(
             f"expected something for {', '.join(learnt)} to learn from, got nothing; give --fit-on or --fit-ood, or a "
@@ -183,7 +183,7 @@ def plan_of(
     return Plan(attacks, _limits(settings.attack_limit, attacks), detectors, fits, with_budgets, names)
 
 
-def _attacks(settings: StudySettings, choices: Sequence[str], tested: Sequence[str]) -> dict[str, Attack]:
+def _attacks(settings: EvaluationSettings, choices: Sequence[str], tested: Sequence[str]) -> dict[str, Attack]:
     """Every attack by its label, those tested on first, then those only fitted on, then the further budgets."""
     found = {
         label: attack_of(label, epsilon=settings.epsilon, seed=settings.seed)
@@ -209,7 +209,7 @@ def _attacks(settings: StudySettings, choices: Sequence[str], tested: Sequence[s
     return {**found, **{name: attack for name, attack in further.items() if name not in found}}
 
 
-def _further(settings: StudySettings, tested: Sequence[str], attacks: Mapping[str, Attack]) -> list[str]:
+def _further(settings: EvaluationSettings, tested: Sequence[str], attacks: Mapping[str, Attack]) -> list[str]:
     """Labels of the sets that further budgets add, those among them that are fitted on, too."""
     named = {f"{label}:epsilon={budget}" for label in tested for budget in settings.budgets}
     return [label for label in attacks if label in named]
@@ -235,7 +235,7 @@ def _limits(given: Mapping[str, int], attacks: Mapping[str, Attack]) -> dict[str
         meant = [label for label in attacks if label == name or label.partition(":")[0] == name]
         if not meant:
             raise InputError(
-                f"expected attacks of this study in --attack-limit, got {name}; it has {', '.join(attacks)}"
+                f"expected attacks of this evaluation in --attack-limit, got {name}; it has {', '.join(attacks)}"
             )
         if limit < 1:
             raise InputError(f"expected --attack-limit {name} of at least one image, got {limit}")
@@ -245,7 +245,7 @@ def _limits(given: Mapping[str, int], attacks: Mapping[str, Attack]) -> dict[str
     return limits
 
 
-def _check(settings: StudySettings) -> None:
+def _check(settings: EvaluationSettings) -> None:
     if settings.protocol == "paper":
         if settings.adaptive:
             raise InputError("expected --protocol sound for --adaptive, which needs a calibrated threshold, got paper")

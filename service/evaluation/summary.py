@@ -1,4 +1,4 @@
-"""A study → figures: a dictionary of JSON values, documented in docs/report.md."""
+"""An evaluation → figures: a dictionary of JSON values, documented in docs/report.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 from models.errors import InputError
 from models.progress import progress_bar
 from service.evaluation.metrics import LEVEL, false_positives_of_run, interval, result_of_run, worst_case_of_run
-from service.evaluation.records import NATURAL, ImageSet, Judgement, Study, adaptive_evaluations, threat
-from service.evaluation.warnings import cautions
+from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, adaptive_evaluations, threat
+from service.evaluation.warnings import evaluation_warnings
 from service.jsonable import as_json
 
 __all__ = ["PIXEL_BASELINE", "SCHEMA", "figures"]
@@ -24,8 +24,8 @@ _BROKEN = 0.99
 _OTHERS = ("attack", "outlier")  # kinds of sets that natural images are to be told from
 
 
-def figures(study: Study, *, seed: int = 0, resamples: int = 1000, progress: bool = False) -> dict[str, Any]:
-    """The figures of a study as JSON values; every key is explained in docs/report.md.
+def figures(evaluation: Evaluation, *, seed: int = 0, resamples: int = 1000, progress: bool = False) -> dict[str, Any]:
+    """The figures of an evaluation as JSON values; every key is explained in docs/report.md.
 
     The order of the rows changes nothing. Means and standard deviations (n − 1) are over the runs that have the figure.
     A figure that cannot be given is None.
@@ -40,43 +40,43 @@ def figures(study: Study, *, seed: int = 0, resamples: int = 1000, progress: boo
     """
     if resamples < 0:
         raise InputError(f"expected a number of resamples of at least 0, got {resamples}; 0 leaves intervals out")
-    groups = study.detectors()
-    cells = [(key, group, name) for key, group in groups.items() for name in _tested(study, group, _OTHERS)]
+    groups = evaluation.detectors()
+    cells = [(key, group, name) for key, group in groups.items() for name in _tested(evaluation, group, _OTHERS)]
     results = [
-        _result(study, key, group, name, seed, resamples)
+        _result(evaluation, key, group, name, seed, resamples)
         for key, group, name in progress_bar(cells, what="figures", unit="result", show=progress)
     ]
     broken = _broken(results)
     found: dict[str, Any] = {
         "schema": SCHEMA,
-        "protocol": study.protocol,
-        "runs": len(study.runs),
+        "protocol": evaluation.protocol,
+        "runs": len(evaluation.runs),
         "bootstrap": {"level": LEVEL, "resamples": resamples, "seed": seed},
-        "sets": [_set(study, images, images.name in broken) for images in study.sets.values()],
-        "natural": _natural(study.sets[NATURAL]),
+        "sets": [_set(evaluation, images, images.name in broken) for images in evaluation.sets.values()],
+        "natural": _natural(evaluation.sets[NATURAL]),
         "results": results,
         "false_positives": [entry for key, group in groups.items() for entry in _false_positives(key, group)],
-        "worst_case": [entry for key, group in groups.items() if (entry := _worst_case(study, key, group))],
+        "worst_case": [entry for key, group in groups.items() if (entry := _worst_case(evaluation, key, group))],
         "costs": [_costs(key, group) for key, group in groups.items()],
         "adaptive": None,
     }
-    notes = cautions(found, study)
+    notes = evaluation_warnings(found, evaluation)
     lost: list[str] = []
     for entry in found["sets"]:
         entry["attack"], more = as_json(entry["attack"], entry["name"])
         lost += more
-    found["adaptive"], more = as_json(study.adaptive, "adaptive")
-    lost += more + as_json(study.facts, "facts")[1]
-    for who, attacked in adaptive_evaluations(study.adaptive):
+    found["adaptive"], more = as_json(evaluation.adaptive, "adaptive")
+    lost += more + as_json(evaluation.provenance, "facts")[1]
+    for who, attacked in adaptive_evaluations(evaluation.adaptive):
         notes += [f"{who or 'adaptive'}, attacked adaptively: {warning}" for warning in attacked.get("warnings", ())]
     found["warnings"] = notes + [f"{place} is not a finite number and is given as null." for place in lost]
     return found
 
 
-def _set(study: Study, images: ImageSet, broken: bool) -> dict[str, Any]:
+def _set(evaluation: Evaluation, images: ImageSet, broken: bool) -> dict[str, Any]:
     """The set without any detector: what the attack did to the network, and what it cost."""
     summary = images.attack or {}
-    natural = study.sets[NATURAL]
+    natural = evaluation.sets[NATURAL]
     originals = natural.right[np.isin(natural.originals, images.originals)]
     labelled = images.labels is not None
     success = images.success
@@ -105,21 +105,26 @@ def _natural(natural: ImageSet) -> dict[str, Any]:
 
 
 def _result(
-    study: Study, key: tuple[str, tuple[str, ...]], group: Sequence[Judgement], name: str, seed: int, resamples: int
+    evaluation: Evaluation,
+    key: tuple[str, tuple[str, ...]],
+    group: Sequence[DetectorResult],
+    name: str,
+    seed: int,
+    resamples: int,
 ) -> dict[str, Any]:
-    runs = [result_of_run(study, each, name, seed, resamples) for each in group if name in each.rows]
+    runs = [result_of_run(evaluation, each, name, seed, resamples) for each in group if name in each.rows]
     return {
         **_who(key),
         "tested_on": name,
-        "kind": study.sets[name].kind,
-        "seen": _seen(study, key[1], name),
+        "kind": evaluation.sets[name].kind,
+        "seen": _seen(evaluation, key[1], name),
         "baseline": group[0].baseline,
         "runs": runs,
         **_over_runs(runs),
     }
 
 
-def _false_positives(key: tuple[str, tuple[str, ...]], group: Sequence[Judgement]) -> list[dict[str, Any]]:
+def _false_positives(key: tuple[str, tuple[str, ...]], group: Sequence[DetectorResult]) -> list[dict[str, Any]]:
     entries = []
     for nominal in group[0].thresholds:
         runs = [false_positives_of_run(each, nominal) for each in group if nominal in each.thresholds]
@@ -127,15 +132,17 @@ def _false_positives(key: tuple[str, tuple[str, ...]], group: Sequence[Judgement
     return entries
 
 
-def _worst_case(study: Study, key: tuple[str, tuple[str, ...]], group: Sequence[Judgement]) -> dict[str, Any] | None:
-    names = _tested(study, group, ("attack",))
+def _worst_case(
+    evaluation: Evaluation, key: tuple[str, tuple[str, ...]], group: Sequence[DetectorResult]
+) -> dict[str, Any] | None:
+    names = _tested(evaluation, group, ("attack",))
     if not names:
         return None
-    runs = [worst_case_of_run(study, each, [name for name in names if name in each.rows]) for each in group]
+    runs = [worst_case_of_run(evaluation, each, [name for name in names if name in each.rows]) for each in group]
     return {**_who(key), "attacks": names, "runs": runs, **_over_runs(runs)}
 
 
-def _costs(key: tuple[str, tuple[str, ...]], group: Sequence[Judgement]) -> dict[str, Any]:
+def _costs(key: tuple[str, tuple[str, ...]], group: Sequence[DetectorResult]) -> dict[str, Any]:
     def mean(name: str) -> float | None:
         given = [each.costs[name] for each in group if name in each.costs]
         return float(np.mean(given)) if given else None
@@ -152,21 +159,23 @@ def _who(key: tuple[str, tuple[str, ...]]) -> dict[str, Any]:
     return {"detector": key[0], "fitted_on": list(key[1])}
 
 
-def _tested(study: Study, group: Sequence[Judgement], kinds: tuple[str, ...]) -> list[str]:
-    return [n for n, images in study.sets.items() if images.kind in kinds and any(n in each.rows for each in group)]
+def _tested(evaluation: Evaluation, group: Sequence[DetectorResult], kinds: tuple[str, ...]) -> list[str]:
+    return [
+        n for n, images in evaluation.sets.items() if images.kind in kinds and any(n in each.rows for each in group)
+    ]
 
 
-def _seen(study: Study, fitted_on: tuple[str, ...], name: str) -> bool:
+def _seen(evaluation: Evaluation, fitted_on: tuple[str, ...], name: str) -> bool:
     """Whether it was fitted on that set, or on the same attack in the same budget: more steps make no other attack."""
 
     def of(images: ImageSet) -> tuple[Any, ...]:
         told = images.attack or {}
         return threat(told.get("attack", ""), told.get("parameters", {}))
 
-    tested = study.sets[name]
+    tested = evaluation.sets[name]
     if name in fitted_on or tested.attack is None:
         return name in fitted_on
-    return any(other in study.sets and of(study.sets[other]) == of(tested) for other in fitted_on)
+    return any(other in evaluation.sets and of(evaluation.sets[other]) == of(tested) for other in fitted_on)
 
 
 def _broken(results: Sequence[dict[str, Any]]) -> set[str]:

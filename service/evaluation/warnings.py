@@ -1,4 +1,4 @@
-"""What a reader of a study's figures has to be careful about, as plain sentences."""
+"""What a reader of an evaluation's figures has to be careful about, as plain sentences."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,32 +6,32 @@ from typing import Any
 import numpy as np
 
 from detector.calibration import clopper_pearson
-from service.evaluation.records import NATURAL, ImageSet, Study
+from service.evaluation.records import NATURAL, Evaluation, ImageSet
 from service.formatting import area, asked, between, counted, percent
 
-__all__ = ["cautions"]
+__all__ = ["evaluation_warnings"]
 
 _FEW_NATURAL = 200  # the interval of a rate of 5 % is then about 6 points wide
 _FEW_SUCCESSFUL = 30
 _HARDLY_ANY_SUCCESS = 0.05
 
 
-def cautions(found: dict[str, Any], study: Study) -> list[str]:
+def evaluation_warnings(found: dict[str, Any], evaluation: Evaluation) -> list[str]:
     """Sentences about the figures `found`: on the natural images, then set by set, then detector by detector."""
-    notes = [*_on_natural(study)]
+    notes = [*_on_natural(evaluation)]
     for entry in found["sets"]:
         if entry["kind"] == "attack":
-            notes += _on_attack(entry, study.sets[entry["name"]], study)
-    notes += _on_unjudged(study)
+            notes += _on_attack(entry, evaluation.sets[entry["name"]], evaluation)
+    notes += _on_unscored(evaluation)
     for entry in found["false_positives"]:
         notes += _on_false_positives(entry)
     notes += _on_results(found["results"])
-    attacked = [images for images in study.sets.values() if images.success is not None]
+    attacked = [images for images in evaluation.sets.values() if images.success is not None]
     if attacked and not any(images.success.any() for images in attacked if images.success is not None):
         notes.append("No attack was successful on any image, so there is no worst case over attacks.")
-    if not any(images.kind != "natural" for images in study.sets.values()):
+    if not any(images.kind != "natural" for images in evaluation.sets.values()):
         notes.append("No attack was run and no outlier was judged, so nothing is known here about what is detected.")
-    if study.protocol == "paper":
+    if evaluation.protocol == "paper":
         notes.append(
             "These figures follow the thesis' protocol: no threshold was calibrated, and each attacked image is judged "
             "as often as its natural original. Figures of the sound protocol are what a claim can be made from."
@@ -39,14 +39,18 @@ def cautions(found: dict[str, Any], study: Study) -> list[str]:
     return notes
 
 
-def _on_natural(study: Study) -> Iterator[str]:
-    natural = study.sets[NATURAL]
-    if study.facts.get("trained_on"):
+def _on_natural(evaluation: Evaluation) -> Iterator[str]:
+    natural = evaluation.sets[NATURAL]
+    if evaluation.provenance.get("trained_on"):
         yield (
             "The network learnt from these very images. It is surer on them than on any others, so nothing here says "
             "what will be in service; evaluate on images that it was not trained on."
         )
-    judged = [len(judgement.rows[NATURAL]) for judgement in study.judgements if not judgement.baseline]
+    judged = [
+        len(detector_result.rows[NATURAL])
+        for detector_result in evaluation.detector_results
+        if not detector_result.baseline
+    ]
     count = min(judged, default=len(natural))
     if count < _FEW_NATURAL:
         yield (
@@ -65,7 +69,7 @@ def _on_natural(study: Study) -> Iterator[str]:
         )
 
 
-def _on_attack(entry: dict[str, Any], images: ImageSet, study: Study) -> Iterator[str]:
+def _on_attack(entry: dict[str, Any], images: ImageSet, evaluation: Evaluation) -> Iterator[str]:
     name, success = images.name, images.success
     assert success is not None
     successful, rate = int(success.sum()), entry["success_rate"]
@@ -104,16 +108,16 @@ def _on_attack(entry: dict[str, Any], images: ImageSet, study: Study) -> Iterato
         )
 
 
-def _on_unjudged(study: Study) -> Iterator[str]:
+def _on_unscored(evaluation: Evaluation) -> Iterator[str]:
     """Sets that an artifact was to be tested on and has seen all originals of."""
-    others = [each for each in study.judgements if each.detector != "artifact"]
+    others = [each for each in evaluation.detector_results if each.detector != "artifact"]
     tested = {name for each in others for name in each.rows}
     only_fitted_on = {name for each in others for name in each.fitted_on} - tested
-    for judgement in study.judgements:
-        if judgement.detector != "artifact":
+    for detector_result in evaluation.detector_results:
+        if detector_result.detector != "artifact":
             continue
-        for name in set(study.sets) - set(judgement.rows) - only_fitted_on:
-            if study.sets[name].kind == "attack":
+        for name in set(evaluation.sets) - set(detector_result.rows) - only_fitted_on:
+            if evaluation.sets[name].kind == "attack":
                 yield (
                     f"{name}: the artifact has seen every image that this attack was tried on, so it is not judged "
                     "there; give other images, or raise --attack-limit."

@@ -19,16 +19,16 @@ from models.loading.checkpoint import load_checkpoint, save_checkpoint
 from models.loading.references import LoadedNetwork, load_network
 from models.objectives.cross_entropy import CrossEntropy
 from models.training.loop import Recipe, accuracy, train
-from service.evaluation.records import Study
-from service.evaluation.settings import StudySettings
+from service.evaluation.records import Evaluation
+from service.evaluation.settings import EvaluationSettings
 from service.http.inference.repository import ModelSource
 from service.http.server import serve
 from service.http.settings import read_settings
 from service.inputs import attack_of, say
-from service.jobs.evaluate import evaluate_study, without_seen
+from service.jobs.evaluate import evaluate, without_seen
 from service.jobs.fit import fit
 from service.provenance import provenance
-from service.report import as_table, draw_study_paths, write_study_report
+from service.report import as_table, draw_paths, write_evaluation_report
 
 __all__ = ["run"]
 
@@ -53,11 +53,11 @@ def run(options: Namespace) -> None:
     artifact = load_artifact(out / "artifact")
     fresh = without_seen(artifact, data)
     say(f"3/5  it judges {len(fresh)} digits it never saw, as they are and attacked by {', '.join(TESTED_ON)}")
-    settings = StudySettings(test_on=TESTED_ON, epsilon=EPSILON, seed=options.seed, cache=out / "attacks")
-    study = evaluate_study(fresh, settings, artifact=artifact)
+    settings = EvaluationSettings(test_on=TESTED_ON, epsilon=EPSILON, seed=options.seed, cache=out / "attacks")
+    evaluation = evaluate(fresh, settings, artifact=artifact)
     say("4/5  the report is drawn")
-    figures = write_study_report(out / "report", study)
-    _save_picture(out / "paths.png", study)
+    figures = write_evaluation_report(out / "report", evaluation)
+    _save_picture(out / "paths.png", evaluation)
     say("5/5  two digits to send to the server are saved")
     _save_digits(out, artifact, fresh, options.seed)
     print(as_table(figures))
@@ -98,9 +98,9 @@ def _trained(data: ImageDataset, test: ImageDataset, folder: Path, seed: int) ->
     return load_checkpoint(folder)
 
 
-def _save_picture(path: Path, study: Study) -> None:
-    judged = next(each for each in study.judgements if not each.baseline)
-    draw_study_paths(study, judged, title="Paths of digits through the residual blocks").savefig(path, dpi=120)
+def _save_picture(path: Path, evaluation: Evaluation) -> None:
+    judged = next(each for each in evaluation.detector_results if not each.baseline)
+    draw_paths(evaluation, judged, title="Paths of digits through the residual blocks").savefig(path, dpi=120)
 
 
 def _save_digits(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""`plumbline evaluate`: a network or an artifact, images, attacks and outliers → a study → a report."""
+"""`plumbline evaluate`: a network or an artifact, images, attacks and outliers → an evaluation → a report."""
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -17,18 +17,18 @@ from models.residuals.recording import StatisticsSpec
 from service.cli.evaluation_options import images_of_size, published, request_of, settings_of
 from service.evaluation.artifact import threats_fitted_on
 from service.evaluation.protocols import default_split
-from service.evaluation.records import Study
-from service.evaluation.running import run_study
+from service.evaluation.records import Evaluation
+from service.evaluation.running import run_evaluation
 from service.evaluation.sets import Subject
-from service.evaluation.settings import StudySettings
+from service.evaluation.settings import EvaluationSettings
 from service.inputs import label, network_name, say, view_of, view_of_artifact, with_labels_of
 from service.provenance import provenance
-from service.report import as_table, write_study_report
+from service.report import as_table, write_evaluation_report
 from service.report.beside_paper import chosen_rows, read_published
 from service.report.outliers import plain_name
 from service.seen_images import digests, unpack
 
-__all__ = ["evaluate_study", "run", "without_seen"]
+__all__ = ["evaluate", "run", "without_seen"]
 
 
 def run(options: Namespace) -> None:
@@ -46,20 +46,20 @@ def run(options: Namespace) -> None:
     reference = None
     if options.reference is not None:
         reference = images_of_size(options.reference, shape, replace(request, split="train"))
-    study = evaluate_study(
+    evaluation = evaluate(
         data, settings, loaded=loaded, artifact=artifact, outliers=outliers, reference=reference, trained_on=trained_on
     )
-    figures = write_study_report(
-        options.out, study, seed=options.seed, resamples=options.resamples, per_image_csv=options.csv,
+    figures = write_evaluation_report(
+        options.out, evaluation, seed=options.seed, resamples=options.resamples, per_image_csv=options.csv,
         beside_paper=beside_paper, published=options.published, progress=True,
     )  # fmt: skip
     print(as_table(figures))
     print(f"report in {options.out / 'report.html'}")
 
 
-def evaluate_study(
+def evaluate(
     data: ImageDataset,
-    settings: StudySettings,
+    settings: EvaluationSettings,
     *,
     loaded: LoadedNetwork | None = None,
     artifact: Artifact | None = None,
@@ -68,14 +68,14 @@ def evaluate_study(
     trained_on: bool = False,
     progress: bool = True,
     on_step: Callable[[str], None] | None = None,
-) -> Study:
-    """The study of a network or of an artifact's network on these images.
+) -> Evaluation:
+    """The evaluation of a network or of an artifact's network on these images.
 
     An artifact without `detectors` and `fit_on` in the settings is judged alone, on all images that it has not seen;
-    with them its judgement stands beside those of the detectors that the study fits.
+    with them its result stands beside those of the detectors that the evaluation fits.
 
     Args:
-        data: natural images; those that the artifact has seen are left out of its own judgement.
+        data: natural images; those that the artifact has seen are left out of its own result.
         outliers: label → data set, those of `settings.fit_ood` among them, in the size of `data`.
         reference: natural images, none of them in `data`, for detectors that compare with others.
         trained_on: whether the network is known to have learnt from these images, which the report then warns of.
@@ -85,7 +85,7 @@ def evaluate_study(
         InputError: images, options or names that cannot be used, before any attack runs.
         AttackError, NetworkError, ArtifactError: see attacks, models and detector.
     """
-    alone = artifact is not None and settings.judges_alone()
+    alone = artifact is not None and settings.artifact_only()
     if alone and settings.protocol == "paper":
         raise InputError(
             "expected --protocol sound for an artifact, which has its threshold, got paper; give --fit-on too"
@@ -104,7 +104,7 @@ def evaluate_study(
         data = without_seen(artifact, data) if alone else data
         unseen = np.flatnonzero(_fresh(artifact, data))
         if not len(unseen):
-            say("the artifact has seen all of these images; no judgement of its own is made")
+            say("the artifact has seen all of these images; no result of its own is made")
             judged = None
     elif loaded is not None:
         data = _distinct(with_labels_of(data, loaded.classes, loaded.spec.num_classes, label(loaded.reference)))
@@ -115,9 +115,9 @@ def evaluate_study(
         reference = _apart(with_labels_of(reference, data.classes, len(data.classes), "the reference"), data)
     outliers = _apart_from_each_other(outliers or {}, data, settings.fit_ood)
     facts = {**_facts(data, settings, loaded, artifact, outliers, reference, alone), "trained_on": trained_on}
-    return run_study(
+    return run_evaluation(
         subject, data, settings, outliers=outliers, reference=reference, artifact=judged, unseen=unseen, alone=alone,
-        facts=facts, progress=progress, on_step=on_step,
+        provenance=facts, progress=progress, on_step=on_step,
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _fresh(artifact: Artifact, data: ImageDataset) -> NDArray[np.bool_]:
 
 
 def _subject(
-    options: Namespace, settings: StudySettings
+    options: Namespace, settings: EvaluationSettings
 ) -> tuple[Artifact | None, LoadedNetwork | None, ImageDataset, bool]:
     """What the command line names: an artifact or a network, the images to judge, and whether it learnt from them."""
     if options.artifact is None:
@@ -168,7 +168,7 @@ def _subject(
     if data.image_shape != artifact.spec.image_shape:
         raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
     trained_on = _learnt_from(artifact.manifest["provenance"].get("trained"), data)
-    if settings.judges_alone():
+    if settings.artifact_only():
         data = without_seen(artifact, data)
     return artifact, None, data.limited(options.limit, options.seed), trained_on
 
@@ -258,7 +258,7 @@ def _apart(reference: ImageDataset, data: ImageDataset) -> ImageDataset:
 
 def _facts(
     data: ImageDataset,
-    settings: StudySettings,
+    settings: EvaluationSettings,
     loaded: LoadedNetwork | None,
     artifact: Artifact | None,
     outliers: Mapping[str, ImageDataset],

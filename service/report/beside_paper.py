@@ -1,4 +1,4 @@
-"""The published figures (thesis, tables 12 to 15 and 32 to 47) beside a study's own."""
+"""The published figures (thesis, tables 12 to 15 and 32 to 47) beside an evaluation's own."""
 
 import csv
 import io
@@ -113,9 +113,9 @@ def beside_paper(
 
     Args:
         found: of `service.evaluation.summary.figures`.
-        facts: the study's.
+        facts: the evaluation's.
         rows: of `read_published`.
-        published: name of a published network or data set; the study's data set where not given.
+        published: name of a published network or data set; the evaluation's data set where not given.
 
     Raises:
         InputError: no published row has that name.
@@ -157,7 +157,7 @@ def _training_of(facts: dict[str, Any]) -> tuple[Training, bool]:
 
 
 class _Index:
-    """A study's results, found by what the published tables call them."""
+    """An evaluation's results, found by what the published tables call them."""
 
     def __init__(self, found: dict[str, Any], facts: dict[str, Any]) -> None:
         self.protocol = found["protocol"]

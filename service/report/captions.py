@@ -1,4 +1,4 @@
-"""How to read each table and figure of a study's page; HTML."""
+"""How to read each table and figure of an evaluation's page; HTML."""
 
 __all__ = [
     "ADAPTIVE", "BESIDE_PAPER", "BUDGETS", "COSTS", "CURVES", "FALSE_POSITIVES", "MATRIX", "OUTLIERS", "PATHS",

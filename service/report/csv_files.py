@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from service.evaluation.records import Study
+from service.evaluation.records import Evaluation
 
 __all__ = ["images_csv", "results_csv"]
 
@@ -49,21 +49,32 @@ def _columns(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return sorted(found, key=lambda column: _GROUPS.index(column[0]))
 
 
-def images_csv(study: Study) -> str:
-    """One row per image and judgement; numbers are written so that reading them gives the same float64 again."""
-    votes = sorted({vote for judgement in study.judgements for parts in judgement.votes.values() for vote in parts})
+def images_csv(evaluation: Evaluation) -> str:
+    """One row per image and result; numbers are written so that reading them gives the same float64 again."""
+    votes = sorted(
+        {
+            vote
+            for detector_result in evaluation.detector_results
+            for parts in detector_result.votes.values()
+            for vote in parts
+        }
+    )
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*_IMAGE, "detector", "fitted_on", "run", "score", "flagged", *(f"vote_{vote}" for vote in votes)])
-    writer.writerows(_image_rows(study, votes))
+    writer.writerows(_image_rows(evaluation, votes))
     return buffer.getvalue()
 
 
-def _image_rows(study: Study, votes: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    for judgement in study.judgements:
-        who = judgement.detector, "+".join(judgement.fitted_on), judgement.run
-        for name, rows in judgement.rows.items():
-            images, scores, parts = study.sets[name], judgement.scores[name], judgement.votes.get(name, {})
+def _image_rows(evaluation: Evaluation, votes: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    for detector_result in evaluation.detector_results:
+        who = detector_result.detector, "+".join(detector_result.fitted_on), detector_result.run
+        for name, rows in detector_result.rows.items():
+            images, scores, parts = (
+                evaluation.sets[name],
+                detector_result.scores[name],
+                detector_result.votes.get(name, {}),
+            )
             none = [""] * len(rows)
             columns = [
                 images.originals[rows].tolist(),
@@ -73,7 +84,9 @@ def _image_rows(study: Study, votes: Sequence[str]) -> Iterator[tuple[Any, ...]]
                 none if images.success is None else images.success[rows].astype(int).tolist(),
                 *([value] * len(rows) for value in who),
                 scores.tolist(),
-                none if judgement.threshold is None else (scores >= judgement.threshold).astype(int).tolist(),
+                none
+                if detector_result.threshold is None
+                else (scores >= detector_result.threshold).astype(int).tolist(),
                 *(parts[vote].tolist() if vote in parts else none for vote in votes),
             ]
             for row in zip(*columns, strict=True):

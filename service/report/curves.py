@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from service.evaluation.records import NATURAL as NATURAL_SET
-from service.evaluation.records import Judgement, Study
+from service.evaluation.records import DetectorResult, Evaluation
 from service.formatting import asked
 from service.report.axes import (
     FAMILY,
@@ -37,14 +37,19 @@ _MOST_POINTS = 400  # of a curve; more cannot be told apart and make a large pag
 
 
 def draw_roc(
-    study: Study, judgement: Judgement, names: Sequence[str], seen: Mapping[str, bool], *, logarithmic: bool
+    evaluation: Evaluation,
+    detector_result: DetectorResult,
+    names: Sequence[str],
+    seen: Mapping[str, bool],
+    *,
+    logarithmic: bool,
 ) -> Figure:
     """The share of each set's images above each score against the share of natural ones, one curve per set.
 
     A detector works at the left end, which a logarithmic axis shows; that starts at 0.001, or at half an image where
     there are fewer. Lower rates, 0 among them, are drawn at its edge.
     """
-    natural = judgement.scores[NATURAL_SET]
+    natural = detector_result.scores[NATURAL_SET]
     figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots()
     quiet(axes, x="natural images flagged", y="images found")
@@ -56,13 +61,15 @@ def draw_roc(
     axes.yaxis.set_major_formatter(tick_text(lambda rate: f"{100 * rate:.0f} %"))
     rates = np.geomspace(left or _LEFTMOST, 1, 100)
     axes.plot(rates, rates, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-    if judgement.thresholds:
-        operating = next(iter(judgement.thresholds))
+    if detector_result.thresholds:
+        operating = next(iter(detector_result.thresholds))
         axes.axvline(operating, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         _beside(axes, operating, 0.02, f"asked for: {asked(operating)}", left=logarithmic and operating > 0.2)
     handles: list[Artist] = []
     for position, name in enumerate(names):
-        fpr, tpr = _thinned(*roc_points(natural, judgement.scores[name][shown_rows(study, judgement, name)]))
+        fpr, tpr = _thinned(
+            *roc_points(natural, detector_result.scores[name][shown_rows(evaluation, detector_result, name)])
+        )
         line = line_of(position, seen.get(name))
         handles += axes.plot(
             np.maximum(fpr, left), tpr, color=line.colour, linestyle=line.dashes, linewidth=1.6, drawstyle="steps-post"
@@ -102,11 +109,13 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np
     return x[chosen], y[chosen]
 
 
-def draw_scores(study: Study, judgement: Judgement, name: str, *, position: int, seen: bool | None) -> Figure:
+def draw_scores(
+    evaluation: Evaluation, detector_result: DetectorResult, name: str, *, position: int, seen: bool | None
+) -> Figure:
     """Histograms of the scores of natural images and of one set, with the threshold (Figure 21 of the thesis)."""
-    natural = judgement.scores[NATURAL_SET]
-    scores = judgement.scores[name][shown_rows(study, judgement, name)]
-    threshold = judgement.threshold
+    natural = detector_result.scores[NATURAL_SET]
+    scores = detector_result.scores[name][shown_rows(evaluation, detector_result, name)]
+    threshold = detector_result.threshold
     edges = _edges(natural, scores, threshold)
     colour = line_of(position, seen).colour
     figure = new_figure(WIDTH, 2.9)
@@ -115,7 +124,10 @@ def draw_scores(study: Study, judgement: Judgement, name: str, *, position: int,
     axes.set_title(plain(heading(name, seen)), **text_options(colour=colour, size=SMALL + 1.5), loc="left")
     handles: list[Artist] = []
     labels = []
-    for values, tint, label in ((natural, NATURAL, "natural"), (scores, colour, _what(study, judgement, name))):
+    for values, tint, label in (
+        (natural, NATURAL, "natural"),
+        (scores, colour, _what(evaluation, detector_result, name)),
+    ):
         # Scores beyond the outermost edges count in the outermost bins, so that every histogram sums to 1.
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
         share = counts / len(values)
@@ -132,11 +144,11 @@ def draw_scores(study: Study, judgement: Judgement, name: str, *, position: int,
     return figure
 
 
-def _what(study: Study, judgement: Judgement, name: str) -> str:
-    images = study.sets[name]
+def _what(evaluation: Evaluation, detector_result: DetectorResult, name: str) -> str:
+    images = evaluation.sets[name]
     if images.success is None:
         return "outliers"
-    return "attacked, successful" if images.success[judgement.rows[name]].any() else "attacked"
+    return "attacked, successful" if images.success[detector_result.rows[name]].any() else "attacked"
 
 
 def _edges(natural: NDArray[np.float64], scores: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
@@ -154,7 +166,9 @@ def _edges(natural: NDArray[np.float64], scores: NDArray[np.float64], threshold:
     return np.linspace(low - margin, high + margin, _BINS + 1)
 
 
-def draw_rejection(study: Study, judgement: Judgement, names: Sequence[str], seen: Mapping[str, bool]) -> Figure:
+def draw_rejection(
+    evaluation: Evaluation, detector_result: DetectorResult, names: Sequence[str], seen: Mapping[str, bool]
+) -> Figure:
     """Accuracy of network and detector together against the share of natural images that the detector rejects."""
     figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots()
@@ -162,7 +176,7 @@ def draw_rejection(study: Study, judgement: Judgement, names: Sequence[str], see
     handles: list[Artist] = []
     labels = []
     for position, name in enumerate([NATURAL_SET, *names]):
-        rejected, rightly = rejection_points(study, judgement, name)
+        rejected, rightly = rejection_points(evaluation, detector_result, name)
         line = line_of(max(0, position - 1), seen.get(name))
         natural = name == NATURAL_SET
         handles += axes.plot(
@@ -173,8 +187,8 @@ def draw_rejection(study: Study, judgement: Judgement, names: Sequence[str], see
             drawstyle="steps-post",
         )
         labels.append("natural" if natural else heading(name, seen.get(name)))
-    if judgement.thresholds:
-        operating = next(iter(judgement.thresholds))
+    if detector_result.thresholds:
+        operating = next(iter(detector_result.thresholds))
         axes.axvline(operating, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         _beside(axes, operating, 0.02, f"asked for: {asked(operating)}", left=False)
     for axis in (axes.xaxis, axes.yaxis):
@@ -185,14 +199,16 @@ def draw_rejection(study: Study, judgement: Judgement, names: Sequence[str], see
     return figure
 
 
-def rejection_points(study: Study, judgement: Judgement, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def rejection_points(
+    evaluation: Evaluation, detector_result: DetectorResult, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share of natural images flagged, and share of the set's images handled rightly, at every threshold.
 
     Rightly: a natural image is classified correctly and let through; any other is flagged, or classified correctly
     nevertheless (an outlier has no class, so it has to be flagged).
     """
-    images, rows, scores = study.sets[name], judgement.rows[name], judgement.scores[name]
-    right, natural = images.right[rows], np.sort(judgement.scores[NATURAL_SET])
+    images, rows, scores = evaluation.sets[name], detector_result.rows[name], detector_result.scores[name]
+    right, natural = images.right[rows], np.sort(detector_result.scores[NATURAL_SET])
     thresholds = np.append(np.unique(natural)[::-1], -np.inf)
     thresholds = np.concatenate([[np.inf], thresholds])
     rejected = 1 - np.searchsorted(natural, thresholds) / len(natural)

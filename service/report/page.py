@@ -1,9 +1,9 @@
-"""The report of a study as one HTML page: no script, nothing from elsewhere, light and dark, wide and narrow."""
+"""The report of an evaluation as one HTML page: no script, nothing from elsewhere, light and dark, wide and narrow."""
 
 import re
 from typing import Any
 
-from service.evaluation.records import Study
+from service.evaluation.records import Evaluation
 from service.report.heat import HEAT_STYLE
 from service.report.outliers import outlier_means
 from service.report.sections import overview
@@ -16,7 +16,7 @@ from service.report.sections.out_of_distribution import out_of_distribution
 from service.report.sections.pictures import pictures
 from service.report.sections.results import false_positives, results
 from service.report.sections.sets import provenance, sets
-from service.report.selection import drawn_judgements
+from service.report.selection import selected_results
 from service.report.style import STYLE
 
 __all__ = ["as_page"]
@@ -24,16 +24,16 @@ __all__ = ["as_page"]
 _HEADING = re.compile(r'<section id="([a-z-]+)"[^>]*><h2>([^<]*)</h2>')
 
 
-def as_page(study: Study, found: dict[str, Any], facts: dict[str, Any], beside: dict[str, Any] | None) -> str:
+def as_page(evaluation: Evaluation, found: dict[str, Any], facts: dict[str, Any], beside: dict[str, Any] | None) -> str:
     """The page. Whatever came from outside (names of sets, detectors, files) is escaped.
 
     Args:
-        study: what the figures were taken from; a few of its judgements are drawn.
+        evaluation: what the figures were taken from; a few of its results are drawn.
         found: of `service.evaluation.summary.figures`.
-        facts: the study's, as JSON values.
+        facts: the evaluation's, as JSON values.
         beside: of `service.report.beside_paper.beside_paper`.
     """
-    drawn = drawn_judgements(study)
+    drawn = selected_results(evaluation)
     body = "\n".join(
         part
         for part in (
@@ -44,11 +44,11 @@ def as_page(study: Study, found: dict[str, Any], facts: dict[str, Any], beside: 
             worst_cases(found),
             false_positives(found),
             out_of_distribution(found, facts, outlier_means(found, facts)),
-            pictures(study, found),
-            budgets(study, found),
+            pictures(evaluation, found),
+            budgets(evaluation, found),
             adaptive(found),
             beside_paper_section(beside),
-            costs(study, found),
+            costs(evaluation, found),
             sets(found),
             provenance(facts, found),
         )

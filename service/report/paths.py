@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detector.features.statistics import by_block
 from models.errors import InputError
 from service.evaluation.records import NATURAL as NATURAL_SET
-from service.evaluation.records import Judgement, Study
+from service.evaluation.records import DetectorResult, Evaluation
 from service.report.axes import (
     FAMILY,
     INK,
@@ -30,7 +30,7 @@ from service.report.axes import (
 from service.report.palette import Line, line_of
 from service.report.selection import heading, shortened, shown_rows
 
-__all__ = ["draw_study_paths"]
+__all__ = ["draw_paths"]
 
 _STATISTICS = ("‖r‖² / d", "cos(r, 1)")
 _COLUMNS = 4  # sets side by side, before the next ones go below
@@ -51,9 +51,9 @@ class Paths(NamedTuple):
     seen: bool | None = None
 
 
-def draw_study_paths(
-    study: Study,
-    judgement: Judgement,
+def draw_paths(
+    evaluation: Evaluation,
+    detector_result: DetectorResult,
     names: Sequence[str] | None = None,
     *,
     seen: Mapping[str, bool] | None = None,
@@ -63,10 +63,10 @@ def draw_study_paths(
     """A figure with a column per set, and in it both statistics of equation 34 along the blocks.
 
     Each panel shows the natural band (5 to 95 %) and median, the set's median, and a few single images, chosen by the
-    judgement's scores. Of an attacked set the successful images are drawn, or all where none was successful.
+    result's scores. Of an attacked set the successful images are drawn, or all where none was successful.
 
     Args:
-        judgement: whose images of the study are drawn.
+        result: whose images of the evaluation are drawn.
         names: of the sets; all attacked ones that were judged where none are given.
         seen: whether the detector was fitted on a set, by name; those it names in `fitted_on` where not given.
         title: of the whole figure.
@@ -76,21 +76,21 @@ def draw_study_paths(
         InputError: a set that was not judged.
     """
     if names is None:
-        names = [name for name in judgement.rows if study.sets[name].kind == "attack"]
-    if unknown := [name for name in names if name not in judgement.rows]:
-        raise InputError(f"expected sets judged by {judgement.detector}, got {', '.join(unknown)}")
+        names = [name for name in detector_result.rows if evaluation.sets[name].kind == "attack"]
+    if unknown := [name for name in names if name not in detector_result.rows]:
+        raise InputError(f"expected sets judged by {detector_result.detector}, got {', '.join(unknown)}")
 
     def drawn(name: str) -> Paths:
-        fitted = name in judgement.fitted_on if seen is None else seen.get(name)
-        rows = judgement.rows[name][shown_rows(study, judgement, name)]
-        return Paths(heading(name, fitted), study.sets[name].statistics[rows], fitted)
+        fitted = name in detector_result.fitted_on if seen is None else seen.get(name)
+        rows = detector_result.rows[name][shown_rows(evaluation, detector_result, name)]
+        return Paths(heading(name, fitted), evaluation.sets[name].statistics[rows], fitted)
 
     return _draw(
         drawn(NATURAL_SET),
         [drawn(name) for name in names],
-        branches=study.branches,
-        columns_per_block=study.columns_per_block,
-        band=study.band,
+        branches=evaluation.branches,
+        columns_per_block=evaluation.columns_per_block,
+        band=evaluation.band,
         title=title,
         first=first,
     )

@@ -1,4 +1,4 @@
-"""What of a study is drawn: curves of every detector on every set would make a page that nobody reads."""
+"""What of an evaluation is drawn: curves of every detector on every set would make a page that nobody reads."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.evaluation.records import Judgement, Study
+from service.evaluation.records import DetectorResult, Evaluation
 
-__all__ = ["MOST_SETS", "drawn_judgements", "drawn_sets", "heading", "seen_by", "shortened", "shown_rows"]
+__all__ = ["MOST_SETS", "selected_results", "drawn_sets", "heading", "seen_by", "shortened", "shown_rows"]
 
 MOST_SETS = 12  # in one kind of figure; beyond that the colours come round again and nobody can tell them apart
 _LONGEST = 26  # characters of a name in a figure
 
 
-def drawn_judgements(study: Study) -> list[Judgement]:
-    """The judgements that curves are drawn of, the one that stands for the whole study first; at most three.
+def selected_results(evaluation: Evaluation) -> list[DetectorResult]:
+    """The results that curves are drawn of, the one that stands for the whole evaluation first; at most three.
 
     No figure is looked at for this choice: of the first two detectors that are no baselines, the fit on most sets (the
     first of those), and the first detector's first fit; each in its first run.
     """
-    fits: dict[str, list[Judgement]] = {}
-    for group in study.detectors().values():
+    fits: dict[str, list[DetectorResult]] = {}
+    for group in evaluation.detectors().values():
         if not group[0].baseline:
             fits.setdefault(group[0].detector, []).append(group[0])
     chosen = [max(group, key=lambda each: len(each.fitted_on)) for group in list(fits.values())[:2]]
@@ -29,25 +29,25 @@ def drawn_judgements(study: Study) -> list[Judgement]:
     return list(dict.fromkeys(chosen))
 
 
-def drawn_sets(study: Study, judgement: Judgement) -> list[str]:
-    """Names of the sets that are drawn beside the natural one, in the study's order; no more than fit a figure."""
+def drawn_sets(evaluation: Evaluation, detector_result: DetectorResult) -> list[str]:
+    """Names of the sets that are drawn beside the natural one, in the evaluation's order; no more than fit a figure."""
     return [
-        name for name, images in study.sets.items() if images.kind != "natural" and name in judgement.rows
+        name for name, images in evaluation.sets.items() if images.kind != "natural" and name in detector_result.rows
     ][:MOST_SETS]  # fmt: skip
 
 
-def seen_by(found: dict[str, Any], judgement: Judgement) -> Mapping[str, bool]:
+def seen_by(found: dict[str, Any], detector_result: DetectorResult) -> Mapping[str, bool]:
     """Whether the detector was fitted on each set it was tested on, as the figures say."""
     return {
         entry["tested_on"]: entry["seen"]
         for entry in found["results"]
-        if (entry["detector"], tuple(entry["fitted_on"])) == (judgement.detector, judgement.fitted_on)
+        if (entry["detector"], tuple(entry["fitted_on"])) == (detector_result.detector, detector_result.fitted_on)
     }
 
 
-def shown_rows(study: Study, judgement: Judgement, name: str) -> NDArray[np.int64]:
+def shown_rows(evaluation: Evaluation, detector_result: DetectorResult, name: str) -> NDArray[np.int64]:
     """Places among the judged images of a set: the successful ones, or all where none was; by score, then original."""
-    images, rows, scores = study.sets[name], judgement.rows[name], judgement.scores[name]
+    images, rows, scores = evaluation.sets[name], detector_result.rows[name], detector_result.scores[name]
     places: NDArray[np.int64] = np.arange(len(rows))
     if images.success is not None and images.success[rows].any():
         places = np.flatnonzero(images.success[rows])

@@ -1,4 +1,4 @@
-"""A study's figures as aligned text of at most 120 columns, for the terminal."""
+"""An evaluation's figures as aligned text of at most 120 columns, for the terminal."""
 
 import textwrap
 from collections.abc import Iterable, Sequence

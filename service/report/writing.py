@@ -5,7 +5,7 @@ from typing import Any
 
 from models.errors import InputError
 from models.files import write_atomically, write_json
-from service.evaluation.records import Study
+from service.evaluation.records import Evaluation
 from service.evaluation.summary import figures
 from service.jsonable import as_json
 from service.report.beside_paper import beside_paper as figures_beside_paper
@@ -14,14 +14,14 @@ from service.report.csv_files import images_csv, results_csv
 from service.report.outliers import outlier_means
 from service.report.page import as_page
 
-__all__ = ["write_study_report"]
+__all__ = ["write_evaluation_report"]
 
 _OPTIONAL = ("images.csv", "beside-paper.csv")
 
 
-def write_study_report(
+def write_evaluation_report(
     folder: Path,
-    study: Study,
+    evaluation: Evaluation,
     *,
     seed: int = 0,
     resamples: int = 1000,
@@ -39,25 +39,25 @@ def write_study_report(
         folder: made where it is missing; earlier reports in it are replaced, with files that this one does not have.
         seed: of the bootstrap intervals.
         resamples: of the bootstrap; 0 leaves its intervals out.
-        per_image_csv: also write images.csv, a row per image and judgement.
+        per_image_csv: also write images.csv, a row per image and result.
         beside_paper: a CSV file of published figures to set ours beside, such as benchmarks/paper/detection.csv; also
             writes beside-paper.csv.
-        published: network or data set whose published figures are meant; by default the study's data set.
+        published: network or data set whose published figures are meant; by default the evaluation's data set.
         progress: show a bar while the figures are computed.
 
     Raises:
         InputError: a fact that is no JSON value, no such published figures, or a folder that cannot be written to.
     """
-    found = figures(study, seed=seed, resamples=resamples, progress=progress)
-    facts, _ = as_json(study.facts, "facts")
+    found = figures(evaluation, seed=seed, resamples=resamples, progress=progress)
+    facts, _ = as_json(evaluation.provenance, "facts")
     beside = None
     if beside_paper is not None:
         beside = figures_beside_paper(found, facts, read_published(beside_paper), published=published)
     told = {**found, "outliers": outlier_means(found, facts), "beside_paper": beside}
     files = {
-        "report.html": as_page(study, found, facts, beside),
+        "report.html": as_page(evaluation, found, facts, beside),
         "report.csv": results_csv(found),
-        "images.csv": images_csv(study) if per_image_csv else None,
+        "images.csv": images_csv(evaluation) if per_image_csv else None,
         "beside-paper.csv": None if beside is None else beside_paper_csv(beside),
     }
     try:

@@ -29,7 +29,7 @@ from detector.features.path_groups import PathGaussians, path_groups, view_group
 from models.features.extraction import Features, extract_features
 from models.images.views import View
 from models.residuals.discovery import discover
-from service.cache import StudyCache
+from service.cache import EvaluationCache
 from service.evaluation.records import NATURAL
 
 Fit = tuple[str, ...]
@@ -229,7 +229,7 @@ def _table(rng: np.random.Generator, count: int = 90) -> dict[str, Columns]:
 def test_every_image_is_judged_by_what_has_not_seen_its_original(rng: np.random.Generator, seed: int) -> None:
     table = _table(rng)
     fold = folds_of(90, 3, seed)
-    fits = Fits(table, ["far", "few"], fold, seed, StudyCache(None))
+    fits = Fits(table, ["far", "few"], fold, seed, EvaluationCache(None))
     scores = fits.boosting(("statistics", "energy"), ("far",))
     assert {name: len(values) for name, values in scores.items()} == {NATURAL: 90, "far": 90, "few": 40}
     assert all(np.isfinite(values).all() for values in scores.values())
@@ -241,13 +241,15 @@ def test_every_image_is_judged_by_what_has_not_seen_its_original(rng: np.random.
     changed["far"] = Columns(
         table["far"].originals, table["far"].success, features._replace(requested=moved), {"name": "changed"}
     )
-    again = Fits(changed, ["far", "few"], fold, seed, StudyCache(None)).boosting(("statistics", "energy"), ("far",))
+    again = Fits(changed, ["far", "few"], fold, seed, EvaluationCache(None)).boosting(
+        ("statistics", "energy"), ("far",)
+    )
     assert np.array_equal(again[NATURAL][fold == 0], scores[NATURAL][fold == 0])
     assert not np.array_equal(again[NATURAL][fold != 0], scores[NATURAL][fold != 0])
 
 
 def test_surprises_of_the_table_are_kept_and_join_to_a_score(rng: np.random.Generator, seed: int) -> None:
-    cache, fold = StudyCache(None), folds_of(90, 3, seed)
+    cache, fold = EvaluationCache(None), folds_of(90, 3, seed)
     table = _table(rng)
     said = Fits(table, ["far"], fold, seed, cache).signs("logistic_regression", ("far",))
     names = {"all_class", "predicted_class", "surprise:learnt", *(f"surprise:{sign.name}" for sign in Fusion.signs)}

@@ -1,4 +1,4 @@
-"""Keys of a study's cache follow the code that decides what is kept."""
+"""Keys of an evaluation's cache follow the code that decides what is kept."""
 
 import sys
 from pathlib import Path

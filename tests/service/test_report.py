@@ -1,4 +1,4 @@
-"""A study's report: its files hold what the figures say, whatever the study holds."""
+"""An evaluation's report: its files hold what the figures say, whatever the evaluation holds."""
 
 import csv
 import io
@@ -19,17 +19,17 @@ import service.report.outliers
 import service.report.sections.costs
 import service.report.selection
 from models.errors import InputError
-from service.evaluation.records import NATURAL, Study
+from service.evaluation.records import NATURAL, Evaluation
 from service.evaluation.summary import figures
-from service.report import as_table, draw_study_paths, write_study_report
+from service.report import as_table, draw_paths, write_evaluation_report
 from service.report.baselines import baselines_beside
 from service.report.curves import rejection_points, roc_points
 from service.report.epsilon import budgeted_attacks, epsilon_of
 from service.report.heat import area_step, shades, share_step
 from service.report.outliers import distance_of, outlier_means
-from service.report.selection import drawn_judgements
+from service.report.selection import selected_results
+from tests.service.evaluations import detector_result, evaluation, image_set, random_evaluation
 from tests.service.pages import Page
-from tests.service.studies import image_set, judgement, study, study_by_lot
 
 HOSTILE = '<script>alert("$x$ & more")</script>'
 EXAMPLES = (service.report.outliers, service.report.sections.costs, service.report.selection)
@@ -50,14 +50,14 @@ def written_area(value: float) -> str:
     return ends.get(text, text)
 
 
-def whole(rng: np.random.Generator, **more: Any) -> Study:
-    """A study with something in every section."""
-    return study_by_lot(
+def whole(rng: np.random.Generator, **more: Any) -> Evaluation:
+    """An evaluation with something in every section."""
+    return random_evaluation(
         rng, count=120, runs=2, blocks=4,
         attacks={"fgm": 0.9, "pgd:epsilon=2/255": 0.4, "pgd": 0.7},
         outliers={"ood:cifar100": 0.3, "ood:mnist": 0.9},
         detectors={"transport": 1.0, "knn": 0.7, "max_softmax": 0.3, "pixel_statistics": 0.5},
-        facts={"network": "resnet20", "dataset": {"name": "cifar10"}, "seed": 3},
+        provenance={"network": "resnet20", "dataset": {"name": "cifar10"}, "seed": 3},
         adaptive=ADAPTIVE, **more,
     )  # fmt: skip
 
@@ -82,18 +82,18 @@ ADAPTIVE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study, dict[str, Any]]:
-    """One report of a whole study, for all tests that only read it."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Evaluation, dict[str, Any]]:
+    """One report of a whole evaluation, for all tests that only read it."""
     folder = tmp_path_factory.mktemp("study") / "new" / "report"
     given = whole(np.random.default_rng(11))
-    return folder, given, write_study_report(folder, given, resamples=10, per_image_csv=True)
+    return folder, given, write_evaluation_report(folder, given, resamples=10, per_image_csv=True)
 
 
-def test_the_files_agree(written: tuple[Path, Study, dict[str, Any]]) -> None:
+def test_the_files_agree(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
     folder, given, found = written
     assert sorted(path.name for path in folder.iterdir()) == ["images.csv", "report.csv", "report.html", "report.json"]
     read = json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=no_constant)
-    assert read.pop("facts") == given.facts
+    assert read.pop("facts") == given.provenance
     assert read == found
     rows = rows_of(folder / "report.csv")
     assert len(rows) == sum(len(entry["runs"]) + 2 for entry in found["results"])
@@ -112,10 +112,10 @@ def test_the_files_agree(written: tuple[Path, Study, dict[str, Any]]) -> None:
                         assert text == "" if value is None else float(text) == value
 
 
-def test_the_images_file_gives_the_figures_again(written: tuple[Path, Study, dict[str, Any]]) -> None:
+def test_the_images_file_gives_the_figures_again(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
     folder, given, found = written
     rows = rows_of(folder / "images.csv")
-    assert len(rows) == sum(len(rows) for each in given.judgements for rows in each.rows.values())
+    assert len(rows) == sum(len(rows) for each in given.detector_results for rows in each.rows.values())
     entry = next(entry for entry in found["results"] if entry["detector"] == "knn" and entry["tested_on"] == "pgd")
     for run in entry["runs"]:
         own = [
@@ -131,7 +131,7 @@ def test_the_images_file_gives_the_figures_again(written: tuple[Path, Study, dic
     assert {row["label"] for row in rows if row["set"] == "ood:mnist"} == {""}
 
 
-def test_the_page_stands_alone_and_is_well_formed(written: tuple[Path, Study, dict[str, Any]]) -> None:
+def test_the_page_stands_alone_and_is_well_formed(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
     text = (written[0] / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
@@ -150,7 +150,7 @@ def test_the_page_stands_alone_and_is_well_formed(written: tuple[Path, Study, di
     assert len(text) < 2_000_000
 
 
-def test_every_colour_of_the_page_has_a_dark_value(written: tuple[Path, Study, dict[str, Any]]) -> None:
+def test_every_colour_of_the_page_has_a_dark_value(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
     text = (written[0] / "report.html").read_text(encoding="utf-8")
     style, _, body = text.partition("</style>")
     light, dark = re.findall(r":root \{(.*?)\}", style)
@@ -162,7 +162,7 @@ def test_every_colour_of_the_page_has_a_dark_value(written: tuple[Path, Study, d
     assert len(re.findall(r"\.h20 \{", style)) == 2
 
 
-def test_the_page_prints_the_figures_of_the_json(written: tuple[Path, Study, dict[str, Any]]) -> None:
+def test_the_page_prints_the_figures_of_the_json(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
     folder, _, found = written
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     cells = {cell for row in page.rows for cell in row}
@@ -192,7 +192,7 @@ def test_the_page_prints_the_figures_of_the_json(written: tuple[Path, Study, dic
     assert "the surrogate is on the wrong side" in words
 
 
-def test_baselines_stand_in_every_table_and_apart(written: tuple[Path, Study, dict[str, Any]]) -> None:
+def test_baselines_stand_in_every_table_and_apart(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
     folder, _, found = written
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     headers = [row for row in page.rows if row[0] == "tested on" and "AUROC of max softmax" in row]
@@ -205,15 +205,15 @@ def test_baselines_stand_in_every_table_and_apart(written: tuple[Path, Study, di
 
 def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator) -> None:
     long = "n" * 1000
-    given = study_by_lot(
+    given = random_evaluation(
         rng, count=60, runs=1, blocks=2, fit_on=[(HOSTILE,)],
         attacks={HOSTILE: 0.6, f"{HOSTILE}:epsilon=1/255": 0.5, "Ж 雪 🦊 _x": 0.5}, outliers={f"ood:{long}": 0.4},
         detectors={HOSTILE: 0.9, long: 0.8, "max_softmax": 0.3},
-        facts={"network": HOSTILE, "dataset": {"name": long}, "classes": [HOSTILE], HOSTILE: 1},
+        provenance={"network": HOSTILE, "dataset": {"name": long}, "classes": [HOSTILE], HOSTILE: 1},
         adaptive={HOSTILE: {"attacks": {HOSTILE: TURNED}, "warnings": [HOSTILE], HOSTILE: HOSTILE}},
     )  # fmt: skip
     given = replace(given, branches=(HOSTILE, long))
-    found = write_study_report(tmp_path, given, resamples=2, per_image_csv=True)
+    found = write_evaluation_report(tmp_path, given, resamples=2, per_image_csv=True)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "<script" not in text
@@ -225,43 +225,43 @@ def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator
     assert all(len(line) <= 120 for line in as_table(found).splitlines())
 
 
-def only_natural(rng: np.random.Generator) -> Study:
-    return study_by_lot(rng, count=30, runs=1, attacks={}, outliers={}, detectors={"energy": 0.5})
+def only_natural(rng: np.random.Generator) -> Evaluation:
+    return random_evaluation(rng, count=30, runs=1, attacks={}, outliers={}, detectors={"energy": 0.5})
 
 
-def only_outliers(rng: np.random.Generator) -> Study:
-    return study_by_lot(rng, count=40, runs=1, attacks={}, detectors={"knn": 0.5, "energy": 0.5}, fit_on=[()])
+def only_outliers(rng: np.random.Generator) -> Evaluation:
+    return random_evaluation(rng, count=40, runs=1, attacks={}, detectors={"knn": 0.5, "energy": 0.5}, fit_on=[()])
 
 
-def only_baselines(rng: np.random.Generator) -> Study:
-    return study_by_lot(rng, count=40, runs=1, outliers={}, attacks={"fgm": 0.7}, detectors={"energy": 0.5})
+def only_baselines(rng: np.random.Generator) -> Evaluation:
+    return random_evaluation(rng, count=40, runs=1, outliers={}, attacks={"fgm": 0.7}, detectors={"energy": 0.5})
 
 
-def of_the_paper(rng: np.random.Generator) -> Study:
-    return study_by_lot(rng, count=60, runs=3, protocol="paper", attacks={"fgm": 0.5}, outliers={}, blocks=1)
+def of_the_paper(rng: np.random.Generator) -> Evaluation:
+    return random_evaluation(rng, count=60, runs=3, protocol="paper", attacks={"fgm": 0.5}, outliers={}, blocks=1)
 
 
-def no_success(rng: np.random.Generator) -> Study:
-    given = study_by_lot(rng, count=40, runs=2, attacks={"fgm": 0.5}, outliers={})
+def no_success(rng: np.random.Generator) -> Evaluation:
+    given = random_evaluation(rng, count=40, runs=2, attacks={"fgm": 0.5}, outliers={})
     fgm = replace(given.sets["fgm"], success=np.zeros(40, dtype=bool), attack=None)
     return replace(given, sets={**given.sets, "fgm": fgm})
 
 
-def no_judgement(rng: np.random.Generator) -> Study:
-    return replace(study_by_lot(rng, count=20, runs=1), judgements=())
+def no_judgement(rng: np.random.Generator) -> Evaluation:
+    return replace(random_evaluation(rng, count=20, runs=1), detector_results=())
 
 
-def nothing_known(_: np.random.Generator) -> Study:
+def nothing_known(_: np.random.Generator) -> Evaluation:
     """Two images, equal scores, no threshold, no votes, no costs, no summary."""
     sets = [image_set(NATURAL, 2), image_set("still", 2, kind="attack", right=[0, 0], success=[1, 0])]
     scores = {NATURAL: [0.0, 0.0], "still": [0.0, 0.0]}
-    return study(sets, [judgement("own", scores, threshold=None)])
+    return evaluation(sets, [detector_result("own", scores, threshold=None)])
 
 
-def long_tail(rng: np.random.Generator) -> Study:
+def long_tail(rng: np.random.Generator) -> Evaluation:
     sets = [image_set(NATURAL, 200), image_set("far", 200, kind="attack", right=np.zeros(200), success=np.ones(200))]
     scores = {NATURAL: rng.normal(size=200), "far": 1e9 * rng.random(200)}
-    return study(sets, [judgement("own", scores, threshold=1e3)])
+    return evaluation(sets, [detector_result("own", scores, threshold=1e3)])
 
 
 @pytest.mark.parametrize(
@@ -270,10 +270,10 @@ def long_tail(rng: np.random.Generator) -> Study:
     ids=lambda make: make.__name__,
 )
 def test_unusual_studies_make_a_report_too(
-    tmp_path: Path, rng: np.random.Generator, make: Callable[[np.random.Generator], Study]
+    tmp_path: Path, rng: np.random.Generator, make: Callable[[np.random.Generator], Evaluation]
 ) -> None:
     given = make(rng)
-    found = write_study_report(tmp_path, given, resamples=5, per_image_csv=True)
+    found = write_evaluation_report(tmp_path, given, resamples=5, per_image_csv=True)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert not {"nan", "None", "null"} & set(page.words.split())
@@ -288,24 +288,24 @@ def test_unusual_studies_make_a_report_too(
 def test_the_same_study_gives_the_same_files_and_leaves_matplotlib_as_it_was(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    given = study_by_lot(rng, count=40, runs=1, blocks=2, attacks={"fgm": 0.5}, outliers={})
+    given = random_evaluation(rng, count=40, runs=1, blocks=2, attacks={"fgm": 0.5}, outliers={})
     before: dict[str, Any] = dict(matplotlib.rcParams)
-    write_study_report(tmp_path / "one", given, resamples=5, per_image_csv=True)
-    write_study_report(tmp_path / "two", given, resamples=5)
+    write_evaluation_report(tmp_path / "one", given, resamples=5, per_image_csv=True)
+    write_evaluation_report(tmp_path / "two", given, resamples=5)
     for file in ("report.html", "report.csv", "report.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert dict(matplotlib.rcParams) == before
     assert Gcf.get_all_fig_managers() == []
     # A report without a file for images takes an earlier one's away, whose figures it does not hold.
     assert (tmp_path / "one" / "images.csv").exists()
-    write_study_report(tmp_path / "one", only_natural(rng), resamples=0)
+    write_evaluation_report(tmp_path / "one", only_natural(rng), resamples=0)
     assert not (tmp_path / "one" / "images.csv").exists()
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, rng: np.random.Generator) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="folder to write the report to"):
-        write_study_report(tmp_path / "file" / "report", only_natural(rng), resamples=0)
+        write_evaluation_report(tmp_path / "file" / "report", only_natural(rng), resamples=0)
 
 
 # --- what the parts compute
@@ -313,11 +313,11 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, rng: np.random.Gener
 
 def test_what_is_drawn_is_chosen_without_looking_at_figures(rng: np.random.Generator) -> None:
     fits = [("fgm",), ("fgm", "deepfool"), ("deepfool",)]
-    given = study_by_lot(
+    given = random_evaluation(
         rng, count=20, detectors={"max_softmax": 0.2, "transport": 1, "knn": 1, "lid": 1}, fit_on=fits,
         attacks={"fgm": 0.5, "deepfool": 0.1},
     )  # fmt: skip
-    chosen = [(each.detector, each.fitted_on, each.run) for each in drawn_judgements(given)]
+    chosen = [(each.detector, each.fitted_on, each.run) for each in selected_results(given)]
     assert chosen == [("transport", fits[1], 0), ("knn", fits[1], 0), ("transport", fits[0], 0)]
 
 
@@ -327,8 +327,8 @@ def test_curves_are_those_of_the_scores(rng: np.random.Generator) -> None:
     reference = roc_curve(np.repeat([0, 1], [50, 40]), np.concatenate([natural, other]))
     assert np.array_equal(fpr, reference[0])
     assert np.array_equal(tpr, reference[1])
-    given = study_by_lot(rng, count=60, runs=1)
-    judged = given.judgements[0]
+    given = random_evaluation(rng, count=60, runs=1)
+    judged = given.detector_results[0]
     for name, rows in judged.rows.items():
         images, scores = given.sets[name], judged.scores[name]
         rejected, rightly = rejection_points(given, judged, name)
@@ -344,9 +344,9 @@ def test_curves_are_those_of_the_scores(rng: np.random.Generator) -> None:
 
 
 def test_paths_show_medians_of_successful_images(rng: np.random.Generator) -> None:
-    given = study_by_lot(rng, count=60, blocks=5, runs=1)
-    judged = given.judgements[0]
-    figure = draw_study_paths(given, judged, title="Paths")
+    given = random_evaluation(rng, count=60, blocks=5, runs=1)
+    judged = given.detector_results[0]
+    figure = draw_paths(given, judged, title="Paths")
     panels = [panel for panel in figure.axes if panel.get_visible()]
     attacks = [name for name, images in given.sets.items() if images.kind == "attack"]
     assert len(panels) == 2 * len(attacks)
@@ -364,7 +364,7 @@ def test_paths_show_medians_of_successful_images(rng: np.random.Generator) -> No
                 assert natural or any(len(line) == 5 and np.allclose(line, expected, rtol=1e-5) for line in lines)
         assert panels[place].get_title(loc="left").startswith(name[:10])
     with pytest.raises(InputError, match="expected sets judged by transport, got other"):
-        draw_study_paths(given, judged, ["other"])
+        draw_paths(given, judged, ["other"])
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -411,13 +411,13 @@ def test_budgets_of_one_attack_are_put_together() -> None:
 
 
 def test_means_over_near_and_far_outliers(rng: np.random.Generator) -> None:
-    given = study_by_lot(
+    given = random_evaluation(
         rng, count=80, runs=1, attacks={"fgm": 0.5}, detectors={"transport": 1.0},
         outliers={"ood:cifar100": 0.2, "ood:mnist": 0.9, "ood:noise": 0.5},
-        fit_on=[(), ("ood:mnist",)], facts={"dataset": {"name": "npz:somewhere/cifar10-test.npz"}},
+        fit_on=[(), ("ood:mnist",)], provenance={"dataset": {"name": "npz:somewhere/cifar10-test.npz"}},
     )  # fmt: skip
     found = figures(given, resamples=0)
-    free, fitted = outlier_means(found, given.facts)
+    free, fitted = outlier_means(found, given.provenance)
     areas = {
         (tuple(entry["fitted_on"]), entry["tested_on"]): entry["mean"]["all"]["auroc"] for entry in found["results"]
     }
@@ -433,7 +433,7 @@ def test_means_over_near_and_far_outliers(rng: np.random.Generator) -> None:
 
 
 def test_one_detector_has_a_table_of_its_own(rng: np.random.Generator) -> None:
-    given = study_by_lot(
+    given = random_evaluation(
         rng, runs=1, attacks={"fgm": 0.9, "a-name-too-long-for-any-table-to-hold": 0.15}, fit_on=[("fgm",)], outliers={}
     )
     found = figures(given, resamples=20)
@@ -466,7 +466,7 @@ def test_one_detector_has_a_table_of_its_own(rng: np.random.Generator) -> None:
 
 def test_many_detectors_share_matrices(rng: np.random.Generator) -> None:
     attacks = {f"attack{place}": 0.05 * place for place in range(11)}
-    given = study_by_lot(
+    given = random_evaluation(
         rng, count=30, runs=1, attacks=attacks, detectors={"transport": 1.0, "knn": 0.5, "energy": 0.2},
         fit_on=[("attack3",), ("attack9", "attack10")],
     )  # fmt: skip
@@ -483,7 +483,7 @@ def test_many_detectors_share_matrices(rng: np.random.Generator) -> None:
 # --- the page that explains it
 
 
-def test_every_key_is_documented(written: tuple[Path, Study, dict[str, Any]]) -> None:
+def test_every_key_is_documented(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
     folder, _, found = written
 

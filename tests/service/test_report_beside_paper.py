@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from models.errors import InputError
-from service.evaluation.records import Study
+from service.evaluation.records import Evaluation
 from service.evaluation.summary import figures
-from service.report import write_study_report
+from service.report import write_evaluation_report
 from service.report.beside_paper import beside_paper, beside_paper_csv, chosen_rows, read_published
+from tests.service.evaluations import random_evaluation
 from tests.service.pages import Page
-from tests.service.studies import study_by_lot
 
 HEADER = "table,network,dataset,training,detector,setting,detector_trained_on,tested_on,metric,mean_percent,std"
 ROWS = """\
@@ -39,9 +39,9 @@ def published(folder: Path, rows: str = ROWS) -> Path:
     return path
 
 
-def ours(rng: np.random.Generator) -> Study:
+def ours(rng: np.random.Generator) -> Evaluation:
     """Runs of a transport detector and a Mahalanobis one without votes, as the published tables ask for."""
-    given = study_by_lot(
+    given = random_evaluation(
         rng, count=60, runs=2, protocol="paper",
         attacks={
             "fgm": 0.5, "deepfool": 0.2, "carlini_wagner": 0.4, "pgd:epsilon=2/255": 0.3, "pgd:epsilon=8/255": 0.6,
@@ -49,14 +49,14 @@ def ours(rng: np.random.Generator) -> Study:
         outliers={"ood:cifar100": 0.3, "ood:svhn": 0.7},
         detectors={"mahalanobis": 0.6, "transport:classifier=none": 0.2, "transport": 1.0},
         fit_on=[("fgm",), ("pgd:epsilon=8/255",), ("ood:cifar100",), ("carlini_wagner",)],
-        facts={"network": {"name": "resnet20"}, "dataset": {"name": "cifar10"}},
+        provenance={"network": {"name": "resnet20"}, "dataset": {"name": "cifar10"}},
     )  # fmt: skip
-    without = [replace(each, votes={}) if each.detector == "mahalanobis" else each for each in given.judgements]
-    return replace(given, judgements=tuple(without))
+    without = [replace(each, votes={}) if each.detector == "mahalanobis" else each for each in given.detector_results]
+    return replace(given, detector_results=tuple(without))
 
 
-def pairs(given: Study, path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
-    return by_row(beside_paper(figures(given, resamples=0), given.facts, read_published(path)))
+def pairs(given: Evaluation, path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    return by_row(beside_paper(figures(given, resamples=0), given.provenance, read_published(path)))
 
 
 def by_row(beside: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -76,7 +76,7 @@ def entry(found: dict[str, Any], detector: str, fitted_on: str, tested_on: str) 
 def test_each_published_figure_stands_beside_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
     given = ours(rng)
     found = figures(given, resamples=0)
-    rows = by_row(beside_paper(found, given.facts, read_published(published(tmp_path))))
+    rows = by_row(beside_paper(found, given.provenance, read_published(published(tmp_path))))
     assert len(rows) == 10  # those of CIFAR10, and not ResNeXt50's
     fgm = rows["12", "VAN", "TR", "FGM", "accuracy"]
     assert fgm["published"] == {"mean": 0.971, "std": 0.0059}
@@ -92,7 +92,7 @@ def test_each_published_figure_stands_beside_its_own(tmp_path: Path, rng: np.ran
     auroc = rows["42", "VAN", "MH", "FGM", "auroc"]["ours"]
     assert auroc["mean"] == entry(found, "mahalanobis", "fgm", "fgm")["mean"]["all"]["auroc"]
     assert auroc["notes"] == ["from the score, no votes", "means and covariance from a quarter of the fitting images"]
-    compared = replace(given, facts={**given.facts, "reference": {"name": "cifar10"}})
+    compared = replace(given, provenance={**given.provenance, "reference": {"name": "cifar10"}})
     auroc = pairs(compared, published(tmp_path))["42", "VAN", "MH", "FGM", "auroc"]["ours"]
     assert auroc["notes"] == ["from the score, no votes"]
     unseen = rows["13", "VAN", "TR", "DF", "accuracy"]["ours"]
@@ -119,23 +119,25 @@ def test_deviations_of_the_appendix_stand_where_the_table_has_none(tmp_path: Pat
 
 
 def test_our_training_chooses_the_rows(tmp_path: Path, rng: np.random.Generator) -> None:
-    facts = {"dataset": {"name": "cifar10"}, "trained": {"objective": {"name": "least_action"}}}
-    given = study_by_lot(rng, count=40, runs=1, attacks={"fgm": 0.6}, detectors={"transport": 1.0}, facts=facts)
+    provenance = {"dataset": {"name": "cifar10"}, "trained": {"objective": {"name": "least_action"}}}
+    given = random_evaluation(
+        rng, count=40, runs=1, attacks={"fgm": 0.6}, detectors={"transport": 1.0}, provenance=provenance
+    )
     rows = pairs(given, published(tmp_path))
     assert rows["12", "VAN", "TR", "FGM", "accuracy"]["ours"] is None
     assert rows["12", "LAP", "TR", "FGM", "accuracy"]["ours"] is not None
 
 
 def test_the_sound_protocol_is_noted(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = study_by_lot(rng, count=60, runs=1, attacks={"fgm": 0.6}, facts={"dataset": {"name": "cifar10"}})
+    given = random_evaluation(rng, count=60, runs=1, attacks={"fgm": 0.6}, provenance={"dataset": {"name": "cifar10"}})
     notes = pairs(given, published(tmp_path))["12", "VAN", "TR", "FGM", "accuracy"]["ours"]["notes"]
     assert notes == ["sound protocol's split"]
 
 
 def test_an_artifact_stands_for_its_detector(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = study_by_lot(
+    given = random_evaluation(
         rng, count=60, runs=1, attacks={"fgm": 0.6}, detectors={"artifact": 1.0},
-        facts={"dataset": {"name": "cifar10"}, "detector": {"name": "mahalanobis"}},
+        provenance={"dataset": {"name": "cifar10"}, "detector": {"name": "mahalanobis"}},
     )  # fmt: skip
     rows = pairs(given, published(tmp_path))
     assert rows["12", "VAN", "MH", "FGM", "accuracy"]["ours"]["detector"] == "artifact"
@@ -169,12 +171,12 @@ def test_other_files_are_refused(tmp_path: Path, content: str | None, message: s
 
 
 def test_the_report_holds_them(tmp_path: Path, rng: np.random.Generator) -> None:
-    given = study_by_lot(
+    given = random_evaluation(
         rng, count=40, runs=2, blocks=1, attacks={"fgm": 0.5}, outliers={}, detectors={"transport": 1.0},
-        facts={"dataset": {"name": "cifar10"}},
+        provenance={"dataset": {"name": "cifar10"}},
     )  # fmt: skip
     folder = tmp_path / "report"
-    found = write_study_report(folder, given, resamples=0, beside_paper=published(tmp_path))
+    found = write_evaluation_report(folder, given, resamples=0, beside_paper=published(tmp_path))
     beside = found["beside_paper"]
     assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["beside_paper"] == beside
     text = (folder / "beside-paper.csv").read_text(encoding="utf-8")

@@ -3,22 +3,22 @@
 from html import escape
 from typing import Any
 
-from service.evaluation.records import Study
+from service.evaluation.records import Evaluation
 from service.formatting import percent
 from service.report import captions
 from service.report.cells import fitted, of_group
 from service.report.drawings import Budgeted, draw_budgets
 from service.report.epsilon import budgeted_attacks
 from service.report.markup import Row, caption, figure, figure_grid, section, table
-from service.report.selection import drawn_judgements, shortened
+from service.report.selection import selected_results, shortened
 from service.report.svg import inline_svg
 
 __all__ = ["budgets"]
 
 
-def budgets(study: Study, found: dict[str, Any]) -> str:
+def budgets(evaluation: Evaluation, found: dict[str, Any]) -> str:
     """A figure and a table per attack."""
-    chosen = [(each.detector, list(each.fitted_on)) for each in drawn_judgements(study)]
+    chosen = [(each.detector, list(each.fitted_on)) for each in selected_results(evaluation)]
     parts = []
     for place, (attack, points) in enumerate(budgeted_attacks(found).items()):
         lines = [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from service.evaluation.records import Study
+from service.evaluation.records import Evaluation
 from service.formatting import MISSING
 from service.report import captions
 from service.report.cells import fitted
@@ -29,9 +29,9 @@ def seconds(value: float | None) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
-def costs(study: Study, found: dict[str, Any]) -> str:
+def costs(evaluation: Evaluation, found: dict[str, Any]) -> str:
     """Two bar charts, and the numbers in tables."""
-    sets = [(images.name, images.costs) for images in study.sets.values() if any(images.costs.values())]
+    sets = [(images.name, images.costs) for images in evaluation.sets.values() if any(images.costs.values())]
     attacks = [(name, told["attack"]) for name, told in sets if told.get("attack") is not None]
     network = [value for _, told in sets if (value := told.get("network")) is not None]
     network_pass = sum(network) / len(network) if network else None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from service.evaluation.records import Judgement
+from service.evaluation.records import DetectorResult
 from service.formatting import area, asked, between, counted, percent
 from service.report.cells import fitted, lead, of_group, spread_text
 from service.report.markup import name_of
@@ -30,8 +30,9 @@ def header(found: dict[str, Any], facts: dict[str, Any], contents: Sequence[tupl
     )
 
 
-def tiles(found: dict[str, Any], judgement: Judgement | None) -> str:
-    """The figures of the detector that stands for the study: natural accuracy, false positives, worst case, attacks."""
+def tiles(found: dict[str, Any], detector_result: DetectorResult | None) -> str:
+    """The figures of the detector that stands for the evaluation: natural accuracy, false positives, worst case,
+    attacks."""
     natural = found["natural"]
     shown = [
         (
@@ -41,12 +42,12 @@ def tiles(found: dict[str, Any], judgement: Judgement | None) -> str:
         )
     ]
     about = ""
-    if judgement is not None:
-        key = judgement.detector, list(judgement.fitted_on)
+    if detector_result is not None:
+        key = detector_result.detector, list(detector_result.fitted_on)
         shown += [*_false_positives(found, key), *_worst_case(found, key), *_extremes(found, key)]
-        words = fitted({"fitted_on": judgement.fitted_on})
+        name, words = shortened(detector_result.detector, 80), fitted({"fitted_on": detector_result.fitted_on})
         about = (
-            f'<p class="caption">All but the first: <b class="name">{escape(shortened(judgement.detector, 80))}</b>, '
+            f'<p class="caption">All but the first: <b class="name">{escape(name)}</b>, '
             f"fitted on {escape(shortened(words, 160))}.</p>"
         )
     cells = "".join(

@@ -40,7 +40,7 @@ def _norm(value: float | None) -> str:
 
 
 def provenance(facts: dict[str, Any], found: dict[str, Any]) -> str:
-    """Every fact of the study, folded where it is long; and each attack's summary."""
+    """Every fact of the evaluation, folded where it is long; and each attack's summary."""
     told = {**facts}
     summaries = {entry["name"]: entry["attack"] for entry in found["sets"] if entry["attack"]}
     if summaries:

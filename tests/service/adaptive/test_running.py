@@ -42,7 +42,7 @@ from service.adaptive.surrogate import Agreement, Sides, fitted_surrogate
 from service.adaptive.system import System
 from service.cli.evaluation_options import settings_of
 from service.cli.main import _parser
-from service.evaluation.settings import StudySettings
+from service.evaluation.settings import EvaluationSettings
 from tests.attacks.digits import digits
 from tests.conftest import SEED
 
@@ -703,7 +703,7 @@ def test_budgets_are_the_thesis_s() -> None:
 # --- the command line
 
 
-def settings_said(*words: str) -> StudySettings:
+def settings_said(*words: str) -> EvaluationSettings:
     return settings_of(_parser().parse_args(["evaluate", "--network", "tiny", "--out", "report", *words]))
 
 

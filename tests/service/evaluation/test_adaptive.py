@@ -4,8 +4,8 @@ from pathlib import Path
 
 from service.adaptive.running import Budgets
 from service.evaluation.summary import figures
-from service.jobs.evaluate import evaluate_study
-from tests.service.small_study import loaded_network, settings, small_digits
+from service.jobs.evaluate import evaluate
+from tests.service.small_evaluation import loaded_network, settings, small_digits
 
 
 def test_the_first_fit_of_the_first_run_is_attacked_whole_and_by_one_vote(tmp_path: Path, seed: int) -> None:
@@ -17,8 +17,8 @@ def test_the_first_fit_of_the_first_run_is_attacked_whole_and_by_one_vote(tmp_pa
             linf_limits=(4 / 255,),
         ),
     )  # fmt: skip
-    study = evaluate_study(small_digits(160), wishes, loaded=loaded_network(seed), progress=False)
-    found = figures(study, resamples=0)["adaptive"]
+    evaluation = evaluate(small_digits(160), wishes, loaded=loaded_network(seed), progress=False)
+    found = figures(evaluation, resamples=0)["adaptive"]
     name = "transport:num_trees=10 fitted on fgm"
     assert list(found) == [name, f"{name}, all_class vote alone", "transport_cost"]
     assert all(each["images"] == 12 for each in found.values())

@@ -1,4 +1,4 @@
-"""Sets, judgements and studies: what does not belong together is refused."""
+"""Sets, results and evaluations: what does not belong together is refused."""
 
 import re
 from dataclasses import replace
@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from models.errors import InputError
-from service.evaluation.records import NATURAL, Judgement, Study
-from tests.service.studies import image_set, judgement, study
+from service.evaluation.records import NATURAL, DetectorResult, Evaluation
+from tests.service.evaluations import detector_result, evaluation, image_set
 
 
-def small() -> Study:
+def small() -> Evaluation:
     fgm = image_set("fgm", originals=[1, 2], kind="attack", right=[0, 1], success=[1, 0])
     outliers = image_set("ood:mnist", 5, kind="outlier")
-    said = judgement(
+    said = detector_result(
         "transport", {NATURAL: [0.1, 0.2, 0.3], "fgm": [0.6, 0.7], "ood:mnist": [0.5]}, rows={"ood:mnist": [4]}
     )
-    return study([image_set(NATURAL, 3), fgm, outliers], [said])
+    return evaluation([image_set(NATURAL, 3), fgm, outliers], [said])
 
 
-def changed(said: Judgement, **changes: Any) -> Judgement:
+def changed(said: DetectorResult, **changes: Any) -> DetectorResult:
     return replace(said, **changes)
 
 
@@ -32,9 +32,9 @@ def test_outliers_are_never_right() -> None:
 
 def test_judgements_are_grouped_by_detector_and_ordered_by_run() -> None:
     given = small()
-    (said,) = given.judgements
+    (said,) = given.detector_results
     other = replace(said, detector="knn")
-    both = replace(given, judgements=(replace(said, run=1), other, said))
+    both = replace(given, detector_results=(replace(said, run=1), other, said))
     assert both.runs == (0, 1)
     assert {key[0]: [each.run for each in group] for key, group in both.detectors().items()} == {
         "transport": [0, 1], "knn": [0],
@@ -76,7 +76,7 @@ def test_sets_that_are_no_sets_are_refused(changes: dict[str, Any], message: str
 )
 def test_judgements_that_are_none_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        changed(small().judgements[0], **changes)
+        changed(small().detector_results[0], **changes)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_judgements_that_are_none_are_refused(changes: dict[str, Any], message: 
     ],
 )
 def test_rows_and_scores_that_do_not_fit_are_refused(rows: Any, scores: Any, message: str) -> None:
-    said = small().judgements[0]
+    said = small().detector_results[0]
     with pytest.raises(InputError, match=re.escape(message)):
         changed(said, rows={**said.rows, NATURAL: rows}, scores={**said.scores, NATURAL: scores})
 
 
 def test_parts_that_do_not_belong_together_are_refused() -> None:
     given = small()
-    (said,) = given.judgements
+    (said,) = given.detector_results
     fgm = given.sets["fgm"]
     for changes, message in (
         ({"protocol": "honest"}, "paper or sound"),
@@ -105,9 +105,9 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
         ({"sets": {**given.sets, "fgm": replace(fgm, originals=np.array([1, 9]))}}, "every original of 'fgm'"),
         ({"branches": ("a", "b")}, "band of shape (3, 4)"),
         ({"branches": ("a", "b"), "band": np.ones((3, 4), np.float32)}, "4 columns of statistics"),
-        ({"judgements": (said, said)}, "got one of them twice"),
+        ({"detector_results": (said, said)}, "got one of them twice"),
         ({"sets": {name: given.sets[name] for name in (NATURAL, "fgm")}}, "got ood:mnist"),
-        ({"judgements": (replace(said, rows={**said.rows, "ood:mnist": np.array([5])}),)}, "below 5"),
+        ({"detector_results": (replace(said, rows={**said.rows, "ood:mnist": np.array([5])}),)}, "below 5"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             replace(given, **changes)
@@ -115,16 +115,16 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
 
 def test_an_attacked_image_is_judged_beside_its_original() -> None:
     given = small()
-    (said,) = given.judgements
+    (said,) = given.detector_results
     apart = replace(
         said, rows={**said.rows, NATURAL: np.array([0, 1])}, scores={**said.scores, NATURAL: np.array([0.1, 0.2])}
     )
     with pytest.raises(InputError, match="stays with its original"):
-        replace(given, judgements=(apart,))
+        replace(given, detector_results=(apart,))
 
 
 def test_a_vote_of_a_half_decides_where_nothing_is_calibrated() -> None:
     votes = {NATURAL: {"all_class": np.array([0.1]), "predicted_class": np.array([0.6])}}
-    assert judgement("transport", {NATURAL: [0.6]}, votes=votes, threshold=None).threshold == 0.5
-    assert judgement("transport", {NATURAL: [0.6]}, votes=votes, threshold=0.7).threshold == 0.7
-    assert judgement("energy", {NATURAL: [0.6]}, threshold=None).threshold is None
+    assert detector_result("transport", {NATURAL: [0.6]}, votes=votes, threshold=None).threshold == 0.5
+    assert detector_result("transport", {NATURAL: [0.6]}, votes=votes, threshold=0.7).threshold == 0.7
+    assert detector_result("energy", {NATURAL: [0.6]}, threshold=None).threshold is None

@@ -1,4 +1,4 @@
-"""Studies of a small network: what is fitted on is not tested on, and what is done stays done."""
+"""Evaluations of a small network: what is fitted on is not tested on, and what is done stays done."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,13 +14,13 @@ from detector.detectors.knn import KNN
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.features.extraction import Features, extract_features
-from service.evaluation import recipes as study_recipes
+from service.evaluation import recipes as set_recipes
 from service.evaluation.protocols import chosen_originals, default_split, outlier_parts, runs_of
-from service.evaluation.records import NATURAL, VOTES, Study, noisy_name
-from service.evaluation.settings import StudySettings
+from service.evaluation.records import NATURAL, VOTES, Evaluation, noisy_name
+from service.evaluation.settings import EvaluationSettings
 from service.evaluation.summary import figures
-from service.jobs.evaluate import evaluate_study
-from tests.service.small_study import loaded_network, noise, settings, small_digits
+from service.jobs.evaluate import evaluate
+from tests.service.small_evaluation import loaded_network, noise, settings, small_digits
 
 
 class InterruptionError(Exception):
@@ -28,22 +28,22 @@ class InterruptionError(Exception):
 
 
 def evaluated(
-    wishes: StudySettings,
+    wishes: EvaluationSettings,
     seed: int,
     *,
     count: int = 200,
     on_step: Callable[[str], None] | None = None,
     data: ImageDataset | None = None,
     **more: Any,
-) -> Study:
-    return evaluate_study(
+) -> Evaluation:
+    return evaluate(
         data or small_digits(count), wishes, loaded=loaded_network(seed), progress=False, on_step=on_step, **more
     )
 
 
-def without_times(study: Study) -> dict[str, Any]:
+def without_times(evaluation: Evaluation) -> dict[str, Any]:
     """The figures, but for what a clock says."""
-    found = figures(study, resamples=0)
+    found = figures(evaluation, resamples=0)
     for entry in found["sets"]:
         del entry["seconds_per_image"]
     del found["costs"]
@@ -56,26 +56,28 @@ def test_nothing_that_is_fitted_or_calibrated_on_is_tested(seed: int) -> None:
         split="0.5,0.2,0.3",
     )  # fmt: skip
     data = small_digits(200)
-    study = evaluated(wishes, seed, data=data)
+    evaluation = evaluated(wishes, seed, data=data)
     runs = runs_of("sound", data.labels, [60], runs=2, split="0.5,0.2,0.3", seed=seed)
     few = chosen_originals(200, 60, seed)
-    assert np.array_equal(study.sets["bim:steps=2"].originals, few)
-    assert study.runs == (0, 1)
-    for judgement in study.judgements:
-        run = runs[judgement.run]
-        for name, rows in judgement.rows.items():
-            originals = study.sets[name].originals[rows]
+    assert np.array_equal(evaluation.sets["bim:steps=2"].originals, few)
+    assert evaluation.runs == (0, 1)
+    for detector_result in evaluation.detector_results:
+        run = runs[detector_result.run]
+        for name, rows in detector_result.rows.items():
+            originals = evaluation.sets[name].originals[rows]
             assert np.isin(originals, run.test).all()
             assert not np.isin(originals, np.concatenate([run.fit, run.calibrate])).any()
-        assert np.array_equal(study.sets[NATURAL].originals[judgement.rows[NATURAL]], run.test)
-        assert set(study.sets["bim:steps=2"].originals[judgement.rows["bim:steps=2"]]) == set(few) & set(run.test)
-        assert judgement.calibrated_on == len(run.calibrate)
-    told = {(each.detector, each.fitted_on) for each in study.judgements}
+        assert np.array_equal(evaluation.sets[NATURAL].originals[detector_result.rows[NATURAL]], run.test)
+        assert set(evaluation.sets["bim:steps=2"].originals[detector_result.rows["bim:steps=2"]]) == set(few) & set(
+            run.test
+        )
+        assert detector_result.calibrated_on == len(run.calibrate)
+    told = {(each.detector, each.fitted_on) for each in evaluation.detector_results}
     assert told == {
         *((name, ("bim:steps=2",)) for name in ("transport:num_trees=10", "pixel_statistics")),
         ("pixel_statistics", ("fgm",)), ("max_softmax", ()), ("energy", ()),
     }  # fmt: skip
-    assert all(each.baseline == (each.detector != "transport:num_trees=10") for each in study.judgements)
+    assert all(each.baseline == (each.detector != "transport:num_trees=10") for each in evaluation.detector_results)
 
 
 def test_an_interrupted_study_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> None:
@@ -118,7 +120,7 @@ def test_a_finished_study_is_read_back_without_any_work(tmp_path: Path, seed: in
 def test_a_damaged_file_of_the_cache_is_made_again(tmp_path: Path, seed: int) -> None:
     wishes = settings(cache=tmp_path, seed=seed, runs=1)
     first = evaluated(wishes, seed, count=120)
-    for path in (tmp_path / "study").rglob("*.safetensors"):
+    for path in (tmp_path / "evaluation").rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-7])
     assert without_times(evaluated(wishes, seed, count=120)) == without_times(first)
 
@@ -129,7 +131,7 @@ def test_sets_are_attacked_once_for_all_runs_detectors_and_fits(tmp_path: Path, 
         detectors=("transport:num_trees=5", "mahalanobis:num_trees=5"),
     )  # fmt: skip
     evaluated(wishes, seed, count=150)
-    folders = sorted(path.name.split("-")[0] for path in tmp_path.iterdir() if path.name != "study")
+    folders = sorted(path.name.split("-")[0] for path in tmp_path.iterdir() if path.name != "evaluation")
     assert folders == ["bim", "fgm"]
     assert len(list(tmp_path.glob("*/shard-*.safetensors"))) == 2
 
@@ -146,10 +148,10 @@ def test_eight_bit_images_lie_on_the_grid_and_success_is_counted_again(
     monkeypatch.setattr("service.evaluation.sets.extract_features", watched)
     data = small_digits(120)
     wishes = settings(test_on=("deepfool:steps=10",), fit_on=("deepfool:steps=10",), eight_bit=True, runs=1, seed=seed)
-    study = evaluated(wishes, seed, data=data)
+    evaluation = evaluated(wishes, seed, data=data)
     rounded = seen[-1]
     assert np.array_equal(rounded, np.round(rounded * 255).astype(np.float32) / np.float32(255))
-    attacked = study.sets["deepfool:steps=10"]
+    attacked = evaluation.sets["deepfool:steps=10"]
     network = loaded_network(seed).network
     made = generate(
         network, data.tensor(), data.labels, build_attack("deepfool", {"steps": 10, "seed": seed}), progress=False
@@ -165,7 +167,7 @@ def test_eight_bit_images_lie_on_the_grid_and_success_is_counted_again(
     moved = np.abs(rounded - data.tensor().numpy()).reshape(120, -1)
     assert attacked.attack["linf"]["median"] == pytest.approx(np.median(moved.max(axis=1)))
     assert attacked.attack["l2"]["max"] == pytest.approx(np.sqrt(np.square(moved).sum(axis=1)).max(), rel=1e-5)
-    assert figures(study, resamples=0)["sets"][1]["eight_bit"]
+    assert figures(evaluation, resamples=0)["sets"][1]["eight_bit"]
 
 
 def test_a_budget_holds_for_what_is_rounded(seed: int) -> None:
@@ -181,20 +183,22 @@ def test_a_budget_holds_for_what_is_rounded(seed: int) -> None:
 def test_the_papers_protocol_fits_on_nine_tenths_and_decides_at_a_vote_of_a_half(seed: int) -> None:
     wishes = settings(protocol="paper", runs=1, split=None, noisy=True, seed=seed)
     data = small_digits(200)
-    study = evaluated(wishes, seed, data=data)
+    evaluation = evaluated(wishes, seed, data=data)
     (run,) = runs_of("paper", data.labels, [], runs=1, seed=seed)
     assert default_split("paper") == "0.9,0.1"
-    copies = study.sets[noisy_name("fgm")]
+    copies = evaluation.sets[noisy_name("fgm")]
     assert (copies.kind, len(copies)) == ("natural", 200)
-    judgement = next(each for each in study.judgements if not each.baseline)
-    assert (judgement.thresholds, judgement.calibrated_on) == ({}, None)
-    assert {name: len(rows) for name, rows in judgement.rows.items()} == dict.fromkeys(
+    detector_result = next(each for each in evaluation.detector_results if not each.baseline)
+    assert (detector_result.thresholds, detector_result.calibrated_on) == ({}, None)
+    assert {name: len(rows) for name, rows in detector_result.rows.items()} == dict.fromkeys(
         (NATURAL, "fgm", noisy_name("fgm")), len(run.test)
     )
-    natural = [np.maximum(*(judgement.votes[name][vote] for vote in VOTES)) for name in (NATURAL, noisy_name("fgm"))]
+    natural = [
+        np.maximum(*(detector_result.votes[name][vote] for vote in VOTES)) for name in (NATURAL, noisy_name("fgm"))
+    ]
     before = np.concatenate(natural)
-    after = np.maximum(*(judgement.votes["fgm"][vote] for vote in VOTES))
-    told = figures(study, resamples=0)["results"][0]["runs"][0]["paper"]
+    after = np.maximum(*(detector_result.votes["fgm"][vote] for vote in VOTES))
+    told = figures(evaluation, resamples=0)["results"][0]["runs"][0]["paper"]
     assert told["accuracy"] == pytest.approx(((before < 0.5).sum() + (after >= 0.5).sum()) / (len(before) + len(after)))
     assert told["fpr"] == pytest.approx((before >= 0.5).mean())
 
@@ -203,12 +207,12 @@ def test_noisy_copies_are_as_large_as_the_attack(seed: int) -> None:
     data = small_digits(40)
     like = {"originals": np.arange(40)}
     uniform, fgm = {"linf": {"median": 0.05}}, build_attack("fgm", {"epsilon": 0.1})
-    found = study_recipes.noisy("fgm", fgm, data, {**like, "attack": uniform}, False, seed).make().images
+    found = set_recipes.noisy("fgm", fgm, data, {**like, "attack": uniform}, False, seed).make().images
     moved = np.abs(found - data.tensor().numpy())
     assert 0.09 < moved.max() <= 0.1 + 1e-6
     gaussian, deepfool = {"l2": {"median": 2.0}}, build_attack("deepfool", {})
     grey = replace(data, images=np.full_like(data.images, 128))
-    found = study_recipes.noisy("deepfool", deepfool, grey, {**like, "attack": gaussian}, False, seed).make().images
+    found = set_recipes.noisy("deepfool", deepfool, grey, {**like, "attack": gaussian}, False, seed).make().images
     sizes = np.sqrt(np.square(found - grey.tensor().numpy()).reshape(40, -1).sum(axis=1))
     assert np.median(sizes) == pytest.approx(2.0, rel=0.1)
     assert found.min() >= 0
@@ -218,22 +222,22 @@ def test_noisy_copies_are_as_large_as_the_attack(seed: int) -> None:
 def test_outliers_that_are_fitted_on_are_not_tested_and_are_as_many_as_natural_images(seed: int) -> None:
     wishes = settings(detectors=("transport:num_trees=10", "transport_cost"), fit_ood=("noise",), test_on=(), seed=seed)
     others = {"noise": noise(500, seed), "more": noise(60, seed + 1, "more")}
-    study = evaluated(wishes, seed, outliers=others)
-    assert list(study.sets) == [NATURAL, "ood:noise", "ood:more"]
-    assert len(study.sets["ood:noise"]) == 200  # no more than there are natural images
+    evaluation = evaluated(wishes, seed, outliers=others)
+    assert list(evaluation.sets) == [NATURAL, "ood:noise", "ood:more"]
+    assert len(evaluation.sets["ood:noise"]) == 200  # no more than there are natural images
     runs = runs_of("sound", small_digits(200).labels, [], runs=2, split="0.5,0.25,0.25", seed=seed)
-    for judgement in study.judgements:
-        run = runs[judgement.run]
+    for detector_result in evaluation.detector_results:
+        run = runs[detector_result.run]
         fitted, rest = outlier_parts(200, run, "0.5,0.25,0.25", "sound", seed)
-        assert not np.isin(judgement.rows["ood:noise"], fitted).any()
-        assert np.isin(judgement.rows["ood:noise"], rest).all()
-        assert len(judgement.rows["ood:noise"]) == len(judgement.rows["ood:more"]) == len(run.test)
-    told = {(each.detector, each.fitted_on) for each in study.judgements}
+        assert not np.isin(detector_result.rows["ood:noise"], fitted).any()
+        assert np.isin(detector_result.rows["ood:noise"], rest).all()
+        assert len(detector_result.rows["ood:noise"]) == len(detector_result.rows["ood:more"]) == len(run.test)
+    told = {(each.detector, each.fitted_on) for each in evaluation.detector_results}
     assert told == {
         ("transport:num_trees=10", ("ood:noise",)), ("pixel_statistics", ("ood:noise",)), ("transport_cost", ()),
         ("max_softmax", ()), ("energy", ()),
     }  # fmt: skip
-    found = {(e["detector"], e["tested_on"]): e for e in figures(study, resamples=0)["results"]}
+    found = {(e["detector"], e["tested_on"]): e for e in figures(evaluation, resamples=0)["results"]}
     entry = found["transport:num_trees=10", "ood:noise"]
     assert (entry["kind"], entry["seen"], entry["mean"]["successful"]) == ("outlier", True, None)
     assert entry["mean"]["all"]["auroc"] > 0.9
@@ -248,8 +252,8 @@ def test_an_image_in_two_sets_is_judged_in_neither_of_the_wrong_ones(
     both = replace(noise(60, seed + 1, "more"), images=np.concatenate([fitted.images[:20], noise(40, seed + 1).images]))
     natural = replace(noise(30, seed + 2, "mixed"))
     natural.images[:10] = data.images[:10]
-    study = evaluated(wishes, seed, data=data, outliers={"noise": fitted, "more": both, "mixed": natural})
-    assert {name: len(each) for name, each in study.sets.items()} == {
+    evaluation = evaluated(wishes, seed, data=data, outliers={"noise": fitted, "more": both, "mixed": natural})
+    assert {name: len(each) for name, each in evaluation.sets.items()} == {
         NATURAL: 100, "ood:noise": 50, "ood:more": 40, "ood:mixed": 20,
     }  # fmt: skip
     assert "20 of 60 images of more are in another set and are left out" in capsys.readouterr().err
@@ -266,8 +270,8 @@ def test_the_networks_own_data_are_no_outliers(seed: int) -> None:
 def test_copies_of_an_image_are_in_one_part_only(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     once = small_digits(150)
     thrice = once.take(np.tile(np.arange(150), 3))
-    study = evaluated(settings(runs=1, detectors=("transport_cost",), seed=seed), seed, data=thrice)
-    assert len(study.sets[NATURAL]) == len(once)
+    evaluation = evaluated(settings(runs=1, detectors=("transport_cost",), seed=seed), seed, data=thrice)
+    assert len(evaluation.sets[NATURAL]) == len(once)
     assert "300 of 450 images of digits are copies of others and are left out" in capsys.readouterr().err
 
 
@@ -278,16 +282,16 @@ def test_rounding_and_noise_are_made_again_when_their_code_changes(seed: int, mo
     def keys() -> list[dict[str, Any]]:
         like = {"originals": np.arange(20), "attack": {"linf": {"median": 0.1}}}
         rounded, plain = (
-            study_recipes.attacked(
+            set_recipes.attacked(
                 "fgm", fgm, data, np.arange(20), network, eight_bit=eight_bit, cache=None, workers=1, device="cpu",
                 progress=False,
             )
             for eight_bit in (True, False)
         )  # fmt: skip
-        return [rounded.key, study_recipes.noisy("fgm", fgm, data, like, False, seed).key, plain.key]
+        return [rounded.key, set_recipes.noisy("fgm", fgm, data, like, False, seed).key, plain.key]
 
     before = keys()
-    monkeypatch.setattr(study_recipes, "code_digest", lambda *modules: "other")
+    monkeypatch.setattr(set_recipes, "code_digest", lambda *modules: "other")
     after = keys()
     assert [a != b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
@@ -331,12 +335,12 @@ def test_a_detector_is_prepared_with_images_that_it_is_not_fitted_on(
 
 def test_budgets_are_sets_of_their_own_that_nothing_was_fitted_on(seed: int) -> None:
     wishes = settings(runs=1, budgets=("4/255",), fit_on=("fgm",), seed=seed)
-    study = evaluated(wishes, seed, count=120)
-    weak, strong = study.sets["fgm:epsilon=4/255"], study.sets["fgm"]
+    evaluation = evaluated(wishes, seed, count=120)
+    weak, strong = evaluation.sets["fgm:epsilon=4/255"], evaluation.sets["fgm"]
     assert weak.attack is not None
     assert strong.attack is not None
     assert weak.attack["linf"]["max"] <= 4 / 255 + 1e-6 < strong.attack["linf"]["max"]
-    told = [entry for entry in figures(study, resamples=0)["results"] if entry["fitted_on"] == ["fgm"]]
+    told = [entry for entry in figures(evaluation, resamples=0)["results"] if entry["fitted_on"] == ["fgm"]]
     assert {entry["tested_on"]: entry["seen"] for entry in told} == {"fgm": True, "fgm:epsilon=4/255": False}
 
 
@@ -365,4 +369,4 @@ def test_images_of_another_size_are_refused(seed: int) -> None:
     with pytest.raises(InputError, match=r"\(3, 16, 16\) in ood:noise, got \(3, 32, 32\)"):
         evaluated(settings(), seed, outliers={"noise": large})
     with pytest.raises(InputError, match="--network or --artifact"):
-        evaluate_study(small_digits(50), settings())
+        evaluate(small_digits(50), settings())

@@ -7,11 +7,11 @@ import pytest
 
 from attacks.common.base import parse_epsilon
 from models.errors import InputError, UnknownNameError
-from service.evaluation.settings import BASELINES, Plan, StudySettings, plan_of
+from service.evaluation.settings import BASELINES, EvaluationSettings, Plan, plan_of
 
 
 def planned(*outliers: str, **more: Any) -> Plan:
-    return plan_of(StudySettings(**more), outliers)
+    return plan_of(EvaluationSettings(**more), outliers)
 
 
 def test_a_plan_names_sets_fits_and_baselines() -> None:
@@ -55,8 +55,8 @@ def test_a_budget_is_made_once_however_it_is_written() -> None:
 
 
 def test_baselines_are_attacked_adaptively_only_where_they_are_asked_for() -> None:
-    assert StudySettings().attacked_adaptively() == ("transport",)
-    assert StudySettings(detectors=("knn", "energy")).attacked_adaptively() == ("knn", "energy")
+    assert EvaluationSettings().attacked_adaptively() == ("transport",)
+    assert EvaluationSettings(detectors=("knn", "energy")).attacked_adaptively() == ("knn", "energy")
 
 
 def test_defaults_fit_on_fgm_unless_nothing_learns() -> None:
@@ -89,7 +89,7 @@ def test_a_limit_of_a_label_goes_before_that_of_its_attack() -> None:
         ({"test_on": ("fgm",), "budgets": ("1:255",)}, "8/255"),
         ({"attack_limit": {"boundary": 5}}, "it has fgm"),
         ({"attack_limit": {"fgm": 0}}, "at least one"),
-        ({"fit_ood": ("mnist",)}, "outlier sets of the study to fit on, got ood:mnist"),
+        ({"fit_ood": ("mnist",)}, "outlier sets of the evaluation to fit on, got ood:mnist"),
         ({"test_on": ("pgd:epsilon=8/255",), "budgets": ("1/255",)}, "that its label does not name"),
         ({"protocol": "paper", "fpr": 0.2}, "--protocol sound for --fpr"),
         ({"noisy": True}, "--protocol paper for --noisy"),

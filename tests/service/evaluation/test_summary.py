@@ -1,4 +1,4 @@
-"""Figures of studies against counts worked out by hand, and against an independent reference."""
+"""Figures of evaluations against counts worked out by hand, and against an independent reference."""
 
 import doctest
 import json
@@ -14,40 +14,40 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import service.formatting
 import service.jsonable
 from models.errors import InputError
-from service.evaluation.records import NATURAL, ImageSet, Judgement, Study, noisy_name, threat
+from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, noisy_name, threat
 from service.evaluation.summary import figures
 from service.jsonable import as_json
-from tests.service.studies import image_set, judgement, study, study_by_lot
+from tests.service.evaluations import detector_result, evaluation, image_set, random_evaluation
 
 
-def by_hand() -> Study:
+def by_hand() -> Evaluation:
     """Four originals; one natural image flagged; two of three successful images flagged."""
     fgm = image_set(
         "fgm", 4, kind="attack", right=[0, 0, 0, 1], success=[1, 1, 1, 0], attack={"parameters": {"epsilon": 0.03}},
         costs={"attack": 0.5, "network": 0.1},
     )  # fmt: skip
-    said = judgement(
+    said = detector_result(
         "transport", {NATURAL: [0.1, 0.2, 0.3, 0.9], "fgm": [0.8, 0.95, 0.2, 0.1]}, fitted_on=("fgm",),
         thresholds={0.05: 0.5, 0.01: 0.85}, costs={"fit": 2.0, "score": 1e-4, "measure": 1e-3},
     )  # fmt: skip
-    return study([image_set(NATURAL, 4), fgm], [said])
+    return evaluation([image_set(NATURAL, 4), fgm], [said])
 
 
-def shuffled(given: Study, rng: np.random.Generator) -> Study:
-    """The same study with the rows of every set, and of every judgement, in another order."""
-    sets, judgements = {}, given.judgements
+def shuffled(given: Evaluation, rng: np.random.Generator) -> Evaluation:
+    """The same evaluation with the rows of every set, and of every result, in another order."""
+    sets, detector_results = {}, given.detector_results
     for name, images in given.sets.items():
         order = rng.permutation(len(images))
         places = np.argsort(order)
         names = ["originals", "labels", "predicted", "probability", "statistics", "success"]
         rows: dict[str, Any] = {key: value[order] for key in names if (value := getattr(images, key)) is not None}
         sets[name] = replace(images, **rows)
-        judgements = tuple(
+        detector_results = tuple(
             replace(each, rows={**each.rows, name: places[each.rows[name]]}) if name in each.rows else each
-            for each in judgements
+            for each in detector_results
         )
     mixed = []
-    for each in judgements:
+    for each in detector_results:
         orders = {name: rng.permutation(len(rows)) for name, rows in each.rows.items()}
         mixed.append(
             replace(
@@ -57,7 +57,7 @@ def shuffled(given: Study, rng: np.random.Generator) -> Study:
                 votes={n: {v: x[orders[n]] for v, x in votes.items()} for n, votes in each.votes.items()},
             )
         )
-    return replace(given, sets=sets, judgements=tuple(mixed))
+    return replace(given, sets=sets, detector_results=tuple(mixed))
 
 
 def test_counts_worked_out_by_hand() -> None:
@@ -102,13 +102,13 @@ def test_counts_worked_out_by_hand() -> None:
 
 def test_means_and_deviations_are_over_the_runs_that_have_the_figure() -> None:
     given = by_hand()
-    (first,) = given.judgements
+    (first,) = given.detector_results
     # In the second run no test image is a success.
     second = replace(
         first, run=1, rows={NATURAL: np.arange(2, 4), "fgm": np.array([3])},
         scores={NATURAL: np.array([0.1, 0.2]), "fgm": np.array([0.7])},
     )  # fmt: skip
-    found = figures(replace(given, judgements=(first, second)), resamples=0)
+    found = figures(replace(given, detector_results=(first, second)), resamples=0)
     (result,) = found["results"]
     assert (found["runs"], [run["run"] for run in result["runs"]]) == (2, [0, 1])
     assert result["runs"][1]["successful"] is None
@@ -125,8 +125,8 @@ def test_means_and_deviations_are_over_the_runs_that_have_the_figure() -> None:
 
 def test_perfect_separation(rng: np.random.Generator) -> None:
     attacked = image_set("pgd", 50, kind="attack", right=np.zeros(50), success=np.ones(50))
-    said = judgement("transport", {NATURAL: rng.random(50) * 0.4, "pgd": 0.6 + rng.random(50) * 0.4})
-    found = figures(study([image_set(NATURAL, 50), attacked], [said]), resamples=20)
+    said = detector_result("transport", {NATURAL: rng.random(50) * 0.4, "pgd": 0.6 + rng.random(50) * 0.4})
+    found = figures(evaluation([image_set(NATURAL, 50), attacked], [said]), resamples=20)
     run = found["results"][0]["runs"][0]
     for group in ("successful", "all"):
         assert run[group]["auroc"] == run[group]["aupr"] == run[group]["tpr_at_1_fpr"] == run[group]["flagged"] == 1.0
@@ -138,8 +138,10 @@ def test_perfect_separation(rng: np.random.Generator) -> None:
 def test_the_same_scores_twice_are_not_told_apart(rng: np.random.Generator) -> None:
     scores = rng.random(300)
     attacked = image_set("noise", 300, kind="attack", right=np.zeros(300), success=np.ones(300))
-    said = judgement("energy", {NATURAL: scores, "noise": rng.permutation(scores)}, threshold=0.95)
-    figure = figures(study([image_set(NATURAL, 300), attacked], [said]), resamples=300)["results"][0]["runs"][0]["all"]
+    said = detector_result("energy", {NATURAL: scores, "noise": rng.permutation(scores)}, threshold=0.95)
+    figure = figures(evaluation([image_set(NATURAL, 300), attacked], [said]), resamples=300)["results"][0]["runs"][0][
+        "all"
+    ]
     assert figure["auroc"] == pytest.approx(0.5)
     low, high = figure["auroc_interval"]
     assert low < 0.5 < high
@@ -147,9 +149,9 @@ def test_the_same_scores_twice_are_not_told_apart(rng: np.random.Generator) -> N
 
 
 def test_figures_are_those_of_scikit_learn(rng: np.random.Generator) -> None:
-    given = study_by_lot(rng, runs=1)
+    given = random_evaluation(rng, runs=1)
     found = figures(given, resamples=0)
-    said = {(each.detector, each.fitted_on, each.run): each for each in given.judgements}
+    said = {(each.detector, each.fitted_on, each.run): each for each in given.detector_results}
     for result in found["results"]:
         for run in result["runs"]:
             judged = said[result["detector"], tuple(result["fitted_on"]), run["run"]]
@@ -171,7 +173,7 @@ def test_worst_case_needs_every_successful_attack_to_be_flagged() -> None:
     # In another order and without original 6; 4 goes unnoticed here, 5 is noticed.
     other = image_set("other", kind="attack", originals=[5, 4, 3], right=[0, 0, 0], success=[1, 1, 1])
     scores = {NATURAL: [0.1] * 5, "one": [0.9, 0.9, 0.2, 0.9], "other": [0.8, 0.3, 0.9]}
-    (worst,) = figures(study([natural, one, other], [judgement("lid", scores)]), resamples=0)["worst_case"]
+    (worst,) = figures(evaluation([natural, one, other], [detector_result("lid", scores)]), resamples=0)["worst_case"]
     (run,) = worst["runs"]
     assert worst["attacks"] == ["one", "other"]
     assert (run["images"], run["successful"], run["detected"]) == (4, 4, 3)
@@ -184,10 +186,10 @@ def votes(all_class: list[float], predicted_class: list[float]) -> dict[str, np.
     return {"all_class": np.array(all_class), "predicted_class": np.array(predicted_class)}
 
 
-def voted(said: dict[str, dict[str, np.ndarray]], **more: Any) -> Judgement:
-    """A judgement as the class-conditional classifiers give it, without a threshold."""
+def voted(said: dict[str, dict[str, np.ndarray]], **more: Any) -> DetectorResult:
+    """A result as the class-conditional classifiers give it, without a threshold."""
     scores = {name: np.maximum(*both.values()) for name, both in said.items()}
-    return judgement("transport", scores, votes=said, threshold=None, **more)
+    return detector_result("transport", scores, votes=said, threshold=None, **more)
 
 
 def test_the_papers_decision_takes_either_vote_on_a_balanced_set() -> None:
@@ -196,7 +198,7 @@ def test_the_papers_decision_takes_either_vote_on_a_balanced_set() -> None:
         "fgm": votes([0.7, 0.3], [0.1, 0.2]),
     }  # fmt: skip
     fgm = image_set("fgm", 2, kind="attack", right=[0, 1], success=[1, 0])
-    given = study([image_set(NATURAL, 4), fgm], [voted(said)], protocol="paper")
+    given = evaluation([image_set(NATURAL, 4), fgm], [voted(said)], protocol="paper")
     found = figures(given, resamples=0)
     run = found["results"][0]["runs"][0]
     assert run["paper"] == {
@@ -221,15 +223,15 @@ def test_noisy_copies_count_as_natural() -> None:
         image_set(NATURAL, 1), image_set("fgm", 1, kind="attack", right=[0], success=[1]),
         image_set(noisy_name("fgm"), 1),
     ]  # fmt: skip
-    run = figures(study(sets, [voted(said)], protocol="paper"), resamples=0)["results"][0]["runs"][0]
+    run = figures(evaluation(sets, [voted(said)], protocol="paper"), resamples=0)["results"][0]["runs"][0]
     assert (run["paper"]["accuracy"], run["paper"]["fpr"]) == (pytest.approx(2 / 3), 0.5)
     assert (run["paper"]["auroc_all_class"], run["all"]["auroc"]) == (0.5, 1.0)
 
 
 def test_outliers_have_neither_success_nor_twins() -> None:
     sets = [image_set(NATURAL, 4, right=[1, 1, 1, 0]), image_set("ood:mnist", 6, kind="outlier")]
-    said = judgement("knn", {NATURAL: [0.1, 0.2, 0.9, 0.3], "ood:mnist": [0.8, 0.1]}, rows={"ood:mnist": [5, 1]})
-    found = figures(study(sets, [said]), resamples=0)
+    said = detector_result("knn", {NATURAL: [0.1, 0.2, 0.9, 0.3], "ood:mnist": [0.8, 0.1]}, rows={"ood:mnist": [5, 1]})
+    found = figures(evaluation(sets, [said]), resamples=0)
     (result,) = found["results"]
     (run,) = result["runs"]
     assert (result["kind"], run["successful"], run["failed"], run["all"]["images"]) == ("outlier", None, None, 2)
@@ -241,8 +243,8 @@ def test_outliers_have_neither_success_nor_twins() -> None:
 
 def test_a_score_that_is_neither_calibrated_nor_a_vote_flags_nothing() -> None:
     fgm = image_set("fgm", 2, kind="attack", right=[0, 0], success=[1, 1])
-    said = judgement("energy", {NATURAL: [-3.0, -2.0], "fgm": [1.0, 2.0]}, threshold=None)
-    found = figures(study([image_set(NATURAL, 2), fgm], [said], protocol="paper"), resamples=5)
+    said = detector_result("energy", {NATURAL: [-3.0, -2.0], "fgm": [1.0, 2.0]}, threshold=None)
+    found = figures(evaluation([image_set(NATURAL, 2), fgm], [said], protocol="paper"), resamples=5)
     run = found["results"][0]["runs"][0]
     assert run["all"]["flagged"] is run["all"]["flagged_interval"] is run["system_accuracy"] is run["paper"] is None
     assert run["all"]["auroc"] == 1.0
@@ -262,29 +264,29 @@ def test_an_attack_is_seen_by_its_name_and_budget_whatever_its_steps() -> None:
         image_set(NATURAL, 2), attacked("pgd", "pgd", 0.03), attacked("pgd:steps=9", "pgd", 0.03),
         attacked("pgd:epsilon=2/255", "pgd", 2 / 255), attacked("bim", "bim", 0.03),
     ]  # fmt: skip
-    said = judgement("transport", {images.name: [0.1, 0.7] for images in sets}, fitted_on=("pgd", "apgd"))
-    found = figures(study(sets, [said]), resamples=0)
+    said = detector_result("transport", {images.name: [0.1, 0.7] for images in sets}, fitted_on=("pgd", "apgd"))
+    found = figures(evaluation(sets, [said]), resamples=0)
     assert {entry["tested_on"]: entry["seen"] for entry in found["results"]} == {
         "pgd": True, "pgd:steps=9": True, "pgd:epsilon=2/255": False, "bim": False,
     }  # fmt: skip
 
 
 def test_a_set_that_pixels_give_away_is_called_broken(rng: np.random.Generator) -> None:
-    given = study_by_lot(rng, detectors={"transport": 1.0, "pixel_statistics": 1.0}, fit_on=[("fgm",)], runs=1)
+    given = random_evaluation(rng, detectors={"transport": 1.0, "pixel_statistics": 1.0}, fit_on=[("fgm",)], runs=1)
     found = figures(given, resamples=0)
     assert {entry["name"]: entry["broken"] for entry in found["sets"]}["fgm"]
     assert any("fgm: the attacked set is broken" in warning for warning in found["warnings"])
-    given = study_by_lot(rng, detectors={"transport": 1.0, "pixel_statistics": 0.05}, fit_on=[("fgm",)], runs=1)
+    given = random_evaluation(rng, detectors={"transport": 1.0, "pixel_statistics": 0.05}, fit_on=[("fgm",)], runs=1)
     assert not any(entry["broken"] for entry in figures(given, resamples=0)["sets"])
 
 
 def test_the_order_of_rows_changes_nothing(rng: np.random.Generator) -> None:
-    given = study_by_lot(rng, count=60, runs=1)
+    given = random_evaluation(rng, count=60, runs=1)
     assert figures(shuffled(given, rng), resamples=10) == figures(given, resamples=10)
 
 
 def test_the_seed_sets_the_intervals_and_nothing_else(rng: np.random.Generator) -> None:
-    given = study_by_lot(rng, count=80, attacks={"deepfool": 0.15}, outliers={}, runs=1)
+    given = random_evaluation(rng, count=80, attacks={"deepfool": 0.15}, outliers={}, runs=1)
     one, again, other = (figures(given, seed=seed, resamples=200) for seed in (1, 1, 2))
     assert one == again
     figure, changed = (found["results"][0]["runs"][0]["all"] for found in (one, other))
@@ -297,7 +299,7 @@ def test_the_seed_sets_the_intervals_and_nothing_else(rng: np.random.Generator) 
 def test_json_is_strict_even_where_facts_are_not() -> None:
     given = by_hand()
     attacked = replace(given.sets["fgm"], attack={"success_rate": float("nan"), "sizes": np.arange(3)})
-    given = replace(given, sets={**given.sets, "fgm": attacked}, facts={"loss": [1.0, float("inf")]})
+    given = replace(given, sets={**given.sets, "fgm": attacked}, provenance={"loss": [1.0, float("inf")]})
     given = replace(given, adaptive={"transport": {"share": float("nan")}})
     found = figures(given, resamples=0)
     json.dumps(found, allow_nan=False)
@@ -312,8 +314,8 @@ def test_json_is_strict_even_where_facts_are_not() -> None:
 def test_the_rate_is_judged_with_the_calibrations_luck() -> None:
     def rate(calibrated_on: int | None) -> dict[str, Any]:
         scores = np.where(np.arange(200) < 18, 0.9, 0.1)  # 9 % are flagged
-        said = judgement("energy", {NATURAL: scores}, calibrated_on=calibrated_on)
-        run: dict[str, Any] = figures(study([image_set(NATURAL, 200)], [said]))["false_positives"][0]["runs"][0]
+        said = detector_result("energy", {NATURAL: scores}, calibrated_on=calibrated_on)
+        run: dict[str, Any] = figures(evaluation([image_set(NATURAL, 200)], [said]))["false_positives"][0]["runs"][0]
         return run
 
     assert (rate(None)["compatible"], rate(None)["expected"]) == (False, None)
@@ -323,19 +325,19 @@ def test_the_rate_is_judged_with_the_calibrations_luck() -> None:
     assert not rate(100_000)["compatible"]
 
 
-def warned(given: Study, *words: str) -> bool:
+def warned(given: Evaluation, *words: str) -> bool:
     return any(all(word in warning for word in words) for warning in figures(given, resamples=0)["warnings"])
 
 
 def large(
     rng: np.random.Generator, *attacked: ImageSet, right: float = 0.95, flagged: int = 20, low: bool = False,
     fitted_on: tuple[str, ...] = (),
-) -> Study:  # fmt: skip
+) -> Evaluation:  # fmt: skip
     """400 natural images, 5 % of them flagged: nothing in it to warn of."""
     scores = {NATURAL: np.where(np.arange(400) < flagged, 0.9, 0.1) + 0.05 * rng.random(400)}
     scores |= {images.name: (0.0 if low else 0.6) + 0.05 * rng.random(len(images)) for images in attacked}
     natural = image_set(NATURAL, 400, right=np.arange(400) < 400 * right)
-    return study([natural, *attacked], [judgement("transport", scores, fitted_on=fitted_on)])
+    return evaluation([natural, *attacked], [detector_result("transport", scores, fitted_on=fitted_on)])
 
 
 def good(**changes: Any) -> ImageSet:
@@ -352,7 +354,9 @@ def test_warnings_on_natural_images(rng: np.random.Generator) -> None:
     assert warned(large(rng, good(), right=0.05), "no better than always naming the commonest class", "5.0 %")
     assert warned(large(rng, good(), flagged=60), "transport", "15.0 %", "more than the 5 % asked for")
     assert warned(large(rng, good(), flagged=2), "0.5 %", "fewer than the 5 % asked for")
-    one_class = study([image_set(NATURAL, originals=[2, 12, 22])], [judgement("energy", {NATURAL: [0.1] * 3})])
+    one_class = evaluation(
+        [image_set(NATURAL, originals=[2, 12, 22])], [detector_result("energy", {NATURAL: [0.1] * 3})]
+    )
     assert warned(one_class, "of one class")
 
 
@@ -384,15 +388,15 @@ def test_examples_in_docstrings_hold(module: ModuleType) -> None:
 
 def test_a_set_that_an_artifact_cannot_be_judged_on_is_told(rng: np.random.Generator) -> None:
     given = large(rng, good())
-    (judgement, *others) = given.judgements
-    dropped = next(name for name in judgement.rows if given.sets[name].kind == "attack")
-    without = {name: rows for name, rows in judgement.rows.items() if name != dropped}
-    scores = {name: judgement.scores[name] for name in without}
-    votes = {name: judgement.votes[name] for name in without if name in judgement.votes}
-    artifact = replace(judgement, detector="artifact", rows=without, scores=scores, votes=votes)
-    assert warned(replace(given, judgements=(artifact, *others)), dropped, "the artifact has seen every image")
-    whole = replace(judgement, detector="artifact")
-    assert not warned(replace(given, judgements=(whole, *others)), "the artifact has seen every image")
+    (detector_result, *others) = given.detector_results
+    dropped = next(name for name in detector_result.rows if given.sets[name].kind == "attack")
+    without = {name: rows for name, rows in detector_result.rows.items() if name != dropped}
+    scores = {name: detector_result.scores[name] for name in without}
+    votes = {name: detector_result.votes[name] for name in without if name in detector_result.votes}
+    artifact = replace(detector_result, detector="artifact", rows=without, scores=scores, votes=votes)
+    assert warned(replace(given, detector_results=(artifact, *others)), dropped, "the artifact has seen every image")
+    whole = replace(detector_result, detector="artifact")
+    assert not warned(replace(given, detector_results=(whole, *others)), "the artifact has seen every image")
 
 
 def test_an_attack_with_another_aim_is_another_attack() -> None:
@@ -416,10 +420,10 @@ def test_an_area_that_chance_puts_below_a_half_is_no_warning(rng: np.random.Gene
     # Natural scores evenly on both sides of 0, all others a little below: an area a little below a half, in every draw.
     near = {
         name: rng.permutation(np.linspace(-1, 1, len(scores))) if name == "natural" else np.full(len(scores), -0.01)
-        for name, scores in given.judgements[0].scores.items()
+        for name, scores in given.detector_results[0].scores.items()
     }
     far = {name: scores - (3.0 if name != "natural" else 0.0) for name, scores in near.items()}
     for scores, expected in ((near, False), (far, True)):
-        study = replace(given, judgements=(replace(given.judgements[0], scores=scores, votes={}),))
-        warnings = figures(study, resamples=200)["warnings"]
+        evaluation = replace(given, detector_results=(replace(given.detector_results[0], scores=scores, votes={}),))
+        warnings = figures(evaluation, resamples=200)["warnings"]
         assert any("AUROC is below 0.5" in warning for warning in warnings) is expected

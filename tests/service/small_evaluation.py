@@ -1,4 +1,4 @@
-"""A trained network on small digits and a study of it, small enough to be made many times."""
+"""A trained network on small digits and an evaluation of it, small enough to be made many times."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from models.datasets.base import ImageDataset
 from models.images.preprocessing import Preprocessing
 from models.loading.references import LoadedNetwork, NetworkSpec
 from models.normalization import Normalized
-from service.evaluation.settings import StudySettings
+from service.evaluation.settings import EvaluationSettings
 from tests.attacks.digits import digits
 
 PREPROCESSING = Preprocessing(resize=None, crop=None, height=16, width=16)
@@ -39,10 +39,10 @@ def loaded_network(seed: int) -> LoadedNetwork:
     return LoadedNetwork(network.requires_grad_(False), spec, "digits-network", CLASSES)
 
 
-def settings(**changes: Any) -> StudySettings:
+def settings(**changes: Any) -> EvaluationSettings:
     """Two runs of a small Transport detector on one attack."""
     given: dict[str, Any] = {
         "runs": 2, "detectors": ("transport:num_trees=10",), "test_on": ("fgm",), "epsilon": "0.1",
         "split": "0.5,0.25,0.25", **changes,
     }  # fmt: skip
-    return StudySettings(**given)
+    return EvaluationSettings(**given)

@@ -1,4 +1,4 @@
-"""Studies made by hand or by lot, for the tests of figures and report."""
+"""Evaluations made by hand or by lot, for the tests of figures and report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from detector.calibration import Calibration
 from detector.features.statistics import natural_band
-from service.evaluation.records import NATURAL, ImageSet, Judgement, Study
+from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet
 
 BLOCKS = 3
 CLASSES = 10
@@ -44,7 +44,7 @@ def image_set(
     )
 
 
-def judgement(
+def detector_result(
     detector: str,
     scores: Mapping[str, Sequence[float] | np.ndarray],
     *,
@@ -52,11 +52,11 @@ def judgement(
     threshold: float | None = 0.5,
     votes: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     **more: Any,
-) -> Judgement:
-    """A judgement of these scores, by set; rows are the first ones of each set unless told otherwise."""
+) -> DetectorResult:
+    """A result of these scores, by set; rows are the first ones of each set unless told otherwise."""
     given: dict[str, Any] = {"fitted_on": (), "run": 0, "calibrated_on": None, "costs": {}, **more}
     given.setdefault("thresholds", {} if threshold is None else {0.05: threshold})
-    return Judgement(
+    return DetectorResult(
         detector=detector,
         rows={n: np.asarray((rows or {}).get(n, np.arange(len(s))), dtype=np.int64) for n, s in scores.items()},
         scores={name: np.asarray(values, dtype=np.float64) for name, values in scores.items()},
@@ -65,14 +65,14 @@ def judgement(
     )
 
 
-def study(sets: Sequence[ImageSet], judgements: Sequence[Judgement], **more: Any) -> Study:
-    """A study of these sets and judgements."""
+def evaluation(sets: Sequence[ImageSet], detector_results: Sequence[DetectorResult], **more: Any) -> Evaluation:
+    """An evaluation of these sets and results."""
     natural = next(images for images in sets if images.name == NATURAL)
     blocks = natural.statistics.shape[1] // 2
-    given: dict[str, Any] = {"protocol": "sound", "facts": {}, **more}
-    return Study(
+    given: dict[str, Any] = {"protocol": "sound", "provenance": {}, **more}
+    return Evaluation(
         sets={images.name: images for images in sets},
-        judgements=tuple(judgements),
+        detector_results=tuple(detector_results),
         branches=tuple(f"stages.{block // 3}.{block % 3}" for block in range(blocks)),
         columns_per_block=2,
         band=natural_band(natural.statistics),
@@ -80,7 +80,7 @@ def study(sets: Sequence[ImageSet], judgements: Sequence[Judgement], **more: Any
     )
 
 
-def study_by_lot(
+def random_evaluation(
     rng: np.random.Generator,
     *,
     count: int = 300,
@@ -92,8 +92,8 @@ def study_by_lot(
     detectors: Mapping[str, float] | None = None,
     fit_on: Sequence[tuple[str, ...]] | None = None,
     **more: Any,
-) -> Study:
-    """A study as a real one might be: paths drift under attack, two votes rise, half the originals are tested.
+) -> Evaluation:
+    """An evaluation as a real one might be: paths drift under attack, two votes rise, half the originals are tested.
 
     Args:
         attacks, outliers: by name, how strongly they move paths and scores (0 to 1).
@@ -105,23 +105,23 @@ def study_by_lot(
     outliers = {"ood:noise": 0.95} if outliers is None else outliers
     detectors = {"transport": 1.0, "max_softmax": 0.3, "pixel_statistics": 0.5} if detectors is None else detectors
     fit_on = [(name,) for name in list(attacks)[:2]] if fit_on is None else fit_on
-    natural = _drawn_set(rng, NATURAL, "natural", 0.0, np.arange(count) + 5000, blocks, None)
+    natural = _random_set(rng, NATURAL, "natural", 0.0, np.arange(count) + 5000, blocks, None)
     shifts = {**attacks, **outliers}
     sets = [natural] + [
-        _drawn_set(rng, name, "attack" if name in attacks else "outlier", shift, natural.originals, blocks, natural)
+        _random_set(rng, name, "attack" if name in attacks else "outlier", shift, natural.originals, blocks, natural)
         for name, shift in shifts.items()
     ]
-    judgements = [
-        _drawn_judgement(rng, label, strength, sets, {NATURAL: 0.0, **shifts}, fitted_on, run, protocol)
+    detector_results = [
+        _random_result(rng, label, strength, sets, {NATURAL: 0.0, **shifts}, fitted_on, run, protocol)
         for run in range(runs)
         for label, strength in detectors.items()
         for fitted_on in ([()] if label in ("max_softmax", "energy") else fit_on)
     ]
-    facts = more.pop("facts", {"network": "resnet20", "dataset": {"name": "digits"}})
-    return study(sets, judgements, protocol=protocol, facts=facts, **more)
+    provenance = more.pop("provenance", {"network": "resnet20", "dataset": {"name": "digits"}})
+    return evaluation(sets, detector_results, protocol=protocol, provenance=provenance, **more)
 
 
-def _drawn_set(
+def _random_set(
     rng: np.random.Generator,
     name: str,
     kind: str,
@@ -154,7 +154,7 @@ def _drawn_set(
     )
 
 
-def _drawn_judgement(
+def _random_result(
     rng: np.random.Generator,
     label: str,
     strength: float,
@@ -163,7 +163,7 @@ def _drawn_judgement(
     fitted_on: tuple[str, ...],
     run: int,
     protocol: str,
-) -> Judgement:
+) -> DetectorResult:
     rows = np.sort(rng.permutation(len(sets[0]))[: max(1, len(sets[0]) // 2)]).astype(np.int64)
 
     def votes(shift: float, size: int) -> dict[str, np.ndarray]:
@@ -175,7 +175,7 @@ def _drawn_judgement(
     held_out = np.maximum(*votes(0, 400).values())
     thresholds = {rate: Calibration(held_out, rate).threshold for rate in (0.05, 0.01)}
     plain = label in ("max_softmax", "energy")
-    return Judgement(
+    return DetectorResult(
         detector=label,
         fitted_on=fitted_on,
         run=run,
