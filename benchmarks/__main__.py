@@ -1,8 +1,8 @@
 """Runs every benchmark that needs no data: `make bench`. Each writes benchmarks/results/<name>.json.
 
 A machine that does something else measures that too: leave it alone meanwhile. What needs real images is run by name:
-`python -m benchmarks.real_images RECIPE`, `python -m benchmarks.white_box --dataset D`, likewise `black_box` (see
-benchmarks/README.md).
+`python -m benchmarks.detection.real_images RECIPE`, `python -m benchmarks.speed.white_box --dataset D`, likewise
+`black_box` (see benchmarks/README.md).
 """
 
 import subprocess
@@ -10,7 +10,7 @@ import sys
 import time
 
 # In this order, each in a process of its own, so that none measures another's caches, threads or memory.
-BENCHMARKS = (["extraction", "--compile"], ["scaling"], ["forests"], ["serving"])
+BENCHMARKS = (["speed.extraction", "--compile"], ["speed.scaling"], ["speed.forests"], ["serving.throughput"])
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.ray_serve import table
-from benchmarks.running_server import RunningServer
+from benchmarks.serving.ray_serve import table
+from benchmarks.serving.running_server import RunningServer
 from detector.artifact.artifact import load_artifact
 from service.cli.main import _parser
 from service.cluster.ray_serve import Arguments, build, deployment_options
@@ -349,7 +349,7 @@ def test_alarms_are_complete_and_group_by_labels_that_are_there() -> None:
 def test_what_the_page_says_of_ray_is_the_result() -> None:
     path = ROOT / "benchmarks" / "results" / "ray_serve.json"
     assert table(json.loads(path.read_text(encoding="utf-8"))) in TEXTS[PAGE], (
-        "put benchmarks.ray_serve.table of the result there"
+        "put benchmarks.serving.ray_serve.table of the result there"
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tables import PAGES as PAGES_WITH_TABLES
-from benchmarks.tables import README, with_measured, with_tables
+from benchmarks.tables.pages import PAGES as PAGES_WITH_TABLES
+from benchmarks.tables.pages import README, with_measured, with_tables
 from models.registry import ATTACKS, DETECTORS
 from service.cli.main import _parser
 
@@ -47,7 +47,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_the_readmes_figures_are_the_results() -> None:
     text = README.read_text(encoding="utf-8")
-    assert with_measured(text) == text, "run python -m benchmarks.tables"
+    assert with_measured(text) == text, "run python -m benchmarks.tables.pages"
 
 
 def test_the_changelog_knows_the_version() -> None:
@@ -68,12 +68,12 @@ def test_recipes_name_attacks_and_detectors_that_exist() -> None:
 @pytest.mark.parametrize("page", PAGES_WITH_TABLES, ids=lambda page: page.name)
 def test_the_figures_of_a_page_of_results_are_the_results(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert with_tables(text) == text, "run python -m benchmarks.tables"
+    assert with_tables(text) == text, "run python -m benchmarks.tables.pages"
 
 
 def test_studies_are_words_of_the_command_line() -> None:
     known = set(_flags(_parser()))
-    studies = sorted((ROOT / "benchmarks" / "studies").glob("*.toml"))
+    studies = sorted((ROOT / "benchmarks" / "evaluations").glob("*.toml"))
     assert studies
     for path in studies:
         study = tomllib.loads(path.read_text(encoding="utf-8"))

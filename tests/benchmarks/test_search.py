@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from benchmarks.candidates import (
+from benchmarks.detection.candidates import (
     ClassProjections,
     Curvature,
     PooledMoments,
@@ -18,12 +18,12 @@ from benchmarks.candidates import (
     moments,
     successive_cosines,
 )
-from benchmarks.folds import Area, area_of, chosen, folds_of, interval, mean_of, resamples_of, summary
-from benchmarks.perturbations import PERTURBATIONS, Perturbation, perturbed
-from benchmarks.search import ATTACKS, FITS, choices_of, groups_of, joining_name, present_joining
-from benchmarks.search_columns import CANDIDATES, CHANGED, SYNTHETIC, Columns, search_rows
-from benchmarks.search_fits import Fits, TabledFusion
-from benchmarks.search_tables import search_cells, search_choices, search_sets, search_summary
+from benchmarks.detection.folds import Area, area_of, chosen, folds_of, interval, mean_of, resamples_of, summary
+from benchmarks.detection.perturbations import PERTURBATIONS, Perturbation, perturbed
+from benchmarks.detection.search import ATTACKS, FITS, choices_of, groups_of, joining_name, present_joining
+from benchmarks.detection.search_columns import CANDIDATES, CHANGED, SYNTHETIC, Columns, search_rows
+from benchmarks.detection.search_fits import Fits, TabledFusion
+from benchmarks.tables.search import search_cells, search_choices, search_sets, search_summary
 from detector.detectors.fusion import Fusion
 from detector.features.path_groups import PathGaussians, path_groups, view_groups
 from models.features.extraction import Features, extract_features

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.memory import peak_of_a_step
+from benchmarks.speed.memory import peak_of_a_step
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, NetworkError
 from models.images.preprocessing import Preprocessing

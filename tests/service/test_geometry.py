@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.fgm import FGM
-from benchmarks.geometry import PAGE, with_table
+from benchmarks.geometry.paths import PAGE, with_table
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.errors import AttackError, InputError, NetworkError
 from models.geometry.transport import cosines, line_shape, optimal_transport
@@ -451,7 +451,7 @@ def test_the_options_without_a_value_are_as_the_words_are_read() -> None:
 def test_the_table_of_the_page_is_the_results() -> None:
     result = json.loads((PAGE.parent.parent / "benchmarks" / "results" / "geometry.json").read_text())
     text = PAGE.read_text(encoding="utf-8")
-    assert with_table(text, result["networks"]) == text, "run python -m benchmarks.geometry"
+    assert with_table(text, result["networks"]) == text, "run python -m benchmarks.geometry.paths"
 
 
 def test_the_page_explains_every_key_of_the_report(measured: Measured) -> None:

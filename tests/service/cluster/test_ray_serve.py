@@ -1,4 +1,4 @@
-"""The application as Ray Serve is given it; `python -m benchmarks.ray_serve` kills replicas of a real Ray."""
+"""The application as Ray Serve is given it; `python -m benchmarks.serving.ray_serve` kills replicas of a real Ray."""
 
 import asyncio
 import importlib

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.browser import Browser, chromium, open_browser
-from benchmarks.running_server import RunningServer
+from benchmarks.serving.browser import Browser, chromium, open_browser
+from benchmarks.serving.running_server import RunningServer
 from detector.artifact.artifact import Artifact
 from service.http.api.app import create_app
 from service.http.inference.repository import ModelSource

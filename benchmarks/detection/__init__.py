@@ -1,0 +1,1 @@
+"""Evaluations of detectors on real images."""

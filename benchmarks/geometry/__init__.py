@@ -1,0 +1,1 @@
+"""Paths of images through networks."""

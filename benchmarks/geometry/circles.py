@@ -1,0 +1,40 @@
+"""The two-dimensional study at full size: tables 19 to 22, paths and outliers → circles.json, pictures → docs/images.
+
+`python -m benchmarks.geometry.circles [--instances 20]`. Needs no data.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import write_result
+from models.files import write_atomically
+from service.geometry.circles import study
+from service.geometry.circles_tables import CASES
+from service.geometry.png import as_png
+
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+
+
+def main() -> None:
+    """Run it and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="write the JSON here instead of to benchmarks/results; no pictures")
+    parser.add_argument("--instances", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found, pictures = study(
+        tables=tuple(CASES), instances=options.instances, epochs=options.epochs, seed=options.seed, progress=True
+    )
+    print(write_result("circles", found, options.out))
+    if options.out is None:
+        for name, picture in pictures.items():
+            write_atomically(IMAGES / f"circles-{name}.png", as_png(picture))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Load on `plumbline serve`, and other servers beside it."""

@@ -1,0 +1,1 @@
+"""Time and memory of attacks, detectors and training steps."""

@@ -1,0 +1,154 @@
+"""Markdown tables of what the server does; `docs/service.md` is made of them.
+
+As in `benchmarks.tables.detection`, every function takes a result as read from its JSON file, here several by name, and
+gives the lines of a table.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["bars", "faults", "hostile_input", "latency", "served_throughput"]
+
+Result = dict[str, Any]
+
+_OTHERS = (("fastapi", "plain FastAPI without batches"), ("litserve", "LitServe"))
+_MET = {True: "met", False: "**missed**"}
+
+
+def bars(results: Mapping[str, Result]) -> list[str]:
+    """A row per thing that the server is held to: the bar, what was measured, and whether that meets it."""
+    serving, overload, soak = results["serving"], results["overload"], results["soak"]
+    raw, others, files = serving["raw_batches"], serving["others"], serving["agreement"]
+    rows = [
+        (
+            "served ÷ bare throughput, pixels in batches of " + ", ".join(raw),
+            "≥ 0.95",
+            ", ".join(_range(each["ratio"], each["low"], each["high"]) for each in raw.values()),
+            all(each["ratio"] >= 0.95 for each in raw.values()),
+        ),
+        *(
+            (
+                f"one PNG per request, throughput ÷ that of {title}",
+                "≥ 2",
+                _range(others[name]["times_as_fast"], others[name]["low"], others[name]["high"]),
+                others[name]["times_as_fast"] >= 2,
+            )
+            for name, title in _OTHERS
+        ),
+        *(
+            (
+                f"… with {results['serving_all_cores']['threads']} torch threads on both sides, {title}",
+                "≥ 2",
+                _range(each["times_as_fast"], each["low"], each["high"]),
+                each["times_as_fast"] >= 2,
+            )
+            for name, title in _OTHERS
+            for each in [results["serving_all_cores"]["others"][name]]
+        ),
+        (
+            "added latency of one client",
+            "≤ 3 ms",
+            f"{serving['added_latency_ms']:.2f} ms",
+            serving["added_latency_ms"] <= 3,
+        ),
+        (
+            f"overload of {overload['offered_times_capacity']:.1f} × capacity: served share of the capacity",
+            "≥ 95 %",
+            f"{overload['served_share_of_capacity']:.0%}",
+            overload["served_share_of_capacity"] >= 0.95,
+        ),
+        (
+            "… refused within (median, 99 % of refusals)",
+            "< 50 ms",
+            f"{overload['refusal_p50_ms']:.1f} ms, {overload['refusal_p99_ms']:.1f} ms",
+            overload["refusal_p99_ms"] < 50,
+        ),
+        (
+            "… memory, before and at most",
+            "bounded",
+            f"{overload['memory_before_mib']:.0f} MiB, {overload['memory_peak_mib']:.0f} MiB",
+            overload["memory_peak_mib"] - overload["memory_before_mib"] < 256,
+        ),
+        ("… recovery", "< 2 s", f"{overload['recovery_s']:.2f} s", overload["recovery_s"] < 2),
+        (
+            f"soak of {soak['minutes']:.0f} minutes, {soak['requests']:,} requests: slope of memory after the warm-up",
+            "< 1 MiB/h",
+            f"{soak['memory_slope_mib_per_hour']:.2f} MiB/h",
+            soak["memory_slope_mib_per_hour"] < 1,
+        ),
+        ("… 5xx", "none", f"{soak['server_errors']}", soak["server_errors"] == 0),
+        *_chaos_bars(results["chaos"]),
+        *_fuzz_bars(results["fuzz"]),
+        (
+            f"one image alone or in any batch, {files['images']:,} verdicts: other class or flag, largest Δ of scores",
+            "0, ≤ 10⁻⁶",
+            f"{files['other_class_or_flag']}, {files['largest_score_difference']:.1g}",
+            files["other_class_or_flag"] == 0 and files["largest_score_difference"] <= 1e-6,
+        ),
+    ]
+    lines = ["| what | bar | measured | |", "|---|---|---|---|"]
+    return [*lines, *(f"| {what} | {bar} | {found} | {_MET[met]} |" for what, bar, found, met in rows)]
+
+
+def served_throughput(result: Result) -> list[str]:
+    """Served ÷ bare throughput by how images are sent."""
+    lines = ["| sent as | served ÷ bare | quartiles |", "|---|---|---|"]
+    ways = {f"pixels, {size} images per request": each for size, each in result["raw_batches"].items()}
+    for name, each in (ways | result["files"]).items():
+        lines.append(f"| {name} | {each['ratio']:.2f} | {each['low']:.2f} to {each['high']:.2f} |")
+    return lines
+
+
+def latency(result: Result) -> list[str]:
+    """What a client waits for one PNG, by how many clients ask at a time."""
+    lines = ["| clients at a time | median | 90 % | 99 % |", "|---|---|---|---|"]
+    for clients, each in result["latency_ms"].items():
+        lines.append(f"| {clients} | {each['p50']:.1f} ms | {each['p90']:.1f} ms | {each['p99']:.1f} ms |")
+    return lines
+
+
+def faults(result: Result) -> list[str]:
+    """A row per fault: how soon its effects were seen, and what else was counted."""
+    lines = ["| fault | what was seen | wrong answers and other problems |", "|---|---|---|"]
+    for each in result["scenarios"]:
+        told = ", ".join(_figure(name, value) for name, value in each["figures"].items())
+        lines.append(f"| {each['scenario']} | {told} | {len(each['problems'])} |")
+    return lines
+
+
+def hostile_input(result: Result) -> list[str]:
+    """A row per kind of hostile input: how many cases, and what was wrong."""
+    lines = ["| part | cases | problems | memory grown |", "|---|---|---|---|"]
+    for each in result["parts"]:
+        grown = each["counts"]["resident bytes grown"] / 2**20
+        lines.append(f"| {each['part']} | {each['cases']:,} | {len(each['problems'])} | {grown:.1f} MiB |")
+    return lines
+
+
+def _chaos_bars(result: Result) -> list[tuple[str, str, str, bool]]:
+    scenarios = result["scenarios"]
+    slowest = max(each["figures"].get("not_ready_after_s", 0.0) for each in scenarios)
+    problems = sum(len(each["problems"]) for each in scenarios)
+    return [
+        (f"chaos, {len(scenarios)} faults: readiness false after, at most", "≤ 1 s", f"{slowest:.2f} s", slowest <= 1),
+        ("… wrong answers, requests lost on SIGTERM and other problems", "none", f"{problems}", problems == 0),
+    ]
+
+
+def _fuzz_bars(result: Result) -> list[tuple[str, str, str, bool]]:
+    problems = sum(len(each["problems"]) for each in result["parts"])
+    what = f"schemathesis, raw sockets and broken images, {result['n']:,} cases: 5xx, growth and other problems"
+    return [(what, "none", f"{problems}", problems == 0)]
+
+
+def _range(ratio: float, low: float, high: float) -> str:
+    return f"{ratio:.2f} [{low:.2f} to {high:.2f}]"
+
+
+def _figure(name: str, value: float) -> str:
+    words = name.replace("_", " ")
+    if name.endswith("_s"):
+        return f"{words[:-2]} {value:.2f} s"
+    if name.endswith("_bytes"):
+        return f"{words[:-6]} {value / 2**20:.1f} MiB"
+    return f"{words} {value:,}"

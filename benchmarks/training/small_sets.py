@@ -1,0 +1,277 @@
+"""Small training sets and few blocks: the pattern of the thesis's tables 1, 2 and 25 and of its figure 11.
+
+    python -m benchmarks.training.small_sets --use mnist=npz:mnist-test.npz --use cifar10=npz:cifar10-train.npz \\
+        --use cifar10-test=npz:cifar10-test.npz --threads 1
+    python -m benchmarks.training.small_sets --condense  # with the same --use: what is finished, without training
+
+Each instance is written to WORK/small-sets as soon as it is done and is not trained again; an interrupted run goes on
+where it was. `--use NAME=REFERENCE` reads images elsewhere; a data set that has no NAME-test beside it there, and no
+split of its own, has its test images held out of NAME. The result goes to benchmarks/results/small_sets.json, with the
+number of instances behind every figure, and figure 11's pattern to docs/images.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from tqdm import tqdm
+
+from benchmarks.common import arguments, write_result
+from benchmarks.training.instances import Images, Instance, Setting, finished, run_instance
+from benchmarks.training.intervals import correlations, mean_interval, paired_difference
+from benchmarks.training.settings import INSTANCES, STUDIES, settings
+from models.errors import PlumblineError
+from models.progress import progress_bar
+
+IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "transport-cost-accuracy.png"
+# Images of one file that is no split: how many are tested on.
+TESTED = 1000
+
+
+def instances(
+    chosen: Sequence[Setting], images: Mapping[str, Images], seed: int, count: int | None = None
+) -> list[Instance]:
+    """Every instance of the settings, in the order to run them: in a study, all settings of one number, then the next.
+
+    Args:
+        images: by the data sets' names; settings of other data sets are left out.
+        count: of instances per setting, instead of the study's own.
+    """
+    found = []
+    for study in dict.fromkeys(setting.study for setting in chosen):
+        for number in range(count or INSTANCES.get(study, 10)):
+            found += [
+                Instance(setting, images[setting.dataset], number, seed)
+                for setting in chosen
+                if setting.study == study and setting.dataset in images
+            ]
+    return found
+
+
+def run(todo: Sequence[Instance], work: Path, jobs: int = 1, threads: int | None = None) -> int:
+    """Train these instances, each written when it is done; how many failed, which are told and passed over."""
+    calls = (joblib.delayed(_run)(instance, work, threads) for instance in todo)
+    failed = 0
+    with progress_bar(what="instances", unit="instance", total=len(todo)) as bar:
+        for line in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
+            failed += line.startswith(_FAILED)
+            tqdm.write(line)
+            bar.update()
+    return failed
+
+
+_FAILED = "failed: "
+
+
+def _run(instance: Instance, work: Path, threads: int | None) -> str:
+    if threads:
+        torch.set_num_threads(threads)
+    setting = instance.setting
+    name = f"{setting.study} {setting.dataset} {setting.images} {setting.method} #{instance.number}"
+    try:
+        figures = run_instance(instance, work)
+    except PlumblineError as exc:  # one network that diverges shall not cost the others
+        return f"{_FAILED}{name}: {exc}"
+    return (
+        f"{name}: {figures['accuracy']:.3f}, highest {max(figures['tracked'], default=0):.3f}, averages anew "
+        f"{figures['accuracy_with_averages_anew']:.3f}, cost {figures['transport_cost']:.3g}, "
+        f"{figures['seconds']:.0f} s"
+    )
+
+
+# --- what came out
+
+
+def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of tables and points of the figure, from the figures of the instances that are done."""
+    studies: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for figures in found:
+        studies[figures["setting"]["study"]].append(figures)
+    return {
+        "instances": len(found),
+        "code": dict(sorted(Counter(figures["code"] for figures in found).items())),
+        "studies": {
+            study: _points(each) if study == "figure-11" else {"rows": _rows(each)} for study, each in studies.items()
+        },
+    }
+
+
+# What is said of an instance: the thesis's choice of the epoch by the test images, no choice, and no choice with
+# averages of batch normalisation that do not lag.
+_MEASURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
+    "highest": lambda figures: max(figures["tracked"], default=None),
+    "last": lambda figures: figures["accuracy"],
+    "averages_anew": lambda figures: figures["accuracy_with_averages_anew"],
+}
+
+
+def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for figures in found:
+        setting = figures["setting"]
+        rows[setting["dataset"], setting["images"], setting["recipe"]["batch_size"]].append(figures)
+    made = []
+    for (dataset, images, batch), members in rows.items():
+        methods: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+        for figures in members:
+            methods[figures["setting"]["method"]][figures["instance"]] = figures
+        setting = members[0]["setting"]
+        first = _reference(setting) or next(iter(methods))
+        others = [name for name in methods if name != first] if first in methods else []
+        made.append(
+            {
+                "dataset": dataset, "images": images, "batch": batch, "epochs": setting["recipe"]["epochs"],
+                "tested": members[0]["tested"], "tracked": setting["tracked"],
+                "network": setting["network"], "arguments": setting["arguments"], "recipe": setting["recipe"],
+                "methods": [_method(name, each) for name, each in methods.items()],
+                "differences": [
+                    {"method": name, "than": first, **_difference(methods[first], methods[name])} for name in others
+                ],
+            }
+        )  # fmt: skip
+    return made
+
+
+def _reference(setting: Mapping[str, Any]) -> str | None:
+    """The method that the others of its row are compared with, whether or not it has a finished instance."""
+    row = ("study", "dataset", "images", "network")
+    return next(
+        (
+            planned.method
+            for planned in settings()
+            if all(getattr(planned, name) == setting[name] for name in row)
+            and planned.recipe["batch_size"] == setting["recipe"]["batch_size"]
+        ),
+        None,
+    )
+
+
+def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    members = [instances_of[number] for number in sorted(instances_of)]
+    measured = {
+        key: mean_interval([value for value in map(statistics_spec, members) if value is not None])
+        for key, statistics_spec in _MEASURES.items()
+    }
+    cost = mean_interval([figures["transport_cost"] for figures in members])
+    setting = members[0]["setting"]
+    told = {"objective": setting["objective"], "options": setting["options"]}
+    return {"method": name, **told, **measured, "transport_cost": cost}
+
+
+def _difference(first: Mapping[int, dict[str, Any]], second: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    numbers = sorted(first.keys() & second.keys())
+    made = {}
+    for key, statistics_spec in _MEASURES.items():
+        pairs = [
+            (one, other)
+            for number in numbers
+            if (one := statistics_spec(first[number])) is not None
+            and (other := statistics_spec(second[number])) is not None
+        ]
+        made[key] = paired_difference([one for one, _ in pairs], [other for _, other in pairs])
+    return made
+
+
+def _points(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    points = [
+        {
+            "initialization": figures["setting"]["recipe"]["initialization"],
+            "gain": figures["setting"]["recipe"]["gain"],
+            "instance": figures["instance"],
+            "transport_cost": figures["transport_cost"],
+            "accuracy": figures["accuracy"],
+            "averages_anew": figures["accuracy_with_averages_anew"],
+            "train_accuracy": figures["train_accuracy"][-1],
+        }
+        for figures in found
+    ]
+    costs = [point["transport_cost"] for point in points]
+    setting = found[0]["setting"]
+    return {
+        "points": points,
+        "correlation": {key: correlations(costs, [p[key] for p in points]) for key in ("accuracy", "averages_anew")},
+        "log_correlation": {
+            key: correlations([math.log10(cost) for cost in costs], [point[key] for point in points])
+            for key in ("accuracy", "averages_anew")
+        },
+        "dataset": setting["dataset"], "images": setting["images"], "tested": found[0]["tested"],
+        "network": setting["network"], "arguments": setting["arguments"], "recipe": setting["recipe"],
+    }  # fmt: skip
+
+
+def draw(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Transport cost against test accuracy, a point per network, a colour per gain and a marker per scheme."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for scheme, marker in (("orthogonal", "o"), ("normal", "^")):
+        for gain in sorted({point["gain"] for point in points if point["initialization"] == scheme}):
+            chosen = [p for p in points if p["initialization"] == scheme and p["gain"] == gain]
+            axes.scatter(
+                [p["transport_cost"] for p in chosen], [100 * p["accuracy"] for p in chosen],
+                marker=marker, label=f"{scheme}, {gain:g}",
+            )  # fmt: skip
+    axes.set(
+        xscale="log", xlabel="transport cost of test images (sum over blocks of ‖r‖²/d)", ylabel="test accuracy, %"
+    )
+    axes.legend(title="initialisation, gain", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+# --- the command
+
+
+def sources(used: Mapping[str, str], root: Path) -> dict[str, Images]:
+    """Where the images of each data set come from, by `--use`; those named there, or both where none is."""
+    names = [name for name in ("mnist", "cifar10") if name in used or not used]
+    return {
+        name: Images(
+            name, used.get(name, name), used.get(f"{name}-test", None if name in used else name), TESTED, root
+        )
+        for name in names
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train what is not done yet, and condense what is."""
+    parser = arguments(__doc__)
+    parser.add_argument("--use", action="append", default=[], metavar="NAME=REFERENCE", help="read images elsewhere")
+    parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=STUDIES, help="default: all")
+    parser.add_argument("--instances", type=int, help="per setting, instead of the study's own number")
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="for finished instances (default: %(default)s)")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument("--condense", action="store_true", help="train nothing")
+    parser.add_argument("--any-code", action="store_true", help="instances that other code made are done, too")
+    parser.add_argument("--image", type=Path, default=IMAGE, help="of figure 11 (default: in docs/images)")
+    options = parser.parse_args(argv)
+    work = options.work / "small-sets"
+    used = dict(pair.split("=", 1) for pair in options.use)
+    chosen = [setting for setting in settings() if setting.study in options.studies]
+    every = instances(chosen, sources(used, options.data_root), options.seed, options.instances)
+    failed = 0
+    if not options.condense:
+        todo = [each for each in every if finished(each, work, any_code=options.any_code) is None]
+        failed = run(todo, work, options.jobs, options.threads)
+    found = [figures for each in every if (figures := finished(each, work, any_code=options.any_code)) is not None]
+    if not found:
+        raise SystemExit("expected finished instances, found none; leave --condense out, or give --any-code")
+    payload = {"n": len(found), "planned": len(every), "seed": options.seed, **condensed(found)}
+    print(write_result("small_sets", payload, options.out))
+    if points := payload["studies"].get("figure-11", {}).get("points"):
+        draw(points, options.image)
+        print(options.image)
+    if failed:
+        raise SystemExit(f"{failed} instances failed; the lines above say why")
+
+
+if __name__ == "__main__":
+    main()
