@@ -11,7 +11,7 @@ from attacks.common.base import Attack, ImageNoise, Norm, build_attack, check_co
 from attacks.common.isolation import left_as_found
 from attacks.decision_based.starts import logits_of
 from attacks.decision_based.substitute import teach_substitute
-from attacks.generation.shards import network_digest
+from attacks.generation.digests import network_digest
 from models.errors import InputError
 from models.files import sha256_of
 from models.loading.references import PRETRAINED, load_network

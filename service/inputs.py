@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attacks.common.base import Attack, build_attack
+from attacks import Attack, build_attack
 from detector.detectors.base import Detector, build_detector
 from models.datasets.base import ImageDataset
 from models.errors import InputError

@@ -28,7 +28,7 @@ from attacks.decision_based.decision import Decide, hop_skip_jump
 from models.errors import InputError
 
 __all__ = [
-    "Adapted",
+    "AdaptiveResult",
     "Forward",
     "black_box",
     "descend",
@@ -43,18 +43,18 @@ _LONGEST_STEP = 8 / 255
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Adapted(NamedTuple):
+class AdaptiveResult(NamedTuple):
     """What an adaptive attack made of B images.
 
     Attributes:
         images: ``(B, …)``; where nothing was found, the image the attack was given.
-        turned: ``(B,)`` bool, `decide` says so.
+        evaded: ``(B,)`` bool, `decide` says so.
         queries: ``(B,)`` int64, how often `decide` was asked.
         gradients: ``(B,)`` int64, backward passes through the network.
     """
 
     images: Tensor
-    turned: Tensor
+    evaded: Tensor
     queries: Tensor
     gradients: Tensor
 
@@ -86,13 +86,13 @@ def black_box(
     first_queries: int = 100,
     total_queries: int | None = None,
     seed: int = 0,
-) -> Adapted:
+) -> AdaptiveResult:
     """HopSkipJump from the starts towards the images, staying where `decide` says yes; smallest L2 distance wins.
 
     The distance that is made small is that from `images`. In the thesis (5.4.5) these are the detected adversarial
     images x̃; how far the result is from the natural image x is then no aim of the attack, and is measured afterwards.
 
-    Whoever starts from an image that passes has one all along: that an image is turned says nothing without its
+    Whoever starts from an image that passes has one all along: that an image is evaded says nothing without its
     distance. Rows whose start does not pass come back as they were.
 
     Args:
@@ -105,7 +105,7 @@ def black_box(
         total_queries=total_queries, seed=seed,
     )  # fmt: skip
     kept = torch.where(_as_rows(found.found, images), found.images, images)
-    return Adapted(kept, found.found, found.queries, torch.zeros_like(found.queries))
+    return AdaptiveResult(kept, found.found, found.queries, torch.zeros_like(found.queries))
 
 
 def find_features(
@@ -120,7 +120,7 @@ def find_features(
     first_queries: int = 100,
     total_queries: int | None = None,
     seed: int = 0,
-) -> Adapted:
+) -> AdaptiveResult:
     """Features ``(B, F)`` near the given ones that the detector does not flag, from starts that it does not flag.
 
     HopSkipJump in the box between `low` and `high` ``(F,)``, scaled to [0, 1]: columns of different units would
@@ -142,7 +142,7 @@ def find_features(
         total_queries=total_queries,
         seed=seed,
     )
-    return found._replace(images=torch.where(found.turned[:, None], low + found.images * extent, features))
+    return found._replace(images=torch.where(found.evaded[:, None], low + found.images * extent, features))
 
 
 def match_features(
@@ -159,7 +159,7 @@ def match_features(
     loss: Literal["cross_entropy", "margin"] = "cross_entropy",
     steps: int = 100,
     learning_rate: float = 0.005,
-) -> Adapted:
+) -> AdaptiveResult:
     """Images that fool the network and have features near the targets (thesis, equation 42).
 
     Minimises −L(N(x*), y) + c₁ ‖(D(x*) − z*) / scale‖ + c₂ ‖x* − x‖ over x* in [0, 1] with Adam, from `starts`, once
@@ -189,7 +189,7 @@ def match_features(
     check_count("steps", steps)
     check_number("learning_rate", learning_rate, above=0)
     rows = torch.arange(len(images), device=images.device)
-    best, turned = starts.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    best, evaded = starts.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
     nearest = torch.full((len(images),), torch.inf, device=images.device)
     for weight in weights:
         point = starts.clone().requires_grad_(True)
@@ -217,9 +217,9 @@ def match_features(
             distance = (here - images).flatten(1).norm(dim=1)
             better = decide(here, rows) & (distance < nearest)
             best[better], nearest[better] = here[better], distance[better]
-            turned |= better
+            evaded |= better
     count = torch.full((len(images),), len(weights) * steps, device=images.device)
-    return Adapted(best, turned, count, count.clone())
+    return AdaptiveResult(best, evaded, count, count.clone())
 
 
 def descend(
@@ -234,7 +234,7 @@ def descend(
     restarts: int = 2,
     seed: int = 0,
     visit: Callable[[Tensor], None] | None = None,
-) -> Adapted:
+) -> AdaptiveResult:
     """Images within L∞ `epsilon` that fool and pass, by projected gradient descent on one of two losses at a time.
 
     While the network is right, a step follows the gradient that fools it; once it is wrong, the one that lowers the
@@ -264,16 +264,16 @@ def descend(
     check_number("epsilon", epsilon, above=0)
     longest = min(10 * epsilon / check_count("steps", steps), epsilon, _LONGEST_STEP)
     noise = ImageNoise(check_count("seed", seed, least=0), 0)
-    best, turned = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    best, evaded = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
     queries = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     gradients = torch.zeros_like(queries)
     for run in range(check_count("restarts", restarts)):
         points = random_start(images, epsilon, "linf", noise, run) if run else images.clone()
         for number in range(steps):
             size = longest * 0.1 ** (number / steps)
-            rows = (~turned).nonzero().squeeze(1)
+            rows = (~evaded).nonzero().squeeze(1)
             if not len(rows):
-                return Adapted(best, turned, queries, gradients)
+                return AdaptiveResult(best, evaded, queries, gradients)
             direction = _direction(forward, points[rows], labels[rows], kind)
             step = direction.sign() if run % 2 == 0 else _as_long_as_a_sign(direction)
             moved = project(points[rows] + size * step, images[rows], epsilon, "linf")
@@ -281,10 +281,10 @@ def descend(
             if visit is not None:
                 visit(moved)
             passed = decide(moved, rows)
-            best[rows[passed]], turned[rows[passed]] = moved[passed], True
+            best[rows[passed]], evaded[rows[passed]] = moved[passed], True
             queries[rows] += 1
             gradients[rows] += 1 if kind == "selective" else 2
-    return Adapted(best, turned, queries, gradients)
+    return AdaptiveResult(best, evaded, queries, gradients)
 
 
 def without_component(values: Tensor, along: Tensor) -> Tensor:

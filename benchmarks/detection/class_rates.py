@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attacks.generation.generation import generate
+from attacks import generate
 from benchmarks.common import arguments, write_result
 from detector.calibration import Calibration, clopper_pearson
 from detector.splits import split_originals

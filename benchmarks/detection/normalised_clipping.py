@@ -33,9 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.common.base import Attack, build_attack
+from attacks import Attack, build_attack, generate
 from attacks.common.norms import perturbation_norms
-from attacks.generation.generation import generate
 from benchmarks.common import write_result
 from detector.detectors.base import Detector, ScoreResult, build_detector
 from detector.metrics import accuracy_at, auroc

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attacks.generation.generation import generate
+from attacks import generate
 from benchmarks.common import write_result
 from detector.artifact.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attacks import Attack
 from attacks.boundary import Boundary
-from attacks.common.base import Attack
 from attacks.hop_skip_jump import HopSkipJump
 from attacks.libraries.art import art_version
 from benchmarks.common import arguments, right_images, write_result

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks import Attack
 from attacks.apgd import APGD
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
-from attacks.common.base import Attack
 from attacks.deepfool import DeepFool
 from attacks.pgd import PGD
 from benchmarks.common import arguments, paired, right_images, write_result

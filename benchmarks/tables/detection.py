@@ -260,11 +260,12 @@ def _attacked(result: Result) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _turned(entry: dict[str, Any]) -> str:
-    if not entry["started"]:
+    attempted = entry.get("attempted", entry.get("started"))  # committed results may have the earlier key
+    if not attempted:
         return "0 | – | – | – | – | – | –"
     low, high = entry["interval"]
     return (
-        f"{entry['started']} | {entry['share']:.1%} ({low:.1%} to {high:.1%}) | {_within(entry, 'linf', 8 / 255)} | "
+        f"{attempted} | {entry['share']:.1%} ({low:.1%} to {high:.1%}) | {_within(entry, 'linf', 8 / 255)} | "
         f"{_within(entry, 'l2', 0.5)} | {_number(entry['l2_median'], 1, 2)} | "
         f"{_number(entry['linf_median'], 255, 1)} | {_number(entry.get('queries_median'), 1, 0)}"
     )

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from attacks.common.base import check_count, check_number
 from models.errors import InputError
 
-__all__ = ["FEWEST_QUERIES", "Budgets"]
+__all__ = ["MIN_QUERIES", "Budgets"]
 
-FEWEST_QUERIES = 100
+MIN_QUERIES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Budgets:
         check_count("evaluations", self.evaluations, least=2)
         check_count("descent_steps", self.descent_steps, least=4)
         if self.queries is not None:  # fewer would be spent on the first search for the boundary
-            check_count("queries", self.queries, least=FEWEST_QUERIES)
+            check_count("queries", self.queries, least=MIN_QUERIES)
         for name in ("matching_weights", "epsilons", "l2_limits", "linf_limits"):
             if not getattr(self, name):
                 raise InputError(f"expected at least one number in {name}, got none")

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import build_attack, generate
-from attacks.adaptive.attacks import Adapted, black_box, descend, find_features, match_features, nearest_starts
+from attacks.adaptive.attacks import AdaptiveResult, black_box, descend, find_features, match_features, nearest_starts
 from attacks.adaptive.surrogate import Surrogate
 from attacks.common.base import check_count, check_images, check_labels
 from attacks.common.isolation import left_as_found
 from attacks.common.norms import perturbation_norms
-from attacks.generation.shards import DamagedShardError, ShardStore, arrays_digest, network_digest
+from attacks.generation.digests import arrays_digest, network_digest
+from attacks.generation.store import DamagedShardError, ShardStore
 from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.pipeline import Pipeline
@@ -50,7 +51,7 @@ __all__ = ["ADAPTIVE_ATTACKS", "AdaptiveAttacks", "AdaptiveSet", "Budgets", "att
 AdaptiveAttack = Literal["black_box", "feature_matching", "selective", "orthogonal", "whole_system"]
 ADAPTIVE_ATTACKS: tuple[AdaptiveAttack, ...] = get_args(AdaptiveAttack)
 
-_FORMAT = 2  # of what is kept on disk; counted up when results change
+_FORMAT = 3  # of what is kept on disk; counted up when results change
 _FROM_FOOLED = {"black_box", "feature_matching"}  # attacks on Carlini and Wagner's images
 _RANDOM_STARTS = 100  # ART's `init_size`: uniform images that its HopSkipJump tries as a start
 _EVERYWHERE = 1.0  # an L∞ budget without limit: broken attacks show here
@@ -96,9 +97,9 @@ class AdaptiveSet:
         name: the attack's.
         epsilon: its L∞ budget; None where it looks for a small perturbation.
         images: ``(N, 3, H, W)`` float32 in [0, 1]; the natural image where nothing was found.
-        started: ``(N,)`` bool, the images the attack was run on.
-        turned: ``(N,)`` bool, the pipeline accepts the image and the network gets it wrong.
-        lost: ``(N,)`` bool, the attack claimed so, and the pipeline did not when asked again.
+        attempted: ``(N,)`` bool, the images that the attack ran on.
+        evaded: ``(N,)`` bool, the pipeline accepts the image and the network gets it wrong.
+        not_confirmed: ``(N,)`` bool, the attack claimed so, and the pipeline did not when asked again.
         linf, l2: ``(N,)`` float64, distances from the natural image.
         l2_from_fooled: ``(N,)`` float64, distance from Carlini and Wagner's image; None where that was not the start.
         queries, gradients: ``(N,)`` int64, verdicts asked for and backward passes made.
@@ -108,9 +109,9 @@ class AdaptiveSet:
     name: str
     epsilon: float | None
     images: NDArray[np.float32]
-    started: NDArray[np.bool_]
-    turned: NDArray[np.bool_]
-    lost: NDArray[np.bool_]
+    attempted: NDArray[np.bool_]
+    evaded: NDArray[np.bool_]
+    not_confirmed: NDArray[np.bool_]
     linf: NDArray[np.float64]
     l2: NDArray[np.float64]
     l2_from_fooled: NDArray[np.float64] | None
@@ -246,7 +247,7 @@ def attack_adaptively(
         return run.attacked([name for name in ADAPTIVE_ATTACKS if name in attacks])
 
 
-Engine = Callable[[NDArray[np.int64], int], tuple[Adapted, dict[str, Tensor]]]
+Engine = Callable[[NDArray[np.int64], int], tuple[AdaptiveResult, dict[str, Tensor]]]
 
 
 class _Run:
@@ -350,7 +351,7 @@ class _Run:
 
     # --- attacks, each on some rows
 
-    def _black_box(self, rows: NDArray[np.int64], seed: int) -> tuple[Adapted, dict[str, Tensor]]:
+    def _black_box(self, rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
         reached = self._tensor(self.fooled_features.predicted[rows])
         detected = self.fooled[rows]
         starts, _ = nearest_starts(
@@ -364,7 +365,7 @@ class _Run:
         )
         return found, {"random_start": self._random_starts()[reached]}
 
-    def _whole_system(self, rows: NDArray[np.int64], seed: int) -> tuple[Adapted, dict[str, Tensor]]:
+    def _whole_system(self, rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
         labels = self.labels[rows]
         starts, _ = nearest_starts(
             self.images[rows],
@@ -374,7 +375,7 @@ class _Run:
         decide = self._decide(lambda predicted, which: predicted != labels[which])
         return black_box(decide, self.images[rows], starts, **self._hops(seed)), {}
 
-    def _feature_matching(self, rows: NDArray[np.int64], seed: int) -> tuple[Adapted, dict[str, Tensor]]:
+    def _feature_matching(self, rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
         """Features first, with the logits of the detected image; then an image for those that were found."""
         labels, names = self.labels[rows], self.matched_parts
         given = self.system.parts(self.fooled_features.take(rows))
@@ -405,8 +406,8 @@ class _Run:
             logits, parts = self.system.forward(points)
             return logits, torch.cat([parts[name] for name in names], dim=1)
 
-        found = hops.turned.nonzero().squeeze(1)
-        images, turned = self.fooled[rows].clone(), torch.zeros_like(hops.turned)
+        found = hops.evaded.nonzero().squeeze(1)
+        images, evaded = self.fooled[rows].clone(), torch.zeros_like(hops.evaded)
         queries, gradients = hops.queries.clone(), torch.zeros_like(hops.queries)
         if len(found):
             natural_spread = _columns(pool, names).std(0)
@@ -424,10 +425,10 @@ class _Run:
                 loss=self.budgets.matching_loss,
                 steps=self.budgets.matching_steps,
             )
-            images[found], turned[found] = matched.images, matched.turned
+            images[found], evaded[found] = matched.images, matched.evaded
             queries[found] += matched.queries
             gradients[found] += matched.gradients
-        return Adapted(images, turned, queries, gradients), {"features_found": hops.turned}
+        return AdaptiveResult(images, evaded, queries, gradients), {"features_found": hops.evaded}
 
     def _descents(self, kind: str) -> tuple[list[AdaptiveSet], AdaptiveSet, AdaptiveSet]:
         """Each budget, no budget, and few steps"""
@@ -437,7 +438,7 @@ class _Run:
         return found, free, self._descent(kind, epsilons[len(epsilons) // 2], max(1, steps // 4))
 
     def _descent(self, kind: str, epsilon: float, steps: int) -> AdaptiveSet:
-        def engine(rows: NDArray[np.int64], seed: int) -> tuple[Adapted, dict[str, Tensor]]:
+        def engine(rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
             labels = self.labels[rows]
             return descend(
                 self._margins,
@@ -524,13 +525,13 @@ class _Run:
     # --- shards
 
     def _job(
-        self, name: str, started: NDArray[np.bool_], engine: Engine, *, epsilon: float | None = None, steps: int = 0
+        self, name: str, attempted: NDArray[np.bool_], engine: Engine, *, epsilon: float | None = None, steps: int = 0
     ) -> AdaptiveSet:
-        """An attack on the started images, shard by shard, from the cache where a shard is there; judged once more"""
-        rows = np.flatnonzero(started)
+        """An attack on the attempted images, shard by shard, from the cache where a shard is there; judged once more"""
+        rows = np.flatnonzero(attempted)
         images = self.images.clone()
-        claimed = np.zeros(len(started), np.bool_)
-        queries, gradients = np.zeros((2, len(started)), np.int64)
+        claimed = np.zeros(len(attempted), np.bool_)
+        queries, gradients = np.zeros((2, len(attempted)), np.int64)
         extra: dict[str, NDArray[np.bool_]] = {}
         store = self._store(name, rows, {"epsilon": epsilon, "steps": steps})
         label = name if epsilon is None else f"{name} {epsilon * 255:.3g}/255"
@@ -542,22 +543,22 @@ class _Run:
                     shard = self._shard(engine, name, part, index)
                     if store is not None:
                         store.save(index, shard)
-                turned = shard["turned"]
-                claimed[part], queries[part], gradients[part] = turned, shard["queries"], shard["gradients"]
-                images[part[turned]] = self._tensor(shard["images"][turned])
-                for key in shard.keys() - {"images", "turned", "queries", "gradients"}:
-                    extra.setdefault(key, np.zeros(len(started), np.bool_))[part] = shard[key]
+                evaded = shard["evaded"]
+                claimed[part], queries[part], gradients[part] = evaded, shard["queries"], shard["gradients"]
+                images[part[evaded]] = self._tensor(shard["images"][evaded])
+                for key in shard.keys() - {"images", "evaded", "queries", "gradients"}:
+                    extra.setdefault(key, np.zeros(len(attempted), np.bool_))[part] = shard[key]
                 bar.update(len(part))
         predicted, flagged = self.system.judge(images)
-        turned = claimed & (predicted != self.truth) & ~flagged
+        evaded = claimed & (predicted != self.truth) & ~flagged
         linf, l2 = self._distances(images)
         return AdaptiveSet(
             name=name,
             epsilon=epsilon,
             images=images.cpu().numpy(),
-            started=started,
-            turned=turned,
-            lost=claimed & ~turned,
+            attempted=attempted,
+            evaded=evaded,
+            not_confirmed=claimed & ~evaded,
             linf=linf,
             l2=l2,
             l2_from_fooled=_l2(self.fooled, images) if name in _FROM_FOOLED else None,
@@ -573,7 +574,7 @@ class _Run:
         assert found.images.shape == self.images[rows].shape
         arrays = {
             "images": found.images,
-            "turned": found.turned,
+            "evaded": found.evaded,
             "queries": found.queries,
             "gradients": found.gradients,
         }

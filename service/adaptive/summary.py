@@ -4,19 +4,21 @@
      "carlini_wagner": {"fooled", "detected", "detected_share", "detected_interval", "l2_median"} | null,
      "attacks": {name: {**T, "within": [W]}},                 black_box, feature_matching, whole_system
                 {name: {"budgets": [{"epsilon", **T}], "unlimited": T, "few_steps": T, "all_steps": T}},  the others
-     "union": {"started", "turned", "share", "interval", "l2_median", "linf_median", "within": [W]},
+     "union": {"attempted", "evaded", "share", "interval", "l2_median", "linf_median", "within": [W]},
      "surrogate": "exact" | {"held_out_originals", "plain_images": S, "descent_on_final_surrogate": S} | null,
      "robustness": [{"epsilon", "robust", "robust_interval", "implied_epsilon", "sentence"}],
      "warnings": [sentence]}
 
-    T = {"started", "turned", "share", "interval", "lost", "l2_median", "linf_median", "l2_from_fooled_median",
-         "queries_median", "gradients_median", + shares of extra flags}
-    W = {"norm", "limit", "turned", "share", "interval"}
+    T = {"attempted", "evaded", "share", "interval", "not_confirmed", "l2_median", "linf_median",
+         "l2_from_fooled_median", "queries_median", "gradients_median", + shares of extra flags}
+    W = {"norm", "limit", "evaded", "share", "interval"}
     S = {"flagged", "flagged_alike", "passed", "passed_alike", "balanced", "worse"}
 
-"share" is of the started images; "turned" is accepted by the pipeline and misclassified. Medians are over turned images
-(queries and gradients: over started ones), and null where there are none. Distances are from the natural image, except
-the one from Carlini and Wagner's; `black_box` and the first half of `feature_matching` make only the latter small.
+"attempted", "evaded" and "not_confirmed" stand there under their earlier names "started", "turned" and "lost" too.
+
+"share" is of the attempted images; "evaded" is accepted by the pipeline and misclassified. Medians are over evaded
+images (queries and gradients: over attempted ones), null without any. Distances are from the natural image, except the
+one from Carlini and Wagner's; `black_box` and the first half of `feature_matching` make only the latter small.
 
 Each attack's figures are of what that attack found. A row of "budgets" counts what the same attack found in any smaller
 budget too, of each image the nearest. "union" is over all that was found of images that the network gets right, by
@@ -45,6 +47,7 @@ __all__ = ["adaptive_figures"]
 Distances = NDArray[np.float64]
 
 _NEAR_TOTAL = 0.95  # of images that an attack without a budget has to turn; by chance no fewer than this should resist
+_EARLIER_NAMES = {"attempted": "started", "evaded": "turned", "not_confirmed": "lost"}  # kept for one version
 _ROUNDING = 1e-6  # float32 pixels carry an image this far out of its L∞ ball
 
 
@@ -61,7 +64,7 @@ def adaptive_figures(
         own = [one for one in budgeted if one.name == free.name]
         same = next(one for one in own if one.epsilon == short.epsilon)
         attacks[free.name] = {
-            # Whatever a smaller budget turned, a larger one may use too.
+            # Whatever a smaller budget evaded, a larger one may use too.
             "budgets": [{"epsilon": one.epsilon} | _turned(one, own[:number]) for number, one in enumerate(own)],
             "unlimited": _turned(free),
             "few_steps": _turned(short),
@@ -70,7 +73,7 @@ def adaptive_figures(
     accepted_right = found.right & ~found.flagged
     linf, l2 = _nearest_finds(found)
     epsilons = sorted({one.epsilon for one in budgeted if one.epsilon is not None} or set(linf_limits))
-    return {
+    figures = {
         "images": len(found.right),
         "natural": {
             **_share("accuracy", found.right.sum(), len(found.right)),
@@ -83,6 +86,17 @@ def adaptive_figures(
         "robustness": [_robustness(accepted_right, linf <= epsilon + _ROUNDING, epsilon) for epsilon in epsilons],
         "warnings": _warnings(found),
     }
+    return {key: _with_earlier_names(value) for key, value in figures.items()}
+
+
+def _with_earlier_names(value: Any) -> Any:
+    """JSON values with every renamed key under its earlier name too."""
+    if isinstance(value, list):
+        return [_with_earlier_names(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    values = {key: _with_earlier_names(each) for key, each in value.items()}
+    return values | {earlier: values[key] for key, earlier in _EARLIER_NAMES.items() if key in values}
 
 
 def _first_attack(found: "AdaptiveAttacks") -> dict[str, Any] | None:
@@ -100,42 +114,42 @@ def _first_attack(found: "AdaptiveAttacks") -> dict[str, Any] | None:
 def _turned(one: "AdaptiveSet", smaller: Sequence["AdaptiveSet"] = ()) -> dict[str, Any]:
     """T of the module's docstring; with what was found in smaller budgets counted, where there are some"""
     group = (*smaller, one)
-    linf, l2 = (_least([(each.turned, getattr(each, norm)) for each in group]) for norm in ("linf", "l2"))
-    started, turned = int(one.started.sum()), np.isfinite(l2)
+    linf, l2 = (_least([(each.evaded, getattr(each, norm)) for each in group]) for norm in ("linf", "l2"))
+    attempted, evaded = int(one.attempted.sum()), np.isfinite(l2)
     from_fooled = (
-        {} if one.l2_from_fooled is None else {"l2_from_fooled_median": _median(one.l2_from_fooled[one.turned])}
+        {} if one.l2_from_fooled is None else {"l2_from_fooled_median": _median(one.l2_from_fooled[one.evaded])}
     )
     return {
-        "started": started,
-        "turned": int(turned.sum()),
-        **_shares(turned.sum(), started),
-        "lost": int(one.lost.sum()),
-        "l2_median": _median(l2[turned]),
-        "linf_median": _median(linf[turned]),
+        "attempted": attempted,
+        "evaded": int(evaded.sum()),
+        **_shares(evaded.sum(), attempted),
+        "not_confirmed": int(one.not_confirmed.sum()),
+        "l2_median": _median(l2[evaded]),
+        "linf_median": _median(linf[evaded]),
         **from_fooled,
-        "queries_median": _median(one.queries[one.started]),
-        "gradients_median": _median(one.gradients[one.started]),
-        **{name: float(flags[one.started].mean()) if started else None for name, flags in one.extra.items()},
+        "queries_median": _median(one.queries[one.attempted]),
+        "gradients_median": _median(one.gradients[one.attempted]),
+        **{name: float(flags[one.attempted].mean()) if attempted else None for name, flags in one.extra.items()},
     }
 
 
 def _union(right: NDArray[np.bool_], linf: Distances, l2: Distances, limits: Sequence[tuple[str, float]]) -> Any:
     """What was found of images that the network gets right, by any attack"""
     linf, l2 = linf[right], l2[right]
-    started, turned = len(l2), np.isfinite(l2)
+    attempted, evaded = len(l2), np.isfinite(l2)
     return {
-        "started": started,
-        "turned": int(turned.sum()),
-        **_shares(turned.sum(), started),
-        "l2_median": _median(l2[turned]),
-        "linf_median": _median(linf[turned]),
-        "within": _within(linf, l2, started, limits),
+        "attempted": attempted,
+        "evaded": int(evaded.sum()),
+        **_shares(evaded.sum(), attempted),
+        "l2_median": _median(l2[evaded]),
+        "linf_median": _median(linf[evaded]),
+        "within": _within(linf, l2, attempted, limits),
     }
 
 
 def _within_of(one: "AdaptiveSet", limits: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    linf, l2 = _least([(one.turned, one.linf)]), _least([(one.turned, one.l2)])
-    return _within(linf, l2, int(one.started.sum()), limits)
+    linf, l2 = _least([(one.evaded, one.linf)]), _least([(one.evaded, one.l2)])
+    return _within(linf, l2, int(one.attempted.sum()), limits)
 
 
 def _nearest_finds(found: "AdaptiveAttacks") -> tuple[Distances, Distances]:
@@ -144,7 +158,7 @@ def _nearest_finds(found: "AdaptiveAttacks") -> tuple[Distances, Distances]:
     In each norm by itself: the nearest in one may not be the nearest in the other.
     """
     sets = (*found.sets, *found.unlimited, *found.few_steps)
-    linf, l2 = [(one.turned, one.linf) for one in sets], [(one.turned, one.l2) for one in sets]
+    linf, l2 = [(one.evaded, one.linf) for one in sets], [(one.evaded, one.l2) for one in sets]
     if found.fooled is not None:
         assert found.detected is not None
         assert found.fooled_linf is not None
@@ -162,18 +176,20 @@ def _least(finds: Sequence[tuple[NDArray[np.bool_], Distances]]) -> Distances:
     return least
 
 
-def _within(linf: Distances, l2: Distances, started: int, limits: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    """How many are turned within each distance, of finds at these distances ``(N,)``, inf where there is none"""
+def _within(
+    linf: Distances, l2: Distances, attempted: int, limits: Sequence[tuple[str, float]]
+) -> list[dict[str, Any]]:
+    """How many are evaded within each distance, of finds at these distances ``(N,)``, inf where there is none"""
     counted = []
     for norm, limit in limits:
         near = (l2 if norm == "l2" else linf) <= limit + _ROUNDING
-        counted.append({"norm": norm, "limit": limit, "turned": int(near.sum()), **_shares(near.sum(), started)})
+        counted.append({"norm": norm, "limit": limit, "evaded": int(near.sum()), **_shares(near.sum(), attempted)})
     return counted
 
 
-def _robustness(accepted_right: NDArray[np.bool_], turned: NDArray[np.bool_], epsilon: float) -> dict[str, Any]:
+def _robustness(accepted_right: NDArray[np.bool_], evaded: NDArray[np.bool_], epsilon: float) -> dict[str, Any]:
     """What nothing broke at this distance, and what a classifier would have to be if nothing could"""
-    count, robust = len(turned), int((accepted_right & ~turned).sum())
+    count, robust = len(evaded), int((accepted_right & ~evaded).sum())
     share = _share("robust", robust, count)
     low, high = share["robust_interval"]
     at, half = f"{epsilon * 255:.3g}/255", f"{epsilon * 255 / 2:.3g}/255"
@@ -192,27 +208,27 @@ def _warnings(found: "AdaptiveAttacks") -> list[str]:
     """Signs that an attack is broken, so that its figures say nothing"""
     warnings = [f"{name} was left out: {why}" for name, why in found.skipped_branches.items()]
     for free, short in zip(found.unlimited, found.few_steps, strict=True):
-        started, turned = int(free.started.sum()), int(free.turned.sum())
-        if turned < _NEAR_TOTAL * started:
+        attempted, evaded = int(free.attempted.sum()), int(free.evaded.sum())
+        if evaded < _NEAR_TOTAL * attempted:
             warnings.append(
-                f"{free.name} without a budget (ε = 1) turned {turned} of {started} images, where nearly all were "
+                f"{free.name} without a budget (ε = 1) evaded {evaded} of {attempted} images, where nearly all were "
                 "expected: something other than the budget holds the attack up, and its shares are lower bounds only"
             )
         full = next(one for one in found.sets if one.name == free.name and one.epsilon == short.epsilon)
-        few, many = int(short.turned.sum()), int(full.turned.sum())
+        few, many = int(short.evaded.sum()), int(full.evaded.sum())
         if few > many:
             warnings.append(
-                f"{free.name} turned {few} images with a quarter of the steps and {many} with all of them: more steps "
+                f"{free.name} evaded {few} images with a quarter of the steps and {many} with all of them: more steps "
                 "should not be weaker, and its shares are lower bounds only"
             )
     if isinstance(found.surrogate, Agreement):
         warnings += _warnings_of_surrogate(found.surrogate)
     warnings += [
-        f"{what}: {int(one.lost.sum())} images passed during the attack but not when judged again, where rounding "
-        "decides; they count as not turned"
+        f"{what}: {int(one.not_confirmed.sum())} images passed during the attack but not when scored "
+        "again, where rounding decides; they count as not evaded"
         for sets, check in ((found.sets, ""), (found.unlimited, ", no budget"), (found.few_steps, ", few steps"))
         for one in sets
-        if one.lost.any()
+        if one.not_confirmed.any()
         for what in [f"{one.name}{check}"]
     ]
     return warnings

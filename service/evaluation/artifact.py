@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.common.base import Attack
+from attacks import Attack
 from detector.artifact.artifact import Artifact
 from detector.calibration import Calibration
 from detector.splits import split_originals

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from attacks.common.base import Attack
-from attacks.generation.generation import AttackedSet, generate
-from attacks.generation.shards import arrays_digest
+from attacks import Attack, AttackedSet, generate
+from attacks.generation.digests import arrays_digest
 from models.datasets.base import ImageDataset
 from service.cache import code_digest
 from service.evaluation.records import NATURAL, Kind, noisy_name

@@ -10,7 +10,7 @@ import numpy as np
 import sklearn
 from numpy.typing import NDArray
 
-from attacks.generation.shards import arrays_digest
+from attacks.generation.digests import arrays_digest
 from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.splits import split_originals

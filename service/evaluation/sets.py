@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.generation.shards import network_digest
+from attacks.generation.digests import network_digest
 from models.features.extraction import (
     FeatureRequest,
     Features,

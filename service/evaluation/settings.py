@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attacks.common.base import Attack, parse_epsilon
+from attacks import Attack, parse_epsilon
 from detector.detectors.base import Detector
 from models.errors import InputError
 from service.adaptive.running import ADAPTIVE_ATTACKS, Budgets

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attacks.generation.generation import generate
+from attacks import generate
 from detector.artifact.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import CheckpointError

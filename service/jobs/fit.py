@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from attacks.generation.generation import generate
+from attacks import generate
 from detector.artifact.artifact import check_destination, save_artifact
 from detector.calibration import Calibration, clopper_pearson
 from detector.detectors.base import Detector

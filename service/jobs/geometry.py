@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from attacks.common.base import parse_epsilon
+from attacks import parse_epsilon
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.loading.references import LoadedNetwork, load_network, preset_size

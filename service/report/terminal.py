@@ -216,7 +216,7 @@ def _remarks(found: dict[str, Any], judged: bool, single: bool) -> list[str]:
             size = union["linf_median"]
             far = "" if size is None else f", at a median L∞ distance of {255 * size:.2g}/255"
             notes.append(
-                f"{who or 'Network and detector'}, under adaptive attacks: {union['turned']} of {union['started']} "
+                f"{who or 'Network and detector'}, under adaptive attacks: {union['evaded']} of {union['attempted']} "
                 f"images that the network gets right became accepted and wrong{far}."
             )
     broken = [entry["name"] for entry in found["sets"] if entry["broken"]]

@@ -63,8 +63,8 @@ def whole(rng: np.random.Generator, **more: Any) -> Evaluation:
 
 
 TURNED = {
-    "started": 40, "turned": 10, "share": 0.25, "interval": [0.127, 0.412], "lost": 0,
-    "within": [{"norm": "l2", "limit": 0.5, "turned": 4, "share": 0.1, "interval": [0.03, 0.24]}],
+    "attempted": 40, "evaded": 10, "share": 0.25, "interval": [0.127, 0.412], "not_confirmed": 0,
+    "within": [{"norm": "l2", "limit": 0.5, "evaded": 4, "share": 0.1, "interval": [0.03, 0.24]}],
     "l2_median": 0.71, "linf_median": 0.031, "queries_median": 1234.0, "gradients_median": 0.0,
 }  # fmt: skip
 ADAPTIVE: dict[str, Any] = {

@@ -34,8 +34,8 @@ def _one(figures: Mapping[str, Any]) -> str:
         Row(
             [
                 title,
-                _count(told.get("started")),
-                _count(told.get("turned")),
+                _count(told.get("attempted")),
+                _count(told.get("evaded")),
                 interval_or_deviation(told.get("share"), None, told.get("interval"), percent),
                 *(_share_within(told, limit) for limit in limits),
                 _number(told.get("l2_median")),
@@ -47,7 +47,7 @@ def _one(figures: Mapping[str, Any]) -> str:
         for title, told in turned
     ]
     headers = [
-        "attack", "started on", "turned", "share turned",
+        "attack", "attempted", "evaded", "share evaded",
         *(f"within {'L2' if norm == 'l2' else 'L∞'} {_limit(norm, limit)}" for norm, limit in limits),
         "L2 median", "L∞ median", "queries, median", "gradients, median",
     ]  # fmt: skip

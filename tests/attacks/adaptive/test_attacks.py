@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.adaptive.attacks import (
-    Adapted,
+    AdaptiveResult,
     Decide,
     Forward,
     black_box,
@@ -76,9 +76,9 @@ def never(images: Tensor, rows: Tensor) -> Tensor:
     return torch.zeros(len(rows), dtype=torch.bool)
 
 
-def check_passes(found: Adapted, system: Linear) -> None:
+def check_passes(found: AdaptiveResult, system: Linear) -> None:
     rows = torch.arange(len(found.images))
-    assert torch.equal(system.decide(found.images, rows) & found.turned, found.turned)
+    assert torch.equal(system.decide(found.images, rows) & found.evaded, found.evaded)
     assert found.images.min() >= 0
     assert found.images.max() <= 1
 
@@ -125,7 +125,7 @@ def test_descent_evades_inside_its_budget(linear: Linear, kind: str, seed: int) 
     found = descend(
         linear.forward, linear.decide, linear.images, linear.labels, kind=kind, epsilon=BUDGET, steps=40, seed=seed
     )
-    assert found.turned.all()
+    assert found.evaded.all()
     check_passes(found, linear)
     assert (found.images - linear.images).abs().max() <= BUDGET + 1e-6
     assert torch.equal(linear.images, before)
@@ -135,21 +135,21 @@ def test_descent_evades_inside_its_budget(linear: Linear, kind: str, seed: int) 
 @kinds
 def test_descent_finds_nothing_where_the_budget_is_too_small(linear: Linear, kind: str) -> None:
     found = descend(linear.forward, linear.decide, linear.images, linear.labels, kind=kind, epsilon=0.005, steps=20)
-    assert not found.turned.any()
+    assert not found.evaded.any()
     assert torch.equal(found.images, linear.images)
 
 
 @kinds
 def test_descent_never_says_that_it_passed_a_detector_that_says_no(linear: Linear, kind: str) -> None:
     found = descend(linear.forward, never, linear.images, linear.labels, kind=kind, epsilon=1.0, steps=7, restarts=3)
-    assert not found.turned.any()
+    assert not found.evaded.any()
     assert torch.equal(found.images, linear.images)
     assert (found.queries == 21).all()
 
 
 @kinds
 def test_no_image_depends_on_the_others(linear: Linear, kind: str) -> None:
-    def run(rows: Tensor) -> Adapted:
+    def run(rows: Tensor) -> AdaptiveResult:
         decide = lambda images, which: linear.decide(images, rows[which])  # noqa: E731
         return descend(
             linear.forward, decide, linear.images[rows], linear.labels[rows], kind=kind, epsilon=BUDGET, steps=30,
@@ -213,10 +213,10 @@ def test_black_box_comes_near_and_passes(linear: Linear, seed: int) -> None:
     starts = torch.cat([torch.ones(PIXELS // 2), torch.zeros(PIXELS // 2)]).view(1, 3, 4, 4).repeat(6, 1, 1, 1)
     starts[5] = linear.images[5]  # does not pass
     few = black_box(linear.decide, linear.images, starts, steps=50, total_queries=90, seed=seed)
-    assert few.turned.tolist() == [True] * 5 + [False]
+    assert few.evaded.tolist() == [True] * 5 + [False]
     assert (few.queries <= 90).all()
     found = black_box(linear.decide, linear.images, starts, steps=5, max_queries=100, first_queries=30, seed=seed)
-    assert found.turned.tolist() == [True] * 5 + [False]
+    assert found.evaded.tolist() == [True] * 5 + [False]
     check_passes(found, linear)
     nearer = (found.images - linear.images).flatten(1).norm(dim=1)[:5]
     assert (nearer < 0.5 * (starts - linear.images).flatten(1).norm(dim=1)[:5]).all()
@@ -238,7 +238,7 @@ def test_features_that_pass_are_found_near_the_given_ones(seed: int) -> None:
     found = find_features(
         decide, features, starts, low=low, high=high, steps=8, max_queries=200, first_queries=50, seed=seed
     )
-    assert found.turned.tolist() == [True, False]  # the second start does not pass
+    assert found.evaded.tolist() == [True, False]  # the second start does not pass
     assert 5 < found.images[0, 0] < 6
     assert abs(found.images[0, 1] - features[0, 1]) < 0.5e-4
     assert torch.equal(found.images[1], features[1])
@@ -268,7 +268,7 @@ def test_an_image_with_the_wanted_features_is_found(linear: Linear, loss: str) -
         steps=40,
         learning_rate=0.02,
     )
-    assert found.turned.all()
+    assert found.evaded.all()
     check_passes(found, linear)
     reached = linear.columns(found.images)[1]
     assert (reached[:, 0] < linear.columns(starts)[1][:, 0]).all()
@@ -289,11 +289,11 @@ def test_of_the_images_that_pass_the_nearest_is_kept(linear: Linear) -> None:
     found = match_features(
         linear.columns, decide, linear.images, starts, linear.labels, targets, scale=torch.ones(2), steps=40
     )
-    assert found.turned.any()
+    assert found.evaded.any()
     nearest = torch.stack(seen).amin(0)
     distance = (found.images - linear.images).flatten(1).norm(dim=1)
-    assert torch.allclose(distance[found.turned], nearest[found.turned])
-    assert torch.isinf(nearest[~found.turned]).all()
+    assert torch.allclose(distance[found.evaded], nearest[found.evaded])
+    assert torch.isinf(nearest[~found.evaded]).all()
 
 
 def test_matching_leaves_what_never_passes(linear: Linear) -> None:
@@ -301,7 +301,7 @@ def test_matching_leaves_what_never_passes(linear: Linear) -> None:
         linear.columns, never, linear.images, linear.images, linear.labels, torch.zeros(6, 2), scale=torch.ones(2),
         steps=5,
     )  # fmt: skip
-    assert not found.turned.any()
+    assert not found.evaded.any()
     assert torch.equal(found.images, linear.images)
 
 
@@ -311,7 +311,7 @@ def test_matching_leaves_what_never_passes(linear: Linear) -> None:
 def test_matching_refuses_what_it_cannot_do(linear: Linear, options: dict[str, object]) -> None:
     forward: Forward = linear.columns
     decide: Decide = linear.decide
-    match: Callable[..., Adapted] = match_features
+    match: Callable[..., AdaptiveResult] = match_features
     with pytest.raises(InputError, match="expected"):
         match(
             forward, decide, linear.images, linear.images, linear.labels, torch.zeros(6, 2), scale=torch.ones(2),

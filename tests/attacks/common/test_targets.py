@@ -10,7 +10,7 @@ from attacks.carlini_wagner import CarliniWagner
 from attacks.common.base import Target
 from attacks.common.isolation import ImageNoise
 from attacks.common.targets import target_classes
-from attacks.generation.generation import _key
+from attacks.generation.generate import _key
 from models.errors import InputError
 from tests.attacks.digits import Digits
 

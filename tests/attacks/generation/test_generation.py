@@ -18,7 +18,7 @@ from attacks import AttackedSet, generate
 from attacks.apgd import APGD
 from attacks.common.base import Attack, ImageNoise
 from attacks.fgm import FGM
-from attacks.generation.shards import network_digest
+from attacks.generation.digests import network_digest
 from attacks.pgd import PGD
 from models.errors import AttackError, InputError
 from models.loading.references import load_network

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from attacks import build_attack
-from attacks.adaptive.attacks import Adapted
+from attacks.adaptive.attacks import AdaptiveResult
 from detector.calibration import Calibration
 from detector.detectors.base import Detector, ScoreResult
 from detector.detectors.energy import Energy
@@ -137,14 +137,16 @@ def check_claims(found: AdaptiveAttacks, pipeline: Pipeline, images: torch.Tenso
         assert one.images.max() <= 1
         if one.epsilon is not None:
             assert np.abs(one.images - images.numpy()).max() <= one.epsilon + 1e-6
-        assert not (one.turned & ~one.started).any()
-        assert np.array_equal(one.images[~one.turned & ~one.lost], images.numpy()[~one.turned & ~one.lost])
+        assert not (one.evaded & ~one.attempted).any()
+        assert np.array_equal(
+            one.images[~one.evaded & ~one.not_confirmed], images.numpy()[~one.evaded & ~one.not_confirmed]
+        )
         verdicts = pipeline.judge(torch.from_numpy(one.images))
         passed = np.array([not verdict.flagged for verdict in verdicts])
         wrong = np.array([verdict.label for verdict in verdicts]) != labels.numpy()
-        assert (passed & wrong)[one.turned].all()
-        assert (one.queries[one.started] > 0).all()
-        assert not one.queries[~one.started].any()
+        assert (passed & wrong)[one.evaded].all()
+        assert (one.queries[one.attempted] > 0).all()
+        assert not one.queries[~one.attempted].any()
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +165,10 @@ def test_what_is_turned_is_accepted_misclassified_valid_and_inside_the_budget(
     assert on_transport.detected is not None
     for one in on_transport.sets:
         by_fooled = one.name in ("black_box", "feature_matching")
-        assert np.array_equal(one.started, on_transport.detected if by_fooled else on_transport.right)
+        assert np.array_equal(one.attempted, on_transport.detected if by_fooled else on_transport.right)
     by_name = {one.name: one for one in on_transport.sets if one.epsilon is None}
-    assert by_name["whole_system"].turned.mean() > 0.5
-    assert sum(one.turned.sum() for one in on_transport.unlimited) > on_transport.right.sum()
+    assert by_name["whole_system"].evaded.mean() > 0.5
+    assert sum(one.evaded.sum() for one in on_transport.unlimited) > on_transport.right.sum()
 
 
 def test_the_network_is_left_as_it_was_found(transport: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -193,8 +195,8 @@ def test_a_detector_that_is_easily_evaded_is_evaded(
     assert found.detected.sum() >= 3, "the energy was to detect images that are only just misclassified"
     for one in (*found.unlimited, *(one for one in found.sets if one.epsilon != 64 / 255)):
         # The black box needs a natural image of the very class, which may not be among so few.
-        least = 1 if one.name == "black_box" else 0.6 * one.started.sum()
-        assert one.turned.sum() >= least, one.name
+        least = 1 if one.name == "black_box" else 0.6 * one.attempted.sum()
+        assert one.evaded.sum() >= least, one.name
 
 
 @pytest.mark.parametrize("decision", ["all flagged", "misclassified flagged"])
@@ -214,7 +216,7 @@ def test_a_detector_that_flags_every_misclassified_image_is_never_evaded(decisio
     found = attack_adaptively(pipeline, images[rows], labels[rows], budgets=BUDGETS, seed=SEED, progress=False)
     assert found.detected is not None
     assert found.detected.sum() == found.fooled.sum() > 0
-    assert not any(one.turned.any() for one in everything(found))
+    assert not any(one.evaded.any() for one in everything(found))
     figures = run_adaptive(pipeline, images[rows], labels[rows], ["orthogonal"], budgets=BUDGETS, progress=False)
     accepted = 1.0 if decision == "misclassified flagged" else 0.0
     assert [row["robust"] for row in figures["robustness"]] == [accepted, accepted]
@@ -254,7 +256,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     broken[0] = False
     resumed = run(tmp_path)
     jobs = 4  # two budgets, none, few steps
-    shards = -(-resumed["attacks"]["selective"]["unlimited"]["started"] // 10)
+    shards = -(-resumed["attacks"]["selective"]["unlimited"]["attempted"] // 10)
     assert len(calls) == jobs * shards - done  # and the surrogate is not fitted again
     assert resumed == whole
     calls.clear()
@@ -324,9 +326,9 @@ def test_one_vote_alone_and_the_paper_s_decision(
         transport, images, labels, ["orthogonal", "whole_system"], budgets=BUDGETS, decision="vote", ensemble=False,
         seed=SEED, progress=False,
     )  # fmt: skip
-    turned = [(one.images[one.turned], labels.numpy()[one.turned]) for one in found.sets if one.turned.any()]
-    assert turned
-    for batch, truth in turned:
+    evaded = [(one.images[one.evaded], labels.numpy()[one.evaded]) for one in found.sets if one.evaded.any()]
+    assert evaded
+    for batch, truth in evaded:
         verdicts = transport.judge(torch.from_numpy(batch))
         assert all(verdict.votes["all_class"] < 0.5 for verdict in verdicts)
         assert all(verdict.label != label for verdict, label in zip(verdicts, truth, strict=True))
@@ -341,21 +343,21 @@ def test_figures_are_json_and_agree_with_the_sets(on_transport: AdaptiveAttacks)
         if one.epsilon is not None:
             continue
         row = figures["attacks"][one.name]
-        assert (row["started"], row["turned"]) == (one.started.sum(), one.turned.sum())
+        assert (row["attempted"], row["evaded"]) == (one.attempted.sum(), one.evaded.sum())
         near, far, everywhere = row["within"]
-        assert near["turned"] == (one.turned & (one.l2 <= 1)).sum()
-        assert far["turned"] == everywhere["turned"] == row["turned"]
-        if row["started"]:
+        assert near["evaded"] == (one.evaded & (one.l2 <= 1)).sum()
+        assert far["evaded"] == everywhere["evaded"] == row["evaded"]
+        if row["attempted"]:
             assert row["interval"][0] <= row["share"] <= row["interval"][1]
     for kind in ("selective", "orthogonal"):
         small, large = figures["attacks"][kind]["budgets"]
         assert small["epsilon"] < large["epsilon"]
-        assert small["turned"] <= large["turned"]
-        assert figures["attacks"][kind]["all_steps"]["started"] == on_transport.right.sum()
+        assert small["evaded"] <= large["evaded"]
+        assert figures["attacks"][kind]["all_steps"]["attempted"] == on_transport.right.sum()
     robust = [row["robust"] for row in figures["robustness"]]
     assert robust == sorted(robust, reverse=True)
     for row in figures["robustness"]:
-        within = [one.turned & (one.linf <= row["epsilon"] + 1e-6) for one in everything(on_transport)]
+        within = [one.evaded & (one.linf <= row["epsilon"] + 1e-6) for one in everything(on_transport)]
         within.append(
             on_transport.fooled & ~on_transport.detected & (on_transport.fooled_linf <= row["epsilon"] + 1e-6)
         )
@@ -396,9 +398,9 @@ def made_by_hand(count: int, **changes: Any) -> AdaptiveAttacks:
 
 
 def with_find(one: AdaptiveSet, row: int, linf: float, l2: float) -> AdaptiveSet:
-    turned, near, far = one.turned.copy(), one.linf.copy(), one.l2.copy()
-    turned[row], near[row], far[row] = True, linf, l2
-    return dataclasses.replace(one, turned=turned, linf=near, l2=far)
+    evaded, near, far = one.evaded.copy(), one.linf.copy(), one.l2.copy()
+    evaded[row], near[row], far[row] = True, linf, l2
+    return dataclasses.replace(one, evaded=evaded, linf=near, l2=far)
 
 
 @pytest.mark.parametrize(
@@ -413,9 +415,9 @@ def test_a_find_counts_against_robustness_whoever_made_it(field: str, index: int
         dataclasses.replace(found, **{field: tuple(sets)}), l2_limits=(0.5, 1.0), linf_limits=(0.07, 0.1)
     )
     assert [row["robust"] for row in figures["robustness"]] == [0.75, 0.75]
-    assert (figures["union"]["turned"], figures["union"]["started"]) == (1, 4)
+    assert (figures["union"]["evaded"], figures["union"]["attempted"]) == (1, 4)
     assert (figures["union"]["linf_median"], figures["union"]["l2_median"]) == (0.08, 0.7)
-    assert [row["turned"] for row in figures["union"]["within"]] == [0, 1, 0, 1]
+    assert [row["evaded"] for row in figures["union"]["within"]] == [0, 1, 0, 1]
 
 
 def test_only_finds_within_the_distance_count_against_robustness() -> None:
@@ -430,9 +432,9 @@ def test_undetected_images_of_carlini_and_wagner_count_against_robustness() -> N
     found = made_by_hand(4, detected=detected, fooled_linf=np.array([0.05, 0.05, 0.05, 0.15]))
     figures = adaptive_figures(found, l2_limits=(1.0,), linf_limits=(0.1,))
     assert [row["robust"] for row in figures["robustness"]] == [0.75, 0.5]
-    assert figures["union"]["turned"] == 2
+    assert figures["union"]["evaded"] == 2
     without = made_by_hand(4, fooled=None, detected=None, fooled_linf=None, fooled_l2=None)
-    assert adaptive_figures(without, l2_limits=(1.0,), linf_limits=(0.1,))["union"]["turned"] == 0
+    assert adaptive_figures(without, l2_limits=(1.0,), linf_limits=(0.1,))["union"]["evaded"] == 0
 
 
 def test_medians_are_over_what_is_counted_and_of_the_union_the_nearest() -> None:
@@ -447,7 +449,7 @@ def test_medians_are_over_what_is_counted_and_of_the_union_the_nearest() -> None
     )
     figures = adaptive_figures(dataclasses.replace(found, sets=sets), l2_limits=(1.0,), linf_limits=(0.1,))
     rows = figures["attacks"]["selective"]["budgets"]
-    assert [(row["turned"], row["l2_median"]) for row in rows] == [(1, 0.9), (2, 1.2)]
+    assert [(row["evaded"], row["l2_median"]) for row in rows] == [(1, 0.9), (2, 1.2)]
     assert rows[1]["linf_median"] == pytest.approx(0.15)
     assert figures["union"]["l2_median"] == pytest.approx((0.2 + 1.5) / 2)
     assert figures["union"]["linf_median"] == pytest.approx((0.1 + 0.2) / 2)
@@ -455,10 +457,10 @@ def test_medians_are_over_what_is_counted_and_of_the_union_the_nearest() -> None
 
 def test_what_is_lost_is_told_of_checks_too() -> None:
     found = made_by_hand(2)
-    lost = np.array([True, False])
-    unlimited = (dataclasses.replace(found.unlimited[0], lost=lost), found.unlimited[1])
+    not_confirmed = np.array([True, False])
+    unlimited = (dataclasses.replace(found.unlimited[0], not_confirmed=not_confirmed), found.unlimited[1])
     figures = adaptive_figures(dataclasses.replace(found, unlimited=unlimited), l2_limits=(1.0,), linf_limits=(0.1,))
-    assert figures["attacks"]["selective"]["unlimited"]["lost"] == 1
+    assert figures["attacks"]["selective"]["unlimited"]["not_confirmed"] == 1
     assert any(text.startswith("selective, no budget: 1 images passed") for text in figures["warnings"])
 
 
@@ -530,7 +532,7 @@ def test_one_image_is_matched_by_the_parts_that_the_score_depends_on(
             transport, images[row : row + 1], labels[row : row + 1], ["feature_matching"], budgets=BUDGETS,
             progress=False,
         )  # fmt: skip
-        assert found.sets[0].started.shape == (1,)
+        assert found.sets[0].attempted.shape == (1,)
         if matched:
             break
     assert matched == [(1, columns)]
@@ -552,17 +554,17 @@ def test_what_does_not_pass_when_judged_again_is_lost(
     """An attack that claims natural images is believed in none of them."""
     import service.adaptive.running as driver
 
-    def claims_everything(decide: Any, images: torch.Tensor, *more: Any, **options: Any) -> Adapted:
+    def claims_everything(decide: Any, images: torch.Tensor, *more: Any, **options: Any) -> AdaptiveResult:
         counts = torch.ones(len(images), dtype=torch.int64)
-        return Adapted(images, torch.ones(len(images), dtype=torch.bool), counts, counts)
+        return AdaptiveResult(images, torch.ones(len(images), dtype=torch.bool), counts, counts)
 
     monkeypatch.setattr(driver, "black_box", claims_everything)
     found = attack_adaptively(energy, images, labels, ["whole_system"], budgets=BUDGETS, progress=False)
     one = found.sets[0]
-    assert not one.turned.any()
-    assert np.array_equal(one.lost, found.right)
+    assert not one.evaded.any()
+    assert np.array_equal(one.not_confirmed, found.right)
     figures = run_adaptive(energy, images, labels, ["whole_system"], budgets=BUDGETS, progress=False)
-    assert figures["attacks"]["whole_system"]["lost"] == found.right.sum() > 0
+    assert figures["attacks"]["whole_system"]["not_confirmed"] == found.right.sum() > 0
     assert any("judged again" in text for text in figures["warnings"])
 
 
@@ -633,7 +635,7 @@ def test_classifiers_on_distances_are_attacked_too(images: torch.Tensor, labels:
     assert isinstance(found.surrogate, Agreement)
     assert matching.name == "feature_matching" or matching.epsilon is not None
     for one in found.sets:
-        verdicts = pipeline.judge(torch.from_numpy(one.images[one.turned]))
+        verdicts = pipeline.judge(torch.from_numpy(one.images[one.evaded]))
         assert all(verdict.score < 0.5 for verdict in verdicts)
 
 

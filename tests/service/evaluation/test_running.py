@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attacks.common.base import build_attack
-from attacks.generation.generation import generate
+from attacks import build_attack, generate
 from detector.detectors.knn import KNN
 from models.datasets.base import ImageDataset
 from models.errors import InputError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from attacks.common.base import parse_epsilon
+from attacks import parse_epsilon
 from models.errors import InputError, UnknownNameError
 from service.evaluation.settings import BASELINES, EvaluationSettings, Plan, plan_of
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from attacks.common.base import Attack, check_count, check_images, check_labels, class_count
 from attacks.common.isolation import device_of, left_as_found
 from attacks.common.norms import perturbation_norms
-from attacks.generation.shards import DamagedShardError, ShardStore, arrays_digest, network_digest
+from attacks.generation.digests import arrays_digest, network_digest
+from attacks.generation.store import DamagedShardError, ShardStore
 from attacks.generation.workers import pack, unpack
 from models.errors import InputError
 from models.memory import keep_freed_memory

@@ -1,0 +1,43 @@
+"""SHA-256 digests of arrays and networks, for the keys of caches."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+__all__ = ["Arrays", "arrays_digest", "network_digest"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def arrays_digest(arrays: Arrays) -> str:
+    """SHA-256 of names, types, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def network_digest(network: nn.Module) -> str:
+    """SHA-256 of a network: settings (its `repr`), the class and module of every part, weights and all buffers.
+
+    Code counts by the name of its module. The module of a user's file that `load_network` read carries the file's
+    SHA-256 in its name, so that an edited `forward` is noticed. A class from elsewhere whose code changes under the
+    same name, the same `repr` and the same weights is not.
+    """
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())  # a state dict lacks some buffers
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    digest = hashlib.sha256(f"{network!r}|".encode())
+    for name, part in network.named_modules():
+        digest.update(f"{name}|{type(part).__module__}|{type(part).__qualname__}|".encode())
+    for name in sorted(arrays):
+        digest.update(f"{name}|{arrays[name].dtype}|{tuple(arrays[name].shape)}|".encode())
+        # As bytes, since NumPy has no bfloat16.
+        digest.update(arrays[name].reshape(-1).view(dtype=torch.uint8).numpy().data)
+    return digest.hexdigest()
