@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import replace
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
@@ -9,10 +10,9 @@ from models.errors import ImageError, InputError
 from service.adaptive.budgets import Budgets
 from service.evaluation.settings import EvaluationSettings
 from service.inputs import label
+from service.report.beside_paper import PUBLISHED
 
 __all__ = ["images_of_size", "published", "request_of", "settings_of"]
-
-_PUBLISHED = Path(__file__).resolve().parents[2] / "benchmarks" / "paper" / "detection.csv"
 
 
 def settings_of(options: Namespace) -> EvaluationSettings:
@@ -80,11 +80,13 @@ def request_of(options: Namespace, resize: int | None, crop: int | None) -> Data
     return DatasetRequest(root=options.data_root, download=options.download, resize=resize, crop=crop)
 
 
-def published(given: str | None) -> Path | None:
+def published(given: str | None) -> Traversable | None:
     """The file of published figures: none, the one of the thesis, or a person's own."""
     if given is None:
         return None
-    path = _PUBLISHED if not given else Path(given)
+    if not given:
+        return PUBLISHED
+    path = Path(given)
     if not path.is_file():
         raise InputError(f"expected a CSV file of published figures for --beside-paper, got {path}")
     return path

@@ -3,7 +3,8 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Literal, NamedTuple
 
 from models.errors import InputError
@@ -12,8 +13,9 @@ from service.report.epsilon import epsilon_of
 from service.report.markup import name_of
 from service.report.outliers import OUTLIER_PREFIX, plain_name
 
-__all__ = ["Published", "beside_paper", "beside_paper_csv", "chosen_rows", "read_published"]
+__all__ = ["PUBLISHED", "Published", "beside_paper", "beside_paper_csv", "chosen_rows", "read_published"]
 
+PUBLISHED = files("service.report") / "published" / "detection.csv"
 Training = Literal["VAN", "LAP", "RCE"]
 
 _DETECTORS = {"TR": "transport", "MH": "mahalanobis", "NS": "nss"}
@@ -55,8 +57,8 @@ class Published(NamedTuple):
     std: float | None
 
 
-def read_published(path: Path) -> list[Published]:
-    """The rows of a file like benchmarks/paper/detection.csv, with percentages as shares.
+def read_published(path: Traversable = PUBLISHED) -> list[Published]:
+    """The rows of a CSV file of published figures, the package's own by default, with percentages as shares.
 
     A table without standard deviations takes them from the appendix, where the same figure stands with its own.
 

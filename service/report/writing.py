@@ -1,5 +1,6 @@
 """The report's files."""
 
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_evaluation_report(
     seed: int = 0,
     resamples: int = 1000,
     per_image_csv: bool = False,
-    beside_paper: Path | None = None,
+    beside_paper: Traversable | None = None,
     published: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -40,9 +41,8 @@ def write_evaluation_report(
         seed: of the bootstrap intervals.
         resamples: of the bootstrap; 0 leaves its intervals out.
         per_image_csv: also write images.csv, a row per image and result.
-        beside_paper: a CSV file of published figures to set ours beside, such as benchmarks/paper/detection.csv; also
-            writes beside-paper.csv.
-        published: network or data set whose published figures are meant; by default the evaluation's data set.
+        beside_paper: CSV file of published figures to print beside ours; also writes beside-paper.csv.
+        published: network or data set of the published figures; by default the evaluation's data set.
         progress: show a bar while the figures are computed.
 
     Raises:

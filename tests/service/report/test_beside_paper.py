@@ -190,7 +190,7 @@ def test_the_report_holds_them(tmp_path: Path, rng: np.random.Generator) -> None
         else:
             assert float(row["our_percent"]) == pytest.approx(100 * pair["ours"]["mean"], abs=1e-6)
             assert row["our_fitted_on"] == "+".join(pair["ours"]["fitted_on"])
-    explained = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    explained = (Path(__file__).parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
     told = {key for row in beside["rows"] for part in (row, row["published"], row["ours"] or {}) for key in part}
     assert {key for key in told | set(beside) if f"`{key}`" not in explained} == set()
     page = Page((folder / "report.html").read_text(encoding="utf-8"))

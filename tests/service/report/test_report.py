@@ -484,7 +484,7 @@ def test_many_detectors_share_matrices(rng: np.random.Generator) -> None:
 
 
 def test_every_key_is_documented(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
     folder, _, found = written
 
     def keys(value: Any) -> set[str]:
