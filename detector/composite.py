@@ -20,8 +20,8 @@ from detector.density.natural import NaturalColumns, Surprise
 from detector.detectors.base import ScoreResult
 from detector.features.path_groups import PathGaussians
 from models.errors import InputError
-from models.features.extraction import Features
-from models.residuals.statistics import Of
+from models.features import Features
+from models.residuals import BlockTensor
 
 __all__ = ["LEARNT", "Sign", "SignsDetector", "class_scales", "joined"]
 
@@ -79,7 +79,7 @@ class SignsDetector(ColumnsDetector):
     needs_reference = True
     signs: ClassVar[Sequence[Sign]]
     group_names: ClassVar[Sequence[str]]
-    gaussians_of: ClassVar[Sequence[Of]]
+    gaussians_of: ClassVar[Sequence[BlockTensor]]
 
     gaussians_: PathGaussians
     naturals_: dict[str, NaturalColumns]

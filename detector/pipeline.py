@@ -12,11 +12,9 @@ from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.features.statistics import by_block
 from models.errors import ImageError, InputError, NetworkError
-from models.features.extraction import Features, extract_batch, needs_of
+from models.features import Features, extract_batch, needs_of
 from models.normalization import Normalized
-from models.residuals.discovery import Discovery
-from models.residuals.recording import StatisticsSpec
-from models.residuals.with_statistics import WithPooled, WithStatistics
+from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics
 
 __all__ = ["PathOfImage", "Pipeline", "Verdict"]
 
@@ -136,7 +134,7 @@ class Pipeline:
             self._watched = WithStatistics(
                 self.network, discovery, statistics_spec=statistics_spec, image_shape=image_shape
             ).eval()
-        elif needs.pooled and not needs.whole:
+        elif needs.pooled and not needs.embeddings:
             self._pooling = WithPooled(
                 self.network, discovery, statistics_spec=statistics_spec, image_shape=image_shape
             ).eval()

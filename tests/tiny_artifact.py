@@ -10,11 +10,10 @@ from detector.calibration import Calibration
 from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from models.features.extraction import extract_features
+from models.features import extract_features
 from models.images.preprocessing import Preprocessing
 from models.loading.references import NetworkSpec, build_network, load_network
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import StatisticsSpec, discover
 
 __all__ = ["CLASSES", "SIDE", "SPEC", "save_tiny_artifact"]
 

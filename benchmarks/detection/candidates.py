@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from detector.features.embeddings import filled, pooled
-from models.features.extraction import ForwardPass
-from models.residuals.recording import record_residues
+from models.features import ForwardPass, Needs
+from models.residuals import record_residues
 
 __all__ = [
     "ClassProjections", "Curvature", "PooledMoments", "SpectralShares", "class_projections", "exit_agreement",
@@ -29,7 +29,7 @@ class Curvature:
     """Float32 ``(B, P)``: `successive_cosines` of the residues; a straight path has ones."""
 
     name = "curvature"
-    needs_embeddings = False
+    needs = Needs()
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
@@ -41,7 +41,7 @@ class SpectralShares:
     """Float32 ``(B, L)``: `high_frequency_share` of every residue that is a map."""
 
     name = "spectral_shares"
-    needs_embeddings = False
+    needs = Needs()
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
@@ -57,7 +57,7 @@ class PooledMoments:
 
     of: Literal["deviations", "squares"]
 
-    needs_embeddings = True
+    needs = Needs(embeddings=True)
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class ClassProjections:
     """Float32 ``(B, 3·L)``: `class_projections` of the residues as wide as the classifier, onto its rows."""
 
     name = "class_projections"
-    needs_embeddings = True
+    needs = Needs(embeddings=True)
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""

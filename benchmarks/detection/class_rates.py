@@ -17,10 +17,10 @@ from benchmarks.common import arguments, write_result
 from detector.calibration import Calibration, clopper_pearson
 from detector.splits import split_originals
 from models.datasets.base import load_dataset
-from models.features.extraction import extract_features
+from models.features import extract_features
 from models.loading.references import load_network
 from models.progress import progress_bar
-from models.residuals.discovery import discover
+from models.residuals import discover
 from service.inputs import attack_of, detector_of, label, view_of
 
 DETECTORS = ("transport", "path", "views", "fusion", "path:classifier=none", "views:classifier=none",

@@ -40,10 +40,10 @@ from detector.detectors.base import Detector, ScoreResult, build_detector
 from detector.metrics import accuracy_at, auroc
 from detector.splits import split_originals
 from models.datasets.base import DatasetRequest, load_dataset
-from models.features.extraction import Features, extract_features
+from models.features import Features, extract_features
 from models.loading.references import load_network
 from models.normalization import Normalized
-from models.residuals.discovery import discover
+from models.residuals import discover
 
 DETECTORS = ("transport", "nss", "pixel_statistics")
 ATTACKS = ("fgm", "pgd", "deepfool", "carlini_wagner")

@@ -31,8 +31,7 @@ from detector.features.path_groups import PATH_GROUPS, VIEW_GROUPS
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading.references import load_network
 from models.progress import progress_bar
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import StatisticsSpec, discover
 from service.cache import EvaluationCache
 from service.evaluation.records import NATURAL
 from service.evaluation.sets import Subject

@@ -17,7 +17,7 @@ from detector.detectors.fusion import Fusion
 from detector.features.path_columns import class_distances, two_likeliest
 from detector.features.path_groups import PathGaussians, path_groups, view_groups
 from models.datasets.base import ImageDataset
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 from models.images.views import View
 from models.progress import progress_bar
 from service.cache import EvaluationCache, code_closure, code_digest

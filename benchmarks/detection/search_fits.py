@@ -13,7 +13,7 @@ from detector.classifiers.boosting import GradientBoostings
 from detector.classifiers.conditional import Classifier
 from detector.composite import SignsDetector
 from detector.detectors.fusion import Fusion
-from models.features.extraction import Features
+from models.features import Features
 from service.cache import EvaluationCache, code_closure, code_digest
 from service.evaluation.records import NATURAL
 

@@ -41,13 +41,12 @@ from detector.calibration import Calibration
 from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from models.features.extraction import extract_features
+from models.features import extract_features
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
 from models.loading.references import NetworkSpec, build_network
 from models.memory import keep_freed_memory
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import StatisticsSpec, discover
 
 BARE_SIZES = (1, 4, 16, 64, 256)
 RAW_SIZES = (64, 128, 256)

@@ -22,12 +22,10 @@ from detector.calibration import Calibration
 from detector.detectors.base import build_detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from models.features.extraction import extract_features, needs_of
+from models.features import extract_features, needs_of
 from models.loading.references import LoadedNetwork, load_network
 from models.memory import keep_freed_memory
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
-from models.residuals.with_statistics import WithPooled, WithStatistics
+from models.residuals import StatisticsSpec, WithPooled, WithStatistics, discover
 
 DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "transport": ("transport", {}),
@@ -105,7 +103,7 @@ def passing(network: nn.Module, given: Tensor) -> Callable[[], None]:
 def compiled_cost(judging: Pipeline, given: Tensor, rounds: int) -> dict[str, Any] | None:
     """The ratios with both passes compiled; None for what is measured by hooks only."""
     needs = needs_of(judging.detector.feature_requests())
-    if needs.whole:
+    if needs.embeddings:
         return None
     kind = WithPooled if needs.pooled else WithStatistics
     watching = kind(judging.network, judging.discovery, image_shape=judging.image_shape).eval()

@@ -19,9 +19,7 @@ from torch import Tensor, nn
 from benchmarks.common import Paired, arguments, paired, write_result
 from models.networks.resnet import resnet20, resnet56
 from models.normalization import Normalized
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import StatisticsSpec, record_residues
-from models.residuals.with_statistics import WithStatistics
+from models.residuals import Discovery, StatisticsSpec, WithStatistics, discover, record_residues
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"resnet20": resnet20, "resnet56": resnet56}
 

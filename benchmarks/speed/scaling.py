@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import arguments, paired, write_result
-from models.features.extraction import extract_features
+from models.features import extract_features
 from models.networks.resnet import resnet8, resnet20, resnet32, resnet56, resnet110
 from models.normalization import Normalized
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import record_residues
+from models.residuals import Discovery, discover, record_residues
 
 NETWORKS: dict[int, Callable[[], nn.Module]] = {
     8: resnet8,

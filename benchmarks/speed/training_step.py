@@ -18,7 +18,7 @@ from models.networks.resnet import resnet20, resnet56
 from models.networks.resnext import resnext50
 from models.normalization import Normalized
 from models.objectives.base import Objective, build_objective
-from models.residuals.discovery import discover
+from models.residuals import discover
 
 # The largest ratio that is asked of least action.
 BAR = 1.10

@@ -28,9 +28,7 @@ from models.files import write_json
 from models.normalization import Normalized
 from models.objectives.base import build_objective
 from models.registry import NETWORKS
-from models.residuals.discovery import discover
-from models.residuals.hooks import evaluation_mode
-from models.residuals.recording import record_residues
+from models.residuals import discover, evaluation_mode, record_residues
 from models.training.loop import Recipe, accuracy, train
 
 __all__ = [

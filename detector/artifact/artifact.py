@@ -27,7 +27,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import safetensors
@@ -43,15 +43,14 @@ from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.pipeline import Pipeline
 from models.errors import ArtifactError, InputError, NetworkError, PlumblineError
-from models.features.extraction import Features
+from models.features import Features
 from models.files import write_atomically
 from models.images.policy import POLICY, require_policy
 from models.images.preprocessing import Preprocessing
 from models.loading.references import NetworkSpec, build_network
 from models.normalization import Normalized
 from models.registry import DETECTORS
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import BlockTensor, Discovery, StatisticsSpec, discover
 
 __all__ = ["Artifact", "check_destination", "load_artifact", "save_artifact"]
 
@@ -128,7 +127,7 @@ def save_artifact(
         "preprocessing": preprocessing.to_json(),
         "classes": list(pipeline.classes),
         "detector": {"name": pipeline.detector.name, "parameters": pipeline.detector.parameters()},
-        "measure": {"of": pipeline.statistics_spec.of, "directions": pipeline.statistics_spec.directions},
+        "measure": pipeline.statistics_spec.to_json(),
         "branches": _branches(pipeline.discovery),
         "calibration": {
             "count": len(pipeline.calibration.scores),
@@ -241,9 +240,9 @@ def _tensors(folder: Path, name: str, contents: Mapping[str, bytes]) -> dict[str
 def _measure(fields: Any) -> StatisticsSpec:
     if not isinstance(fields, dict) or set(fields) != {"of", "directions"} or type(fields["directions"]) is not int:
         raise InputError(f"expected a measure with of and directions, got {fields!r:.200}")
-    if not isinstance(fields["of"], str) or fields["directions"] > 1000:
+    if fields["of"] not in get_args(BlockTensor) or fields["directions"] > 1000:
         raise InputError(f"expected a measure of residues or embeddings with few directions, got {fields!r:.200}")
-    return StatisticsSpec(**fields)
+    return StatisticsSpec(quantity=fields["of"], directions=fields["directions"])
 
 
 def _detector(fields: Any, state: Mapping[str, np.ndarray]) -> Detector:

@@ -18,7 +18,7 @@ from detector.classifiers.logistic import LogisticRegressions
 from detector.classifiers.svm import FOLDS, SupportVectorMachines
 from detector.detectors.base import Detector, ScoreResult
 from models.errors import InputError
-from models.features.extraction import Features
+from models.features import Features
 
 __all__ = ["Classifier", "ColumnsDetector", "ConditionalClassifiers", "LearntClassifier"]
 

@@ -21,7 +21,7 @@ from sklearn.exceptions import NotFittedError
 
 from detector.arrays import require_array, require_keys
 from models.errors import InputError
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 from models.registry import DETECTORS
 
 __all__ = ["Detector", "ScoreResult", "build_detector"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from detector.arrays import require_keys
 from detector.detectors.base import Detector, ScoreResult
-from models.features.extraction import Features
+from models.features import Features
 
 __all__ = ["Energy"]
 

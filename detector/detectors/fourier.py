@@ -14,7 +14,7 @@ from detector.features.image_statistics import spectrum
 from detector.features.image_statistics.fourier import Part
 from detector.features.measured_columns import MeasuredColumns
 from models.errors import InputError
-from models.features.extraction import FeatureRequest, ForwardPass
+from models.features import FeatureRequest, ForwardPass, Needs
 
 __all__ = ["Fourier"]
 
@@ -93,8 +93,8 @@ class _Measured:
         return f"fourier:{layers}:{self.of}"
 
     @property
-    def needs_embeddings(self) -> bool:
-        return self.layers != "input"
+    def needs(self) -> Needs:
+        return Needs(embeddings=self.layers != "input")
 
     def __call__(self, context: ForwardPass) -> Tensor:
         if self.layers == "input":

@@ -9,9 +9,9 @@ from detector.composite import Sign
 from detector.detectors.path import Path
 from detector.detectors.views import Views
 from detector.features.path_groups import path_groups, path_measurements, view_groups, view_measurements
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 from models.images.views import View
-from models.residuals.statistics import Of
+from models.residuals import BlockTensor
 
 __all__ = ["Fusion"]
 
@@ -25,7 +25,7 @@ class Fusion(Views):
     """
 
     group_names: ClassVar[Sequence[str]] = (*Path.group_names, *Views.group_names)
-    gaussians_of: ClassVar[Sequence[Of]] = Path.gaussians_of
+    gaussians_of: ClassVar[Sequence[BlockTensor]] = Path.gaussians_of
     # The energy of the view holds that of the image.
     signs: ClassVar[Sequence[Sign]] = (*(sign for sign in Path.signs if sign.name != "energy"), *Views.signs)
 

@@ -11,7 +11,7 @@ from detector.classifiers.conditional import Classifier, ColumnsDetector
 from detector.features.dropout import DropoutUncertainty
 from detector.features.embeddings import PooledEmbeddings
 from models.errors import InputError
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 
 __all__ = ["KernelDensity"]
 

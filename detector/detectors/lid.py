@@ -8,7 +8,7 @@ from detector.checks import require_count
 from detector.classifiers.conditional import ColumnsDetector, LearntClassifier
 from detector.density.neighbours import Neighbours, require_neighbours
 from detector.features.embeddings import PooledEmbeddings
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 
 __all__ = ["LID"]
 

@@ -12,8 +12,8 @@ from detector.checks import require_choice, require_number
 from detector.classifiers.conditional import Classifier, ColumnsDetector
 from detector.density.gaussians import Gaussians
 from detector.features.embeddings import Layers, PooledEmbeddings, chosen, pooled
-from models.features.extraction import FeatureRequest, Features, ForwardPass
-from models.residuals.recording import StatisticsSpec, record_residues
+from models.features import FeatureRequest, Features, ForwardPass, Needs
+from models.residuals import StatisticsSpec, record_residues
 
 __all__ = ["Mahalanobis"]
 
@@ -113,7 +113,7 @@ class DistancesOfMoved:
         magnitude: how far every pixel is moved.
     """
 
-    needs_embeddings = False
+    needs = Needs()
 
     def __init__(self, gaussians: Gaussians, layers: Layers, magnitude: float) -> None:
         self.layers, self.magnitude = layers, float(magnitude)
@@ -136,7 +136,7 @@ class DistancesOfMoved:
 
     def _distances(self, context: ForwardPass, images: Tensor) -> list[Tensor]:
         """Distances ``(B,)`` of every layer, differentiable in the images."""
-        statistics_spec = StatisticsSpec(of="embeddings")
+        statistics_spec = StatisticsSpec(quantity="embeddings")
         with record_residues(
             context.network, context.discovery, statistics_spec=statistics_spec, keep=True
         ) as recording:

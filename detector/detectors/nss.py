@@ -7,7 +7,7 @@ from torch import Tensor
 from detector.classifiers.conditional import LearntClassifier
 from detector.features.image_statistics import nss
 from detector.features.measured_columns import MeasuredColumns
-from models.features.extraction import FeatureRequest, ForwardPass
+from models.features import FeatureRequest, ForwardPass, Needs
 
 __all__ = ["NSS"]
 
@@ -48,7 +48,8 @@ class NSS(MeasuredColumns):
 @dataclass(frozen=True)
 class _Measured:
     name: str = "nss"
-    needs_embeddings: bool = False
+
+    needs = Needs()
 
     def __call__(self, context: ForwardPass) -> Tensor:
         return nss(context.images)

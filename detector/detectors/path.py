@@ -7,8 +7,8 @@ import numpy as np
 
 from detector.composite import Sign, SignsDetector
 from detector.features.path_groups import PATH_GROUPS, path_groups, path_measurements
-from models.features.extraction import FeatureRequest, Features
-from models.residuals.statistics import Of
+from models.features import FeatureRequest, Features
+from models.residuals import BlockTensor
 
 __all__ = ["Path"]
 
@@ -25,7 +25,7 @@ class Path(SignsDetector):
     """
 
     group_names: ClassVar[Sequence[str]] = PATH_GROUPS
-    gaussians_of: ClassVar[Sequence[Of]] = ("embeddings", "residues")
+    gaussians_of: ClassVar[Sequence[BlockTensor]] = ("embeddings", "residues")
     signs: ClassVar[Sequence[Sign]] = (
         Sign("path", ("statistics", "embeddings", "residues")),
         Sign("logits", ("logits",)),

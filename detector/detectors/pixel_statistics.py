@@ -8,7 +8,7 @@ from detector.classifiers.conditional import LearntClassifier
 from detector.features.image_statistics import pixel_statistics
 from detector.features.measured_columns import MeasuredColumns
 from models.errors import InputError
-from models.features.extraction import FeatureRequest, ForwardPass
+from models.features import FeatureRequest, ForwardPass, Needs
 
 __all__ = ["PixelStatistics"]
 
@@ -61,7 +61,8 @@ class PixelStatistics(MeasuredColumns):
 class _Measured:
     name: str
     rounded: bool
-    needs_embeddings: bool = False
+
+    needs = Needs()
 
     def __call__(self, context: ForwardPass) -> Tensor:
         images = context.images

@@ -11,7 +11,7 @@ from detector.classifiers.conditional import Classifier, ColumnsDetector
 from detector.density.gaussians import Gaussians
 from detector.features.embeddings import Layers, PooledEmbeddings
 from models.errors import InputError
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 
 __all__ = ["RelativeMahalanobis"]
 

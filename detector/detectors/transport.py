@@ -3,7 +3,7 @@
 import numpy as np
 
 from detector.classifiers.conditional import ColumnsDetector, LearntClassifier
-from models.features.extraction import Features
+from models.features import Features
 
 __all__ = ["Transport"]
 

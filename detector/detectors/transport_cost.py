@@ -8,7 +8,7 @@ from detector.arrays import require_array, require_keys
 from detector.detectors.base import Detector, ScoreResult
 from detector.features.statistics import by_block
 from models.errors import InputError
-from models.features.extraction import Features
+from models.features import Features
 
 __all__ = ["TransportCost"]
 

@@ -8,9 +8,9 @@ import numpy as np
 from detector.classifiers.conditional import Classifier
 from detector.composite import Sign, SignsDetector
 from detector.features.path_groups import VIEW_GROUPS, view_groups, view_measurements
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 from models.images.views import View
-from models.residuals.statistics import Of
+from models.residuals import BlockTensor
 
 __all__ = ["Views"]
 
@@ -29,7 +29,7 @@ class Views(SignsDetector):
     """
 
     group_names: ClassVar[Sequence[str]] = VIEW_GROUPS
-    gaussians_of: ClassVar[Sequence[Of]] = ("embeddings",)
+    gaussians_of: ClassVar[Sequence[BlockTensor]] = ("embeddings",)
     signs: ClassVar[Sequence[Sign]] = (
         Sign("dispute", ("outputs",), by="value", column=0),
         Sign("change", ("outputs",), by="value", column=1),

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import NetworkError
-from models.features.extraction import ForwardPass, Head
-from models.residuals.hooks import changing_input
+from models.features import ForwardPass, Head, Needs
+from models.residuals import changing_input
 
 __all__ = ["DropoutUncertainty"]
 
@@ -39,10 +39,7 @@ class DropoutUncertainty:
         """With all options."""
         return f"dropout:rate={float(self.rate)!r}:passes={self.passes}:seed={self.seed}"
 
-    @property
-    def needs_embeddings(self) -> bool:
-        """For the pass's head."""
-        return True
+    needs = Needs(embeddings=True)  # which include the head
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class.

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.features.extraction import ForwardPass
-from models.residuals.pooling import pooled
+from models.features import ForwardPass, Needs
+from models.residuals import pooled
 
 __all__ = ["Layers", "PooledEmbeddings", "chosen", "filled", "pooled"]
 
@@ -29,15 +29,12 @@ class PooledEmbeddings:
 
     layers: Layers = "blocks"
 
+    needs = Needs(embeddings=True)
+
     @property
     def name(self) -> str:
         """ "embeddings" of all blocks, or "embeddings:stages"."""
         return "embeddings" if self.layers == "blocks" else f"embeddings:{self.layers}"
-
-    @property
-    def needs_embeddings(self) -> bool:
-        """Always."""
-        return True
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""

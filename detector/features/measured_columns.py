@@ -6,7 +6,7 @@ from abc import abstractmethod
 import numpy as np
 
 from detector.classifiers.conditional import ColumnsDetector
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 
 __all__ = ["MeasuredColumns"]
 

@@ -11,9 +11,9 @@ from detector.density.natural import gaussians_of_classes
 from detector.features import path_columns
 from detector.features.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from models.errors import InputError
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 from models.images.views import View
-from models.residuals.statistics import Of
+from models.residuals import BlockTensor
 
 __all__ = [
     "PATH_GROUPS",
@@ -42,7 +42,7 @@ class PathGaussians:
         self.parts = dict(parts)
 
     @classmethod
-    def fit(cls, reference: Features, labels: Array, of: Iterable[Of]) -> Self:
+    def fit(cls, reference: Features, labels: Array, of: Iterable[BlockTensor]) -> Self:
         """From natural images and their classes."""
         num_classes = reference.logits.shape[1]
         parts = {}
@@ -52,7 +52,7 @@ class PathGaussians:
             parts[f"{what}.everyone"] = gaussians_of_classes(values, np.zeros_like(labels), 1)
         return cls(parts)
 
-    def distances(self, features: Features, of: Of, vectors: FeatureRequest | None = None) -> Array:
+    def distances(self, features: Features, of: BlockTensor, vectors: FeatureRequest | None = None) -> Array:
         """`class_distances` of measured vectors, the image's own where no others are given, float64 ``(N, 4·L)``.
 
         The classes are always those that the image itself is likeliest to be of.
@@ -63,7 +63,7 @@ class PathGaussians:
             values, likeliest, self.parts[f"{of}.classes"], self.parts[f"{of}.everyone"]
         )
 
-    def require_shapes(self, shapes: Mapping[str, tuple[int, ...]], of: Iterable[Of]) -> None:
+    def require_shapes(self, shapes: Mapping[str, tuple[int, ...]], of: Iterable[BlockTensor]) -> None:
         """Raises InputError unless vectors have the shapes ``(L, D)`` that they are measured in, by measurement."""
         for what in of:
             layers, _, width = self.parts[f"{what}.classes"].means.shape
@@ -78,7 +78,7 @@ class PathGaussians:
         return together({part: each.state() for part, each in self.parts.items()})
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Array], num_classes: int, of: Iterable[Of]) -> Self:
+    def from_state(cls, state: Mapping[str, Array], num_classes: int, of: Iterable[BlockTensor]) -> Self:
         """From arrays that nobody vouches for.
 
         Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detector.features.embeddings import filled
-from models.features.extraction import ForwardPass
+from models.features import ForwardPass, Needs
 from models.images.views import View
 
 __all__ = ["PathVectors", "ViewLogits", "ViewStatistics", "ViewVectors"]
@@ -27,8 +27,7 @@ class PathVectors:
 
     of: Literal["embeddings", "residues"] = "embeddings"
 
-    needs_embeddings = False
-    needs_pooled = True
+    needs = Needs(pooled=True)
 
     @property
     def name(self) -> str:
@@ -46,13 +45,15 @@ class ViewVectors:
 
     view: View
 
-    needs_embeddings = False
-    needs_pooled = True
-
     @property
     def name(self) -> str:
         """With the view."""
         return f"view_vectors:{self.view.name}"
+
+    @property
+    def needs(self) -> Needs:
+        """Pooled vectors of the view."""
+        return Needs(pooled=True, views=(self.view,))
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
@@ -65,12 +66,15 @@ class ViewLogits:
 
     view: View
 
-    needs_embeddings = False
-
     @property
     def name(self) -> str:
         """With the view."""
         return f"view_logits:{self.view.name}"
+
+    @property
+    def needs(self) -> Needs:
+        """The view."""
+        return Needs(views=(self.view,))
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
@@ -83,12 +87,15 @@ class ViewStatistics:
 
     view: View
 
-    needs_embeddings = False
-
     @property
     def name(self) -> str:
         """With the view."""
         return f"view_statistics:{self.view.name}"
+
+    @property
+    def needs(self) -> Needs:
+        """The view."""
+        return Needs(views=(self.view,))
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""

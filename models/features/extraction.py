@@ -1,9 +1,9 @@
 """What one pass over many images gives detectors: logits, path statistics, and what else they ask to be measured."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,150 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.errors import InputError, NetworkError
-from models.images.views import View
+from models.features.features import Features
+from models.features.requests import FeatureRequest, ForwardPass, Head, Needs, needs_of
 from models.progress import progress_bar
-from models.residuals.discovery import Discovery, discover
+from models.residuals import Discovery, StatisticsSpec, WithPooled, discover, record_path
 from models.residuals.hooks import evaluation_mode, watching
-from models.residuals.recording import StatisticsSpec, record_path
-from models.residuals.with_statistics import WithPooled
 
-__all__ = [
-    "Features",
-    "Head",
-    "FeatureRequest",
-    "Needs",
-    "ForwardPass",
-    "PooledRequest",
-    "ViewRequest",
-    "extract_features",
-    "forward_pass",
-    "needs_of",
-    "extract_batch",
-]
-
-
-class Features(NamedTuple):
-    """What one pass over N images gives every detector, all of it float32.
-
-    Args:
-        logits: ``(N, K)``.
-        statistics: ``(N, F)``.
-        measured: what particular detectors asked for, ``(N, …)`` each, by the measurement's name.
-    """
-
-    logits: NDArray[np.float32]
-    statistics: NDArray[np.float32]
-    requested: Mapping[str, NDArray[np.float32]] = {}
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        """The class with the largest logit, ``(N,)``."""
-        classes: NDArray[np.int64] = np.argmax(self.logits, axis=1).astype(np.int64)
-        return classes
-
-    def take(self, indices: NDArray[np.integer] | NDArray[np.bool_]) -> "Features":
-        """The features of the chosen images, by numbers or by a mask, in that order."""
-        requested = {name: values[indices] for name, values in self.requested.items()}
-        return Features(self.logits[indices], self.statistics[indices], requested)
-
-    def with_requested(self, other: "Features") -> "Features":
-        """These features and what was measured in another pass over the same images."""
-        return self._replace(requested={**self.requested, **other.requested})
-
-    @staticmethod
-    def concatenated(parts: Sequence["Features"]) -> "Features":
-        """The features of all images of the parts, one part after the other.
-
-        Raises:
-            InputError: no parts, or parts of which not all were measured alike.
-        """
-        names = {tuple(sorted(part.requested)) for part in parts}
-        if len(names) != 1:
-            raise InputError(
-                f"expected features that were measured alike, got {len(parts)} sets with {sorted(names)}; "
-                "take all of them with the same measurements"
-            )
-        return Features(
-            np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.statistics for part in parts]),
-            {name: np.concatenate([part.requested[name] for part in parts]) for name in parts[0].requested},
-        )
-
-
-class Head(NamedTuple):
-    """The last layer with weights of a pass, and what went into it; ``module(inputs)`` is what it gave out."""
-
-    module: nn.Module
-    inputs: Tensor
-    output: Tensor
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """One forward pass of a batch, as measurements see it; nothing in it is to be changed.
-
-    Args:
-        images: ``(B, 3, H, W)`` in [0, 1], on the network's device.
-        logits: ``(B, K)``.
-        network: in evaluation mode, for measurements that need gradients or further passes.
-        discovery: its branches.
-        embeddings: x_{m+1} of every watched block, ``(B, …)`` each; empty unless some measurement needs them.
-        head: the last layer with weights that was reached; None unless some measurement needs embeddings, or where
-            the network has no such layer as a module.
-        statistics: ``(B, F)``.
-        pooled_embeddings, pooled_residues: x_{m+1} and r_m of every watched block, averaged over the places,
-            ``(B, ≤ D)`` each; empty unless some measurement needs them pooled.
-        views: the same of other views of these images, which went through the network in the same batch.
-    """
-
-    images: Tensor
-    logits: Tensor
-    network: nn.Module
-    discovery: Discovery
-    embeddings: tuple[Tensor, ...] = ()
-    head: Head | None = None
-    statistics: Tensor | None = None
-    pooled_embeddings: tuple[Tensor, ...] = ()
-    pooled_residues: tuple[Tensor, ...] = ()
-    views: Mapping[View, "ForwardPass"] = field(default_factory=dict)
-
-
-class FeatureRequest(Protocol):
-    """Float32 ``(B, …)`` of a pass: what a detector needs beyond logits and statistics.
-
-    Called in inference mode; one that needs gradients leaves it by itself (``torch.inference_mode(False)``) and works
-    on copies. What it gives for an image must not depend on the images beside it, except for rounding.
-    """
-
-    @property
-    def name(self) -> str:
-        """Equal names stand for equal contents, so every option is part of it."""
-
-    @property
-    def needs_embeddings(self) -> bool:
-        """Whether `ForwardPass.embeddings` and `ForwardPass.head` are looked at."""
-
-    def __call__(self, context: ForwardPass) -> Tensor:
-        """What is measured, float32 ``(B, …)``."""
-
-
-@runtime_checkable
-class PooledRequest(FeatureRequest, Protocol):
-    """A measurement that may look at `ForwardPass.pooled_embeddings` and `ForwardPass.pooled_residues`, which cost
-    little."""
-
-    @property
-    def needs_pooled(self) -> bool:
-        """Whether they are looked at."""
-
-
-@runtime_checkable
-class ViewRequest(FeatureRequest, Protocol):
-    """A measurement that compares images with a view of them; the view's own pass is ``context.views[self.view]``."""
-
-    @property
-    def view(self) -> View:
-        """The view, which goes through the network in the same batch as the images."""
+__all__ = ["extract_batch", "extract_features", "forward_pass"]
 
 
 def extract_features(
@@ -224,24 +87,6 @@ def extract_batch(
     return Features(context.logits.cpu().numpy(), statistics.cpu().numpy(), requested)
 
 
-class Needs(NamedTuple):
-    """What `forward_pass` has to give: embeddings and head, pooled embeddings and residues, passes of views."""
-
-    whole: bool = False
-    pooled: bool = False
-    views: tuple[View, ...] = ()
-
-
-def needs_of(feature_requests: Iterable[FeatureRequest]) -> Needs:
-    """What these measurements need."""
-    wanted = list(feature_requests)
-    return Needs(
-        whole=any(each.needs_embeddings for each in wanted),
-        pooled=any(each.needs_pooled for each in wanted if isinstance(each, PooledRequest)),
-        views=tuple(dict.fromkeys(each.view for each in wanted if isinstance(each, ViewRequest))),
-    )
-
-
 def forward_pass(
     network: nn.Module,
     images: Tensor,
@@ -265,7 +110,7 @@ def forward_pass(
     seen = [images, *(view(images) for view in needs.views)]
     batch = torch.cat(seen) if needs.views else images
     found: dict[str, Any] = {}
-    if pooling is not None and needs.pooled and not needs.whole:
+    if pooling is not None and needs.pooled and not needs.embeddings:
         output, statistics, found["pooled_embeddings"], found["pooled_residues"] = pooling(batch)
     else:
         output, statistics, found = _recorded(network, batch, discovery, statistics_spec or StatisticsSpec(), needs)
@@ -283,16 +128,16 @@ def _recorded(
     """Output and statistics of a pass watched by hooks, and what else `ForwardPass` is to hold of it."""
     with ExitStack() as stack:
         recordings = stack.enter_context(
-            record_path(network, discovery, statistics_spec, pool=needs.pooled, keep_embeddings=needs.whole)
+            record_path(network, discovery, statistics_spec, pool=needs.pooled, keep_embeddings=needs.embeddings)
         )
-        last = stack.enter_context(_last_layer(network)) if needs.whole else []
+        last = stack.enter_context(_last_layer(network)) if needs.embeddings else []
         output = network(batch)
     found: dict[str, Any] = {}
-    if needs.whole:
+    if needs.embeddings:
         found |= {"embeddings": recordings["embeddings"].embeddings, "head": last[0] if last else None}
     if needs.pooled:
         found |= {f"pooled_{of}": recording.pooled for of, recording in recordings.items()}
-    return output, recordings[statistics_spec.of].statistics, found
+    return output, recordings[statistics_spec.quantity].statistics, found
 
 
 def _rows(context: ForwardPass, first: int, end: int) -> ForwardPass:

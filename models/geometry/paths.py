@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import NetworkError
-from models.residuals.discovery import Branch, Discovery
+from models.residuals import Branch, Discovery, StatisticsSpec
 from models.residuals.hooks import watching
-from models.residuals.recording import Recording, StatisticsSpec, _Place, _Recorder, record_residues
+from models.residuals.recording import Recording, _Place, _Recorder, record_residues
 
 __all__ = ["Paths", "Stage", "recording_paths", "skipping_units", "stages"]
 

@@ -10,8 +10,7 @@ from torch.autograd.function import once_differentiable
 from models.errors import InputError
 from models.objectives.base import Objective, ObjectiveValue, check_label_smoothing
 from models.options import check_count, check_number
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import record_residues
+from models.residuals import Discovery, discover, record_residues
 
 __all__ = ["LeastAction"]
 

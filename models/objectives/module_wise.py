@@ -16,9 +16,7 @@ from models.normalization import Normalized
 from models.objectives._schedule import module_of_each_epoch
 from models.objectives.base import Finished, Objective, ObjectiveValue, backward, check_label_smoothing
 from models.options import check_choice, check_count, check_number
-from models.residuals.discovery import Discovery, discover
-from models.residuals.hooks import evaluation_mode
-from models.residuals.recording import record_residues
+from models.residuals import Discovery, discover, evaluation_mode, record_residues
 from models.splitting.auxiliary import AuxiliaryClassifier
 from models.splitting.early_exit import EarlyExitNetwork
 from models.splitting.splitting import SplitNetwork, split_network

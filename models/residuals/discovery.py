@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.errors import NetworkError
 from models.residuals.hooks import evaluation_mode, require_watchable
+from models.residuals.statistics import BlockTensor
 from models.residuals.tracing import Call, CapturePoint, Frame, Path, Trace, trace
 
 __all__ = ["Branch", "Discovery", "SkippedBranch", "Site", "Term", "discover", "example_images", "sites"]
@@ -69,6 +70,20 @@ class Branch:
     skip: tuple[Term, ...] = field(default=(), repr=False)
     site: int = field(default=-1, repr=False)
     side: int = field(default=0, repr=False)
+
+    def terms(self, quantity: BlockTensor) -> tuple[Term, ...]:
+        """The captures whose weighted sum is the residue or the embedding.
+
+        Raises:
+            NetworkError: the sum after the branch cannot be captured.
+        """
+        terms = self.residue if quantity == "residues" else self.embedding
+        if not terms:
+            raise NetworkError(
+                f"the {quantity} of branch {self.name!r} cannot be captured; "
+                "use the residues, or branches that discover() returns"
+            )
+        return terms
 
 
 @dataclass(frozen=True)

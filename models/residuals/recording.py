@@ -16,54 +16,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.errors import InputError, NetworkError
-from models.residuals.discovery import Branch, Discovery, Term, discover
+from models.residuals.discovery import Branch, Discovery, discover
 from models.residuals.hooks import require_watchable, watching
 from models.residuals.pooling import pooled
-from models.residuals.statistics import Of, Reduced, finish, fixed_directions, reduce_residue
+from models.residuals.statistics import BlockTensor, Reduced, StatisticsSpec, finish, fixed_directions, reduce_residue
 from models.residuals.tracing import CapturePoint, FunctionTally, at_path
 
-__all__ = ["StatisticsSpec", "Recording", "record_path", "record_residues"]
-
-
-@dataclass(frozen=True)
-class StatisticsSpec:
-    """What is measured of each block.
-
-    Args:
-        of: "residues" r_m, or "embeddings" x_{m+1}, before the activation if one follows the sum.
-        directions: k, the number of fixed vectors, orthogonal to **1** and each other, to which cosines are taken too.
-
-    Raises:
-        InputError: `of` is neither, or `directions` is negative.
-    """
-
-    of: Of = "residues"
-    directions: int = 0
-
-    def __post_init__(self) -> None:
-        if self.of not in ("residues", "embeddings"):
-            raise InputError(f"expected of='residues' or 'embeddings', got {self.of!r}; pass one of the two")
-        if self.directions < 0:
-            raise InputError(f"expected a number of directions of at least 0, got {self.directions}; pass 0 or more")
-
-    @property
-    def columns_per_block(self) -> int:
-        """2 + k: ‖r‖²/d, the cosine to **1**, the cosines to the directions."""
-        return 2 + self.directions
-
-    def terms(self, branch: Branch) -> tuple[Term, ...]:
-        """What has to be picked up to measure the branch.
-
-        Raises:
-            NetworkError: the sum behind the branch cannot be picked up.
-        """
-        terms = branch.residue if self.of == "residues" else branch.embedding
-        if not terms:
-            raise NetworkError(
-                f"expected a branch whose {self.of} can be picked up, got {branch.name!r}; "
-                "measure the residues, or get the branches from discover()"
-            )
-        return terms
+__all__ = ["Recording", "record_path", "record_residues"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +103,7 @@ class Recording:
 
     @property
     def embeddings(self) -> tuple[Tensor, ...]:
-        """The M embeddings x_{m+1}, each ``(B, …)``; as `residues`, with ``StatisticsSpec(of="embeddings")``."""
+        """The M embeddings x_{m+1}, each ``(B, …)``; as `residues`, with ``StatisticsSpec(quantity="embeddings")``."""
         return self._whole("embeddings")
 
     @property
@@ -163,10 +122,10 @@ class Recording:
         return tuple(vector for vector in self._pooled if vector is not None)
 
     def _whole(self, what: Literal["residues", "embeddings"]) -> tuple[Tensor, ...]:
-        if not self.keep or self.statistics_spec.of != what:
+        if not self.keep or self.statistics_spec.quantity != what:
             raise InputError(
                 f"expected a recording that keeps {what}, got {self!r}; "
-                f"pass keep=True and measure=Measure(of={what!r}) to record_residues"
+                f"pass keep=True and statistics_spec=StatisticsSpec(quantity={what!r}) to record_residues"
             )
         self._require_pass()
         for branch, kept in zip(self.branches, filter(None, self._kept), strict=True):
@@ -189,7 +148,7 @@ class Recording:
             RuntimeError: torch cannot go back through the network, for one because it changed in place what its
                 derivatives need.
         """
-        self._whole(self.statistics_spec.of)
+        self._whole(self.statistics_spec.quantity)
         found: list[Tensor | None] = [None] * len(self.branches)
         sources = {
             number: (kept, kept.source)
@@ -274,7 +233,7 @@ def record_path(
     *,
     pool: bool,
     keep_embeddings: bool = False,
-) -> Iterator[dict[Of, Recording]]:
+) -> Iterator[dict[BlockTensor, Recording]]:
     """Recordings by what they are of: one that makes the measure's statistics, and what else is needed beside it.
 
     Args:
@@ -282,13 +241,13 @@ def record_path(
         keep_embeddings: record embeddings, and hold them whole.
     """
     with ExitStack() as stack:
-        recordings: dict[Of, Recording] = {}
-        for of in get_args(Of):
-            own, keep = of == statistics_spec.of, keep_embeddings and of == "embeddings"
+        recordings: dict[BlockTensor, Recording] = {}
+        for of in get_args(BlockTensor):
+            own, keep = of == statistics_spec.quantity, keep_embeddings and of == "embeddings"
             if own or keep or pool:
                 recordings[of] = stack.enter_context(
                     record_residues(
-                        network, discovery, statistics_spec=statistics_spec if own else StatisticsSpec(of=of),
+                        network, discovery, statistics_spec=statistics_spec if own else StatisticsSpec(quantity=of),
                         keep=keep, statistics=own,
                         pool=pool,
                     )
@@ -313,7 +272,7 @@ class _Recorder:
         self._network = network
         self._thread = threading.get_ident()
         self._running = False
-        self._terms = [recording.statistics_spec.terms(branch) for branch in recording.branches]
+        self._terms = [branch.terms(recording.statistics_spec.quantity) for branch in recording.branches]
         self._places: dict[str, list[_Place]] = defaultdict(list)
         for index, terms in enumerate(self._terms):
             for number, term in enumerate(terms):

@@ -16,7 +16,7 @@ from models.errors import PlumblineError
 from models.residuals.discovery import Branch, Discovery, Site, example_images, sites
 from models.residuals.hooks import evaluation_mode
 from models.residuals.pooling import pooled
-from models.residuals.statistics import Of, finish, fixed_directions, reduce_residue
+from models.residuals.statistics import BlockTensor, finish, fixed_directions, reduce_residue
 from models.residuals.tracing import Trace, Tracer, trace
 
 __all__ = ["NotRewritableError", "rewrite"]
@@ -30,7 +30,7 @@ def rewrite(
     network: nn.Module,
     discovery: Discovery,
     *,
-    of: Of,
+    quantity: BlockTensor,
     directions: int,
     pool: bool,
     image_shape: tuple[int, int, int],
@@ -39,7 +39,7 @@ def rewrite(
     """A module that gives ``(output, statistics)`` of images, and shares the network's parameters and modules.
 
     Args:
-        of, directions: see `models.residuals.recording.StatisticsSpec`.
+        quantity, directions: see `models.residuals.recording.StatisticsSpec`.
         pool: have it give ``(output, statistics, embeddings, residues)``, the latter two pooled, block after block.
         reference: what the result has to agree with.
 
@@ -56,7 +56,7 @@ def rewrite(
             nodes = _Nodes(graph_module)
             nodes.run_traced(images)
             original = trace(network, images)
-            _insert(graph_module, nodes, original, discovery, of, directions, pool)
+            _insert(graph_module, nodes, original, discovery, quantity, directions, pool)
             with torch.no_grad():
                 _compare(graph_module(images), reference(images))
     return graph_module
@@ -101,7 +101,7 @@ def _insert(
     nodes: _Nodes,
     original: Trace,
     discovery: Discovery,
-    of: Of,
+    quantity: BlockTensor,
     directions: int,
     pool: bool,
 ) -> None:
@@ -113,20 +113,20 @@ def _insert(
     counterpart = {site.call: other for site, other in zip(theirs, ours, strict=True)}
     graph = graph_module.graph
     reduced: list[fx.Node] = []
-    averaged: dict[Of, list[fx.Node]] = {"embeddings": [], "residues": []}
+    averaged: dict[BlockTensor, list[fx.Node]] = {"embeddings": [], "residues": []}
     vectors: dict[tuple[int, ...], fx.Node] = {}
     for branch in discovery.branches:
         site = counterpart.get(branch.site)
         if site is None:
             raise NotRewritableError(f"block {branch.name!r} is not among the network's sums")
-        for what in averaged if pool else (of,):
+        for what in averaged if pool else (quantity,):
             where, value = _value(graph, nodes, branch, site, what)
             with graph.inserting_before(where):
                 tensor = value()
                 if branch.batch_axis:  # as the recorder does
                     tensor = graph.call_method("movedim", (tensor, branch.batch_axis, 0))
                     tensor = graph.call_method("contiguous", (tensor,))
-                if what == of:
+                if what == quantity:
                     chosen = _directions(graph_module, vectors, branch.shape, directions)
                     reduced.append(graph.call_function(reduce_residue, (tensor, chosen)))
                 if pool:
@@ -155,10 +155,12 @@ def _directions(
     return vectors[shape]
 
 
-def _value(graph: fx.Graph, nodes: _Nodes, branch: Branch, site: Site, of: Of) -> tuple[fx.Node, Callable[[], fx.Node]]:
+def _value(
+    graph: fx.Graph, nodes: _Nodes, branch: Branch, site: Site, quantity: BlockTensor
+) -> tuple[fx.Node, Callable[[], fx.Node]]:
     """The node to insert before, and what makes the residue's or the embedding's node there."""
     end = _node(nodes, site.after, branch)
-    if of == "embeddings":
+    if quantity == "embeddings":
         return end.next, lambda: end
     if branch.kind == "block_difference":
         start = _node(nodes, site.before, branch)

@@ -5,17 +5,49 @@ Two steps, so that nothing large is kept: `reduce_residue` as a residue passes, 
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from models.errors import InputError
 
-__all__ = ["Of", "Reduced", "finish", "fixed_directions", "reduce_residue"]
+__all__ = ["BlockTensor", "Reduced", "StatisticsSpec", "finish", "fixed_directions", "reduce_residue"]
 
-Of = Literal["residues", "embeddings"]  # what of each block is measured
+BlockTensor = Literal["residues", "embeddings"]  # r_m, or x_{m+1} before the activation if one follows the sum
 Reduced = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class StatisticsSpec:
+    """The statistics of each block.
+
+    Args:
+        quantity: the tensor that they describe: "residues" r_m or "embeddings" x_{m+1}.
+        directions: k, the number of fixed vectors, orthogonal to **1** and each other, for k further cosines.
+
+    Raises:
+        InputError: `quantity` is neither, or `directions` is negative.
+    """
+
+    quantity: BlockTensor = "residues"
+    directions: int = 0
+
+    def __post_init__(self) -> None:
+        if self.quantity not in get_args(BlockTensor):
+            raise InputError(f"expected quantity='residues' or 'embeddings', got {self.quantity!r}")
+        if self.directions < 0:
+            raise InputError(f"expected a number of directions of at least 0, got {self.directions}; pass 0 or more")
+
+    @property
+    def columns_per_block(self) -> int:
+        """2 + k: ‖r‖²/d, the cosine to **1**, the cosines to the directions."""
+        return 2 + self.directions
+
+    def to_json(self) -> dict[str, str | int]:
+        """The fields under the names of the artifact manifest, where `quantity` is "of"."""
+        return {"of": self.quantity, "directions": self.directions}
 
 
 def reduce_residue(residue: Tensor, directions: Tensor | None = None) -> Reduced:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import StatisticsSpec, record_path
+from models.residuals.recording import record_path
 from models.residuals.rewriting import NotRewritableError, rewrite
+from models.residuals.statistics import StatisticsSpec
 
 __all__ = ["PooledPass", "WithPooled", "WithStatistics"]
 
@@ -48,7 +49,7 @@ class _Rewritten(nn.Module):
             self.network: nn.Module = rewrite(
                 network,
                 self.discovery,
-                of=self.statistics_spec.of,
+                quantity=self.statistics_spec.quantity,
                 directions=self.statistics_spec.directions,
                 pool=self.pool,
                 image_shape=image_shape,
@@ -75,7 +76,7 @@ class _Rewritten(nn.Module):
         with record_path(network, self.discovery, self.statistics_spec, pool=self.pool) as recordings:
             output = network(images)
         averaged = [recordings["embeddings"].pooled, recordings["residues"].pooled] if self.pool else []
-        return output, recordings[self.statistics_spec.of].statistics, *averaged
+        return output, recordings[self.statistics_spec.quantity].statistics, *averaged
 
 
 class WithStatistics(_Rewritten):

@@ -13,9 +13,9 @@ from detector.density.natural import NaturalColumns, Surprise
 from detector.detectors.base import ScoreResult
 from detector.features.path_groups import PathGaussians
 from detector.features.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
-from models.features.extraction import Features, ViewRequest
+from models.features import Features, needs_of
 from models.images.views import View
-from models.residuals.statistics import Of
+from models.residuals import BlockTensor
 
 __all__ = ["SignColumns", "distances_to_means"]
 
@@ -27,7 +27,7 @@ class SignColumns:
 
     def __init__(self, detector: SignsDetector) -> None:
         self._detector = detector
-        self._views = {each.view for each in detector.feature_requests() if isinstance(each, ViewRequest)}
+        self._views = needs_of(detector.feature_requests()).views
         self.replaces = tuple(each.name for each in detector.feature_requests())
 
     def requested(self, features: Features) -> NDArray[np.float32]:
@@ -136,7 +136,7 @@ def _likeliest(logits: Tensor) -> Tensor:
     return order.expand(-1, 2) if order.shape[1] == 1 else order
 
 
-def _class_distances(vectors: Tensor, likeliest: Tensor, gaussians: PathGaussians, of: Of) -> Tensor:
+def _class_distances(vectors: Tensor, likeliest: Tensor, gaussians: PathGaussians, of: BlockTensor) -> Tensor:
     """`detector.features.path_columns.class_distances`, float64 ``(b, 4·L)``."""
     to_classes = distances_to_means(vectors, gaussians.parts[f"{of}.classes"])
     chosen = to_classes.gather(2, likeliest[:, None].expand(-1, to_classes.shape[1], -1))

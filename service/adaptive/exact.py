@@ -17,7 +17,7 @@ from detector.detectors.mahalanobis import Mahalanobis
 from detector.detectors.max_softmax import MaxSoftmax
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.features.embeddings import PooledEmbeddings
-from models.features.extraction import Features
+from models.features import Features
 from service.adaptive.components import SignColumns, distances_to_means
 
 __all__ = ["Columns", "Distances", "columns_of", "exact_margins"]

@@ -38,7 +38,7 @@ from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.pipeline import Pipeline
 from models.errors import InputError
-from models.features.extraction import Features
+from models.features import Features
 from models.progress import progress_bar
 from service.adaptive.budgets import Budgets
 from service.adaptive.summary import adaptive_figures
@@ -603,7 +603,7 @@ class _Run:
             "code": [code_digest(*_CODE), _code_of_pipeline(detector)],
             "network": network_digest(self.system.network),
             "branches": [branch.name for branch in self.system.pipeline.discovery.branches],
-            "measure": dataclasses.asdict(statistics_spec),
+            "measure": statistics_spec.to_json(),
             "detector": {"name": detector.name, "parameters": detector.parameters()},
             "state": arrays_digest(detector.state()),
             "threshold": self.system.threshold,

@@ -12,7 +12,7 @@ from detector.calibration import Calibration
 from detector.detectors.base import ScoreResult
 from detector.pipeline import Pipeline
 from models.errors import InputError, NetworkError
-from models.features.extraction import FeatureRequest, Features, forward_pass, needs_of
+from models.features import FeatureRequest, Features, forward_pass, needs_of
 from service.adaptive.exact import columns_of, exact_margins
 
 __all__ = ["Decision", "System", "predicted_by"]

@@ -20,7 +20,7 @@ from detector.detectors.base import Detector
 from detector.features.statistics import natural_band
 from models.datasets.base import ImageDataset
 from models.errors import InputError
-from models.features.extraction import FeatureRequest
+from models.features import FeatureRequest
 from models.progress import progress_bar
 from service.cache import EvaluationCache
 from service.evaluation import recipes as set_recipes

@@ -15,7 +15,7 @@ from detector.calibration import Calibration
 from detector.detectors.base import Detector
 from detector.splits import split_originals
 from models.errors import InputError
-from models.features.extraction import FeatureRequest, Features
+from models.features import FeatureRequest, Features
 from service.cache import EvaluationCache, code_digest
 from service.evaluation.protocols import Run
 from service.evaluation.records import NATURAL, DetectorResult, noisy_name

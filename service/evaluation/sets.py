@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks.generation.digests import network_digest
-from models.features.extraction import (
+from models.features import (
     FeatureRequest,
     Features,
     ForwardPass,
-    PooledRequest,
-    ViewRequest,
     extract_features,
 )
 from models.normalization import Normalized
-from models.residuals.discovery import Discovery
-from models.residuals.recording import StatisticsSpec
+from models.residuals import Discovery, StatisticsSpec
 from service.cache import EvaluationCache, code_closure
 from service.evaluation.recipes import Made, Recipe
 from service.evaluation.records import ImageSet
@@ -145,11 +142,7 @@ class _Timed:
 
     def __init__(self, feature_request: FeatureRequest) -> None:
         self._measurement = feature_request
-        self.name, self.needs_embeddings, self.seconds = feature_request.name, feature_request.needs_embeddings, 0.0
-        if isinstance(feature_request, ViewRequest):
-            self.view = feature_request.view
-        if isinstance(feature_request, PooledRequest):
-            self.needs_pooled = feature_request.needs_pooled
+        self.name, self.needs, self.seconds = feature_request.name, feature_request.needs, 0.0
 
     def __call__(self, context: ForwardPass) -> Tensor:
         _settled(context.images)

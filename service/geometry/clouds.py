@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.datasets.base import ImageDataset
 from models.geometry.paths import Stage, recording_paths, skipping_units
 from models.geometry.transport import Transport, important_units, optimal_transport
-from models.residuals.discovery import Discovery
+from models.residuals import Discovery
 
 __all__ = ["SHARES", "StageClouds", "measure_stage"]
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from models.datasets.base import ImageDataset
 from models.geometry.autoencoder import Autoencoder, LatentResNet
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec, record_residues
+from models.residuals import StatisticsSpec, discover, record_residues
 
 __all__ = ["Decoded", "decode_blocks", "embeddings"]
 
@@ -39,7 +38,7 @@ def embeddings(network: LatentResNet, images: Tensor) -> tuple[Tensor, ...]:
     """x_0 to x_M of a batch, each ``(B, C, h, w)``: the encoder's output and each block's."""
     _, channels, height, width = images.shape
     discovery = discover(network, (channels, height, width))
-    statistics_spec = StatisticsSpec(of="embeddings")
+    statistics_spec = StatisticsSpec(quantity="embeddings")
     with (
         torch.no_grad(),
         record_residues(network, discovery, statistics_spec=statistics_spec, keep=True, statistics=False) as recording,

@@ -23,8 +23,7 @@ from models.errors import InputError
 from models.geometry.paths import Stage, stages
 from models.normalization import Normalized
 from models.progress import progress_bar
-from models.residuals.discovery import Discovery, discover
-from models.residuals.hooks import evaluation_mode
+from models.residuals import Discovery, discover, evaluation_mode
 from service.geometry.clouds import StageClouds, measure_stage
 from service.geometry.settings import Disturbance, GeometrySettings
 from service.geometry.summaries import mean, means, summary

@@ -13,7 +13,7 @@ from attacks.fgm import FGM
 from models.errors import AttackError, NetworkError
 from models.geometry.paths import Paths, Stage, recording_paths
 from models.geometry.transport import cosines, line_shape, projected, relative_lengths, squared_lengths, variations
-from models.residuals.discovery import Discovery
+from models.residuals import Discovery
 from service.geometry.settings import Disturbance
 
 __all__ = ["NATURAL", "Walk"]

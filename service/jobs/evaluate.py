@@ -12,8 +12,7 @@ from detector.artifact.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.loading.references import LoadedNetwork, load_network, preset_size
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import StatisticsSpec, discover
 from service.cli.evaluation_options import images_of_size, published, request_of, settings_of
 from service.evaluation.artifact import threats_fitted_on
 from service.evaluation.protocols import default_split

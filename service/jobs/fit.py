@@ -23,10 +23,9 @@ from detector.pipeline import Pipeline
 from detector.splits import parse_proportions, split_originals
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
-from models.features.extraction import Features, extract_features
+from models.features import Features, extract_features
 from models.loading.references import LoadedNetwork, load_network, preset_size
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import Discovery, StatisticsSpec, discover
 from service.inputs import attack_of, detector_of, label, network_name, say, view_of, with_labels_of
 from service.provenance import provenance
 from service.seen_images import digests, pack

@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 
 from models.loading.references import load_network
-from models.residuals.discovery import Discovery, discover
+from models.residuals import Discovery, discover
 
 __all__ = ["run"]
 

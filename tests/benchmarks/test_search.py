@@ -26,9 +26,9 @@ from benchmarks.detection.search_fits import Fits, TabledFusion
 from benchmarks.tables.search import search_cells, search_choices, search_sets, search_summary
 from detector.detectors.fusion import Fusion
 from detector.features.path_groups import PathGaussians, path_groups, view_groups
-from models.features.extraction import Features, extract_features
+from models.features import Features, extract_features
 from models.images.views import View
-from models.residuals.discovery import discover
+from models.residuals import discover
 from service.cache import EvaluationCache
 from service.evaluation.records import NATURAL
 

@@ -16,9 +16,9 @@ from detector.classifiers import boosting
 from detector.classifiers.conditional import ColumnsDetector
 from detector.detectors.base import Detector
 from models.errors import InputError
-from models.features.extraction import Features, ForwardPass, Head, needs_of
+from models.features import Features, ForwardPass, Head, needs_of
 from models.registry import DETECTORS
-from models.residuals.discovery import Discovery
+from models.residuals import Discovery
 
 CLASSES, COLUMNS = 3, 8
 

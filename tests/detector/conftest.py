@@ -13,11 +13,10 @@ from detector.detectors.base import Detector
 from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from models.features.extraction import Features, extract_features
+from models.features import Features, extract_features
 from models.images.preprocessing import Preprocessing
 from models.loading.references import NetworkSpec, build_network
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import StatisticsSpec, discover
 from tests.conftest import SEED
 
 CLASSES = ("ant", "bee", "cat", "dog")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.features.extraction import Features
+from models.features import Features
 
 
 def embedded(embeddings: np.ndarray, predicted: np.ndarray | None = None, classes: int = 3) -> Features:

@@ -12,7 +12,7 @@ from detector.detectors.energy import Energy
 from detector.detectors.max_softmax import MaxSoftmax
 from detector.detectors.transport_cost import TransportCost
 from models.errors import InputError
-from models.features.extraction import Features
+from models.features import Features
 from tests.detector.conftest import planted
 
 

@@ -14,7 +14,7 @@ from detector.detectors.views import Views
 from detector.features.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from detector.metrics import auroc
 from models.errors import InputError
-from models.features.extraction import Features
+from models.features import Features
 from models.images.views import View
 
 CLASSES, COLUMNS, LAYERS, WIDTH = 3, 6, 2, 4

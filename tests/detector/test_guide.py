@@ -11,7 +11,7 @@ import pytest
 
 from detector.detectors.base import Detector
 from models.errors import InputError
-from models.features.extraction import extract_features
+from models.features import extract_features
 from models.loading.references import build_network
 from tests.detector.conftest import SPEC, planted
 

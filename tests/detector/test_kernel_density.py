@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from detector.detectors.kernel_density import KernelDensity, log_density, most_likely_bandwidth
 from detector.features.dropout import DropoutUncertainty
 from models.errors import InputError, NetworkError
-from models.features.extraction import ForwardPass, Head, Needs, extract_features, forward_pass
-from models.residuals.discovery import Discovery, discover
+from models.features import ForwardPass, Head, Needs, extract_features, forward_pass
+from models.residuals import Discovery, discover
 from tests.detector.embedded import clusters, embedded, waves
 
 SHAPE = (3, 16, 16)

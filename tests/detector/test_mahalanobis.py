@@ -13,9 +13,8 @@ from detector.detectors.mahalanobis import DistancesOfMoved, Mahalanobis
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.features.embeddings import PooledEmbeddings, pooled
 from models.errors import InputError
-from models.features.extraction import Features, extract_features
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec, record_residues
+from models.features import Features, extract_features
+from models.residuals import StatisticsSpec, discover, record_residues
 from tests.detector.embedded import clusters, embedded, waves
 
 SHAPE = (3, 16, 16)
@@ -75,7 +74,7 @@ def test_input_preprocessing_is_pytorch_oods(moved: tuple[nn.Module, np.ndarray,
 
     def encoder(batch: Tensor) -> Tensor:
         with record_residues(
-            network, discovery, statistics_spec=StatisticsSpec(of="embeddings"), keep=True
+            network, discovery, statistics_spec=StatisticsSpec(quantity="embeddings"), keep=True
         ) as recording:
             network(batch)
         return pooled(recording.embeddings[-1])

@@ -15,7 +15,7 @@ from detector.detectors.mahalanobis import Mahalanobis
 from detector.features.statistics import by_block
 from detector.pipeline import Pipeline
 from models.errors import ImageError, InputError, NetworkError
-from models.features.extraction import Features, extract_features
+from models.features import Features, extract_features
 from tests.detector.conftest import CLASSES, make_pipeline, noisy, smooth_images
 
 

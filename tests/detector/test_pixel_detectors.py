@@ -19,10 +19,9 @@ from detector.features.image_statistics import nss, pixel_statistics, spectrum
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.errors import InputError
-from models.features.extraction import Features, ForwardPass, extract_features
+from models.features import Features, ForwardPass, extract_features
 from models.loading.references import build_network
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec, record_residues
+from models.residuals import StatisticsSpec, discover, record_residues
 from tests.detector.conftest import CLASSES, PREPROCESSING, SPEC, noisy, smooth_images
 
 QUICK: dict[str, Any] = {"num_trees": 20, "minimum_per_class": 20}
@@ -93,7 +92,7 @@ def test_measurements_are_the_pure_functions(network: nn.Module, images: Tensor)
 def test_layers_are_the_blocks_embeddings(network: nn.Module, images: Tensor) -> None:
     with (
         torch.no_grad(),
-        record_residues(network, statistics_spec=StatisticsSpec(of="embeddings"), keep=True) as recording,
+        record_residues(network, statistics_spec=StatisticsSpec(quantity="embeddings"), keep=True) as recording,
     ):
         network(images)
     each = [spectrum(embedding, average=True).numpy() for embedding in recording.embeddings]

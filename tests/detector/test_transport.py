@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 
 from detector.detectors.transport import Transport
 from models.errors import InputError
-from models.features.extraction import Features
+from models.features import Features
 from tests.detector.conftest import planted
 
 

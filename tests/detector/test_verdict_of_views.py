@@ -9,10 +9,9 @@ from detector.calibration import Calibration
 from detector.detectors.base import build_detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from models.features.extraction import Features, extract_features
+from models.features import Features, extract_features
 from models.normalization import Normalized
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import StatisticsSpec, discover
 
 SHAPE = (3, 16, 16)
 

@@ -20,7 +20,7 @@ from models.objectives._schedule import module_of_each_epoch
 from models.objectives.base import ObjectiveValue, build_objective
 from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.module_wise import ModuleWise
-from models.residuals.recording import record_residues
+from models.residuals import record_residues
 from models.training.loop import Recipe, accuracy, train
 
 SHAPE = (3, 8, 8)

@@ -15,7 +15,7 @@ from models.networks.one_representation_resnet import OneRepresentationResNet, o
 from models.networks.resnet import PreActivationBlock, ResNet
 from models.networks.shallow_resnet import ShallowResNet, shallow_resnet10, shallow_resnet14
 from models.objectives.cross_entropy import CrossEntropy
-from models.residuals.discovery import discover
+from models.residuals import discover
 from models.training.loop import Recipe, train
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)

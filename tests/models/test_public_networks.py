@@ -7,9 +7,7 @@ import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import StatisticsSpec, record_residues
-from models.residuals.with_statistics import WithStatistics
+from models.residuals import Discovery, StatisticsSpec, WithStatistics, discover, record_residues
 from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums
 
 
@@ -33,7 +31,7 @@ def whole(
 ) -> tuple[Tensor, ...]:
     with torch.no_grad(), record_residues(network, discovery, statistics_spec=statistics_spec, keep=True) as recording:
         network(images)
-    return recording.residues if statistics_spec.of == "residues" else recording.embeddings
+    return recording.residues if statistics_spec.quantity == "residues" else recording.embeddings
 
 
 @pytest.mark.parametrize("public", NETWORKS.values(), ids=NETWORKS.keys())
@@ -48,7 +46,7 @@ def test_residues_are_sum_minus_skip(public: PublicNetwork, seed: int) -> None:
 
     pairs = skips_and_sums(network, images)
     residues = whole(network, discovery, images, StatisticsSpec())
-    embeddings = whole(network, discovery, images, StatisticsSpec(of="embeddings"))
+    embeddings = whole(network, discovery, images, StatisticsSpec(quantity="embeddings"))
     assert len(pairs) == len(residues) == len(embeddings)
     for branch, (skip, total), residue, embedding in zip(discovery.branches, pairs, residues, embeddings, strict=True):
         assert residue.shape[1:] == branch.shape
@@ -88,8 +86,8 @@ def test_vgg_is_measured_by_what_its_layers_change(seed: int) -> None:
         x = torch.relu(network.classifier[0](network.avgpool(x).flatten(1)))
         expected["classifier.3"] = (x, torch.relu(network.classifier[3](x)))
     assert [branch.name for branch in discovery.branches] == list(expected)
-    for statistics_spec in (StatisticsSpec(), StatisticsSpec(of="embeddings")):
+    for statistics_spec in (StatisticsSpec(), StatisticsSpec(quantity="embeddings")):
         got = whole(network, discovery, images, statistics_spec)
         for tensor, (before, after) in zip(got, expected.values(), strict=True):
-            assert_equal_to_1e5(tensor, after - before if statistics_spec.of == "residues" else after, after)
+            assert_equal_to_1e5(tensor, after - before if statistics_spec.quantity == "residues" else after, after)
     assert WithStatistics(network, discovery).why_not_rewritten is None

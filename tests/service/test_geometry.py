@@ -21,8 +21,7 @@ from models.errors import AttackError, InputError, NetworkError
 from models.geometry.transport import cosines, line_shape, optimal_transport
 from models.loading.references import load_network
 from models.normalization import Normalized
-from models.residuals.discovery import discover
-from models.residuals.recording import record_residues
+from models.residuals import discover, record_residues
 from service.cli.main import GEOMETRY_FLAGS, _parser, _with_study, main
 from service.geometry import measuring
 from service.geometry.clouds import SHARES

@@ -13,8 +13,8 @@ from detector.classifiers.boosting import ITERATIONS, GradientBoostings
 from detector.detectors.mahalanobis import Mahalanobis
 from detector.detectors.transport import Transport
 from models.errors import InputError
-from models.features.extraction import Features, extract_features
-from models.residuals.discovery import discover
+from models.features import Features, extract_features
+from models.residuals import discover
 from tests.detector.conftest import noisy, planted
 from tests.detector.embedded import clusters, embedded
 

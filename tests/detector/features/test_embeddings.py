@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from detector.features.embeddings import PooledEmbeddings, chosen, filled, pooled
-from models.features.extraction import Needs, extract_features, forward_pass
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec, record_residues
+from models.features import Needs, extract_features, forward_pass
+from models.residuals import StatisticsSpec, discover, record_residues
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_embeddings_are_measured_beside_logits_and_statistics(
     images = rng.random((5, 3, 16, 16), dtype=np.float32)
     feature_request = PooledEmbeddings(layers)  # type: ignore[arg-type]
     features = extract_features(tiny_network, images, feature_requests=[feature_request], batch_size=2)
-    discovery, statistics_spec = discover(tiny_network, (3, 16, 16)), StatisticsSpec(of="embeddings")
+    discovery, statistics_spec = discover(tiny_network, (3, 16, 16)), StatisticsSpec(quantity="embeddings")
     with (
         torch.no_grad(),
         record_residues(tiny_network, discovery, statistics_spec=statistics_spec, keep=True) as recording,

@@ -7,7 +7,7 @@ from scipy.special import logsumexp, softmax
 
 from detector.density.gaussians import Gaussians
 from detector.features import path_columns
-from models.features.extraction import Features
+from models.features import Features
 
 
 def logits_of(rng: np.random.Generator, classes: int, count: int = 40) -> np.ndarray:

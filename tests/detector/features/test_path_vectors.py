@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from detector.features import path_vectors
 from detector.features.path_columns import relative_distances
 from detector.features.path_vectors import WIDTH, PathVectors, ViewLogits, ViewStatistics, ViewVectors
-from models.features.extraction import FeatureRequest, Features, extract_features, forward_pass, needs_of
+from models.features import FeatureRequest, Features, extract_features, forward_pass, needs_of
 from models.images.views import View
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec, record_residues
+from models.residuals import StatisticsSpec, discover, record_residues
 
 SHAPE = (3, 16, 16)
 FLIP, SHIFT = View(flip=True), View(shift=1)
@@ -34,7 +33,7 @@ def wide_network(seed: int) -> nn.Module:
 
 def whole_path(network: nn.Module, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """(embeddings, residues) of every block, from a pass of their own."""
-    discovery, of_embeddings = discover(network, tuple(images.shape[1:])), StatisticsSpec(of="embeddings")
+    discovery, of_embeddings = discover(network, tuple(images.shape[1:])), StatisticsSpec(quantity="embeddings")
     with (
         torch.no_grad(),
         record_residues(network, discovery, keep=True) as steps,

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InputError, NetworkError
-from models.features.extraction import Features, ForwardPass, extract_features
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec, record_residues
+from models.features import Features, ForwardPass, Needs, extract_features
+from models.residuals import StatisticsSpec, discover, record_residues
 
 SHAPE = (3, 16, 16)
 
@@ -66,8 +65,8 @@ class Brightness:
 
     name = "brightness"
 
-    def __init__(self, *, needs_embeddings: bool = False, spoil: float = 0.0) -> None:
-        self.needs_embeddings, self.spoil = needs_embeddings, spoil
+    def __init__(self, *, embeddings: bool = False, spoil: float = 0.0) -> None:
+        self.needs, self.spoil = Needs(embeddings=embeddings), spoil
         self.passes: list[ForwardPass] = []
 
     def __call__(self, context: ForwardPass) -> Tensor:
@@ -75,11 +74,9 @@ class Brightness:
         return context.images.mean(dim=(2, 3)) + self.spoil
 
 
-@pytest.mark.parametrize("needs_embeddings", [False, True])
-def test_measurements_are_taken_of_the_same_pass(
-    tiny_network: nn.Module, images: np.ndarray, needs_embeddings: bool
-) -> None:
-    feature_request = Brightness(needs_embeddings=needs_embeddings)
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_measurements_are_taken_of_the_same_pass(tiny_network: nn.Module, images: np.ndarray, embeddings: bool) -> None:
+    feature_request = Brightness(embeddings=embeddings)
     features = extract_features(tiny_network, images, feature_requests=[feature_request], batch_size=4)
     np.testing.assert_allclose(features.requested["brightness"], images.mean(axis=(2, 3)), rtol=1e-5)
     assert len(feature_request.passes) == 3
@@ -88,11 +85,11 @@ def test_measurements_are_taken_of_the_same_pass(
     assert np.array_equal(features.logits, plain.logits)
     assert np.array_equal(features.statistics, plain.statistics)
     context = feature_request.passes[0]
-    assert len(context.embeddings) == (3 if needs_embeddings else 0)
+    assert len(context.embeddings) == (3 if embeddings else 0)
     if context.head is not None:
         assert isinstance(context.head.module, nn.Linear)
         assert torch.equal(context.head.module(context.head.inputs), context.logits)
-    assert (context.head is not None) == needs_embeddings
+    assert (context.head is not None) == embeddings
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_network.modules())
 
 
@@ -117,9 +114,9 @@ def test_what_is_measured_goes_where_its_images_go() -> None:
     assert np.array_equal(both.logits, [[0, 1], [4, 5]])
     more = features.with_requested(Features(numbers, numbers, {"b": numbers}))
     assert sorted(more.requested) == ["a", "b"]
-    with pytest.raises(InputError, match="measured alike"):
+    with pytest.raises(InputError, match="same feature requests"):
         Features.concatenated([features, more])
-    with pytest.raises(InputError, match="measured alike"):
+    with pytest.raises(InputError, match="same feature requests"):
         Features.concatenated([])
 
 

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from models.errors import NetworkError
 from models.geometry.paths import recording_paths, skipping_units, stages
 from models.networks.resnet import resnet20
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import Recording, StatisticsSpec, record_residues
+from models.residuals import Discovery, Recording, StatisticsSpec, discover, record_residues
 from tests.models.blocks import BLOCKS, Block, Chain, LambdaShortcut, Perceptron, PlainSum, SequenceFirst, SkipInPlace
 from tests.models.public_networks import NETWORKS
 
@@ -134,7 +133,7 @@ def test_points_of_public_networks_are_consistent(name: str, seed: int) -> None:
 
 def recording_sums(network: nn.Module, discovery: Discovery) -> AbstractContextManager[Recording]:
     return record_residues(
-        network, discovery, statistics_spec=StatisticsSpec(of="embeddings"), keep=True, statistics=False
+        network, discovery, statistics_spec=StatisticsSpec(quantity="embeddings"), keep=True, statistics=False
     )
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InputError
-from models.features.extraction import ForwardPass, Needs, extract_features, forward_pass
+from models.features import ForwardPass, Needs, extract_features, forward_pass
 from models.images.views import View
-from models.residuals.discovery import discover
+from models.residuals import discover
 
 SHAPE = (3, 16, 16)
 
@@ -58,20 +58,22 @@ class BothLogits:
     """Logits of the image and of its view."""
 
     view: View
-    needs_embeddings: bool = False
+    embeddings: bool = False
 
     @property
     def name(self) -> str:
         return f"both:{self.view.name}"
 
+    @property
+    def needs(self) -> Needs:
+        return Needs(embeddings=self.embeddings, views=(self.view,))
+
     def __call__(self, context: ForwardPass) -> Tensor:
         return torch.stack([context.logits, context.views[self.view].logits], dim=1)
 
 
-@pytest.mark.parametrize("needs_embeddings", [False, True])
-def test_each_view_is_passed_once_beside_the_images(
-    tiny_network: nn.Module, images: Tensor, needs_embeddings: bool
-) -> None:
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_each_view_is_passed_once_beside_the_images(tiny_network: nn.Module, images: Tensor, embeddings: bool) -> None:
     views = [View(flip=True), View(shift=1)]
     batches: list[int] = []
     tiny_network.register_forward_hook(lambda _, args, __: batches.append(len(args[0])))
@@ -81,7 +83,7 @@ def test_each_view_is_passed_once_beside_the_images(
         tiny_network,
         images,
         discovery=discovery,
-        feature_requests=[BothLogits(view, needs_embeddings) for view in (*views, views[0])],
+        feature_requests=[BothLogits(view, embeddings) for view in (*views, views[0])],
     )
     assert batches == [3 * len(images)]
     with torch.no_grad():

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from models.errors import NetworkError
 from models.networks.resnet import ResNet, resnet8, resnet20
 from models.normalization import Normalized
-from models.residuals.discovery import discover
+from models.residuals import discover
 from tests.models.blocks import BLOCKS, UNTOLD, Block, Chain, Perceptron, PlainSum, SequenceFirst, Shrinking, Stacked
 
 

@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from models.errors import InputError, NetworkError
 from models.networks.resnet import ResNet, resnet8
-from models.residuals.discovery import discover
-from models.residuals.hooks import evaluation_mode
-from models.residuals.recording import StatisticsSpec, record_residues
-from models.residuals.statistics import finish, fixed_directions, reduce_residue
-from models.residuals.with_statistics import WithStatistics
+from models.residuals import (
+    StatisticsSpec,
+    WithStatistics,
+    discover,
+    evaluation_mode,
+    finish,
+    fixed_directions,
+    record_residues,
+    reduce_residue,
+)
 from tests.models.blocks import (
     BLOCKS,
     PARALLEL,
@@ -89,7 +94,7 @@ def test_residues_and_sums_are_those_worked_out_by_hand(kind: type[Block], share
         with record_residues(network, discovery, statistics_spec=StatisticsSpec(directions=2), keep=True) as recording:
             watched = network(x)
         with record_residues(
-            network, discovery, statistics_spec=StatisticsSpec(of="embeddings"), keep=True
+            network, discovery, statistics_spec=StatisticsSpec(quantity="embeddings"), keep=True
         ) as embeddings:
             network(x)
         module = WithStatistics(network, discovery, statistics_spec=StatisticsSpec(directions=2), image_shape=SHAPE)
@@ -117,7 +122,7 @@ def test_each_of_parallel_branches_is_a_residue(kind: type[Parallel]) -> None:
         with record_residues(network, discovery, keep=True) as recording:
             network(x)
         with record_residues(
-            network, discovery, statistics_spec=StatisticsSpec(of="embeddings"), keep=True
+            network, discovery, statistics_spec=StatisticsSpec(quantity="embeddings"), keep=True
         ) as embeddings:
             network(x)
         module = WithStatistics(network, discovery, image_shape=SHAPE)
@@ -138,7 +143,7 @@ def test_networks_without_skips_are_measured_between_layers() -> None:
     for got, expected in zip(recording.residues, residues, strict=True):
         torch.testing.assert_close(got, expected)
     torch.testing.assert_close(recording.statistics.double(), reference(residues), rtol=1e-4, atol=1e-6)
-    module = WithStatistics(network, statistics_spec=StatisticsSpec(of="embeddings"), image_shape=SHAPE)
+    module = WithStatistics(network, statistics_spec=StatisticsSpec(quantity="embeddings"), image_shape=SHAPE)
     assert module.why_not_rewritten is None
     torch.testing.assert_close(module(x)[1].double(), reference(values), rtol=1e-4, atol=1e-6)
 
@@ -288,7 +293,7 @@ def test_more_directions_than_a_residue_has_entries_are_refused() -> None:
 def test_measures_are_checked() -> None:
     assert StatisticsSpec(directions=3).columns_per_block == 5
     with pytest.raises(InputError, match="'residues' or 'embeddings'"):
-        StatisticsSpec(of="logits")  # type: ignore[arg-type]
+        StatisticsSpec(quantity="logits")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at least 0"):
         StatisticsSpec(directions=-1)
 
@@ -407,7 +412,7 @@ def test_nested_recorders_do_not_disturb_each_other(kind: type[Block]) -> None:
         with record_residues(network, discovery, statistics_spec=StatisticsSpec(directions=1)) as outer:
             network(y)
             with record_residues(
-                network, discovery, statistics_spec=StatisticsSpec(of="embeddings"), keep=True
+                network, discovery, statistics_spec=StatisticsSpec(quantity="embeddings"), keep=True
             ) as inner:
                 network(x)
             assert torch.equal(outer.statistics, alone.statistics)
@@ -479,7 +484,7 @@ def test_residues_that_were_not_kept_are_an_error() -> None:
         _ = recording.residues
     with record_residues(network, discovery, keep=True) as recording:
         network(images())
-    with pytest.raises(InputError, match="of='embeddings'"):
+    with pytest.raises(InputError, match="quantity='embeddings'"):
         _ = recording.embeddings
 
 

@@ -11,10 +11,16 @@ from torch import Tensor, nn
 import models.residuals.rewriting
 from models.errors import NetworkError
 from models.networks.resnet import resnet8
-from models.residuals.discovery import discover
-from models.residuals.pooling import pooled
-from models.residuals.recording import StatisticsSpec, record_path, record_residues
-from models.residuals.with_statistics import PooledPass, WithPooled, WithStatistics
+from models.residuals import (
+    PooledPass,
+    StatisticsSpec,
+    WithPooled,
+    WithStatistics,
+    discover,
+    pooled,
+    record_path,
+    record_residues,
+)
 from tests.models.blocks import (
     BLOCKS,
     PARALLEL,
@@ -44,11 +50,13 @@ def images(count: int = 5) -> Tensor:
 
 def check_pooled(network: nn.Module, *, rewritten: bool, of: Literal["residues", "embeddings"] = "residues") -> None:
     """What `WithPooled` gives is what whole residues and embeddings, kept by hooks, are on average."""
-    x, discovery, statistics_spec = images(), discover(network, SHAPE), StatisticsSpec(of=of, directions=2)
+    x, discovery, statistics_spec = images(), discover(network, SHAPE), StatisticsSpec(quantity=of, directions=2)
     with torch.no_grad():
         with record_residues(network, discovery, keep=True) as steps:
             logits = network(x)
-        with record_residues(network, discovery, statistics_spec=StatisticsSpec(of="embeddings"), keep=True) as blocks:
+        with record_residues(
+            network, discovery, statistics_spec=StatisticsSpec(quantity="embeddings"), keep=True
+        ) as blocks:
             network(x)
         with record_residues(network, discovery, statistics_spec=statistics_spec) as path:
             network(x)

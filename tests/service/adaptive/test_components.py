@@ -10,10 +10,9 @@ from detector.composite import SignsDetector
 from detector.detectors.base import build_detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from models.features.extraction import extract_features
+from models.features import extract_features
 from models.normalization import Normalized
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.residuals import StatisticsSpec, discover
 from service.adaptive.exact import Columns, columns_of
 from service.adaptive.system import System
 

@@ -25,9 +25,8 @@ from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.errors import InputError
-from models.features.extraction import Features, extract_features
-from models.residuals.discovery import discover
-from models.residuals.recording import StatisticsSpec
+from models.features import Features, extract_features
+from models.residuals import StatisticsSpec, discover
 from service.adaptive.exact import exact_margins
 from service.adaptive.running import (
     ADAPTIVE_ATTACKS,

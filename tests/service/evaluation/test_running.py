@@ -12,7 +12,7 @@ from attacks import build_attack, generate
 from detector.detectors.knn import KNN
 from models.datasets.base import ImageDataset
 from models.errors import InputError
-from models.features.extraction import Features, extract_features
+from models.features import Features, extract_features
 from service.evaluation import recipes as set_recipes
 from service.evaluation.protocols import chosen_originals, default_split, outlier_parts, runs_of
 from service.evaluation.records import NATURAL, VOTES, Evaluation, noisy_name

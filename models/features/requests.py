@@ -1,0 +1,94 @@
+"""Feature requests: what a detector reads of a forward pass beyond logits and statistics."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from models.images.views import View
+from models.residuals import Discovery
+
+__all__ = ["FeatureRequest", "ForwardPass", "Head", "Needs", "needs_of"]
+
+
+class Needs(NamedTuple):
+    """The optional parts of a `ForwardPass` that a feature request reads.
+
+    Args:
+        embeddings: `ForwardPass.embeddings` and `ForwardPass.head`, which hold whole tensors in memory.
+        pooled: `ForwardPass.pooled_embeddings` and `ForwardPass.pooled_residues`, which cost little.
+        views: the keys of `ForwardPass.views`; each view passes through the network in the same batch as the images.
+    """
+
+    embeddings: bool = False
+    pooled: bool = False
+    views: tuple[View, ...] = ()
+
+
+class Head(NamedTuple):
+    """The last layer with weights in a forward pass and its input; ``module(inputs)`` equals `output`."""
+
+    module: nn.Module
+    inputs: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One forward pass of a batch, read-only.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1], on the network's device.
+        logits: ``(B, K)``.
+        network: in evaluation mode, for requests that need gradients or further passes.
+        discovery: its branches.
+        embeddings: x_{m+1} of every recorded block, ``(B, …)`` each; empty without ``Needs.embeddings``.
+        head: the last layer with weights that was reached; None without ``Needs.embeddings``, or if the network has no
+            such layer as a module.
+        statistics: ``(B, F)``.
+        pooled_embeddings, pooled_residues: x_{m+1} and r_m of every recorded block, averaged over the positions,
+            ``(B, ≤ D)`` each; empty without ``Needs.pooled``.
+        views: the same of the views in ``Needs.views``.
+    """
+
+    images: Tensor
+    logits: Tensor
+    network: nn.Module
+    discovery: Discovery
+    embeddings: tuple[Tensor, ...] = ()
+    head: Head | None = None
+    statistics: Tensor | None = None
+    pooled_embeddings: tuple[Tensor, ...] = ()
+    pooled_residues: tuple[Tensor, ...] = ()
+    views: Mapping[View, "ForwardPass"] = field(default_factory=dict)
+
+
+class FeatureRequest(Protocol):
+    """A function of a forward pass whose values arrive in `Features.requested` under its name.
+
+    It is called in inference mode. A request that needs gradients leaves that mode itself
+    (``torch.inference_mode(False)``) and works on copies. The value for an image must not depend on the rest of the
+    batch, except for rounding.
+    """
+
+    @property
+    def name(self) -> str:
+        """Equal names mean equal values, so the name contains every option."""
+
+    @property
+    def needs(self) -> Needs:
+        """The optional parts of the forward pass that the request reads; ``Needs()`` for none."""
+
+    def __call__(self, forward_pass: ForwardPass, /) -> Tensor:
+        """The values, float32 ``(B, …)``."""
+
+
+def needs_of(feature_requests: Iterable[FeatureRequest]) -> Needs:
+    """The union of the needs of several requests."""
+    needs = [each.needs for each in feature_requests]
+    return Needs(
+        embeddings=any(each.embeddings for each in needs),
+        pooled=any(each.pooled for each in needs),
+        views=tuple(dict.fromkeys(view for each in needs for view in each.views)),
+    )
