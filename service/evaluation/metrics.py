@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from detector.calibration import Calibration, clopper_pearson
 from detector.metrics import accuracy_at, auroc, fpr_at_tpr, separation, system_accuracy
+from service.evaluation.intervals import LEVEL
 from service.evaluation.records import NATURAL, VOTES, DetectorResult, Evaluation, ImageSet, noisy_name
 
-__all__ = ["LEVEL", "false_positives_of_run", "interval", "result_of_run", "worst_case_of_run"]
+__all__ = ["false_positives_of_run", "interval", "result_of_run", "worst_case_of_run"]
 
-LEVEL = 0.95  # of every interval
 _SECOND_RATE = 0.01  # EVALUATION: operating rate (5 % unless chosen otherwise), and also 1 %
 
 Scores = NDArray[np.float64]

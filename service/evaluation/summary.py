@@ -7,7 +7,8 @@ import numpy as np
 
 from models.errors import InputError
 from models.progress import progress_bar
-from service.evaluation.metrics import LEVEL, false_positives_of_run, interval, result_of_run, worst_case_of_run
+from service.evaluation.intervals import LEVEL, interval_of_mean, overlap_of
+from service.evaluation.metrics import false_positives_of_run, interval, result_of_run, worst_case_of_run
 from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, adaptive_evaluations, threat
 from service.evaluation.warnings import evaluation_warnings
 from service.jsonable import as_json
@@ -112,7 +113,10 @@ def _result(
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
-    runs = [result_of_run(evaluation, each, name, seed, resamples) for each in group if name in each.rows]
+    given = [each for each in group if name in each.rows]
+    runs = [result_of_run(evaluation, each, name, seed, resamples) for each in given]
+    # Natural images and outliers overlap by different shares; the larger one gives the wider interval.
+    overlap = max(overlap_of([each.rows[tested] for each in given]) for tested in (NATURAL, name))
     return {
         **_who(key),
         "tested_on": name,
@@ -120,15 +124,17 @@ def _result(
         "seen": _seen(evaluation, key[1], name),
         "baseline": group[0].baseline,
         "runs": runs,
-        **_over_runs(runs),
+        **_over_runs(runs, overlap),
     }
 
 
 def _false_positives(key: tuple[str, tuple[str, ...]], group: Sequence[DetectorResult]) -> list[dict[str, Any]]:
     entries = []
     for nominal in group[0].thresholds:
-        runs = [false_positives_of_run(each, nominal) for each in group if nominal in each.thresholds]
-        entries.append({**_who(key), "nominal": nominal, "runs": runs, **_over_runs(runs)})
+        given = [each for each in group if nominal in each.thresholds]
+        runs = [false_positives_of_run(each, nominal) for each in given]
+        overlap = overlap_of([each.rows[NATURAL] for each in given])
+        entries.append({**_who(key), "nominal": nominal, "runs": runs, **_over_runs(runs, overlap, "realised")})
     return entries
 
 
@@ -139,7 +145,8 @@ def _worst_case(
     if not names:
         return None
     runs = [worst_case_of_run(evaluation, each, [name for name in names if name in each.rows]) for each in group]
-    return {**_who(key), "attacks": names, "runs": runs, **_over_runs(runs)}
+    overlap = overlap_of([each.rows[NATURAL] for each in group])
+    return {**_who(key), "attacks": names, "runs": runs, **_over_runs(runs, overlap, "share")}
 
 
 def _costs(key: tuple[str, tuple[str, ...]], group: Sequence[DetectorResult]) -> dict[str, Any]:
@@ -189,12 +196,29 @@ def _broken(results: Sequence[dict[str, Any]]) -> set[str]:
     }
 
 
-def _over_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means and standard deviations of every number of the runs' entries, in the same places; None where there is none.
+def _over_runs(runs: Sequence[dict[str, Any]], overlap: float, rate: str = "") -> dict[str, Any]:
+    """The "mean" and "std" over runs of every number of the runs' entries, in the same places; None where none has it.
 
-    The standard deviation is None for one run.
+    "mean" also holds the interval of each mean whose figure has an interval in every run, under the run's key. The
+    standard deviation is None for one run.
+
+    Args:
+        overlap: the share of test images that two runs have in common.
+        rate: the figure that the key "interval" belongs to.
     """
-    return {"mean": _reduced(runs, lambda v: float(np.mean(v))), "std": _reduced(runs, _deviation)}
+    return {"mean": _means(runs, overlap, rate), "std": _reduced(runs, _deviation)}
+
+
+def _means(runs: Sequence[dict[str, Any]], overlap: float, rate: str) -> dict[str, Any]:
+    means, deviations = _reduced(runs, lambda values: float(np.mean(values))), _reduced(runs, _deviation)
+    for key in list(means):
+        inner = [run[key] for run in runs if run.get(key) is not None]
+        name = "interval" if key == rate else f"{key}_interval"
+        if isinstance(means[key], dict):
+            means[key] = _means(inner, overlap, rate)
+        elif bounds := [run[name] for run in runs if run.get(key) is not None and run.get(name) is not None]:
+            means[name] = interval_of_mean(means[key], deviations[key], len(inner), bounds, overlap)
+    return means
 
 
 def _deviation(values: Sequence[float]) -> float | None:

@@ -123,6 +123,19 @@ def test_means_and_deviations_are_over_the_runs_that_have_the_figure() -> None:
     assert found["worst_case"][0]["mean"]["share"] == pytest.approx(2 / 3)
 
 
+def test_an_interval_stands_beside_the_mean_over_runs_and_contains_it(rng: np.random.Generator) -> None:
+    found = figures(random_evaluation(rng, count=120, runs=3), resamples=50)
+    result = found["results"][0]
+    for key in ("auroc", "aupr", "flagged", "flagged_at_1"):
+        low, high = result["mean"]["all"][f"{key}_interval"]
+        assert low <= result["mean"]["all"][key] <= high
+    for entry, key in ((found["false_positives"][0], "realised"), (found["worst_case"][0], "share")):
+        low, high = entry["mean"]["interval"]
+        assert low <= entry["mean"][key] <= high
+    alone = figures(random_evaluation(rng, count=120, runs=1), resamples=50)["results"][0]
+    assert alone["mean"]["all"]["auroc_interval"] == alone["runs"][0]["all"]["auroc_interval"]
+
+
 def test_perfect_separation(rng: np.random.Generator) -> None:
     attacked = image_set("pgd", 50, kind="attack", right=np.zeros(50), success=np.ones(50))
     said = detector_result("transport", {NATURAL: rng.random(50) * 0.4, "pgd": 0.6 + rng.random(50) * 0.4})
