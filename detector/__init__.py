@@ -1,8 +1,8 @@
 """What a natural path through a network looks like, and what does not."""
 
-from detector.artifact.artifact import Artifact, load_artifact, save_artifact
+from detector.artifact import Artifact, load_artifact, save_artifact
+from detector.base.detector import Detector
 from detector.calibration import Calibration, Interval, clopper_pearson
-from detector.detectors.base import Detector
 from detector.features.statistics import natural_band
 from detector.pipeline import PathOfImage, Pipeline, Verdict
 from detector.splits import Split, split_originals

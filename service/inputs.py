@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attacks import Attack, build_attack
-from detector.detectors.base import Detector, build_detector
+from detector.base.detector import Detector, build_detector
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.images.views import View

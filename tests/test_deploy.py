@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks.serving.ray_serve import table
 from benchmarks.serving.running_server import RunningServer
-from detector.artifact.artifact import load_artifact
+from detector.artifact import load_artifact
 from service.cli.main import _parser
 from service.cluster.ray_serve import Arguments, build, deployment_options
 from service.http.api.app import create_app

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detector.artifact.artifact import save_artifact
+from detector.artifact import save_artifact
 from detector.calibration import Calibration
 from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band

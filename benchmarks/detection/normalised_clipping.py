@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from attacks import Attack, build_attack, generate
 from attacks.common.norms import perturbation_norms
 from benchmarks.common import write_result
-from detector.detectors.base import Detector, ScoreResult, build_detector
+from detector.base.detector import Detector
+from detector.common.result import ScoreResult, build_detector
 from detector.metrics import accuracy_at, auroc
 from detector.splits import split_originals
 from models.datasets.base import DatasetRequest, load_dataset
@@ -230,9 +231,9 @@ def _judged(
         for run in range(options.runs):
             split = split_originals(len(labels), (0.9, 0.1), labels=labels, seed=options.seed + run)
             detector.fit(natural.features.take(split.fit), fitted.features.take(split.fit), labels[split.fit])
-            negatives = detector.judge(natural.features.take(split.test))
+            negatives = detector.score_components(natural.features.take(split.test))
             for tested in tests:
-                positives = detector.judge(tested.features.take(split.test))
+                positives = detector.score_components(tested.features.take(split.test))
                 runs[tested.name].append(_figures(negatives, positives, tested.success[split.test]))
         for tested in tests:
             yield {
@@ -247,7 +248,7 @@ def _figures(natural: ScoreResult, attacked: ScoreResult, success: np.ndarray) -
     return {
         "accuracy": accuracy_at(natural.score, attacked.score),
         "auroc": auroc(natural.score, attacked.score),
-        "auroc_all_class": auroc(natural.votes["all_class"], attacked.votes["all_class"]),
+        "auroc_all_class": auroc(natural.components["all_class"], attacked.components["all_class"]),
         "fpr": float((natural.score >= 0.5).mean()),
         "flagged": float(flagged.mean()),
         "flagged_successful": float(flagged[success].mean()) if success.any() else float("nan"),

@@ -24,7 +24,7 @@ from PIL import Image
 
 from attacks import generate
 from benchmarks.common import write_result
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading.references import load_network
 from service.cli.main import main as plumbline
@@ -116,7 +116,7 @@ def _served(
     with _Server(folder, recipe["train"]["network"] if from_file else None) as server:
         for name, pixels in sets.items():
             answers = [server.ask(image) for image in pixels]
-            verdicts = artifact.pipeline.judge(torch.from_numpy(pixels).float().div_(255))
+            verdicts = artifact.pipeline.score(torch.from_numpy(pixels).float().div_(255))
             labels = data.labels[:count]
             wrong = np.array([answer["label"] for answer in answers]) != labels
             flagged = np.array([answer["flagged"] for answer in answers])

@@ -24,8 +24,8 @@ from benchmarks.common import write_result
 from benchmarks.detection.folds import Area, Cells, area_of, chosen, folds_of, interval, resamples_of, summary
 from benchmarks.detection.search_columns import CANDIDATES, CHANGED, SYNTHETIC, Columns, Subset, search_rows, table_of
 from benchmarks.detection.search_fits import Fits, Said
+from detector.base.composite import LEARNT, joined
 from detector.classifiers.conditional import Classifier
-from detector.composite import LEARNT, joined
 from detector.detectors.fusion import Fusion
 from detector.features.path_groups import PATH_GROUPS, VIEW_GROUPS
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset

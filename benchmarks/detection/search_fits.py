@@ -9,9 +9,9 @@ import sklearn
 
 from attacks.generation.digests import arrays_digest
 from benchmarks.detection.search_columns import Columns
+from detector.base.composite import SignsDetector
 from detector.classifiers.boosting import GradientBoostings
 from detector.classifiers.conditional import Classifier
-from detector.composite import SignsDetector
 from detector.detectors.fusion import Fusion
 from models.features import Features
 from service.cache import EvaluationCache, code_closure, code_digest
@@ -74,7 +74,7 @@ class Fits:
             detector = TabledFusion(classifier=classifier, seed=self._seed)
             detector.fit(train[NATURAL], train.get("fit"))
             found = {f"surprise:{name}": values for name, values in detector.surprises(test).items()}
-            votes = detector.votes(test)
+            votes = detector.score_components(test).components
             return found | {name: votes[name] for name in ("all_class", "predicted_class") if name in votes}
 
         return self._said({"what": "signs", "classifier": classifier}, fit, judged)

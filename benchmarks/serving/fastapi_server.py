@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 
-from detector.artifact.artifact import load_artifact
+from detector.artifact import load_artifact
 from models.images.decoding import decode_image
 from models.memory import keep_freed_memory
 
@@ -26,7 +26,7 @@ def create_app(folder: Path) -> FastAPI:
     def judged(data: bytes) -> dict[str, Any]:
         pixels = torch.from_numpy(decode_image(data, artifact.preprocessing)[None]).float().div_(255)
         with lock:  # one thread at a time may use a network
-            [verdict] = artifact.pipeline.judge(pixels)
+            [verdict] = artifact.pipeline.score(pixels)
         return verdict.to_json()
 
     @app.post("/predict")

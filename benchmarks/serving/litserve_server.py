@@ -14,7 +14,7 @@ import litserve
 import numpy as np
 import torch
 
-from detector.artifact.artifact import load_artifact
+from detector.artifact import load_artifact
 from detector.pipeline import Verdict
 from models.images.decoding import decode_image
 from models.memory import keep_freed_memory
@@ -47,7 +47,7 @@ class Api(litserve.LitAPI):
 
     def predict(self, x: torch.Tensor) -> list[Verdict]:
         """Verdicts of a batch."""
-        return self._artifact.pipeline.judge(x)
+        return self._artifact.pipeline.score(x)
 
     def unbatch(self, output: list[Verdict]) -> list[Verdict]:
         """One verdict per request."""

@@ -23,7 +23,7 @@ import orjson
 import uvloop
 from PIL import Image
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 
 __all__ = [
     "Answer",

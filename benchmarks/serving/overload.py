@@ -20,7 +20,7 @@ import torch
 from benchmarks.common import arguments, write_result
 from benchmarks.serving.load import Process, infer_request, open_loop, plumbline_server, resident_bytes, send_all
 from benchmarks.serving.throughput import untrained_artifact
-from detector.artifact.artifact import load_artifact
+from detector.artifact import load_artifact
 
 _MIB = 2**20
 _FACTOR = 3

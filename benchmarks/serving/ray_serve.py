@@ -33,7 +33,7 @@ from PIL import Image
 from benchmarks.common import write_result
 from benchmarks.serving.load import image_files
 from benchmarks.serving.throughput import untrained_artifact
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from models.images.decoding import decode_image
 from service.cluster.ray_serve import Arguments, build
 from tests.chaos import poisoned_network
@@ -139,7 +139,7 @@ def _with_scores(artifacts: Sequence[Artifact], seed: int) -> list[tuple[bytes, 
         scores = {}
         for artifact in artifacts:
             pixels = torch.from_numpy(decode_image(file, artifact.preprocessing)).float().div_(255)
-            scores[artifact.digest] = artifact.pipeline.judge(pixels[None])[0].score
+            scores[artifact.digest] = artifact.pipeline.score(pixels[None])[0].score
         files.append((file, scores))
     return files
 

@@ -36,7 +36,7 @@ from benchmarks.serving.load import (
     resident_bytes,
 )
 from benchmarks.serving.throughput import form, untrained_artifact
-from detector.artifact.artifact import load_artifact
+from detector.artifact import load_artifact
 
 _MIB = 2**20
 _RELOAD_EVERY_S = 300.0

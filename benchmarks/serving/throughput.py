@@ -1,6 +1,6 @@
 """What serving costs, and what others' servers make of the same pipeline.
 
-    bare       Pipeline.judge here, on batches that are decoded already, or on files that are decoded here
+    bare       Pipeline.score here, on batches that are decoded already, or on files that are decoded here
     served     the same through `plumbline serve` on loopback: raw pixels in batches by the Open Inference Protocol, one
                PNG or JPEG file per request over many connections, many files per request
     others     the same pipeline behind plain FastAPI without batches, and behind LitServe; one file per request
@@ -36,7 +36,7 @@ from benchmarks.serving.load import (
     send_all,
     server_process,
 )  # fmt: skip
-from detector.artifact.artifact import Artifact, load_artifact, save_artifact
+from detector.artifact import Artifact, load_artifact, save_artifact
 from detector.calibration import Calibration
 from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band
@@ -119,7 +119,7 @@ def untrained_artifact(folder: Path, seed: int) -> Path:
 
 
 def bare(artifact: Artifact, options: Namespace) -> dict[str, Any]:
-    """Verdicts per second of `judge` by batch size, and as ratios to batches of one timed in turn with them."""
+    """Verdicts per second of `Pipeline.score` by batch size, and ratios to batches of one timed in turn with them."""
     images = torch.rand(max(BARE_SIZES), *artifact.spec.image_shape)
     one = in_batches(artifact, images[:1], 1)
     figures = {}
@@ -133,7 +133,7 @@ def bare(artifact: Artifact, options: Namespace) -> dict[str, Any]:
 def in_batches(artifact: Artifact, images: Tensor, size: int) -> Callable[[], None]:
     def run() -> None:
         for start in range(0, len(images), size):
-            artifact.pipeline.judge(images[start : start + size])
+            artifact.pipeline.score(images[start : start + size])
 
     return run
 
@@ -148,7 +148,7 @@ def raw_batches(artifact: Artifact, process: Process, options: Namespace) -> dic
 
         def here(pixels: np.ndarray = pixels, number: int = number) -> None:
             for _ in range(number):
-                artifact.pipeline.judge(torch.from_numpy(pixels).float().div_(255))
+                artifact.pipeline.score(torch.from_numpy(pixels).float().div_(255))
 
         requests = [infer_request(pixels)] * number
         there = sending(process.port, requests, RAW_CONNECTIONS)
@@ -207,7 +207,7 @@ def agreement(artifact: Artifact, process: Process, options: Namespace) -> dict[
     """
     files = image_files(artifact, 200, options.seed + 1)
     decoded = (decode_image(data, artifact.preprocessing) for data in files)
-    alone = [artifact.pipeline.judge(torch.from_numpy(each[None]).float().div_(255))[0] for each in decoded]
+    alone = [artifact.pipeline.score(torch.from_numpy(each[None]).float().div_(255))[0] for each in decoded]
     found = {"images": 0, "other_class_or_flag": 0, "largest_score_difference": 0.0}
     for size in (1, 7, 64, 200):
         for start in range(0, len(files), size):
@@ -282,7 +282,7 @@ def decoded_and_judged(artifact: Artifact, files: list[bytes], size: int) -> Cal
     def run() -> None:
         for start in range(0, len(files), size):
             pixels = [decode_image(data, artifact.preprocessing) for data in files[start : start + size]]
-            artifact.pipeline.judge(torch.from_numpy(np.stack(pixels)).float().div_(255))
+            artifact.pipeline.score(torch.from_numpy(np.stack(pixels)).float().div_(255))
 
     return run
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.common import arguments, paired, write_result
+from detector.base.detector import build_detector
 from detector.calibration import Calibration
-from detector.detectors.base import build_detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.features import extract_features, needs_of
@@ -79,9 +79,9 @@ def statistics_spec(
     given = images(batch, loaded.spec.image_shape, seed, 8).to(device)
 
     plain = passing(loaded.network, given)
-    whole = paired(plain, lambda: judging.detector.judge(judging.features(given)), rounds, warmup=3)
+    whole = paired(plain, lambda: judging.detector.score_components(judging.features(given)), rounds, warmup=3)
     features = judging.features(given)
-    judge = paired(plain, lambda: judging.detector.judge(features), rounds)
+    judge = paired(plain, lambda: judging.detector.score_components(features), rounds)
     return {
         "detector": label, "batch": batch, "ratio": whole.to_json(), "judging": judge.to_json(),
         "state_bytes": sum(array.nbytes for array in judging.detector.state().values()),
@@ -112,7 +112,7 @@ def compiled_cost(judging: Pipeline, given: Tensor, rounds: int) -> dict[str, An
     seen = torch.cat([given, *(view(given) for view in needs.views)])
     whole = paired(plain, passing(torch.compile(watching), seen), rounds, warmup=3)
     features = judging.features(given)
-    judge = paired(plain, lambda: judging.detector.judge(features), rounds)
+    judge = paired(plain, lambda: judging.detector.score_components(features), rounds)
     return {"passing": whole.to_json(), "judging": judge.to_json()}
 
 

@@ -12,8 +12,8 @@ from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from detector.arrays import require_array
 from detector.classifiers.trees import Trees, concatenated, laid_out
+from detector.common.arrays import require_array
 from models.errors import InputError
 
 __all__ = ["ITERATIONS", "GradientBoostings"]

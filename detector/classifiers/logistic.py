@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from detector.arrays import require_array, require_keys
+from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
 __all__ = ["LogisticRegressions"]

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from detector.arrays import require_array, require_keys
+from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
 __all__ = ["FOLDS", "SupportVectorMachines"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detector.arrays import require_array, require_keys
+from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
 __all__ = ["MAXIMUM_DEPTH", "Trees", "concatenated", "laid_out"]

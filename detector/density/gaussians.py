@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from detector.arrays import require_array, require_keys
+from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
 __all__ = ["Gaussians", "product_by_row"]

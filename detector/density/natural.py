@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from detector.arrays import require_array, require_keys
+from detector.common.arrays import require_array, require_keys
 from detector.density.gaussians import Gaussians, product_by_row
 from models.errors import InputError
 

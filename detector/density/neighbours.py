@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from detector.arrays import require_array, require_keys
+from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
 __all__ = ["Neighbours", "require_neighbours"]

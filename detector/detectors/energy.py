@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detector.arrays import require_keys
-from detector.detectors.base import Detector, ScoreResult
+from detector.base.detector import Detector
+from detector.common.arrays import require_keys
+from detector.common.result import ScoreResult
 from models.features import Features
 
 __all__ = ["Energy"]
@@ -24,7 +25,7 @@ class Energy(Detector):
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         pass
 
-    def _judge(self, features: Features) -> ScoreResult:
+    def _score(self, features: Features) -> ScoreResult:
         logits = features.logits.astype(np.float64)
         largest = logits.max(axis=1)
         return ScoreResult(-(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))), {})

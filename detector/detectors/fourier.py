@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from detector.base.measured_columns import MeasuredColumns
 from detector.classifiers.conditional import LearntClassifier
 from detector.features.embeddings import chosen
 from detector.features.image_statistics import spectrum
 from detector.features.image_statistics.fourier import Part
-from detector.features.measured_columns import MeasuredColumns
 from models.errors import InputError
 from models.features import FeatureRequest, ForwardPass, Needs
 
@@ -27,7 +27,7 @@ class Fourier(MeasuredColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the spectrum of image or embeddings.
 
     See `detector.features.image_statistics.spectrum` for the columns and
-    `detector.classifiers.conditional.ColumnsDetector` for the classifiers. The image has one spectrum per channel, the
+    `detector.base.columns.ColumnsDetector` for the classifiers. The image has one spectrum per channel, the
     embedding of a block one, averaged over its channels: at most 544 magnitudes and as many phases, whatever the
     network. The paper gives each channel's own, and then has to leave most layers out.
 
@@ -78,7 +78,7 @@ class Fourier(MeasuredColumns):
                 f"got {self.layers!r:.200}"
             )
 
-    def _measurement(self) -> FeatureRequest:
+    def _request(self) -> FeatureRequest:
         return _Measured(self.of, self.layers if isinstance(self.layers, str) else tuple(self.layers))
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from detector.composite import Sign
+from detector.base.composite import Sign
 from detector.detectors.path import Path
 from detector.detectors.views import Views
 from detector.features.path_groups import path_groups, path_measurements, view_groups, view_measurements

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from detector.arrays import require_array, require_keys
-from detector.checks import require_count, require_number
-from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.base.columns import ColumnsDetector
+from detector.classifiers.conditional import Classifier
+from detector.common.arrays import require_array, require_keys
+from detector.common.options import require_count, require_number
 from detector.features.dropout import DropoutUncertainty
 from detector.features.embeddings import PooledEmbeddings
 from models.errors import InputError

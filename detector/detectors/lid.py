@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detector.checks import require_count
-from detector.classifiers.conditional import ColumnsDetector, LearntClassifier
+from detector.base.columns import ColumnsDetector
+from detector.classifiers.conditional import LearntClassifier
+from detector.common.options import require_count
 from detector.density.neighbours import Neighbours, require_neighbours
 from detector.features.embeddings import PooledEmbeddings
 from models.features import FeatureRequest, Features

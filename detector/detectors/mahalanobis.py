@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector.checks import require_choice, require_number
-from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.base.columns import ColumnsDetector
+from detector.classifiers.conditional import Classifier
+from detector.common.options import require_choice, require_number
 from detector.density.gaussians import Gaussians
 from detector.features.embeddings import Layers, PooledEmbeddings, chosen, pooled
 from models.features import FeatureRequest, Features, ForwardPass, Needs

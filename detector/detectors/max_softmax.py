@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detector.arrays import require_keys
-from detector.detectors.base import Detector, ScoreResult
+from detector.base.detector import Detector
+from detector.common.arrays import require_keys
+from detector.common.result import ScoreResult
 from models.features import Features
 
 __all__ = ["MaxSoftmax"]
@@ -20,7 +21,7 @@ class MaxSoftmax(Detector):
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         pass
 
-    def _judge(self, features: Features) -> ScoreResult:
+    def _score(self, features: Features) -> ScoreResult:
         logits = features.logits.astype(np.float64)
         rows, predicted = np.arange(len(logits)), logits.argmax(axis=1)
         # The other classes' share is summed on its own: 1 − p would round to 0 for every confident answer, and a

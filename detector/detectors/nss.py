@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from detector.base.measured_columns import MeasuredColumns
 from detector.classifiers.conditional import LearntClassifier
 from detector.features.image_statistics import nss
-from detector.features.measured_columns import MeasuredColumns
 from models.features import FeatureRequest, ForwardPass, Needs
 
 __all__ = ["NSS"]
@@ -16,7 +16,7 @@ class NSS(MeasuredColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the image's scene statistics.
 
     The network is looked at only for the class that it predicts. See `detector.features.image_statistics.nss` for the
-    columns and `detector.classifiers.conditional.ColumnsDetector` for the classifiers.
+    columns and `detector.base.columns.ColumnsDetector` for the classifiers.
 
     Args:
         classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm", the paper's choice; the
@@ -41,7 +41,7 @@ class NSS(MeasuredColumns):
             classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
         )
 
-    def _measurement(self) -> FeatureRequest:
+    def _request(self) -> FeatureRequest:
         return _Measured()
 
 

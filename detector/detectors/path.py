@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from detector.composite import Sign, SignsDetector
+from detector.base.composite import Sign, SignsDetector
 from detector.features.path_groups import PATH_GROUPS, path_groups, path_measurements
 from models.features import FeatureRequest, Features
 from models.residuals import BlockTensor

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from detector.base.measured_columns import MeasuredColumns
 from detector.classifiers.conditional import LearntClassifier
 from detector.features.image_statistics import pixel_statistics
-from detector.features.measured_columns import MeasuredColumns
 from models.errors import InputError
 from models.features import FeatureRequest, ForwardPass, Needs
 
@@ -21,7 +21,7 @@ class PixelStatistics(MeasuredColumns):
     carries them: of images in floating point, their distance from whole grey levels alone would give away every
     attacked one, whatever else is right or wrong about the set. See
     `detector.features.image_statistics.pixel_statistics` for the columns and
-    `detector.classifiers.conditional.ColumnsDetector` for the classifiers.
+    `detector.base.columns.ColumnsDetector` for the classifiers.
 
     Args:
         rounded: whether pixels are rounded to whole grey levels first.
@@ -53,7 +53,7 @@ class PixelStatistics(MeasuredColumns):
         if not isinstance(self.rounded, bool):
             raise InputError(f"expected rounded as True or False, got {self.rounded!r}")
 
-    def _measurement(self) -> FeatureRequest:
+    def _request(self) -> FeatureRequest:
         return _Measured("pixel_statistics" if self.rounded else "pixel_statistics:unrounded", self.rounded)
 
 

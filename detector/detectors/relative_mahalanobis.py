@@ -5,9 +5,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from detector.arrays import divided, together
-from detector.checks import require_choice
-from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.base.columns import ColumnsDetector
+from detector.classifiers.conditional import Classifier
+from detector.common.arrays import flatten, unflatten
+from detector.common.options import require_choice
 from detector.density.gaussians import Gaussians
 from detector.features.embeddings import Layers, PooledEmbeddings
 from models.errors import InputError
@@ -76,10 +77,10 @@ class RelativeMahalanobis(ColumnsDetector):
         return score
 
     def _reference_state(self) -> dict[str, np.ndarray]:
-        return together({"classes": self.classes_.state(), "everyone": self.everyone_.state()})
+        return flatten({"classes": self.classes_.state(), "everyone": self.everyone_.state()})
 
     def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
-        parts = divided(state, ("classes", "everyone"))
+        parts = unflatten(state, ("classes", "everyone"))
         self.classes_ = Gaussians.from_state(parts["classes"], self.num_classes_)
         self.everyone_ = Gaussians.from_state(parts["everyone"], 1)
         if self.classes_.means[:, 0].shape != self.everyone_.means[:, 0].shape:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from detector.classifiers.conditional import ColumnsDetector, LearntClassifier
+from detector.base.columns import ColumnsDetector
+from detector.classifiers.conditional import LearntClassifier
 from models.features import Features
 
 __all__ = ["Transport"]

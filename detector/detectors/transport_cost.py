@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from detector.arrays import require_array, require_keys
-from detector.detectors.base import Detector, ScoreResult
+from detector.base.detector import Detector
+from detector.common.arrays import require_array, require_keys
+from detector.common.result import ScoreResult
 from detector.features.statistics import by_block
 from models.errors import InputError
 from models.features import Features
@@ -88,7 +89,7 @@ class TransportCost(Detector):
         logs: np.ndarray = np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a blank path has cost 0
         return logs
 
-    def _judge(self, features: Features) -> ScoreResult:
+    def _score(self, features: Features) -> ScoreResult:
         costs = self._log_costs(features)
         low, median, high = self.bands_[features.predicted].T
         # The floor keeps a class whose natural costs are all equal from dividing by zero.

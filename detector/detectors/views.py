@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from detector.base.composite import Sign, SignsDetector
 from detector.classifiers.conditional import Classifier
-from detector.composite import Sign, SignsDetector
 from detector.features.path_groups import VIEW_GROUPS, view_groups, view_measurements
 from models.features import FeatureRequest, Features
 from models.images.views import View

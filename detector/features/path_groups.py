@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from detector.arrays import divided, together
+from detector.common.arrays import flatten, unflatten
 from detector.density.gaussians import Gaussians
 from detector.density.natural import gaussians_of_classes
 from detector.features import path_columns
@@ -75,7 +75,7 @@ class PathGaussians:
 
     def state(self) -> dict[str, Array]:
         """The arrays by name; `from_state` takes them back."""
-        return together({part: each.state() for part, each in self.parts.items()})
+        return flatten({part: each.state() for part, each in self.parts.items()})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Array], num_classes: int, of: Iterable[BlockTensor]) -> Self:
@@ -87,7 +87,7 @@ class PathGaussians:
         wanted: dict[str, int] = {}
         for what in of:
             wanted |= {f"{what}.classes": num_classes, f"{what}.everyone": 1}
-        parts = {part: Gaussians.from_state(arrays, wanted[part]) for part, arrays in divided(state, wanted).items()}
+        parts = {part: Gaussians.from_state(arrays, wanted[part]) for part, arrays in unflatten(state, wanted).items()}
         for part, each in parts.items():
             layers, classes, width = each.means.shape
             twin = parts[f"{part.partition('.')[0]}.classes"].means

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.composite import SignsDetector
+from detector.base.composite import SignsDetector
+from detector.common.result import ScoreResult
 from detector.density.gaussians import Gaussians
 from detector.density.natural import NaturalColumns, Surprise
-from detector.detectors.base import ScoreResult
 from detector.features.path_groups import PathGaussians
 from detector.features.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from models.features import Features, needs_of
@@ -37,7 +37,7 @@ class SignColumns:
 
     def judge(self, columns: NDArray[np.float32], predicted: NDArray[np.int64]) -> ScoreResult:
         """What the detector says of images with these columns ``(N, F)`` and predicted classes ``(N,)``."""
-        return self._detector.judge_columns(columns, predicted)
+        return self._detector.score_columns(columns, predicted)
 
     @property
     def is_score(self) -> bool:

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.composite import SignsDetector
+from detector.base.composite import SignsDetector
+from detector.base.detector import Detector
+from detector.common.result import ScoreResult
 from detector.density.gaussians import Gaussians
-from detector.detectors.base import Detector, ScoreResult
 from detector.detectors.energy import Energy
 from detector.detectors.mahalanobis import Mahalanobis
 from detector.detectors.max_softmax import MaxSoftmax
@@ -95,7 +96,7 @@ class Distances:
         if self._detector.classifier == "none":
             scores = self.outlier_score(torch.from_numpy(distances.astype(np.float64)), torch.from_numpy(predicted))
             return ScoreResult(scores.numpy(), {})
-        return self._detector.conditional_.judge(distances, predicted)
+        return self._detector.conditional_.score(distances, predicted)
 
     def outlier_score(self, distances: Tensor, _predicted: Tensor) -> Tensor:
         """The score ``(N,)`` of classifier="none" from distances ``(N, L)``."""

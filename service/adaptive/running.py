@@ -34,8 +34,8 @@ from attacks.common.isolation import left_as_found
 from attacks.common.norms import perturbation_norms
 from attacks.generation.digests import arrays_digest, network_digest
 from attacks.generation.store import DamagedShardError, ShardStore
+from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.detectors.base import Detector
 from detector.pipeline import Pipeline
 from models.errors import InputError
 from models.features import Features

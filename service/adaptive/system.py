@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detector.calibration import Calibration
-from detector.detectors.base import ScoreResult
+from detector.common.result import ScoreResult
 from detector.pipeline import Pipeline
 from models.errors import InputError, NetworkError
 from models.features import FeatureRequest, Features, forward_pass, needs_of
@@ -64,7 +64,7 @@ class System:
         self.batch_size = batch_size
         probe = torch.rand(2, *pipeline.image_shape, generator=torch.Generator().manual_seed(0))
         features = pipeline.features(probe)
-        has_votes = "all_class" in pipeline.detector.votes(features)
+        has_votes = "all_class" in pipeline.detector.score_components(features).components
         if decision == "vote" and not has_votes:
             raise InputError(
                 f"expected a detector with classifiers for decision='vote', got {pipeline.detector!r}, whose score is "
@@ -101,14 +101,14 @@ class System:
 
     def margins(self, features: Features) -> NDArray[np.float64]:
         """Score minus threshold ``(N,)``; flagged where it is at least 0."""
-        return self._margins(self.pipeline.detector.judge(features))
+        return self._margins(self.pipeline.detector.score_components(features))
 
     def _margins(self, judged: ScoreResult) -> NDArray[np.float64]:
         scores = judged.score
         if self._only_all_class:
-            scores = judged.votes["all_class"]
+            scores = judged.components["all_class"]
         elif self.decision == "vote":  # of a detector by signs, the score is no vote
-            scores = np.maximum(judged.votes["all_class"], judged.votes["predicted_class"])
+            scores = np.maximum(judged.components["all_class"], judged.components["predicted_class"])
         margins: NDArray[np.float64] = scores - self.threshold
         return np.where(scores >= self.threshold, margins, np.minimum(margins, _LEAST))
 

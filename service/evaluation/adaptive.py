@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.detectors.base import Detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.datasets.base import ImageDataset

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks import Attack
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from detector.calibration import Calibration
 from detector.splits import split_originals
 from models.errors import ArtifactError
@@ -70,7 +70,7 @@ def _of_artifact(
     pipeline = artifact.pipeline
     names = [each.name for each in pipeline.detector.feature_requests()]
     start = time.perf_counter()
-    judged = {name: pipeline.detector.judge(sets[name].take(each, names)) for name, each in rows.items()}
+    judged = {name: pipeline.detector.score_components(sets[name].take(each, names)) for name, each in rows.items()}
     seconds = (time.perf_counter() - start) / sum(map(len, rows.values()))
     held_out = pipeline.calibration.scores
     thresholds = {
@@ -81,7 +81,7 @@ def _of_artifact(
     return DetectorResult(
         detector="artifact", fitted_on=_fitted_on(artifact, plan.attacks), run=0, thresholds=thresholds,
         calibrated_on=len(held_out), rows=rows, scores={name: each.score for name, each in judged.items()},
-        votes={name: each.votes for name, each in judged.items()}, costs={"score": seconds},
+        votes={name: each.components for name, each in judged.items()}, costs={"score": seconds},
     )  # fmt: skip
 
 

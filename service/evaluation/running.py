@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.artifact.artifact import Artifact
-from detector.detectors.base import Detector
+from detector.artifact import Artifact
+from detector.base.detector import Detector
 from detector.features.statistics import natural_band
 from models.datasets.base import ImageDataset
 from models.errors import InputError

@@ -11,8 +11,8 @@ import sklearn
 from numpy.typing import NDArray
 
 from attacks.generation.digests import arrays_digest
+from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.detectors.base import Detector
 from detector.splits import split_originals
 from models.errors import InputError
 from models.features import FeatureRequest, Features
@@ -149,7 +149,7 @@ class Scorer:
 
     def calibration_of_vote(self, detector: Detector, originals: Rows, rate: float, vote: str) -> Calibration | None:
         """The same of one of its votes; None for a detector that casts no such vote."""
-        votes = detector.votes(self._held_out(detector, originals))
+        votes = detector.score_components(self._held_out(detector, originals)).components
         return Calibration(votes[vote], rate) if vote in votes else None
 
     def _held_out(self, detector: Detector, originals: Rows) -> Features:
@@ -166,11 +166,11 @@ class Scorer:
         for index, (name, rows) in enumerate(testing.rows.items()):
             features = self._sets[name].take(rows, names)
             start = time.perf_counter()
-            judged = fitted.judge(features)
+            judged = fitted.score_components(features)
             seconds += time.perf_counter() - start
             arrays |= {f"{index}.scores": judged.score}
-            arrays |= {f"{index}.votes.{vote}": values for vote, values in judged.votes.items()}
-            votes = list(judged.votes)
+            arrays |= {f"{index}.votes.{vote}": values for vote, values in judged.components.items()}
+            votes = list(judged.components)
         thresholds = [
             (rate, self.calibration(fitted, testing.calibrate, rate).threshold)
             for rate in testing.rates

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attacks import Attack, parse_epsilon
-from detector.detectors.base import Detector
+from detector.base.detector import Detector
 from models.errors import InputError
 from service.adaptive.running import ADAPTIVE_ATTACKS, Budgets
 from service.evaluation.records import Protocol

@@ -20,7 +20,7 @@ from typing import Any
 
 import uvicorn
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from models.errors import InputError
 from service.http.api.admin import create_admin_app, thread_stacks
 from service.http.api.app import create_app

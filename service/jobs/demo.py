@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from attacks import generate
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import CheckpointError
 from models.loading.checkpoint import load_checkpoint, save_checkpoint
@@ -110,8 +110,8 @@ def _save_digits(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -
         artifact.pipeline.network, data.tensor(), data.labels, attack, cache=out / "attacks", progress=False
     )
     rounded = torch.from_numpy(made.images).mul(255).round().div_(255)
-    natural = artifact.pipeline.judge(data.tensor())
-    attacked = artifact.pipeline.judge(rounded)
+    natural = artifact.pipeline.score(data.tensor())
+    attacked = artifact.pipeline.score(rounded)
     # One that shows what happens: passed as it is; attacked, taken for another digit and flagged. Else the first.
     telling = [
         not before.flagged and after.flagged and before.label == label != after.label

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from attacks import generate
-from detector.artifact.artifact import check_destination, save_artifact
+from detector.artifact import check_destination, save_artifact
+from detector.base.detector import Detector
 from detector.calibration import Calibration, clopper_pearson
-from detector.detectors.base import Detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from detector.splits import parse_proportions, split_originals

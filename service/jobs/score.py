@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from models.errors import ImageError, InputError
 from models.images.decoding import decode_image
 
@@ -37,5 +37,5 @@ def _score(artifact: Artifact, file: Path, *, path: bool) -> dict[str, object]:
         raise ImageError(f"expected a readable file, got {exc.strerror or exc}") from exc
     pixels = decode_image(content, artifact.preprocessing)
     images = torch.from_numpy(pixels).float().div_(255)[None]
-    (verdict,) = artifact.pipeline.judge(images, path=path)
+    (verdict,) = artifact.pipeline.score(images, path=path)
     return verdict.to_json()

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from detector.artifact.artifact import load_artifact
+from detector.artifact import load_artifact
 from models.errors import InputError
 from models.memory import keep_freed_memory
 from service.http.api.routes import is_model_name

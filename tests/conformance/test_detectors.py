@@ -12,9 +12,9 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
+from detector.base.columns import ColumnsDetector
+from detector.base.detector import Detector
 from detector.classifiers import boosting
-from detector.classifiers.conditional import ColumnsDetector
-from detector.detectors.base import Detector
 from models.errors import InputError
 from models.features import Features, ForwardPass, Head, needs_of
 from models.registry import DETECTORS
@@ -167,7 +167,7 @@ def test_fit_returns_the_detector_and_leaves_the_options(detector: Detector, rng
 
 
 def test_before_fit_every_answer_is_refused(detector: Detector, mixed: Features) -> None:
-    for ask in (lambda: detector.score(mixed), lambda: detector.votes(mixed), detector.state):
+    for ask in (lambda: detector.score(mixed), lambda: detector.score_components(mixed), detector.state):
         with pytest.raises(NotFittedError, match="fit"):
             ask()
 
@@ -186,7 +186,7 @@ def test_scores_are_one_finite_float64_per_image(detector: Detector, rng: np.ran
     assert score.shape == (40,)
     assert score.dtype == np.float64
     assert np.isfinite(score).all()
-    for vote in detector.votes(mixed).values():
+    for vote in detector.score_components(mixed).components.values():
         assert vote.shape == (40,)
         assert np.isfinite(vote).all()
 
@@ -239,8 +239,8 @@ def test_state_round_trip(detector: Detector, rng: np.random.Generator, mixed: F
     again = type(detector).from_state(json.loads(json.dumps(detector.parameters())), state)
     assert np.array_equal(again.score(mixed), detector.score(mixed))
     assert again.state().keys() == state.keys()
-    for name, vote in detector.votes(mixed).items():
-        assert np.array_equal(again.votes(mixed)[name], vote)
+    for name, vote in detector.score_components(mixed).components.items():
+        assert np.array_equal(again.score_components(mixed).components[name], vote)
 
 
 def test_state_of_another_kind_is_refused(detector: Detector, rng: np.random.Generator) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from tests.conftest import SEED
 from tests.images import encoded, noise
 from tests.tiny_artifact import save_tiny_artifact

@@ -12,7 +12,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from models.datasets.base import load_dataset
 from models.errors import ImageError
 from models.images.decoding import decode_image
@@ -96,7 +96,7 @@ def test_served_alike_in_all_three_forms(name: str, served: TestClient, artifact
             assert answer.status_code == 200, answer.text
             [result] = answer.json()["results"]
             pixels = torch.from_numpy(decode_image(data, PREPROCESSING)[None]).float() / 255
-            [verdict] = artifact.pipeline.judge(pixels)
+            [verdict] = artifact.pipeline.score(pixels)
             assert (result["label"], result["flagged"]) == (verdict.label, verdict.flagged)
             assert abs(result["score"] - verdict.score) <= 1e-6
 
@@ -107,7 +107,7 @@ def test_an_empty_body_is_no_image(served: TestClient) -> None:
 
 
 def test_bad_files_among_good_ones_spoil_nothing(served: TestClient, artifact: Artifact, png: bytes) -> None:
-    [verdict] = artifact.pipeline.judge(torch.from_numpy(decode_image(png, PREPROCESSING)[None]).float() / 255)
+    [verdict] = artifact.pipeline.score(torch.from_numpy(decode_image(png, PREPROCESSING)[None]).float() / 255)
     small = [name for name in CORPUS if len(file_of(name)) < 100_000]
     for names in (small[::2], small[1::2]):
         files = [("image", (name, data)) for name in names for data in (file_of(name), png)]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.detectors.base import Detector
 from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline

@@ -64,7 +64,7 @@ def test_transport_cost_is_one_at_the_edges_of_the_band() -> None:
     detector = TransportCost().fit(natural)
     asked = path(np.stack([np.exp([5.0, 0.5, 9.5, 14.0, -4.0]), np.zeros(5)], axis=1))
     assert np.allclose(detector.score(asked), [0, 1, 1, 2, 2], atol=1e-5)
-    votes = detector.votes(asked)
+    votes = detector.score_components(asked).components
     assert np.allclose(votes["too_high"], [0, -1, 1, 2, -2], atol=1e-5)
     assert np.allclose(votes["too_low"], [0, 1, -1, -2, 2], atol=1e-5)
 

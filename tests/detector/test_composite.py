@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector.base.composite import LEARNT, SignsDetector, class_scales, joined
 from detector.calibration import Calibration
-from detector.composite import LEARNT, SignsDetector, class_scales, joined
 from detector.detectors.fusion import Fusion
 from detector.detectors.path import Path
 from detector.detectors.views import Views
@@ -144,7 +144,7 @@ def test_every_detector_has_its_signs(rng: np.random.Generator, kind: type[Signs
     assert sorted(surprises) == sorted(expected)
     norms = np.linalg.norm(list(surprises.values()), axis=0)
     np.testing.assert_allclose(detector.score(images), norms / detector.scales_[images.predicted])
-    for name, share in detector.votes(images).items():
+    for name, share in detector.score_components(images).components.items():
         np.testing.assert_allclose(share, 1 - 10 ** -surprises[name])
 
 
@@ -155,7 +155,13 @@ def test_the_learnt_sign_counts_more_and_shows_its_votes(rng: np.random.Generato
     others = sum(surprises[name] ** 2 for name in ("path", "logits", "energy"))
     norms = np.sqrt(others + (1.5 * surprises[LEARNT]) ** 2)
     np.testing.assert_allclose(detector.score(images), norms / detector.scales_[images.predicted])
-    assert set(detector.votes(images)) == {"all_class", "predicted_class", "path", "logits", "energy"}
+    assert set(detector.score_components(images).components) == {
+        "all_class",
+        "predicted_class",
+        "path",
+        "logits",
+        "energy",
+    }
 
 
 def test_groups_that_are_left_out_take_their_signs_along(rng: np.random.Generator) -> None:
@@ -359,7 +365,7 @@ def test_a_detector_with_its_default_classifier_comes_back(rng: np.random.Genera
     assert detector.parameters()["classifier"] == "gradient_boosting"
     again = kind.from_state(detector.parameters(), detector.state())
     images = made_up(rng, 40, path=0.5)
-    judged, expected = again.judge(images), detector.judge(images)
+    judged, expected = again.score_components(images), detector.score_components(images)
     assert np.array_equal(judged.score, expected.score)
-    assert all(np.array_equal(judged.votes[name], vote) for name, vote in expected.votes.items())
+    assert all(np.array_equal(judged.components[name], vote) for name, vote in expected.components.items())
     assert kind.from_state(detector.parameters(), again.state()).score(images).tolist() == judged.score.tolist()

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from detector.detectors.base import Detector
+from detector.base.detector import Detector
 from models.errors import InputError
 from models.features import extract_features
 from models.loading.references import build_network

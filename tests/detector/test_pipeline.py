@@ -45,18 +45,18 @@ def measuring(request: pytest.FixtureRequest) -> Pipeline:
 
 def test_pipelines_measure_what_their_detector_asks_for(measuring: Pipeline, images: Tensor) -> None:
     expected = measuring.detector.score(extracted(measuring, images))
-    verdicts = measuring.judge(images, path=True)
+    verdicts = measuring.score(images, path=True)
     # Forests make whole votes of a difference in the last bit.
     assert np.abs([verdict.score - score for verdict, score in zip(verdicts, expected, strict=True)]).max() < 1e-6 + (
-        1e-3 * np.abs(expected).max() if not verdicts[0].votes else 0
+        1e-3 * np.abs(expected).max() if not verdicts[0].components else 0
     )
     assert all(verdict.path is not None for verdict in verdicts)
 
 
 def test_a_batch_of_one_is_measured_as_among_others(measuring: Pipeline, images: Tensor) -> None:
-    together = measuring.judge(images)
+    together = measuring.score(images)
     for image, verdict in zip(images, together, strict=True):
-        (alone,) = measuring.judge(image[None])
+        (alone,) = measuring.score(image[None])
         assert (alone.label, alone.flagged) == (verdict.label, verdict.flagged)
         assert alone.score == pytest.approx(verdict.score, rel=1e-3, abs=1e-6)
 
@@ -64,19 +64,19 @@ def test_a_batch_of_one_is_measured_as_among_others(measuring: Pipeline, images:
 def test_verdict_states_what_network_and_detector_say(pipeline: Pipeline, images: Tensor) -> None:
     features = extracted(pipeline, images)
     probabilities = torch.softmax(pipeline.network(images).double(), dim=1)
-    scores, votes = pipeline.detector.judge(features)
-    for row, verdict in enumerate(pipeline.judge(images)):
+    scores, votes = pipeline.detector.score_components(features)
+    for row, verdict in enumerate(pipeline.score(images)):
         assert verdict.label == int(features.logits[row].argmax())
         assert verdict.class_name == CLASSES[verdict.label]
         assert verdict.probability == pytest.approx(float(probabilities[row].max()), abs=1e-6)
-        assert verdict.score == scores[row] == max(verdict.votes.values())
-        assert verdict.votes == {name: vote[row] for name, vote in votes.items()}
+        assert verdict.score == scores[row] == max(verdict.components.values())
+        assert verdict.components == {name: vote[row] for name, vote in votes.items()}
         assert verdict.path is None
 
 
 def test_flag_is_threshold_is_p_value(pipeline: Pipeline, images: Tensor) -> None:
     calibration = pipeline.calibration
-    for verdict in pipeline.judge(images):
+    for verdict in pipeline.score(images):
         assert verdict.flagged == (verdict.score >= calibration.threshold) == (verdict.p_value <= calibration.fpr)
         reaching = int((calibration.scores >= verdict.score).sum())
         assert verdict.p_value == (1 + reaching) / (len(calibration.scores) + 1)
@@ -86,16 +86,16 @@ def test_noise_raises_scores(pipeline: Pipeline) -> None:
     """The pipeline was fitted on noisy images as the adversarial ones; it has to know fresh ones."""
     generator = torch.Generator().manual_seed(99)
     natural = smooth_images(60, generator)
-    natural_scores = [verdict.score for verdict in pipeline.judge(natural)]
-    noisy_scores = [verdict.score for verdict in pipeline.judge(noisy(natural, generator))]
+    natural_scores = [verdict.score for verdict in pipeline.score(natural)]
+    noisy_scores = [verdict.score for verdict in pipeline.score(noisy(natural, generator))]
     assert np.mean(noisy_scores) > np.mean(natural_scores) + 0.3
 
 
 def test_batch_does_not_matter(pipeline: Pipeline, images: Tensor) -> None:
-    together = pipeline.judge(images)
-    alone = [pipeline.judge(image[None])[0] for image in images]
-    backwards = pipeline.judge(images.flip(0))[::-1]
-    padded = pipeline.judge(torch.cat([images, torch.ones(9, 3, 16, 16)]))[: len(images)]
+    together = pipeline.score(images)
+    alone = [pipeline.score(image[None])[0] for image in images]
+    backwards = pipeline.score(images.flip(0))[::-1]
+    padded = pipeline.score(torch.cat([images, torch.ones(9, 3, 16, 16)]))[: len(images)]
     for others in (alone, backwards, padded):
         for one, other in zip(together, others, strict=True):
             assert (one.label, one.flagged) == (other.label, other.flagged)
@@ -104,13 +104,13 @@ def test_batch_does_not_matter(pipeline: Pipeline, images: Tensor) -> None:
 
 
 def test_no_images(pipeline: Pipeline) -> None:
-    assert pipeline.judge(torch.zeros(0, 3, 16, 16)) == []
+    assert pipeline.score(torch.zeros(0, 3, 16, 16)) == []
 
 
 def test_path_is_the_statistics_beside_the_band(pipeline: Pipeline, images: Tensor) -> None:
     features = extracted(pipeline, images)
     band = by_block(pipeline.band, 2)
-    for row, verdict in enumerate(pipeline.judge(images, path=True)):
+    for row, verdict in enumerate(pipeline.score(images, path=True)):
         assert verdict.path is not None
         assert verdict.path.branches == tuple(branch.name for branch in pipeline.discovery.branches)
         assert np.allclose(verdict.path.statistics, by_block(features.statistics[row], 2), atol=1e-6)
@@ -119,7 +119,7 @@ def test_path_is_the_statistics_beside_the_band(pipeline: Pipeline, images: Tens
 
 
 def test_verdict_is_json(pipeline: Pipeline, images: Tensor) -> None:
-    plain, with_path = pipeline.judge(images[:1])[0], pipeline.judge(images[:1], path=True)[0]
+    plain, with_path = pipeline.score(images[:1])[0], pipeline.score(images[:1], path=True)[0]
     assert "path" not in json.loads(json.dumps(plain.to_json()))
     fields = json.loads(json.dumps(with_path.to_json()))
     assert len(fields["path"]["statistics"]) == len(pipeline.discovery.branches)
@@ -129,7 +129,7 @@ def test_verdict_is_json(pipeline: Pipeline, images: Tensor) -> None:
 def test_network_is_left_as_found(images: Tensor) -> None:
     pipeline = make_pipeline()
     before = {name: tensor.clone() for name, tensor in pipeline.network.state_dict().items()}
-    pipeline.judge(images)
+    pipeline.score(images)
     assert not pipeline.network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in pipeline.network.state_dict().items())
 
@@ -143,17 +143,17 @@ def spoilt(images: Tensor, value: float) -> Tensor:
 @pytest.mark.parametrize("value", [1.001, -0.001, float("nan"), float("inf"), 255.0])
 def test_pixels_outside_the_unit_interval_are_refused(pipeline: Pipeline, images: Tensor, value: float) -> None:
     with pytest.raises(ImageError, match="image 2 of the batch"):
-        pipeline.judge(spoilt(images, value))
+        pipeline.score(spoilt(images, value))
 
 
 def test_edges_of_the_unit_interval_are_fine(pipeline: Pipeline) -> None:
-    assert len(pipeline.judge(torch.stack([torch.zeros(3, 16, 16), torch.ones(3, 16, 16)]))) == 2
+    assert len(pipeline.score(torch.stack([torch.zeros(3, 16, 16), torch.ones(3, 16, 16)]))) == 2
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 1, 16, 16), (1, 3, 16, 17)])
 def test_images_of_another_size_are_refused(pipeline: Pipeline, shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match="shape"):
-        pipeline.judge(torch.zeros(shape))
+        pipeline.score(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_images_of_another_size_are_refused(pipeline: Pipeline, shape: tuple[int
 )
 def test_what_is_no_batch_of_images_is_refused(pipeline: Pipeline, images: Tensor) -> None:
     with pytest.raises(InputError, match="float32 tensor"):
-        pipeline.judge(images)
+        pipeline.score(images)
 
 
 def test_a_network_that_overflows_is_named(images: Tensor) -> None:
@@ -170,7 +170,7 @@ def test_a_network_that_overflows_is_named(images: Tensor) -> None:
     with torch.no_grad():
         next(p for name, p in pipeline.network.named_parameters() if name.endswith("weight")).fill_(1e38)
     with pytest.raises(NetworkError, match="finite"):
-        pipeline.judge(images)
+        pipeline.score(images)
 
 
 def test_parts_that_do_not_belong_together_are_refused(pipeline: Pipeline) -> None:

@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from detector.artifact.artifact import load_artifact, save_artifact
+from detector.artifact import load_artifact, save_artifact
+from detector.base.columns import ColumnsDetector
 from detector.calibration import Calibration
-from detector.classifiers.conditional import ColumnsDetector
 from detector.detectors.fourier import Fourier
 from detector.detectors.nss import NSS
 from detector.detectors.pixel_statistics import PixelStatistics
@@ -217,6 +217,6 @@ def test_artifacts_carry_them(
     save_artifact(tmp_path / "artifact", pipeline, spec=SPEC, preprocessing=PREPROCESSING, provenance={})
     loaded = load_artifact(tmp_path / "artifact").pipeline
     mixed = torch.cat([images[40:46], noisy(images[46:52], generator)])
-    verdicts = loaded.judge(mixed)
-    assert verdicts == pipeline.judge(mixed)
+    verdicts = loaded.score(mixed)
+    assert verdicts == pipeline.score(mixed)
     assert sum(verdict.flagged for verdict in verdicts[6:]) > sum(verdict.flagged for verdict in verdicts[:6])

@@ -48,7 +48,7 @@ def test_votes_are_scikit_learns_forests(rng: np.random.Generator, seed: int) ->
     everyone = RandomForestClassifier(100, random_state=seed).fit(*learnt(natural, adversarial))
     class_0 = RandomForestClassifier(100, random_state=seed).fit(*learnt(natural, adversarial, 0))
     fresh = predicted_as(planted(rng, 80, shift=0.15), np.repeat([0, 1, 2, 3], 20))
-    votes = detector.votes(fresh)
+    votes = detector.score_components(fresh).components
     all_class = everyone.predict_proba(fresh.statistics)[:, 1]
     assert np.array_equal(votes["all_class"], all_class)
     # Classes without enough images of both kinds have the all-class forest stand in.
@@ -60,7 +60,7 @@ def test_score_at_half_is_at_least_one_says_so(rng: np.random.Generator) -> None
     natural, adversarial = two_sets(rng)
     detector = Transport(num_trees=11, minimum_per_class=5).fit(natural, adversarial)
     fresh = planted(rng, 300, shift=0.15)
-    votes = detector.votes(fresh)
+    votes = detector.score_components(fresh).components
     either = (votes["all_class"] >= 0.5) | (votes["predicted_class"] >= 0.5)
     assert 0 < either.sum() < 300
     assert np.array_equal(detector.score(fresh) >= 0.5, either)
@@ -76,7 +76,7 @@ def test_logistic_regression_equals_scikit_learn(rng: np.random.Generator) -> No
     natural, adversarial = two_sets(rng)
     detector = Transport(classifier="logistic_regression", minimum_per_class=20).fit(natural, adversarial)
     fresh = predicted_as(planted(rng, 30, shift=0.15), np.zeros(30, dtype=int))
-    votes = detector.votes(fresh)
+    votes = detector.score_components(fresh).components
     for vote, k in (("all_class", None), ("predicted_class", 0)):
         columns, labels = learnt(natural, adversarial, k)
         reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
@@ -89,7 +89,7 @@ def test_svm_equals_scikit_learn(rng: np.random.Generator, seed: int) -> None:
     natural, adversarial = two_sets(rng)
     detector = Transport(classifier="svm", minimum_per_class=20, seed=seed).fit(natural, adversarial)
     fresh = predicted_as(planted(rng, 30, shift=0.15), np.zeros(30, dtype=int))
-    votes = detector.votes(fresh)
+    votes = detector.score_components(fresh).components
     for vote, k in (("all_class", None), ("predicted_class", 0)):
         columns, labels = learnt(natural, adversarial, k)
         machine = make_pipeline(StandardScaler(), SVC(gamma=1 / columns.shape[1]))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detector.base.detector import build_detector
 from detector.calibration import Calibration
-from detector.detectors.base import build_detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.features import Features, extract_features
@@ -62,17 +62,17 @@ def images(rng: np.random.Generator) -> Tensor:
 
 
 def test_an_image_alone_is_judged_as_among_others(pipeline: Pipeline, images: Tensor) -> None:
-    together = pipeline.judge(images)
-    assert [pipeline.judge(image[None])[0] for image in images] == together
-    assert pipeline.judge(images[3:8]) == together[3:8]
+    together = pipeline.score(images)
+    assert [pipeline.score(image[None])[0] for image in images] == together
+    assert pipeline.score(images[3:8]) == together[3:8]
 
 
 def test_an_image_alone_passes_beside_its_view_and_no_more(pipeline: Pipeline, images: Tensor) -> None:
     batches: list[int] = []
     layer = next(module for module in pipeline.network.modules() if isinstance(module, nn.Conv2d))
     layer.register_forward_hook(lambda _, args, __: batches.append(len(args[0])))
-    pipeline.judge(images[:1])
-    pipeline.judge(images[:5])
+    pipeline.score(images[:1])
+    pipeline.score(images[:5])
     assert batches == [2, 10]
 
 
@@ -110,6 +110,6 @@ def test_pooled_vectors_are_served_without_hooks(tiny_network: nn.Module, rng: n
             seen.append(any(module._forward_pre_hooks for module in network.modules()))
 
         handle = layer.register_forward_hook(look)
-        pipeline.judge(images)
+        pipeline.score(images)
         handle.remove()
         assert seen == [watched], name

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import torch
 
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from detector.pipeline import Verdict
 from models.errors import ImageError
 from models.images.decoding import decode_image
@@ -42,7 +42,7 @@ class Reference:
             pixels = decode_image(data, self.artifact.preprocessing)
         except ImageError as exc:
             return exc
-        [verdict] = self.artifact.pipeline.judge(torch.from_numpy(pixels[None]).float().div_(255))
+        [verdict] = self.artifact.pipeline.score(torch.from_numpy(pixels[None]).float().div_(255))
         return verdict
 
 

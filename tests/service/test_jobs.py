@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from detector.artifact.artifact import load_artifact, save_artifact
+from detector.artifact import load_artifact, save_artifact
 from models.datasets.base import load_dataset
 from models.errors import ArtifactError
 from service.cli.main import main
@@ -260,21 +260,23 @@ def test_a_detector_that_looks_twice_takes_the_view_that_the_training_allows_and
 
     loaded = load_artifact(artifact)
     images = load_dataset("digits").limited(600, 0).take(np.arange(20)).tensor()
-    verdicts = [verdict.to_json() for verdict in loaded.pipeline.judge(images)]
-    assert {"path", "dispute", "all_class"} <= set(loaded.pipeline.detector.votes(loaded.pipeline.features(images)))
+    verdicts = [verdict.to_json() for verdict in loaded.pipeline.score(images)]
+    assert {"path", "dispute", "all_class"} <= set(
+        loaded.pipeline.detector.score_components(loaded.pipeline.features(images)).components
+    )
     again = tmp_path / "again"
     save_artifact(
         again, loaded.pipeline, spec=loaded.spec, preprocessing=loaded.preprocessing,
         provenance=manifest["provenance"],
     )  # fmt: skip
-    assert [verdict.to_json() for verdict in load_artifact(again).pipeline.judge(images)] == verdicts
+    assert [verdict.to_json() for verdict in load_artifact(again).pipeline.score(images)] == verdicts
 
     digit = load_dataset("digits").take(np.arange(1))
     Image.fromarray(digit.images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
     with TestClient(create_app(loaded, Settings(torch_threads=1, decode_threads=2))) as client:
         answer = client.post("/v1/predict", content=(tmp_path / "digit.png").read_bytes())
     assert answer.status_code == 200, answer.text
-    [verdict] = loaded.pipeline.judge(digit.tensor())
+    [verdict] = loaded.pipeline.score(digit.tensor())
     assert answer.json()["results"][0]["p_value"] == verdict.p_value
 
 

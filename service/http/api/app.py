@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from service.http.admission.guard import Guard
 from service.http.admission.keys import ApiKeys
 from service.http.api.docs import OPEN_DOCS_PATHS, docs_router

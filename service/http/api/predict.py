@@ -222,7 +222,7 @@ def _result(index: int, upload: Upload, outcome: Outcome, path: bool) -> dict[st
         "score": outcome.score,
         "p_value": outcome.p_value,
         "flagged": outcome.flagged,
-        "votes": outcome.votes,
+        "votes": outcome.components,
     }
     # A neighbour in the batch may have asked for its path where this request did not.
     if path and outcome.path is not None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from detector.pipeline import Verdict
 from models.errors import ImageError
 from models.images.decoding import Limits, decode_image
@@ -234,7 +234,7 @@ class Inference:
         pixels = torch.from_numpy(np.stack([image.pixels for image in images])).float().div_(255)
         if self._pipeline.device.type == "cuda":
             pixels = _padded(pixels).pin_memory()
-        return self._pipeline.judge(pixels, path=any(image.path for image in images))[: len(images)]
+        return self._pipeline.score(pixels, path=any(image.path for image in images))[: len(images)]
 
     def _classify(self, failure: Exception) -> Failure:
         if isinstance(failure, MemoryError | torch.OutOfMemoryError) or _no_host_memory(failure):

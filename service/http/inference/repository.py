@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from models.errors import InputError, PlumblineError
 from service.http.admission.admission import Admission
 from service.http.api.routes import LONGEST_NAME, ImageRoute, is_model_name

@@ -18,10 +18,9 @@ from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from detector.artifact import artifact as artifact_module
-from detector.artifact.artifact import load_artifact, save_artifact
+from detector.artifact import load_artifact, save_artifact, write
 from detector.artifact.manifest import FILES, MANIFEST, read_checked, sealed
-from detector.detectors.base import Detector
+from detector.base.detector import Detector
 from detector.detectors.energy import Energy
 from detector.detectors.kernel_density import KernelDensity
 from detector.detectors.knn import KNN
@@ -87,7 +86,7 @@ def change_arrays(folder: Path, name: str, change: Callable[[dict[str, np.ndarra
 
 def test_loaded_verdicts_are_the_saved_ones(folder: Path, pipeline: Pipeline, images: Tensor) -> None:
     loaded = load_artifact(folder)
-    assert loaded.pipeline.judge(images, path=True) == pipeline.judge(images, path=True)
+    assert loaded.pipeline.score(images, path=True) == pipeline.score(images, path=True)
     assert loaded.pipeline.calibration.threshold == pipeline.calibration.threshold
     assert np.array_equal(loaded.pipeline.calibration.scores, pipeline.calibration.scores)
     assert (loaded.spec, loaded.preprocessing) == (SPEC, PREPROCESSING)
@@ -99,7 +98,7 @@ def test_loaded_verdicts_are_the_saved_ones(folder: Path, pipeline: Pipeline, im
 def test_other_classifiers_come_back_too(tmp_path: Path, images: Tensor, classifier: Any) -> None:
     pipeline = make_pipeline(detector=Transport(classifier=classifier))
     save(tmp_path / "artifact", pipeline)
-    assert load_artifact(tmp_path / "artifact").pipeline.judge(images) == pipeline.judge(images)
+    assert load_artifact(tmp_path / "artifact").pipeline.score(images) == pipeline.score(images)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_other_classifiers_come_back_too(tmp_path: Path, images: Tensor, classif
 def test_what_a_detector_compares_with_comes_back_too(tmp_path: Path, images: Tensor, detector: Detector) -> None:
     pipeline = make_pipeline(detector=detector)
     save(tmp_path / "artifact", pipeline)
-    assert load_artifact(tmp_path / "artifact").pipeline.judge(images) == pipeline.judge(images)
+    assert load_artifact(tmp_path / "artifact").pipeline.score(images) == pipeline.score(images)
     (name,) = [name for name in detector.state() if name.endswith(("bank", "classes.means", "reference.means"))]
 
     def spoil(arrays: dict[str, np.ndarray]) -> None:
@@ -575,7 +574,7 @@ def test_saving_replaces_an_artifact_and_leaves_nothing_behind(
     digest = save(folder, other_pipeline)
     loaded = load_artifact(folder)
     assert loaded.digest == digest
-    assert loaded.pipeline.judge(images) == other_pipeline.judge(images)
+    assert loaded.pipeline.score(images) == other_pipeline.score(images)
     assert [path.name for path in folder.parent.iterdir()] == ["artifact"]
 
 
@@ -605,7 +604,7 @@ def test_a_write_that_fails_leaves_the_old_artifact(
             raise OSError("No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr(artifact_module, "write_atomically", failing)
+    monkeypatch.setattr(write, "write_atomically", failing)
     with pytest.raises(OSError, match="No space"):
         save(folder, pipeline)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -639,7 +638,7 @@ def test_a_users_network_needs_its_file_again(tmp_path: Path, pipeline: Pipeline
     spec = NetworkSpec("file", "build", {}, 4, (3, 16, 16), (0.5,) * 3, (0.25,) * 3, source_sha256=digest)
     save_artifact(tmp_path / "a", pipeline, spec=spec, preprocessing=PREPROCESSING, provenance={})
     loaded = load_artifact(tmp_path / "a", network_file=f"{source}:build")
-    assert loaded.pipeline.judge(images) == pipeline.judge(images)
+    assert loaded.pipeline.score(images) == pipeline.score(images)
     with pytest.raises(InputError, match="--network"):
         load_artifact(tmp_path / "a")
     source.write_text(source.read_text() + "# changed\n")
@@ -658,6 +657,6 @@ def test_detectors_without_votes(tmp_path: Path, pipeline: Pipeline, images: Ten
         band=pipeline.band, image_shape=pipeline.image_shape,
     )  # fmt: skip
     save(tmp_path / "a", other)
-    verdicts = load_artifact(tmp_path / "a").pipeline.judge(images)
-    assert verdicts == other.judge(images)
-    assert verdicts[0].votes == {}
+    verdicts = load_artifact(tmp_path / "a").pipeline.score(images)
+    assert verdicts == other.score(images)
+    assert verdicts[0].components == {}

@@ -268,7 +268,7 @@ def test_votes_are_scikit_learns_boostings(rng: np.random.Generator, seed: int) 
     model = HistGradientBoostingClassifier(
         **options, l2_regularization=1.0, max_features=0.5, early_stopping=False, random_state=seed
     )
-    votes = detector.votes(fresh)
+    votes = detector.score_components(fresh).components
     assert np.array_equal(votes["all_class"], model.fit(columns, labels).predict_proba(fresh.statistics)[:, 1])
     own = model.fit(columns[predicted == 2], labels[predicted == 2]).predict_proba(fresh.statistics)[:, 1]
     assert np.array_equal(votes["predicted_class"][fresh.predicted == 2], own[fresh.predicted == 2])

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detector.base.composite import SignsDetector
+from detector.base.detector import build_detector
 from detector.calibration import Calibration
-from detector.composite import SignsDetector
-from detector.detectors.base import build_detector
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.features import extract_features

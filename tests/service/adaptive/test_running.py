@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 
 from attacks import build_attack
 from attacks.adaptive.attacks import AdaptiveResult
+from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.detectors.base import Detector, ScoreResult
+from detector.common.result import ScoreResult
 from detector.detectors.energy import Energy
 from detector.detectors.mahalanobis import Mahalanobis
 from detector.detectors.max_softmax import MaxSoftmax
@@ -58,7 +59,7 @@ class OnlyClass(Detector):
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         pass
 
-    def _judge(self, features: Features) -> ScoreResult:
+    def _score(self, features: Features) -> ScoreResult:
         return ScoreResult((features.predicted != self.trusted).astype(np.float64), {})
 
     def _state(self) -> dict[str, np.ndarray]:
@@ -140,7 +141,7 @@ def check_claims(found: AdaptiveAttacks, pipeline: Pipeline, images: torch.Tenso
         assert np.array_equal(
             one.images[~one.evaded & ~one.not_confirmed], images.numpy()[~one.evaded & ~one.not_confirmed]
         )
-        verdicts = pipeline.judge(torch.from_numpy(one.images))
+        verdicts = pipeline.score(torch.from_numpy(one.images))
         passed = np.array([not verdict.flagged for verdict in verdicts])
         wrong = np.array([verdict.label for verdict in verdicts]) != labels.numpy()
         assert (passed & wrong)[one.evaded].all()
@@ -328,8 +329,8 @@ def test_one_vote_alone_and_the_paper_s_decision(
     evaded = [(one.images[one.evaded], labels.numpy()[one.evaded]) for one in found.sets if one.evaded.any()]
     assert evaded
     for batch, truth in evaded:
-        verdicts = transport.judge(torch.from_numpy(batch))
-        assert all(verdict.votes["all_class"] < 0.5 for verdict in verdicts)
+        verdicts = transport.score(torch.from_numpy(batch))
+        assert all(verdict.components["all_class"] < 0.5 for verdict in verdicts)
         assert all(verdict.label != label for verdict, label in zip(verdicts, truth, strict=True))
 
 
@@ -634,7 +635,7 @@ def test_classifiers_on_distances_are_attacked_too(images: torch.Tensor, labels:
     assert isinstance(found.surrogate, Agreement)
     assert matching.name == "feature_matching" or matching.epsilon is not None
     for one in found.sets:
-        verdicts = pipeline.judge(torch.from_numpy(one.images[one.evaded]))
+        verdicts = pipeline.score(torch.from_numpy(one.images[one.evaded]))
         assert all(verdict.score < 0.5 for verdict in verdicts)
 
 

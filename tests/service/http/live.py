@@ -14,7 +14,7 @@ import httpx
 import orjson
 import uvicorn
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from service.http.api.app import create_app
 from service.http.connection.protocol import bounded_protocol
 from service.http.inference.repository import ModelRepository, ModelSource, ServedModel
@@ -103,7 +103,7 @@ class _Judging:
 
     def __init__(self, pipeline: Any, judge: Callable[..., Any]) -> None:
         self._pipeline = pipeline
-        self.judge = judge
+        self.score = judge
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)
@@ -117,7 +117,7 @@ def judging_with(model: ServedModel | None, judge: Callable[..., Any]) -> Iterat
     pipeline = inference._pipeline
 
     def judge_instead(pixels: Any, path: bool) -> Any:
-        return judge(pixels, lambda some: pipeline.judge(some, path=path))
+        return judge(pixels, lambda some: pipeline.score(some, path=path))
 
     inference._pipeline = _Judging(pipeline, judge_instead)
     try:

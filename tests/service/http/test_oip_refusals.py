@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from tests.service.http.api.test_oip import elements
 from tests.service.http.live import LiveServer
 from tests.tiny_artifact import SIDE

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from models.errors import InputError
 from service.http.connection.descriptors import allow_descriptors
 from service.http.server import FAILED_EXIT_CODE, serve

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from tests.service.http.conftest import application
 
 KEY = "a-key-of-sixteen-characters-at-least"

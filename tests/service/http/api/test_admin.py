@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from models.errors import InputError
 from service.http.api.admin import create_admin_app
 from service.http.api.schemas import ModelStatus

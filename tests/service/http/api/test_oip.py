@@ -14,7 +14,7 @@ import torch
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from detector.pipeline import Verdict
 from models.images.decoding import decode_image
 from service.http.api.schemas import OipInferResponse, OipModel, OipModelReady, OipServer
@@ -66,7 +66,7 @@ def pixels(files: list[bytes], bare: Artifact) -> np.ndarray:
 @pytest.fixture
 def verdicts(pixels: np.ndarray, bare: Artifact) -> list[Verdict]:
     """What the bare pipeline says of `files`, one by one."""
-    return [bare.pipeline.judge(torch.from_numpy(each[None]).float() / 255)[0] for each in pixels]
+    return [bare.pipeline.score(torch.from_numpy(each[None]).float() / 255)[0] for each in pixels]
 
 
 def image_input(files: list[bytes], *, binary: bool) -> triton.InferInput:

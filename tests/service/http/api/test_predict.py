@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from models.errors import InputError
 from models.images.decoding import decode_image
 from service.http.api.schemas import ImageVerdict, PredictResponse
@@ -39,7 +39,7 @@ def test_a_raw_image_gets_the_pipeline_s_verdict(client: TestClient, artifact: A
     assert answer.status_code == 200
     body = answer.json()
     pixels = torch.from_numpy(decode_image(png, artifact.preprocessing)[None]).float() / 255
-    [expected] = artifact.pipeline.judge(pixels)
+    [expected] = artifact.pipeline.score(pixels)
     assert body == {
         "artifact": artifact.digest,
         "model": "model",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from service.http.connection.protocol import MOST_AHEAD
 from tests.service.http.live import Connection, LiveServer, held_up, wait_until
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from detector.pipeline import Verdict
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
@@ -58,7 +58,7 @@ def files(rng: np.random.Generator) -> list[bytes]:
 
 def verdicts_of(files: list[bytes], bare: Artifact) -> list[Verdict]:
     pixels = [torch.from_numpy(decode_image(file, bare.preprocessing)[None]).float() / 255 for file in files]
-    return [bare.pipeline.judge(each)[0] for each in pixels]
+    return [bare.pipeline.score(each)[0] for each in pixels]
 
 
 def form(files: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -222,7 +222,7 @@ def test_padding_changes_no_verdict(bare: Artifact, rng: np.random.Generator, co
     assert len(padded) == {1: 1, 2: 2, 3: 4, 5: 8, 8: 8}[count]
     assert torch.equal(padded[:count], pixels)
     assert bool((padded[count:] == 0.5).all())
-    for one, other in zip(bare.pipeline.judge(padded)[:count], bare.pipeline.judge(pixels), strict=True):
+    for one, other in zip(bare.pipeline.score(padded)[:count], bare.pipeline.score(pixels), strict=True):
         assert (one.label, one.flagged) == (other.label, other.flagged)
         assert abs(one.score - other.score) <= 1e-6
 

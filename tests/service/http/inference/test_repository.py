@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.artifact.artifact import Artifact, load_artifact
+from detector.artifact import Artifact, load_artifact
 from detector.pipeline import Verdict
 from models.errors import InputError
 from models.images.decoding import decode_image
@@ -61,7 +61,7 @@ def bare(artifact_folder: Path, other_artifact_folder: Path) -> dict[str, Artifa
 
 def expected(artifact: Artifact, file: bytes) -> Verdict:
     pixels = torch.from_numpy(decode_image(file, artifact.preprocessing)[None]).float() / 255
-    [verdict] = artifact.pipeline.judge(pixels)
+    [verdict] = artifact.pipeline.score(pixels)
     return verdict
 
 
@@ -377,7 +377,7 @@ def test_a_new_artifact_that_is_refused_leaves_the_old_one_in_place(
 
     def cannot_judge() -> Artifact:
         artifact = load_artifact(other_artifact_folder)
-        artifact.pipeline.judge = raises(RuntimeError("no such kernel"))  # type: ignore[method-assign, assignment]
+        artifact.pipeline.score = raises(RuntimeError("no such kernel"))  # type: ignore[method-assign, assignment]
         return artifact
 
     wrong: dict[str, Callable[[], Artifact]] = {

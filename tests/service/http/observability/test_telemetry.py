@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 
-from detector.artifact.artifact import Artifact
+from detector.artifact import Artifact
 from models.errors import InputError
 from tests.service.http.api.test_app import inference_of
 from tests.service.http.conftest import application

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.errors import InputError
 
-__all__ = ["divided", "require_array", "require_keys", "together"]
+__all__ = ["unflatten", "require_array", "require_keys", "flatten"]
 
 
 def require_keys(state: Mapping[str, np.ndarray], names: set[str]) -> None:
@@ -37,12 +37,12 @@ def require_array(
     return array
 
 
-def together(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of several parts as one state, each named ``part.name``; `divided` takes it apart."""
+def flatten(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of several parts as one state, each named ``part.name``; `unflatten` takes it apart."""
     return {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
 
 
-def divided(state: Mapping[str, np.ndarray], parts: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
+def unflatten(state: Mapping[str, np.ndarray], parts: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of each of these parts, by their names without the part's; none of which may begin with another.
 
     Raises:

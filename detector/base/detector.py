@@ -14,30 +14,24 @@ be given again: among those that it learns from, each would be its own nearest n
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple, Self, final
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from detector.arrays import require_array, require_keys
+from detector.common.arrays import require_array, require_keys
+from detector.common.result import ScoreResult
 from models.errors import InputError
 from models.features import FeatureRequest, Features
 from models.registry import DETECTORS
 
-__all__ = ["Detector", "ScoreResult", "build_detector"]
-
-
-class ScoreResult(NamedTuple):
-    """Scores float64 ``(B,)``, higher = more anomalous, and the parts they were made of, each ``(B,)``, by name."""
-
-    score: np.ndarray
-    votes: dict[str, np.ndarray]
+__all__ = ["Detector", "build_detector"]
 
 
 class Detector(ABC):
     """Features ``(B, …)`` → scores ``(B,)`` float64; higher = more anomalous.
 
-    A new detector writes `_fit`, `_judge`, `_state` and `_restore`; see docs/adding-a-detector.md. Its constructor
+    A new detector writes `_fit`, `_score`, `_state` and `_restore`; see docs/adding-a-detector.md. Its constructor
     takes keyword-only options and stores them under their own names; what it learns ends in ``_``.
 
     `needs_adversarial` can be read on the class, where it holds for the default options, and on the detector itself.
@@ -130,27 +124,17 @@ class Detector(ABC):
             NotFittedError: called before `fit`.
             InputError: features of another network, a measurement that is missing, or values that are not finite.
         """
-        return self.judge(features).score
+        return self.score_components(features).score
 
     @final
-    def votes(self, features: Features) -> dict[str, np.ndarray]:
-        """The parts that the score was made of, each float64 ``(B,)``, by name; empty for a score without parts.
-
-        Raises:
-            NotFittedError: called before `fit`.
-            InputError: features of another network, a measurement that is missing, or values that are not finite.
-        """
-        return self.judge(features).votes
-
-    @final
-    def judge(self, features: Features) -> ScoreResult:
+    def score_components(self, features: Features) -> ScoreResult:
         """Score and votes of each image, from one evaluation; raises as `score` does."""
         self._check_fitted()
         _validated(features, "given", self.num_classes_, self.num_columns_, self.requested_shapes_)
-        judged = self._judge(features)
+        judged = self._score(features)
         count = len(features.logits)
         assert all(
-            part.shape == (count,) and part.dtype == np.float64 for part in (judged.score, *judged.votes.values())
+            part.shape == (count,) and part.dtype == np.float64 for part in (judged.score, *judged.components.values())
         )
         return judged
 
@@ -224,7 +208,7 @@ class Detector(ABC):
         """Learns from validated features; natural images are label 0, adversarial ones 1."""
 
     @abstractmethod
-    def _judge(self, features: Features) -> ScoreResult:
+    def _score(self, features: Features) -> ScoreResult:
         """Score and votes of validated features."""
 
     @abstractmethod

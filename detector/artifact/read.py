@@ -20,31 +20,24 @@ Loading takes these steps, and raises `ArtifactError` at the first that fails, b
 Hashes find damage and mix-ups. Only a signature finds a forger, who can compute hashes too.
 """
 
-import hashlib
-import platform
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import safetensors
-import sklearn
 import torch
 from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from detector.arrays import require_array, require_keys
-from detector.artifact.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest, require_unicode, sealed
+from detector.artifact.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest
+from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
+from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.detectors.base import Detector
+from detector.common.arrays import require_array, require_keys
 from detector.pipeline import Pipeline
 from models.errors import ArtifactError, InputError, NetworkError, PlumblineError
-from models.features import Features
-from models.files import write_atomically
 from models.images.policy import POLICY, require_policy
 from models.images.preprocessing import Preprocessing
 from models.loading.references import NetworkSpec, build_network
@@ -52,7 +45,7 @@ from models.normalization import Normalized
 from models.registry import DETECTORS
 from models.residuals import BlockTensor, Discovery, StatisticsSpec, discover
 
-__all__ = ["Artifact", "check_destination", "load_artifact", "save_artifact"]
+__all__ = ["Artifact", "load_artifact"]
 
 # A probe image's logits and statistics may differ between machines and devices by rounding; another network's differ
 # by as much as they are large.
@@ -76,79 +69,6 @@ class Artifact:
     preprocessing: Preprocessing
     manifest: dict[str, Any]
     digest: str
-
-
-def save_artifact(
-    folder: Path | str,
-    pipeline: Pipeline,
-    *,
-    spec: NetworkSpec,
-    preprocessing: Preprocessing,
-    provenance: Mapping[str, Any],
-    sign_key: Path | str | None = None,
-) -> str:
-    """The digest of the artifact written to `folder`.
-
-    It is written beside `folder` and then renamed, so that nothing half-written is ever under that name. An artifact
-    that is there already is replaced, by two renames: for an instant the name is free.
-
-    Args:
-        provenance: recipe, data set, seeds and whatever else tells how this came about, as JSON values.
-        sign_key: a file of at least 32 bytes; the manifest is then signed with it (HMAC-SHA256).
-
-    Raises:
-        InputError: `folder` exists and is not an artifact, the parts do not belong together, the provenance is not
-            JSON, a class name is not Unicode, or the key file cannot be used.
-    """
-    folder = Path(folder)
-    key = check_destination(folder, sign_key)
-    NetworkSpec.from_json(spec.to_json())  # as loading will
-    if pipeline.image_shape != spec.image_shape:
-        raise InputError(f"expected images of the network's shape {spec.image_shape}, got {pipeline.image_shape}")
-    require_unicode(pipeline.classes)
-    _require_together(pipeline.classes, spec, preprocessing)
-    contents = {
-        "network.safetensors": safetensors_torch.save(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in pipeline.network.state_dict().items()}
-        ),
-        "detector.safetensors": safetensors_numpy.save(
-            {name: np.ascontiguousarray(array) for name, array in pipeline.detector.state().items()}
-        ),
-        "calibration.safetensors": safetensors_numpy.save(_calibration_arrays(pipeline)),
-    }
-    fields = {
-        "versions": _versions(),
-        "files": {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in contents.items()
-        },
-        "network": spec.to_json(),
-        "decoding": POLICY,
-        "preprocessing": preprocessing.to_json(),
-        "classes": list(pipeline.classes),
-        "detector": {"name": pipeline.detector.name, "parameters": pipeline.detector.parameters()},
-        "measure": pipeline.statistics_spec.to_json(),
-        "branches": _branches(pipeline.discovery),
-        "calibration": {
-            "count": len(pipeline.calibration.scores),
-            "fpr": pipeline.calibration.fpr,
-            "threshold": pipeline.calibration.threshold,
-        },
-        "provenance": dict(provenance),
-    }
-    contents[MANIFEST], digest = sealed(fields, key)
-    _write_folder(folder, contents)
-    return digest
-
-
-def check_destination(folder: Path | str, sign_key: Path | str | None = None) -> bytes | None:
-    """The key to sign with, if any, once it is sure that an artifact may be written to `folder`; before long work, too.
-
-    Raises:
-        InputError: `folder` exists and is not an artifact, or the key file cannot be used.
-    """
-    _require_replaceable(Path(folder))
-    return None if sign_key is None else read_key(Path(sign_key))
 
 
 def load_artifact(
@@ -179,7 +99,7 @@ def load_artifact(
         require_policy(manifest.get("decoding", POLICY))
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])
         # Before anything is built or run: both take as much memory as these sizes say.
-        _require_together(manifest["classes"], spec, preprocessing)
+        require_matching_parts(manifest["classes"], spec, preprocessing)
         statistics_spec = _measure(manifest["measure"])
         detector = _detector(manifest["detector"], _arrays(folder, "detector.safetensors", contents))
     except (InputError, NetworkError) as exc:
@@ -190,7 +110,7 @@ def load_artifact(
     _fill(network, tensors, folder)
     try:
         discovery = discover(network, spec.image_shape)
-        if _branches(discovery) != manifest["branches"]:
+        if branch_entries(discovery) != manifest["branches"]:
             raise ArtifactError(
                 f"expected the {len(manifest['branches'])} branches that the detector was fitted on, found "
                 f"{len(discovery.branches)} in the network, or others; fit again with this version"
@@ -202,9 +122,6 @@ def load_artifact(
     except PlumblineError as exc:
         raise ArtifactError(f"{folder}: {exc}") from exc
     return Artifact(pipeline, spec, preprocessing, manifest, manifest["digest"])
-
-
-# --- reading
 
 
 def _require_exact_files(folder: Path) -> None:
@@ -232,9 +149,6 @@ def _tensors(folder: Path, name: str, contents: Mapping[str, bytes]) -> dict[str
     except Exception as exc:  # safetensors raises many kinds for damaged files
         raise ArtifactError(f"{folder / name}: expected readable tensors, got: {exc}") from exc
     return tensors
-
-
-# --- building
 
 
 def _measure(fields: Any) -> StatisticsSpec:
@@ -328,7 +242,7 @@ def _pipeline(
         classes=tuple(manifest["classes"]), band=require_array(arrays, "band", np.float32, (3, None)),
         image_shape=spec.image_shape, device=device,
     )  # fmt: skip
-    probe = _probe_features(pipeline)
+    probe = probe_features(pipeline)
     for name, got in (("logits", probe.logits), ("statistics", probe.statistics)):
         expected = require_array(arrays, f"probe_{name}", np.float32, got.shape)
         error = np.abs(got - expected) / (np.abs(expected) + np.abs(expected).mean() + 1e-6)
@@ -338,89 +252,3 @@ def _pipeline(
                 f"{error.max():.0%}; these are another network's weights, or this device computes otherwise"
             )
     return pipeline
-
-
-def _require_together(classes: Sequence[str], spec: NetworkSpec, preprocessing: Preprocessing) -> None:
-    """Raises InputError where the parts contradict one another."""
-    if (preprocessing.height, preprocessing.width) != spec.image_shape[1:]:
-        raise InputError(
-            f"expected preprocessing to {spec.image_shape[1]}×{spec.image_shape[2]} pixels, as the network takes, got "
-            f"{preprocessing.height}×{preprocessing.width}; give --resize and --crop that match"
-        )
-    if len(classes) != spec.num_classes:
-        raise InputError(f"expected {spec.num_classes} class names, got {len(classes)}")
-
-
-# --- writing
-
-
-def _calibration_arrays(pipeline: Pipeline) -> dict[str, np.ndarray]:
-    probe = _probe_features(pipeline)
-    return {
-        "scores": np.ascontiguousarray(pipeline.calibration.scores),
-        "band": np.ascontiguousarray(pipeline.band),
-        "probe_logits": probe.logits,
-        "probe_statistics": probe.statistics,
-    }
-
-
-def _probe_features(pipeline: Pipeline) -> Features:
-    """What the network says of one fixed image: a smooth wave per channel, which excites every layer."""
-    _, height, width = pipeline.image_shape
-    down, across = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
-    channels = [0.5 + 0.45 * torch.sin(2 * torch.pi * (k * down + (4 - k) * across)) for k in (1, 2, 3)]
-    features = pipeline.features(torch.stack(channels)[None].to(torch.float32))
-    pipeline.detector.judge(features)  # raises where the network's outputs are not the detector's inputs
-    return features
-
-
-def _branches(discovery: Discovery) -> list[dict[str, Any]]:
-    return [{"name": b.name, "shape": list(b.shape), "kind": b.kind} for b in discovery.branches]
-
-
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
-    try:
-        own = metadata.version("plumbline")
-    except metadata.PackageNotFoundError:  # run from a bare checkout
-        own = "unknown"
-    return {
-        "plumbline": own, "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__, "safetensors": safetensors.__version__,
-    }  # fmt: skip
-
-
-def _require_replaceable(folder: Path) -> None:
-    """Raises InputError unless `folder` is free, empty, or an artifact."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InputError(
-            f"expected a folder to write the artifact to, got a file or link at {folder}; choose another name"
-        )
-    if folder.is_dir():
-        found = {path.name for path in folder.iterdir()}
-        if found and not (MANIFEST in found and found <= {MANIFEST, *FILES}):
-            raise InputError(
-                f"expected {folder} to be new, empty or an artifact, got a folder with {sorted(found)[:5]}; "
-                "choose another name: nothing of yours is overwritten"
-            )
-
-
-def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        new, old = staging / "new", staging / "old"
-        new.mkdir()
-        for name, content in contents.items():
-            write_atomically(new / name, content)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(staging)

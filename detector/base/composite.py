@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from detector.arrays import divided, require_array, require_keys, together
-from detector.classifiers.conditional import Classifier, ColumnsDetector
+from detector.base.columns import ColumnsDetector
+from detector.classifiers.conditional import Classifier
+from detector.common.arrays import flatten, require_array, require_keys, unflatten
+from detector.common.result import ScoreResult
 from detector.density.natural import NaturalColumns, Surprise
-from detector.detectors.base import ScoreResult
 from detector.features.path_groups import PathGaussians
 from models.errors import InputError
 from models.features import Features
@@ -135,7 +136,7 @@ class SignsDetector(ColumnsDetector):
         return np.concatenate([groups[name] for name in self.chosen_groups()], axis=1)
 
     def _outlier_score(self, features: Features) -> Array:
-        return self._judge(features).score
+        return self._score(features).score
 
     # --- learning
 
@@ -165,8 +166,8 @@ class SignsDetector(ColumnsDetector):
         """What the fitted detector judges an image by: the chosen groups side by side, float32 ``(B, F)``."""
         return self._finite_columns(features)
 
-    def judge_columns(self, columns: Array, predicted: Array) -> ScoreResult:
-        """As `judge`, of columns float32 ``(B, F)`` that need not be those of any image, and predicted classes."""
+    def score_columns(self, columns: Array, predicted: Array) -> ScoreResult:
+        """As `score_components`, of columns float32 ``(B, F)``, not necessarily those of an image, and classes."""
         numbers, votes = self._numbers(columns, predicted)
         surprises = self._surprises(numbers)
         shares = {name: 1 - 10**-surprise for name, surprise in surprises.items() if name != LEARNT}
@@ -186,8 +187,8 @@ class SignsDetector(ColumnsDetector):
         numbers: dict[str, Array] = {}
         votes: dict[str, Array] = {}
         if self.classifier != "none":
-            judged = self.conditional_.judge(columns, predicted)
-            numbers[LEARNT], votes = _log_odds(judged.score), judged.votes
+            judged = self.conditional_.score(columns, predicted)
+            numbers[LEARNT], votes = _log_odds(judged.score), judged.components
         for sign in self.chosen_signs():
             looked_at = columns[:, self.places(sign)]
             if sign.by == "value":
@@ -201,8 +202,8 @@ class SignsDetector(ColumnsDetector):
         ends = dict(zip(self.widths_, np.cumsum(list(self.widths_.values())), strict=True))
         return np.concatenate([np.arange(ends[name] - self.widths_[name], ends[name]) for name in sign.groups])
 
-    def _judge(self, features: Features) -> ScoreResult:
-        return self.judge_columns(self.columns(features), features.predicted)
+    def _score(self, features: Features) -> ScoreResult:
+        return self.score_columns(self.columns(features), features.predicted)
 
     # --- state
 
@@ -215,7 +216,7 @@ class SignsDetector(ColumnsDetector):
     def _state(self) -> dict[str, Array]:
         parts: dict[str, Mapping[str, Array]] = {_NATURAL + name: each.state() for name, each in self.naturals_.items()}
         parts |= {_SURPRISE + name: each.state() for name, each in self.surprises_.items()}
-        return {"scales": self.scales_, **together(parts), **super()._state()}
+        return {"scales": self.scales_, **flatten(parts), **super()._state()}
 
     def _known_column_count(self) -> int | None:
         return sum(self.widths_.values())
@@ -240,7 +241,9 @@ class SignsDetector(ColumnsDetector):
         signs = {sign.name: sign for sign in self.chosen_signs()}
         learnt = [LEARNT] if self.classifier != "none" else []
         apart = [name for name, sign in signs.items() if sign.by == "distance"]
-        known = divided(own, [*(_NATURAL + name for name in apart), *(_SURPRISE + name for name in [*learnt, *signs])])
+        known = unflatten(
+            own, [*(_NATURAL + name for name in apart), *(_SURPRISE + name for name in [*learnt, *signs])]
+        )
         self.naturals_ = {
             name: NaturalColumns.from_state(
                 known[_NATURAL + name], self.num_classes_, sum(self.widths_[group] for group in signs[name].groups)

@@ -1,79 +1,27 @@
 """From images to verdicts: one forward pass with statistics, then the detector, then the calibrated threshold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.detectors.base import Detector
 from detector.features.statistics import by_block
+from detector.pipeline.verdict import PathOfImage, Verdict
 from models.errors import ImageError, InputError, NetworkError
 from models.features import Features, extract_batch, needs_of
 from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics
 
-__all__ = ["PathOfImage", "Pipeline", "Verdict"]
-
-
-@dataclass(frozen=True)
-class PathOfImage:
-    """An image's statistics block by block, beside the band of natural paths.
-
-    Each of `statistics`, `low`, `median` and `high` has one row per block, and in it one number per column of the
-    measure: ‖r‖²/d, cos(r, 1), then further cosines. `low`, `median` and `high` are quantiles over natural images.
-    """
-
-    branches: tuple[str, ...]
-    statistics: tuple[tuple[float, ...], ...]
-    low: tuple[tuple[float, ...], ...]
-    median: tuple[tuple[float, ...], ...]
-    high: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the classifier says about one image, and whether that can be trusted.
-
-    Args:
-        label: the predicted class's index.
-        class_name: its name.
-        probability: its softmax probability; high on most adversarial images too.
-        score: higher = more anomalous.
-        p_value: share of held-out natural images that score at least as high, (1 + #{≥}) / (n + 1).
-        flagged: whether the score reaches the calibrated threshold, equivalently whether p_value <= fpr.
-        votes: the parts of the score, by name.
-        path: the statistics behind it, where asked for.
-        probabilities: float64 ``(K,)``, the softmax over all classes; not part of the JSON.
-    """
-
-    label: int
-    class_name: str
-    probability: float
-    score: float
-    p_value: float
-    flagged: bool
-    votes: dict[str, float]
-    path: PathOfImage | None = None
-    probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; without "path" where none was asked for."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "probabilities"}
-        values["votes"] = dict(self.votes)
-        del values["path"]
-        if self.path is not None:
-            values["path"] = {each.name: getattr(self.path, each.name) for each in fields(self.path)}
-        return values
+__all__ = ["Pipeline"]
 
 
 class Pipeline:
     """A network, a fitted detector and a threshold: images ``(B, 3, H, W)`` in [0, 1] → verdicts.
 
-    The network's weights and mode are never changed. One thread at a time may call `judge`. The network is the one that
+    The network's weights and mode are never changed. One thread at a time may call `score`. The network is the one that
     was given: what is changed of it later may not be seen, weights excepted (see `models.residuals.with_statistics`).
 
     Args:
@@ -139,7 +87,7 @@ class Pipeline:
                 self.network, discovery, statistics_spec=statistics_spec, image_shape=image_shape
             ).eval()
 
-    def judge(self, images: Tensor, path: bool = False) -> list[Verdict]:
+    def score(self, images: Tensor, path: bool = False) -> list[Verdict]:
         """One verdict per image, in order.
 
         Args:
@@ -155,7 +103,7 @@ class Pipeline:
         if not len(images):
             return []
         features = self.features(images)
-        scores, votes = self.detector.judge(features)
+        scores, components = self.detector.score_components(features)
         p_values, flagged = self.calibration.p_values(scores), self.calibration.flags(scores)
         probabilities = _softmax(features.logits)
         return [
@@ -166,7 +114,7 @@ class Pipeline:
                 score=float(scores[row]),
                 p_value=float(p_values[row]),
                 flagged=bool(flagged[row]),
-                votes={name: float(values[row]) for name, values in votes.items()},
+                components={name: float(values[row]) for name, values in components.items()},
                 path=self._path(features.statistics[row]) if path else None,
                 probabilities=probabilities[row],
             )

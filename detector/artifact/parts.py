@@ -1,0 +1,40 @@
+"""What writing and reading an artifact share: entries of the manifest, the probe image, consistency of the parts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from detector.pipeline import Pipeline
+from models.errors import InputError
+from models.features import Features
+from models.images.preprocessing import Preprocessing
+from models.loading.references import NetworkSpec
+from models.residuals import Discovery
+
+__all__ = ["branch_entries", "probe_features", "require_matching_parts"]
+
+
+def require_matching_parts(classes: Sequence[str], spec: NetworkSpec, preprocessing: Preprocessing) -> None:
+    """Raises InputError where the parts contradict one another."""
+    if (preprocessing.height, preprocessing.width) != spec.image_shape[1:]:
+        raise InputError(
+            f"expected preprocessing to {spec.image_shape[1]}×{spec.image_shape[2]} pixels, as the network takes, got "
+            f"{preprocessing.height}×{preprocessing.width}; give --resize and --crop that match"
+        )
+    if len(classes) != spec.num_classes:
+        raise InputError(f"expected {spec.num_classes} class names, got {len(classes)}")
+
+
+def probe_features(pipeline: Pipeline) -> Features:
+    """What the network says of one fixed image: a smooth wave per channel, which excites every layer."""
+    _, height, width = pipeline.image_shape
+    down, across = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
+    channels = [0.5 + 0.45 * torch.sin(2 * torch.pi * (k * down + (4 - k) * across)) for k in (1, 2, 3)]
+    features = pipeline.features(torch.stack(channels)[None].to(torch.float32))
+    pipeline.detector.score_components(features)  # raises where the network's outputs are not the detector's inputs
+    return features
+
+
+def branch_entries(discovery: Discovery) -> list[dict[str, Any]]:
+    return [{"name": b.name, "shape": list(b.shape), "kind": b.kind} for b in discovery.branches]

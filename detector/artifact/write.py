@@ -1,0 +1,157 @@
+"""Write a fitted pipeline as an artifact."""
+
+import hashlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import sklearn
+import torch
+from safetensors import numpy as safetensors_numpy
+from safetensors import torch as safetensors_torch
+
+from detector.artifact.manifest import FILES, MANIFEST, read_key, require_unicode, sealed
+from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
+from detector.pipeline import Pipeline
+from models.errors import InputError
+from models.files import write_atomically
+from models.images.policy import POLICY
+from models.images.preprocessing import Preprocessing
+from models.loading.references import NetworkSpec
+
+__all__ = ["check_destination", "save_artifact"]
+
+
+def save_artifact(
+    folder: Path | str,
+    pipeline: Pipeline,
+    *,
+    spec: NetworkSpec,
+    preprocessing: Preprocessing,
+    provenance: Mapping[str, Any],
+    sign_key: Path | str | None = None,
+) -> str:
+    """The digest of the artifact written to `folder`.
+
+    It is written beside `folder` and then renamed, so that nothing half-written is ever under that name. An artifact
+    that is there already is replaced, by two renames: for an instant the name is free.
+
+    Args:
+        provenance: recipe, data set, seeds and whatever else tells how this came about, as JSON values.
+        sign_key: a file of at least 32 bytes; the manifest is then signed with it (HMAC-SHA256).
+
+    Raises:
+        InputError: `folder` exists and is not an artifact, the parts do not belong together, the provenance is not
+            JSON, a class name is not Unicode, or the key file cannot be used.
+    """
+    folder = Path(folder)
+    key = check_destination(folder, sign_key)
+    NetworkSpec.from_json(spec.to_json())  # as loading will
+    if pipeline.image_shape != spec.image_shape:
+        raise InputError(f"expected images of the network's shape {spec.image_shape}, got {pipeline.image_shape}")
+    require_unicode(pipeline.classes)
+    require_matching_parts(pipeline.classes, spec, preprocessing)
+    contents = {
+        "network.safetensors": safetensors_torch.save(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in pipeline.network.state_dict().items()}
+        ),
+        "detector.safetensors": safetensors_numpy.save(
+            {name: np.ascontiguousarray(array) for name, array in pipeline.detector.state().items()}
+        ),
+        "calibration.safetensors": safetensors_numpy.save(_calibration_arrays(pipeline)),
+    }
+    fields = {
+        "versions": _versions(),
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+        },
+        "network": spec.to_json(),
+        "decoding": POLICY,
+        "preprocessing": preprocessing.to_json(),
+        "classes": list(pipeline.classes),
+        "detector": {"name": pipeline.detector.name, "parameters": pipeline.detector.parameters()},
+        "measure": pipeline.statistics_spec.to_json(),
+        "branches": branch_entries(pipeline.discovery),
+        "calibration": {
+            "count": len(pipeline.calibration.scores),
+            "fpr": pipeline.calibration.fpr,
+            "threshold": pipeline.calibration.threshold,
+        },
+        "provenance": dict(provenance),
+    }
+    contents[MANIFEST], digest = sealed(fields, key)
+    _write_folder(folder, contents)
+    return digest
+
+
+def check_destination(folder: Path | str, sign_key: Path | str | None = None) -> bytes | None:
+    """The key to sign with, if any, once it is sure that an artifact may be written to `folder`; before long work, too.
+
+    Raises:
+        InputError: `folder` exists and is not an artifact, or the key file cannot be used.
+    """
+    _require_replaceable(Path(folder))
+    return None if sign_key is None else read_key(Path(sign_key))
+
+
+def _calibration_arrays(pipeline: Pipeline) -> dict[str, np.ndarray]:
+    probe = probe_features(pipeline)
+    return {
+        "scores": np.ascontiguousarray(pipeline.calibration.scores),
+        "band": np.ascontiguousarray(pipeline.band),
+        "probe_logits": probe.logits,
+        "probe_statistics": probe.statistics,
+    }
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = metadata.version("plumbline")
+    except metadata.PackageNotFoundError:  # run from a bare checkout
+        own = "unknown"
+    return {
+        "plumbline": own, "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__, "safetensors": safetensors.__version__,
+    }  # fmt: skip
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Raises InputError unless `folder` is free, empty, or an artifact."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(
+            f"expected a folder to write the artifact to, got a file or link at {folder}; choose another name"
+        )
+    if folder.is_dir():
+        found = {path.name for path in folder.iterdir()}
+        if found and not (MANIFEST in found and found <= {MANIFEST, *FILES}):
+            raise InputError(
+                f"expected {folder} to be new, empty or an artifact, got a folder with {sorted(found)[:5]}; "
+                "choose another name: nothing of yours is overwritten"
+            )
+
+
+def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        new, old = staging / "new", staging / "old"
+        new.mkdir()
+        for name, content in contents.items():
+            write_atomically(new / name, content)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(staging)

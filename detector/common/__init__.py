@@ -1,0 +1,1 @@
+"""Shared by all of this package: untrusted arrays, options, results."""

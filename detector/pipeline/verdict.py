@@ -1,0 +1,59 @@
+"""The answer for one image: class, score, flag, and the path behind it."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+__all__ = ["PathOfImage", "Verdict"]
+
+
+@dataclass(frozen=True)
+class PathOfImage:
+    """An image's statistics block by block, beside the band of natural paths.
+
+    Each of `statistics`, `low`, `median` and `high` has one row per block, and in it one number per column of the
+    measure: ‖r‖²/d, cos(r, 1), then further cosines. `low`, `median` and `high` are quantiles over natural images.
+    """
+
+    branches: tuple[str, ...]
+    statistics: tuple[tuple[float, ...], ...]
+    low: tuple[tuple[float, ...], ...]
+    median: tuple[tuple[float, ...], ...]
+    high: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the classifier says about one image, and whether that can be trusted.
+
+    Args:
+        label: the predicted class's index.
+        class_name: its name.
+        probability: its softmax probability; high on most adversarial images too.
+        score: higher = more anomalous.
+        p_value: share of held-out natural images that score at least as high, (1 + #{≥}) / (n + 1).
+        flagged: whether the score reaches the calibrated threshold, equivalently whether p_value <= fpr.
+        components: the parts of the score, by name.
+        path: the statistics behind it, where asked for.
+        probabilities: float64 ``(K,)``, the softmax over all classes; not part of the JSON.
+    """
+
+    label: int
+    class_name: str
+    probability: float
+    score: float
+    p_value: float
+    flagged: bool
+    components: dict[str, float]
+    path: PathOfImage | None = None
+    probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; without "path" where none was asked for."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "probabilities"}
+        values["components"] = values["votes"] = dict(self.components)  # "votes": the name before protocol 2
+        del values["path"]
+        if self.path is not None:
+            values["path"] = {each.name: getattr(self.path, each.name) for each in fields(self.path)}
+        return values
