@@ -176,7 +176,16 @@ def test_a_network_that_overflows_is_named(images: Tensor) -> None:
 def test_parts_that_do_not_belong_together_are_refused(pipeline: Pipeline) -> None:
     parts = {
         name: getattr(pipeline, name)
-        for name in ("network", "discovery", "measure", "detector", "calibration", "classes", "band", "image_shape")
+        for name in (
+            "network",
+            "discovery",
+            "statistics_spec",
+            "detector",
+            "calibration",
+            "classes",
+            "band",
+            "image_shape",
+        )
     }
     fewer = replace(pipeline.discovery, branches=pipeline.discovery.branches[:-1])
     for change in ({"discovery": fewer}, {"classes": ("ant",)}, {"band": pipeline.band[:, :-1]}):
