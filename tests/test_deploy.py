@@ -20,10 +20,10 @@ from benchmarks.serving.running_server import RunningServer
 from detector.artifact import load_artifact
 from service.cli.main import _parser
 from service.cluster.ray_serve import Arguments, build, deployment_options
-from service.http.api.app import create_app
-from service.http.api.routes import OPEN_PATHS
 from service.http.observability.metrics import Metrics
-from service.http.server import FAILED_EXIT_CODE
+from service.http.paths import OPEN_PATHS
+from service.http.server.app import create_app
+from service.http.server.run import FAILED_EXIT_CODE
 from service.http.settings import Settings, read_settings
 from tests.conftest import SEED
 from tests.tiny_artifact import save_tiny_artifact

@@ -10,7 +10,7 @@ from benchmarks.serving.browser import Browser, chromium, open_browser
 from benchmarks.serving.running_server import RunningServer
 from detector.artifact import load_artifact
 from models.errors import InputError
-from service.http.api.app import create_app
+from service.http.server.app import create_app
 from service.http.settings import read_settings
 
 __all__ = ["main"]

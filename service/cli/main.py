@@ -373,8 +373,8 @@ def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     # From here on, and not only once torch is there, a reload does not end the process.
-    with import_module("service.http.connection.reload_signal").noted_hangups() as hangup:
-        import_module("service.jobs.serve").run(options, hangup)
+    with import_module("service.http.connection.reload_signal").caught_reload_signals() as reload_signal:
+        import_module("service.jobs.serve").run(options, reload_signal)
 
 
 def _add_demo(commands: "Commands[argparse.ArgumentParser]") -> None:

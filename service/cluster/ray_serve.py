@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from models.errors import InputError
-from service.http.api.app import create_app
 from service.http.inference.repository import ModelRepository
 from service.http.observability.logs import set_up_logging
 from service.http.observability.metrics import Metrics
+from service.http.server.app import create_app
 from service.http.settings import Settings, read_settings
 from service.jobs.serve import model_sources, named
 

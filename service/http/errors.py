@@ -1,11 +1,13 @@
-"""What the server refuses, and the one JSON form it says so in.
+"""Errors that become HTTP responses, and their JSON form.
 
     HttpError
     ├── OverloadedError     429, with Retry-After
     └── UnavailableError    503: draining, the inference thread died, or the deadline passed
+        └── NotReadyError
+    ClientGoneError         no response: the client has closed the connection
 
 Outside /v2 an error's body is ``{"error": {"code", "message", "request_id"}}``; under /v2 it is ``{"error": message}``,
-which is what clients of the Open Inference Protocol read. No message holds anything of the server's inside.
+which is the form of the Open Inference Protocol. No message reveals server internals.
 """
 
 from collections.abc import Mapping
@@ -13,18 +15,30 @@ from http import HTTPStatus
 
 import orjson
 
-__all__ = ["HttpError", "OverloadedError", "UnavailableError", "error_body", "error_code"]
+__all__ = [
+    "ClientGoneError",
+    "HttpError",
+    "NotReadyError",
+    "OverloadedError",
+    "UnavailableError",
+    "error_body",
+    "error_code",
+]
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its response was ready."""
 
 
 class HttpError(Exception):
-    """A refusal with a status, a code for programs and a message for people.
+    """A refused request: a status, a code for programs and a message for people.
 
     Args:
         status: 4xx or 5xx.
-        code: stable, lower case, words joined by underscores.
-        message: expected, got, cure.
-        headers: to be sent along.
-        close: whether the connection must end, since the rest of the body will not be read.
+        code: stable identifier in lower case, words joined by underscores.
+        message: the fault and its remedy.
+        headers: additional response headers.
+        close: whether to close the connection, because the rest of the body will not be read.
     """
 
     def __init__(
@@ -46,10 +60,17 @@ class OverloadedError(HttpError):
 
 
 class UnavailableError(HttpError):
-    """503: the server cannot answer now; another one may."""
+    """503: the server cannot respond now; another server may."""
 
     def __init__(self, code: str, message: str, *, retry_after_s: int = 1, close: bool = False) -> None:
         super().__init__(503, code, message, headers={"Retry-After": str(retry_after_s)}, close=close)
+
+
+class NotReadyError(UnavailableError):
+    """503: the server, or the model, does not score images at present."""
+
+    def __init__(self) -> None:
+        super().__init__("not_ready", "expected a server that is ready, got one that is not; try again or elsewhere")
 
 
 def error_body(path: str, code: str, message: str, request_id: str) -> bytes:
@@ -60,5 +81,5 @@ def error_body(path: str, code: str, message: str, request_id: str) -> bytes:
 
 
 def error_code(status: int) -> str:
-    """The code of a refusal that has none of its own, such as not_found for 404."""
+    """The code of an error that is only a status, such as not_found for 404."""
     return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_").replace("'", "")

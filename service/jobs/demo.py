@@ -22,7 +22,7 @@ from models.training.loop import Recipe, accuracy, train
 from service.evaluation.records import Evaluation
 from service.evaluation.settings import EvaluationSettings
 from service.http.inference.repository import ModelSource
-from service.http.server import serve
+from service.http.server.run import serve
 from service.http.settings import read_settings
 from service.inputs import attack_of, say
 from service.jobs.evaluate import evaluate, without_seen

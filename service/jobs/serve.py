@@ -8,21 +8,21 @@ from pathlib import Path
 from detector.artifact import load_artifact
 from models.errors import InputError
 from models.memory import keep_freed_memory
-from service.http.api.routes import is_model_name
-from service.http.connection.reload_signal import Hangup
+from service.http.connection.reload_signal import ReloadSignal
 from service.http.inference.repository import ModelSource
-from service.http.server import serve
+from service.http.paths import is_model_name
+from service.http.server.run import serve
 from service.http.settings import read_settings
 
 __all__ = ["model_sources", "named", "run"]
 
 
-def run(options: Namespace, hangup: Hangup | None = None) -> None:
+def run(options: Namespace, reload_signal: ReloadSignal | None = None) -> None:
     """Load the artifacts, then serve until a signal comes; nothing is listened on before all are found sound.
 
     Args:
         options: of the command line.
-        hangup: where SIGHUP is noted meanwhile.
+        reload_signal: where SIGHUP is noted meanwhile.
     """
     settings = read_settings(
         host=options.host,
@@ -37,7 +37,7 @@ def run(options: Namespace, hangup: Hangup | None = None) -> None:
     models = model_sources(
         options.artifact, options.network or [], device=options.device or "cpu", verify_key=options.verify_key
     )
-    serve(models, settings, hangup=hangup)
+    serve(models, settings, reload_signal=reload_signal)
 
 
 def model_sources(

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from service.http.server import FAILED_EXIT_CODE
+from service.http.server.run import FAILED_EXIT_CODE
 from tests.chaos import poisoned_network
 from tests.chaos.load import Load, under_load
 from tests.fuzz.health import Reference

@@ -14,7 +14,7 @@ from detector.artifact import load_artifact, save_artifact
 from models.datasets.base import load_dataset
 from models.errors import ArtifactError
 from service.cli.main import main
-from service.http.api.app import create_app
+from service.http.server.app import create_app
 from service.http.settings import Settings
 from service.seen_images import digests, pack, unpack
 

@@ -27,15 +27,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.admission.admission import Ticket
 from service.http.admission.keys import ApiKeys
-from service.http.api.routes import ImageRoute, image_route
-from service.http.errors import HttpError, error_body
-from service.http.inference.repository import ServedModel, not_ready
+from service.http.errors import ClientGoneError, HttpError, NotReadyError, error_body
+from service.http.inference.capacity import Ticket
+from service.http.inference.repository import ServedModel
 from service.http.observability.metrics import Metrics
+from service.http.paths import ImageRoute, image_route
 from service.http.settings import Settings
 
-__all__ = ["ClientGoneError", "Guard"]
+__all__ = ["Guard"]
 
 logger = logging.getLogger("plumbline.guard")
 access_logger = logging.getLogger("plumbline.access")
@@ -44,10 +44,6 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # A client that is still sending sees a reset instead of the answer if the connection is closed under it. The server
 # discards without storing; up to this many times the largest allowed body it therefore lets the client finish.
 _DISCARD_FACTOR = 4
-
-
-class ClientGoneError(Exception):
-    """The client closed the connection before its answer was ready."""
 
 
 class Guard:
@@ -215,8 +211,8 @@ class _Guarded:
             UnavailableError, OverloadedError: it cannot judge now, or is full.
         """
         if not model.inference.alive:  # one that stalls may come back, and the queue is bounded
-            raise not_ready()
-        self.ticket = model.admission.admit(1, length + model.inference.image_bytes)
+            raise NotReadyError
+        self.ticket = model.capacity.admit(1, length + model.inference.image_bytes)
         self.prepaid = length
         self.model = model
         model.enter()

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from service.http.api.static_files import PAGE_POLICY, held
+from service.http.api.static_files import PAGE_POLICY, static_file
 
 __all__ = ["OPEN_DOCS_PATHS", "docs_router"]
 
@@ -24,9 +24,9 @@ _POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inli
 def docs_router() -> APIRouter:
     """A router with GET /docs and, under it, what that page needs."""
     ours, swagger = files("service").joinpath("web"), files("fastapi_offline").joinpath("static")
-    page = held("text/html", ours.joinpath("docs.html").read_bytes(), _POLICY)
+    page = static_file("text/html", ours.joinpath("docs.html").read_bytes(), _POLICY)
     assets = {
-        name: held(kind, folder.joinpath(name).read_bytes(), _POLICY)
+        name: static_file(kind, folder.joinpath(name).read_bytes(), _POLICY)
         for folder, kinds in ((ours, _OURS), (swagger, _SWAGGER))
         for name, kind in kinds.items()
     }

@@ -19,8 +19,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from detector.pipeline import Verdict
 from service.http.api.oip_tensors import HEADER_LENGTH, InferRequest, encode_response, parse_request
-from service.http.api.predict import Handler, count_outcomes, explained, unless_client_goes
-from service.http.api.routes import INFER_PATH, INFER_VERSION_PATH
+from service.http.api.predict import Handler, count_outcomes, error_message, unless_client_goes
 from service.http.api.schemas import (
     OipError,
     OipInferRequest,
@@ -29,10 +28,11 @@ from service.http.api.schemas import (
     OipModelReady,
     OipServer,
 )
-from service.http.errors import HttpError
+from service.http.errors import HttpError, NotReadyError
 from service.http.inference.inference import Outcome
-from service.http.inference.repository import ModelRepository, ServedModel, not_ready
+from service.http.inference.repository import ModelRepository, ServedModel
 from service.http.observability.metrics import Metrics
+from service.http.paths import INFER_PATH, INFER_VERSION_PATH
 from service.http.settings import Settings
 
 __all__ = ["oip_handlers", "oip_router"]
@@ -140,18 +140,18 @@ async def _infer(request: Request, settings: Settings, metrics: Metrics) -> Resp
     model: ServedModel = request.state.model
     body = await request.body()
 
-    async def judged() -> tuple[InferRequest, list[Outcome]]:
+    async def scored() -> tuple[InferRequest, list[Outcome]]:
         asked = await _parsed(request, body, model, settings)
         more = asked.count - 1  # the guard's ticket is for one
         request.state.ticket.grow(more, more * model.inference.image_bytes)
-        return asked, await _judge(model, asked)
+        return asked, await _score(model, asked)
 
-    asked, outcomes = await unless_client_goes(request, judged(), timeout_s=settings.request_timeout_s)
+    asked, outcomes = await unless_client_goes(request, scored(), timeout_s=settings.request_timeout_s)
     count_outcomes(outcomes, model, metrics)
     verdicts = []
     for index, outcome in enumerate(outcomes):
         if not isinstance(outcome, Verdict):
-            code, message = explained(outcome)
+            code, message = error_message(outcome)
             where = f"image {index}: " if len(outcomes) > 1 else ""
             raise HttpError(500 if code == "internal_error" else 422, code, where + message) from outcome
         verdicts.append(outcome)
@@ -171,13 +171,13 @@ async def _parsed(request: Request, body: bytes, model: ServedModel, settings: S
 
     # Of a body with binary tensors only its head is JSON, and the rest is not looked at.
     long = len(body) > _LONG_BODY and given is None
-    return await model.inference.off_loop(parse, body) if long else parse(body)
+    return await model.inference.run_in_decoder_pool(parse, body) if long else parse(body)
 
 
-async def _judge(model: ServedModel, asked: InferRequest) -> list[Outcome]:
+async def _score(model: ServedModel, asked: InferRequest) -> list[Outcome]:
     if asked.pixels is not None:
-        return [*await model.inference.judge_pixels(list(asked.pixels))]
-    return await model.inference.judge(asked.uploads, path=False)
+        return [*await model.inference.score_pixels(list(asked.pixels))]
+    return await model.inference.score(asked.uploads, path=False)
 
 
 def _tensors(verdicts: list[Verdict]) -> dict[str, np.ndarray]:
@@ -214,7 +214,7 @@ def _metadata(model: ServedModel) -> dict[str, Any]:
 
 def _ready(model: ServedModel, repository: ModelRepository) -> Response:
     if repository.draining or not model.inference.ready:
-        raise not_ready()
+        raise NotReadyError
     return _json({"name": model.name, "ready": True})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from models.errors import InputError
-from service.http.api.static_files import HeldFile, held
+from service.http.api.static_files import StaticFile, static_file
 
 __all__ = ["OPEN_PAGE_PATHS", "page_router"]
 
@@ -39,8 +39,8 @@ def page_router(*, examples: Path | None = None) -> APIRouter:
         InputError: `examples` is no folder, holds no image, more or larger ones than can be held, or links out of it.
     """
     folder = files("service").joinpath("web")
-    page = held("text/html", folder.joinpath("index.html").read_bytes())
-    assets = {name: held(kind, folder.joinpath(name).read_bytes()) for name, kind in _ASSETS.items()}
+    page = static_file("text/html", folder.joinpath("index.html").read_bytes())
+    assets = {name: static_file(kind, folder.joinpath(name).read_bytes()) for name, kind in _ASSETS.items()}
     named = _read_examples(examples) if examples is not None else {}
     pictures = list(named.values())
     router = APIRouter(include_in_schema=False)
@@ -68,7 +68,7 @@ def page_router(*, examples: Path | None = None) -> APIRouter:
     return router
 
 
-def _read_examples(folder: Path) -> dict[str, HeldFile]:
+def _read_examples(folder: Path) -> dict[str, StaticFile]:
     """The images of `folder` by file name, in the order of names."""
     try:
         inside = folder.resolve(strict=True)
@@ -80,7 +80,7 @@ def _read_examples(folder: Path) -> dict[str, HeldFile]:
             f"expected 1 to {_MAX_EXAMPLES} example images ({', '.join(_EXAMPLE_TYPES)}) in {folder}, "
             f"got {len(paths)}; put some there, or leave out some"
         )
-    examples: dict[str, HeldFile] = {}
+    examples: dict[str, StaticFile] = {}
     size = 0
     for path in paths:
         content = _read_example(path, inside)
@@ -90,7 +90,7 @@ def _read_examples(folder: Path) -> dict[str, HeldFile]:
                 f"expected example images of together at most {_MAX_EXAMPLE_BYTES} bytes in {folder}, got more; "
                 "leave out some, or make them smaller"
             )
-        examples[path.name] = held(_EXAMPLE_TYPES[path.suffix.lower()], content)
+        examples[path.name] = static_file(_EXAMPLE_TYPES[path.suffix.lower()], content)
     return examples
 
 

@@ -9,18 +9,17 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from detector.pipeline import PathOfImage, Verdict
 from models.errors import ImageError, PlumblineError
-from service.http.admission.guard import ClientGoneError
-from service.http.api.routes import MODEL_PREDICT_PATH, PREDICT_PATH
 from service.http.api.schemas import ErrorResponse, ModelsResponse, PredictRequest, PredictResponse, StatusResponse
-from service.http.errors import HttpError
+from service.http.errors import ClientGoneError, HttpError
 from service.http.inference.batcher import DeadlineError
 from service.http.inference.inference import Outcome
 from service.http.inference.repository import ModelRepository, ServedModel
 from service.http.inference.uploads import UnparsedUploads, Upload, read_uploads
 from service.http.observability.metrics import Metrics
+from service.http.paths import MODEL_PREDICT_PATH, PREDICT_PATH
 from service.http.settings import Settings
 
-__all__ = ["Handler", "count_outcomes", "explained", "predict_handlers", "predict_router", "unless_client_goes"]
+__all__ = ["Handler", "count_outcomes", "error_message", "predict_handlers", "predict_router", "unless_client_goes"]
 
 T = TypeVar("T")
 
@@ -112,21 +111,23 @@ async def _predict(request: Request, path: bool, settings: Settings, metrics: Me
     model: ServedModel = request.state.model
     given = await read_uploads(request, max_images=settings.max_images_per_request)
 
-    async def judged() -> tuple[list[Upload], list[Outcome]]:
+    async def scored() -> tuple[list[Upload], list[Outcome]]:
         uploads = given
         if isinstance(uploads, UnparsedUploads):
             long = len(uploads.body) > _LONG_BODY
             uploads = (
-                await model.inference.off_loop(uploads.parse, uploads.body) if long else uploads.parse(uploads.body)
+                await model.inference.run_in_decoder_pool(uploads.parse, uploads.body)
+                if long
+                else uploads.parse(uploads.body)
             )
         more = len(uploads) - 1  # the guard's ticket is for one
         request.state.ticket.grow(more, more * model.inference.image_bytes)
-        return uploads, await model.inference.judge(uploads, path=path)
+        return uploads, await model.inference.score(uploads, path=path)
 
-    uploads, outcomes = await unless_client_goes(request, judged(), timeout_s=settings.request_timeout_s)
+    uploads, outcomes = await unless_client_goes(request, scored(), timeout_s=settings.request_timeout_s)
     count_outcomes(outcomes, model, metrics)
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
-        code, message = explained(outcomes[0])
+        code, message = error_message(outcomes[0])
         raise HttpError(_status(outcomes[0]), code, message) from outcomes[0]
     head = {
         "artifact": model.artifact.digest,
@@ -212,7 +213,7 @@ async def _disconnected(request: Request) -> None:
 def _result(index: int, upload: Upload, outcome: Outcome, path: bool) -> dict[str, Any]:
     head: dict[str, Any] = {"index": index, "name": upload.name}
     if not isinstance(outcome, Verdict):
-        code, message = explained(outcome)
+        code, message = error_message(outcome)
         return {**head, "error": {"code": code, "message": message}}
     fields = {
         **head,
@@ -240,7 +241,7 @@ def _path(path: PathOfImage) -> dict[str, Any]:
     }
 
 
-def explained(failure: Exception) -> tuple[str, str]:
+def error_message(failure: Exception) -> tuple[str, str]:
     """Code and message of an image's failure."""
     if isinstance(failure, ImageError):
         return "image_refused", str(failure)
@@ -250,7 +251,7 @@ def explained(failure: Exception) -> tuple[str, str]:
 
 
 def _status(failure: Exception) -> int:
-    return 500 if explained(failure)[0] == "internal_error" else 422
+    return 500 if error_message(failure)[0] == "internal_error" else 422
 
 
 def count_outcomes(outcomes: Sequence[Outcome], model: ServedModel, metrics: Metrics) -> None:
@@ -261,4 +262,4 @@ def count_outcomes(outcomes: Sequence[Outcome], model: ServedModel, metrics: Met
     for outcome in outcomes:
         # The guard counts what becomes the answer to a whole request.
         if isinstance(outcome, Exception) and len(outcomes) > 1:
-            metrics.errors.labels(explained(outcome)[0]).inc()
+            metrics.errors.labels(error_message(outcome)[0]).inc()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request, Response
 
-__all__ = ["PAGE_POLICY", "HeldFile", "held"]
+__all__ = ["PAGE_POLICY", "StaticFile", "static_file"]
 
 # Nothing from elsewhere, nothing inline, nobody's frame; pictures that the visitor chose are blobs.
 PAGE_POLICY = (
@@ -15,7 +15,7 @@ PAGE_POLICY = (
 
 
 @dataclass(frozen=True)
-class HeldFile:
+class StaticFile:
     """One file's bytes, their type, and the Content-Security-Policy under which a browser may use them."""
 
     content: bytes
@@ -41,9 +41,9 @@ class HeldFile:
         return Response(self.content, media_type=self.media_type, headers=headers)
 
 
-def held(media_type: str, content: bytes, policy: str = PAGE_POLICY) -> HeldFile:
-    """A `HeldFile`; text is UTF-8."""
-    return HeldFile(content, f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type, policy)
+def static_file(media_type: str, content: bytes, policy: str = PAGE_POLICY) -> StaticFile:
+    """A `StaticFile`; text is UTF-8."""
+    return StaticFile(content, f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type, policy)
 
 
 def _has(if_none_match: str, etag: str) -> bool:

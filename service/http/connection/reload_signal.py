@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Hangup", "noted_hangups"]
+__all__ = ["ReloadSignal", "caught_reload_signals"]
 
 
-class Hangup:
+class ReloadSignal:
     """Whether a SIGHUP came that nobody has acted on yet."""
 
     def __init__(self) -> None:
@@ -26,14 +26,14 @@ class Hangup:
 
 
 @contextmanager
-def noted_hangups() -> Iterator[Hangup]:
+def caught_reload_signals() -> Iterator[ReloadSignal]:
     """Inside, SIGHUP is noted in what this yields; on threads and systems that hear no such signal, nothing is."""
-    hangup = Hangup()
+    reload_signal = ReloadSignal()
     if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
-        yield hangup
+        yield reload_signal
         return
-    before = signal.signal(signal.SIGHUP, hangup.note)
+    before = signal.signal(signal.SIGHUP, reload_signal.note)
     try:
-        yield hangup
+        yield reload_signal
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -4,13 +4,13 @@
       queue (first in, first out)     an item leaves it at once when its request is cancelled
       one thread                      takes what is queued up to `max_batch_size`; waits at most `max_queue_delay_s`
                                       after the oldest item came, while more may come; drops what is past its
-                                      deadline; calls judge(items)
+                                      deadline; calls score(items)
       outcomes                        a result, or an exception that concerns this item alone
 
 A batch that fails is halved until the culprits stand alone, so that one item cannot spoil its neighbours' answers. One
 that runs out of memory is halved too, and later batches stay as small. What no later batch would survive ends the
 thread. The thread knows nothing of images or HTTP. The queue's bound is not here but in
-`service.http.admission.admission`, before decoding.
+`service.http.inference.capacity`, before decoding.
 """
 
 import logging
@@ -31,7 +31,7 @@ __all__ = [
     "Clock",
     "DeadlineError",
     "Failure",
-    "JudgeError",
+    "ScoringError",
     "MemoryRanOutError",
     "Observer",
     "StoppedError",
@@ -40,7 +40,7 @@ __all__ = [
 
 logger = logging.getLogger("plumbline.batcher")
 
-# Whom an exception of `judge` concerns: these items, the memory that so many took, or every batch from now on.
+# Whom an exception of `score` concerns: these items, the memory that so many took, or every batch from now on.
 Failure = Literal["items", "memory", "fatal"]
 
 Item = TypeVar("Item")
@@ -68,7 +68,7 @@ class MemoryRanOutError(UnavailableError):
         super().__init__("out_of_memory", "expected memory for one image, got none; try again later or elsewhere")
 
 
-class JudgeError(Exception):
+class ScoringError(Exception):
     """One item, or one image file, failed by a defect, which is chained; its neighbours do not suffer.
 
     Args:
@@ -104,10 +104,10 @@ class SystemClock:
 
 
 class Observer(Protocol):
-    """Told about every call of `judge`, on the inference thread."""
+    """Told about every call of `score`, on the inference thread."""
 
-    def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
-        """A batch of `size` items was judged in `judged_s` seconds after each had been queued for its `queued_s`."""
+    def batch_done(self, size: int, queued_s: Sequence[float], scored_s: float) -> None:
+        """A batch of `size` items was judged in `scored_s` seconds after each had been queued for its `queued_s`."""
 
 
 _MISSING = object()
@@ -150,20 +150,20 @@ class Batcher(Generic[Item, Result]):
     """Outcomes of submitted items, judged in batches by one thread.
 
     Args:
-        judge: one result per item, in order; called on the batcher's thread only.
+        score: one result per item, in order; called on the batcher's thread only.
         max_batch_size: most items in one call.
         max_queue_delay_s: longest that an item waits for company, in seconds.
         clock: for tests.
         observer: told about every call.
         on_start: called first on the thread, such as to set its thread counts; if it raises, the thread is dead.
-        classify: whom an exception of `judge` concerns. None: always these items.
+        classify: whom an exception of `score` concerns. None: always these items.
         expected: how many items there are in all that are not yet answered, queued or on their way; once no more of
             them can come, nobody waits for company. None: not known.
     """
 
     def __init__(
         self,
-        judge: Callable[[list[Item]], Sequence[Result]],
+        score: Callable[[list[Item]], Sequence[Result]],
         *,
         max_batch_size: int,
         max_queue_delay_s: float = 0.001,
@@ -175,7 +175,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         assert max_batch_size >= 1
         assert max_queue_delay_s >= 0
-        self._judge = judge
+        self._score = score
         self._max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
         self._clock = clock or SystemClock()
@@ -288,7 +288,7 @@ class Batcher(Generic[Item, Result]):
                 if not batch and not expired:
                     return
                 if batch:
-                    self._judge_and_settle(batch)
+                    self._score_and_settle(batch)
                 self._batch = []
         except BaseException:
             # Whatever ends this thread ends every wait on it: nobody must be left hanging for an answer.
@@ -329,7 +329,7 @@ class Batcher(Generic[Item, Result]):
         oldest = next(iter(self._queue))
         return oldest.queued_at + self._max_queue_delay_s - self._clock.now()
 
-    def _judge_and_settle(self, batch: list[_Job[Item, Result]]) -> None:
+    def _score_and_settle(self, batch: list[_Job[Item, Result]]) -> None:
         started = self._clock.now()
         for job, outcome in zip(batch, self._outcomes([job.item for job in batch]), strict=True):
             job.settle(outcome)
@@ -345,7 +345,7 @@ class Batcher(Generic[Item, Result]):
     def _outcomes(self, items: list[Item]) -> list[Result | Exception]:
         """One outcome per item; a list that fails is halved down to the culprits."""
         try:
-            results: list[Result | Exception] = [*self._judge(items)]
+            results: list[Result | Exception] = [*self._score(items)]
             if len(results) != len(items):
                 raise RuntimeError(f"expected {len(items)} results, got {len(results)}")
             return results
@@ -359,7 +359,7 @@ class Batcher(Generic[Item, Result]):
                     return [MemoryRanOutError()]  # without its cause, whose frames hold on to the memory
             elif len(items) == 1:
                 logger.error("one item could not be judged", exc_info=True)
-                return [JudgeError("the item could not be judged", exc)]
+                return [ScoringError("the item could not be judged", exc)]
         # Outside the handler, where the exception and what its frames hold are gone.
         middle = len(items) // 2
         return [*self._outcomes(items[:middle]), *self._outcomes(items[middle:])]

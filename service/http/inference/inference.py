@@ -17,7 +17,7 @@ from detector.pipeline import Verdict
 from models.errors import ImageError
 from models.images.decoding import Limits, decode_image
 from service.http.errors import UnavailableError
-from service.http.inference.batcher import Batcher, Failure, JudgeError, MemoryRanOutError
+from service.http.inference.batcher import Batcher, Failure, MemoryRanOutError, ScoringError
 from service.http.inference.canary import Canary
 from service.http.inference.decoders import Decoders
 from service.http.inference.uploads import Upload
@@ -28,7 +28,7 @@ __all__ = ["Inference", "Outcome"]
 
 logger = logging.getLogger("plumbline.inference")
 
-Outcome = Verdict | ImageError | JudgeError
+Outcome = Verdict | ImageError | ScoringError
 T = TypeVar("T")
 
 # A batch counts as stalled after so many times what it took at the start, and never before so many seconds; but well
@@ -56,7 +56,7 @@ class Inference:
         metrics: where the stages' times go.
         decoders: the threads that decode, shared by all models.
         torch_threads: of the forward pass.
-        in_house: how many images are accepted and not yet answered; None: not known.
+        in_flight: how many images are accepted and not yet answered; None: not known.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Inference:
         decoders: Decoders,
         *,
         torch_threads: int,
-        in_house: Callable[[], int] | None = None,
+        in_flight: Callable[[], int] | None = None,
     ) -> None:
         self._pipeline = artifact.pipeline
         self._preprocessing = artifact.preprocessing
@@ -77,13 +77,13 @@ class Inference:
         metrics.server.decode_queued.set_function(lambda: decoders.waiting)
         self._limits = Limits(max_pixels=settings.max_pixels)
         self._batcher: Batcher[_Image, Verdict] = Batcher(
-            self._judge,
+            self._score,
             max_batch_size=settings.max_batch_size,
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             observer=self,
             on_start=functools.partial(torch.set_num_threads, torch_threads),
             classify=self._classify,
-            expected=in_house,
+            expected=in_flight,
         )
         self._canary = Canary(artifact.preprocessing)
         self._canary_task: asyncio.Task[None] | None = None
@@ -143,7 +143,7 @@ class Inference:
         """Start the thread and judge a canary and a full batch, so that no client waits for what is set up late.
 
         Raises:
-            JudgeError, StoppedError: the network cannot judge even that.
+            ScoringError, StoppedError: the network cannot judge even that.
         """
         self._batcher.start()
         try:
@@ -172,7 +172,7 @@ class Inference:
         """Give the thread up; whoever waits for it is answered with 503."""
         self._batcher.abandon()
 
-    async def off_loop(self, function: Callable[[bytes], T], data: bytes) -> T:
+    async def run_in_decoder_pool(self, function: Callable[[bytes], T], data: bytes) -> T:
         """``function(data)`` on a decoding thread, in turn with the images of other requests.
 
         Raises:
@@ -183,7 +183,7 @@ class Inference:
         except MemoryError:
             raise MemoryRanOutError from None
 
-    async def judge(self, uploads: Sequence[Upload], *, path: bool) -> list[Outcome]:
+    async def score(self, uploads: Sequence[Upload], *, path: bool) -> list[Outcome]:
         """One outcome per upload, in order; cancelling takes what is not yet judged out of the queues.
 
         Raises:
@@ -194,14 +194,14 @@ class Inference:
         for each in decoded:
             if isinstance(each, UnavailableError):
                 raise each
-        judged = iter(await self.judge_pixels([each for each in decoded if isinstance(each, np.ndarray)], path=path))
-        return [each if isinstance(each, ImageError | JudgeError) else next(judged) for each in decoded]
+        scored = iter(await self.score_pixels([each for each in decoded if isinstance(each, np.ndarray)], path=path))
+        return [each if isinstance(each, ImageError | ScoringError) else next(scored) for each in decoded]
 
-    async def judge_pixels(self, images: Sequence[np.ndarray], *, path: bool = False) -> list[Verdict | JudgeError]:
+    async def score_pixels(self, images: Sequence[np.ndarray], *, path: bool = False) -> list[Verdict | ScoringError]:
         """One outcome per image, each uint8 ``(3, H, W)`` as the network takes them.
 
         Raises:
-            UnavailableError: as `judge`.
+            UnavailableError: as `score`.
         """
         if not images:
             return []
@@ -209,12 +209,12 @@ class Inference:
         future = self._batcher.submit([_Image(pixels, path) for pixels in images], timeout_s=timeout_s)
         return [_known(outcome) for outcome in await asyncio.wrap_future(future)]
 
-    def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
+    def batch_done(self, size: int, queued_s: Sequence[float], scored_s: float) -> None:
         """Count one batch, those of the start apart; see `service.http.inference.batcher.Observer`."""
         if self._warm:
-            self._metrics.batch_done(size, queued_s, judged_s)
+            self._metrics.batch_done(size, queued_s, scored_s)
 
-    def _decode(self, upload: Upload) -> np.ndarray | ImageError | JudgeError | UnavailableError:
+    def _decode(self, upload: Upload) -> np.ndarray | ImageError | ScoringError | UnavailableError:
         started = perf_counter()
         try:
             return decode_image(upload.data(), self._preprocessing, self._limits)
@@ -224,12 +224,12 @@ class Inference:
             return MemoryRanOutError()  # without its cause, whose frames hold on to the memory
         except Exception as exc:
             logger.error("one file could not be decoded", exc_info=True)
-            return JudgeError("the file could not be decoded", exc)
+            return ScoringError("the file could not be decoded", exc)
         finally:
             if self._warm:
                 self._metrics.server.decode_seconds.observe(perf_counter() - started)
 
-    def _judge(self, images: list[_Image]) -> list[Verdict]:
+    def _score(self, images: list[_Image]) -> list[Verdict]:
         # Divided here, on the CPU, as where the detector was fitted: a GPU multiplies by the reciprocal instead.
         pixels = torch.from_numpy(np.stack([image.pixels for image in images])).float().div_(255)
         if self._pipeline.device.type == "cuda":
@@ -261,14 +261,14 @@ class Inference:
         # On a GPU every padded size has kernels of its own to be set up.
         between = [1 << n for n in range(1, size.bit_length())] if self._pipeline.device.type == "cuda" else []
         for count in (1, *between, size):
-            _raise_first(await self.judge_pixels([grey] * count, path=True))
+            _raise_first(await self.score_pixels([grey] * count, path=True))
         times = []
         for count in (1, size):
             started = perf_counter()
-            _raise_first(await self.judge_pixels([grey] * count, path=True))
+            _raise_first(await self.score_pixels([grey] * count, path=True))
             times.append(perf_counter() - started)
         self._times = (times[0], times[1])
-        [canary] = await self.judge([Upload(self._canary.file)], path=False)
+        [canary] = await self.score([Upload(self._canary.file)], path=False)
         if isinstance(canary, Exception):
             raise canary
         self._canary.expect(canary)
@@ -291,7 +291,7 @@ class Inference:
             outcome: Outcome | Exception
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
-                    [outcome] = await self.judge([Upload(self._canary.file)], path=False)
+                    [outcome] = await self.score([Upload(self._canary.file)], path=False)
             except (UnavailableError, TimeoutError):
                 self._metrics.canary("late")  # a full house says nothing about right and wrong
                 continue
@@ -311,14 +311,14 @@ def _no_host_memory(failure: Exception) -> bool:
     return isinstance(failure, RuntimeError) and "can't allocate memory" in str(failure)
 
 
-def _raise_first(outcomes: Sequence[Verdict | JudgeError]) -> None:
+def _raise_first(outcomes: Sequence[Verdict | ScoringError]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
 
 
-def _known(outcome: Verdict | Exception) -> Verdict | JudgeError:
+def _known(outcome: Verdict | Exception) -> Verdict | ScoringError:
     """The outcome, if it concerns one image; what concerns the whole request is raised."""
-    if isinstance(outcome, Verdict | JudgeError):
+    if isinstance(outcome, Verdict | ScoringError):
         return outcome
     raise outcome

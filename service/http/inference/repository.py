@@ -13,16 +13,16 @@ from typing import Any
 
 from detector.artifact import Artifact
 from models.errors import InputError, PlumblineError
-from service.http.admission.admission import Admission
-from service.http.api.routes import LONGEST_NAME, ImageRoute, is_model_name
-from service.http.errors import UnavailableError
-from service.http.inference.batcher import JudgeError
+from service.http.errors import NotReadyError, UnavailableError
+from service.http.inference.batcher import ScoringError
+from service.http.inference.capacity import Capacity
 from service.http.inference.decoders import Decoders
 from service.http.inference.inference import Inference
 from service.http.observability.metrics import Metrics, ModelMetrics
+from service.http.paths import LONGEST_NAME, ImageRoute, is_model_name
 from service.http.settings import Settings
 
-__all__ = ["ModelRepository", "ModelSource", "ServedModel", "not_ready"]
+__all__ = ["ModelRepository", "ModelSource", "ServedModel"]
 
 logger = logging.getLogger("plumbline.models")
 
@@ -52,18 +52,18 @@ class ServedModel:
         name: the model's.
         artifact: what judges.
         inference: its threads.
-        admission: the bound on its work, shared by the versions of a name.
+        capacity: the bound on its work, shared by the versions of a name.
         metrics: its figures, likewise.
     """
 
     def __init__(
-        self, name: str, artifact: Artifact, inference: Inference, admission: Admission, metrics: ModelMetrics
+        self, name: str, artifact: Artifact, inference: Inference, capacity: Capacity, metrics: ModelMetrics
     ) -> None:
         self.name = name
         self.artifact = artifact
         self.version = artifact.digest[:_VERSION_LENGTH]
         self.inference = inference
-        self.admission = admission
+        self.capacity = capacity
         self.metrics = metrics
         self._users = 0
         self._abandoned = False
@@ -108,8 +108,8 @@ class ServedModel:
             "width": width,
             "ready": self.inference.ready,
             "queued": self.inference.queued,
-            "admitted_images": self.admission.images,
-            "max_images": self.admission.max_images,
+            "admitted_images": self.capacity.images,
+            "max_images": self.capacity.max_images,
             "latency_ms": {"p50": latency.p50, "p99": latency.p99, "count": latency.count},
         }
 
@@ -139,7 +139,7 @@ class ModelRepository:
         self._settings = settings
         self._server_metrics = metrics
         self._metrics = {name: metrics.of_model(name) for name in sources}
-        self._admissions = {name: Admission(settings.max_queue_images, settings.max_queue_bytes) for name in sources}
+        self._capacities = {name: Capacity(settings.max_queue_images, settings.max_queue_bytes) for name in sources}
         self._torch_threads = max(1, settings.torch_threads // len(sources))
         self._decoders: Decoders | None = None
         self._current: dict[str, ServedModel] = {}
@@ -173,7 +173,7 @@ class ModelRepository:
             UnavailableError: there is no model at all yet, or no longer.
         """
         if not self._current:
-            raise not_ready()
+            raise NotReadyError
         return self.find(route.model, route.version)
 
     @property
@@ -209,7 +209,7 @@ class ModelRepository:
         """Start all models.
 
         Raises:
-            JudgeError, UnavailableError: a network cannot judge a blank image.
+            ScoringError, UnavailableError: a network cannot judge a blank image.
         """
         self._decoders = Decoders(self._settings.decode_threads)
         for name, source in self._sources.items():
@@ -252,7 +252,7 @@ class ModelRepository:
                 return "unchanged"
             self._check_limits(name, artifact)
             new = await self._started(name, artifact)
-        except (PlumblineError, OSError, JudgeError, UnavailableError) as exc:
+        except (PlumblineError, OSError, ScoringError, UnavailableError) as exc:
             logger.error("%s stays at version %s, since the new artifact is refused: %s", name, old.version, exc)
             return "refused"
         except Exception:  # a defect, which must not take the old version with it
@@ -275,31 +275,31 @@ class ModelRepository:
 
     async def _started(self, name: str, artifact: Artifact) -> ServedModel:
         assert self._decoders is not None
-        metrics, admission = self._metrics[name], self._admissions[name]
+        metrics, capacity = self._metrics[name], self._capacities[name]
         inference = Inference(
             artifact,
             self._settings,
             metrics,
             self._decoders,
             torch_threads=self._torch_threads,
-            in_house=lambda: admission.images,
+            in_flight=lambda: capacity.images,
         )
         await inference.start()
-        return ServedModel(name, artifact, inference, admission, metrics)
+        return ServedModel(name, artifact, inference, capacity, metrics)
 
     def _watch(self, name: str) -> None:
         def of_current(read: Callable[[ServedModel], float]) -> Callable[[], float]:
             return lambda: read(self._current[name]) if name in self._current else 0.0
 
-        admission = self._admissions[name]
+        capacity = self._capacities[name]
 
         def ready() -> bool:
             return name in self._current and self._current[name].inference.ready
 
         self._metrics[name].watch(
             queued=of_current(lambda model: model.inference.queued),
-            images=lambda: admission.images,
-            size=lambda: admission.bytes,
+            images=lambda: capacity.images,
+            size=lambda: capacity.bytes,
             limit=of_current(lambda model: model.inference.max_batch_size),
             ready=ready,
         )
@@ -320,8 +320,3 @@ class ModelRepository:
                 f"{settings.max_body_bytes} bytes and {settings.max_images_per_request} images of {image_bytes} bytes, "
                 f"got {settings.max_queue_bytes}; raise it, or lower max_body_bytes or max_images_per_request"
             )
-
-
-def not_ready() -> UnavailableError:
-    """What is said where images cannot be judged now."""
-    return UnavailableError("not_ready", "expected a server that is ready, got one that is not; try again or elsewhere")

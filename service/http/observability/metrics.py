@@ -150,10 +150,10 @@ class ModelMetrics:
         self.server.batch_limit.labels(self.name).set_function(limit)
         self.server.ready.labels(self.name).set_function(lambda: float(ready()))
 
-    def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
+    def batch_done(self, size: int, queued_s: Sequence[float], scored_s: float) -> None:
         """Count one batch; see `service.http.inference.batcher.Observer`."""
         self._batch_size.observe(size)
-        self._inference_seconds.observe(judged_s)
+        self._inference_seconds.observe(scored_s)
         for seconds in queued_s:
             self._queue_seconds.observe(seconds)
 

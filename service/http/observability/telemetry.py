@@ -13,8 +13,8 @@ from typing import Any
 from starlette.types import Scope
 
 from models.errors import InputError
-from service.http.admission.guard import ClientGoneError
-from service.http.api.routes import image_route
+from service.http.errors import ClientGoneError
+from service.http.paths import image_route
 
 __all__ = ["request_span"]
 

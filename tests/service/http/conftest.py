@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact, load_artifact
-from service.http.api.app import create_app
+from service.http.server.app import create_app
 from service.http.settings import Settings
 from tests.conftest import SEED
 from tests.images import encoded, noise

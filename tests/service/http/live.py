@@ -1,4 +1,4 @@
-"""A real server in a thread of this process, set up as `service.http.server` does it, and connections to it."""
+"""A real server in a thread of this process, set up as `service.http.server.run` does it, and connections to it."""
 
 import asyncio
 import socket
@@ -15,13 +15,13 @@ import orjson
 import uvicorn
 
 from detector.artifact import Artifact
-from service.http.api.app import create_app
 from service.http.connection.protocol import bounded_protocol
 from service.http.inference.repository import ModelRepository, ModelSource, ServedModel
 from service.http.observability.metrics import Metrics
+from service.http.server.app import create_app
 from service.http.settings import Settings
 
-__all__ = ["Answer", "Connection", "LiveServer", "held_up", "judging_with", "wait_until"]
+__all__ = ["Answer", "Connection", "LiveServer", "held_up", "scoring_with", "wait_until"]
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class LiveServer:
         assert not self._thread.is_alive()
 
 
-class _Judging:
+class _ReplacedScoring:
     """A pipeline but for its `judge`."""
 
     def __init__(self, pipeline: Any, judge: Callable[..., Any]) -> None:
@@ -110,16 +110,16 @@ class _Judging:
 
 
 @contextmanager
-def judging_with(model: ServedModel | None, judge: Callable[..., Any]) -> Iterator[None]:
+def scoring_with(model: ServedModel | None, judge: Callable[..., Any]) -> Iterator[None]:
     """Inside, ``judge(pixels, right)`` judges in the model's place; ``right(pixels)`` is what the model would say."""
     assert model is not None
     inference: Any = model.inference
     pipeline = inference._pipeline
 
-    def judge_instead(pixels: Any, path: bool) -> Any:
+    def score_instead(pixels: Any, path: bool) -> Any:
         return judge(pixels, lambda some: pipeline.score(some, path=path))
 
-    inference._pipeline = _Judging(pipeline, judge_instead)
+    inference._pipeline = _ReplacedScoring(pipeline, score_instead)
     try:
         yield
     finally:
@@ -131,12 +131,12 @@ def held_up(model: ServedModel | None) -> Iterator[threading.Event]:
     """Inside, the model judges nothing and its callers wait; the event says that a batch does."""
     entered, gate = threading.Event(), threading.Event()
 
-    def wait_and_judge(pixels: Any, right: Callable[[Any], Any]) -> Any:
+    def wait_and_score(pixels: Any, right: Callable[[Any], Any]) -> Any:
         entered.set()
         assert gate.wait(TIMEOUT_S)
         return right(pixels)
 
-    with judging_with(model, wait_and_judge):
+    with scoring_with(model, wait_and_score):
         try:
             yield entered
         finally:

@@ -233,7 +233,7 @@ def test_every_refusal_has_the_protocol_s_form(start: Callable[..., TestClient],
     assert_refused(client.post(INFER, content=b"{}"), 422)
     assert_refused(client.get("/v2", headers={"x": "y" * 20_000}), 431)
     repository: Any = client.app.state.repository  # type: ignore[attr-defined]
-    with repository.find().admission.admit(4, 0):
+    with repository.find().capacity.admit(4, 0):
         full = client.post(INFER, content=body, headers=headers)
         assert_refused(full, 429)
         assert full.headers["retry-after"] == "1"

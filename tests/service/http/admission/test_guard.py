@@ -187,7 +187,7 @@ async def test_more_images_than_there_is_room_for_are_refused(artifact: Artifact
 async def test_a_client_that_goes_leaves_nothing_behind(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_queue_delay_ms=1000) as app:
         inference = app.state.repository.find().inference
-        company = app.state.repository.find().admission.admit(1, 1)  # that a batch waits for
+        company = app.state.repository.find().capacity.admit(1, 1)  # that a batch waits for
         sending, waiting = Exchange(app), Exchange(app)
         sending.put(png[:10], more=True)
         sending.go()
@@ -251,7 +251,7 @@ async def test_a_defect_in_the_middle_of_an_answer_breaks_it_off(artifact: Artif
 @in_loop
 async def test_an_answer_that_takes_too_long_is_a_503(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_queue_delay_ms=1000, request_timeout_s=0.1) as app:
-        app.state.repository.find().admission.admit(1, 1)  # company that a batch waits for
+        app.state.repository.find().capacity.admit(1, 1)  # company that a batch waits for
         exchange = Exchange(app)
         exchange.put(png)
         await exchange.run()

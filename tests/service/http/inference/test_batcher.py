@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.http.inference.batcher import Batcher, DeadlineError, Failure, JudgeError, MemoryRanOutError, StoppedError
+from service.http.inference.batcher import (
+    Batcher,
+    DeadlineError,
+    Failure,
+    MemoryRanOutError,
+    ScoringError,
+    StoppedError,
+)
 
 TIMEOUT_S = 20.0  # of a test that hangs; nothing waits so long
 
@@ -36,7 +43,7 @@ class FakeClock:
             self._now += timeout_s
 
 
-class Judge:
+class FakeScoring:
     """Squares numbers, fails on a chosen few, and notes the batches; closed gates hold it up."""
 
     def __init__(self, poison: Sequence[int] = ()) -> None:
@@ -56,14 +63,14 @@ class Judge:
 
 
 @contextmanager
-def running(judge: Callable[[list[int]], Sequence[int]], **options: object) -> Iterator[Batcher[int, int]]:
-    batcher = Batcher(judge, **{"max_batch_size": 4, **options})  # type: ignore[arg-type]
+def running(score: Callable[[list[int]], Sequence[int]], **options: object) -> Iterator[Batcher[int, int]]:
+    batcher = Batcher(score, **{"max_batch_size": 4, **options})  # type: ignore[arg-type]
     batcher.start()
     try:
         yield batcher
     finally:
-        if isinstance(judge, Judge):
-            judge.gate.set()
+        if isinstance(score, FakeScoring):
+            score.gate.set()
         assert batcher.stop(TIMEOUT_S)
 
 
@@ -84,9 +91,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_every_request_gets_exactly_its_own_answers_once(
     requests: list[list[int]], poison: set[int], max_batch_size: int, cancelled: set[int]
 ) -> None:
-    judge = Judge(list(poison))
+    score = FakeScoring(list(poison))
     answered: list[Future[list[int | Exception]]] = []
-    with running(judge, max_batch_size=max_batch_size, max_queue_delay_s=0.0005) as batcher:
+    with running(score, max_batch_size=max_batch_size, max_queue_delay_s=0.0005) as batcher:
         futures = [batcher.submit(items) for items in requests]
         for future in futures:
             future.add_done_callback(answered.append)
@@ -99,11 +106,11 @@ def test_every_request_gets_exactly_its_own_answers_once(
             continue
         for item, outcome in zip(items, future.result(), strict=True):
             if item in poison:
-                assert isinstance(outcome, JudgeError)
+                assert isinstance(outcome, ScoringError)
                 assert isinstance(outcome.__cause__, ArithmeticError)
             else:
                 assert outcome == item * item
-    assert all(len(batch) <= max_batch_size for batch in judge.batches)
+    assert all(len(batch) <= max_batch_size for batch in score.batches)
 
 
 def test_many_threads_get_their_own_answers() -> None:
@@ -113,7 +120,7 @@ def test_many_threads_get_their_own_answers() -> None:
         numbers = range(first, first + 50)
         wrong.extend(n for n in numbers if batcher.submit([n, -n]).result(TIMEOUT_S) != [n * n, n * n])
 
-    with running(Judge(), max_batch_size=16) as batcher:
+    with running(FakeScoring(), max_batch_size=16) as batcher:
         threads = [threading.Thread(target=client, args=(100 * n,)) for n in range(8)]
         for thread in threads:
             thread.start()
@@ -123,28 +130,28 @@ def test_many_threads_get_their_own_answers() -> None:
 
 
 def test_what_is_queued_while_the_network_works_becomes_one_batch() -> None:
-    judge = Judge()
-    judge.gate.clear()
-    with running(judge) as batcher:
+    score = FakeScoring()
+    score.gate.clear()
+    with running(score) as batcher:
         first = batcher.submit([1])
-        assert judge.entered.wait(TIMEOUT_S)
+        assert score.entered.wait(TIMEOUT_S)
         others = [batcher.submit([n]) for n in (2, 3, 4, 5, 6)]
         assert batcher.queued == 5
-        judge.gate.set()
+        score.gate.set()
         assert not wait([first, *others], TIMEOUT_S).not_done
-    assert judge.batches == [[1], [2, 3, 4, 5], [6]]
+    assert score.batches == [[1], [2, 3, 4, 5], [6]]
 
 
 def test_the_oldest_item_waits_for_company_for_the_stated_delay_and_no_longer() -> None:
     clock = FakeClock()
-    with running(Judge(), clock=clock, max_queue_delay_s=0.25) as batcher:
+    with running(FakeScoring(), clock=clock, max_queue_delay_s=0.25) as batcher:
         assert batcher.submit([3]).result(TIMEOUT_S) == [9]
     assert clock.waits == [0.25]
 
 
 def test_nobody_waits_for_company_that_cannot_come() -> None:
     clock, there = FakeClock(), [0]
-    with running(Judge(), clock=clock, max_queue_delay_s=5, expected=lambda: there[0]) as batcher:
+    with running(FakeScoring(), clock=clock, max_queue_delay_s=5, expected=lambda: there[0]) as batcher:
         there[0] = 2
         assert batcher.submit([1, 2]).result(TIMEOUT_S) == [1, 4]
         assert clock.waits == []
@@ -155,61 +162,61 @@ def test_nobody_waits_for_company_that_cannot_come() -> None:
 
 def test_a_full_batch_does_not_wait() -> None:
     clock = FakeClock()
-    with running(Judge(), clock=clock, max_queue_delay_s=0.25) as batcher:
+    with running(FakeScoring(), clock=clock, max_queue_delay_s=0.25) as batcher:
         assert batcher.submit([1, 2, 3, 4]).result(TIMEOUT_S) == [1, 4, 9, 16]
     assert clock.waits == []
 
 
 def test_an_item_past_its_deadline_is_not_judged() -> None:
-    judge, clock = Judge(), FakeClock()
-    judge.gate.clear()
-    with running(judge, clock=clock, max_queue_delay_s=0) as batcher:
+    score, clock = FakeScoring(), FakeClock()
+    score.gate.clear()
+    with running(score, clock=clock, max_queue_delay_s=0) as batcher:
         batcher.submit([1], timeout_s=5)
-        assert judge.entered.wait(TIMEOUT_S)
+        assert score.entered.wait(TIMEOUT_S)
         late, patient = batcher.submit([2], timeout_s=5), batcher.submit([3], timeout_s=7)
         clock.advance(6)
-        judge.gate.set()
+        score.gate.set()
         [outcome] = late.result(TIMEOUT_S)
         assert isinstance(outcome, DeadlineError)
         assert patient.result(TIMEOUT_S) == [9]
-    assert judge.batches == [[1], [3]]
+    assert score.batches == [[1], [3]]
 
 
 def test_a_cancelled_request_leaves_the_queue_at_once() -> None:
-    judge = Judge()
-    judge.gate.clear()
-    with running(judge) as batcher:
+    score = FakeScoring()
+    score.gate.clear()
+    with running(score) as batcher:
         batcher.submit([1])
-        assert judge.entered.wait(TIMEOUT_S)
+        assert score.entered.wait(TIMEOUT_S)
         cancelled, kept = batcher.submit([2, 3, 4]), batcher.submit([5])
         assert batcher.queued == 4
         assert cancelled.cancel()
         assert batcher.queued == 1
-        judge.gate.set()
+        score.gate.set()
         assert kept.result(TIMEOUT_S) == [25]
-    assert judge.batches == [[1], [5]]
+    assert score.batches == [[1], [5]]
     with pytest.raises(CancelledError):
         cancelled.result(0)
 
 
 def test_a_request_cancelled_while_it_is_judged_disturbs_nobody() -> None:
-    judge = Judge()
-    judge.gate.clear()
-    with running(judge, max_queue_delay_s=5) as batcher:
+    score = FakeScoring()
+    score.gate.clear()
+    with running(score, max_queue_delay_s=5) as batcher:
         cancelled, kept = batcher.submit([1, 2]), batcher.submit([3, 4])
-        assert judge.entered.wait(TIMEOUT_S)
+        assert score.entered.wait(TIMEOUT_S)
         assert cancelled.cancel()
-        judge.gate.set()
+        score.gate.set()
         assert kept.result(TIMEOUT_S) == [9, 16]
         assert batcher.submit([5, 6, 7, 8]).result(TIMEOUT_S) == [25, 36, 49, 64]
 
 
 def test_a_failing_batch_is_halved_down_to_the_culprit() -> None:
-    judge = Judge([3])
-    with running(judge) as batcher:
+    score = FakeScoring([3])
+    with running(score) as batcher:
         outcomes = batcher.submit([1, 2, 3, 4]).result(TIMEOUT_S)
-    assert [type(outcome) for outcome in outcomes] == [int, int, JudgeError, int]
-    assert judge.batches == [[1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
+    assert [type(outcome) for outcome in outcomes] == [int, int, ScoringError, int]
+    assert score.batches == [[1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
 
 
 def test_a_judge_that_miscounts_gives_no_wrong_answers() -> None:
@@ -217,13 +224,13 @@ def test_a_judge_that_miscounts_gives_no_wrong_answers() -> None:
         assert batcher.submit([2, 3, 4]).result(TIMEOUT_S) == [4, 9, 16]
     with running(lambda items: []) as batcher:
         [outcome] = batcher.submit([2]).result(TIMEOUT_S)
-        assert isinstance(outcome, JudgeError)
+        assert isinstance(outcome, ScoringError)
 
 
 def test_stopping_judges_what_is_queued_and_refuses_what_comes_after() -> None:
-    judge = Judge()
-    judge.gate.clear()
-    with running(judge) as batcher:
+    score = FakeScoring()
+    score.gate.clear()
+    with running(score) as batcher:
         futures = [batcher.submit([n]) for n in range(9)]
         assert batcher.alive
         stopper = threading.Thread(target=batcher.stop)
@@ -231,7 +238,7 @@ def test_stopping_judges_what_is_queued_and_refuses_what_comes_after() -> None:
         wait_until(lambda: not batcher.alive)
         with pytest.raises(StoppedError):
             batcher.submit([1])
-        judge.gate.set()
+        score.gate.set()
         stopper.join(TIMEOUT_S)
         assert [future.result(0) for future in futures] == [[n * n] for n in range(9)]
         assert not batcher.died
@@ -244,12 +251,12 @@ class Fatal(BaseException):
 def test_the_thread_s_death_is_seen_and_leaves_nobody_waiting() -> None:
     entered, gate = threading.Event(), threading.Event()
 
-    def judge(items: list[int]) -> list[int]:
+    def score(items: list[int]) -> list[int]:
         entered.set()
         assert gate.wait(TIMEOUT_S)
         raise Fatal
 
-    with running(judge, max_queue_delay_s=0) as batcher:
+    with running(score, max_queue_delay_s=0) as batcher:
         judged = batcher.submit([1])
         assert entered.wait(TIMEOUT_S)
         queued = batcher.submit([2, 3])
@@ -267,7 +274,7 @@ def test_a_failing_start_is_a_death() -> None:
     def fail() -> None:
         raise RuntimeError("no threads to set")
 
-    with running(Judge(), on_start=fail) as batcher:
+    with running(FakeScoring(), on_start=fail) as batcher:
         wait_until(lambda: batcher.died)
         with pytest.raises(StoppedError, match="died"):
             batcher.submit([1])
@@ -277,12 +284,12 @@ def test_the_observer_hears_of_every_batch() -> None:
     seen: list[tuple[int, int]] = []
 
     class Observer:
-        def batch_done(self, size: int, queued_s: Sequence[float], judged_s: float) -> None:
+        def batch_done(self, size: int, queued_s: Sequence[float], scored_s: float) -> None:
             assert min(queued_s) >= 0
-            assert judged_s >= 0
+            assert scored_s >= 0
             seen.append((size, len(queued_s)))
 
-    with running(Judge(), observer=Observer()) as batcher:
+    with running(FakeScoring(), observer=Observer()) as batcher:
         batcher.submit([1, 2, 3, 4, 5]).result(TIMEOUT_S)
     assert seen == [(4, 4), (1, 1)]
 
@@ -297,13 +304,13 @@ def by_type(failure: Exception) -> Failure:
 def test_where_memory_runs_out_batches_are_halved_and_stay_small(room: int, largest: int) -> None:
     sizes: list[int] = []
 
-    def judge(items: list[int]) -> list[int]:
+    def score(items: list[int]) -> list[int]:
         sizes.append(len(items))
         if len(items) > room:
             raise MemoryError
         return [item * item for item in items]
 
-    with running(judge, max_batch_size=8, classify=by_type) as batcher:
+    with running(score, max_batch_size=8, classify=by_type) as batcher:
         assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
         tried = len(sizes)
         assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
@@ -312,12 +319,12 @@ def test_where_memory_runs_out_batches_are_halved_and_stay_small(room: int, larg
 
 
 def test_an_item_that_fits_no_memory_is_told_so_and_the_thread_lives() -> None:
-    def judge(items: list[int]) -> list[int]:
+    def score(items: list[int]) -> list[int]:
         if 2 in items:
             raise MemoryError
         return items
 
-    with running(judge, classify=by_type) as batcher:
+    with running(score, classify=by_type) as batcher:
         one, two, three = batcher.submit([1, 2, 3]).result(TIMEOUT_S)
         assert (one, three) == (1, 3)
         assert isinstance(two, MemoryRanOutError)
@@ -327,11 +334,11 @@ def test_an_item_that_fits_no_memory_is_told_so_and_the_thread_lives() -> None:
 def test_what_no_batch_would_survive_ends_the_thread_at_once() -> None:
     judged: list[list[int]] = []
 
-    def judge(items: list[int]) -> list[int]:
+    def score(items: list[int]) -> list[int]:
         judged.append(items)
         raise OSError("the device is gone")
 
-    with running(judge, classify=by_type) as batcher:
+    with running(score, classify=by_type) as batcher:
         outcomes = batcher.submit([1, 2, 3]).result(TIMEOUT_S)
         assert [type(outcome) for outcome in outcomes] == [StoppedError] * 3
         wait_until(lambda: batcher.died)
@@ -339,11 +346,11 @@ def test_what_no_batch_would_survive_ends_the_thread_at_once() -> None:
 
 
 def test_a_thread_that_hangs_is_given_up_and_nobody_waits_for_it() -> None:
-    judge = Judge()
-    judge.gate.clear()
-    with running(judge, max_queue_delay_s=0) as batcher:
+    score = FakeScoring()
+    score.gate.clear()
+    with running(score, max_queue_delay_s=0) as batcher:
         hanging = batcher.submit([1, 2])
-        assert judge.entered.wait(TIMEOUT_S)
+        assert score.entered.wait(TIMEOUT_S)
         queued = batcher.submit([3])
         assert batcher.running[0] == 2
         batcher.abandon()
@@ -353,18 +360,18 @@ def test_a_thread_that_hangs_is_given_up_and_nobody_waits_for_it() -> None:
         assert batcher.died
         with pytest.raises(StoppedError):
             batcher.submit([4])
-    assert judge.batches == [[1, 2]]  # it came back, told nobody, and took nothing more
+    assert score.batches == [[1, 2]]  # it came back, told nobody, and took nothing more
 
 
 def test_how_long_a_call_has_taken_is_known_while_it_runs() -> None:
-    judge, clock = Judge(), FakeClock()
-    judge.gate.clear()
-    with running(judge, clock=clock, max_queue_delay_s=0) as batcher:
+    score, clock = FakeScoring(), FakeClock()
+    score.gate.clear()
+    with running(score, clock=clock, max_queue_delay_s=0) as batcher:
         assert batcher.running == (0, 0.0)
         future = batcher.submit([1, 2, 3])
-        assert judge.entered.wait(TIMEOUT_S)
+        assert score.entered.wait(TIMEOUT_S)
         clock.advance(7)
         assert batcher.running == (3, 7.0)
-        judge.gate.set()
+        score.gate.set()
         future.result(TIMEOUT_S)
         wait_until(lambda: batcher.running == (0, 0.0))

@@ -18,7 +18,7 @@ from detector.pipeline import Verdict
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
 from service.http.inference import inference as inference_module
-from service.http.inference.batcher import JudgeError, MemoryRanOutError
+from service.http.inference.batcher import MemoryRanOutError, ScoringError
 from service.http.inference.canary import Canary
 from service.http.inference.decoders import Decoders
 from service.http.inference.inference import Inference, _no_host_memory, _padded
@@ -27,7 +27,7 @@ from service.http.inference.uploads import Upload
 from service.http.observability.metrics import Metrics
 from service.http.settings import Settings
 from tests.images import encoded, noise
-from tests.service.http.live import LiveServer, held_up, judging_with, wait_until
+from tests.service.http.live import LiveServer, held_up, scoring_with, wait_until
 
 MAX_BATCH = 8
 
@@ -166,7 +166,7 @@ def test_where_memory_runs_out_all_are_answered_in_smaller_batches(
         return right(pixels)
 
     assert server.figure("plumbline_batch_limit", model="model") == MAX_BATCH
-    with server.client() as client, judging_with(model_of(server), judge):
+    with server.client() as client, scoring_with(model_of(server), judge):
         assert_says(client.post("/v1/predict", files=form(files)), verdicts_of(files, bare))
         assert server.figure("plumbline_batch_limit", model="model") == 2
         assert model_of(server).inference.max_batch_size == 2
@@ -183,7 +183,7 @@ def test_where_no_image_fits_the_server_says_so_and_goes_on(
 ) -> None:
     server = serve()
     with server.client() as client:
-        with judging_with(model_of(server), lambda pixels, right: run_out()):
+        with scoring_with(model_of(server), lambda pixels, right: run_out()):
             answer = client.post("/v1/predict", content=png)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
             assert answer.headers["retry-after"] == "1"
@@ -206,7 +206,7 @@ def test_a_device_that_is_gone_ends_the_thread_and_is_no_reason_to_ask_again(
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(model_of(server).inference, "_device_works", lambda: False)
-    with server.client() as client, judging_with(model_of(server), judge):
+    with server.client() as client, scoring_with(model_of(server), judge):
         answer = client.post("/v1/predict", files=form(files))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopped")
         assert sum(tried) <= MAX_BATCH  # each image once at most
@@ -247,7 +247,7 @@ def test_a_wrong_canary_makes_the_server_unready_until_it_is_right_again(
     with server.client() as client:
         wait_until(lambda: count("right") > 1)
         assert client.get("/v2/health/ready").status_code == 200
-        with judging_with(model_of(server), judge):
+        with scoring_with(model_of(server), judge):
             wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
             wait_until(lambda: count(outcome) > 1)
             assert client.get("/v2/health/live").json() == {"live": True, "ready": False}
@@ -339,8 +339,8 @@ def test_a_defect_in_decoding_concerns_one_file(
                 assert (result["label"], result["flagged"]) == (verdict.label, verdict.flagged)
                 assert abs(result["score"] - verdict.score) <= 1e-6
         assert client.post("/v1/predict", content=files[1]).status_code == 500
-        [outcome] = server.in_loop(model_of(server).inference.judge([Upload(files[1])], path=False))
-    assert isinstance(outcome, JudgeError)
+        [outcome] = server.in_loop(model_of(server).inference.score([Upload(files[1])], path=False))
+    assert isinstance(outcome, ScoringError)
     assert isinstance(outcome.__cause__, KeyError)
 
 
@@ -362,8 +362,8 @@ def test_where_memory_ends_in_parsing_the_request_is_told_to_try_again(serve: Ca
 
     server = serve()
     with pytest.raises(MemoryRanOutError):
-        server.in_loop(model_of(server).inference.off_loop(parse, b"[]"))
-    assert server.in_loop(model_of(server).inference.off_loop(len, b"[]")) == 2
+        server.in_loop(model_of(server).inference.run_in_decoder_pool(parse, b"[]"))
+    assert server.in_loop(model_of(server).inference.run_in_decoder_pool(len, b"[]")) == 2
 
 
 def count_of_canaries(server: LiveServer, outcome: str) -> float:
@@ -380,7 +380,7 @@ def test_a_canary_that_meets_a_defect_has_failed_and_is_sent_again(
 
     with server.client() as client:
         with monkeypatch.context() as patched:
-            patched.setattr(model_of(server).inference, "judge", defect)
+            patched.setattr(model_of(server).inference, "score", defect)
             wait_until(lambda: count_of_canaries(server, "failed") > 1)
             assert client.get("/v2/health/ready").status_code == 503
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)

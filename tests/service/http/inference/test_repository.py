@@ -25,7 +25,7 @@ from service.http.inference.repository import ModelRepository, ModelSource
 from service.jobs.serve import named
 from tests.images import encoded, noise
 from tests.service.http.conftest import application
-from tests.service.http.live import Connection, LiveServer, held_up, judging_with, wait_until
+from tests.service.http.live import Connection, LiveServer, held_up, scoring_with, wait_until
 from tests.tiny_artifact import CLASSES, SIDE
 
 MAX_IMAGES = 4
@@ -326,7 +326,7 @@ def test_a_replaced_version_judges_no_canary_any_more(
     def canaries() -> float:
         return server.figure("plumbline_canaries_total", model="ours", outcome="right")
 
-    with Connection(server.port) as early, judging_with(old, counted):
+    with Connection(server.port) as early, scoring_with(old, counted):
         early.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png[:20])
         wait_until(lambda: server.figure("plumbline_admitted_images", model="ours") == 1 and judged > 0)
         assert reloadable.reload(functools.partial(load_artifact, other_artifact_folder)) == "replaced"

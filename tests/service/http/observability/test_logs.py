@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from service.http.observability.logs import JsonFormatter, set_up_logging
 from service.http.settings import Settings
-from tests.service.http.api.test_app import inference_of
+from tests.service.http.server.test_app import inference_of
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_exception_is_part_of_its_line(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError('first\nsecond "third"\r\n\u2028')
 
-    monkeypatch.setattr(inference_of(client), "judge", fail)
+    monkeypatch.setattr(inference_of(client), "score", fail)
     answer = client.post("/v1/predict", content=png, headers={"X-Request-ID": "mine-2"})
     assert answer.status_code == 500
     [line] = [line for line in written() if line["level"] == "error"]

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
 from models.errors import InputError
-from tests.service.http.api.test_app import inference_of
 from tests.service.http.conftest import application
 from tests.service.http.live import Connection, LiveServer, held_up, wait_until
+from tests.service.http.server.test_app import inference_of
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -81,7 +81,7 @@ def test_refusals_and_defects_are_spans_too(
     assert client.get("/nowhere/at/all").status_code == 404
     assert client.post("/v1/predict", content=b"no image").status_code == 422
     assert client.post("/v1/predict", content=b"x", headers={"Content-Length": "9" * 12}).status_code == 413
-    monkeypatch.setattr(inference_of(client), "judge", fail)
+    monkeypatch.setattr(inference_of(client), "score", fail)
     assert client.post("/v1/predict", content=png).status_code == 500
     seen = [(span.name, attributes(span)["http.response.status_code"], span.status.status_code) for span in spans()]
     unset, error = trace.StatusCode.UNSET, trace.StatusCode.ERROR

@@ -23,7 +23,7 @@ from PIL import Image
 from detector.artifact import Artifact, load_artifact
 from models.errors import InputError
 from service.http.connection.descriptors import allow_descriptors
-from service.http.server import FAILED_EXIT_CODE, serve
+from service.http.server.run import FAILED_EXIT_CODE, serve
 from service.http.settings import Settings
 from tests.chaos.poisoned_network import HANG, marker
 from tests.chaos.scenarios import NETWORK
@@ -31,7 +31,7 @@ from tests.conftest import SEED
 from tests.images import encoded
 from tests.tiny_artifact import save_tiny_artifact
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 START_TIMEOUT_S = 200.0  # importing torch, on a machine that is busy with other things
 
 

@@ -11,9 +11,9 @@ from fastapi import FastAPI, Response
 
 from service.http.admission.guard import Guard
 from service.http.admission.keys import ApiKeys
-from service.http.api.app import add_error_handlers
 from service.http.inference.repository import ModelRepository
 from service.http.observability.metrics import CONTENT_TYPE, Metrics
+from service.http.server.app import add_error_handlers
 from service.http.settings import Settings
 
 __all__ = ["create_admin_app"]
@@ -59,7 +59,7 @@ def create_admin_app(repository: ModelRepository, metrics: Metrics, settings: Se
                         **model.status(),
                         "artifact": model.artifact.digest,
                         "stalled": model.inference.stalled,
-                        "admitted_bytes": model.admission.bytes,
+                        "admitted_bytes": model.capacity.bytes,
                         "max_batch_size": model.inference.max_batch_size,
                     }
                     for model in repository

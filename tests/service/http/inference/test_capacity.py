@@ -4,44 +4,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.http.admission.admission import Admission, Ticket
 from service.http.errors import OverloadedError
+from service.http.inference.capacity import Capacity, Ticket
 
 STEPS = st.lists(st.tuples(st.sampled_from(["admit", "grow", "release"]), st.integers(0, 6), st.integers(0, 60)))
 
 
 @given(steps=STEPS)
 def test_the_bounds_hold_and_everything_comes_back(steps: list[tuple[str, int, int]]) -> None:
-    admission, tickets = Admission(10, 100), list[Ticket]()
+    capacity, tickets = Capacity(10, 100), list[Ticket]()
     for step, images, size in steps:
-        before = admission.images, admission.bytes
+        before = capacity.images, capacity.bytes
         try:
             if step == "admit":
-                tickets.append(admission.admit(images, size))
+                tickets.append(capacity.admit(images, size))
             elif step == "grow" and tickets:
                 tickets[images % len(tickets)].grow(images, size)
             elif tickets:
                 tickets[images % len(tickets)].release()
         except OverloadedError:
             assert before[0] + images > 10 or before[1] + size > 100
-            assert (admission.images, admission.bytes) == before
-        assert 0 <= admission.images <= 10
-        assert 0 <= admission.bytes <= 100
+            assert (capacity.images, capacity.bytes) == before
+        assert 0 <= capacity.images <= 10
+        assert 0 <= capacity.bytes <= 100
     for ticket in tickets:
         ticket.release()
         ticket.release()
-    assert (admission.images, admission.bytes) == (0, 0)
+    assert (capacity.images, capacity.bytes) == (0, 0)
 
 
 def test_a_ticket_is_released_after_a_failure() -> None:
-    admission = Admission(1, 1)
-    with pytest.raises(ZeroDivisionError), admission.admit(1, 1):
+    capacity = Capacity(1, 1)
+    with pytest.raises(ZeroDivisionError), capacity.admit(1, 1):
         raise ZeroDivisionError
-    assert (admission.images, admission.bytes) == (0, 0)
+    assert (capacity.images, capacity.bytes) == (0, 0)
 
 
 def test_a_refusal_says_when_to_come_again() -> None:
     with pytest.raises(OverloadedError, match="1 more images") as caught:
-        Admission(1, 100).admit(1, 101)
+        Capacity(1, 100).admit(1, 101)
     assert caught.value.status == 429
     assert caught.value.headers["Retry-After"] == "1"

@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
 from models.errors import InputError
-from service.http.api.admin import create_admin_app
 from service.http.api.schemas import ModelStatus
 from service.http.inference.repository import ModelSource
+from service.http.server.admin import create_admin_app
 from service.http.settings import Settings
 from tests.service.http.live import LiveServer, held_up, wait_until
 

@@ -22,14 +22,14 @@ import uvicorn
 
 from detector.artifact import Artifact
 from models.errors import InputError
-from service.http.api.admin import create_admin_app, thread_stacks
-from service.http.api.app import create_app
-from service.http.api.routes import PREDICT_PATH
 from service.http.connection.descriptors import allow_descriptors
 from service.http.connection.protocol import bounded_protocol
-from service.http.connection.reload_signal import Hangup, noted_hangups
+from service.http.connection.reload_signal import ReloadSignal, caught_reload_signals
 from service.http.inference.repository import ModelRepository, ModelSource
 from service.http.observability.logs import set_up_logging
+from service.http.paths import PREDICT_PATH
+from service.http.server.admin import create_admin_app, thread_stacks
+from service.http.server.app import create_app
 from service.http.settings import Settings, unknown_variables
 
 __all__ = ["FAILED_EXIT_CODE", "serve"]
@@ -45,13 +45,16 @@ _FAILED_DRAIN_S = 5
 _LOOK_S = 0.1  # between looks at the inference threads while the server drains
 
 
-def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings, *, hangup: Hangup | None = None) -> None:
+def serve(
+    models: Artifact | Mapping[str, ModelSource], settings: Settings, *, reload_signal: ReloadSignal | None = None
+) -> None:
     """Answer over HTTP with the verdicts of `models` until a signal comes.
 
     Args:
         models: as `create_app` takes them.
         settings: addresses, limits and the rest.
-        hangup: where SIGHUP is noted already; the artifacts are read again after the start if it came. None: from now.
+        reload_signal: records SIGHUP before the start; the artifacts are then reloaded after it. None: recorded from
+            this call on.
 
     Raises:
         InputError: an address is not loopback and there are neither keys for it nor `insecure`; the limits contradict
@@ -85,7 +88,7 @@ def serve(models: Artifact | Mapping[str, ModelSource], settings: Settings, *, h
             uvicorn.Config(admin, host=settings.admin_host, port=settings.admin_port, lifespan="off", **common),
             repository,
             settings,
-            hangup or stack.enter_context(noted_hangups()),
+            reload_signal or stack.enter_context(caught_reload_signals()),
         )
         server.run()
 
@@ -106,7 +109,7 @@ class _Server(uvicorn.Server):
         admin: uvicorn.Config,
         repository: ModelRepository,
         settings: Settings,
-        hangup: Hangup,
+        reload_signal: ReloadSignal,
     ) -> None:
         super().__init__(config)
         self.failure: str | None = None
@@ -115,7 +118,7 @@ class _Server(uvicorn.Server):
         self._settings = settings
         self._exit_at: float | None = None
         self._give_up_at = float("inf")  # with whatever has not ended by then
-        self._hangup = hangup
+        self._reload_signal = reload_signal
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def serve(self, sockets: Any = None) -> None:
@@ -139,7 +142,7 @@ class _Server(uvicorn.Server):
             raise
         if not self.started:
             return
-        self._watch_hangup()
+        self._watch_reload_signal()
         _log_addresses(self, self._admin, self._settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -194,16 +197,16 @@ class _Server(uvicorn.Server):
         self._exit_at = min(self._exit_at or float("inf"), time.monotonic() + _FAILED_GRACE_S)
         self._give_up_at = time.monotonic() + _FAILED_GRACE_S + 2 * _FAILED_DRAIN_S
 
-    def _watch_hangup(self) -> None:
+    def _watch_reload_signal(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+            loop.add_signal_handler(signal.SIGHUP, self._start_reload)
         except (NotImplementedError, RuntimeError, ValueError):
             logger.info("no SIGHUP here; artifacts are read at the start only")
-        if self._hangup.take():
-            self._hang_up()
+        if self._reload_signal.take():
+            self._start_reload()
 
-    def _hang_up(self) -> None:
+    def _start_reload(self) -> None:
         if self._repository.draining:
             return
         logger.info("SIGHUP: the artifacts are read again")

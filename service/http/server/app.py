@@ -17,12 +17,12 @@ from service.http.api.docs import OPEN_DOCS_PATHS, docs_router
 from service.http.api.oip import oip_handlers, oip_router
 from service.http.api.page import OPEN_PAGE_PATHS, page_router
 from service.http.api.predict import predict_handlers, predict_router
-from service.http.api.routes import OPEN_PATHS
 from service.http.api.schemas import Live, Ready
-from service.http.errors import error_body, error_code
-from service.http.inference.repository import ModelRepository, ModelSource, not_ready
+from service.http.errors import NotReadyError, error_body, error_code
+from service.http.inference.repository import ModelRepository, ModelSource
 from service.http.observability.metrics import Metrics
 from service.http.observability.telemetry import request_span
+from service.http.paths import OPEN_PATHS
 from service.http.settings import Settings
 
 __all__ = ["add_error_handlers", "create_app"]
@@ -101,7 +101,7 @@ def _add_health(app: FastAPI, repository: ModelRepository) -> None:
     @app.get("/v2/health/ready", summary="Whether to send requests here", responses={200: {"model": Ready}})
     async def ready() -> Response:
         if not repository.ready:
-            return _json({"live": not repository.failed, "ready": False, "error": not_ready().message}, 503)
+            return _json({"live": not repository.failed, "ready": False, "error": NotReadyError().message}, 503)
         return _json({"live": True, "ready": True})
 
 

@@ -10,10 +10,10 @@ from typing import Self
 
 from service.http.errors import OverloadedError
 
-__all__ = ["Admission", "Ticket"]
+__all__ = ["Capacity", "Ticket"]
 
 
-class Admission:
+class Capacity:
     """Hands out tickets for images and bytes, up to the two bounds; safe to use from many threads.
 
     Args:
@@ -71,8 +71,8 @@ class Admission:
 class Ticket:
     """One request's share of the bounds."""
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
         self._images = 0
         self._bytes = 0
 
@@ -82,7 +82,7 @@ class Ticket:
         Raises:
             OverloadedError: there is no room now.
         """
-        self._admission._take(images, size)
+        self._capacity._take(images, size)
         self._images += images
         self._bytes += size
 
@@ -90,7 +90,7 @@ class Ticket:
         """Give everything back; a second call changes nothing."""
         images, size = self._images, self._bytes
         self._images = self._bytes = 0
-        self._admission._give_back(images, size)
+        self._capacity._give_back(images, size)
 
     def __enter__(self) -> Self:
         return self

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
 from models.errors import InputError
-from service.http.api.app import create_app
 from service.http.api.schemas import ErrorResponse
+from service.http.server.app import create_app
 from service.http.settings import Settings
 from tests.service.http.conftest import application
 
