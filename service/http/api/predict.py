@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from detector.pipeline import PathOfImage, Verdict
+from detector.pipeline import Verdict
 from models.errors import ImageError, PlumblineError
 from service.http.api.schemas import ErrorResponse, ModelsResponse, PredictRequest, PredictResponse, StatusResponse
 from service.http.errors import ClientGoneError, HttpError
@@ -215,30 +215,10 @@ def _result(index: int, upload: Upload, outcome: Outcome, path: bool) -> dict[st
     if not isinstance(outcome, Verdict):
         code, message = error_message(outcome)
         return {**head, "error": {"code": code, "message": message}}
-    fields = {
-        **head,
-        "label": outcome.label,
-        "class_name": outcome.class_name,
-        "probability": outcome.probability,
-        "score": outcome.score,
-        "p_value": outcome.p_value,
-        "flagged": outcome.flagged,
-        "votes": outcome.components,
-    }
-    # A neighbour in the batch may have asked for its path where this request did not.
-    if path and outcome.path is not None:
-        fields["path"] = _path(outcome.path)
+    fields = {**head, **outcome.to_json()}
+    if not path:  # another request of the batch may have asked for the path
+        fields.pop("path", None)
     return fields
-
-
-def _path(path: PathOfImage) -> dict[str, Any]:
-    return {
-        "branches": path.branches,
-        "statistics": path.statistics,
-        "low": path.low,
-        "median": path.median,
-        "high": path.high,
-    }
 
 
 def error_message(failure: Exception) -> tuple[str, str]:

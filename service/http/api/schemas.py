@@ -54,7 +54,8 @@ class ImageVerdict(_Schema):
     score: float = Field(description="higher = more anomalous")
     p_value: float = Field(gt=0, le=1, description="share of natural images that score at least as high")
     flagged: bool = Field(description="whether the score reaches the threshold: do not trust the class")
-    votes: dict[str, float] = Field(description="parts of the score, such as all_class and predicted_class")
+    components: dict[str, float] = Field(description="parts of the score, by name; larger = less natural")
+    votes: dict[str, float] = Field(deprecated=True, description="the former name of `components`")
     path: ImagePath | None = Field(None, description="only with ?path=true")
 
 

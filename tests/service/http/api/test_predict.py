@@ -18,7 +18,7 @@ from models.images.decoding import decode_image
 from service.http.api.schemas import ImageVerdict, PredictResponse
 from tests.images import encoded, noise
 
-OUTCOME = ("label", "class_name", "flagged", "p_value", "votes")
+OUTCOME = ("label", "class_name", "flagged", "p_value", "components")
 
 
 def files(images: list[bytes]) -> list[tuple[str, tuple[str, bytes, str]]]:
