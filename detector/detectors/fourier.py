@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detector.base.measured_columns import MeasuredColumns
 from detector.classifiers.conditional import LearntClassifier
-from detector.features.embeddings import chosen
+from detector.features.embeddings import chosen_blocks
 from detector.features.image_statistics import spectrum
 from detector.features.image_statistics.fourier import Part
 from models.errors import InputError
@@ -104,7 +104,9 @@ class _Measured:
 
     def _chosen(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
         if isinstance(self.layers, str):
-            return chosen(embeddings, "stages" if self.layers == "stages" else "blocks")
+            shapes = [tuple(embedding.shape[1:]) for embedding in embeddings]
+            blocks = chosen_blocks(shapes, "stages" if self.layers == "stages" else "blocks")
+            return [embeddings[block] for block in blocks]
         if max(self.layers) >= len(embeddings):
             raise InputError(
                 f"expected numbers of the network's {len(embeddings)} blocks, from 0 on, got {max(self.layers)}; "

@@ -12,7 +12,7 @@ from detector.base.columns import ColumnsDetector
 from detector.classifiers.conditional import Classifier
 from detector.common.options import require_choice, require_number
 from detector.density.gaussians import Gaussians
-from detector.features.embeddings import Layers, PooledEmbeddings, chosen, pooled
+from detector.features.embeddings import Layers, PooledEmbeddings, chosen_blocks
 from models.features import FeatureRequest, Features, ForwardPass, Needs
 from models.residuals import StatisticsSpec, record_residues
 
@@ -139,16 +139,16 @@ class DistancesOfMoved:
         """Distances ``(B,)`` of every layer, differentiable in the images."""
         statistics_spec = StatisticsSpec(quantity="embeddings")
         with record_residues(
-            context.network, context.discovery, statistics_spec=statistics_spec, keep=True
+            context.network, context.discovery, statistics_spec=statistics_spec, statistics=False, pool=True
         ) as recording:
             context.network(images)
-        embeddings = chosen(recording.embeddings, self.layers)
+        blocks = chosen_blocks([branch.shape for branch in context.discovery.branches], self.layers)
         centres, whitenings, means = self._on(images.device)
         found = []
-        for layer, embedding in enumerate(embeddings):
-            vector = pooled(embedding)
-            width = vector.shape[1]
-            vector = vector.to(centres.dtype) - centres[layer, :width]
+        for layer, block in enumerate(blocks):
+            pooled = recording.pooled[block]
+            width = pooled.shape[1]
+            vector = pooled.to(centres.dtype) - centres[layer, :width]
             # The zeros behind a narrow embedding are at the centre too and add nothing.
             whitened = vector @ whitenings[layer, :width]
             found.append((whitened[:, None] - means[layer]).square().sum(dim=2).amin(dim=1))

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from models.features import ForwardPass, Needs
-from models.residuals import pooled
 
-__all__ = ["Layers", "PooledEmbeddings", "chosen", "filled", "pooled"]
+__all__ = ["Layers", "PooledEmbeddings", "chosen_blocks", "filled"]
 
 Layers = Literal["blocks", "stages"]
 
@@ -29,7 +28,7 @@ class PooledEmbeddings:
 
     layers: Layers = "blocks"
 
-    needs = Needs(embeddings=True)
+    needs = Needs(pooled=True)
 
     @property
     def name(self) -> str:
@@ -38,19 +37,17 @@ class PooledEmbeddings:
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
-        embeddings = chosen(context.embeddings, self.layers)
-        return filled([pooled(embedding) for embedding in embeddings])
+        shapes = [branch.shape for branch in context.discovery.branches]
+        return filled([context.pooled_embeddings[block] for block in chosen_blocks(shapes, self.layers)])
 
 
-def chosen(embeddings: Sequence[Tensor], layers: Layers) -> list[Tensor]:
-    """The embeddings of all blocks, or of those after which the shape changes, and of the last."""
-    if layers == "blocks":
-        return list(embeddings)
-    following = [*embeddings[1:], None]
+def chosen_blocks(shapes: Sequence[tuple[int, ...]], layers: Layers) -> list[int]:
+    """The indices of all blocks, or of those after which the embeddings' shape changes, and of the last."""
+    count = len(shapes)
     return [
-        this
-        for this, after in zip(embeddings, following, strict=True)
-        if after is None or after.shape[1:] != this.shape[1:]
+        block
+        for block in range(count)
+        if layers == "blocks" or block == count - 1 or shapes[block + 1] != shapes[block]
     ]
 
 

@@ -99,9 +99,7 @@ class ViewStatistics:
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
-        statistics = context.views[self.view].statistics
-        assert statistics is not None
-        return statistics.float()
+        return context.views[self.view].statistics.float()
 
 
 def _vectors(vectors: Sequence[Tensor]) -> Tensor:

@@ -10,10 +10,10 @@ from detector.base.detector import Detector
 from detector.calibration import Calibration
 from detector.features.statistics import by_block
 from detector.pipeline.verdict import PathOfImage, Verdict
-from models.errors import ImageError, InputError, NetworkError
-from models.features import Features, extract_batch, needs_of
+from models.errors import ImageError, InputError
+from models.features import FeatureExtractor, Features
 from models.normalization import Normalized
-from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics
+from models.residuals import Discovery, StatisticsSpec
 
 __all__ = ["Pipeline"]
 
@@ -73,19 +73,9 @@ class Pipeline:
         self.band = band
         self.image_shape = image_shape
         self.device = torch.device(device)
-        self._measurements = detector.feature_requests()
-        needs = needs_of(self._measurements)
-        self._looks_twice = bool(needs.views)
-        self._watched: WithStatistics | None = None
-        self._pooling: WithPooled | None = None
-        if not self._measurements:
-            self._watched = WithStatistics(
-                self.network, discovery, statistics_spec=statistics_spec, image_shape=image_shape
-            ).eval()
-        elif needs.pooled and not needs.embeddings:
-            self._pooling = WithPooled(
-                self.network, discovery, statistics_spec=statistics_spec, image_shape=image_shape
-            ).eval()
+        self._extractor = FeatureExtractor(
+            self.network, discovery, statistics_spec, detector.feature_requests(), rewrite_for=image_shape
+        )
 
     def score(self, images: Tensor, path: bool = False) -> list[Verdict]:
         """One verdict per image, in order.
@@ -137,23 +127,9 @@ class Pipeline:
         """
         count = len(images)
         batch = images.to(self.device)
-        batch = batch if count > 1 or self._looks_twice else batch.repeat(2, 1, 1, 1)
-        if self._watched is None:
-            features = extract_batch(
-                self.network, batch, self.discovery, self.statistics_spec, self._measurements, self._pooling
-            )
-            return features.take(np.arange(count))
-        with torch.inference_mode():
-            logits, statistics = self._watched(batch)
-        features = Features(logits[:count].float().cpu().numpy(), statistics[:count].float().cpu().numpy())
-        for what, array in (("logits", features.logits), ("statistics", features.statistics)):
-            finite = np.isfinite(array).all(axis=1)
-            if not finite.all():
-                raise NetworkError(
-                    f"expected finite {what}, got NaN or infinity for image {int(np.argmin(finite))} of the batch; "
-                    "the network overflows on it: run it in float32"
-                )
-        return features
+        if count == 1 and not self._extractor.needs.views:
+            batch = batch.repeat(2, 1, 1, 1)
+        return self._extractor.extract(batch).take(np.arange(count))
 
     def _check_images(self, images: Tensor) -> None:
         if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.float32:

@@ -41,12 +41,12 @@ class ForwardPass:
     Args:
         images: ``(B, 3, H, W)`` in [0, 1], on the network's device.
         logits: ``(B, K)``.
+        statistics: ``(B, F)``.
         network: in evaluation mode, for requests that need gradients or further passes.
         discovery: its branches.
         embeddings: x_{m+1} of every recorded block, ``(B, …)`` each; empty without ``Needs.embeddings``.
         head: the last layer with weights that was reached; None without ``Needs.embeddings``, or if the network has no
             such layer as a module.
-        statistics: ``(B, F)``.
         pooled_embeddings, pooled_residues: x_{m+1} and r_m of every recorded block, averaged over the positions,
             ``(B, ≤ D)`` each; empty without ``Needs.pooled``.
         views: the same of the views in ``Needs.views``.
@@ -54,11 +54,11 @@ class ForwardPass:
 
     images: Tensor
     logits: Tensor
+    statistics: Tensor
     network: nn.Module
     discovery: Discovery
     embeddings: tuple[Tensor, ...] = ()
     head: Head | None = None
-    statistics: Tensor | None = None
     pooled_embeddings: tuple[Tensor, ...] = ()
     pooled_residues: tuple[Tensor, ...] = ()
     views: Mapping[View, "ForwardPass"] = field(default_factory=dict)

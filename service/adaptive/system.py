@@ -1,6 +1,6 @@
 """A fitted pipeline as an attacker meets it: verdicts to be asked for, and what there is to differentiate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from detector.calibration import Calibration
 from detector.common.result import ScoreResult
 from detector.pipeline import Pipeline
 from models.errors import InputError, NetworkError
-from models.features import FeatureRequest, Features, forward_pass, needs_of
+from models.features import FeatureExtractor, FeatureRequest, Features
 from service.adaptive.exact import columns_of, exact_margins
 
 __all__ = ["Decision", "System", "predicted_by"]
@@ -80,7 +80,8 @@ class System:
         self._columns = columns_of(pipeline.detector)
         self.exact_margins = exact_margins(pipeline.detector, self._columns, self.threshold)
         self._shapes = {name: values.shape[1:] for name, values in features.requested.items()}
-        self._measurements = [m for m in pipeline.detector.feature_requests() if self._has_gradient(m, probe)]
+        requests = [each for each in pipeline.detector.feature_requests() if self._has_gradient(each, probe)]
+        self._extractor = self._extractor_of(requests)
         self.differentiable = tuple(self.forward(probe.to(pipeline.device))[1])
 
     @property
@@ -176,13 +177,15 @@ class System:
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits ``(b, K)`` and the `differentiable` parts ``(b, F_i)`` by name, the logits among them."""
         with torch.enable_grad():
-            return self._forward(images, self._measurements)
+            return self._forward(images, self._extractor)
 
-    def _forward(self, images: Tensor, feature_requests: list[FeatureRequest]) -> tuple[Tensor, dict[str, Tensor]]:
-        context, statistics = forward_pass(
-            self.network, images, self.pipeline.discovery, self.pipeline.statistics_spec, needs_of(feature_requests)
-        )
-        requested = {feature_request.name: feature_request(context) for feature_request in feature_requests}
+    def _extractor_of(self, requests: Sequence[FeatureRequest]) -> FeatureExtractor:
+        return FeatureExtractor(self.network, self.pipeline.discovery, self.pipeline.statistics_spec, requests)
+
+    def _forward(self, images: Tensor, extractor: FeatureExtractor) -> tuple[Tensor, dict[str, Tensor]]:
+        context = extractor.forward(images)
+        statistics = context.statistics
+        requested = {request.name: request(context) for request in extractor.feature_requests}
         if self._columns is not None and set(self._columns.replaces) <= set(requested):
             made = self._columns(context.logits, statistics, requested)
             requested = {name: values for name, values in requested.items() if name not in self._columns.replaces}
@@ -194,7 +197,7 @@ class System:
         images = probe.to(self.device).requires_grad_(True)
         try:
             with torch.enable_grad():
-                _, parts = self._forward(images, [feature_request])
+                _, parts = self._forward(images, self._extractor_of([feature_request]))
         except NetworkError:
             raise
         except RuntimeError:  # NumPy is not told of gradients, and torch refuses to hand it such a tensor

@@ -18,7 +18,7 @@ from detector.classifiers import boosting
 from models.errors import InputError
 from models.features import Features, ForwardPass, Head, needs_of
 from models.registry import DETECTORS
-from models.residuals import Discovery
+from models.residuals import Branch, Discovery
 
 CLASSES, COLUMNS = 3, 8
 
@@ -74,9 +74,8 @@ def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -
         linear.weight.copy_(torch.eye(CLASSES).repeat_interleave(4, dim=1))
         output = linear(inputs)
         context = ForwardPass(
-            as_tensor(images.clip(0, 1)), output, linear, Discovery((), ()),
+            as_tensor(images.clip(0, 1)), output, as_tensor(statistics), linear, discovery_of(embeddings),
             tuple(as_tensor(embedding) for embedding in embeddings), Head(linear, inputs, output),
-            statistics=as_tensor(statistics),
             pooled_embeddings=tuple(as_tensor(embedding.mean(axis=(2, 3))) for embedding in embeddings),
             pooled_residues=tuple(as_tensor(embedding[:, :, 0].mean(axis=2)) for embedding in embeddings),
         )  # fmt: skip
@@ -91,6 +90,11 @@ def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -
             feature_request.name: feature_request(context).numpy() for feature_request in detector.feature_requests()
         }
     return Features(output.numpy(), statistics.astype(np.float32), requested)
+
+
+def discovery_of(embeddings: list[np.ndarray]) -> Discovery:
+    branches = [Branch(str(block), values.shape[1:], "addition") for block, values in enumerate(embeddings)]
+    return Discovery(tuple(branches), ())
 
 
 def as_tensor(array: np.ndarray) -> Tensor:

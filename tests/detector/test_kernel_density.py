@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from detector.detectors.kernel_density import KernelDensity, log_density, most_likely_bandwidth
 from detector.features.dropout import DropoutUncertainty
 from models.errors import InputError, NetworkError
-from models.features import ForwardPass, Head, Needs, extract_features, forward_pass
+from models.features import FeatureExtractor, ForwardPass, Head, extract_features
 from models.residuals import Discovery, discover
 from tests.detector.embedded import clusters, embedded, waves
 
@@ -91,7 +91,12 @@ STORED_SCORES = [4.206230073908631, 2.401927602915833, 6.314586147090983, 4.7507
 def head_pass(logits_of: nn.Linear, inputs: Tensor) -> ForwardPass:
     output = logits_of(inputs)
     return ForwardPass(
-        torch.zeros(len(inputs), *SHAPE), output, logits_of, Discovery((), ()), (), Head(logits_of, inputs, output)
+        torch.zeros(len(inputs), *SHAPE),
+        output,
+        torch.zeros(len(inputs), 2),
+        logits_of,
+        Discovery((), ()),
+        head=Head(logits_of, inputs, output),
     )
 
 
@@ -154,14 +159,13 @@ def test_the_network_is_run_again_where_its_last_layer_does_not_give_the_logits(
     rescaled = Rescaled(tiny_network).eval()
     head = next(module for module in tiny_network.modules() if isinstance(module, nn.Linear))
     with torch.no_grad():
-        plain, _ = forward_pass(tiny_network, images, discover(tiny_network, SHAPE), needs=Needs(whole=True))
-        wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), needs=Needs(whole=True))
+        plain = FeatureExtractor(tiny_network, discover(tiny_network, SHAPE), None, [feature_request]).forward(images)
         assert plain.head is not None
         assert plain.head.module is head
         direct = feature_request(plain)
         head.weight.mul_(1 / 1.5)
         head.bias.mul_(1 / 1.5)
-        wrapped, _ = forward_pass(rescaled, images, discover(rescaled, SHAPE), needs=Needs(whole=True))
+        wrapped = FeatureExtractor(rescaled, discover(rescaled, SHAPE), None, [feature_request]).forward(images)
         torch.testing.assert_close(feature_request(wrapped), direct, rtol=1e-3, atol=1e-8)
     assert not any(module._forward_pre_hooks for module in rescaled.modules())
 

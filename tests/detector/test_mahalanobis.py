@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from detector.density.gaussians import Gaussians, product_by_row
 from detector.detectors.mahalanobis import DistancesOfMoved, Mahalanobis
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
-from detector.features.embeddings import PooledEmbeddings, pooled
+from detector.features.embeddings import PooledEmbeddings
 from models.errors import InputError
 from models.features import Features, extract_features
-from models.residuals import StatisticsSpec, discover, record_residues
+from models.residuals import StatisticsSpec, discover, pooled, record_residues
 from tests.detector.embedded import clusters, embedded, waves
 
 SHAPE = (3, 16, 16)

@@ -21,7 +21,7 @@ from detector.pipeline import Pipeline
 from models.errors import InputError
 from models.features import Features, ForwardPass, extract_features
 from models.loading.references import build_network
-from models.residuals import StatisticsSpec, discover, record_residues
+from models.residuals import Discovery, StatisticsSpec, discover, record_residues
 from tests.detector.conftest import CLASSES, PREPROCESSING, SPEC, noisy, smooth_images
 
 QUICK: dict[str, Any] = {"num_trees": 20, "minimum_per_class": 20}
@@ -121,8 +121,8 @@ def test_a_block_that_is_not_there_is_refused(network: nn.Module, images: Tensor
 )
 def test_embeddings_of_every_shape_have_maps(shape: tuple[int, ...], columns: int) -> None:
     (feature_request,) = Fourier(layers="all").feature_requests()
-    network = nn.Identity()
-    context = ForwardPass(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3), network, None, (torch.ones(shape),))  # type: ignore[arg-type]
+    images, zeros, network = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3), nn.Identity()
+    context = ForwardPass(images, zeros, zeros, network, Discovery((), ()), (torch.ones(shape),))
     assert feature_request(context).shape == (2, columns)
 
 

@@ -1,38 +1,19 @@
-"""Pooled embeddings: which axes are averaged, which layers are taken, and that they come with the same pass."""
+"""Pooled embeddings: the selected blocks, the padding, and the extraction in the same forward pass."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from detector.features.embeddings import PooledEmbeddings, chosen, filled, pooled
-from models.features import Needs, extract_features, forward_pass
+from detector.features.embeddings import PooledEmbeddings, chosen_blocks, filled
+from models.features import FeatureExtractor, extract_features
 from models.residuals import StatisticsSpec, discover, record_residues
 
 
-@pytest.mark.parametrize(
-    ("shape", "axes"),
-    [
-        ((2, 5, 4, 4), (2, 3)),
-        ((2, 4, 4, 4), (2, 3)),
-        ((2, 5, 3, 4), (2, 3)),
-        ((2, 4, 4, 5), (1, 2)),
-        ((2, 7, 5), (1,)),
-        ((2, 5), ()),
-    ],
-)
-def test_places_are_averaged_and_channels_are_not(shape: tuple[int, ...], axes: tuple[int, ...], seed: int) -> None:
-    embedding = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    expected = embedding.mean(dim=axes) if axes else embedding
-    torch.testing.assert_close(pooled(embedding), expected)
-    assert pooled(embedding.half()).dtype == torch.float32
-
-
 def test_stages_end_where_the_shape_changes() -> None:
-    shapes = [(2, 4, 8, 8), (2, 4, 8, 8), (2, 8, 4, 4), (2, 8, 2, 2), (2, 8, 2, 2)]
-    embeddings = [torch.full(shape, float(number)) for number, shape in enumerate(shapes)]
-    assert [float(embedding.mean()) for embedding in chosen(embeddings, "stages")] == [1.0, 2.0, 4.0]
-    assert len(chosen(embeddings, "blocks")) == 5
+    shapes = [(4, 8, 8), (4, 8, 8), (8, 4, 4), (8, 2, 2), (8, 2, 2)]
+    assert chosen_blocks(shapes, "stages") == [1, 2, 4]
+    assert chosen_blocks(shapes, "blocks") == [0, 1, 2, 3, 4]
 
 
 def test_narrow_embeddings_are_filled_up_with_zeros() -> None:
@@ -69,7 +50,7 @@ def test_layers_have_names_of_their_own() -> None:
 
 def test_embeddings_have_gradients_where_the_pass_has(tiny_network: nn.Module, seed: int) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed)).requires_grad_(True)
-    context, _ = forward_pass(tiny_network, images, discover(tiny_network, (3, 16, 16)), needs=Needs(whole=True))
-    requested: Tensor = PooledEmbeddings()(context)
+    discovery, embeddings = discover(tiny_network, (3, 16, 16)), PooledEmbeddings()
+    requested: Tensor = embeddings(FeatureExtractor(tiny_network, discovery, None, [embeddings]).forward(images))
     (gradient,) = torch.autograd.grad(requested.square().sum(), images)
     assert bool((gradient != 0).any())

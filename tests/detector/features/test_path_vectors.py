@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from detector.features import path_vectors
 from detector.features.path_columns import relative_distances
 from detector.features.path_vectors import WIDTH, PathVectors, ViewLogits, ViewStatistics, ViewVectors
-from models.features import FeatureRequest, Features, extract_features, forward_pass, needs_of
+from models.features import FeatureExtractor, FeatureRequest, Features, extract_features
 from models.images.views import View
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
@@ -126,8 +126,8 @@ def test_what_is_measured_can_be_differentiated_in_the_images(
     watched: nn.Module = request.getfixturevalue(network)
     requested(watched, images, feature_request)  # in inference mode first: nothing that is kept may stem from there
     images.requires_grad_(True)
-    context, _ = forward_pass(watched, images, discover(watched, SHAPE), needs=needs_of([feature_request]))
-    values = feature_request(context)
+    extractor = FeatureExtractor(watched, discover(watched, SHAPE), None, [feature_request])
+    values = feature_request(extractor.forward(images))
     (gradient,) = torch.autograd.grad(values.flatten(1).square().sum(), images)
     assert bool(torch.isfinite(gradient).all())
     assert bool(gradient.flatten(1).any(dim=1).all())

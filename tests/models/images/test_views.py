@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InputError
-from models.features import ForwardPass, Needs, extract_features, forward_pass
+from models.features import FeatureExtractor, ForwardPass, Needs, extract_features
 from models.images.views import View
 from models.residuals import discover
 
@@ -58,7 +58,7 @@ class BothLogits:
     """Logits of the image and of its view."""
 
     view: View
-    embeddings: bool = False
+    extra: Needs = Needs()  # noqa: RUF009
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class BothLogits:
 
     @property
     def needs(self) -> Needs:
-        return Needs(embeddings=self.embeddings, views=(self.view,))
+        return self.extra._replace(views=(self.view,))
 
     def __call__(self, context: ForwardPass) -> Tensor:
         return torch.stack([context.logits, context.views[self.view].logits], dim=1)
@@ -83,7 +83,7 @@ def test_each_view_is_passed_once_beside_the_images(tiny_network: nn.Module, ima
         tiny_network,
         images,
         discovery=discovery,
-        feature_requests=[BothLogits(view, embeddings) for view in (*views, views[0])],
+        feature_requests=[BothLogits(view, Needs(embeddings)) for view in (*views, views[0])],
     )
     assert batches == [3 * len(images)]
     with torch.no_grad():
@@ -98,9 +98,9 @@ def test_each_view_is_passed_once_beside_the_images(tiny_network: nn.Module, ima
 def test_a_views_pass_is_whole_and_has_a_gradient_in_the_images(tiny_network: nn.Module, images: Tensor) -> None:
     view = View(flip=True)
     images.requires_grad_(True)
-    context, statistics = forward_pass(
-        tiny_network, images, discover(tiny_network, SHAPE), needs=Needs(True, True, (view,))
-    )
+    both = BothLogits(view, Needs(embeddings=True, pooled=True))
+    extractor = FeatureExtractor(tiny_network, discover(tiny_network, SHAPE), None, [both])
+    context = extractor.forward(images)
     seen = context.views[view]
     assert torch.equal(seen.images, images.flip(3))
     assert [each.shape for each in seen.embeddings] == [each.shape for each in context.embeddings]
@@ -108,7 +108,6 @@ def test_a_views_pass_is_whole_and_has_a_gradient_in_the_images(tiny_network: nn
     torch.testing.assert_close(seen.head.module(seen.head.inputs), seen.head.output)
     for name in ("pooled_embeddings", "pooled_residues"):
         assert [each.shape for each in getattr(seen, name)] == [each.shape for each in getattr(context, name)]
-    assert seen.statistics is not None
-    assert seen.statistics.shape == statistics.shape
+    assert seen.statistics.shape == context.statistics.shape
     (gradient,) = torch.autograd.grad(seen.logits.sum(), images)
     assert gradient.flatten(1).any(dim=1).all()

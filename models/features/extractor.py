@@ -1,0 +1,188 @@
+"""The forward passes of one network, and the features of its batches."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.errors import NetworkError
+from models.features.features import Features
+from models.features.requests import FeatureRequest, ForwardPass, Head, needs_of
+from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics, record_path
+from models.residuals.hooks import watching
+
+__all__ = ["FeatureExtractor"]
+
+
+class FeatureExtractor:
+    """Runs a network for its logits, its statistics and the values of feature requests.
+
+    There are two ways to run the network. Recording with hooks works for every network, and it is the only way to whole
+    embeddings. A rewritten graph computes statistics and pooled vectors without hooks and faster, but its construction
+    takes several passes, so it suits a network that serves many batches.
+
+    Args:
+        network: in evaluation mode, on the device of the images.
+        discovery: its branches.
+        statistics_spec: the statistics of each branch; by default of the residues.
+        feature_requests: requests with equal names are computed once.
+        rewrite_for: shape ``(3, H, W)`` of the images for which the graph is rewritten, if no request needs whole
+            embeddings; None to record with hooks.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        discovery: Discovery,
+        statistics_spec: StatisticsSpec | None = None,
+        feature_requests: Sequence[FeatureRequest] = (),
+        *,
+        rewrite_for: tuple[int, int, int] | None = None,
+    ) -> None:
+        self.network = network
+        self.discovery = discovery
+        self.statistics_spec = statistics_spec or StatisticsSpec()
+        self.feature_requests = tuple({each.name: each for each in feature_requests}.values())
+        self.needs = needs_of(self.feature_requests)
+        self._rewritten: WithPooled | WithStatistics | None = None
+        if rewrite_for is not None and not self.needs.embeddings:
+            kind = WithPooled if self.needs.pooled else WithStatistics
+            self._rewritten = kind(
+                network, discovery, statistics_spec=self.statistics_spec, image_shape=rewrite_for
+            ).eval()
+
+    def forward(self, images: Tensor) -> ForwardPass:
+        """One pass of the images ``(B, 3, H, W)`` and their views as one batch; differentiable if gradients are on.
+
+        Raises:
+            NetworkError: logits that are not finite or not ``(B, K)``, or statistics that are not finite.
+        """
+        views = self.needs.views
+        batch = torch.cat([images, *(view(images) for view in views)]) if views else images
+        whole = self._run(batch)
+        if not views:
+            return whole
+        count = len(images)
+        first, *others = (_rows(whole, start, start + count) for start in range(0, len(batch), count))
+        return replace(first, views=dict(zip(views, others, strict=True)))
+
+    def extract(self, images: Tensor) -> Features:
+        """The features of one batch ``(B, 3, H, W)`` that is on the network's device.
+
+        Raises:
+            NetworkError: as `forward`; also for requested values that are not finite.
+        """
+        with torch.inference_mode():
+            forward_pass = self.forward(images)
+            # The hooks are removed by now, so requests may run the network themselves.
+            requested = {each.name: _values(each, forward_pass) for each in self.feature_requests}
+        return Features(forward_pass.logits.cpu().numpy(), forward_pass.statistics.cpu().numpy(), requested)
+
+    def _run(self, batch: Tensor) -> ForwardPass:
+        if self._rewritten is None:
+            output, statistics, optional = self._record(batch)
+        else:
+            output, statistics, *pooled = self._rewritten(batch)
+            optional = dict(zip(("pooled_embeddings", "pooled_residues"), pooled, strict=False))
+        return ForwardPass(
+            images=batch,
+            logits=_logits(output, len(batch)),
+            statistics=_finite(statistics, "statistics"),
+            network=self.network,
+            discovery=self.discovery,
+            **optional,
+        )
+
+    def _record(self, batch: Tensor) -> tuple[Any, Tensor, dict[str, Any]]:
+        """Output, statistics, and the optional fields of `ForwardPass` by name, recorded with hooks."""
+        needs = self.needs
+        optional: dict[str, Any] = {}
+        with ExitStack() as stack:
+            recordings = stack.enter_context(
+                record_path(
+                    self.network,
+                    self.discovery,
+                    self.statistics_spec,
+                    pool=needs.pooled,
+                    keep_embeddings=needs.embeddings,
+                )
+            )
+            heads = stack.enter_context(_record_head(self.network)) if needs.embeddings else []
+            output = self.network(batch)
+        if needs.embeddings:
+            optional |= {"embeddings": recordings["embeddings"].embeddings, "head": heads[0] if heads else None}
+        if needs.pooled:
+            optional |= {f"pooled_{quantity}": recording.pooled for quantity, recording in recordings.items()}
+        return output, recordings[self.statistics_spec.quantity].statistics, optional
+
+
+def _rows(whole: ForwardPass, start: int, stop: int) -> ForwardPass:
+    """The pass of some consecutive images of the batch."""
+    head = whole.head
+    return replace(
+        whole,
+        images=whole.images[start:stop],
+        logits=whole.logits[start:stop],
+        statistics=whole.statistics[start:stop],
+        embeddings=tuple(embedding[start:stop] for embedding in whole.embeddings),
+        pooled_embeddings=tuple(vector[start:stop] for vector in whole.pooled_embeddings),
+        pooled_residues=tuple(vector[start:stop] for vector in whole.pooled_residues),
+        head=head and Head(head.module, head.inputs[start:stop], head.output[start:stop]),
+    )
+
+
+@contextmanager
+def _record_head(network: nn.Module) -> Iterator[list[Head]]:
+    """A list that contains the latest layer with own weights that a tensor passed; empty until one did."""
+    heads: list[Head] = []
+    inputs: list[Tensor] = []
+
+    def entered(args: Any, _kwargs: Any) -> None:
+        inputs[:] = [args[0]] if args and isinstance(args[0], Tensor) else []
+
+    def left_from(module: nn.Module) -> Any:
+        def left(output: Any) -> None:
+            heads[:] = [Head(module, inputs[0], output)] if inputs and isinstance(output, Tensor) else []
+
+        return left
+
+    layers = [
+        module
+        for module in network.modules()
+        if not list(module.children()) and next(module.parameters(recurse=False), None) is not None
+    ]
+    with watching((module, entered, left_from(module)) for module in layers):
+        yield heads
+
+
+def _values(feature_request: FeatureRequest, forward_pass: ForwardPass) -> NDArray[np.float32]:
+    values = feature_request(forward_pass)
+    assert values.dtype == torch.float32, feature_request.name
+    assert values.dim() > 1, feature_request.name
+    assert len(values) == len(forward_pass.images), feature_request.name
+    array: NDArray[np.float32] = _finite(values, feature_request.name).cpu().numpy()
+    return array
+
+
+def _logits(output: object, batch: int) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != batch:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise NetworkError(
+            f"expected logits of shape ({batch}, K) from the network, got {got}; wrap it so that it returns only logits"
+        )
+    return _finite(output.float(), "logits")
+
+
+def _finite(tensor: Tensor, name: str) -> Tensor:
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).flatten(1).any(dim=1).sum())
+        raise NetworkError(
+            f"expected finite {name}, got NaN or infinity for {bad} of {len(tensor)} images; "
+            "check the network's weights and its precision"
+        )
+    return tensor
