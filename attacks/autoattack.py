@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from attacks.common.base import Attack, ImageNoise, Norm, class_count, project
+from attacks.common.base import Attack, ImageNoise, Norm, project
+from attacks.common.checks import class_count
 from attacks.common.finite import watched_logits
 from attacks.libraries.art import quiet_logger
 from attacks.libraries.autoattack import autoattack_library, autoattack_version

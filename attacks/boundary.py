@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from attacks.common.base import Attack, ImageNoise, Target, check_choice, check_count, check_number, check_target
-from attacks.decision_based.decision import boundary
+from attacks.decision_based.boundary import boundary
 from attacks.decision_based.starts import decision_and_starts, run_art_from_starts
 from attacks.libraries.art import art_version
 from models.errors import InputError

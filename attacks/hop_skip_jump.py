@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from attacks.common.base import Attack, ImageNoise, Norm, Target, check_choice, check_count, check_target
-from attacks.decision_based.decision import hop_skip_jump
+from attacks.decision_based.hop_skip_jump import hop_skip_jump
 from attacks.decision_based.starts import decision_and_starts, run_art_from_starts
 from attacks.libraries.art import art_version
 from models.errors import InputError

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_number, check_target, project
 from attacks.common.margins import least_lead, margins
+from attacks.common.queries import logits_of
 from attacks.common.squares import propose_l2, propose_linf, start_l2, start_linf
-from attacks.decision_based.starts import logits_of
 from models.errors import InputError
 
 __all__ = ["Square"]

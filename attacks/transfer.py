@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attacks.common.base import Attack, ImageNoise, Norm, build_attack, check_count, class_count, project
-from attacks.common.isolation import left_as_found
-from attacks.decision_based.starts import logits_of
+from attacks.common.base import Attack, ImageNoise, Norm, check_count, project
+from attacks.common.building import build_attack
+from attacks.common.checks import class_count
+from attacks.common.digests import network_digest
+from attacks.common.isolation import evaluation_mode
+from attacks.common.queries import logits_of
 from attacks.decision_based.substitute import teach_substitute
-from attacks.generation.digests import network_digest
 from models.errors import InputError
 from models.files import sha256_of
 from models.loading.references import PRETRAINED, load_network
@@ -83,7 +85,7 @@ class Transfer(Attack):
                     f"{self.substitute!r}; name a network for the same classes"
                 )
         correct = logits_of(network, images).argmax(1) == labels
-        with left_as_found(substitute):
+        with evaluation_mode(substitute):
             found = self._white_box().run(substitute, images.clone(), labels, noise)
         found = project(found.detach(), images, self.epsilon, self.norm)
         return torch.where(correct[:, None, None, None], found, images)

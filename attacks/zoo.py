@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attacks.common.base import Attack, ImageNoise, Target, aim, check_count, check_number, check_target
 from attacks.common.margins import least_lead, margins
-from attacks.decision_based.starts import logits_of
+from attacks.common.queries import logits_of
 
 __all__ = ["ZOO"]
 

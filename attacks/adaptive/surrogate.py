@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.common.base import check_count
 from models.errors import InputError
+from models.options import check_count
 
 __all__ = ["Surrogate", "fit_surrogate"]
 

@@ -7,7 +7,6 @@ checks what comes in, splits it into batches, isolates the network and the rando
 
 import copy
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
@@ -15,12 +14,13 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor, nn
 
-from attacks.common.isolation import ImageNoise, device_of, left_as_found, seeded
+from attacks.common.checks import check_epsilon, check_images, check_labels, class_count
+from attacks.common.isolation import device_of, evaluation_mode, seeded
+from attacks.common.noise import ImageNoise
 from attacks.common.norms import Norm, perturbation_norms, project, tolerance
 from attacks.common.targets import Target, aim, check_target, target_classes
 from models.errors import AttackError, InputError
 from models.options import check_choice, check_count, check_number
-from models.registry import ATTACKS
 
 __all__ = [
     "Attack",
@@ -28,15 +28,10 @@ __all__ = [
     "Norm",
     "Target",
     "aim",
-    "build_attack",
     "check_choice",
     "check_count",
-    "check_images",
-    "check_labels",
     "check_number",
     "check_target",
-    "class_count",
-    "parse_epsilon",
     "project",
     "target_classes",
 ]
@@ -64,7 +59,7 @@ class Attack(ABC):
         if norm not in ("linf", "l2"):
             raise InputError(f"expected norm 'linf' or 'l2', got {norm!r}")
         if epsilon is not None:
-            _check_epsilon(epsilon, norm)
+            check_epsilon(epsilon, norm)
         self.norm: Norm = norm
         self.epsilon = epsilon
         self.batch_size = check_count("batch_size", batch_size)
@@ -89,7 +84,7 @@ class Attack(ABC):
         check_images(images)
         device = device_of(network) or images.device
         # Attacks need gradients whatever mode the caller is in; copies made in here are no inference tensors.
-        with torch.inference_mode(False), torch.enable_grad(), left_as_found(network):
+        with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(network):
             attacked = torch.empty_like(images)
             check_labels(labels, images, class_count(network, images[:1].to(device, copy=True)))
             for first in range(0, len(images), self.batch_size):
@@ -159,93 +154,3 @@ class Attack(ABC):
                 raise AttackError(
                     f"{self!r} was to stay within {self.norm} {self.epsilon:.7g}, moved an image by {largest:.7g}"
                 )
-
-
-def parse_epsilon(text: str | float) -> float:
-    """A budget in pixel units of images in [0, 1], from "0.03" or "8/255".
-
-    >>> parse_epsilon("8/255") == 8 / 255
-    True
-
-    Raises:
-        InputError: no number or fraction, not finite, or not above zero.
-    """
-    parts = str(text).split("/")
-    try:
-        numbers = [float(part) for part in parts]
-        value = numbers[0] if len(numbers) == 1 else numbers[0] / numbers[1]
-    except (ValueError, ZeroDivisionError) as exc:
-        raise InputError(f"expected epsilon as a number or a fraction such as 0.03 or 8/255, got {text!r}") from exc
-    if len(numbers) > 2 or not math.isfinite(value) or value <= 0:
-        raise InputError(f"expected epsilon as one finite number or fraction above 0, such as 8/255, got {text!r}")
-    return value
-
-
-def build_attack(
-    name: str, options: Mapping[str, Any] | None = None, *, where_accepted: Mapping[str, Any] | None = None
-) -> Attack:
-    """The attack of that name with these options: the edge where names and numbers from outside become an object.
-
-    Args:
-        name: of the plug-in, such as "bim".
-        options: constructor arguments; "epsilon" may be a fraction as text.
-        where_accepted: the same, but left out where the attack has no such option: DeepFool has no epsilon.
-
-    Raises:
-        UnknownNameError: no such attack.
-        InputError: an option that the attack does not have, or a value that it refuses.
-    """
-    attack_class = ATTACKS.load(name)
-    known = [option for option in inspect.signature(attack_class.__init__).parameters if option != "self"]
-    given = {option: value for option, value in (where_accepted or {}).items() if option in known} | dict(options or {})
-    if unknown := sorted(set(given) - set(known)):
-        raise InputError(f"attack {name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    if given.get("epsilon") is not None:
-        given["epsilon"] = parse_epsilon(given["epsilon"])
-    attack: Attack = attack_class(**given)
-    return attack
-
-
-def class_count(network: nn.Module, image: Tensor) -> int:
-    """How many classes the network tells apart, from one forward pass of one image ``(1, C, H, W)``.
-
-    Raises:
-        InputError: the network does not take such an image, or does not return logits ``(1, K)`` with K ≥ 2.
-    """
-    try:
-        with torch.no_grad():
-            logits = network(image)
-    except (RuntimeError, ValueError, TypeError) as exc:
-        raise InputError(f"the network cannot take images of shape {tuple(image.shape[1:])}: {exc}") from exc
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expected a network that returns logits (batch, classes) with at least 2 classes, got {got}")
-    return int(logits.shape[1])
-
-
-def _check_epsilon(epsilon: float, norm: Norm) -> None:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not math.isfinite(epsilon) or epsilon <= 0:
-        raise InputError(f"expected epsilon as a finite number above 0, got {epsilon!r}")
-    if norm == "linf" and epsilon > 1:
-        raise InputError(f"expected epsilon in pixel units of [0, 1], got {epsilon!r}; write 8/255 for 8 grey levels")
-
-
-def check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.dtype != torch.float32 or images.ndim != 4 or images.numel() == 0:
-        got = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"expected images as a non-empty float32 tensor (B, C, H, W), got {got}")
-    low, high = images.min().item(), images.max().item()
-    if not (low >= 0 and high <= 1):  # a NaN fails both comparisons
-        raise InputError(
-            f"expected finite pixels in [0, 1], got [{low:.6g}, {high:.6g}]; attack unnormalised images, "
-            "the network normalises inside"
-        )
-
-
-def check_labels(labels: Tensor, images: Tensor, classes: int) -> None:
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (len(images),):
-        got = f"{tuple(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise InputError(f"expected labels as an int64 tensor ({len(images)},), one per image, got {got}")
-    low, high = labels.min().item(), labels.max().item()
-    if low < 0 or high >= classes:
-        raise InputError(f"expected labels in 0…{classes - 1}, the network's classes, got labels in {low}…{high}")

@@ -1,4 +1,4 @@
-"""What an attack disturbs while it runs and has to put back: the network's state, the global random generators."""
+"""Context managers that restore the state of a network and of the global random generators after an attack."""
 
 import random
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["ImageNoise", "device_of", "left_as_found", "seeded"]
+__all__ = ["device_of", "evaluation_mode", "seeded"]
 
 
 def device_of(network: nn.Module) -> torch.device | None:
@@ -19,11 +19,11 @@ def device_of(network: nn.Module) -> torch.device | None:
 
 
 @contextmanager
-def left_as_found(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradients of its weights, for as long as the context lasts.
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put the network into eval mode and switch off the gradients of its weights inside the context.
 
-    Afterwards, also after an exception, every module is in the mode it was in, every parameter requires a gradient or
-    not as before, and holds the same `.grad` as before (ART clears them).
+    On exit, also after an exception, every module's mode and every parameter's `requires_grad` and `.grad` are restored
+    (ART clears `.grad`).
     """
     modes = [(module, module.training) for module in network.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
@@ -44,9 +44,9 @@ def left_as_found(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Global random state of torch, NumPy and Python set from `seed` inside, restored after.
+    """Seed the global generators of torch, NumPy and Python inside the context; restore their state on exit.
 
-    Attack libraries draw from the global generators; ours do not, see `ImageNoise`.
+    Attack libraries draw from the global generators. Attacks in this package draw from `ImageNoise`.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - ART draws from the legacy generator
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -61,39 +61,3 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
-
-
-class ImageNoise:
-    """Noise for one batch in which every image has a random stream of its own, so that batch size changes nothing.
-
-    Args:
-        seed: the attack's seed.
-        first: position of the batch's first image among the images of the call.
-    """
-
-    def __init__(self, seed: int, first: int) -> None:
-        self._seed = seed
-        self._first = first
-
-    def uniform(self, images: Tensor, draw: int = 0) -> Tensor:
-        """Numbers uniform in [-1, 1), of the images' shape ``(B, C, H, W)``, dtype and device.
-
-        Args:
-            draw: number of the draw; the same number gives the same noise (restarts count up).
-        """
-        rows = [
-            # A counter-based generator: seed and position are the key, the draw is part of the counter.
-            np.random.Generator(
-                np.random.Philox(key=np.array([self._seed, position], dtype=np.uint64), counter=[0, 0, 0, draw])
-            ).random(tuple(images.shape[1:]), dtype=np.float32)
-            for position in range(self._first, self._first + len(images))
-        ]
-        return torch.from_numpy(np.stack(rows)).to(images) * 2 - 1
-
-    def generators(self, count: int, device: torch.device) -> list[torch.Generator]:
-        """One generator for each of the batch's first `count` images, for attacks that draw as they go."""
-        words = [
-            np.random.SeedSequence([self._seed, position]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-            for position in range(self._first, self._first + count)
-        ]
-        return [torch.Generator(device).manual_seed(int(word)) for word in words]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.common.finite import check_finite
-from attacks.common.isolation import ImageNoise
+from attacks.common.noise import ImageNoise
 from attacks.common.norms import Norm, project, projection, steepest
 from models.errors import AttackError, InputError
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from attacks.common.isolation import ImageNoise
+from attacks.common.noise import ImageNoise
 from models.errors import InputError
 
 __all__ = ["Target", "aim", "check_target", "target_classes"]

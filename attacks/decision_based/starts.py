@@ -7,25 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.common.finite import check_finite
-from attacks.common.isolation import ImageNoise
 from attacks.common.margins import least_lead, margins
+from attacks.common.noise import ImageNoise
+from attacks.common.queries import logits_of
 from attacks.common.targets import Target, target_classes
-from attacks.decision_based.walk import Decide
+from attacks.decision_based.search import Decide
 from attacks.libraries.art import run_art_attack
 
 __all__ = [
     "decision_and_starts",
-    "logits_of",
     "nearest_of_class",
     "network_decision",
     "random_starts",
     "run_art_from_starts",
 ]
-
-# Points per pass: few on a CPU, where the activations of a batch should stay in its caches, many on a GPU.
-_PASS = {"cpu": 64}
-_PASS_ELSEWHERE = 2048
 
 _GRIDS = (1, 2, 4, 8)  # sides of the coarse noise, in cells
 
@@ -45,19 +40,6 @@ def decision_and_starts(
     targets = target_classes(target, network, images, labels, noise)
     decide = network_decision(network, labels, targets)
     return decide, random_starts(decide, images, noise, tries, nearest_of_class(images, predicted, targets))
-
-
-@torch.no_grad()
-def logits_of(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's logits ``(B, K)``, in passes of a size that suits the device.
-
-    Raises:
-        AttackError: they are not finite.
-    """
-    size = _PASS.get(images.device.type, _PASS_ELSEWHERE)
-    logits = torch.cat([network(part) for part in torch.split(images, size)])
-    check_finite("logits", logits)
-    return logits
 
 
 def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None = None) -> Decide:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.decision_based.starts import logits_of
+from attacks.common.queries import logits_of
 
 __all__ = ["teach_substitute"]
 

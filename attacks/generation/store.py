@@ -1,15 +1,16 @@
-"""Shards on disk: one safetensors file each, whole or absent, with a checksum of what is in it.
+"""Cache of shards on disk: one safetensors file per shard, written atomically, with a checksum of its content.
 
-    CACHE/bim-0f3a…/manifest.json          what the folder holds, for people
+    CACHE/bim-0f3a…/manifest.json          the key, for readers
     CACHE/bim-0f3a…/shard-00000.safetensors
     CACHE/bim-0f3a…/shard-00001.safetensors
 
-The folder's name ends in the SHA-256 of everything that decides the result, so that nothing stale is ever read.
+The folder's name ends in the SHA-256 of everything that decides the result. Stale shards are therefore never read.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,22 +21,24 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from attacks.generation.digests import Arrays, arrays_digest
+from attacks.common.digests import Arrays, arrays_digest
 from models.errors import InputError
 
 __all__ = ["DamagedShardError", "ShardStore"]
 
+_log = logging.getLogger(__name__)
+
 
 class DamagedShardError(Exception):
-    """A shard's file that is truncated, altered, or of another set. Never leaves `attacks`: the shard is made again."""
+    """The file of a shard is truncated, altered or belongs to another set. Callers attack the shard again."""
 
 
 class ShardStore:
-    """The folder of one attacked data set.
+    """Folder of shards of one attacked data set.
 
     Args:
-        cache: folder of all sets; made if missing.
-        name: readable beginning of the folder's name.
+        cache: folder of all sets; created if missing.
+        name: prefix of the folder's name.
         key: everything that decides the result, as JSON values.
     """
 
@@ -44,28 +47,28 @@ class ShardStore:
         self.folder = Path(cache) / f"{name}-{self._digest[:16]}"
         with _clear_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        # Written first: a cache that cannot be written is found out before hours of work, not after.
+        # Written first, so that a cache that cannot be written fails before hours of work.
         self._write(self.folder / "manifest.json", json.dumps({"key": key, "sha256": self._digest}, indent=2).encode())
 
     def path(self, index: int) -> Path:
-        """Where the shard of that number is or will be."""
+        """Path of the shard with this index."""
         return self.folder / f"shard-{index:05d}.safetensors"
 
     def save(self, index: int, arrays: Arrays) -> None:
-        """Writes a shard so that its file is whole or absent, whatever happens in between.
+        """Write a shard atomically.
 
         Raises:
             InputError: the disk is full, or the folder cannot be written.
         """
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        # One entry, since safetensors writes several in any order, and the same shard should be the same bytes.
+        # One metadata entry: safetensors does not fix the order of several, and equal shards should be equal bytes.
         self._write(self.path(index), safetensors.numpy.save(contiguous, {"seal": self._seal(index, contiguous)}))
 
     def load(self, index: int) -> dict[str, NDArray[Any]] | None:
-        """The arrays of a shard; None where there is no file.
+        """Arrays of a shard; None without a file.
 
         Raises:
-            DamagedShardError: the file does not hold what was written.
+            DamagedShardError: the content of the file is not what was written.
         """
         path = self.path(index)
         if not path.exists():
@@ -80,14 +83,22 @@ class ShardStore:
             raise DamagedShardError(f"{path} does not match its checksum")
         return arrays
 
+    def load_intact(self, index: int) -> dict[str, NDArray[Any]] | None:
+        """Arrays of a shard; None without a file, and None with a warning if the file is damaged."""
+        try:
+            return self.load(index)
+        except DamagedShardError as exc:
+            _log.warning("%s; this shard is attacked again", exc)
+            return None
+
     def _seal(self, index: int, arrays: Arrays) -> str:
-        """Checksum of the arrays, and of the set and the place they belong to"""
+        """Checksum of the arrays, the set and the index."""
         return hashlib.sha256(f"{self._digest}|{index}|{arrays_digest(arrays)}".encode()).hexdigest()
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Through a temporary file in the same folder: it takes the name at once, or not at all."""
+        """Write a temporary file in the same folder, then rename it."""
         with _clear_errors(path):
-            # Opened by name and not through `tempfile`, whose files only their owner may read: a cache can be shared.
+            # Not through `tempfile`, whose files only their owner may read: a cache can be shared.
             temporary = self.folder / f".partial-{os.getpid()}-{path.name}"
             try:
                 with temporary.open("wb") as file:
@@ -95,7 +106,7 @@ class ShardStore:
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(path)
-            finally:  # also after a KeyboardInterrupt, no half of a shard is left
+            finally:  # also after a KeyboardInterrupt
                 temporary.unlink(missing_ok=True)
 
 

@@ -1,7 +1,6 @@
-"""How a network and an attack travel to worker processes: as bytes, made once and read once per process.
+"""Transfer of a network and an attack to worker processes as bytes, packed once and unpacked once per process.
 
-The bytes are a pickle that this process made a moment ago and hands to its own children; nothing is ever unpickled from
-a file or from outside.
+The bytes are a pickle from this process for its own children. Nothing is unpickled from a file or from outside.
 """
 
 import functools
@@ -22,7 +21,7 @@ __all__ = ["pack", "unpack"]
 
 
 def pack(network: nn.Module, attack: Attack) -> bytes:
-    """Both as bytes for `unpack` in another process. Code that the other process could not import travels along.
+    """Network and attack as bytes for `unpack` in another process, with code that the other process cannot import.
 
     Raises:
         AttackError: something in the network cannot be pickled.
@@ -38,10 +37,10 @@ def pack(network: nn.Module, attack: Attack) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def unpack(packed: bytes) -> tuple[nn.Module, Attack]:
-    """The network and the attack; the same objects again while the bytes are the same.
+    """Network and attack; the same objects for the same bytes.
 
     Raises:
-        AttackError: code they need is missing in this process.
+        AttackError: code that they need is missing in this process.
     """
     try:
         network, attack = pickle.loads(packed)
@@ -51,7 +50,7 @@ def unpack(packed: bytes) -> tuple[nn.Module, Attack]:
 
 
 def _not_importable(network: nn.Module, attack: Attack) -> list[ModuleType]:
-    """Modules of their classes that are not on the import path: a user's file that was loaded by its location"""
+    """Modules of their classes that are not on the import path, such as a user's file loaded by its location."""
     names = {type(part).__module__ for part in (*network.modules(), attack)}
     return [
         sys.modules[name]

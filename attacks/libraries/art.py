@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.common.base import class_count
+from attacks.common.checks import class_count
 from attacks.common.finite import watched_logits
 from models.errors import AttackError
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attacks.generation.digests import arrays_digest
+from attacks.common.digests import arrays_digest
 from benchmarks.detection.candidates import ClassProjections, Curvature, PooledMoments, SpectralShares, exit_agreement
 from benchmarks.detection.perturbations import PERTURBATIONS, perturbed
 from detector.density.gaussians import Gaussians

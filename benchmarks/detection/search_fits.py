@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from attacks.generation.digests import arrays_digest
+from attacks.common.digests import arrays_digest
 from benchmarks.detection.search_columns import Columns
 from detector.base.composite import SignsDetector
 from detector.classifiers.boosting import GradientBoostings

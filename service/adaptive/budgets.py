@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attacks.common.base import check_count, check_number
 from models.errors import InputError
+from models.options import check_count, check_number
 
 __all__ = ["MIN_QUERIES", "Budgets"]
 

@@ -31,16 +31,14 @@ served as a start: an attack that is left to such starts, as in ART, ends there.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.calibration import clopper_pearson
-from service.adaptive.surrogate import Agreement
-
-if TYPE_CHECKING:
-    from service.adaptive.running import AdaptiveAttacks, AdaptiveSet
+from service.adaptive.agreement import Agreement
+from service.adaptive.records import AdaptiveAttacks, AdaptiveSet
 
 __all__ = ["adaptive_figures"]
 
@@ -52,7 +50,7 @@ _ROUNDING = 1e-6  # float32 pixels carry an image this far out of its L∞ ball
 
 
 def adaptive_figures(
-    found: "AdaptiveAttacks", *, l2_limits: Sequence[float], linf_limits: Sequence[float]
+    found: AdaptiveAttacks, *, l2_limits: Sequence[float], linf_limits: Sequence[float]
 ) -> dict[str, Any]:
     """The figures that the module's docstring lists."""
     limits = [("l2", limit) for limit in l2_limits] + [("linf", limit) for limit in linf_limits]
@@ -99,7 +97,7 @@ def _with_earlier_names(value: Any) -> Any:
     return values | {earlier: values[key] for key, earlier in _EARLIER_NAMES.items() if key in values}
 
 
-def _first_attack(found: "AdaptiveAttacks") -> dict[str, Any] | None:
+def _first_attack(found: AdaptiveAttacks) -> dict[str, Any] | None:
     if found.fooled is None or found.detected is None or found.fooled_l2 is None:
         return None
     fooled = int(found.fooled.sum())
@@ -111,7 +109,7 @@ def _first_attack(found: "AdaptiveAttacks") -> dict[str, Any] | None:
     }
 
 
-def _turned(one: "AdaptiveSet", smaller: Sequence["AdaptiveSet"] = ()) -> dict[str, Any]:
+def _turned(one: AdaptiveSet, smaller: Sequence[AdaptiveSet] = ()) -> dict[str, Any]:
     """T of the module's docstring; with what was found in smaller budgets counted, where there are some"""
     group = (*smaller, one)
     linf, l2 = (_least([(each.evaded, getattr(each, norm)) for each in group]) for norm in ("linf", "l2"))
@@ -147,12 +145,12 @@ def _union(right: NDArray[np.bool_], linf: Distances, l2: Distances, limits: Seq
     }
 
 
-def _within_of(one: "AdaptiveSet", limits: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+def _within_of(one: AdaptiveSet, limits: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     linf, l2 = _least([(one.evaded, one.linf)]), _least([(one.evaded, one.l2)])
     return _within(linf, l2, int(one.attempted.sum()), limits)
 
 
-def _nearest_finds(found: "AdaptiveAttacks") -> tuple[Distances, Distances]:
+def _nearest_finds(found: AdaptiveAttacks) -> tuple[Distances, Distances]:
     """L∞ and L2 distances ``(N,)`` of the nearest accepted misclassification that any attack found; inf where none
 
     In each norm by itself: the nearest in one may not be the nearest in the other.
@@ -204,9 +202,9 @@ def _robustness(accepted_right: NDArray[np.bool_], evaded: NDArray[np.bool_], ep
     return {"epsilon": epsilon, **share, "implied_epsilon": epsilon / 2, "sentence": sentence}
 
 
-def _warnings(found: "AdaptiveAttacks") -> list[str]:
+def _warnings(found: AdaptiveAttacks) -> list[str]:
     """Signs that an attack is broken, so that its figures say nothing"""
-    warnings = [f"{name} was left out: {why}" for name, why in found.skipped_branches.items()]
+    warnings = [f"{name} was left out: {why}" for name, why in found.skipped.items()]
     for free, short in zip(found.unlimited, found.few_steps, strict=True):
         attempted, evaded = int(free.attempted.sum()), int(free.evaded.sum())
         if evaded < _NEAR_TOTAL * attempted:

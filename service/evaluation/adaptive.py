@@ -1,5 +1,6 @@
 """The hook for adaptive attacks in an evaluation: whose pipelines are attacked, and on which images."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from detector.calibration import Calibration
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.datasets.base import ImageDataset
+from service.adaptive.budgets import Budgets
 from service.adaptive.running import run_adaptive
+from service.adaptive.settings import AdaptiveSettings
 from service.evaluation.sets import ExtractedSet, Subject
 from service.evaluation.settings import EvaluationSettings
 
@@ -47,14 +50,16 @@ def attacked_adaptively(
     """
     chosen = np.random.default_rng([settings.seed, 5]).permutation(tested)[: settings.adaptive_images]
     chosen = np.sort(chosen)
-    shared: dict[str, Any] = {
-        "budgets": settings.adaptive_budgets, "cache": settings.cache, "seed": settings.seed, "progress": progress,
-    }  # fmt: skip
+    adaptive = AdaptiveSettings(
+        attacks=settings.adaptive,
+        budgets=settings.adaptive_budgets or Budgets(),
+        cache=settings.cache,
+        seed=settings.seed,
+    )
     images, labels = data.tensor(chosen), data.labels[chosen]
-    found = {who: run_adaptive(pipeline, images, labels, settings.adaptive, **shared)}
+    figures = {who: run_adaptive(pipeline, images, labels, adaptive, progress=progress)}
     if one_vote is not None:
-        figures = run_adaptive(
-            pipeline, images, labels, settings.adaptive, ensemble=False, calibration=one_vote, **shared
-        )
-        found[f"{who}, {_ONE_VOTE} vote alone"] = figures
-    return found
+        adaptive = dataclasses.replace(adaptive, ensemble=False, calibration=one_vote)
+        name = f"{who}, {_ONE_VOTE} vote alone"
+        figures[name] = run_adaptive(pipeline, images, labels, adaptive, progress=progress)
+    return figures

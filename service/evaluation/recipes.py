@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from attacks import Attack, AttackedSet, generate
-from attacks.generation.digests import arrays_digest
+from attacks.common.digests import arrays_digest
 from models.datasets.base import ImageDataset
 from service.cache import code_digest
 from service.evaluation.records import NATURAL, Kind, noisy_name

@@ -10,7 +10,7 @@ import numpy as np
 import sklearn
 from numpy.typing import NDArray
 
-from attacks.generation.digests import arrays_digest
+from attacks.common.digests import arrays_digest
 from detector.base.detector import Detector
 from detector.calibration import Calibration
 from detector.splits import split_originals

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.generation.digests import network_digest
+from attacks.common.digests import network_digest
 from models.features import (
     FeatureRequest,
     Features,

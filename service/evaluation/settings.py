@@ -8,7 +8,8 @@ from pathlib import Path
 from attacks import Attack, parse_epsilon
 from detector.base.detector import Detector
 from models.errors import InputError
-from service.adaptive.running import ADAPTIVE_ATTACKS, Budgets
+from service.adaptive.budgets import Budgets
+from service.adaptive.settings import ADAPTIVE_ATTACKS
 from service.evaluation.records import Protocol
 from service.inputs import attack_of, detector_of
 

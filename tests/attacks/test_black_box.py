@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks import Attack, build_attack
 from attacks.boundary import Boundary
-from attacks.common.base import Attack, build_attack
-from attacks.common.isolation import ImageNoise
 from attacks.common.margins import margins
+from attacks.common.noise import ImageNoise
 from attacks.common.squares import _hill, propose_l2
 from attacks.decision_based.starts import nearest_of_class, network_decision, random_starts
 from attacks.hop_skip_jump import HopSkipJump

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
 from attacks.common.base import Target
-from attacks.common.isolation import ImageNoise
+from attacks.common.noise import ImageNoise
 from attacks.common.targets import target_classes
 from attacks.generation.generate import _key
 from models.errors import InputError

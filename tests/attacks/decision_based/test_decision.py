@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.common.isolation import ImageNoise
-from attacks.decision_based.decision import DecisionResult, boundary, hop_skip_jump
+from attacks.common.noise import ImageNoise
+from attacks.decision_based.boundary import boundary
+from attacks.decision_based.hop_skip_jump import hop_skip_jump
+from attacks.decision_based.search import DecisionResult
 
 SHAPE = (3, 6, 6)
 COUNT = 5

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from attacks import AttackedSet, generate
 from attacks.apgd import APGD
 from attacks.common.base import Attack, ImageNoise
+from attacks.common.digests import network_digest
 from attacks.fgm import FGM
-from attacks.generation.digests import network_digest
 from attacks.pgd import PGD
 from models.errors import AttackError, InputError
 from models.loading.references import load_network

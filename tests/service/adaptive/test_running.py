@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from attacks import build_attack
-from attacks.adaptive.attacks import AdaptiveResult
+from attacks.adaptive.result import AdaptiveResult
 from detector.base.detector import Detector
 from detector.calibration import Calibration
 from detector.common.result import ScoreResult
@@ -28,17 +28,14 @@ from detector.pipeline import Pipeline
 from models.errors import InputError
 from models.features import Features, extract_features
 from models.residuals import StatisticsSpec, discover
+from service.adaptive.agreement import Agreement, Sides
+from service.adaptive.budgets import Budgets
 from service.adaptive.exact import exact_margins
-from service.adaptive.running import (
-    ADAPTIVE_ATTACKS,
-    AdaptiveAttacks,
-    AdaptiveSet,
-    Budgets,
-    attack_adaptively,
-    run_adaptive,
-)
+from service.adaptive.records import AdaptiveAttacks, AdaptiveSet
+from service.adaptive.running import attack_adaptively, run_adaptive
+from service.adaptive.settings import ADAPTIVE_ATTACKS
 from service.adaptive.summary import adaptive_figures
-from service.adaptive.surrogate import Agreement, Sides, fitted_surrogate
+from service.adaptive.surrogate import fitted_surrogate, inputs_and_margins
 from service.adaptive.system import System
 from service.cli.evaluation_options import settings_of
 from service.cli.main import _parser
@@ -392,7 +389,7 @@ def made_by_hand(count: int, **changes: Any) -> AdaptiveAttacks:
         unlimited=tuple(nothing(kind, 1.0) for kind in kinds),
         few_steps=tuple(nothing(kind, 0.2) for kind in kinds),
         surrogate="exact",
-        skipped_branches={},
+        skipped={},
     )
     return dataclasses.replace(found, **changes)
 
@@ -486,7 +483,7 @@ def test_the_surrogate_s_agreement_is_on_held_out_originals(
     assert agreement.plain.flagged + agreement.plain.passed == 4 * 3
     every = 2 * (BUDGETS.descent_steps // 4)  # of the iterates, in two balls
     assert agreement.descent.flagged + agreement.descent.passed == every * 3
-    inputs = module._judged(system, [images])[0]
+    inputs = inputs_and_margins(system, [images])[0]
     last = fitted[-1]
     absent = [row for row in range(len(images)) if not (last == inputs[row]).all(1).any()]
     assert len(absent) == agreement.originals

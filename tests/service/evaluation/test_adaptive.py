@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.adaptive.running import Budgets
+from service.adaptive.budgets import Budgets
 from service.evaluation.summary import figures
 from service.jobs.evaluate import evaluate
 from tests.service.small_evaluation import loaded_network, settings, small_digits

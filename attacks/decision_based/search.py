@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.common.isolation import ImageNoise
+from attacks.common.noise import ImageNoise
 from attacks.common.norms import Norm
 
-__all__ = ["DRAW", "Bounds", "Decide", "DecisionResult", "Walk"]
+__all__ = ["DRAW", "Bounds", "Decide", "DecisionResult", "DecisionSearch"]
 
 Decide = Callable[[Tensor, Tensor], Tensor]
 """Points ``(b, ...)`` and the rows ``(b,)`` int64 of the images they belong to → ``(b,)`` bool, "is adversarial"."""
@@ -45,7 +45,7 @@ class DecisionResult(NamedTuple):
     distance: Tensor
 
 
-class Walk:
+class DecisionSearch:
     """What both attacks share: questions, their number, the nearest adversarial point so far, steps to the boundary.
 
     Attributes:

@@ -25,11 +25,11 @@ def arrays_digest(arrays: Arrays) -> str:
 
 
 def network_digest(network: nn.Module) -> str:
-    """SHA-256 of a network: settings (its `repr`), the class and module of every part, weights and all buffers.
+    """SHA-256 of a network: its `repr`, the class and module of every part, weights and buffers.
 
-    Code counts by the name of its module. The module of a user's file that `load_network` read carries the file's
-    SHA-256 in its name, so that an edited `forward` is noticed. A class from elsewhere whose code changes under the
-    same name, the same `repr` and the same weights is not.
+    Code enters by the name of its module. `load_network` puts the SHA-256 of a user's file into the name of the module,
+    so an edited `forward` changes the digest. For a class from elsewhere, a change of code with the same name, `repr`
+    and weights does not.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())  # a state dict lacks some buffers
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

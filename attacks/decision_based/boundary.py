@@ -1,28 +1,14 @@
-"""Attacks that see nothing but a decision: HopSkipJump and the Boundary attack, over any callable that says yes or no.
+"""The Boundary attack over an arbitrary decision function (Brendel, Rauber and Bethge, 2018)."""
 
-    decide(points, rows) → bool     is point j adversarial for image rows[j]?
-
-Both start at a point that is adversarial and come nearer to the image while staying so. All images of a call move
-together; those that are done, or whose limit of queries is reached, leave. The queries of all images are pooled into
-batches of at most `forward_batch` points, and counted for each image.
-
-Every image has a random stream of its own and draws from it in blocks of a fixed size. Which other images are in the
-call, and how large the batches are, therefore changes nothing but the rounding of `decide`, which may tip a point that
-lies on the boundary to the other side and so change what comes after it.
-"""
-
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from attacks.common.norms import Norm
-from attacks.decision_based.walk import DRAW, Bounds, Decide, DecisionResult, Walk
+from attacks.decision_based.search import DRAW, Bounds, Decide, DecisionResult, DecisionSearch
 
-__all__ = ["Bounds", "Decide", "DecisionResult", "boundary", "hop_skip_jump"]
+__all__ = ["boundary"]
 
-_FEWEST = 10  # probes that an estimate is still worth making with, where a limit leaves no more
 # The rates of success that the Boundary attack's step lengths are kept between: of steps on the sphere, and of whole
 # steps. Beyond them a length is changed by the factor.
 _SPHERE_RATES = (0.2, 0.5)
@@ -31,65 +17,6 @@ _FACTOR = 1.5
 _SPHERE_WINDOW, _WHOLE_WINDOW = 10, 20  # answers that make up one rate
 _TINY = 1e-12
 _CHECK = 5  # every so many steps the step on the sphere is asked about by itself
-
-
-@torch.no_grad()
-def hop_skip_jump(
-    decide: Decide,
-    images: Tensor,
-    starts: Tensor,
-    *,
-    norm: Norm = "l2",
-    steps: int = 50,
-    first_queries: int = 100,
-    max_queries: int = 10_000,
-    total_queries: int | None = None,
-    bounds: Bounds = (0.0, 1.0),
-    forward_batch: int | None = None,
-    generators: Sequence[torch.Generator] | None = None,
-    seed: int = 0,
-) -> DecisionResult:
-    """Adversarial points near the images, by HopSkipJump (Chen, Jordan and Wainwright, 2020, algorithm 2).
-
-    In every step: the direction of the boundary's normal by Monte Carlo, with the mean answer as baseline (equation
-    16); a jump along it by d / √step, halved until it is adversarial; a binary search back to the boundary. The widths
-    of searches and probes are those of ART, which widens what the authors' code takes.
-
-    Unlike ART's, the last jump is followed by a binary search too, and what comes out is the nearest of all points
-    that were found on the boundary. An image that is adversarial itself comes back as it is, at a distance of 0.
-
-    Args:
-        images: ``(B, ...)`` floating point.
-        starts: ``(B, ...)``, points for which `decide` says yes; where it does not, the image comes back, not found.
-        norm: "l2" or "linf".
-        steps: rounds of estimate, jump and search.
-        first_queries: probes of the first estimate; step t makes first_queries · √t.
-        max_queries: most probes in one estimate.
-        total_queries: most queries for one image, all included; None: no limit.
-        bounds: of the values. Where they are infinite, the first probes are as wide as the later ones.
-        forward_batch: most points that `decide` is given at once; None: 1024, fewer where points are large.
-        generators: one for each image, on the images' device; None: made of `seed` and the image's row.
-    """
-    walk = Walk(decide, images, starts, norm, total_queries, bounds, forward_batch, generators, seed)
-    rows = walk.begin()
-    current = walk.search(rows, walk.points[rows])
-    scale = walk.theta * (math.sqrt(walk.size) if norm == "l2" else walk.size)
-    for step in range(1, steps + 1):
-        wanted = max(2, min(int(first_queries * math.sqrt(step)), max_queries))
-        # What is left has to pay for the jump and the search as well, or the estimate was for nothing.
-        counts = (walk.left(rows) - walk.halvings - 4).clamp(max=wanted)
-        worth = (counts >= min(wanted, _FEWEST)) & (walk.distance[rows] > 0)
-        rows, current, counts = rows[worth], current[worth], counts[worth]
-        if len(rows) == 0:
-            break
-        lengths = walk.lengths(current - images[rows])
-        widths = scale * lengths
-        if step == 1 and math.isfinite(span := walk.span()):
-            widths = torch.full_like(lengths, 0.1 * span)
-        direction = walk.normal(rows, current, widths, counts)
-        current = walk.jump(rows, current, direction, lengths / math.sqrt(step))
-        current = walk.search(rows, current)
-    return walk.result()
 
 
 @torch.no_grad()
@@ -121,7 +48,7 @@ def boundary(
         candidates: points tried in one step, of which the nearest adversarial one is kept.
         orthogonal_step, source_step: first δ and ε, relative to the distance; the paper starts at a tenth of these.
     """
-    walk = Walk(decide, images, starts, "l2", total_queries, bounds, forward_batch, generators, seed)
+    walk = DecisionSearch(decide, images, starts, "l2", total_queries, bounds, forward_batch, generators, seed)
     rows = walk.begin()
     walk.search(rows, walk.points[rows])
     pace = _Pace(len(images), orthogonal_step, source_step, images)
@@ -178,7 +105,7 @@ class _Pace:
         lengths.clamp_(1e-6, 1.0)
 
 
-def _boundary_step(walk: Walk, pace: _Pace, rows: Tensor, noise: Tensor, *, check: bool) -> None:
+def _boundary_step(walk: DecisionSearch, pace: _Pace, rows: Tensor, noise: Tensor, *, check: bool) -> None:
     """One step of the images in `rows`, `noise` ``(r, candidates, ...)``; with `check` the sphere alone is asked too"""
     count, candidates = noise.shape[:2]
     owners = rows.repeat_interleave(candidates)
