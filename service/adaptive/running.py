@@ -27,7 +27,7 @@ from attacks.common.isolation import evaluation_mode
 from detector.pipeline import Pipeline
 from service.adaptive.agreement import Agreement
 from service.adaptive.caching import STARTS_FROM_FOOLED, AdaptiveCache
-from service.adaptive.context import AttackContext
+from service.adaptive.context import AttackContext, Engine
 from service.adaptive.decision_attacks import black_box_attack, whole_system_attack
 from service.adaptive.descents import DescentKind, Descents
 from service.adaptive.feature_matching import FeatureMatching
@@ -133,8 +133,8 @@ def _run(context: AttackContext, names: Sequence[str]) -> AdaptiveAttacks:
             engine = functools.partial(whole_system_attack, context)
             sets.append(run_in_shards(context, cache, AdaptiveJob(name, context.right, engine)))
         else:
-            engine = matching if name == "feature_matching" else functools.partial(black_box_attack, context)
-            sets.append(run_in_shards(context, cache, AdaptiveJob(name, context.detected, engine)))
+            attack: Engine = matching if name == "feature_matching" else functools.partial(black_box_attack, context)
+            sets.append(run_in_shards(context, cache, AdaptiveJob(name, context.detected, attack)))
     surrogate: Agreement | Literal["exact"] | None = None
     if unlimited:
         surrogate = "exact" if descents.exact else descents.surrogate[1]

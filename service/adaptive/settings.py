@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 from detector.calibration import Calibration
 from models.errors import InputError
@@ -11,10 +10,10 @@ from models.options import check_count
 from service.adaptive.budgets import Budgets
 from service.adaptive.system import Decision
 
-__all__ = ["ADAPTIVE_ATTACKS", "AdaptiveAttack", "AdaptiveSettings"]
+__all__ = ["ADAPTIVE_ATTACKS", "AdaptiveSettings"]
 
-AdaptiveAttack = Literal["black_box", "feature_matching", "selective", "orthogonal", "whole_system"]
-ADAPTIVE_ATTACKS: tuple[AdaptiveAttack, ...] = get_args(AdaptiveAttack)
+# The order enters the seeds of the attacks.
+ADAPTIVE_ATTACKS = ("black_box", "feature_matching", "selective", "orthogonal", "whole_system")
 
 
 @dataclass(frozen=True, kw_only=True)

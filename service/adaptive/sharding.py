@@ -89,7 +89,7 @@ def _attack_shard(
     context: AttackContext, job: AdaptiveJob, rows: NDArray[np.int64], index: int
 ) -> dict[str, NDArray[Any]]:
     # 32 bits of a hash, so that neither attacks nor shards share their noise.
-    attack = list(ADAPTIVE_ATTACKS).index(job.name)
+    attack = ADAPTIVE_ATTACKS.index(job.name)
     seed = int(np.random.SeedSequence([context.settings.seed, attack, index]).generate_state(1)[0])
     result, flags = job.engine(rows, seed)
     assert result.images.shape == context.images[rows].shape

@@ -6,18 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.adaptive.attacks import (
-    AdaptiveResult,
-    Decide,
-    Forward,
-    black_box,
-    descend,
-    find_features,
-    match_features,
-    nearest_starts,
-    without_component,
-)
+from attacks.adaptive.black_box import black_box, find_features, nearest_starts
+from attacks.adaptive.descent import descend, without_component
+from attacks.adaptive.feature_matching import match_features
+from attacks.adaptive.result import AdaptiveResult, Forward
 from attacks.adaptive.surrogate import Surrogate, fit_surrogate
+from attacks.decision_based.search import Decide
 from models.errors import AttackError, InputError
 
 PIXELS = 3 * 4 * 4
