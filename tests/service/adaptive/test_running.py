@@ -300,7 +300,7 @@ def test_what_does_not_pass_when_judged_again_is_lost(
     assert np.array_equal(one.not_confirmed, found.right)
     figures = figures_of(energy, images, labels, ["whole_system"])
     assert figures["attacks"]["whole_system"]["not_confirmed"] == found.right.sum() > 0
-    assert any("judged again" in text for text in figures["warnings"])
+    assert any("scored again" in text for text in figures["warnings"])
 
 
 def test_queries_are_limited_in_all(energy: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
