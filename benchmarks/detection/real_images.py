@@ -28,9 +28,12 @@ from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading.references import load_network
 from service.cli.main import main as plumbline
-from service.evaluation.settings import EvaluationSettings
+from service.evaluation.planning.images import without_seen
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.plan import plan_evaluation
+from service.evaluation.planning.settings import EvaluationSettings
+from service.evaluation.running.run import run_evaluation
 from service.inputs import attack_of
-from service.jobs.evaluate import evaluate, without_seen
 from service.jobs.fit import fit
 from service.report import as_table, write_evaluation_report
 
@@ -61,7 +64,7 @@ def main() -> None:
         test_on=tuple(recipe["evaluate"]["attacks"]), epsilon=recipe["evaluate"]["epsilon"], seed=options.seed,
         cache=options.work / "attacks", workers=options.workers,
     )  # fmt: skip
-    study = evaluate(fresh, settings, artifact=artifact)
+    study = run_evaluation(plan_evaluation(EvaluationInputs(data=fresh, artifact=artifact), settings))
     figures = write_evaluation_report(options.work / f"{name}-report", study)
     print(as_table(figures))
     served = _served(artifact, options.work / name, fresh, recipe, options)

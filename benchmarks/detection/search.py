@@ -33,8 +33,8 @@ from models.loading.references import load_network
 from models.progress import progress_bar
 from models.residuals import StatisticsSpec, discover
 from service.cache import EvaluationCache
+from service.evaluation.planning.subject import Subject
 from service.evaluation.records import NATURAL
-from service.evaluation.sets import Subject
 from service.inputs import label, network_name, view_of, with_labels_of
 
 Array = np.ndarray

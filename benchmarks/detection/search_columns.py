@@ -21,10 +21,11 @@ from models.features import FeatureRequest, Features
 from models.images.views import View
 from models.progress import progress_bar
 from service.cache import EvaluationCache, code_closure, code_digest
-from service.evaluation import recipes as study_recipes
-from service.evaluation.recipes import Made, Recipe
+from service.evaluation.planning.subject import Subject
 from service.evaluation.records import NATURAL
-from service.evaluation.sets import ExtractedSet, Observer, Subject, distinct
+from service.evaluation.running import recipes as study_recipes
+from service.evaluation.running.recipes import Made, Recipe
+from service.evaluation.running.sets import ExtractedSet, Extractor, distinct
 from service.inputs import attack_of
 
 __all__ = ["CANDIDATES", "CHANGED", "SYNTHETIC", "Columns", "Subset", "search_rows", "table_of"]
@@ -78,7 +79,7 @@ def table_of(
 ) -> dict[str, Columns]:
     """The natural images, every attack, `SYNTHETIC` and `CHANGED`, by name; what is known is read from the cache."""
     kept = EvaluationCache(cache)
-    observer = Observer(subject, kept)
+    observer = Extractor(subject, kept)
     wanted = distinct(Fusion(view=view).feature_requests(), _MEASURED)
     recipes = [study_recipes.natural(data)]
     for text, limit in attacks:

@@ -101,6 +101,10 @@ def _job(name: str) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+    import_module("service.cli.evaluation_options").run(options)
+
+
 def _add_list(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("list", help="the networks, data sets, attacks, detectors and objectives there are")
     parser.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind")
@@ -241,7 +245,7 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     _dataset(parser.add_argument_group("natural images"))
     how = parser.add_argument_group("protocol")
     how.add_argument("--protocol", choices=["sound", "paper"], default="sound", help="paper: as in the thesis, 5.4.2")
-    how.add_argument("--runs", type=int, default=5, metavar="R", help="splits (default: 5)")
+    how.add_argument("--runs", type=int, metavar="R", help="splits (default: 5)")
     how.add_argument("--split", metavar="F,C,T", help="shares to fit, calibrate and test on (paper: F,T)")
     how.add_argument("--fpr", type=float, metavar="R", help="of thresholds (default: the artifact's, or 0.05)")
     how.add_argument("--noisy", action="store_true", help="noisy images count as natural; paper only")
@@ -268,7 +272,7 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     others.add_argument("--ood", nargs="+", action="extend", default=[], metavar="D", help="outliers to test on")
     others.add_argument("--fit-ood", nargs="+", action="extend", default=[], metavar="D", help="outliers to fit on too")
     others.add_argument("--reference", metavar="D", help="to compare with, such as what the network learnt from")
-    others.add_argument("--reference-limit", type=int, default=10_000, metavar="N")
+    others.add_argument("--reference-limit", type=int, metavar="N", help="of them at most (default: 10000)")
     report = parser.add_argument_group("report")
     report.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder of report.json, .csv, .html")
     report.add_argument("--csv", action="store_true", help="images.csv: a row per image and judgement")
@@ -280,7 +284,7 @@ def _add_evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     machine.add_argument("--cache", type=Path, default=Path("runs/attacks"), metavar="DIR", help="of all that is made")
     _normalisation(what)
     _common(machine)
-    parser.set_defaults(run=_job("evaluate"))
+    parser.set_defaults(run=_evaluate)
 
 
 def _add_geometry(commands: "Commands[argparse.ArgumentParser]", words: Sequence[str] | None) -> None:

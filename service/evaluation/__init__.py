@@ -1,1 +1,4 @@
-"""Evaluate detectors on attacked and out-of-distribution images."""
+"""Evaluate detectors on natural, attacked and out-of-distribution images.
+
+EvaluationRequest ─ planning.resolve() ─→ EvaluationPlan ─ running.run_evaluation() ─→ Evaluation ─ summary ─→ JSON
+"""

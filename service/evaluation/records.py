@@ -28,7 +28,6 @@ __all__ = [
     "Evaluation",
     "adaptive_evaluations",
     "noisy_name",
-    "threat",
 ]
 
 Kind = Literal["natural", "attack", "outlier"]
@@ -36,14 +35,6 @@ Protocol = Literal["paper", "sound"]
 
 NATURAL = "natural"  # the name of the set of natural images, which every evaluation has
 VOTES = ("all_class", "predicted_class")  # of the classifiers, whose larger one is compared with 0.5 in the thesis
-
-
-_THREAT = ("norm", "epsilon", "target", "confidence", "attack", "substitute")  # options that make another attack of it
-
-
-def threat(name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What makes an attack a seen one: its name, norm and budget, and whom and how surely it fools, not its steps."""
-    return (name, *(parameters.get(option) or None for option in _THREAT))
 
 
 def noisy_name(attack: str) -> str:

@@ -19,13 +19,16 @@ from models.loading.checkpoint import load_checkpoint, save_checkpoint
 from models.loading.references import LoadedNetwork, load_network
 from models.objectives.cross_entropy import CrossEntropy
 from models.training.loop import Recipe, accuracy, train
+from service.evaluation.planning.images import without_seen
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.plan import plan_evaluation
+from service.evaluation.planning.settings import EvaluationSettings
 from service.evaluation.records import Evaluation
-from service.evaluation.settings import EvaluationSettings
+from service.evaluation.running.run import run_evaluation
 from service.http.inference.repository import ModelSource
 from service.http.server.run import serve
 from service.http.settings import read_settings
 from service.inputs import attack_of, say
-from service.jobs.evaluate import evaluate, without_seen
 from service.jobs.fit import fit
 from service.provenance import provenance
 from service.report import as_table, draw_paths, write_evaluation_report
@@ -54,7 +57,7 @@ def run(options: Namespace) -> None:
     fresh = without_seen(artifact, data)
     say(f"3/5  it judges {len(fresh)} digits it never saw, as they are and attacked by {', '.join(TESTED_ON)}")
     settings = EvaluationSettings(test_on=TESTED_ON, epsilon=EPSILON, seed=options.seed, cache=out / "attacks")
-    evaluation = evaluate(fresh, settings, artifact=artifact)
+    evaluation = run_evaluation(plan_evaluation(EvaluationInputs(data=fresh, artifact=artifact), settings))
     say("4/5  the report is drawn")
     figures = write_evaluation_report(out / "report", evaluation)
     _save_picture(out / "paths.png", evaluation)

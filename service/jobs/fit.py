@@ -27,8 +27,8 @@ from models.features import Features, extract_features
 from models.loading.references import LoadedNetwork, load_network, preset_size
 from models.residuals import Discovery, StatisticsSpec, discover
 from service.inputs import attack_of, detector_of, label, network_name, say, view_of, with_labels_of
+from service.inputs.seen_images import image_digests, pack
 from service.provenance import provenance
-from service.seen_images import digests, pack
 
 __all__ = ["fit", "run"]
 
@@ -153,7 +153,7 @@ def fit(
         interval = clopper_pearson(hits, len(test_data))
         realised = {"rate": hits / len(test_data), "n": len(test_data), "interval": [interval.low, interval.high]}
     seen = [fit_data, calibration_data, *([] if reference_data is None else [reference_data])]
-    used = np.concatenate([digests(part) for part in seen])
+    used = np.concatenate([image_digests(part) for part in seen])
     counts = {"fit": len(fit_data), "calibrate": len(calibration_data)}
     if reference_data is not None:
         counts["reference"] = len(reference_data)
@@ -200,7 +200,7 @@ def _others(name: str | None, data: ImageDataset, request: DatasetRequest, what:
 
 
 def _require_apart(one: ImageDataset, one_name: str, other: ImageDataset, other_name: str) -> None:
-    overlap = np.intersect1d(digests(one), digests(other)).size
+    overlap = np.intersect1d(image_digests(one), image_digests(other)).size
     if overlap:
         raise InputError(
             f"expected other images in {one_name} than in {other_name}, got {overlap} in both; a threshold holds only "

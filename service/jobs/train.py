@@ -18,8 +18,8 @@ from models.loading.specification import NetworkSpec
 from models.normalization import Normalized
 from models.training.loop import Recipe, accuracy, train
 from service.inputs import label, objective_of
+from service.inputs.seen_images import image_digests
 from service.provenance import provenance
-from service.seen_images import digests
 
 __all__ = ["recipe_of", "run"]
 
@@ -45,7 +45,7 @@ def run(options: Namespace) -> None:
             f"expected test images like the training ones, {data.image_shape} in {len(data.classes)} classes; got "
             f"{test.image_shape} in {len(test.classes)}"
         )
-    overlap = np.intersect1d(digests(test), digests(data)).size
+    overlap = np.intersect1d(image_digests(test), image_digests(data)).size
     if overlap > len(test) / 2:
         raise InputError(
             f"expected test images that are not trained on, got {overlap} of {len(test)} that are; give --test-dataset "

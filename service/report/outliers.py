@@ -1,10 +1,10 @@
 """Sets of outliers, near to the data set that the network knows and far from it (OpenOOD, Yang et al. 2022)."""
 
-import re
 from typing import Any, Literal
 
 import numpy as np
 
+from service.inputs.names import OUTLIER_PREFIX, plain_name
 from service.report.cells import of_group
 from service.report.markup import name_of
 
@@ -12,24 +12,11 @@ __all__ = ["OUTLIER_PREFIX", "Distance", "distance_of", "outlier_means", "plain_
 
 Distance = Literal["near", "far", "unknown"]
 
-OUTLIER_PREFIX = "ood:"
 # Natural images of classes like those inside: OpenOOD's near sets. Whatever else is judged there is far.
 _NEAR = {
     "cifar10": {"cifar100", "tinyimagenet"},
     "cifar100": {"cifar10", "tinyimagenet"},
 }
-
-
-def plain_name(name: str) -> str:
-    """Letters and digits of a data set's name alone: "CIFAR-10" and "npz:…/cifar10-test.npz" both give "cifar10".
-
-    >>> plain_name("ood:Tiny-ImageNet"), plain_name("npz:data/cifar100-test.npz"), plain_name("cifar10")
-    ('tinyimagenet', 'cifar100', 'cifar10')
-    """
-    name = name.removeprefix(OUTLIER_PREFIX)
-    name = name.removeprefix("npz:").replace("\\", "/").rpartition("/")[2].removesuffix(".npz")
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return re.sub(r"(test|train)$", "", plain)
 
 
 def distance_of(name: str, facts: dict[str, Any]) -> Distance:

@@ -7,7 +7,7 @@ from typing import Any
 from models.errors import InputError
 from models.files import write_atomically, write_json
 from service.evaluation.records import Evaluation
-from service.evaluation.summary import figures
+from service.evaluation.summary.figures import figures
 from service.jsonable import as_json
 from service.report.beside_paper import beside_paper as figures_beside_paper
 from service.report.beside_paper import beside_paper_csv, read_published

@@ -9,7 +9,7 @@ from models.datasets.base import ImageDataset
 from models.images.preprocessing import Preprocessing
 from models.loading.references import LoadedNetwork, NetworkSpec
 from models.normalization import Normalized
-from service.evaluation.settings import EvaluationSettings
+from service.evaluation.planning.settings import EvaluationSettings
 from tests.attacks.digits import digits
 
 PREPROCESSING = Preprocessing(resize=None, crop=None, height=16, width=16)

@@ -16,7 +16,7 @@ from models.errors import ArtifactError
 from service.cli.main import main
 from service.http.server.app import create_app
 from service.http.settings import Settings
-from service.seen_images import digests, pack, unpack
+from service.inputs.seen_images import image_digests, pack, unpack
 
 USER_FILE = """
 from torch import nn
@@ -94,7 +94,7 @@ def test_the_artifact_records_its_originals_and_no_path_of_this_machine(shop: Pa
     assert str(shop) not in text
     facts = json.loads(text)["provenance"]
     data = load_dataset("digits").limited(600, 0)
-    seen = np.isin(digests(data), unpack(facts["originals"]))
+    seen = np.isin(image_digests(data), unpack(facts["originals"]))
     assert abs(int(seen.sum()) - 450) < 5
     assert facts["attacks"][0]["attack"] == "fgm"
 
@@ -108,7 +108,7 @@ def test_evaluation_leaves_out_what_was_fitted_on_and_reports_the_rest(
     assert "fgm" in captured.out
     manifest = json.loads((shop / "artifact" / "manifest.json").read_text())
     data = load_dataset("digits")
-    unseen = int((~np.isin(digests(data), unpack(manifest["provenance"]["originals"]))).sum())
+    unseen = int((~np.isin(image_digests(data), unpack(manifest["provenance"]["originals"]))).sum())
     assert unseen >= len(data) - 450
     rows = _images(tmp_path, "artifact")
     assert {name: sum(row["set"] == name for row in rows) for name in ("natural", "fgm", "bim:steps=3")} == {
@@ -141,7 +141,7 @@ def test_other_detectors_stand_beside_the_artifact_on_images_that_it_may_have_se
     report = _evaluate(shop, tmp_path, *wishes, "--split", "0.5,0.25,0.25", "--csv")
     manifest = json.loads((shop / "artifact" / "manifest.json").read_text())
     data = load_dataset("digits").limited(300, 0)
-    unseen = np.flatnonzero(~np.isin(digests(data), unpack(manifest["provenance"]["originals"])))
+    unseen = np.flatnonzero(~np.isin(image_digests(data), unpack(manifest["provenance"]["originals"])))
     judged = [int(row["original"]) for row in _images(tmp_path, "artifact") if row["set"] == "natural"]
     assert sorted(judged) == unseen.tolist()
     assert report["natural"]["images"] == 300
@@ -239,7 +239,7 @@ def test_a_detector_that_compares_takes_a_quarter_of_the_images_out_of_the_fit(s
     assert facts["images"]["fit"] == pytest.approx(225, abs=5)
     assert facts["attacks"][0]["attack"] == "fgm"
     data = load_dataset("digits").limited(600, 0)
-    assert np.isin(digests(data), unpack(facts["originals"])).sum() == sum(facts["images"].values())
+    assert np.isin(image_digests(data), unpack(facts["originals"])).sum() == sum(facts["images"].values())
     Image.fromarray(data.images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
     assert main(["score", "--artifact", str(tmp_path / "artifact"), str(tmp_path / "digit.png")]) == 0
 
@@ -294,7 +294,7 @@ def test_other_images_to_compare_with_leave_all_others_to_fit_on(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = load_dataset("digits")
-    rest = ~np.isin(digests(data), digests(data.limited(600, 0)))
+    rest = ~np.isin(image_digests(data), image_digests(data.limited(600, 0)))
     np.savez(tmp_path / "rest.npz", x=data.images[rest].transpose(0, 2, 3, 1), y=data.labels[rest])
     detector = ["--detector", "mahalanobis", "--classifier", "none"]
     command = [*_fit(shop), *detector, "--out", str(tmp_path / "artifact"), "--reference"]
@@ -304,7 +304,7 @@ def test_other_images_to_compare_with_leave_all_others_to_fit_on(
     assert facts["images"]["fit"] == pytest.approx(300, abs=5)
     assert facts["reference"] == "npz:rest.npz"
     assert facts["attacks"] == []
-    assert np.isin(digests(data)[rest], unpack(facts["originals"])).all()
+    assert np.isin(image_digests(data)[rest], unpack(facts["originals"])).all()
     assert main([*command, "digits"]) == 2
     assert "600 in both" in capsys.readouterr().err
     assert main([*command, f"npz:{tmp_path / 'rest.npz'}", "--calibrate-on", f"npz:{tmp_path / 'rest.npz'}"]) == 2
@@ -331,7 +331,7 @@ def test_calibrating_on_other_images_leaves_more_to_fit_and_refuses_the_same_one
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = load_dataset("digits")
-    rest = ~np.isin(digests(data), digests(data.limited(600, 0)))
+    rest = ~np.isin(image_digests(data), image_digests(data.limited(600, 0)))
     np.savez(tmp_path / "rest.npz", x=data.images[rest].transpose(0, 2, 3, 1), y=data.labels[rest])
     command = [*_fit(shop), "--detector", "transport", "--out", str(tmp_path / "artifact"), "--calibrate-on"]
     assert main([*command, f"npz:{tmp_path / 'rest.npz'}"]) == 0
@@ -390,7 +390,7 @@ def test_an_attack_is_seen_by_name_and_budget(shop: Path, tmp_path: Path) -> Non
 
 
 def test_digests_survive_packing_and_rubbish_is_refused() -> None:
-    values = digests(load_dataset("digits").limited(20))
+    values = image_digests(load_dataset("digits").limited(20))
     np.testing.assert_array_equal(unpack(pack(values)), np.unique(values))
     for rubbish in ("???", "AAA", "AAAA"):
         with pytest.raises(ArtifactError):

@@ -7,9 +7,9 @@ import pytest
 
 from models.errors import InputError
 from service.adaptive.budgets import Budgets
-from service.cli.evaluation_options import settings_of
+from service.cli.evaluation_options import evaluation_request
 from service.cli.main import _parser
-from service.evaluation.settings import EvaluationSettings
+from service.evaluation.planning.settings import EvaluationSettings, settings_of
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,8 @@ def test_budgets_are_the_thesis_s() -> None:
 
 
 def settings_said(*words: str) -> EvaluationSettings:
-    return settings_of(_parser().parse_args(["evaluate", "--network", "tiny", "--out", "report", *words]))
+    options = _parser().parse_args(["evaluate", "--network", "tiny", "--out", "report", *words])
+    return settings_of(evaluation_request(options))
 
 
 def test_smaller_budgets_are_said_on_the_command_line() -> None:

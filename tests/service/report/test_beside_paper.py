@@ -12,7 +12,7 @@ import pytest
 
 from models.errors import InputError
 from service.evaluation.records import Evaluation
-from service.evaluation.summary import figures
+from service.evaluation.summary.figures import figures
 from service.report import write_evaluation_report
 from service.report.beside_paper import beside_paper, beside_paper_csv, chosen_rows, read_published
 from tests.service.evaluations import random_evaluation

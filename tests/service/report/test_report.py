@@ -20,7 +20,7 @@ import service.report.sections.costs
 import service.report.selection
 from models.errors import InputError
 from service.evaluation.records import NATURAL, Evaluation
-from service.evaluation.summary import figures
+from service.evaluation.summary.figures import figures
 from service.report import as_table, draw_paths, write_evaluation_report
 from service.report.baselines import baselines_beside
 from service.report.curves import rejection_points, roc_points

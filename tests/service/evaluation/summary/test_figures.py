@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import service.formatting
 import service.jsonable
 from models.errors import InputError
-from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, noisy_name, threat
-from service.evaluation.summary import figures
+from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, noisy_name
+from service.evaluation.summary.figures import figures
+from service.evaluation.threats import threat
 from service.jsonable import as_json
 from tests.service.evaluations import detector_result, evaluation, image_set, random_evaluation
 

@@ -13,12 +13,14 @@ from detector.detectors.knn import KNN
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.features import Features, extract_features
-from service.evaluation import recipes as set_recipes
-from service.evaluation.protocols import chosen_originals, default_split, outlier_parts, runs_of
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.plan import plan_evaluation
+from service.evaluation.planning.protocols import chosen_originals, default_split, outlier_parts, runs_of
+from service.evaluation.planning.settings import EvaluationSettings
 from service.evaluation.records import NATURAL, VOTES, Evaluation, noisy_name
-from service.evaluation.settings import EvaluationSettings
-from service.evaluation.summary import figures
-from service.jobs.evaluate import evaluate
+from service.evaluation.running import recipes as set_recipes
+from service.evaluation.running.run import run_evaluation
+from service.evaluation.summary.figures import figures
 from tests.service.small_evaluation import loaded_network, noise, settings, small_digits
 
 
@@ -35,9 +37,8 @@ def evaluated(
     data: ImageDataset | None = None,
     **more: Any,
 ) -> Evaluation:
-    return evaluate(
-        data or small_digits(count), wishes, loaded=loaded_network(seed), progress=False, on_step=on_step, **more
-    )
+    inputs = EvaluationInputs(data=data or small_digits(count), network=loaded_network(seed), **more)
+    return run_evaluation(plan_evaluation(inputs, wishes), progress=False, on_step=on_step)
 
 
 def without_times(evaluation: Evaluation) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def test_eight_bit_images_lie_on_the_grid_and_success_is_counted_again(
         seen.append(np.asarray(images))
         return extract_features(network, images, *rest, **more)
 
-    monkeypatch.setattr("service.evaluation.sets.extract_features", watched)
+    monkeypatch.setattr("service.evaluation.running.sets.extract_features", watched)
     data = small_digits(120)
     wishes = settings(test_on=("deepfool:steps=10",), fit_on=("deepfool:steps=10",), eight_bit=True, runs=1, seed=seed)
     evaluation = evaluated(wishes, seed, data=data)
@@ -350,7 +351,7 @@ def test_budgets_are_sets_of_their_own_that_nothing_was_fitted_on(seed: int) -> 
         ({"fpr": 0.001}, "or raise the second share of --split or --fpr"),
         ({"split": "0.9,0.1"}, "for --protocol sound"),
         ({"fit_ood": ("tiny",)}, "at least 10 images of ood:tiny"),
-        ({"runs": 0}, "at least one run"),
+        ({"runs": 0}, "--runs of at least one"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -368,4 +369,4 @@ def test_images_of_another_size_are_refused(seed: int) -> None:
     with pytest.raises(InputError, match=r"\(3, 16, 16\) in ood:noise, got \(3, 32, 32\)"):
         evaluated(settings(), seed, outliers={"noise": large})
     with pytest.raises(InputError, match="--network or --artifact"):
-        evaluate(small_digits(50), settings())
+        plan_evaluation(EvaluationInputs(data=small_digits(50)), settings())

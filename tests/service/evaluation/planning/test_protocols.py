@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import InputError
-from service.evaluation.protocols import (
+from service.evaluation.planning.protocols import (
     check_represented,
     chosen_originals,
     default_split,
     outlier_parts,
     runs_of,
-    two_folds,
 )
 from service.evaluation.records import Protocol
+from service.inputs import split_in_two
 
 SOME = settings(max_examples=30, deadline=None)
 
@@ -71,7 +71,7 @@ def test_outliers_and_folds_are_disjoint(seed: int) -> None:
     (run,) = runs_of("sound", np.arange(100) % 10, [], runs=1, seed=seed)
     fit, rest = outlier_parts(50, run, None, "sound", seed)
     assert (len(fit), len(rest), len(np.union1d(fit, rest))) == (40, 10, 50)
-    one, other = two_folds(np.arange(60) % 3, seed)
+    one, other = split_in_two(60, 0.5, labels=np.arange(60) % 3, seed=seed)
     assert len(one) == len(other) == 30
     assert not np.isin(one, other).any()
 

@@ -7,74 +7,77 @@ import pytest
 
 from attacks import parse_epsilon
 from models.errors import InputError, UnknownNameError
-from service.evaluation.settings import BASELINES, EvaluationSettings, Plan, plan_of
+from service.evaluation.planning.selection import BASELINES, Selection, select
+from service.evaluation.planning.settings import EvaluationSettings
 
 
-def planned(*outliers: str, **more: Any) -> Plan:
-    return plan_of(EvaluationSettings(**more), outliers)
+def selected(*outliers: str, **more: Any) -> Selection:
+    return select(EvaluationSettings(**more), outliers)
 
 
 def test_a_plan_names_sets_fits_and_baselines() -> None:
-    plan = planned(
+    selection = selected(
         "mnist", "cifar100", detectors=("transport", "knn:classifier=none"),
         fit_on=("fgm", "fgm+bim", "all"), test_on=("fgm", "pgd:epsilon=2/255"), fit_ood=("mnist",),
         attack_limit={"pgd": 7, "bim": 9},
     )  # fmt: skip
-    assert list(plan.attacks) == ["fgm", "pgd:epsilon=2/255", "bim"]
-    assert plan.tested == ("fgm", "pgd:epsilon=2/255")
+    assert list(selection.attacks) == ["fgm", "pgd:epsilon=2/255", "bim"]
+    assert selection.tested == ("fgm", "pgd:epsilon=2/255")
     everything = ("fgm", "pgd:epsilon=2/255", "bim")
-    assert plan.fits == (("fgm",), ("fgm", "bim"), everything, ("ood:mnist",))
-    assert plan.outliers == ("ood:mnist", "ood:cifar100")
-    assert plan.limits == {"pgd:epsilon=2/255": 7, "bim": 9}
-    assert list(plan.detectors) == ["transport", "knn:classifier=none", *BASELINES]
-    assert plan.fits_of("transport") == plan.fits
+    assert selection.fits == (("fgm",), ("fgm", "bim"), everything, ("ood:mnist",))
+    assert selection.outliers == ("ood:mnist", "ood:cifar100")
+    assert selection.limits == {"pgd:epsilon=2/255": 7, "bim": 9}
+    assert list(selection.detectors) == ["transport", "knn:classifier=none", *BASELINES]
+    assert selection.fits_of("transport") == selection.fits
     # Each attack that is tested is also looked at by itself, whatever the others are fitted on.
-    assert plan.fits_of("pixel_statistics") == (*plan.fits, ("pgd:epsilon=2/255",))
-    assert plan.fits_of("knn:classifier=none") == plan.fits_of("energy") == ((),)
+    assert selection.fits_of("pixel_statistics") == (*selection.fits, ("pgd:epsilon=2/255",))
+    assert selection.fits_of("knn:classifier=none") == selection.fits_of("energy") == ((),)
 
 
 def test_budgets_add_a_set_for_every_attack_that_has_one() -> None:
-    plan = planned(test_on=("bim", "deepfool", "fgm:epsilon=4/255"), budgets=("2/255", "0.03"), epsilon="0.03")
-    assert list(plan.attacks) == ["bim", "deepfool", "fgm:epsilon=4/255", "fgm", "bim:epsilon=2/255"]
-    assert plan.tested == ("bim", "deepfool", "fgm:epsilon=4/255", "bim:epsilon=2/255")
-    assert plan.attacks["bim:epsilon=2/255"].epsilon == parse_epsilon("2/255")
-    assert plan.attacks["bim"].epsilon == 0.03
+    selection = selected(test_on=("bim", "deepfool", "fgm:epsilon=4/255"), budgets=("2/255", "0.03"), epsilon="0.03")
+    assert list(selection.attacks) == ["bim", "deepfool", "fgm:epsilon=4/255", "fgm", "bim:epsilon=2/255"]
+    assert selection.tested == ("bim", "deepfool", "fgm:epsilon=4/255", "bim:epsilon=2/255")
+    assert selection.attacks["bim:epsilon=2/255"].epsilon == parse_epsilon("2/255")
+    assert selection.attacks["bim"].epsilon == 0.03
 
 
 def test_a_budget_that_is_fitted_on_is_tested_too() -> None:
-    plan = planned(test_on=("bim",), fit_on=("bim:epsilon=2/255", "fgm"), budgets=("2/255", "4/255"), epsilon="0.03")
-    assert plan.tested == ("bim", "bim:epsilon=2/255", "bim:epsilon=4/255")
-    assert plan.fits == (("bim:epsilon=2/255",), ("fgm",))
+    selection = selected(
+        test_on=("bim",), fit_on=("bim:epsilon=2/255", "fgm"), budgets=("2/255", "4/255"), epsilon="0.03"
+    )
+    assert selection.tested == ("bim", "bim:epsilon=2/255", "bim:epsilon=4/255")
+    assert selection.fits == (("bim:epsilon=2/255",), ("fgm",))
 
 
 def test_a_budget_is_made_once_however_it_is_written() -> None:
-    plan = planned(test_on=("bim",), budgets=("2/255", "4/510", "0.03"), epsilon="0.03")
-    assert plan.tested == ("bim", "bim:epsilon=2/255")
-    assert len([name for name in plan.attacks if "epsilon" in name]) == 1
-    assert planned(test_on=("bim",), budgets=("0.03",), epsilon="0.03").tested == ("bim",)
+    selection = selected(test_on=("bim",), budgets=("2/255", "4/510", "0.03"), epsilon="0.03")
+    assert selection.tested == ("bim", "bim:epsilon=2/255")
+    assert len([name for name in selection.attacks if "epsilon" in name]) == 1
+    assert selected(test_on=("bim",), budgets=("0.03",), epsilon="0.03").tested == ("bim",)
 
 
 def test_baselines_are_attacked_adaptively_only_where_they_are_asked_for() -> None:
-    assert EvaluationSettings().attacked_adaptively() == ("transport",)
-    assert EvaluationSettings(detectors=("knn", "energy")).attacked_adaptively() == ("knn", "energy")
+    assert EvaluationSettings().attacked_adaptively == ("transport",)
+    assert EvaluationSettings(detectors=("knn", "energy")).attacked_adaptively == ("knn", "energy")
 
 
 def test_defaults_fit_on_fgm_unless_nothing_learns() -> None:
-    assert planned().fits == (("fgm",),)
-    assert planned().tested == ("fgm",)
-    unfitted = planned("mnist", detectors=("transport_cost",))
+    assert selected().fits == (("fgm",),)
+    assert selected().tested == ("fgm",)
+    unfitted = selected("mnist", detectors=("transport_cost",))
     assert (unfitted.fits, unfitted.tested, unfitted.outliers) == ((), (), ("ood:mnist",))
     assert unfitted.fits_of("transport_cost") == ((),)
-    assert planned(detectors=("energy",)).tested == ("fgm",)
-    assert list(planned(detectors=("energy",)).detectors) == ["energy", "max_softmax", "pixel_statistics"]
-    outliers = planned("mnist", fit_ood=("mnist",))
+    assert selected(detectors=("energy",)).tested == ("fgm",)
+    assert list(selected(detectors=("energy",)).detectors) == ["energy", "max_softmax", "pixel_statistics"]
+    outliers = selected("mnist", fit_ood=("mnist",))
     assert (outliers.fits, dict(outliers.attacks)) == ((("ood:mnist",),), {})
 
 
 def test_a_limit_of_a_label_goes_before_that_of_its_attack() -> None:
-    plan = planned(test_on=("bim", "bim:steps=3"), attack_limit={"bim:steps=3": 5, "bim": 50})
-    assert plan.limits["bim:steps=3"] == 5
-    assert plan.limits["bim"] == 50
+    selection = selected(test_on=("bim", "bim:steps=3"), attack_limit={"bim:steps=3": 5, "bim": 50})
+    assert selection.limits["bim:steps=3"] == 5
+    assert selection.limits["bim"] == 50
 
 
 @pytest.mark.parametrize(
@@ -105,9 +108,9 @@ def test_a_limit_of_a_label_goes_before_that_of_its_attack() -> None:
 )
 def test_wishes_that_contradict_each_other_name_the_cure(wishes: dict[str, Any], message: str) -> None:
     with pytest.raises((InputError, UnknownNameError), match=re.escape(message)):
-        planned(**wishes)
+        selected(**wishes)
 
 
 def test_a_detector_that_learns_from_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="--fit-on or --fit-ood"):
-        planned("mnist", fit_on=())
+        selected("mnist", fit_on=())

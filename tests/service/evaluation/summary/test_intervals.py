@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from detector.calibration import clopper_pearson
-from service.evaluation.intervals import interval_of_mean, overlap_of
+from service.evaluation.summary.intervals import interval_of_mean, overlap_of
 
 
 def test_one_run_keeps_its_own_interval() -> None:

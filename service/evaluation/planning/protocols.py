@@ -1,7 +1,7 @@
-"""Runs of the two protocols: which originals a detector is fitted, calibrated and tested on, each run another way.
+"""Runs of the two protocols: the originals that a detector is fitted, calibrated and tested on, another split per run.
 
-An attacked or noisy image goes where its original goes. An attack that was tried on some originals only is represented
-in the same proportions in every part, since the split is stratified by which attacks an original was tried on.
+An attacked or noisy image is in its original's part. An attack that was tried on some originals only is represented
+in the same proportions in every part, because the split is stratified by the attacks that an original was tried on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.calibration import Calibration
 from detector.splits import parse_proportions, split_originals
 from models.errors import InputError
 from service.evaluation.records import Protocol
+from service.inputs import split_in_two
 
-__all__ = ["Run", "check_represented", "chosen_originals", "default_split", "outlier_parts", "runs_of", "two_folds"]
+__all__ = [
+    "Run",
+    "can_calibrate",
+    "check_represented",
+    "chosen_originals",
+    "default_split",
+    "outlier_parts",
+    "runs_of",
+]
 
 Rows = NDArray[np.int64]
 
@@ -23,7 +33,7 @@ _SPLITS: dict[Protocol, str] = {"paper": "0.9,0.1", "sound": "0.8,0.1,0.1"}
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Sorted, disjoint rows of originals in the data set; in the paper's protocol nothing is calibrated on."""
+    """Sorted, disjoint rows of originals in the data set; `calibrate` is empty in the paper's protocol."""
 
     number: int
     fit: Rows
@@ -32,7 +42,7 @@ class Run:
 
 
 def default_split(protocol: Protocol) -> str:
-    """The shares of a protocol: B1 and B2 of the thesis (5.4.2), or fit, calibrate and test."""
+    """The default shares of a protocol: B1 and B2 of the thesis (5.4.2), or fit, calibrate and test."""
     return _SPLITS[protocol]
 
 
@@ -48,9 +58,12 @@ def runs_of(
     """The splits of `runs` runs over all originals, stratified by class and by which attacks were tried on them.
 
     Args:
+        protocol: "sound" or "paper".
         labels: ``(N,)``, the true classes of all originals.
-        limits: numbers of originals that some attacks are tried on; see `chosen_originals`.
-        split: shares in the protocol's order; its own where not given.
+        limits: numbers of originals that limited attacks are tried on; see `chosen_originals`.
+        runs: number of splits.
+        split: shares in the protocol's order; None: the default shares.
+        seed: of the random splits.
 
     Raises:
         InputError: shares of the other protocol, or too few images for them.
@@ -77,7 +90,7 @@ def runs_of(
 
 
 def chosen_originals(count: int, limit: int | None, seed: int) -> Rows:
-    """The originals, sorted, that an attack limited to `limit` is tried on; those of a smaller limit are among them."""
+    """The sorted originals that an attack limited to `limit` is tried on; they include those of any smaller limit."""
     if limit is None or limit >= count:
         return np.arange(count)
     if limit < 1:
@@ -88,27 +101,36 @@ def chosen_originals(count: int, limit: int | None, seed: int) -> Rows:
 def outlier_parts(count: int, run: Run, split: str | None, protocol: Protocol, seed: int) -> tuple[Rows, Rows]:
     """Rows of an outlier set to fit on and to test on: the fitting share of the protocol, and all others.
 
+    Args:
+        count: number of outliers.
+        run: whose split it is.
+        split: shares in the protocol's order; None: the default shares.
+        protocol: "sound" or "paper".
+        seed: of the evaluation.
+
     Raises:
         InputError: too few outliers.
     """
     share = parse_proportions(split or default_split(protocol))[0]
     run_seed = int(np.random.SeedSequence([seed, run.number, 1]).generate_state(1)[0])
-    parts = split_originals(count, (share, 1 - share), seed=run_seed)
-    return parts.fit, parts.test
+    return split_in_two(count, share, seed=run_seed)
 
 
-def two_folds(labels: Rows, seed: int) -> tuple[Rows, Rows]:
-    """Two halves of the originals, by class.
-
-    Raises:
-        InputError: fewer than two images.
-    """
-    parts = split_originals(len(labels), (0.5, 0.5), labels=labels, seed=seed)
-    return parts.fit, parts.test
+def can_calibrate(count: int, rate: float) -> bool:
+    """Whether `count` natural images suffice for a threshold at that false-positive rate."""
+    try:
+        Calibration(np.zeros(count), rate)
+    except InputError:
+        return False
+    return True
 
 
 def check_represented(runs: Sequence[Run], chosen: Mapping[str, Rows]) -> None:
-    """Raises InputError where a set of originals, by name, has none to fit on or none to test on in some run."""
+    """Check that every set of originals has some to fit on and some to test on in every run.
+
+    Raises:
+        InputError: it has none in some run.
+    """
     for run in runs:
         for part in ("fit", "test"):
             for name, originals in chosen.items():

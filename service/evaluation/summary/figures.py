@@ -7,10 +7,11 @@ import numpy as np
 
 from models.errors import InputError
 from models.progress import progress_bar
-from service.evaluation.intervals import LEVEL, interval_of_mean, overlap_of
-from service.evaluation.metrics import false_positives_of_run, interval, result_of_run, worst_case_of_run
-from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, adaptive_evaluations, threat
-from service.evaluation.warnings import evaluation_warnings
+from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, adaptive_evaluations
+from service.evaluation.summary.intervals import LEVEL, interval_of_mean, overlap_of
+from service.evaluation.summary.metrics import false_positives_of_run, interval, result_of_run, worst_case_of_run
+from service.evaluation.summary.warnings import evaluation_warnings
+from service.evaluation.threats import threat
 from service.jsonable import as_json
 
 __all__ = ["PIXEL_BASELINE", "SCHEMA", "figures"]

@@ -1,4 +1,4 @@
-"""One detector, fitted once and asked once: features of a run's originals → a result."""
+"""Fit one detector on the originals of one run, and score the test images."""
 
 import copy
 import time
@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from attacks.common.digests import arrays_digest
 from detector.base.detector import Detector
 from detector.calibration import Calibration
-from detector.splits import split_originals
 from models.errors import InputError
 from models.features import FeatureRequest, Features
 from service.cache import EvaluationCache, code_digest
-from service.evaluation.protocols import Run
+from service.evaluation.planning.plan import EvaluationPlan
+from service.evaluation.planning.protocols import Run, can_calibrate
+from service.evaluation.planning.selection import BASELINES
 from service.evaluation.records import NATURAL, DetectorResult, noisy_name
-from service.evaluation.sets import ExtractedSet
-from service.evaluation.settings import BASELINES
+from service.evaluation.running.sets import ExtractedSet
+from service.inputs import split_in_two
 
-__all__ = ["Fitting", "Scorer", "Testing", "can_calibrate"]
+__all__ = ["Fitting", "Scorer", "Testing", "fitting_of"]
 
 Rows = NDArray[np.int64]
 
@@ -31,13 +32,13 @@ _KIND = "results"
 
 @dataclass(frozen=True, eq=False)
 class Fitting:
-    """What a detector is fitted on in one run.
+    """The images that a detector is fitted on in one run.
 
     Args:
         natural: originals to fit on.
-        reference: originals that it is prepared with, none of `natural`; None: with a set of their own.
-        fitted_on: names of the sets.
-        outliers: rows of each outlier set among them.
+        reference: originals that it compares with, none of `natural`; None: the reference set.
+        fitted_on: names of the attacked sets and outlier sets.
+        outliers: name of the outlier set → its rows to fit on.
     """
 
     natural: Rows
@@ -48,7 +49,13 @@ class Fitting:
 
 @dataclass(frozen=True, eq=False)
 class Testing:
-    """What it is calibrated and tested on: originals, rows of each tested set, and the rates of thresholds."""
+    """The images that a detector is calibrated and tested on in one run.
+
+    Args:
+        calibrate: originals to calibrate on; may be empty.
+        rows: name of the set → its rows to test on.
+        rates: false-positive rates of the thresholds.
+    """
 
     calibrate: Rows
     rows: Mapping[str, Rows]
@@ -56,11 +63,12 @@ class Testing:
 
 
 class Scorer:
-    """Fits detectors on observed sets and keeps what they say.
+    """Fits detectors on extracted sets, and caches their scores.
 
     Args:
-        sets: by name, the natural images among them.
-        reference: images that detectors are prepared with, with their labels; None: a share of each run's own.
+        sets: by name, with the natural images; sets may be added later.
+        cache: of scores.
+        reference: labelled images that detectors compare with; None: a share of each run's images.
         noisy: whether the noisy copies of an attack's originals count as natural.
     """
 
@@ -79,35 +87,47 @@ class Scorer:
     def fitting(
         self, run: Run, detector: Detector, fitted_on: tuple[str, ...], outliers: Mapping[str, Rows]
     ) -> Fitting:
-        """Which originals a detector is prepared with and fitted on.
+        """The images that a detector is fitted on.
 
-        A detector that needs a reference and is given none apart gets a quarter of the run's, by class. Natural images
-        are those of the originals that some of the sets hold, so that a detector is not drowned in natural images where
-        an attack was tried on a few.
+        Without a reference set, a detector that needs one gets a quarter of the run's originals, by class. Natural
+        images are the originals that some of the attacks were tried on, so that a detector does not learn from many
+        more natural images than attacked ones.
+
+        Args:
+            run: whose originals it is fitted on.
+            detector: unfitted.
+            fitted_on: names of the attacked sets and outlier sets.
+            outliers: name of the outlier set → its rows to fit on.
         """
         natural, reference = run.fit, None
         if detector.needs_reference and self._reference is None:
-            labels = self._labels(natural)
-            parts = split_originals(len(natural), (0.25, 0.75), labels=labels, seed=run.number)
-            reference, natural = natural[parts.fit], natural[parts.test]
+            compare, fit = split_in_two(len(natural), 0.25, labels=self._labels(natural), seed=run.number)
+            reference, natural = natural[compare], natural[fit]
         attacked = [self._sets[name].images.originals for name in fitted_on if name not in outliers]
         if attacked and len(attacked) == len(fitted_on):
             natural = natural[np.isin(natural, np.concatenate(attacked))]
         return Fitting(natural, reference, fitted_on, outliers)
 
     def feature_requests(self, label: str, detector: Detector, fitting: Fitting) -> Sequence[FeatureRequest]:
-        """What has to be measured of all sets for this detector, which is prepared if it must be."""
+        """The features that this detector requests, prepared with its reference images if it needs any."""
         return self._ready(label, detector, fitting).feature_requests()
 
     def result(self, label: str, detector: Detector, run: Run, fitting: Fitting, testing: Testing) -> DetectorResult:
-        """What the detector, fitted on the one, says of the other; from the cache where it is known.
+        """The detector's scores of the test images, after fitting and calibration; from the cache if known.
+
+        Args:
+            label: of the detector.
+            detector: unfitted.
+            run: of the evaluation.
+            fitting: what it is fitted on.
+            testing: what it is calibrated and tested on.
 
         Raises:
             InputError: too few images to fit, prepare or calibrate this detector.
         """
-        key = self._key(label, detector, fitting, testing)
+        key = self._key(detector, fitting, testing)
         known = self._cache.load(_KIND, key)
-        entry = known or self._judged(label, detector, fitting, testing)
+        entry = known or self._scored(label, detector, fitting, testing)
         if known is None:
             self._cache.save(_KIND, key, *entry)
         arrays, more = entry
@@ -130,33 +150,39 @@ class Scorer:
         natural = self._sets[NATURAL]
         rows = natural.rows_of(fitting.natural)
         parts, labels = [natural.take(rows, names)], [self._labels(fitting.natural)]
-        found = []
+        anomalous = []
         for name in fitting.fitted_on:
-            observed = self._sets[name]
-            chosen = fitting.outliers[name] if name in fitting.outliers else observed.rows_of(fitting.natural)
-            found.append(observed.take(chosen, names))
+            extracted = self._sets[name]
+            chosen = fitting.outliers[name] if name in fitting.outliers else extracted.rows_of(fitting.natural)
+            anomalous.append(extracted.take(chosen, names))
             if self._noisy and name not in fitting.outliers:
                 copies = self._sets[noisy_name(name)]
                 parts.append(copies.take(copies.rows_of(fitting.natural), names))
                 labels.append(_labels(copies, copies.rows_of(fitting.natural)))
         start = time.perf_counter()
-        ready.fit(Features.concatenated(parts), Features.concatenated(found) if found else None, np.concatenate(labels))
+        ready.fit(
+            Features.concatenated(parts),
+            Features.concatenated(anomalous) if anomalous else None,
+            np.concatenate(labels),
+        )
         return ready, time.perf_counter() - start
 
     def calibration(self, detector: Detector, originals: Rows, rate: float) -> Calibration:
-        """A threshold of the fitted detector's score, from natural images."""
-        return Calibration(detector.score(self._held_out(detector, originals)), rate)
+        """The calibration of the fitted detector's score on natural originals."""
+        return Calibration(detector.score(self._natural_features(detector, originals)), rate)
 
-    def calibration_of_vote(self, detector: Detector, originals: Rows, rate: float, vote: str) -> Calibration | None:
-        """The same of one of its votes; None for a detector that casts no such vote."""
-        votes = detector.score_components(self._held_out(detector, originals)).components
-        return Calibration(votes[vote], rate) if vote in votes else None
+    def calibration_of_component(
+        self, detector: Detector, originals: Rows, rate: float, name: str
+    ) -> Calibration | None:
+        """The calibration of one of its components; None for a detector without that component."""
+        components = detector.score_components(self._natural_features(detector, originals)).components
+        return Calibration(components[name], rate) if name in components else None
 
-    def _held_out(self, detector: Detector, originals: Rows) -> Features:
+    def _natural_features(self, detector: Detector, originals: Rows) -> Features:
         natural = self._sets[NATURAL]
         return natural.take(natural.rows_of(originals), [each.name for each in detector.feature_requests()])
 
-    def _judged(
+    def _scored(
         self, label: str, detector: Detector, fitting: Fitting, testing: Testing
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         fitted, fit_seconds = self.fitted(label, detector, fitting)
@@ -166,11 +192,11 @@ class Scorer:
         for index, (name, rows) in enumerate(testing.rows.items()):
             features = self._sets[name].take(rows, names)
             start = time.perf_counter()
-            judged = fitted.score_components(features)
+            result = fitted.score_components(features)
             seconds += time.perf_counter() - start
-            arrays |= {f"{index}.scores": judged.score}
-            arrays |= {f"{index}.votes.{vote}": values for vote, values in judged.components.items()}
-            votes = list(judged.components)
+            arrays |= {f"{index}.scores": result.score}
+            arrays |= {f"{index}.votes.{vote}": values for vote, values in result.components.items()}
+            votes = list(result.components)
         thresholds = [
             (rate, self.calibration(fitted, testing.calibrate, rate).threshold)
             for rate in testing.rates
@@ -184,7 +210,7 @@ class Scorer:
         return arrays, {"thresholds": thresholds, "votes": votes, "costs": costs}
 
     def _ready(self, label: str, detector: Detector, fitting: Fitting) -> Detector:
-        """An unfitted detector of one's own, prepared if it must be."""
+        """An unfitted copy of the detector, prepared with its reference images if it needs any."""
         if not detector.needs_reference:
             return copy.deepcopy(detector)
         if fitting.reference is None:
@@ -195,16 +221,16 @@ class Scorer:
         natural = self._sets[NATURAL]
         return self._prepare(detector, natural, natural.rows_of(fitting.reference))
 
-    def _prepare(self, detector: Detector, observed: ExtractedSet, rows: Rows) -> Detector:
+    def _prepare(self, detector: Detector, extracted: ExtractedSet, rows: Rows) -> Detector:
         names = [each.name for each in detector.feature_requests()]
-        return copy.deepcopy(detector).prepare(observed.take(rows, names), _labels(observed, rows))
+        return copy.deepcopy(detector).prepare(extracted.take(rows, names), _labels(extracted, rows))
 
     def _labels(self, originals: Rows) -> Rows:
         natural = self._sets[NATURAL]
         return _labels(natural, natural.rows_of(originals))
 
-    def _key(self, label: str, detector: Detector, fitting: Fitting, testing: Testing) -> dict[str, Any]:
-        """Everything that decides what the detector will say."""
+    def _key(self, detector: Detector, fitting: Fitting, testing: Testing) -> dict[str, Any]:
+        """Everything that determines the scores, as JSON values."""
         parameters = {name: value for name, value in detector.parameters().items() if name != "n_jobs"}
         rows = {"natural": fitting.natural, "calibrate": testing.calibrate}
         rows |= {f"test.{name}": each for name, each in testing.rows.items()}
@@ -222,16 +248,21 @@ class Scorer:
         }  # fmt: skip
 
 
-def _labels(observed: ExtractedSet, rows: Rows) -> Rows:
-    if observed.images.labels is None:
-        raise InputError(f"expected labelled natural images, got {observed.images.name}")
-    return observed.images.labels[rows]
+def _labels(extracted: ExtractedSet, rows: Rows) -> Rows:
+    if extracted.images.labels is None:
+        raise InputError(f"expected labelled natural images, got {extracted.images.name}")
+    return extracted.images.labels[rows]
 
 
-def can_calibrate(count: int, rate: float) -> bool:
-    """Whether so many natural images give a threshold for that false-positive rate."""
-    try:
-        Calibration(np.zeros(count), rate)
-    except InputError:
-        return False
-    return True
+def fitting_of(plan: EvaluationPlan, scorer: Scorer, run: Run, label: str, fitted_on: tuple[str, ...]) -> Fitting:
+    """What one detector is fitted on in one run.
+
+    Args:
+        plan: of the evaluation.
+        scorer: of its sets.
+        run: whose images it is fitted on.
+        label: of the detector.
+        fitted_on: names of the attacked sets and outlier sets.
+    """
+    rows = {name: plan.outlier_parts(name, run)[0] for name in fitted_on if name in plan.outliers}
+    return scorer.fitting(run, plan.selection.detectors[label], fitted_on, rows)

@@ -1,4 +1,4 @@
-"""Sets of images as network and detectors see them: one pass over each, kept on disk."""
+"""Features of sets of images: one forward pass over each set, cached."""
 
 import sys
 import time
@@ -18,37 +18,25 @@ from models.features import (
     ForwardPass,
     extract_features,
 )
-from models.normalization import Normalized
-from models.residuals import Discovery, StatisticsSpec
 from service.cache import EvaluationCache, code_closure
-from service.evaluation.recipes import Made, Recipe
+from service.evaluation.planning.subject import Subject
 from service.evaluation.records import ImageSet
+from service.evaluation.running.recipes import Made, Recipe
 
-__all__ = ["ExtractedSet", "Observer", "Subject", "distinct"]
+__all__ = ["ExtractedSet", "Extractor", "distinct"]
 
 _KIND = "features"
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """The network under evaluation and how it is watched.
+class ExtractedSet:
+    """A set with its features.
 
     Args:
-        view: what it was trained to be indifferent to, for detectors that look twice; None where it is not known.
+        images: the set.
+        features: of its images, with everything that was requested.
+        key: everything that determines images and features, as JSON values.
     """
-
-    network: Normalized
-    discovery: Discovery
-    statistics_spec: StatisticsSpec
-    image_shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    device: str = "cpu"
-    view: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ExtractedSet:
-    """A set, its features with everything that was measured, and what decides both."""
 
     images: ImageSet
     features: Features
@@ -59,13 +47,18 @@ class ExtractedSet:
         return np.flatnonzero(np.isin(self.images.originals, originals))
 
     def take(self, rows: NDArray[np.int64], feature_requests: Sequence[str]) -> Features:
-        """Features of some rows, with these measurements only."""
+        """Features of some rows, with these requested features only."""
         requested = {name: self.features.requested[name][rows] for name in feature_requests}
         return Features(self.features.logits[rows], self.features.statistics[rows], requested)
 
 
-class Observer:
-    """Sends sets through the network once, with all measurements that are wanted of them."""
+class Extractor:
+    """Extracts and caches the features of sets of images.
+
+    Args:
+        subject: the network.
+        cache: of features.
+    """
 
     def __init__(self, subject: Subject, cache: EvaluationCache) -> None:
         self._subject, self._cache = subject, cache
@@ -77,16 +70,16 @@ class Observer:
         }  # fmt: skip
 
     def extract(self, recipe: Recipe, feature_requests: Sequence[FeatureRequest]) -> ExtractedSet:
-        """The set; its images are made only if something of them is not known yet, and let go at once."""
+        """The set with its features; its images are made only if some feature is not cached."""
         key = {**self._key, "set": recipe.key}
         base = self._cache.load(_KIND, key)
-        known = {each.name: self._cache.load(_KIND, _measured_key(key, each), mapped=True) for each in feature_requests}
+        known = {each.name: self._cache.load(_KIND, _request_key(key, each), mapped=True) for each in feature_requests}
         missing = [each for each in feature_requests if known[each.name] is None]
         if base is None or missing:
-            self._observe(recipe, key, missing, base is None)
+            self._extract(recipe, key, missing, base is None)
             base = self._cache.load(_KIND, key)
             known = {
-                each.name: self._cache.load(_KIND, _measured_key(key, each), mapped=True) for each in feature_requests
+                each.name: self._cache.load(_KIND, _request_key(key, each), mapped=True) for each in feature_requests
             }
         assert base is not None
         arrays, more = base
@@ -102,7 +95,7 @@ class Observer:
         )  # fmt: skip
         return ExtractedSet(images, features, key)
 
-    def _observe(self, recipe: Recipe, key: dict[str, Any], missing: Sequence[FeatureRequest], whole: bool) -> None:
+    def _extract(self, recipe: Recipe, key: dict[str, Any], missing: Sequence[FeatureRequest], whole: bool) -> None:
         made, subject = recipe.make(), self._subject
         timed = [_Timed(each) for each in missing]
         start = time.perf_counter()
@@ -114,7 +107,7 @@ class Observer:
         seconds, count = time.perf_counter() - start, len(made.images)
         for each, original in zip(timed, missing, strict=True):
             self._cache.save(
-                _KIND, _measured_key(key, original), {"values": features.requested[each.name]},
+                _KIND, _request_key(key, original), {"values": features.requested[each.name]},
                 {"seconds": each.seconds / count},
             )  # fmt: skip
         if not whole:
@@ -129,7 +122,7 @@ class Observer:
         self._cache.save(_KIND, key, arrays, {"attack": summary, "costs": costs})
 
     def _attack_seconds(self, recipe: Recipe, made: Made) -> float | None:
-        """Seconds per image as it was when the attack ran; None where it ran before there was an evaluation."""
+        """Seconds per image when the attack ran; None if it ran outside evaluations."""
         key = {"network": self._key["network"], "set": recipe.key, "what": "seconds"}
         if made.seconds is not None:
             self._cache.save(_KIND, key, {}, {"seconds": made.seconds})
@@ -138,27 +131,27 @@ class Observer:
 
 
 class _Timed:
-    """A measurement that counts how long it takes."""
+    """A feature request that measures its own time."""
 
     def __init__(self, feature_request: FeatureRequest) -> None:
-        self._measurement = feature_request
+        self._request = feature_request
         self.name, self.needs, self.seconds = feature_request.name, feature_request.needs, 0.0
 
     def __call__(self, context: ForwardPass) -> Tensor:
-        _settled(context.images)
+        _synchronize(context.images)
         start = time.perf_counter()
-        values = self._measurement(context)
-        _settled(context.images)
+        values = self._request(context)
+        _synchronize(context.images)
         self.seconds += time.perf_counter() - start
         return values
 
 
 def distinct(*groups: Sequence[FeatureRequest]) -> list[FeatureRequest]:
-    """All measurements of some detectors, each name once."""
+    """All feature requests of some detectors, each name once."""
     return list({each.name: each for group in groups for each in group}.values())
 
 
-def _measured_key(key: dict[str, Any], feature_request: FeatureRequest) -> dict[str, Any]:
+def _request_key(key: dict[str, Any], feature_request: FeatureRequest) -> dict[str, Any]:
     module = sys.modules[type(feature_request).__module__]
     return {**key, "measurement": feature_request.name, "by": code_closure(module)}
 
@@ -184,7 +177,7 @@ def _probability(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return probability
 
 
-def _settled(tensor: Tensor) -> None:
-    """Waits for a GPU, whose work would otherwise be counted where somebody next looks at a result."""
+def _synchronize(tensor: Tensor) -> None:
+    """Wait for the GPU, whose pending work would otherwise count towards a later step."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)

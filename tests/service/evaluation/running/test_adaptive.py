@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from service.adaptive.budgets import Budgets
-from service.evaluation.summary import figures
-from service.jobs.evaluate import evaluate
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.plan import plan_evaluation
+from service.evaluation.running.run import run_evaluation
+from service.evaluation.summary.figures import figures
 from tests.service.small_evaluation import loaded_network, settings, small_digits
 
 
@@ -17,7 +19,8 @@ def test_the_first_fit_of_the_first_run_is_attacked_whole_and_by_one_vote(tmp_pa
             linf_limits=(4 / 255,),
         ),
     )  # fmt: skip
-    evaluation = evaluate(small_digits(160), wishes, loaded=loaded_network(seed), progress=False)
+    inputs = EvaluationInputs(data=small_digits(160), network=loaded_network(seed))
+    evaluation = run_evaluation(plan_evaluation(inputs, wishes), progress=False)
     found = figures(evaluation, resamples=0)["adaptive"]
     name = "transport:num_trees=10 fitted on fgm"
     assert list(found) == [name, f"{name}, all_class vote alone", "transport_cost"]

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from detector.calibration import Calibration, clopper_pearson
 from detector.metrics import accuracy_at, auroc, fpr_at_tpr, separation, system_accuracy
-from service.evaluation.intervals import LEVEL
 from service.evaluation.records import NATURAL, VOTES, DetectorResult, Evaluation, ImageSet, noisy_name
+from service.evaluation.summary.intervals import LEVEL
 
 __all__ = ["false_positives_of_run", "interval", "result_of_run", "worst_case_of_run"]
 

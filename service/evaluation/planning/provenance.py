@@ -1,0 +1,57 @@
+"""The provenance of an evaluation as JSON values: network, data sets, settings, machine and versions."""
+
+from dataclasses import asdict
+from typing import Any
+
+from models.datasets.base import ImageDataset
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.protocols import default_split
+from service.evaluation.planning.settings import EvaluationSettings
+from service.inputs import label, network_name
+from service.provenance import provenance
+
+__all__ = ["provenance_of"]
+
+_NOT_RECORDED = ("cache", "device", "workers")  # of the machine, without effect on the figures
+
+
+def provenance_of(inputs: EvaluationInputs, settings: EvaluationSettings, *, artifact_only: bool) -> dict[str, Any]:
+    """The provenance of an evaluation of these inputs.
+
+    Args:
+        inputs: as they are used, without copies and overlaps.
+        settings: of the evaluation.
+        artifact_only: whether an artifact is evaluated on all unseen images, in one run.
+    """
+    data, reference = inputs.data, inputs.reference
+    recorded = {name: value for name, value in asdict(settings).items() if name not in _NOT_RECORDED}
+    if artifact_only:
+        recorded |= {"runs": 1, "split": None}
+    return {
+        **_network(inputs),
+        "dataset": {**_summary(data), "seed": settings.seed},
+        "outliers": {name: {**_summary(images), "most_used": len(data)} for name, images in inputs.outliers.items()},
+        "reference": None if reference is None else {**_summary(reference), "most_used": settings.reference_limit},
+        "split": None if artifact_only else settings.split or default_split(settings.protocol),
+        "settings": recorded,
+        **provenance(),
+        "trained_on": inputs.trained_on,
+    }
+
+
+def _network(inputs: EvaluationInputs) -> dict[str, Any]:
+    if inputs.artifact is None:
+        assert inputs.network is not None
+        return {"network": network_name(inputs.network), "trained": inputs.network.provenance}
+    artifact, detector = inputs.artifact, inputs.artifact.pipeline.detector
+    fitted = {key: value for key, value in artifact.manifest["provenance"].items() if key != "originals"}
+    return {
+        "artifact": artifact.digest,
+        "network": fitted.get("network", artifact.spec.name),
+        "detector": {"name": detector.name, "parameters": detector.parameters()},
+        "fitted": fitted,
+    }
+
+
+def _summary(data: ImageDataset) -> dict[str, Any]:
+    return {"name": label(data.name), "sha256": data.fingerprint(), "images": len(data)}

@@ -1,0 +1,99 @@
+"""The request of `plumbline evaluate` in plain values; importing this module imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["EvaluationRequest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """What to evaluate and how; each field is the command-line option of its name.
+
+    Fields of several values are written with commas on the command line, except `attack_limit`, `ood` and `fit_ood`,
+    whose values are separate words.
+
+    Args:
+        out: folder of the report: report.json, results.csv, report.html.
+        artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
+        network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
+        verify_key: file of the secret that the artifact has to be signed with.
+        detectors: detectors to fit, such as ``transport`` or ``mahalanobis:magnitude=0.0014``.
+        mean, std: normalisation of the network's input per channel, for pixels in [0, 1].
+        dataset: natural images.
+        data_root: folder of downloaded data sets.
+        download: download a missing data set.
+        resize: pixels of the shorter side.
+        crop: pixels of the central square.
+        limit: use a random sample of this many images.
+        protocol: "paper" as in the thesis, 5.4.2.
+        runs: number of splits; 5 if not given.
+        split: shares to fit, calibrate and test on; with protocol "paper", to fit and test on.
+        fpr: false-positive rate of thresholds; if not given, the artifact's, or 0.05.
+        noisy: count noisy copies as natural images; protocol "paper" only.
+        test_on: attacks to test on, with options after colons; if not given, those of `fit_on`. Alias: ``--attacks``.
+        fit_on: attacks to fit on, one fit each; ``A+B`` fits on both, ``all`` on all. Default: fgm.
+        epsilon: budget of attacks that do not state theirs, such as 0.03 or 8/255.
+        budgets: further budgets of each attack to test on.
+        attack_limit: ``NAME=N``, to try an attack on N originals only.
+        eight_bit: round attacked images to 1/255.
+        adaptive: adaptive attacks, such as black_box or orthogonal.
+        adaptive_images: images that adaptive attacks are tried on; 200 if not given.
+        adaptive_queries: maximum of queries per image in each run of HopSkipJump; if not given, the thesis's 50
+            iterations, about 25,000 queries.
+        adaptive_steps: steps of selective and orthogonal descent; 100 if not given.
+        ood: data sets of outliers to test on.
+        fit_ood: data sets of outliers to fit on too.
+        reference: natural images that detectors compare with, such as the network's training images.
+        reference_limit: maximum number of reference images, sampled at random; 10,000 if not given.
+        csv: write images.csv, a row per image and result.
+        resamples: of bootstrap intervals; 0 for none.
+        beside_paper: file of published figures to print beside these; "" for the thesis's.
+        published: network or data set whose published figures are printed.
+        workers: processes that attack.
+        cache: folder of attacked images, features and results.
+        device: cpu or cuda.
+        seed: of splits, noise, classifiers and attacks.
+    """
+
+    out: Path
+    artifact: Path | None = None
+    network: str | None = None
+    verify_key: Path | None = None
+    detectors: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dataset: str = "digits"
+    data_root: Path = Path("data")
+    download: bool = False
+    resize: int | None = None
+    crop: int | None = None
+    limit: int | None = None
+    protocol: Literal["sound", "paper"] = "sound"
+    runs: int | None = None
+    split: str | None = None
+    fpr: float | None = None
+    noisy: bool = False
+    test_on: tuple[str, ...] | None = None
+    fit_on: tuple[str, ...] | None = None
+    epsilon: str = "0.03"
+    budgets: tuple[str, ...] = ()
+    attack_limit: tuple[str, ...] = ()
+    eight_bit: bool = False
+    adaptive: tuple[str, ...] | None = None
+    adaptive_images: int | None = None
+    adaptive_queries: int | None = None
+    adaptive_steps: int | None = None
+    ood: tuple[str, ...] = ()
+    fit_ood: tuple[str, ...] = ()
+    reference: str | None = None
+    reference_limit: int | None = None
+    csv: bool = False
+    resamples: int = 1000
+    beside_paper: str | None = None
+    published: str | None = None
+    workers: int = 1
+    cache: Path | None = Path("runs/attacks")
+    device: str = "cpu"
+    seed: int = 0

@@ -1,0 +1,1 @@
+"""Summarise an evaluation as JSON values: metrics, intervals and warnings."""

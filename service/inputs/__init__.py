@@ -1,0 +1,22 @@
+"""Inputs that several jobs share: plug-ins named on the command line, labels, views, and images seen before."""
+
+from service.inputs.labels import with_labels_of
+from service.inputs.names import label, network_name, say
+from service.inputs.plugins import attack_of, detector_of, objective_of, refuse_unused
+from service.inputs.splits import split_in_two
+from service.inputs.views import view_of, view_of_artifact, view_of_training
+
+__all__ = [
+    "attack_of",
+    "detector_of",
+    "label",
+    "network_name",
+    "objective_of",
+    "refuse_unused",
+    "say",
+    "split_in_two",
+    "view_of",
+    "view_of_artifact",
+    "view_of_training",
+    "with_labels_of",
+]

@@ -1,0 +1,107 @@
+"""Plug-ins by name and options, such as ``pgd:steps=40:epsilon=2/255``."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attacks import Attack, build_attack
+from detector.base.detector import Detector, build_detector
+from models.errors import InputError
+from models.loading.network_options import value_of_word
+from models.objectives.base import Objective, build_objective
+
+__all__ = ["attack_of", "detector_of", "objective_of", "refuse_unused"]
+
+
+def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
+    """The attack that ``NAME`` or ``NAME:OPTION=VALUE:…`` names, such as ``pgd:steps=40:epsilon=2/255``.
+
+    Args:
+        text: name and options.
+        epsilon: the budget of an attack that has one and whose text does not state it.
+        seed: likewise.
+
+    Raises:
+        UnknownNameError: no such attack.
+        InputError: an option without a value or given twice, or one that the attack does not have or accept.
+    """
+    name, pairs = _name_and_options(text, "pgd:steps=40")
+    options = {option: value if option == "epsilon" else value_of_word(value) for option, value in pairs.items()}
+    return build_attack(name, options, where_accepted={"epsilon": epsilon, "seed": seed})
+
+
+def detector_of(text: str, offered: Mapping[str, Any], *, classifier: str | None = None) -> Detector:
+    """The detector that ``NAME`` or ``NAME:OPTION=VALUE:…`` names, such as ``mahalanobis:magnitude=0.0014``.
+
+    Args:
+        text: name and options.
+        offered: options for a detector that has them, unless the text states them.
+        classifier: the value of ``--classifier``; None if not given.
+
+    Raises:
+        UnknownNameError: no such detector.
+        InputError: an option without a value or given twice, or one that the detector does not have or accept; a
+            classifier for a detector that has none, or whose text states another one.
+    """
+    name, pairs = _name_and_options(text, "mahalanobis:magnitude=0.0014")
+    if classifier is None:
+        return build_detector(name, _values(pairs), where_accepted=offered)
+    if pairs.get("classifier", classifier) != classifier:
+        raise InputError(f"--classifier {classifier} contradicts the detector {text}; leave one of the two out")
+    detector = build_detector(name, _values(pairs), where_accepted={**offered, "classifier": classifier})
+    if "classifier" not in detector.parameters():
+        raise InputError(f"the detector {name} has no classifier; leave --classifier {classifier} out")
+    return detector
+
+
+def objective_of(text: str, offered: Mapping[str, Any]) -> Objective:
+    """The objective that ``NAME`` or ``NAME:OPTION=VALUE:…`` names, such as ``least_action:increase=0.1``.
+
+    Args:
+        text: name and options.
+        offered: options for an objective that has them, unless the text states them.
+
+    Raises:
+        UnknownNameError: no such objective.
+        InputError: an option without a value or given twice, or one that the objective does not have or accept.
+    """
+    name, pairs = _name_and_options(text, "least_action:increase=0.1")
+    return build_objective(name, _values(pairs), where_accepted=offered)
+
+
+def refuse_unused(
+    detectors: Iterable[Detector], *, attacks: Iterable[str] | None = None, reference: str | None = None
+) -> None:
+    """Refuse options that none of the detectors uses.
+
+    Args:
+        detectors: those that the command fits.
+        attacks: values of ``--attack``; None if not given.
+        reference: the value of ``--reference``; None if not given.
+
+    Raises:
+        InputError: attacks although no detector is fitted on attacked images, or reference images although no
+            detector compares with any.
+    """
+    chosen = list(detectors)
+    names = ", ".join(detector.name for detector in chosen)
+    if attacks is not None and not any(detector.needs_adversarial for detector in chosen):
+        raise InputError(f"--attack {' '.join(attacks)} has no effect on {names}; leave it out")
+    if reference is not None and not any(detector.needs_reference for detector in chosen):
+        raise InputError(f"--reference {reference} has no effect on {names}; leave it out")
+
+
+def _values(pairs: Mapping[str, str]) -> dict[str, Any]:
+    return {option: value_of_word(value) for option, value in pairs.items()}
+
+
+def _name_and_options(text: str, example: str) -> tuple[str, dict[str, str]]:
+    name, *pairs = text.split(":")
+    options: dict[str, str] = {}
+    for pair in pairs:
+        option, separator, value = pair.partition("=")
+        if not separator:
+            raise InputError(f"expected NAME:OPTION=VALUE, such as {example}, got {text!r}")
+        if option in options:
+            raise InputError(f"{text!r} states the option {option} twice; state it once")
+        options[option] = value
+    return name, options

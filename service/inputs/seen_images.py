@@ -1,0 +1,39 @@
+"""Images that a detector was fitted, calibrated or prepared on: digests in the artifact, so that none is evaluated on.
+
+A digest is the first 64 bits of the SHA-256 of an image's pixels. It does not reveal the image. If two images share a
+digest, which is unlikely, an evaluation leaves out one image too many.
+"""
+
+import base64
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.datasets.base import ImageDataset
+from models.errors import ArtifactError
+
+__all__ = ["image_digests", "pack", "unpack"]
+
+
+def image_digests(data: ImageDataset) -> NDArray[np.uint64]:
+    """One digest per image, uint64 ``(N,)``."""
+    raw = b"".join(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8] for image in data.images)
+    return np.frombuffer(raw, dtype="<u8")
+
+
+def pack(digests: NDArray[np.uint64]) -> str:
+    """Digests as text for a manifest, sorted and without repetition."""
+    return base64.b64encode(np.unique(digests).astype("<u8").tobytes()).decode("ascii")
+
+
+def unpack(text: object) -> NDArray[np.uint64]:
+    """The digests that `pack` wrote.
+
+    Raises:
+        ArtifactError: the text has another format.
+    """
+    try:
+        return np.frombuffer(base64.b64decode(str(text), validate=True), dtype="<u8")
+    except ValueError as exc:
+        raise ArtifactError("the artifact's list of seen images is damaged; fit again") from exc
