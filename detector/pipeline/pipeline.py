@@ -22,7 +22,7 @@ class Pipeline:
     """A network, a fitted detector and a threshold: images ``(B, 3, H, W)`` in [0, 1] → verdicts.
 
     The network's weights and mode are never changed. One thread at a time may call `score`. The network is the one that
-    was given: what is changed of it later may not be seen, weights excepted (see `models.residuals.with_statistics`).
+    was given: what is changed of it later may not be seen, weights excepted (see `models.residuals.WithStatistics`).
 
     Args:
         network: takes images in [0, 1]; in eval mode, on `device`.

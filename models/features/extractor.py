@@ -14,7 +14,7 @@ from models.errors import NetworkError
 from models.features.features import Features
 from models.features.requests import FeatureRequest, ForwardPass, Head, needs_of
 from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics, record_path
-from models.residuals.hooks import watching
+from models.residuals.hooks import module_hooks
 
 __all__ = ["FeatureExtractor"]
 
@@ -156,7 +156,7 @@ def _record_head(network: nn.Module) -> Iterator[list[Head]]:
         for module in network.modules()
         if not list(module.children()) and next(module.parameters(recurse=False), None) is not None
     ]
-    with watching((module, entered, left_from(module)) for module in layers):
+    with module_hooks((module, entered, left_from(module)) for module in layers):
         yield heads
 
 

@@ -25,7 +25,7 @@ class LeastAction(Objective):
 
     C is the sum over branches of the mean of |r|^p over batch and dimensions, as in the published runs; equation 18
     sums over the dimensions, which weighs a branch by its size. The residue of a block with an activation behind the
-    sum is the branch's output, as in `models.residuals.discovery`.
+    sum is the branch's output, as in `models.residuals.discovery.additions`.
 
     Args:
         initial_weight: λ_0, above 0.

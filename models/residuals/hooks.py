@@ -1,6 +1,6 @@
-"""Watching a network's modules for a while: the one place that registers hooks, or changes a network's mode.
+"""Temporary hooks on a network's modules, and its temporary evaluation mode.
 
-All context managers leave the network exactly as they found it, also after an exception.
+The context managers leave the network unchanged, also after an exception.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.errors import NetworkError
 
-__all__ = ["Entered", "Left", "changing_input", "evaluation_mode", "require_watchable", "watching"]
+__all__ = ["Entered", "Left", "changing_input", "evaluation_mode", "require_uncompiled", "module_hooks"]
 
 Entered = Callable[[tuple[Any, ...], Mapping[str, Any]], None]
 Left = Callable[[Any], None]
@@ -19,10 +19,10 @@ Left = Callable[[Any], None]
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Sets every module to evaluation mode, and every module's own mode back afterwards.
+    """Set every module to evaluation mode, and restore each module's own mode afterwards.
 
-    The flags are set one by one: a network may hold some modules in another mode than itself (frozen batch
-    normalisation), or do more than set flags in a ``train()`` of its own.
+    The flags are set one by one: some modules of a network may be in another mode than the network (frozen batch
+    normalisation), and a ``train()`` of its own may do more than set flags.
     """
     modes = [(module, module.training) for module in network.modules()]
     try:
@@ -35,14 +35,14 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def watching(watched: Iterable[tuple[nn.Module, Entered | None, Left | None]]) -> Iterator[None]:
-    """Calls ``entered(args, kwargs)`` before and ``left(output)`` after each pass through each of the modules.
+def module_hooks(hooks: Iterable[tuple[nn.Module, Entered | None, Left | None]]) -> Iterator[None]:
+    """Call ``entered(args, kwargs)`` before and ``left(output)`` after each pass through each of the modules.
 
-    ``left`` is called with None when the module raised. What the callbacks return is ignored: a watcher cannot change
-    what the network computes.
+    ``left`` is called with None if the module raised. Return values are ignored, so the callbacks cannot change the
+    network's computation.
     """
     with ExitStack() as stack:
-        for module, entered, left in watched:
+        for module, entered, left in hooks:
             if entered is not None:
                 handle = module.register_forward_pre_hook(_before(entered), with_kwargs=True)
                 stack.callback(handle.remove)
@@ -54,7 +54,7 @@ def watching(watched: Iterable[tuple[nn.Module, Entered | None, Left | None]]) -
 
 @contextmanager
 def changing_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Has every pass through `module` take ``change(x)`` where it was given a tensor x as its first argument."""
+    """Replace the first argument x of every pass through `module` by ``change(x)``, if x is a tensor."""
 
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (change(args[0]), *args[1:]) if args and isinstance(args[0], Tensor) else args
@@ -80,15 +80,15 @@ def _after(left: Left) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     return hook
 
 
-def require_watchable(network: nn.Module) -> None:
-    """Refuses networks whose modules cannot be watched one by one.
+def require_uncompiled(network: nn.Module) -> None:
+    """Reject networks whose modules cannot have hooks.
 
     Raises:
-        NetworkError: the network is compiled, so that hooks on its modules would be passed over in silence.
+        NetworkError: a module is compiled, so that its hooks would be ignored without an error.
     """
     for name, module in network.named_modules():
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             raise NetworkError(
-                f"expected a network that is not compiled, got one whose module {name or '(the whole)'!r} is; "
+                f"the module {name or '(the whole network)'!r} is compiled; "
                 "pass the uncompiled network, and compile WithStatistics(network) instead"
             )

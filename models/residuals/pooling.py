@@ -1,4 +1,4 @@
-"""Maps to vectors: the mean over the places in an image, whatever axis the channels are."""
+"""Vectors of feature maps: the mean over the positions in an image, for any position of the channel axis."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ __all__ = ["pooled"]
 
 
 def pooled(embedding: Tensor) -> Tensor:
-    """``(B, D)`` float32 of an embedding ``(B, …)``: its mean over the places in the image, never a view of it.
+    """Mean of an embedding ``(B, …)`` over the positions in the image, ``(B, D)`` float32, never a view.
 
-    The channels are the second axis of four, ``(B, D, H, W)``, but the last where only that leaves a square image,
-    ``(B, H, W, D)``, and the last of three, ``(B, T, D)``. What has no places is only copied: the network may go on to
-    change it in place.
+    The channels are the second of four axes, ``(B, D, H, W)``, unless only the last leaves a square image,
+    ``(B, H, W, D)``; they are the last of three, ``(B, T, D)``. An embedding without positions is copied, since the
+    network may change it in place later.
     """
     if embedding.dim() == 4:
         _, first, second, third = embedding.shape

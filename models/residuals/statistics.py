@@ -1,6 +1,6 @@
 """Statistics of a path through a network, as pure functions of its residues (the thesis, equation 34).
 
-Two steps, so that nothing large is kept: `reduce_residue` as a residue passes, `finish` once at the end.
+There are two steps, so that no whole residue is kept: `reduce_residue` during the pass, `finish` once at the end.
 """
 
 import math
@@ -53,12 +53,12 @@ class StatisticsSpec:
 def reduce_residue(residue: Tensor, directions: Tensor | None = None) -> Reduced:
     """Root mean square ``(B,)`` and coordinates ``(B, 1 + k)`` of each image's residue, in float32 or better.
 
-    The coordinates are the residue's lengths along **1**/√d and the k directions, each divided by √d, so that divided
-    by the root mean square they are cosines.
+    The coordinates are the residue's lengths along **1**/√d and the k directions, each divided by √d. Divided by the
+    root mean square, they are cosines.
 
-    Two vectorised passes over memory, in whatever order the memory has (``channels_last`` needs no copy). The one-pass
-    alternatives were measured on CPU: ``torch.var_mean`` takes 40 times as long as both passes together, a batched
-    dot product 7 times. One matrix product more gives all directions.
+    It takes two vectorised passes over memory, in memory order (``channels_last`` needs no copy). One-pass alternatives
+    are slower on CPUs: ``torch.var_mean`` takes 40 times as long as both passes together, a batched dot product 7
+    times. One further matrix product gives all directions.
 
     Args:
         residue: ``(B, …)``.
@@ -91,12 +91,12 @@ def reduce_residue(residue: Tensor, directions: Tensor | None = None) -> Reduced
 def finish(reduced: Sequence[Reduced]) -> Tensor:
     """Statistics ``(B, M·(2 + k))`` float32 from the M reduced residues, block after block.
 
-    Per block: ‖r‖²/d, cos(r, **1**), and the cosine to each direction (equation 34). The cosines of a residue that is
-    zero are 0.
+    Per block: ‖r‖²/d, cos(r, **1**), and the cosine to each direction (equation 34). A residue of zeros has the cosines
+    0.
     """
     rms = torch.stack([size for size, _ in reduced], dim=1)
     coordinates = torch.stack([lengths for _, lengths in reduced], dim=1)
-    nonzero = rms != 0  # a NaN stays: not zero, and not hidden
+    nonzero = rms != 0  # NaN counts as nonzero, so it stays visible
     safe = torch.where(nonzero, rms, torch.ones_like(rms)).unsqueeze(2)  # avoid division by zero
     cosines = torch.where(nonzero.unsqueeze(2), coordinates / safe, torch.zeros_like(coordinates)).clamp(-1.0, 1.0)
     return torch.cat([rms.square().unsqueeze(2), cosines], dim=2).flatten(1).to(torch.float32)
@@ -106,7 +106,8 @@ def fixed_directions(shape: Sequence[int], count: int) -> Tensor:
     """``(count, *shape)`` float32 vectors, orthonormal and orthogonal to **1**: always the same for a shape.
 
     They are the lowest non-constant cosines of the discrete cosine transform (type II) over a residue's d entries in
-    logical order, √(2/d) · cos(π j (i + ½) / d) for j = 1 … count, so nothing has to be stored with a detector.
+    logical order, √(2/d) · cos(π j (i + ½) / d) for j = 1 … count. They depend on the shape only, so an artifact does
+    not contain them.
 
     Raises:
         InputError: count is negative, or as large as d or larger.
@@ -115,7 +116,7 @@ def fixed_directions(shape: Sequence[int], count: int) -> Tensor:
     if not 0 <= count < size:
         raise InputError(
             f"expected at least 0 and fewer directions than a residue has entries ({size}, of shape {tuple(shape)}), "
-            f"got {count}; ask for fewer"
+            f"got {count}; use fewer"
         )
     places = torch.arange(size, dtype=torch.float64) + 0.5
     numbers = torch.arange(1, count + 1, dtype=torch.float64).unsqueeze(1)

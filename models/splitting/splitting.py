@@ -24,8 +24,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from models.errors import NetworkError
 from models.options import check_choice, check_count
-from models.residuals.discovery import example_images
-from models.residuals.hooks import evaluation_mode, require_watchable
+from models.residuals.discovery.discovery import example_images
+from models.residuals.hooks import evaluation_mode, require_uncompiled
 from models.splitting.graphs import Entry, mode_free_graph
 
 __all__ = ["Boundary", "SplitNetwork", "head_of_network", "split_network"]
@@ -133,7 +133,7 @@ def head_of_network(
 @contextmanager
 def _to_be_read(network: nn.Module) -> Iterator[None]:
     """Evaluation mode, and every parameter learning: what autograd keeps does not depend on what is frozen."""
-    require_watchable(network)
+    require_uncompiled(network)
     flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     devices = [p.device for p, _ in flags[:1] if p.device.type == "cuda"]
     try:

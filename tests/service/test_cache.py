@@ -44,6 +44,6 @@ def test_code_that_is_not_imported_does_not_count(package: Path) -> None:
 def test_features_depend_on_hooks_and_residues() -> None:
     assert (
         code_closure("models.features.extraction")
-        != code_closure("models.residuals.recording")
+        != code_closure("models.residuals.recording.recording")
         != code_closure("models.residuals.hooks")
     )

@@ -194,7 +194,7 @@ def test_units_of_another_shape_are_refused_and_the_network_is_left_as_found(ima
     branch = discover(network, SHAPE).branches[0]
     before = network(images)
     with (
-        pytest.raises(NetworkError, match="choose them for the images"),
+        pytest.raises(NetworkError, match="for the images of the pass"),
         skipping_units(network, branch, torch.ones((2, *branch.shape), dtype=torch.bool)),
     ):
         network(images)

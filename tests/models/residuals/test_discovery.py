@@ -121,11 +121,11 @@ class TwoStreams(Block):
 def test_a_sum_of_two_residual_streams_is_left_out_with_the_reason() -> None:
     discovery = discover(Chain(TwoStreams), (3, 8, 8))
     assert len(discovery.branches) == 4
-    why = "both operands of the sum hold the input of the fork unchanged, so neither is a residue"
+    why = "both operands of the sum contain the input of the fork unchanged, so neither is a residue"
     assert [(item.name, item.why) for item in discovery.skipped_branches] == [("blocks.0", why), ("blocks.1", why)]
 
 
-WHY_UNTOLD = "its residue could not be told: no addition of two tensors of one shape was seen in it"
+WHY_UNTOLD = "its residue is unknown: it contains no visible addition of two tensors of one shape"
 
 
 @pytest.mark.parametrize("kind", UNTOLD, ids=lambda kind: kind.__name__)
@@ -254,7 +254,7 @@ def test_the_same_network_gives_the_same_branches_and_they_survive_pickling() ->
 
 
 def test_nothing_residual_is_an_error_that_says_what_was_seen() -> None:
-    with pytest.raises(NetworkError, match=r"found neither .*conv: input \(3, 8, 8\) and output \(4, 6, 6\) differ"):
+    with pytest.raises(NetworkError, match=r"got neither .*conv: input \(3, 8, 8\) and output \(4, 6, 6\) differ"):
         discover(Shrinking(), (3, 8, 8))
 
 

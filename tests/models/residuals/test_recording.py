@@ -323,7 +323,7 @@ def test_the_network_is_left_as_found_also_after_an_exception(kind: type[Block])
             network.blocks[-1].broken = True
             with pytest.raises(ZeroDivisionError):
                 network(x)
-            with pytest.raises(NetworkError, match="did not come to its end"):
+            with pytest.raises(NetworkError, match="did not finish"):
                 _ = recording.statistics
             network.blocks[-1].broken = False
             network(x)
@@ -542,7 +542,7 @@ def test_a_kept_residue_that_the_network_changes_is_copied_or_refused() -> None:
         with record_residues(network, unaware, keep=True) as recording:
             network(x)
         torch.testing.assert_close(recording.statistics.double(), reference(expected), rtol=1e-4, atol=1e-6)
-        with pytest.raises(NetworkError, match="changed it in place"):
+        with pytest.raises(NetworkError, match="in place, but did not at discovery"):
             _ = recording.residues
         with record_residues(network, discover(network, SHAPE), keep=True) as recording:
             network(x)

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from models.errors import PlumblineError
-from models.residuals.discovery import Branch, Discovery, Site, example_images, sites
+from models.residuals.discovery.branches import Branch, Discovery
+from models.residuals.discovery.discovery import example_images
+from models.residuals.discovery.sites import Site, sites
 from models.residuals.hooks import evaluation_mode
 from models.residuals.pooling import pooled
 from models.residuals.statistics import BlockTensor, finish, fixed_directions, reduce_residue
-from models.residuals.tracing import Trace, Tracer, trace
+from models.residuals.tracing.trace import Trace
+from models.residuals.tracing.tracer import Tracer, trace
 
 __all__ = ["NotRewritableError", "rewrite"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import models.residuals.rewriting
+import models.residuals.rewriting.rewriting
 from models.errors import NetworkError
 from models.networks.resnet import resnet8
 from models.residuals import (
@@ -195,7 +195,7 @@ def test_a_graph_with_a_wrong_pooled_vector_is_not_used(monkeypatch: pytest.Monk
     network, x = chain(PlainSum), images()
     right = WithPooled(network, image_shape=SHAPE)(x)
     for wrong in (lambda value: 1.01 * pooled(value), lambda value: pooled(value).roll(1, 1)):
-        monkeypatch.setattr(models.residuals.rewriting, "pooled", wrong)
+        monkeypatch.setattr(models.residuals.rewriting.rewriting, "pooled", wrong)
         module = WithPooled(network, image_shape=SHAPE)
         assert module.why_not_rewritten is not None
         assert "pooled" in module.why_not_rewritten

@@ -5,9 +5,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.residuals.discovery import Discovery, discover
-from models.residuals.recording import record_path
-from models.residuals.rewriting import NotRewritableError, rewrite
+from models.residuals.discovery.branches import Discovery
+from models.residuals.discovery.discovery import discover
+from models.residuals.recording.recorder import record_path
+from models.residuals.rewriting.rewriting import NotRewritableError, rewrite
 from models.residuals.statistics import StatisticsSpec
 
 __all__ = ["PooledPass", "WithPooled", "WithStatistics"]

@@ -1,0 +1,1 @@
+"""Find the residual branches of a network in its trace."""

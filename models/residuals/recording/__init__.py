@@ -1,0 +1,1 @@
+"""Record the residues or embeddings of forward passes with hooks."""

@@ -1,0 +1,1 @@
+"""Rewrite a network's graph so that it returns statistics of its path."""

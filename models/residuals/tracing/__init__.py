@@ -1,0 +1,1 @@
+"""Trace one forward pass: its tensors, function calls and module boundaries."""
