@@ -30,7 +30,7 @@ def test_golden_artifact_loads_and_judges_as_when_it_was_written(name: str, imag
     artifact = load_artifact(HERE / name)
     assert artifact.manifest["protocol"] == expected["protocol"] == 1
     assert artifact.digest == expected["digest"]
-    verdicts = artifact.pipeline.judge(images)
+    verdicts = artifact.pipeline.score(images)
     assert len(verdicts) == len(expected["images"]) == len(images)
     for row, (verdict, wanted) in enumerate(zip(verdicts, expected["images"], strict=True)):
         where = f"image {row}"
@@ -38,4 +38,4 @@ def test_golden_artifact_loads_and_judges_as_when_it_was_written(name: str, imag
         assert verdict.score == pytest.approx(wanted["score"], rel=TOLERANCE, abs=TOLERANCE), where
         assert verdict.p_value == wanted["p_value"], where
         assert verdict.flagged is wanted["flagged"], where
-        assert verdict.votes == pytest.approx(wanted["votes"], rel=TOLERANCE, abs=TOLERANCE), where
+        assert verdict.components == pytest.approx(wanted["votes"], rel=TOLERANCE, abs=TOLERANCE), where
