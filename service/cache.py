@@ -1,9 +1,10 @@
-"""What an evaluation keeps on disk so that an interrupted one goes on: arrays and a few words, whole or absent.
+"""Cache of an evaluation: arrays with JSON values, written atomically, so that an interrupted run can continue.
 
-    CACHE/evaluation/features/3f….safetensors     what network and measurements gave on one set of images
-    CACHE/evaluation/results/a0….safetensors   what one fitted detector said of the test rows of one run
+    CACHE/evaluation/features/3f….safetensors    features of one set of images
+    CACHE/evaluation/results/a0….safetensors     results of one fitted detector on the test images of one run
 
-A file's name is the SHA-256 of everything that decides its content, code included, so that nothing stale is ever read.
+A file's name is the SHA-256 of everything that decides its content, code included. Stale files are therefore never
+read.
 """
 
 import ast
@@ -27,29 +28,35 @@ from models.files import write_atomically
 
 __all__ = ["EvaluationCache", "code_closure", "code_digest"]
 
-_FORMAT = 1  # of the files; counted up when what is in them changes
+_FORMAT = 1  # of the files; increase it when their content changes
 
 _TYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "BOOL": np.bool_}
 
 Entry = tuple[Mapping[str, NDArray[Any]], dict[str, Any]]
 
-_OURS = ("models", "detector")  # what decides features
+_OURS = ("models", "detector")  # packages whose code decides features
 
 _log = logging.getLogger(__name__)
 
 
 class EvaluationCache:
-    """Arrays with JSON values beside them, by kind and key; in memory only where there is no folder."""
+    """Arrays and JSON values by kind and key.
+
+    Args:
+        folder: of the cache; None keeps the entries in memory.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = None if folder is None else folder / "evaluation"
         self._kept: dict[str, Entry] = {}
 
     def load(self, kind: str, key: Mapping[str, Any], *, mapped: bool = False) -> Entry | None:
-        """What was saved under that key; None where there is nothing, or nothing that can be read.
+        """The entry with this key; None if it is missing or unreadable.
 
         Args:
-            mapped: leave the arrays in the file until they are looked at, so that large ones do not fill the memory.
+            kind: folder of the entry.
+            key: everything that decides its content, as JSON values.
+            mapped: map the arrays from the file instead of reading them, to save memory.
         """
         if self._folder is None:
             return self._kept.get(_name(kind, key))
@@ -59,12 +66,18 @@ class EvaluationCache:
         try:
             arrays, more = _mapped(path)
         except (OSError, ValueError, KeyError, TypeError) as exc:
-            _log.warning("%s cannot be read (%s); it is made again", path, exc)
+            _log.warning("%s cannot be read (%s); it is computed again", path, exc)
             return None
         return (arrays if mapped else {name: np.array(array) for name, array in arrays.items()}), more
 
     def save(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], more: dict[str, Any]) -> None:
-        """Keeps arrays and JSON values.
+        """Store an entry.
+
+        Args:
+            kind: folder of the entry.
+            key: everything that decides its content, as JSON values.
+            arrays: named arrays.
+            more: JSON values.
 
         Raises:
             InputError: the folder cannot be written.
@@ -85,24 +98,23 @@ class EvaluationCache:
 
 
 def code_closure(module: ModuleType | str) -> str:
-    """SHA-256 of the source code of a module and of all modules of ours that it imports, and those import."""
-    first = module if isinstance(module, str) else module.__name__
-    found: dict[str, str] = {}
-    waiting = [first]
+    """SHA-256 of the source code of a module and of all modules of `models` and `detector` that it imports."""
+    sources: dict[str, str] = {}
+    waiting = [module if isinstance(module, str) else module.__name__]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in sources:
             continue
         spec = importlib.util.find_spec(name) if name in sys.modules or name.partition(".")[0] in _OURS else None
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             continue
-        found[name] = Path(spec.origin).read_text(encoding="utf-8")
-        waiting += [each for each in _imported(found[name]) if each.partition(".")[0] in _OURS]
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+        sources[name] = Path(spec.origin).read_text(encoding="utf-8")
+        waiting += [each for each in _imported(sources[name]) if each.partition(".")[0] in _OURS]
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
 
 
 def _imported(source: str) -> list[str]:
-    """Names of the modules that source code imports, and of what it takes from them, which may be modules too."""
+    """Names of the modules that the source code imports, and of the imported names, which may be modules, too."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -116,12 +128,12 @@ def _imported(source: str) -> list[str]:
 
 
 def code_digest(*modules: ModuleType | str) -> str:
-    """SHA-256 of these modules' source code; of a package, that of every module in it."""
+    """SHA-256 of the source code of these modules; of every module in a package."""
     digest = hashlib.sha256()
     for module in modules:
-        found = sys.modules[module] if isinstance(module, str) else module
-        files = sorted(Path(found.__path__[0]).rglob("*.py")) if hasattr(found, "__path__") else []
-        sources = [file.read_text(encoding="utf-8") for file in files] or [inspect.getsource(found)]
+        module = sys.modules[module] if isinstance(module, str) else module
+        files = sorted(Path(module.__path__[0]).rglob("*.py")) if hasattr(module, "__path__") else []
+        sources = [file.read_text(encoding="utf-8") for file in files] or [inspect.getsource(module)]
         for source in sources:
             digest.update(source.encode())
     return digest.hexdigest()
@@ -133,14 +145,14 @@ def _name(kind: str, key: Mapping[str, Any]) -> str:
 
 
 def _mapped(path: Path) -> Entry:
-    """The arrays of a safetensors file as read-only maps, and its JSON values."""
+    """Read-only memory maps of the arrays of a safetensors file, and its JSON values."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     more = json.loads(header.pop("__metadata__")["more"])
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if path.stat().st_size != 8 + length + end:
-        raise ValueError("it is cut off")
+        raise ValueError("the file is truncated")
     arrays = {
         name: np.memmap(path, _TYPES[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
         for name, entry in header.items()

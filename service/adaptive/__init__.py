@@ -1,1 +1,1 @@
-"""Evaluate against attackers who know the detector."""
+"""Evaluation of adaptive attacks, by attackers who know the detector."""

@@ -1,4 +1,4 @@
-"""What adaptive attacks may spend, and at which distances their results are counted."""
+"""Budgets of adaptive attacks, and the distances at which their results are counted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,26 +14,26 @@ MIN_QUERIES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
-    """Budgets of all adaptive attacks; by default the thesis's, 50 iterations and 10,000 evaluations (5.4.5).
+    """Budgets of all adaptive attacks; by default the thesis's 50 iterations and 10,000 evaluations (5.4.5).
 
     Args:
-        carlini_wagner: options of the attack that fools the network first.
+        carlini_wagner: options of the first attack, on the network alone.
         iterations: of HopSkipJump.
-        evaluations: most queries for one estimate of a gradient in HopSkipJump, as ART's `max_eval`.
-        first_evaluations: queries for its first one.
-        queries: most queries for one image in one run of HopSkipJump, all included; None: what iterations and
-            evaluations come to, about 25,000 by default.
-        around: what `black_box` comes near to: "attacked", the detected adversarial image as in the thesis (norms from
-            the natural image are then measured afterwards, and were nobody's aim), or "original".
-        matching_steps: of Adam, for each weight c₁ of equation 42.
-        matching_weights: the c₁ that are tried.
+        evaluations: maximum number of queries for one gradient estimate of HopSkipJump, ART's `max_eval`.
+        first_evaluations: number of queries for the first estimate.
+        queries: maximum number of queries for one image in one run of HopSkipJump; None: limited by iterations and
+            evaluations only, about 25,000 by default.
+        around: the image that `black_box` approaches: "attacked", the detected adversarial image as in the thesis
+            (distances from the natural image are then measured, not minimised), or "original".
+        matching_steps: steps of Adam for each weight c₁ of equation 42.
+        matching_weights: values of c₁.
         matching_distance: c₂.
         matching_loss: L, "cross_entropy" as in the thesis or "margin".
         epsilons: L∞ budgets of selective and orthogonal descent.
-        descent_steps, descent_restarts: of each. At least 4 steps, since a quarter of them is tried as a check.
-        surrogate_images: how many images the surrogate is fitted on.
-        surrogate_rounds: how often it is attacked itself and fitted again on what came out.
-        l2_limits, linf_limits: distances from the original within which results are counted.
+        descent_steps, descent_restarts: of each descent. At least 4 steps, since a check runs a quarter of them.
+        surrogate_images: maximum number of images to fit the surrogate on.
+        surrogate_rounds: number of times that the surrogate is attacked and fitted again with the iterates.
+        l2_limits, linf_limits: distances from the original within which evaded images are counted.
 
     Raises:
         InputError: a count or a number out of range.
@@ -58,32 +58,26 @@ class Budgets:
     linf_limits: tuple[float, ...] = (2 / 255, 4 / 255, 8 / 255, 16 / 255)
 
     def __post_init__(self) -> None:
-        for name in (
-            "iterations",
-            "first_evaluations",
-            "matching_steps",
-            "descent_restarts",
-            "surrogate_images",
-        ):
+        for name in ("iterations", "first_evaluations", "matching_steps", "descent_restarts", "surrogate_images"):
             check_count(name, getattr(self, name))
         check_count("surrogate_rounds", self.surrogate_rounds, least=0)
         check_count("evaluations", self.evaluations, least=2)
         check_count("descent_steps", self.descent_steps, least=4)
-        if self.queries is not None:  # fewer would be spent on the first search for the boundary
+        if self.queries is not None:  # fewer are used up by the first search for the boundary
             check_count("queries", self.queries, least=MIN_QUERIES)
         for name in ("matching_weights", "epsilons", "l2_limits", "linf_limits"):
             if not getattr(self, name):
-                raise InputError(f"expected at least one number in {name}, got none")
+                raise InputError(f"{name} is empty; give at least one number")
             for value in getattr(self, name):
                 check_number(name, value, above=0)
         if self.around not in ("attacked", "original"):
             raise InputError(f"expected around 'attacked' or 'original', got {self.around!r}")
         if any(epsilon > 1 for epsilon in self.epsilons) or list(self.epsilons) != sorted(set(self.epsilons)):
-            raise InputError(f"expected epsilons in pixel units of [0, 1], rising, got {self.epsilons}")
+            raise InputError(f"expected rising epsilons in pixel units of [0, 1], got {self.epsilons}")
 
     @classmethod
     def small(cls) -> "Budgets":
-        """Budgets with which all attacks take seconds on a small network; for tests and for trying things out."""
+        """Budgets with which all attacks take seconds on a small network, for tests and demonstrations."""
         return cls(
             carlini_wagner={"steps": 20, "search_steps": 2, "initial_const": 1.0},
             iterations=3,

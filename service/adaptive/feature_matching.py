@@ -40,7 +40,7 @@ class FeatureMatching:
         """The reason why the features cannot be matched; None if they can."""
         if missing := [name for name in self.parts if name not in self._context.system.differentiable]:
             name = self._context.system.pipeline.detector.name
-            return f"the score of {name} depends on {', '.join(missing)}, which has no gradient in the images"
+            return f"{name} depends on {', '.join(missing)}, which has no gradient in the images"
         return None
 
     def __call__(self, rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
