@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks all
 
 # About five minutes: FUZZ_SECONDS of hostile input, then a minute or two of faults, all against servers on loopback.
 fuzz: $(STAMP)

@@ -1,27 +1,45 @@
-"""Runs every benchmark that needs no data: `make bench`. Each writes benchmarks/results/<name>.json.
+"""Run a benchmark by its name: `python -m benchmarks NAME [OPTION …]`.
 
-A machine that does something else measures that too: leave it alone meanwhile. What needs real images is run by name:
-`python -m benchmarks.detection.real_images RECIPE`, `python -m benchmarks.speed.white_box --dataset D`, likewise
-`black_box` (see benchmarks/README.md).
+Without a name, list the benchmarks. `python -m benchmarks all` runs those that need no data, each in a process of its
+own, so that no benchmark measures the caches, threads or memory of another. Run benchmarks on an idle machine.
 """
 
+import ast
+import runpy
 import subprocess
 import sys
-import time
+from pathlib import Path
 
-# In this order, each in a process of its own, so that none measures another's caches, threads or memory.
-BENCHMARKS = (["speed.extraction", "--compile"], ["speed.scaling"], ["speed.forests"], ["serving.throughput"])
+FOLDER = Path(__file__).resolve().parent
+WITHOUT_DATA = (["speed.extraction", "--compile"], ["speed.scaling"], ["speed.forests"], ["serving.throughput"])
+
+
+def benchmarks() -> dict[str, str]:
+    """First line of the docstring of every module that runs as a program, by its name."""
+    found = {}
+    for path in sorted(FOLDER.glob("*/*.py")):
+        source = path.read_text(encoding="utf-8")
+        if "\nif __name__ ==" in source:
+            docstring = ast.get_docstring(ast.parse(source)) or ""
+            found[f"{path.parent.name}.{path.stem}"] = docstring.partition("\n")[0]
+    return found
 
 
 def main() -> None:
-    """Run them all, one after the other; the first that fails ends the run."""
-    for number, (name, *options) in enumerate(BENCHMARKS, start=1):
-        print(f"[{number}/{len(BENCHMARKS)}] benchmarks.{name}", flush=True)
-        started = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=False)
-        if done.returncode:
-            raise SystemExit(f"benchmarks.{name} failed with status {done.returncode}")
-        print(f"    {time.monotonic() - started:.0f} s", flush=True)
+    """Run the benchmark that the command line names."""
+    names = benchmarks()
+    match sys.argv[1:]:
+        case []:
+            print("\n".join(f"{name:<30}{description}" for name, description in names.items()))
+        case ["all"]:
+            for arguments in WITHOUT_DATA:
+                print(f"benchmarks {' '.join(arguments)}", flush=True)
+                subprocess.run([sys.executable, "-m", "benchmarks", *arguments], check=True)
+        case [name, *options] if name in names:
+            sys.argv = [f"{sys.argv[0]} {name}", *options]
+            runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
+        case [name, *_]:
+            raise SystemExit(f"no benchmark has the name {name}; python -m benchmarks lists the names")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""What all benchmarks share: paired timing in one process, provenance, and where results go.
+"""Shared by all benchmarks: paired timing in one process, options, and the JSON file of a result.
 
-A duration on a shared machine says little. So two ways of doing one thing are timed in turn, round after round, and
-what is reported is the median over rounds of the ratio of their durations in the same round.
+An absolute duration depends on the machine. Two functions are therefore timed in turn, round after round, and the
+figure is the median over rounds of the ratio of their durations in the same round.
 """
 
 import argparse
+import json
+import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
-from models.files import write_json
+from models.files import write_atomically
 from service.provenance import provenance
 
 __all__ = ["Paired", "arguments", "paired", "provenance", "right_images", "write_result"]
@@ -43,16 +46,20 @@ class Paired:
 
 
 def paired(first: Callable[[], Any], second: Callable[[], Any], rounds: int = 15, warmup: int = 2) -> Paired:
-    """How much longer `second` takes than `first`: both are called in every round, in alternating order.
+    """Ratio of the duration of `second` to that of `first`; every round calls both, in alternating order.
 
-    Functions that start work on a GPU have to wait for it themselves.
+    Args:
+        first: the function in the denominator. A function that starts work on a GPU waits for it to end.
+        second: the function in the numerator.
+        rounds: paired measurements.
+        warmup: calls of each before the first round.
     """
     for _ in range(warmup):
         first()
         second()
     firsts, seconds = [], []
     for number in range(rounds):
-        # Whoever comes second finds the other's data in the caches; taking turns evens that out.
+        # The second function finds the data of the first in the caches; the alternating order cancels this.
         if number % 2:
             seconds.append(_duration(second))
             firsts.append(_duration(first))
@@ -83,23 +90,54 @@ def arguments(description: str | None, *, rounds: int = 15) -> argparse.Argument
 def right_images(
     network: nn.Module, data: ImageDataset, count: int, *, drawn: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The first `count` images that the network gets right, and their labels, of `drawn` random ones."""
+    """The first `count` images that the network classifies correctly, and their labels, of `drawn` random ones.
+
+    Args:
+        network: images in, logits out.
+        data: to sample from.
+        count: images to return.
+        drawn: images to sample.
+        seed: of the sample.
+        device: of the network and of the returned tensors.
+
+    Raises:
+        SystemExit: fewer than `count` of the sampled images are classified correctly.
+    """
     chosen = data.limited(drawn, seed)
     images, labels = chosen.tensor().to(device), torch.from_numpy(chosen.labels).to(device)
     with torch.no_grad():
         right = (network(images).argmax(1) == labels).nonzero()[:count, 0]
     if len(right) < count:
         raise SystemExit(
-            f"expected at least {count} images that the network gets right, got {len(right)} of {len(images)}"
+            f"the network classifies {len(right)} of {len(images)} images correctly; the benchmark needs {count}"
         )
     return images[right], labels[right]
 
 
 def write_result(name: str, payload: dict[str, Any], out: Path | None = None) -> Path:
-    """Writes ``{"name", provenance…, payload…}`` to ``benchmarks/results/<name>.json`` or `out`; where it went.
+    """Write a result and its provenance as compact JSON, and return its path.
 
-    The payload holds at least `n` and `seed` besides the figures.
+    Every top-level key has a line of its own, so that a difference between two results is readable.
+
+    Args:
+        name: of the file in benchmarks/results.
+        payload: the figures, with at least `n` and `seed`. Its keys replace those of the provenance: `date`,
+            `machine`, `python`, `versions`, `revision` and `command`.
+        out: path that replaces benchmarks/results/<name>.json.
     """
+    assert {"n", "seed"} <= payload.keys()
+    result = {"name": name, "command": _command(), **provenance(), **payload}
+    lines = [
+        f"{json.dumps(key)}:{json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(',', ':'))}"
+        for key, value in result.items()
+    ]
     path = out or RESULTS / f"{name}.json"
-    write_json(path, {"name": name, **provenance(), **payload})
+    write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
+
+
+def _command() -> str:
+    """The command of this process, without folders of absolute paths."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name.removesuffix(".__main__").replace("benchmarks.", "benchmarks ", 1) if spec else "?"
+    return " ".join(["python -m", module, *(re.sub(r"(^|[:=])/\S*/", r"\1", each) for each in sys.argv[1:])])

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.serving.ray_serve import table
 from benchmarks.serving.running_server import RunningServer
 from detector.artifact import load_artifact
 from service.cli.main import _parser
@@ -344,13 +343,6 @@ def test_alarms_are_complete_and_group_by_labels_that_are_there() -> None:
         kept = re.search(r"\bby \(([^)]*)\)", alarm["expr"])
         if kept:  # an aggregation drops all other labels, and the text would have a hole
             assert shown <= {label.strip() for label in kept[1].split(",")}, alarm["alert"]
-
-
-def test_what_the_page_says_of_ray_is_the_result() -> None:
-    path = ROOT / "benchmarks" / "results" / "ray_serve.json"
-    assert table(json.loads(path.read_text(encoding="utf-8"))) in TEXTS[PAGE], (
-        "put benchmarks.serving.ray_serve.table of the result there"
-    )
 
 
 def test_every_alarm_is_on_the_page_with_its_severity() -> None:

@@ -1,13 +1,16 @@
 import argparse
+import json
 import re
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import benchmarks
 from benchmarks.tables.pages import PAGES as PAGES_WITH_TABLES
-from benchmarks.tables.pages import README, with_measured, with_tables
+from benchmarks.tables.pages import with_tables
 from models.registry import ATTACKS, DETECTORS
 from service.cli.main import _parser
 
@@ -40,14 +43,9 @@ def test_every_option_of_a_plumbline_command_in_the_pages_exists(page: Path) -> 
 
 
 def test_every_command_is_in_the_readme() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     (commands,) = [a.choices for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
     assert not [command for command in commands if f"plumbline {command}" not in text and f"make {command}" not in text]
-
-
-def test_the_readmes_figures_are_the_results() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert with_measured(text) == text, "run python -m benchmarks.tables.pages"
 
 
 def test_the_changelog_knows_the_version() -> None:
@@ -66,19 +64,36 @@ def test_recipes_name_attacks_and_detectors_that_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_TABLES, ids=lambda page: page.name)
-def test_the_figures_of_a_page_of_results_are_the_results(page: Path) -> None:
+def test_tables_on_pages_are_those_of_the_results(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert with_tables(text) == text, "run python -m benchmarks.tables.pages"
+    assert with_tables(text) == text, "run python -m benchmarks tables.pages"
 
 
-def test_studies_are_words_of_the_command_line() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_benchmarks_on_pages_exist(page: Path) -> None:
+    named = re.findall(r"python -m benchmarks (\w+\.\w+)", page.read_text(encoding="utf-8"))
+    assert set(named) <= benchmarks().keys()
+
+
+def test_every_result_is_on_a_page_and_compact_and_has_its_provenance() -> None:
+    markers = re.findall(r"<!-- table: (\S+)", "".join(page.read_text(encoding="utf-8") for page in PAGES_WITH_TABLES))
+    printed = [pattern for marker in markers for pattern in marker.strip("[]").split(",")]
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert sum(path.stat().st_size for path in results) < 1_000_000
+    for path in results:
+        assert any(fnmatch(path.stem, pattern) for pattern in printed), path.name
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert {"name", "command", "machine", "versions", "revision", "n", "seed"} <= result.keys(), path.name
+
+
+def test_evaluations_have_options_attacks_and_detectors_that_exist() -> None:
     known = set(_flags(_parser()))
-    studies = sorted((ROOT / "benchmarks" / "evaluations").glob("*.toml"))
-    assert studies
-    for path in studies:
-        study = tomllib.loads(path.read_text(encoding="utf-8"))
-        words = study["evaluate"]
-        assert {f"--{word}" for word in [*words, *study.get("train", {})]} <= known, path.name
+    evaluations = sorted((ROOT / "benchmarks" / "evaluations").glob("*.toml"))
+    assert evaluations
+    for path in evaluations:
+        evaluation = tomllib.loads(path.read_text(encoding="utf-8"))
+        words = evaluation["evaluate"]
+        assert {f"--{word}" for word in [*words, *evaluation.get("train", {})]} <= known, path.name
         attacks = {name for key in ("fit-on", "test-on") for choice in words[key] for name in choice.split("+")}
         assert {name.partition(":")[0] for name in attacks} <= set(ATTACKS.names()), path.name
         assert {name.partition(":")[0] for name in words["detectors"]} <= set(DETECTORS.names()), path.name

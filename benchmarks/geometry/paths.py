@@ -1,21 +1,19 @@
-"""The geometry of networks' paths on natural images, side by side: the example of docs/geometry.md.
+"""Measure the geometry of the paths of natural images through several networks: the example of docs/geometry.md.
 
-    python -m benchmarks.geometry.paths --dataset npz:cifar10-test.npz --network pretrained:cifar10-resnet20
+    python -m benchmarks geometry.paths --dataset npz:cifar10-test.npz --network pretrained:cifar10-resnet20
 
-Give --network several times to compare. Writes benchmarks/results/geometry.json (the figures of `plumbline geometry`,
-in five digits), the table of docs/geometry.md and, from the same run, docs/images/geometry-*.png.
+Repeat --network to compare networks. The figures of `plumbline geometry` go to benchmarks/results/geometry.json, the
+pictures to docs/images/geometry-*.png.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
 from benchmarks.common import write_result
 from models.datasets.base import DatasetRequest, load_dataset
-from models.files import write_atomically
 from models.loading.references import load_network
 from service.geometry.drawing import draw_costs, draw_overview, draw_paths
 from service.geometry.measuring import Measured
@@ -25,12 +23,7 @@ from service.geometry.writing import SCHEMA
 from service.jobs.geometry import measure_all
 from service.jsonable import as_json
 
-__all__ = ["PAGE", "with_table"]
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "geometry.md"
-IMAGES = ROOT / "docs" / "images"
-START, END = "<!-- table: benchmarks/geometry.py -->\n", "<!-- end of the table -->"
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
-    parser.add_argument("--out", type=Path, help="write the JSON here, and neither page nor pictures")
+    parser.add_argument("--out", type=Path, help="write the JSON here and no pictures")
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -61,30 +54,13 @@ def main(argv: list[str] | None = None) -> None:
         transport_images=options.transport_images, seed=options.seed, device=options.device,
     )  # fmt: skip
     measured, facts = measure_all(networks, data, settings)
-    told, _ = as_json({"schema": SCHEMA, **facts, "networks": [each.figures for each in measured]})
-    payload = {"n": len(data), "seed": options.seed, **_rounded(told)}
-    payload.pop("provenance")  # write_result has it
+    figures, _ = as_json({"schema": SCHEMA, **facts, "networks": [each.figures for each in measured]})
+    figures.pop("provenance")  # write_result adds it
+    payload = {"n": len(data), "seed": options.seed, **figures}
     print(as_table(payload["networks"]))
     print(write_result("geometry", payload, options.out))
     if options.out is None:
-        write_atomically(PAGE, with_table(PAGE.read_text(encoding="utf-8"), payload["networks"]).encode())
         _save_pictures(measured)
-
-
-def with_table(text: str, networks: list[dict[str, Any]]) -> str:
-    """The page with the table of these networks between its two marks."""
-    before, _, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    assert end, f"expected {START.strip()} and {END} in the page"
-    return f"{before}{START}```\n{as_table(networks)}\n```\n{END}{after}"
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return {key: _rounded(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _save_pictures(measured: list[Measured]) -> None:

@@ -248,26 +248,6 @@ def _under_load(
     return trial
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result as docs/deployment.md shows it, in Markdown."""
-    kills = result["killed"]
-    rows = [(f"replica killed, kill {number} of {len(kills)}", trial) for number, trial in enumerate(kills, start=1)]
-    rows += [("a replica's network hangs", result["hangs"]), ("another artifact is deployed", result["replaced"])]
-    lines = [
-        "| what happens | requests | under way at the time | lost, by status | of these, begun later | lost twice "
-        "| wrong | over after |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for what, trial in rows:
-        lost = ", ".join(f"{number} × {status}" for status, number in trial["lost_statuses"].items()) or "0"
-        cells = [
-            what, f"{trial['requests']:,}", trial["under_way_at_the_time"], lost, trial["lost_that_began_later"],
-            trial["lost_again"], trial["wrong_verdicts"], f"{trial['two_replicas_again_s']:.0f} s",
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
 def _figures(answers: Sequence[Answer], at: float, took: float) -> dict[str, Any]:
     first = [answer for answer in answers if not answer.again]
     lost = [answer for answer in first if answer.status != 200]

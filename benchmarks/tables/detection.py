@@ -1,341 +1,239 @@
-"""Markdown tables of the figures that `benchmarks.detection.evaluation` wrote; `docs/results.md` is made of them.
+"""Tables of detectors on attacked images and outliers, from condensed evaluations."""
 
-Every function takes a result as read from its JSON file and gives the lines of a table. Means ± standard deviations are
-over runs. A figure that is not there is a dash.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from service.report.outliers import plain_name
+from benchmarks.tables.cells import Entry, Result, area, crossed, deviation, number, percent, shown
 
 __all__ = [
-    "adaptive", "beside_paper", "by_detector", "clipping", "clipping_alone", "compatible", "costs", "false_positives",
-    "matrix", "near_far", "outliers", "robustness", "sets", "speed", "worst_case",
+    "by_attack", "by_detector", "by_objective", "class_rates", "compatible", "costs", "false_positives", "matrix",
+    "near_far", "outliers", "sets", "worst_case", "worst_cases",
 ]  # fmt: skip
 
-Result = dict[str, Any]
-
-NAMES = {
-    "fgm": "FGM", "bim": "BIM", "pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack", "deepfool": "DeepFool",
-    "carlini_wagner": "CW", "fab": "FAB", "square": "Square", "hop_skip_jump": "HopSkipJump", "boundary": "Boundary",
+OBJECTIVES = {
+    "cross-entropy": "cross-entropy", "least-action": "least action", "reverse-cross-entropy": "reverse cross-entropy"
 }  # fmt: skip
 
-DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
+
+def sets(result: Result) -> list[str]:
+    """The attacked sets: accuracy, success and size of the perturbation."""
+    return [
+        "| set | images | accuracy | success rate | median L∞ ·255 | median L2 | given away by pixels |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {shown(each['name'])} | {each['images']:,} | {percent(each['accuracy'])} | "
+            f"{percent(each['success_rate'])} | {number(each['linf_median'], 255, 2)} | "
+            f"{number(each['l2_median'], 1, 3)} | {'yes' if each['broken'] else 'no'} |"
+            for each in result["sets"]
+            if each["kind"] != "outlier"
+        ),
+    ]
 
 
-def shown(name: str) -> str:
-    """A set's name as people write it: "pgd:epsilon=2/255" → "PGD 2/255"."""
-    if "+" in name:
-        return " + ".join(shown(each) for each in name.split("+"))
-    if " " in name:  # a sentence already
-        return name
-    kind, _, rest = name.partition(":")
-    if kind == "ood":  # ood:random_crops:npz:cifar10-test.npz: what was done, or the file without its path and split
-        head, name = rest.partition(":")[0], plain_name(rest)
-        return DATA.get(name, name if head == "npz" else head.replace("_", " "))
-    options = dict(part.split("=", 1) for part in rest.split(":") if part)
-    signs = {"epsilon": "ε", "confidence": "κ"}
-    return " ".join([NAMES.get(kind, kind), *(f"{signs[key]} {options[key]}" for key in options if key in signs)])
+def matrix(result: Result, detector: str) -> list[str]:
+    """AUROC of one detector: a row per choice of attacks to fit on, a column per attack; seen attacks in bold."""
+    entries = [each for each in _cells(result, "attack") if each["detector"] == detector]
+    return crossed(entries, fit, "fitted on", _bold)
 
 
-def fit(entry: dict[str, Any]) -> str:
-    """What an entry's detector was fitted on."""
-    return " + ".join(shown(name) for name in entry["fitted_on"]) or "natural images only"
+def by_detector(result: Result, fitted_on: Sequence[str]) -> list[str]:
+    """AUROC: a row per detector, a column per attack; detectors that learn are fitted on `fitted_on`."""
+    return crossed(_fitted(_cells(result, "attack"), fitted_on), _detector, "detector", _bold)
 
 
-def matrix(result: Result, detector: str, metric: str = "auroc", group: str = "successful") -> list[str]:
-    """One detector: a row per choice to fit on, a column per attack tested; seen attacks in bold."""
-    entries = [e for e in result["results"] if e["detector"] == detector and e["kind"] == "attack"]
-    return crossed(entries, fit, "fitted on", lambda e: figure_cell(e, group, metric, bold=e["seen"]))
+def by_attack(result: Result, detectors: Sequence[str], fitted_on: Sequence[str] = ()) -> list[str]:
+    """AUROC with its interval: a row per attack, a column per detector.
+
+    Args:
+        result: a condensed evaluation.
+        detectors: the columns.
+        fitted_on: attacks that every detector is fitted on; "same" for the attack of the row.
+    """
+    same = list(fitted_on) == ["same"]
+    found = {
+        (entry["detector"], entry["tested_on"]): area(entry["figure"])
+        for entry in _cells(result, "attack")
+        if entry["fitted_on"] == ([entry["tested_on"]] if same else list(fitted_on))
+    }
+    attacks = [each["name"] for each in result["sets"] if any((one, each["name"]) in found for one in detectors)]
+    return [
+        f"| | {' | '.join(f'`{each}`' for each in detectors)} |",
+        "|---" * (len(detectors) + 1) + "|",
+        *(
+            f"| {shown(attack)} | {' | '.join(found.get((each, attack), '–') for each in detectors)} |"
+            for attack in attacks
+        ),
+    ]
 
 
-def by_detector(
-    result: Result, fitted_on: Sequence[str], metric: str = "auroc", group: str = "successful"
-) -> list[str]:
-    """A row per detector, a column per attack; detectors that learn were fitted on `fitted_on`."""
-    entries = [entry for entry in _fitted(result["results"], fitted_on) if entry["kind"] == "attack"]
-    return crossed(entries, _detector, "detector", lambda e: figure_cell(e, group, metric, bold=e["seen"]))
+def by_objective(results: Mapping[str, Result], fitted_on: Sequence[str] = ("same",)) -> list[str]:
+    """AUROC: a row per detector and training objective, a column per attack.
+
+    Args:
+        results: condensed evaluations of the same networks, trained with different objectives.
+        fitted_on: attacks that every detector is fitted on; "same" for the attack that it is tested on.
+    """
+    same = list(fitted_on) == ["same"]
+    entries = [
+        {**entry, "objective": objective}
+        for objective, result in objectives_of(results)
+        for entry in _cells(result, "attack")
+        if entry["fitted_on"] in ([], [entry["tested_on"]] if same else list(fitted_on))
+    ]
+    return crossed(
+        sorted_by_group(entries, "detector"),
+        lambda entry: f"`{entry['detector']}` | {entry['objective']}",
+        "detector | trained with",
+        lambda entry: deviation(entry["figure"]),
+    )
 
 
 def outliers(result: Result, metric: str = "auroc") -> list[str]:
-    """A row per detector and what it was fitted on, a column per set of outliers; seen ones in bold."""
-    entries = [e for e in result["results"] if e["kind"] == "outlier"]
+    """A row per detector and choice of sets to fit on, a column per set of outliers; seen sets in bold."""
     return crossed(
-        entries,
-        lambda e: f"{_detector(e)} | {fit(e)}",
+        list(_cells(result, "outlier", metric)),
+        lambda each: f"{_detector(each)} | {fit(each)}",
         "detector | fitted on",
-        lambda e: figure_cell(e, "all", metric, bold=e["seen"]),
+        _bold,
     )
 
 
 def near_far(result: Result) -> list[str]:
-    """Means over the near and over the far sets of outliers, those that a detector was fitted on left out."""
+    """Means over the near and over the far sets of outliers, without the sets that a detector was fitted on."""
     lines = [
         "| detector | fitted on | AUROC near | AUROC far | FPR at 95 % TPR near | far |",
         "|---|---|---|---|---|---|",
     ]
-    for entry in result["outliers"]:
-        areas = [(entry[distance] or {}).get("auroc") for distance in ("near", "far")]
-        rates = [(entry[distance] or {}).get("fpr_at_95_tpr") for distance in ("near", "far")]
-        told = [_number(area, 1, 3) for area in areas] + [_percent(rate) for rate in rates]
-        lines.append(f"| {_detector(entry)} | {fit(entry)} | {' | '.join(told)} |")
+    for entry in result["detectors"]:
+        near, far = (entry["outliers"][distance] or {} for distance in ("near", "far"))
+        areas = [number(each.get("auroc"), 1, 3) for each in (near, far)]
+        rates = [percent(each.get("fpr_at_95_tpr")) for each in (near, far)]
+        lines.append(f"| {_detector(entry)} | {fit(entry)} | {' | '.join(areas + rates)} |")
     return lines
 
 
 def worst_case(result: Result, fitted_on: Sequence[str]) -> list[str]:
     """Share of images that are flagged under every attack that succeeded on them; detectors as in `by_detector`."""
     lines = ["| detector | flagged under every attack | AUROC of the lowest score |", "|---|---|---|"]
-    for entry in _fitted(result["worst_case"], fitted_on):
-        share = _mean_std(entry["mean"].get("share"), entry["std"].get("share"), percent=True)
-        area = _mean_std(entry["mean"].get("auroc"), entry["std"].get("auroc"))
-        lines.append(f"| {_detector(entry)} | {share} | {area} |")
+    for entry in _fitted(result["detectors"], fitted_on):
+        found = entry["worst_case"]
+        lines.append(f"| {_detector(entry)} | {area(found['share'], '.1%')} | {deviation(found['auroc'])} |")
     return lines
 
 
-def false_positives(result: Result, fitted_on: Sequence[str], nominal: float = 0.05) -> list[str]:
-    """Realised rates at one nominal rate, and the first run's with its interval; detectors as in `by_detector`."""
-    lines = ["| detector | realised | first run (95 % interval) |", "|---|---|---|"]
-    for entry in _fitted(result["false_positives"], fitted_on):
-        if entry["nominal"] == nominal:
-            first = entry["first_run"]
-            low, high = first["interval"]
-            realised = _mean_std(entry["mean"]["realised"], entry["std"]["realised"], percent=True)
-            lines.append(f"| {_detector(entry)} | {realised} | {first['realised']:.1%} ({low:.1%} to {high:.1%}) |")
+def worst_cases(result: Result, detectors: Sequence[str], fitted_on: Sequence[str]) -> list[str]:
+    """As `worst_case`: a row per choice of attacks to fit on and detector.
+
+    Args:
+        result: a condensed evaluation.
+        detectors: the rows of each choice.
+        fitted_on: choices; "nothing" is the empty one, + joins the attacks of one choice.
+    """
+    lines = ["| fitted on | detector | flagged under every attack | AUROC of the lowest score |", "|---|---|---|---|"]
+    for choice in fitted_on:
+        attacks = [] if choice == "nothing" else choice.split("+")
+        for entry in result["detectors"]:
+            if entry["fitted_on"] == attacks and entry["detector"].partition(":")[0] in detectors:
+                found = entry["worst_case"]
+                lines.append(
+                    f"| {fit(entry)} | `{entry['detector']}` | {area(found['share'], '.1%')} | "
+                    f"{number(found['auroc'][0], 1, 3)} |"
+                )
     return lines
 
 
-def compatible(result: Result, nominal: float = 0.05) -> list[str]:
-    """How many of the realised rates lie where chance puts 95 in 100 of them, over all detectors, fits and runs."""
-    entries = [entry for entry in result["false_positives"] if entry["nominal"] == nominal]
+def false_positives(result: Result, fitted_on: Sequence[str]) -> list[str]:
+    """Realised rates on natural images at a nominal rate of 5 %; detectors as in `by_detector`."""
+    return [
+        "| detector | realised (95 % interval) |",
+        "|---|---|",
+        *(
+            f"| {_detector(entry)} | {area(entry['false_positives']['realised'], '.1%')} |"
+            for entry in _fitted(result["detectors"], fitted_on)
+        ),
+    ]
+
+
+def compatible(result: Result) -> list[str]:
+    """Number of realised rates inside the interval that contains 95 % of them, over detectors, fits and runs."""
+    entries = [entry["false_positives"] for entry in result["detectors"]]
     runs, inside = (sum(entry[key] for entry in entries) for key in ("runs", "compatible_runs"))
     return [
-        "| thresholds at this rate | realised rate where 95 in 100 should be |",
+        "| thresholds at this rate | realised rate inside the interval that should contain 95 % |",
         "|---|---|",
         f"| {runs} | {inside} ({inside / runs:.1%}) |",
     ]
 
 
-def sets(result: Result) -> list[str]:
-    """The attacked sets themselves."""
+def class_rates(result: Result) -> list[str]:
+    """Realised false-positive rates: overall, and of the predicted classes with the lowest and the highest rate."""
     lines = [
-        "| set | images | accuracy | success rate | median L∞ ·255 | median L2 | given away by pixels |",
-        "|---|" * 1 + "---|" * 6,
+        "| detector | overall (95 % interval) | lowest class | highest class | classes whose interval has the rate |",
+        "|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {shown(each['name'])} | {each['images']:,} | {_percent(each['accuracy'])} | "
-        f"{_percent(each['success_rate'])} | {_number(each['linf_median'], 255, 2)} | "
-        f"{_number(each['l2_median'], 1, 3)} | {'yes' if each['broken'] else 'no'} |"
-        for each in result["sets"]
-        if each["kind"] != "outlier"
-    ]
-    return lines
-
-
-def costs(result: Result) -> list[str]:
-    """Milliseconds per image, detector by detector, as measured in the study itself."""
-    lines = ["| detector | measurements | score | fitting, s |", "|---|---|---|---|"]
-    seen = set()
-    for entry in result["costs"]:
-        if entry["detector"] not in seen:
-            seen.add(entry["detector"])
-            lines.append(
-                f"| {_detector(entry)} | {_number(entry['measure_seconds_per_image'], 1000, 3)} | "
-                f"{_number(entry['score_seconds_per_image'], 1000, 3)} | {_number(entry['fit_seconds'], 1, 1)} |"
-            )
-    return lines
-
-
-def beside_paper(result: Result, table: str, training: str = "VAN") -> list[str]:
-    """One published table: a row per detector, a column per attack or data set, published figure / ours, in percent."""
-    rows = [
-        row for row in result["beside_paper"]["rows"] if row["table"] == str(table) and row["training"] == training
-    ]  # fmt: skip
-
-    def name(row: dict[str, Any]) -> str:
-        told = [row["detector"], row["detector_trained_on"] or "the same", row["metric"].replace("_", " ")]
-        return " | ".join(told)
-
-    return crossed(rows, name, "detector | fitted on | metric", lambda row: f"{given(row)} / {own(row)}")
-
-
-def adaptive(result: Result, epsilons: Sequence[str] = ("2", "8")) -> list[str]:
-    """Adaptive attacks: of the images that each was run on, the share that was turned, and how far they were moved.
-
-    Args:
-        epsilons: the budgets, in 255ths, that are shown of attacks that have one.
-    """
-    lines = [
-        "| detector | attack | images | turned (95 % interval) | within L∞ 8/255 | within L2 0.5 | median L2 | "
-        "median L∞ ·255 | queries |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for detector, found in _attacked(result):
-        for attack, entry in found["attacks"].items():
-            kinds = [(f"`{attack}`", entry)]
-            if "budgets" in entry:
-                budgets = [(f"{255 * each['epsilon']:.3g}", each) for each in entry["budgets"]]
-                kinds = [(f"`{attack}`, ε {size}/255", each) for size, each in budgets if size in epsilons]
-            lines += [f"| {detector} | {name} | {_turned(each)} |" for name, each in kinds]
-        lines.append(f"| {detector} | any of them | {_turned(found['union'])} |")
-    return lines
-
-
-def robustness(result: Result) -> list[str]:
-    """Share of images that no attack broke within ε, and the distance at which that would make a robust classifier."""
-    lines = [
-        "| detector | right, accepted, no find within (95 % interval) | a classifier would have to be right within |",
-        "|---|---|---|",
-    ]
-    for detector, found in _attacked(result):
-        for each in found["robustness"]:
-            low, high = each["robust_interval"]
-            lines.append(
-                f"| {detector} | {255 * each['epsilon']:.3g}/255: {each['robust']:.1%} ({low:.1%} to {high:.1%}) | "
-                f"{255 * each['implied_epsilon']:.3g}/255 |"
-            )
-    return lines
-
-
-def speed(result: Result) -> list[str]:
-    """Ours beside another engine, on the same images in one run: the median over rounds of the ratio of durations."""
-    lines = [
-        "| attack | images | times as fast (quartiles) | bar | success, ours / theirs | median L2, ours / theirs |",
-        "|---|---|---|---|---|---|",
-    ]
-    for case in result["cases"]:
-        ratio, both = case["ratio"], (case["ours"], case["theirs"])
-        success = " / ".join(_percent(each.get("success", each.get("success_rate"))) for each in both)
-        norms = " / ".join(_number(each["l2_median"], 1, 3) for each in both)
-        bar = "–" if case["bar"] is None else f"{case['bar']:g}"
+    for entry in result["detectors"]:
+        overall, classes = entry["overall"], entry["classes"]
+        low, high = overall["interval"]
+        ordered = sorted(classes, key=lambda name: float(classes[name]["rate"]))
+        ends = [f"{name} {classes[name]['rate']:.1%}" for name in (ordered[0], ordered[-1])]
+        inside = sum(each["holds"] for each in classes.values())
         lines.append(
-            f"| {shown(case['attack'])} | {case.get('n', result['n'])} | {ratio['ratio']:.2f} ({ratio['low']:.2f} to "
-            f"{ratio['high']:.2f}) | {bar} | {success} | {norms} |"
+            f"| `{entry['detector']}` | {overall['rate']:.2%} ({low:.2%} to {high:.2%}) | {ends[0]} | {ends[1]} | "
+            f"{inside} of {len(classes)} |"
         )
     return lines
 
 
-def clipping(result: Result) -> list[str]:
-    """What was done to the images, and what detectors that were fitted on it make of it, in floating point."""
-    entries = {
-        (row["detector"], row["tested_on"]): row
-        for row in result["results"]
-        if not row["eight_bit"] and row["fitted_on"] == row["tested_on"]
-    }
-    detectors = list(dict.fromkeys(name for name, _ in entries))
-    lines = [
-        "| images | accuracy of the network | median L2 in pixels | "
-        + " | ".join(f"`{name}`: accuracy, AUROC" for name in detectors) + " |",
-        "|" + "---|" * (3 + len(detectors)),
-    ]  # fmt: skip
-    for each in result["sets"]:
-        if not each["eight_bit"] and (detectors[0], each["name"]) in entries:
-            rows = [entries[name, each["name"]] for name in detectors]
-            told = " | ".join(f"{row['accuracy']:.1%}, {row['auroc']:.3f}" for row in rows)
-            lines.append(f"| {each['name']} | {each['accuracy']:.1%} | {each['l2_median']:.3f} | {told} |")
+def costs(result: Result) -> list[str]:
+    """Milliseconds per image of each detector, measured during the evaluation."""
+    lines = ["| detector | extraction | score | fitting, s |", "|---|---|---|---|"]
+    first = {entry["detector"]: entry for entry in reversed(result["detectors"])}
+    for entry in reversed(first.values()):
+        cost = entry["cost"]
+        lines.append(
+            f"| {_detector(entry)} | {number(cost['measure_seconds_per_image'], 1000, 3)} | "
+            f"{number(cost['score_seconds_per_image'], 1000, 3)} | {number(cost['fit_seconds'], 1, 1)} |"
+        )
     return lines
 
 
-def clipping_alone(result: Result) -> list[str]:
-    """Detectors fitted on images that were clipped or nudged and never attacked: share flagged of each attacked set."""
-    rows = [
-        row for row in result["results"]
-        if not row["eight_bit"] and row["fitted_on"] in ("clipped", "nudged") and row["tested_on"] != row["fitted_on"]
-    ]  # fmt: skip
-    return crossed(
-        rows,
-        lambda row: f"`{row['detector']}` | {row['fitted_on']}",
-        "detector | fitted on",
-        lambda row: f"{row['flagged']:.1%}",
-    )
+def fit(entry: Entry) -> str:
+    """The attacks that an entry's detector was fitted on."""
+    return " + ".join(map(shown, entry["fitted_on"])) or "natural images only"
 
 
-def _attacked(result: Result) -> list[tuple[str, dict[str, Any]]]:
-    found = []
-    for label, figures in result["adaptive"].items():  # "transport fitted on fgm, all_class vote alone"
-        who, _, vote = label.partition(", ")
-        name = who.partition(" fitted on ")[0]
-        found.append((f"`{name}`" + (f", {vote}" if vote else ""), figures))
-    return found
+def objectives_of(results: Mapping[str, Result]) -> Iterator[tuple[str, Result]]:
+    """Training objective and result, for results named …-trained-OBJECTIVE-…"""
+    for part, objective in OBJECTIVES.items():
+        for name, result in results.items():
+            if name.partition("-trained-")[2].rpartition("-")[0] == part:
+                yield objective, result
 
 
-def _turned(entry: dict[str, Any]) -> str:
-    attempted = entry.get("attempted", entry.get("started"))  # committed results may have the earlier key
-    if not attempted:
-        return "0 | – | – | – | – | – | –"
-    low, high = entry["interval"]
-    return (
-        f"{attempted} | {entry['share']:.1%} ({low:.1%} to {high:.1%}) | {_within(entry, 'linf', 8 / 255)} | "
-        f"{_within(entry, 'l2', 0.5)} | {_number(entry['l2_median'], 1, 2)} | "
-        f"{_number(entry['linf_median'], 255, 1)} | {_number(entry.get('queries_median'), 1, 0)}"
-    )
+def sorted_by_group(entries: Sequence[Entry], *keys: str) -> list[Entry]:
+    """The entries of a group one after the other; groups and their entries stay in the order of appearance."""
+    groups = list(dict.fromkeys(tuple(entry[key] for key in keys) for entry in entries))
+    return sorted(entries, key=lambda entry: groups.index(tuple(entry[key] for key in keys)))
 
 
-def _within(entry: dict[str, Any], norm: str, limit: float) -> str:
-    found = [e["share"] for e in entry.get("within", ()) if e["norm"] == norm and abs(e["limit"] - limit) < 1e-6]
-    return _percent(found[0] if found else None)
+def _cells(result: Result, kind: str, metric: str = "auroc") -> Iterator[Entry]:
+    """One entry per detector, choice to fit on and tested set of a kind; the figure under "figure"."""
+    kinds = {each["name"]: each["kind"] for each in result["sets"]}
+    for entry in result["detectors"]:
+        for name, figure in entry[metric].items():
+            if kinds[name] == kind:
+                yield {**entry, "tested_on": name, "figure": figure}
 
 
-def given(row: dict[str, Any]) -> str:
-    return _published(100 * row["published"]["mean"], _times(100, row["published"]["std"]))
+def _fitted(entries: Any, fitted_on: Sequence[str]) -> list[Entry]:
+    """The entries of detectors that were fitted on these sets, and of those that learn nothing."""
+    return [each for each in entries if not each["fitted_on"] or sorted(each["fitted_on"]) == sorted(fitted_on)]
 
 
-def own(row: dict[str, Any]) -> str:
-    ours = row["ours"]
-    return "–" if ours is None else _published(100 * ours["mean"], _times(100, ours["std"]))
+def _detector(entry: Entry) -> str:
+    return f"`{entry['detector']}`" + (" (baseline)" if entry["baseline"] else "")
 
 
-def _times(factor: float, value: float | None) -> float | None:
-    return None if value is None else factor * value
-
-
-def _fitted(entries: Sequence[dict[str, Any]], fitted_on: Sequence[str]) -> list[dict[str, Any]]:
-    """Those of detectors that were fitted on these sets, and of those that learn nothing."""
-    return [e for e in entries if not e["fitted_on"] or sorted(e["fitted_on"]) == sorted(fitted_on)]
-
-
-def crossed(
-    entries: Sequence[dict[str, Any]], row: Callable[[Any], str], corner: str, cell: Callable[[Any], str]
-) -> list[str]:
-    columns = list(dict.fromkeys(entry["tested_on"] for entry in entries))
-    rows: dict[str, dict[str, str]] = {}
-    for entry in entries:
-        rows.setdefault(row(entry), {})[entry["tested_on"]] = cell(entry)
-    width = corner.count("|") + 1 + len(columns)
-    return [
-        f"| {corner} | " + " | ".join(shown(name) for name in columns) + " |",
-        "|" + "---|" * width,
-        *(f"| {name} | " + " | ".join(cells.get(c, "–") for c in columns) + " |" for name, cells in rows.items()),
-    ]
-
-
-def _detector(entry: dict[str, Any]) -> str:
-    return f"`{entry['detector']}`" + (" (baseline)" if entry.get("baseline") else "")
-
-
-def figure_cell(entry: dict[str, Any], group: str, metric: str, bold: bool) -> str:
-    mean, std = (entry[which].get(group) or {} for which in ("mean", "std"))
-    text = _mean_std(mean.get(metric), std.get(metric))
-    return f"**{text}**" if bold and text != "–" else text
-
-
-def _mean_std(mean: float | None, std: float | None, percent: bool = False) -> str:
-    if mean is None:
-        return "–"
-    if percent:
-        return f"{mean:.1%}" + (f" ± {std:.1%}" if std is not None else "")
-    return f"{mean:.3f}" + (f" ± {std:.3f}" if std is not None else "")
-
-
-def _published(mean: float | None, std: float | None) -> str:
-    if mean is None:
-        return "–"
-    return f"{mean:.1f}" + (f" ± {std:.1f}" if std is not None else "")
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None, scale: float, digits: int) -> str:
-    return "–" if value is None else f"{value * scale:.{digits}f}"
+def _bold(entry: Entry) -> str:
+    text = deviation(entry["figure"])
+    return f"**{text}**" if entry["tested_on"] in entry["seen"] and text != "–" else text

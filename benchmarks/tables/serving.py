@@ -1,22 +1,17 @@
-"""Markdown tables of what the server does; `docs/service.md` is made of them.
-
-As in `benchmarks.tables.detection`, every function takes a result as read from its JSON file, here several by name, and
-gives the lines of a table.
-"""
+"""Tables of the server under load, under faults and on hostile input."""
 
 from collections.abc import Mapping
-from typing import Any
 
-__all__ = ["bars", "faults", "hostile_input", "latency", "served_throughput"]
+from benchmarks.tables.cells import Result
 
-Result = dict[str, Any]
+__all__ = ["bars", "faults", "hostile_input", "latency", "lost_requests", "served_throughput"]
 
 _OTHERS = (("fastapi", "plain FastAPI without batches"), ("litserve", "LitServe"))
 _MET = {True: "met", False: "**missed**"}
 
 
 def bars(results: Mapping[str, Result]) -> list[str]:
-    """A row per thing that the server is held to: the bar, what was measured, and whether that meets it."""
+    """A row per requirement: its bound, the measured figure, and whether the figure meets the bound."""
     serving, overload, soak = results["serving"], results["overload"], results["soak"]
     raw, others, files = serving["raw_batches"], serving["others"], serving["agreement"]
     rows = [
@@ -91,7 +86,7 @@ def bars(results: Mapping[str, Result]) -> list[str]:
 
 
 def served_throughput(result: Result) -> list[str]:
-    """Served ÷ bare throughput by how images are sent."""
+    """Served ÷ bare throughput, by the form in which images are sent."""
     lines = ["| sent as | served ÷ bare | quartiles |", "|---|---|---|"]
     ways = {f"pixels, {size} images per request": each for size, each in result["raw_batches"].items()}
     for name, each in (ways | result["files"]).items():
@@ -100,7 +95,7 @@ def served_throughput(result: Result) -> list[str]:
 
 
 def latency(result: Result) -> list[str]:
-    """What a client waits for one PNG, by how many clients ask at a time."""
+    """Latency of one PNG file, by number of concurrent clients."""
     lines = ["| clients at a time | median | 90 % | 99 % |", "|---|---|---|---|"]
     for clients, each in result["latency_ms"].items():
         lines.append(f"| {clients} | {each['p50']:.1f} ms | {each['p90']:.1f} ms | {each['p99']:.1f} ms |")
@@ -108,20 +103,40 @@ def latency(result: Result) -> list[str]:
 
 
 def faults(result: Result) -> list[str]:
-    """A row per fault: how soon its effects were seen, and what else was counted."""
-    lines = ["| fault | what was seen | wrong answers and other problems |", "|---|---|---|"]
+    """A row per fault: time until the server noticed its effects, and other counts."""
+    lines = ["| fault | observed | wrong answers and other problems |", "|---|---|---|"]
     for each in result["scenarios"]:
-        told = ", ".join(_figure(name, value) for name, value in each["figures"].items())
-        lines.append(f"| {each['scenario']} | {told} | {len(each['problems'])} |")
+        figures = ", ".join(_figure(name, value) for name, value in each["figures"].items())
+        lines.append(f"| {each['scenario']} | {figures} | {len(each['problems'])} |")
     return lines
 
 
 def hostile_input(result: Result) -> list[str]:
-    """A row per kind of hostile input: how many cases, and what was wrong."""
+    """A row per kind of hostile input: cases, problems and growth of memory."""
     lines = ["| part | cases | problems | memory grown |", "|---|---|---|---|"]
     for each in result["parts"]:
         grown = each["counts"]["resident bytes grown"] / 2**20
         lines.append(f"| {each['part']} | {each['cases']:,} | {len(each['problems'])} | {grown:.1f} MiB |")
+    return lines
+
+
+def lost_requests(result: Result) -> list[str]:
+    """A row per fault under Ray Serve: requests that were lost, and the time until two replicas run again."""
+    kills = result["killed"]
+    rows = [(f"replica killed, kill {number} of {len(kills)}", trial) for number, trial in enumerate(kills, start=1)]
+    rows += [("a replica's network hangs", result["hangs"]), ("another artifact is deployed", result["replaced"])]
+    lines = [
+        "| event | requests | in flight at the time | lost, by status | of these, begun later | lost twice | wrong | "
+        "over after |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for event, trial in rows:
+        lost = ", ".join(f"{number} × {status}" for status, number in trial["lost_statuses"].items()) or "0"
+        lines.append(
+            f"| {event} | {trial['requests']:,} | {trial['under_way_at_the_time']} | {lost} | "
+            f"{trial['lost_that_began_later']} | {trial['lost_again']} | {trial['wrong_verdicts']} | "
+            f"{trial['two_replicas_again_s']:.0f} s |"
+        )
     return lines
 
 

@@ -106,7 +106,7 @@ class Setting:
     """What an instance is trained on, and how: JSON values only.
 
     Args:
-        study: the table or figure that it belongs to.
+        experiment: the table or figure that it belongs to.
         method: the column.
         dataset: a name of `Images`.
         images: number of training images.
@@ -117,7 +117,7 @@ class Setting:
         tracked: number of test images that are looked at after every epoch; 0 for none.
     """
 
-    study: str
+    experiment: str
     method: str
     dataset: str
     images: int
@@ -148,11 +148,11 @@ class Instance:
 
     def path(self, work: Path, code: str) -> Path:
         """Where the figures of the instance are written, when the code has this digest."""
-        return work / self.setting.study / self._key() / f"instance-{self.number:03d}-{code}.json"
+        return work / self.setting.experiment / self._key() / f"instance-{self.number:03d}-{code}.json"
 
     def _key(self) -> str:
         # The name of a method says nothing about the training, and may be written otherwise one day.
-        told = {k: v for k, v in self.setting.to_json().items() if k not in ("study", "method")}
+        told = {k: v for k, v in self.setting.to_json().items() if k not in ("experiment", "method")}
         told |= {"seed": self.seed, "tested": self.images.tested, "images_sha256": self.images.fingerprints()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from benchmarks.training.instances import Setting
 
-__all__ = ["INSTANCES", "STUDIES", "settings"]
+__all__ = ["INSTANCES", "EXPERIMENTS", "settings"]
 
-STUDIES = ("table-1", "figure-11", "table-25", "table-2")
+EXPERIMENTS = ("table-1", "figure-11", "table-25", "table-2")
 INSTANCES = {"table-1": 10, "figure-11": 2, "table-25": 10, "table-2": 10}
 
 # The thesis's appendix F.1: SGD, momentum 0.9, weight decay 1e-4, learning rate 0.01 up to epoch 120, and orthogonal
@@ -27,7 +27,7 @@ _STRONG = {"initial_weight": 0.1, "increase": 0.1, "update_every": 50}
 
 
 def settings() -> list[Setting]:
-    """All settings, study by study; the first method of a row is the one that the others are compared with."""
+    """All settings by experiment; the other methods of a row are compared with the first."""
     return [*_table_1(), *_figure_11(), *_table_25(), *_table_2()]
 
 
@@ -42,7 +42,7 @@ def _table_1() -> Iterator[Setting]:
                 ("least action, λ0 = 0.1", "least_action", _STRONG),
             ):
                 yield Setting(
-                    study="table-1", method=method, dataset="mnist", images=images, objective=objective,
+                    experiment="table-1", method=method, dataset="mnist", images=images, objective=objective,
                     options=options, network="one_representation_resnet9", arguments={"filters": 16},
                     recipe={**_COMMON, "epochs": 30, "batch_size": batch},
                 )  # fmt: skip
@@ -54,7 +54,7 @@ def _figure_11() -> Iterator[Setting]:
     ):  # fmt: skip
         for gain in gains:
             yield Setting(
-                study="figure-11", method=f"{scheme}, {gain:g}", dataset="mnist", images=500,
+                experiment="figure-11", method=f"{scheme}, {gain:g}", dataset="mnist", images=500,
                 objective="cross_entropy", network="one_representation_resnet9", arguments={"filters": 16},
                 recipe={**_COMMON, "epochs": 15, "batch_size": 20, "initialization": scheme, "gain": gain}, tracked=0,
             )  # fmt: skip
@@ -70,7 +70,8 @@ def _table_25() -> Iterator[Setting]:
             ("end to end", "cross_entropy", {}),
         ):
             yield Setting(
-                study="table-25", method=method, dataset="mnist", images=images, objective=objective, options=options,
+                experiment="table-25", method=method, dataset="mnist", images=images, objective=objective,
+                options=options,
                 network="one_representation_resnet20", arguments={"filters": 16, "blocks": 10},
                 recipe={**_COMMON, "epochs": 30, "batch_size": 30, "gain": 0.05}, tracked=0,
             )  # fmt: skip
@@ -82,7 +83,7 @@ def _table_2() -> Iterator[Setting]:
             ("vanilla", "cross_entropy", {}), ("least action, λ0 = 0.1", "least_action", _STRONG),
         ):  # fmt: skip
             yield Setting(
-                study="table-2", method=method, dataset="cifar10", images=images, objective=objective,
+                experiment="table-2", method=method, dataset="cifar10", images=images, objective=objective,
                 options=options, network="one_representation_resnet9", arguments={"filters": 16},
                 recipe={**_COMMON, "epochs": epochs, "batch_size": 100, "crop_padding": 4, "flip": True},
             )  # fmt: skip

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.common import arguments, write_result
 from benchmarks.training.instances import Images, Instance, Setting, finished, run_instance
 from benchmarks.training.intervals import correlations, mean_interval, paired_difference
-from benchmarks.training.settings import INSTANCES, STUDIES, settings
+from benchmarks.training.settings import EXPERIMENTS, INSTANCES, settings
 from models.errors import PlumblineError
 from models.progress import progress_bar
 
@@ -35,19 +35,19 @@ TESTED = 1000
 def instances(
     chosen: Sequence[Setting], images: Mapping[str, Images], seed: int, count: int | None = None
 ) -> list[Instance]:
-    """Every instance of the settings, in the order to run them: in a study, all settings of one number, then the next.
+    """Every instance of the settings in running order: in an experiment, all settings of one number, then the next.
 
     Args:
         images: by the data sets' names; settings of other data sets are left out.
-        count: of instances per setting, instead of the study's own.
+        count: of instances per setting, instead of the experiment's own.
     """
     found = []
-    for study in dict.fromkeys(setting.study for setting in chosen):
-        for number in range(count or INSTANCES.get(study, 10)):
+    for experiment in dict.fromkeys(setting.experiment for setting in chosen):
+        for number in range(count or INSTANCES.get(experiment, 10)):
             found += [
                 Instance(setting, images[setting.dataset], number, seed)
                 for setting in chosen
-                if setting.study == study and setting.dataset in images
+                if setting.experiment == experiment and setting.dataset in images
             ]
     return found
 
@@ -71,7 +71,7 @@ def _run(instance: Instance, work: Path, threads: int | None) -> str:
     if threads:
         torch.set_num_threads(threads)
     setting = instance.setting
-    name = f"{setting.study} {setting.dataset} {setting.images} {setting.method} #{instance.number}"
+    name = f"{setting.experiment} {setting.dataset} {setting.images} {setting.method} #{instance.number}"
     try:
         figures = run_instance(instance, work)
     except PlumblineError as exc:  # one network that diverges shall not cost the others
@@ -88,14 +88,15 @@ def _run(instance: Instance, work: Path, threads: int | None) -> str:
 
 def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Rows of tables and points of the figure, from the figures of the instances that are done."""
-    studies: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    experiments: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for figures in found:
-        studies[figures["setting"]["study"]].append(figures)
+        experiments[figures["setting"]["experiment"]].append(figures)
     return {
         "instances": len(found),
         "code": dict(sorted(Counter(figures["code"] for figures in found).items())),
-        "studies": {
-            study: _points(each) if study == "figure-11" else {"rows": _rows(each)} for study, each in studies.items()
+        "experiments": {
+            experiment: _points(each) if experiment == "figure-11" else {"rows": _rows(each)}
+            for experiment, each in experiments.items()
         },
     }
 
@@ -138,7 +139,7 @@ def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _reference(setting: Mapping[str, Any]) -> str | None:
     """The method that the others of its row are compared with, whether or not it has a finished instance."""
-    row = ("study", "dataset", "images", "network")
+    row = ("experiment", "dataset", "images", "network")
     return next(
         (
             planned.method
@@ -244,8 +245,8 @@ def main(argv: list[str] | None = None) -> None:
     """Train what is not done yet, and condense what is."""
     parser = arguments(__doc__)
     parser.add_argument("--use", action="append", default=[], metavar="NAME=REFERENCE", help="read images elsewhere")
-    parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=STUDIES, help="default: all")
-    parser.add_argument("--instances", type=int, help="per setting, instead of the study's own number")
+    parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), choices=EXPERIMENTS, help="default: all")
+    parser.add_argument("--instances", type=int, help="per setting, instead of the experiment's own number")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="for finished instances (default: %(default)s)")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
@@ -255,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     work = options.work / "small-sets"
     used = dict(pair.split("=", 1) for pair in options.use)
-    chosen = [setting for setting in settings() if setting.study in options.studies]
+    chosen = [setting for setting in settings() if setting.experiment in options.experiments]
     every = instances(chosen, sources(used, options.data_root), options.seed, options.instances)
     failed = 0
     if not options.condense:
@@ -266,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("expected finished instances, found none; leave --condense out, or give --any-code")
     payload = {"n": len(found), "planned": len(every), "seed": options.seed, **condensed(found)}
     print(write_result("small_sets", payload, options.out))
-    if points := payload["studies"].get("figure-11", {}).get("points"):
+    if points := payload["experiments"].get("figure-11", {}).get("points"):
         draw(points, options.image)
         print(options.image)
     if failed:

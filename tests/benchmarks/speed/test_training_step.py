@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.speed import training_step as objectives
+from benchmarks.speed import training_step
 from benchmarks.speed.training_step import CASES, OBJECTIVES, Case, build, main, stepping
-from benchmarks.tables.training import overhead
+from benchmarks.tables.speed import overhead
 from models.networks.resnet import ResNet
 from models.objectives.base import build_objective
 
@@ -43,7 +43,7 @@ def test_a_step_makes_the_gradients_of_its_objective_and_keeps_the_weights(
 def test_a_tiny_run_writes_a_ratio_for_every_objective_and_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(objectives.CASES, "resnet20", TINY)
+    monkeypatch.setitem(training_step.CASES, "resnet20", TINY)
     out = tmp_path / "objectives.json"
     main(["--networks", "resnet20", "--rounds", "2", "--batch", "2", "--out", str(out)])
     result = json.loads(out.read_text())

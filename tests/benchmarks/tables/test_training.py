@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from benchmarks.tables.training import by_objective, objectives, published_by_objective
+from benchmarks.tables.detection import by_objective
+from benchmarks.tables.published import published_by_objective
+from benchmarks.tables.training import objectives
 
 
 def _result(accuracy: float, auroc: float) -> dict[str, Any]:
-    def entry(fitted_on: list[str], tested_on: str, value: float | None) -> dict[str, Any]:
-        spread = None if value is None else 0.01
+    def detector(fitted_on: str, figures: dict[str, float | None]) -> dict[str, Any]:
         return {
-            "detector": "transport", "fitted_on": fitted_on, "tested_on": tested_on, "kind": "attack",
-            "mean": {"successful": {"auroc": value}}, "std": {"successful": {"auroc": spread}},
+            "detector": "transport", "fitted_on": [fitted_on],
+            "auroc": {name: value and [value, 0.01, value - 0.02, value + 0.02] for name, value in figures.items()},
         }  # fmt: skip
 
     return {
@@ -18,10 +19,12 @@ def _result(accuracy: float, auroc: float) -> dict[str, Any]:
         "sets": [
             {"name": "natural", "kind": "natural", "accuracy": accuracy},
             {"name": "fgm", "kind": "attack", "accuracy": accuracy / 2},
+            {"name": "pgd", "kind": "attack", "accuracy": 0.0},
+            {"name": "ood:mnist", "kind": "outlier", "accuracy": None},
         ],
-        "results": [
-            entry(["fgm"], "fgm", auroc), entry(["fgm"], "pgd", auroc - 0.1), entry(["pgd"], "pgd", None),
-            {**entry(["fgm"], "ood:mnist", 0.5), "kind": "outlier"},
+        "detectors": [
+            detector("fgm", {"fgm": auroc, "pgd": auroc - 0.1, "ood:mnist": 0.5}),
+            detector("pgd", {"pgd": None}),
         ],
     }  # fmt: skip
 
@@ -36,14 +39,14 @@ RESULTS = {
 
 def test_a_row_per_objective_in_one_order() -> None:
     lines = objectives(RESULTS)
-    assert lines[0] == "| trained with | natural accuracy (95 % interval) | FGM |"
-    assert lines[2] == "| cross-entropy | 90.0% (89.0% to 91.0%) | 45.0% |"
+    assert lines[0] == "| trained with | natural accuracy (95 % interval) | FGM | PGD |"
+    assert lines[2] == "| cross-entropy | 90.0% (89.0% to 91.0%) | 45.0% | 0.0% |"
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| cross-entropy", "| least action", "| reverse cross-entropy",
     ]  # fmt: skip
 
 
-def test_detectors_fitted_on_the_attack_itself_or_on_another() -> None:
+def test_detectors_fitted_on_the_tested_attack_or_on_another() -> None:
     same = by_objective(RESULTS)
     assert same[0] == "| detector | trained with | FGM | PGD |"
     assert same[2] == "| `transport` | cross-entropy | 0.950 ± 0.010 | – |"
@@ -52,22 +55,21 @@ def test_detectors_fitted_on_the_attack_itself_or_on_another() -> None:
     assert unseen[3] == "| `transport` | least action | 0.960 ± 0.010 | 0.860 ± 0.010 |"
 
 
-def test_what_is_not_there_yet_is_no_row() -> None:
+def test_missing_results_have_no_row() -> None:
     one = {"n-trained-least-action-sound": RESULTS["n-trained-least-action-sound"]}
     assert len(objectives(one)) == len(by_objective(one)) == 3
 
 
 def test_published_figures_stand_beside_ours_of_the_same_training() -> None:
     def row(table: str, training: str, tested_on: str, ours: float | None) -> dict[str, Any]:
-        own = None if ours is None else {"mean": ours, "std": 0.01}
-        told = {"table": table, "training": training, "detector": "TR", "detector_trained_on": ""}
-        return {**told, "tested_on": tested_on, "published": {"mean": 0.9, "std": None}, "ours": own}
+        return {
+            "table": table, "training": training, "detector": "TR", "fitted_on": "", "tested_on": tested_on,
+            "published": [0.9, None], "ours": ours and [ours, 0.01],
+        }  # fmt: skip
 
     rows = [row("32", "VAN", "FGM", 0.8), row("32", "LAP", "FGM", 0.7), row("32", "VAN", "BIM", None)]
     rows += [row("12", "VAN", "DF", 0.6)]
-    results = {
-        f"n-trained-{name}-paper": {"beside_paper": {"rows": rows}} for name in ("least-action", "cross-entropy")
-    }
+    results = {f"n-trained-{name}-paper": {"published": rows} for name in ("least-action", "cross-entropy")}
     assert published_by_objective(results, ["32"]) == [
         "| detector | fitted on | trained with | FGM |",
         "|---|---|---|---|",

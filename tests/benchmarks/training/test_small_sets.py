@@ -23,7 +23,7 @@ from benchmarks.training.instances import (
     run_instance,
     take_averages_anew,
 )
-from benchmarks.training.settings import STUDIES, settings
+from benchmarks.training.settings import EXPERIMENTS, settings
 from benchmarks.training.small_sets import condensed, draw, instances, run, sources
 from models.errors import InputError
 from models.objectives.base import build_objective
@@ -33,7 +33,7 @@ from models.training.loop import Recipe, accuracy
 DIGITS = Images("digits", "digits", "digits", 40)
 RECIPE = {"epochs": 2, "batch_size": 20, "crop_padding": 0, "flip": False, "learning_rate": 0.05}
 VANILLA = Setting(
-    study="table-1", method="vanilla", dataset="digits", images=40, network="one_representation_resnet9",
+    experiment="table-1", method="vanilla", dataset="digits", images=40, network="one_representation_resnet9",
     objective="cross_entropy", arguments={"filters": 4, "blocks": 2}, recipe=RECIPE, tracked=20,
 )  # fmt: skip
 LEAST_ACTION = replace(VANILLA, method="least action, λ0 = 1", objective="least_action")
@@ -77,7 +77,7 @@ def test_an_instance_that_is_done_is_not_trained_again(
 
     monkeypatch.setattr(small_sets, "run", noted)
     (tmp_path / "small-sets").symlink_to(work)
-    command = ["--work", str(tmp_path), "--studies", "table-1", "--out", str(tmp_path / "result.json")]
+    command = ["--work", str(tmp_path), "--experiments", "table-1", "--out", str(tmp_path / "result.json")]
     small_sets.main([*command, "--instances", "2"])
     assert trained == []
     small_sets.main([*command, "--instances", "3"])
@@ -143,7 +143,7 @@ def test_the_first_planned_method_is_compared_with_whatever_is_finished(
         return figures["setting"]["method"], figures["instance"]
 
     def compared(kept: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
-        (row,) = condensed(kept)["studies"]["table-1"]["rows"]
+        (row,) = condensed(kept)["experiments"]["table-1"]["rows"]
         return [(each["method"], each["than"], each["last"]["n"]) for each in row["differences"]]
 
     without_first = [figures for figures in found if of(figures) != ("vanilla", 0)]
@@ -205,7 +205,7 @@ def test_averages_taken_anew_are_those_of_the_images(seed: int) -> None:
 
 def test_condensing_takes_means_over_instances_and_differences_within_pairs(found: list[dict[str, Any]]) -> None:
     result = condensed(found)
-    (row,) = result["studies"]["table-1"]["rows"]
+    (row,) = result["experiments"]["table-1"]["rows"]
     assert result["instances"] == sum(result["code"].values()) == 4
     assert (row["images"], row["batch"], row["epochs"], row["tested"]) == (40, 20, 2, 40)
     vanilla = [f["accuracy"] for f in found if f["setting"]["method"] == "vanilla"]
@@ -216,7 +216,7 @@ def test_condensing_takes_means_over_instances_and_differences_within_pairs(foun
     assert difference["than"] == "vanilla"
     assert difference["last"]["mean"] == pytest.approx(np.mean(other) - np.mean(vanilla))
     # An instance without its counterpart counts for the mean, not for the difference.
-    (row,) = condensed(found[:3])["studies"]["table-1"]["rows"]
+    (row,) = condensed(found[:3])["experiments"]["table-1"]["rows"]
     assert row["methods"][0]["last"]["n"] == 2
     assert row["differences"][0]["last"]["n"] == row["methods"][1]["last"]["n"] == 1
 
@@ -251,14 +251,14 @@ def test_the_figure_and_its_correlation(tmp_path: Path, rng: np.random.Generator
         {
             **found[0], "transport_cost": float(cost), "accuracy": 0.9 - 0.1 * i,
             "setting": {
-                **found[0]["setting"], "study": "figure-11",
+                **found[0]["setting"], "experiment": "figure-11",
                 "recipe": {**RECIPE, "initialization": "normal" if i % 2 else "orthogonal", "gain": float(cost)},
             },
         }
         for i, cost in enumerate(costs)
     ]  # fmt: skip
     result = condensed(points)
-    figure = result["studies"]["figure-11"]
+    figure = result["experiments"]["figure-11"]
     assert figure["log_correlation"]["accuracy"]["pearson"]["r"] == pytest.approx(-1)
     assert figure["correlation"]["accuracy"]["spearman"]["r"] == pytest.approx(-1)
     assert -1 < figure["correlation"]["accuracy"]["pearson"]["r"] < 0
@@ -270,7 +270,7 @@ def test_the_figure_and_its_correlation(tmp_path: Path, rng: np.random.Generator
 
 def test_the_settings_can_be_trained_and_compared() -> None:
     every = settings()
-    assert {setting.study for setting in every} == set(STUDIES)
+    assert {setting.experiment for setting in every} == set(EXPERIMENTS)
     for setting in every:
         Recipe(**setting.recipe, seed=0)
         build_objective(setting.objective, setting.options)
@@ -278,7 +278,7 @@ def test_the_settings_can_be_trained_and_compared() -> None:
         assert setting.recipe["batch_size"] <= setting.images
     identities = {Instance(setting, replace(DIGITS, name=setting.dataset), 0).path(Path(), "") for setting in every}
     assert len(identities) == len(every)
-    assert len(instances([s for s in every if s.study == "figure-11"], {"mnist": DIGITS}, 0)) >= 20
+    assert len(instances([s for s in every if s.experiment == "figure-11"], {"mnist": DIGITS}, 0)) >= 20
 
 
 def test_instances_run_number_by_number_so_that_pairs_are_complete_early() -> None:

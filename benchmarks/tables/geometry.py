@@ -1,13 +1,13 @@
-"""Markdown tables of the two-dimensional study and of decodings; `docs/circles.md` is made of them."""
+"""Tables of the two-dimensional data set and of decodings."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from benchmarks.tables.cells import Result
 from service.geometry.circles_page import NAMES, told
+from service.geometry.overview import as_table
 
-__all__ = ["circles", "circles_outliers", "circles_transport", "decodings"]
+__all__ = ["circles", "circles_outliers", "circles_transport", "decodings", "paths"]
 
-Result = dict[str, Any]
 _PATHS = {"plain": "ResNet", "fixed": "λ = 0.07", "multipliers": "LAP-ResNet"}
 
 
@@ -26,7 +26,7 @@ def circles(result: Result, table: str) -> list[str]:
 
 
 def circles_transport(result: Result) -> list[str]:
-    """How far blocks move the test points in all, and which share of that the optimal maps would need."""
+    """Total displacement of the test points over all blocks, and the share that optimal maps would need."""
     lines = ["| | displacement, summed over blocks | W2 ÷ displacement |", "|---|---|---|"]
     for name, found in result["transport"].items():
         total, share = found["total_displacement"], found["share"]
@@ -35,7 +35,7 @@ def circles_transport(result: Result) -> list[str]:
 
 
 def circles_outliers(result: Result) -> list[str]:
-    """Transport cost of test points and outliers, and how well it tells them apart."""
+    """Transport cost of test points and of outliers, and the AUROC between them."""
     lines = [
         "| | outliers | cost of test points | cost of outliers | AUROC of the cost | AUROC of its deviation |",
         "|---|---|---|---|---|---|",
@@ -53,7 +53,7 @@ def _area(found: dict[str, float]) -> str:
 
 
 def decodings(result: Result) -> list[str]:
-    """Accuracy, cost, and how far decodings and embeddings have come after the first, middle and last block."""
+    """Accuracy, transport cost, and distances of decodings and embeddings after the first, middle and last block."""
     count = len(result["networks"][0]["decoding_distance"])
     shown: Sequence[int] = sorted({0, (count - 1) // 2, count - 1})
     lines = [
@@ -69,3 +69,8 @@ def decodings(result: Result) -> list[str]:
             f"{each['embedding_distance'][-1]:.2g} |"
         )
     return lines
+
+
+def paths(result: Result) -> list[str]:
+    """The table that `plumbline geometry` prints, a column per network."""
+    return ["```", *as_table(result["networks"]).splitlines(), "```"]
