@@ -1,1 +1,1 @@
-"""The geometry of paths: measured, drawn and told; and studies of it."""
+"""The geometry of paths: `networks` measures given networks; `circles` and `decodings` are experiments of their own."""

@@ -1,64 +1,91 @@
-"""`plumbline geometry`: networks and natural images → how straight and how short the paths through them are."""
+"""`plumbline geometry`: networks and natural images → the geometry of the paths through them."""
 
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from attacks import parse_epsilon
+from attacks.common.base import parse_epsilon
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.loading.references import LoadedNetwork, load_network, preset_size
-from service.geometry.measuring import Measured, measure
-from service.geometry.overview import as_table
-from service.geometry.settings import Disturbance, GeometrySettings
-from service.geometry.writing import write_geometry_report
+from service.geometry.networks.measuring import Measured, measure
+from service.geometry.networks.overview import as_table
+from service.geometry.networks.page import write_geometry_report
+from service.geometry.networks.settings import Disturbance, GeometrySettings
+from service.geometry.requests import GeometryRequest
 from service.inputs import label, network_name, say, with_labels_of
 from service.provenance import provenance
 
-__all__ = ["measure_all", "run"]
+__all__ = ["GeometryResult", "measure_all", "write_geometry"]
 
 
-def run(options: Namespace) -> None:
-    """Measure as the command line says, write `options.out`, and print the table."""
+@dataclass(frozen=True)
+class GeometryResult:
+    """A written report.
+
+    Args:
+        report: content of report.json.
+        page: path of report.html.
+    """
+
+    report: dict[str, Any]
+    page: Path
+
+    def summary(self) -> str:
+        """The overview and the remarks as text."""
+        networks = self.report["networks"]
+        remarks = [f"{each['name']}: {remark}" for each in networks for remark in each["remarks"]]
+        return "\n".join([as_table(networks), *remarks, f"report in {self.page}"])
+
+
+def write_geometry(request: GeometryRequest, *, progress: bool = True) -> GeometryResult:
+    """Measure the networks and write the report.
+
+    Raises:
+        InputError: an option out of its range, unsuitable images or labels, or a folder that is not writable.
+        NetworkError, AttackError: see `service.geometry.networks.measuring.measure`.
+    """
     settings = GeometrySettings(
-        disturbances=(*_disturbances("fgm", options.epsilon), *_disturbances("noise", options.noise)),
-        transport_images=options.transport_images, seed=options.seed, device=options.device,
+        disturbances=(*_disturbances("fgm", request.epsilon), *_disturbances("noise", request.noise)),
+        transport_images=request.transport_images, seed=request.seed, device=request.device,
     )  # fmt: skip
-    resize, crop = options.resize, options.crop
+    resize, crop = request.resize, request.crop
     if resize is None and crop is None:
-        resize, crop = _common_size(options.network)
-    request = DatasetRequest(root=options.data_root, download=options.download, resize=resize, crop=crop)
-    data = load_dataset(options.dataset, request).limited(options.limit, options.seed)
+        resize, crop = _common_size(request.networks)
+    source = DatasetRequest(root=request.data_root, download=request.download, resize=resize, crop=crop)
+    data = load_dataset(request.dataset, source).limited(request.limit, request.seed)
     networks = [
         load_network(
-            reference, mean=options.mean, std=options.std, num_classes=len(data.classes), image_shape=data.image_shape
+            reference, mean=request.mean, std=request.std, num_classes=len(data.classes), image_shape=data.image_shape
         )
-        for reference in options.network
+        for reference in request.networks
     ]
-    measured, facts = measure_all(networks, data, settings)
-    told = write_geometry_report(options.out, measured, facts)
-    print(as_table(told["networks"]))
-    for each in told["networks"]:
-        for remark in each["remarks"]:
-            print(f"{each['name']}: {remark}")
-    print(f"report in {options.out / 'report.html'}")
+    measured, facts = measure_all(networks, data, settings, progress=progress)
+    return GeometryResult(write_geometry_report(request.out, measured, facts), request.out / "report.html")
 
 
 def measure_all(
     networks: Sequence[LoadedNetwork], data: ImageDataset, settings: GeometrySettings, *, progress: bool = True
 ) -> tuple[list[Measured], dict[str, Any]]:
-    """Each network measured on the same images, and the facts that go with the figures, as JSON values.
+    """Measure each network on the same images; also data set, settings and provenance, as JSON values.
+
+    Args:
+        networks: loaded.
+        data: natural images.
+        settings: what is measured.
+        progress: show a bar per network.
 
     Raises:
         InputError: fewer than two images, or labels that do not fit a network.
-        NetworkError, AttackError: see `service.geometry.measuring.measure`.
+        NetworkError, AttackError: see `service.geometry.networks.measuring.measure`.
     """
-    # What would only be found after the first network's measuring is looked at before.
+    # Validate all labels before the first network is measured, which can take long.
     labelled = [with_labels_of(data, each.classes, each.spec.num_classes, label(each.reference)) for each in networks]
     for each in networks:
         if not each.trained:
-            say(f"warning: {label(each.reference)} was given no weights; its paths are those of a random network")
+            say(f"warning: {label(each.reference)} has no trained weights; its paths are those of a random network")
     measured = [
         measure(name, each.network, images, settings, progress=progress)
         for name, each, images in zip(_names(networks), networks, labelled, strict=True)
@@ -84,26 +111,26 @@ def measure_all(
 
 
 def _common_size(references: Sequence[str]) -> tuple[int | None, int | None]:
-    """What `preset_size` says of all of them.
+    """The `preset_size` that all networks share.
 
     Raises:
-        InputError: it says several things.
+        InputError: the networks have different sizes.
     """
     sizes = {reference: preset_size(reference) for reference in references}
     if len(set(sizes.values())) > 1:
-        told = "; ".join(
+        listed = "; ".join(
             f"{label(reference)}: "
             + ("the data set's own" if size == (None, None) else "--resize {} --crop {}".format(*size))
             for reference, size in sizes.items()
         )
         raise InputError(
-            f"expected networks for images of one size, got {told}; give --resize and --crop, or a report to each"
+            f"expected networks for images of one size, got {listed}; give --resize and --crop, or write a report each"
         )
     return next(iter(sizes.values()))
 
 
 def _names(networks: Sequence[LoadedNetwork]) -> list[str]:
-    """What each network is called; numbered where several would be called the same."""
+    """The name of each network; equal names are numbered."""
     names = [network_name(each) for each in networks]
     seen: Counter[str] = Counter()
     result = []
@@ -113,7 +140,7 @@ def _names(networks: Sequence[LoadedNetwork]) -> list[str]:
     return result
 
 
-def _disturbances(kind: Any, text: str) -> list[Disturbance]:
+def _disturbances(kind: Literal["fgm", "noise"], text: str) -> list[Disturbance]:
     if text == "none":
         return []
     try:

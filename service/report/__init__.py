@@ -1,6 +1,6 @@
-"""The report of an evaluation: files, a table for the terminal, and the paths drawn."""
+"""The report of an evaluation: files, a table for the terminal, and figures of paths."""
 
-from service.report.paths import draw_paths
+from service.report.figures.paths import draw_paths
 from service.report.terminal import as_table
 from service.report.writing import write_evaluation_report
 

@@ -1,64 +1,62 @@
-"""The report of an evaluation as one HTML page: no script, nothing from elsewhere, light and dark, wide and narrow."""
+"""The report of an evaluation as one HTML page: no script, nothing from other sites, light and dark."""
 
-import re
 from typing import Any
 
 from service.evaluation.records import Evaluation
-from service.report.heat import HEAT_STYLE
-from service.report.outliers import outlier_means
-from service.report.sections import overview
+from service.report.html.elements import Section
+from service.report.html.rendering import render
+from service.report.results.outliers import outlier_means
+from service.report.results.selection import selected_results
 from service.report.sections.adaptive import adaptive
 from service.report.sections.beside_paper import beside_paper_section
 from service.report.sections.budgets import budgets
 from service.report.sections.costs import costs
-from service.report.sections.matrix import matrices, worst_cases
+from service.report.sections.figures import figure_sections
+from service.report.sections.matrix import matrix, worst_cases
 from service.report.sections.out_of_distribution import out_of_distribution
-from service.report.sections.pictures import pictures
+from service.report.sections.overview import main_result, subjects, tiles
 from service.report.sections.results import false_positives, results
-from service.report.sections.sets import provenance, sets
-from service.report.selection import selected_results
-from service.report.style import STYLE
+from service.report.sections.sets import provenance_section, sets
 
-__all__ = ["as_page"]
-
-_HEADING = re.compile(r'<section id="([a-z-]+)"[^>]*><h2>([^<]*)</h2>')
+__all__ = ["evaluation_page"]
 
 
-def as_page(evaluation: Evaluation, found: dict[str, Any], facts: dict[str, Any], beside: dict[str, Any] | None) -> str:
-    """The page. Whatever came from outside (names of sets, detectors, files) is escaped.
+def evaluation_page(
+    evaluation: Evaluation, figures: dict[str, Any], provenance: dict[str, Any], beside: dict[str, Any] | None
+) -> str:
+    """The page. Names of sets, detectors and files come from outside and are escaped.
 
     Args:
-        evaluation: what the figures were taken from; a few of its results are drawn.
-        found: of `service.evaluation.summary.figures`.
-        facts: the evaluation's, as JSON values.
-        beside: of `service.report.beside_paper.beside_paper`.
+        evaluation: a few of its results are drawn.
+        figures: of `service.evaluation.summary.figures`.
+        provenance: the evaluation's, as JSON values.
+        beside: of `service.report.results.beside_paper.beside_paper`.
     """
     drawn = selected_results(evaluation)
-    body = "\n".join(
-        part
-        for part in (
-            overview.tiles(found, drawn[0] if drawn else None),
-            overview.warnings(found),
-            results(found),
-            matrices(found),
-            worst_cases(found),
-            false_positives(found),
-            out_of_distribution(found, facts, outlier_means(found, facts)),
-            pictures(evaluation, found),
-            budgets(evaluation, found),
-            adaptive(found),
-            beside_paper_section(beside),
-            costs(evaluation, found),
-            sets(found),
-            provenance(facts, found),
-        )
-        if part
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>Plumbline: evaluation</title>\n<style>\n{STYLE}{HEAT_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + overview.header(found, facts, _HEADING.findall(body))
-        + f"\n{body}\n</main>\n</body>\n</html>\n"
+    main = drawn[0] if drawn else None
+    sections: list[Section | None] = [
+        results(figures),
+        matrix(figures),
+        worst_cases(figures),
+        false_positives(figures),
+        out_of_distribution(figures, provenance, outlier_means(figures, provenance)),
+        *figure_sections(evaluation, figures),
+        budgets(evaluation, figures),
+        adaptive(figures),
+        beside_paper_section(beside),
+        costs(evaluation, figures),
+        sets(figures),
+        provenance_section(provenance, figures),
+    ]
+    return render(
+        "evaluation/page.html.jinja",
+        title="evaluation",
+        question="How well are attacked images and outliers distinguished from natural ones?",
+        subjects=subjects(provenance),
+        runs=figures["runs"],
+        protocol=figures["protocol"],
+        tiles=tiles(figures, main),
+        main=None if main is None else main_result(main),
+        warnings=figures["warnings"],
+        sections=[section for section in sections if section is not None],
     )

@@ -1,125 +1,112 @@
-"""An evaluation's figures as aligned text of at most 120 columns, for the terminal."""
+"""The figures of an evaluation as aligned text of at most 120 columns."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from service.console import text_table
 from service.evaluation.records import adaptive_evaluations
-from service.formatting import MISSING, area, asked, between, counted, percent
-from service.report.baselines import baselines_beside
-from service.report.cells import fitted, lead, of_group, spread_text
-from service.report.selection import shortened
+from service.formatting import MISSING, area, between, counted, exact_percent, percent
+from service.formatting import shortened as shortened_name
+from service.report.results.baselines import baselines_beside
+from service.report.results.cells import fitted_text, main_group, of_group, value_text
 
 __all__ = ["as_table"]
 
 _WIDTH = 110
 _LONGEST_NAME = 24
-_LONGEST_LABEL = 20  # of a detector in a matrix, and of what it was fitted on
-_FEW = 2  # detectors with a table of their own; more are put into one matrix
-_MOST_BASELINES = 3  # beside a detector's figures
-_MANY = 16  # rows of a matrix beyond which there is one of AUROC only
+_LONGEST_LABEL = 20  # of a detector in a matrix, and of the sets that it was fitted on
+_MAX_TABLES = 2  # detectors with a table each; more share one matrix
+_MAX_BASELINES = 3  # beside a detector's figures
+_MAX_ROWS = 16  # of a matrix that is printed for both AUROC and flagged
 _COLUMN = 6  # characters of a column of the matrix
 _BASELINES = {"max_softmax": "max softm.", "energy": "energy", "pixel_statistics": "pixels"}
 
 Key = tuple[str, tuple[str, ...]]
+Groups = dict[Key, list[dict[str, Any]]]
 
 
-def as_table(found: dict[str, Any]) -> str:
-    """The figures that matter most: a table per detector where there are one or two, else matrices over all of them.
+def as_table(figures: dict[str, Any]) -> str:
+    """The main figures: a table per detector for one or two detectors, else matrices over all of them.
 
     Args:
-        found: of `service.evaluation.summary.figures`.
+        figures: of `service.evaluation.summary.figures`.
     """
-    groups = _groups(found["results"])
-    own = [key for key, entries in groups.items() if not entries[0]["baseline"]] or list(groups)
-    parts: list[str] = []
-    if not groups:
-        parts.append(f"natural accuracy: {percent(found['natural']['accuracy'])}")
-    elif len(own) <= _FEW:
-        parts += [_detector(found, key, groups) for key in own]
-    else:
-        parts += _matrices(found, groups)
-    parts.append("\n".join(_wrapped(_remarks(found, bool(groups), len(own) <= _FEW))))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _groups(results: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
-    groups: dict[Key, list[dict[str, Any]]] = {}
-    for entry in results:
+    groups: Groups = {}
+    for entry in figures["results"]:
         groups.setdefault((entry["detector"], tuple(entry["fitted_on"])), []).append(entry)
-    return groups
+    own = [key for key, entries in groups.items() if not entries[0]["baseline"]] or list(groups)
+    single = len(own) <= _MAX_TABLES
+    if not groups:
+        parts = [f"natural accuracy: {percent(figures['natural']['accuracy'])}"]
+    elif single:
+        parts = [_detector(figures, key, groups[key]) for key in own]
+    else:
+        parts = _matrices(figures, groups)
+    legend = [] if not groups else [_single_legend()] if single else [_matrix_legend(figures["runs"])]
+    parts.append(_wrapped([*legend, *_remarks(figures)]))
+    return "\n\n".join(part for part in parts if part)
 
 
 # --- one detector, set by set
 
 
-def _detector(found: dict[str, Any], key: Key, groups: dict[Key, list[dict[str, Any]]]) -> str:
-    sets = {each["name"]: each for each in found["sets"]}
-    baselines = dict(list(baselines_beside(found["results"], *key).items())[:_MOST_BASELINES])
-    paper = found["protocol"] == "paper"
-    headers = [("", "tested on"), ("", ""), ("attack", "succeeds"), ("AUROC", _uncertainty(found))]
-    headers += (
-        [("accuracy", "at 0.5"), ("flagged", "at 0.5")]
-        if paper
-        else [("TPR at", "5 % FPR"), ("flagged at", "threshold")]
-    )
-    headers += [("AUROC of", _BASELINES.get(name.partition(":")[0], _shortened(name, 10))) for name in baselines]
-    rows = []
-    for entry in groups[key]:
-        group, name = lead(entry), entry["tested_on"]
-        rows.append(
-            [
-                _shortened(name, _LONGEST_NAME),
-                "seen" if entry["seen"] else "unseen",
-                percent(sets[name]["success_rate"]),
-                spread_text(*of_group(entry, group, "auroc"), area),
-                *(
-                    (percent(of_group(entry, "paper", "accuracy")[0]), percent(_flagged_in_paper(entry)))
-                    if paper
-                    else (percent(of_group(entry, group, k)[0]) for k in ("tpr_at_5_fpr", "flagged"))
-                ),
-                *(area(_auroc(baselines[label].get(name))) for label in baselines),
-            ]
-        )
-    title = _shortened(f"{key[0]}, fitted on {fitted(groups[key][0])}", _WIDTH)
-    return "\n".join([title, "", *_aligned(headers, rows, text_columns=2), "", *_wrapped(_rates(found, key))])
+def _detector(figures: dict[str, Any], key: Key, entries: list[dict[str, Any]]) -> str:
+    rates = {entry["name"]: entry["success_rate"] for entry in figures["sets"]}
+    baselines = dict(list(baselines_beside(figures["results"], *key).items())[:_MAX_BASELINES])
+    paper = figures["protocol"] == "paper"
+    uncertainty = "(95 % interval)" if figures["runs"] <= 1 else f"± std, {figures['runs']} runs"
+    headers = ["tested on", "", "attack\nsucceeds", f"AUROC\n{uncertainty}"]
+    headers += ["accuracy\nat 0.5", "flagged\nat 0.5"] if paper else ["TPR at\n5 % FPR", "flagged at\nthreshold"]
+    headers += [f"AUROC of\n{_BASELINES.get(name.partition(':')[0], _shortened(name, 10))}" for name in baselines]
+    rows = [
+        [
+            _shortened(entry["tested_on"], _LONGEST_NAME),
+            "seen" if entry["seen"] else "unseen",
+            percent(rates[entry["tested_on"]]),
+            value_text(*of_group(entry, main_group(entry), "auroc"), area),
+            *(_paper_cells(entry) if paper else _sound_cells(entry)),
+            *(area(_auroc(baseline.get(entry["tested_on"]))) for baseline in baselines.values()),
+        ]
+        for entry in entries
+    ]
+    title = _shortened(f"{key[0]}, fitted on {fitted_text(key[1])}", _WIDTH)
+    return "\n".join([title, "", text_table(headers, rows, text_columns=2), "", _wrapped(_rates(figures, key))])
 
 
-def _uncertainty(found: dict[str, Any]) -> str:
-    return "(95 % interval)" if found["runs"] <= 1 else f"± std, {found['runs']} runs"
+def _sound_cells(entry: dict[str, Any]) -> list[str]:
+    return [percent(of_group(entry, main_group(entry), key)[0]) for key in ("tpr_at_5_fpr", "flagged")]
 
 
-def _flagged_in_paper(entry: dict[str, Any]) -> float | None:
-    return of_group(entry, "paper", "flagged_successful" if entry["kind"] == "attack" else "flagged")[0]
+def _paper_cells(entry: dict[str, Any]) -> list[str]:
+    flagged = "flagged_successful" if entry["kind"] == "attack" else "flagged"
+    return [percent(of_group(entry, "paper", key)[0]) for key in ("accuracy", flagged)]
 
 
 def _auroc(entry: dict[str, Any] | None) -> float | None:
-    return None if entry is None else of_group(entry, lead(entry), "auroc")[0]
+    return None if entry is None else of_group(entry, main_group(entry), "auroc")[0]
 
 
-def _rates(found: dict[str, Any], key: Key) -> list[str]:
+def _rates(figures: dict[str, Any], key: Key) -> list[str]:
     """The realised false-positive rate and the worst case of one detector, as sentences."""
     notes = []
-    for rate in _of(found["false_positives"], key)[:1]:
-        runs = rate["runs"]
+    for rate in _of(figures["false_positives"], key)[:1]:
+        runs, nominal = rate["runs"], exact_percent(rate["nominal"])
         if len(runs) == 1:
             (run,) = runs
             notes.append(
                 f"Realised false-positive rate: {percent(run['realised'])} (95 % interval {between(run['interval'])}) "
-                f"of {counted(run['images'], 'natural image')}; asked for: {asked(rate['nominal'])}."
+                f"of {counted(run['images'], 'natural image')}; nominal: {nominal}."
             )
         else:
-            spread = spread_text(rate["mean"]["realised"], rate["std"]["realised"], None, percent)
+            spread = value_text(rate["mean"]["realised"], rate["std"]["realised"], None, percent)
+            notes.append(f"Realised false-positive rate: {spread} over {len(runs)} runs; nominal: {nominal}.")
+    for worst in _of(figures["worst_case"], key):
+        share = worst["mean"]["share"]
+        if share is not None and len(worst["attacks"]) > 1:
             notes.append(
-                f"Realised false-positive rate: {spread} over {len(runs)} runs; asked for: {asked(rate['nominal'])}."
-            )
-    for worst in _of(found["worst_case"], key):
-        share, several = worst["mean"]["share"], len(worst["attacks"]) > 1
-        if share is not None and several:
-            notes.append(
-                f"Worst case: {spread_text(share, worst['std']['share'], None, percent)} of "
-                f"{worst['mean']['successful']:,.0f} images flagged under every one of the attacks that was "
-                "successful on them."
+                f"Worst case: {value_text(share, worst['std']['share'], None, percent)} of "
+                f"{worst['mean']['successful']:,.0f} images flagged under every attack that was successful on them."
             )
     return notes
 
@@ -131,64 +118,54 @@ def _of(entries: Iterable[dict[str, Any]], key: Key) -> list[dict[str, Any]]:
 # --- many detectors, in matrices
 
 
-def _matrices(found: dict[str, Any], groups: dict[Key, list[dict[str, Any]]]) -> list[str]:
-    names = list(dict.fromkeys(entry["tested_on"] for entry in found["results"]))
+def _matrices(figures: dict[str, Any], groups: Groups) -> list[str]:
+    names = list(dict.fromkeys(entry["tested_on"] for entry in figures["results"]))
     numbers = {name: f"[{place}]" for place, name in enumerate(names, 1)}
-    # Baselines go last, under a rule.
-    keys = sorted(groups, key=lambda key: groups[key][0]["baseline"])
-    label = min(_LONGEST_LABEL, max(len("detector"), *(len(key[0]) for key in keys)))
-    fit = min(_LONGEST_LABEL, max(len("fitted on"), *(len(fitted(groups[key][0])) for key in keys)))
+    label = min(_LONGEST_LABEL, max(len("detector"), *(len(key[0]) for key in groups)))
+    fit = min(_LONGEST_LABEL, max(len("fitted on"), *(len(fitted_text(key[1])) for key in groups)))
     room = max(1, (_WIDTH - label - fit - 4 - 2 * (_COLUMN + 2)) // (_COLUMN + 2))
     parts = []
-    for start in range(0, len(names), room):
-        chosen = names[start : start + room]
-        parts.append("\n".join(_matrix(found, groups, keys, chosen, numbers, "auroc", label, fit, rates=start == 0)))
-    flagged = found["protocol"] == "sound" and len(keys) <= _MANY
-    for start in range(0, len(names), room) if flagged else ():
-        chosen = names[start : start + room]
-        parts.append("\n".join(_matrix(found, groups, keys, chosen, numbers, "flagged", label, fit)))
-    parts.append("\n".join(_wrapped([" ".join(f"{numbers[name]} {_shortened(name, 60)}" for name in names)])))
+    both = figures["protocol"] == "sound" and len(groups) <= _MAX_ROWS
+    for figure in ("auroc", "flagged") if both else ("auroc",):
+        for start in range(0, len(names), room):
+            chosen = {name: numbers[name] for name in names[start : start + room]}
+            parts.append(_matrix(figures, groups, chosen, figure, rates=figure == "auroc" and start == 0))
+    parts.append(_wrapped([" ".join(f"{numbers[name]} {_shortened(name, 60)}" for name in names)]))
     return parts
 
 
-def _matrix(
-    found: dict[str, Any], groups: dict[Key, list[dict[str, Any]]], keys: Sequence[Key], names: Sequence[str],
-    numbers: dict[str, str], figure: str, label: int, fit: int, *, rates: bool = False,
-) -> list[str]:  # fmt: skip
+def _matrix(figures: dict[str, Any], groups: Groups, numbers: dict[str, str], figure: str, *, rates: bool) -> str:
+    """A row per fit, a column per set.
+
+    Args:
+        figures: of the evaluation.
+        groups: its results by fit.
+        numbers: set → header of its column.
+        figure: "auroc" or "flagged".
+        rates: add the realised false-positive rate and the worst case.
+    """
     what = "AUROC" if figure == "auroc" else "flagged"
-    extra = ["FPR", "worst"] if rates else []
-    headers = [("", "detector"), ("", "fitted on")]
-    headers += [(what if not place else "", numbers[name]) for place, name in enumerate(names)]
-    headers += [("real.", "FPR"), ("worst", "case")] if extra else []
-    rows: list[list[str]] = []
-    ruled = None
+    headers = ["detector", "fitted on"]
+    headers += [f"{what if not place else ''}\n{number}" for place, number in enumerate(numbers.values())]
+    headers += ["real.\nFPR", "worst\ncase"] if rates else []
+    keys = sorted(groups, key=lambda key: groups[key][0]["baseline"])
+    rows = []
     for key in keys:
         entries = {entry["tested_on"]: entry for entry in groups[key]}
-        if ruled is None and groups[key][0]["baseline"] and rows:
-            ruled = len(rows)
-        cells = []
-        for name in names:
-            entry = entries.get(name)
-            value = None if entry is None else of_group(entry, lead(entry), figure)[0]
-            text = _short(value) if figure == "auroc" else _points(value)
-            cells.append(text + ("*" if entry is not None and entry["seen"] else " "))
-        if extra:
-            rate = next(iter(_of(found["false_positives"], key)), None)
-            worst = next(iter(_of(found["worst_case"], key)), None)
-            cells += [
-                _points(None if rate is None else rate["mean"]["realised"]),
-                _points(None if worst is None else worst["mean"]["share"]),
-            ]
-        rows.append([_shortened(key[0], label), _shortened(fitted(groups[key][0]), fit), *cells])
-    lines = _aligned(headers, rows, text_columns=2)
-    if ruled is not None:
-        lines.insert(3 + ruled, "─" * len(lines[2]))
-    return lines
+        cells = [_matrix_cell(entries.get(name), figure) for name in numbers]
+        if rates:
+            for kind, value in (("false_positives", "realised"), ("worst_case", "share")):
+                entry = next(iter(_of(figures[kind], key)), None)
+                cells.append(_points(None if entry is None else entry["mean"][value]))
+        rows.append([_shortened(key[0], _LONGEST_LABEL), _shortened(fitted_text(key[1]), _LONGEST_LABEL), *cells])
+    own = sum(not groups[key][0]["baseline"] for key in keys)
+    return text_table(headers, rows, text_columns=2, rules={own - 1} if own < len(keys) else ())
 
 
-def _short(value: float | None) -> str:
-    """Three decimals, without the zero before them"""
-    return area(value).replace("0.", ".") if value is not None else MISSING
+def _matrix_cell(entry: dict[str, Any] | None, figure: str) -> str:
+    value = None if entry is None else of_group(entry, main_group(entry), figure)[0]
+    text = _points(value) if figure == "flagged" else MISSING if value is None else area(value).replace("0.", ".")
+    return text + ("*" if entry is not None and entry["seen"] else " ")
 
 
 def _points(value: float | None) -> str:
@@ -198,58 +175,44 @@ def _points(value: float | None) -> str:
 # --- text
 
 
-def _remarks(found: dict[str, Any], judged: bool, single: bool) -> list[str]:
+def _single_legend() -> str:
+    return "AUROC, TPR and flagged: on successful attacks, or all outliers. Seen: the detector was fitted on it."
+
+
+def _matrix_legend(runs: int) -> str:
+    means = f" Means over {runs} runs." if runs > 1 else ""
+    return (
+        "AUROC, and the share flagged at the threshold: on successful attacks, or all outliers; *: the detector "
+        "was fitted on it. Real. FPR: natural images flagged. Worst case: flagged under every attack successful on "
+        f"them.{means}"
+    )
+
+
+def _remarks(figures: dict[str, Any]) -> list[str]:
     notes = []
-    if judged and single:
-        notes.append(
-            "AUROC, TPR and flagged: on successful attacks, or all outliers. Seen: the detector was fitted on it."
-        )
-    elif judged:
-        means = f" Means over {found['runs']} runs." if found["runs"] > 1 else ""
-        notes.append(
-            "AUROC, and the share flagged at the threshold: on successful attacks, or all outliers; *: the detector "
-            "was fitted on it. Real. FPR: natural images flagged. Worst case: flagged under every attack successful on "
-            f"them.{means}"
-        )
-    for who, attacked in adaptive_evaluations(found.get("adaptive")):
+    for who, attacked in adaptive_evaluations(figures.get("adaptive")):
         if union := attacked.get("union"):
             size = union["linf_median"]
-            far = "" if size is None else f", at a median L∞ distance of {255 * size:.2g}/255"
+            distance = "" if size is None else f", at a median L∞ distance of {255 * size:.2g}/255"
             notes.append(
                 f"{who or 'Network and detector'}, under adaptive attacks: {union['evaded']} of {union['attempted']} "
-                f"images that the network gets right became accepted and wrong{far}."
+                f"correctly classified images became wrong and not flagged{distance}."
             )
-    broken = [entry["name"] for entry in found["sets"] if entry["broken"]]
+    broken = [entry["name"] for entry in figures["sets"] if entry["broken"]]
     if broken:
-        notes.append(f"Broken sets, given away by pixels alone: {', '.join(_shortened(name, 40) for name in broken)}.")
-    warnings = found["warnings"]
-    if warnings:
+        names = ", ".join(_shortened(name, 40) for name in broken)
+        notes.append(f"Broken sets, distinguished by pixels alone: {names}.")
+    if warnings := figures["warnings"]:
         notes.append(f"{counted(len(warnings), 'warning')}, the first: {_shortened(warnings[0], 400)}")
     return notes
 
 
-def _wrapped(notes: Iterable[str]) -> list[str]:
-    """Lines of at most the width; a number stays with its per cent sign."""
-    lines = []
-    for note in notes:
-        lines += textwrap.wrap(note.replace(" %", "\N{NO-BREAK SPACE}%"), _WIDTH)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-
-
-def _aligned(headers: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
-    table = [*zip(*headers, strict=True), *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place < text_columns else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    return [*lines[:2], rule, *lines[2:]]
+def _wrapped(notes: Sequence[str]) -> str:
+    """Lines of at most the width; a number stays on the line of its per cent sign."""
+    lines = [line for note in notes for line in textwrap.wrap(note.replace(" %", "\N{NO-BREAK SPACE}%"), _WIDTH)]
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _shortened(name: str, longest: int) -> str:
     printable = "".join(character if character.isprintable() else "?" for character in name)
-    return shortened(printable, longest)
+    return shortened_name(printable, longest)

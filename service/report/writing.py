@@ -1,4 +1,4 @@
-"""The report's files."""
+"""The files of a report."""
 
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -9,11 +9,11 @@ from models.files import write_atomically, write_json
 from service.evaluation.records import Evaluation
 from service.evaluation.summary.figures import figures
 from service.jsonable import as_json
-from service.report.beside_paper import beside_paper as figures_beside_paper
-from service.report.beside_paper import beside_paper_csv, read_published
-from service.report.csv_files import images_csv, results_csv
-from service.report.outliers import outlier_means
-from service.report.page import as_page
+from service.report.csv_files import beside_paper_csv, images_csv, results_csv
+from service.report.page import evaluation_page
+from service.report.results.beside_paper import beside_paper as figures_beside_paper
+from service.report.results.outliers import outlier_means
+from service.report.results.published import read_published
 
 __all__ = ["write_evaluation_report"]
 
@@ -31,13 +31,14 @@ def write_evaluation_report(
     published: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """The figures, once report.json, report.csv and report.html are in `folder`, each written whole or not at all.
+    """Write report.json, report.csv and report.html to a folder, each atomically; the figures in report.json.
 
-    report.json holds the figures, means over outliers and, under "facts", where they come from; docs/report.md explains
-    the keys. Everything is made before anything is written.
+    report.json also holds the provenance, under "facts"; docs/report.md explains its keys. All files are made before
+    the first one is written.
 
     Args:
-        folder: made where it is missing; earlier reports in it are replaced, with files that this one does not have.
+        folder: created if missing. Files of an earlier report are replaced, or deleted if this report has none.
+        evaluation: to report.
         seed: of the bootstrap intervals.
         resamples: of the bootstrap; 0 leaves its intervals out.
         per_image_csv: also write images.csv, a row per image and result.
@@ -46,27 +47,27 @@ def write_evaluation_report(
         progress: show a bar while the figures are computed.
 
     Raises:
-        InputError: a fact that is no JSON value, no such published figures, or a folder that cannot be written to.
+        InputError: a provenance that is no JSON value, no such published figures, or a folder that is not writable.
     """
     found = figures(evaluation, seed=seed, resamples=resamples, progress=progress)
-    facts, _ = as_json(evaluation.provenance, "facts")
+    provenance, _ = as_json(evaluation.provenance, "facts")
     beside = None
     if beside_paper is not None:
-        beside = figures_beside_paper(found, facts, read_published(beside_paper), published=published)
-    told = {**found, "outliers": outlier_means(found, facts), "beside_paper": beside}
+        beside = figures_beside_paper(found, provenance, read_published(beside_paper), published=published)
+    report = {**found, "outliers": outlier_means(found, provenance), "beside_paper": beside}
     files = {
-        "report.html": as_page(evaluation, found, facts, beside),
+        "report.html": evaluation_page(evaluation, found, provenance, beside),
         "report.csv": results_csv(found),
         "images.csv": images_csv(evaluation) if per_image_csv else None,
         "beside-paper.csv": None if beside is None else beside_paper_csv(beside),
     }
     try:
-        write_json(folder / "report.json", {**told, "facts": facts})
+        write_json(folder / "report.json", {**report, "facts": provenance})
         for name, content in files.items():
             if content is not None:
                 write_atomically(folder / name, content.encode())
             elif name in _OPTIONAL:
-                (folder / name).unlink(missing_ok=True)  # of an earlier report, whose figures these are not
+                (folder / name).unlink(missing_ok=True)  # it holds the figures of an earlier report
     except OSError as exc:
         raise InputError(f"expected a folder to write the report to, got {folder}: {exc.strerror or exc}") from exc
-    return told
+    return report

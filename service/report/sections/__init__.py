@@ -1,1 +1,1 @@
-"""The page, section by section: each module turns figures into one section's HTML."""
+"""The sections of the page: each module turns figures into the plain data of a template."""

@@ -1,45 +1,43 @@
-"""Detection and success against ε, where one attack was run with several budgets."""
+"""Detection and success against ε, for attacks with several budgets."""
 
-from html import escape
 from typing import Any
 
 from service.evaluation.records import Evaluation
-from service.formatting import percent
-from service.report import captions
-from service.report.cells import fitted, of_group
-from service.report.drawings import Budgeted, draw_budgets
-from service.report.epsilon import budgeted_attacks
-from service.report.markup import Row, caption, figure, figure_grid, section, table
-from service.report.selection import selected_results, shortened
-from service.report.svg import inline_svg
+from service.formatting import percent, shortened
+from service.report.figures.budgets import BudgetLine, draw_budgets
+from service.report.figures.svg import inline_svg
+from service.report.html.elements import Drawing, Row, Section, Table, label
+from service.report.results.cells import fitted_text, of_group
+from service.report.results.epsilon import budgeted_attacks
+from service.report.results.selection import selected_results
 
 __all__ = ["budgets"]
 
+Points = list[tuple[float, dict[str, Any]]]
 
-def budgets(evaluation: Evaluation, found: dict[str, Any]) -> str:
+
+def budgets(evaluation: Evaluation, figures: dict[str, Any]) -> Section | None:
     """A figure and a table per attack."""
     chosen = [(each.detector, list(each.fitted_on)) for each in selected_results(evaluation)]
-    parts = []
-    for place, (attack, points) in enumerate(budgeted_attacks(found).items()):
+    drawings = []
+    for place, (attack, points) in enumerate(budgeted_attacks(figures).items()):
         lines = [
-            Budgeted(f"{key[0]} on {fitted({'fitted_on': key[1]})}", _shares(found, key, points)) for key in chosen
+            BudgetLine(f"{detector} on {fitted_text(fitted_on)}", _shares(figures, (detector, fitted_on), points))
+            for detector, fitted_on in chosen
         ]
-        epsilons = [epsilon for epsilon, _ in points]
-        success = [entry["success_rate"] for _, entry in points]
+        epsilons, success = [epsilon for epsilon, _ in points], [entry["success_rate"] for _, entry in points]
         name = shortened(attack, 60)
         svg = inline_svg(
             draw_budgets(epsilons, success, lines), prefix=f"budgets{place}",
-            alt=f"{name}: success of the attack and share found against the budget; the numbers are in the table.",
+            alt=f"{name}: success of the attack and share flagged against the budget; the table has the numbers.",
         )  # fmt: skip
-        parts.append(figure(svg, f"<b>{escape(name)}</b>{_table(name, epsilons, success, lines)}"))
-    return section("budgets", "Budgets", figure_grid(parts) + caption(captions.BUDGETS) if parts else "")
+        drawings.append(Drawing(svg, name, _table(name, points, lines)))
+    return Section("budgets", "Budgets", "evaluation/budgets.html.jinja", {"drawings": drawings}) if drawings else None
 
 
-def _shares(
-    found: dict[str, Any], key: tuple[str, list[str]], points: list[tuple[float, dict[str, Any]]]
-) -> list[float | None]:
-    """The share of successful images flagged, per budget; AUROC where the detector has no threshold."""
-    entries = {e["tested_on"]: e for e in found["results"] if (e["detector"], e["fitted_on"]) == key}
+def _shares(figures: dict[str, Any], key: tuple[str, list[str]], points: Points) -> list[float | None]:
+    """The share of successful images flagged, per budget; the AUROC of a detector without a threshold."""
+    entries = {e["tested_on"]: e for e in figures["results"] if (e["detector"], e["fitted_on"]) == key}
     shares = []
     for _, images in points:
         entry = entries.get(images["name"])
@@ -50,13 +48,15 @@ def _shares(
     return shares
 
 
-def _table(name: str, epsilons: list[float], success: list[float | None], lines: list[Budgeted]) -> str:
+def _table(name: str, points: Points, lines: list[BudgetLine]) -> Table:
     rows = [
         Row(
-            [f"{255 * epsilon:.3g}/255", escape(percent(success[place]))]
-            + [escape(percent(line.shares[place])) for line in lines]
+            [
+                f"{255 * epsilon:.3g}/255",
+                percent(entry["success_rate"]),
+                *(percent(line.shares[place]) for line in lines),
+            ]
         )
-        for place, epsilon in enumerate(epsilons)
+        for place, (epsilon, entry) in enumerate(points)
     ]
-    headers = ["ε", "success", *(f'<span class="name">{escape(shortened(line.name, 50))}</span>' for line in lines)]
-    return table(headers, rows, label=f"{name}: by budget")
+    return Table(f"{name}: by budget", ["ε", "success", *(label(shortened(line.name, 50)) for line in lines)], rows)

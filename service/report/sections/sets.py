@@ -1,52 +1,46 @@
-"""The sets of images before any detector saw them, and where everything comes from."""
+"""The sets of images without any detector, and the provenance."""
 
-from html import escape
 from typing import Any
 
-from service.formatting import MISSING, percent
-from service.report import captions
-from service.report.markup import Row, caption, fact, name_cell, section, table
-from service.report.selection import shortened
+from service.formatting import MISSING, percent, shortened
+from service.report.html.elements import Row, Section, Table, name_cell
 
-__all__ = ["provenance", "sets"]
+__all__ = ["provenance_section", "sets"]
+
+_KINDS = {"attack": "attack", "outlier": "outliers", "natural": "natural"}
+_HEADERS = (
+    "set", "kind", "images", "accuracy on originals", "accuracy", "success", "L∞ median", "L2 median", "8-bit",
+)  # fmt: skip
 
 
-def sets(found: dict[str, Any]) -> str:
+def sets(figures: dict[str, Any]) -> Section:
     """A row per set."""
     rows = [
         Row(
             [
                 name_cell(shortened(entry["name"], 120), "broken" if entry["broken"] else ""),
-                {"attack": "attack", "outlier": "outliers", "natural": "natural"}[entry["kind"]],
+                _KINDS[entry["kind"]],
                 f"{entry['images']:,}",
-                escape(percent(entry["natural_accuracy"])),
-                escape(percent(entry["accuracy"])),
-                escape(percent(entry["success_rate"])),
-                _norm(entry["linf_median"]),
-                _norm(entry["l2_median"]),
+                *(percent(entry[key]) for key in ("natural_accuracy", "accuracy", "success_rate")),
+                *(_norm(entry[key]) for key in ("linf_median", "l2_median")),
                 "yes" if entry["eight_bit"] else "no" if entry["kind"] == "attack" else MISSING,
             ]
         )
-        for entry in found["sets"]
+        for entry in figures["sets"]
     ]
-    headers = (
-        "set", "kind", "images", "accuracy on originals", "accuracy", "success", "L∞ median", "L2 median", "8-bit",
-    )  # fmt: skip
-    return section("sets", "Sets of images", table(headers, rows, label="sets of images", note=captions.SETS))
+    content = {"table": Table("sets of images", _HEADERS, rows)}
+    return Section("sets", "Sets of images", "evaluation/sets.html.jinja", content)
 
 
 def _norm(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g}"
 
 
-def provenance(facts: dict[str, Any], found: dict[str, Any]) -> str:
-    """Every fact of the evaluation, folded where it is long; and each attack's summary."""
-    told = {**facts}
-    summaries = {entry["name"]: entry["attack"] for entry in found["sets"] if entry["attack"]}
+def provenance_section(provenance: dict[str, Any], figures: dict[str, Any]) -> Section:
+    """The provenance, and the summary of each attack."""
+    facts = {shortened(str(key), 200): value for key, value in provenance.items()}
+    summaries = {entry["name"]: entry["attack"] for entry in figures["sets"] if entry["attack"]}
     if summaries:
-        told["attacks, as they were run"] = summaries
-    rows = "".join(f"<dt>{escape(shortened(str(key), 200))}</dt><dd>{fact(value)}</dd>" for key, value in told.items())
-    return (
-        '<section id="provenance" class="provenance"><h2>Where this comes from</h2>'
-        f"<dl>{rows}</dl>{caption(captions.PROVENANCE)}</section>"
-    )
+        facts["attacks, as they were run"] = summaries
+    content = {"facts": facts, "page": "docs/report.md", "csv": True}
+    return Section("provenance", "Provenance", "provenance.html.jinja", content)

@@ -14,7 +14,9 @@ from models.errors import InputError
 from service.evaluation.records import Evaluation
 from service.evaluation.summary.figures import figures
 from service.report import write_evaluation_report
-from service.report.beside_paper import beside_paper, beside_paper_csv, chosen_rows, read_published
+from service.report.csv_files import beside_paper_csv
+from service.report.results.beside_paper import beside_paper
+from service.report.results.published import chosen_rows, read_published
 from tests.service.evaluations import random_evaluation
 from tests.service.pages import Page
 

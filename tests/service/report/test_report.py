@@ -15,24 +15,24 @@ import pytest
 from matplotlib._pylab_helpers import Gcf
 from sklearn.metrics import roc_auc_score, roc_curve
 
-import service.report.outliers
+import service.formatting
+import service.report.results.outliers
 import service.report.sections.costs
-import service.report.selection
 from models.errors import InputError
 from service.evaluation.records import NATURAL, Evaluation
 from service.evaluation.summary.figures import figures
 from service.report import as_table, draw_paths, write_evaluation_report
-from service.report.baselines import baselines_beside
-from service.report.curves import rejection_points, roc_points
-from service.report.epsilon import budgeted_attacks, epsilon_of
-from service.report.heat import area_step, shades, share_step
-from service.report.outliers import distance_of, outlier_means
-from service.report.selection import selected_results
+from service.report.figures.curves import rejection_points, roc_points
+from service.report.html.heat import area_step, shades, share_step
+from service.report.results.baselines import baselines_beside
+from service.report.results.epsilon import budgeted_attacks, epsilon_of
+from service.report.results.outliers import distance_of, outlier_means
+from service.report.results.selection import selected_results
 from tests.service.evaluations import detector_result, evaluation, image_set, random_evaluation
 from tests.service.pages import Page
 
 HOSTILE = '<script>alert("$x$ & more")</script>'
-EXAMPLES = (service.report.outliers, service.report.sections.costs, service.report.selection)
+EXAMPLES = (service.formatting, service.report.results.outliers, service.report.sections.costs)
 
 
 def no_constant(name: str) -> NoReturn:
@@ -220,7 +220,7 @@ def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator
     assert "script" not in page.tags
     assert HOSTILE in "".join(page.text)
     assert any(HOSTILE in label for label in page.labels)
-    assert long not in text.partition("Where this comes from")[0]
+    assert long not in text.partition('id="provenance"')[0]
     assert {row["tested_on"] for row in rows_of(tmp_path / "report.csv")} == set(given.sets) - {NATURAL}
     assert all(len(line) <= 120 for line in as_table(found).splitlines())
 
@@ -363,7 +363,7 @@ def test_paths_show_medians_of_successful_images(rng: np.random.Generator) -> No
                 natural = np.allclose(expected, given.band[1, statistic::2])
                 assert natural or any(len(line) == 5 and np.allclose(line, expected, rtol=1e-5) for line in lines)
         assert panels[place].get_title(loc="left").startswith(name[:10])
-    with pytest.raises(InputError, match="expected sets judged by transport, got other"):
+    with pytest.raises(InputError, match="expected sets scored by transport, got other"):
         draw_paths(given, judged, ["other"])
 
 
@@ -456,7 +456,7 @@ def test_one_detector_has_a_table_of_its_own(rng: np.random.Generator) -> None:
     assert {len(line) for line in lines[3:7]} == {len(lines[4])}
     (rate,) = (r for r in found["false_positives"] if r["detector"] == "transport" and r["nominal"] == 0.05)
     said = re.search(
-        r"\(95 % interval <?([\d.]+) to ([\d.]+) %\) of 150 natural images; asked for: 5 %\.", " ".join(table.split())
+        r"\(95 % interval <?([\d.]+) to ([\d.]+) %\) of 150 natural images; nominal: 5 %\.", " ".join(table.split())
     )
     assert said is not None
     assert [float(bound) for bound in said.groups()] == pytest.approx(

@@ -40,7 +40,18 @@ def python(code: str, folder: Path) -> str:
 
 
 def test_published_figures_are_read_from_the_wheel(installed: Path) -> None:
-    code = "from service.report import beside_paper as b; print(b.__file__); print(len(b.read_published()))"
+    code = "from service.report.results import published as b; print(b.__file__); print(len(b.read_published()))"
     module, rows = python(code, installed).splitlines()
     assert Path(module).is_relative_to(installed)
     assert int(rows) > 500
+
+
+def test_templates_are_read_from_the_wheel(installed: Path) -> None:
+    code = (
+        "from service.report.html.elements import Section; from service.report.html.rendering import render\n"
+        "section = Section('provenance', 'Provenance', 'provenance.html.jinja', {'facts': {'a': 1}, 'page': None})\n"
+        "print(render('layout.html.jinja', title='t', question='q', sections=[section]))"
+    )
+    page = python(code, installed)
+    assert "<h2>Provenance</h2>" in page
+    assert "--series-1:" in page

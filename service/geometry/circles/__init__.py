@@ -1,0 +1,1 @@
+"""The two-dimensional experiment of the thesis: what training makes of two circles of points."""

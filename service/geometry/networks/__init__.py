@@ -1,0 +1,1 @@
+"""Figures, drawings and the page of the paths through given networks."""

@@ -1,0 +1,126 @@
+"""Requests of `plumbline geometry` and its two experiments; this module imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import InputError
+from models.options import check_count
+
+__all__ = ["TABLES", "CirclesRequest", "DecodingsRequest", "GeometryRequest"]
+
+TABLES = (19, 20, 21, 22)  # of the thesis
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryRequest:
+    """The options of `plumbline geometry`.
+
+    Args:
+        networks: references of the networks, measured side by side.
+        out: folder of report.json and report.html.
+        dataset: a name, npz:FILE or images:FOLDER.
+        data_root: folder of downloaded data sets.
+        download: fetch a missing data set.
+        resize: shorter side of the images; by default the networks' own.
+        crop: central square of the images; by default the networks' own.
+        limit: use a random sample of so many images.
+        transport_images: number of images for assignments and important units.
+        epsilon: budgets of FGM with commas, such as "2/255,8/255"; "none" for no attack.
+        noise: standard deviations of noise with commas; "none" for no noise.
+        mean: per channel, for pixels in [0, 1]; by default the networks' own.
+        std: per channel, for pixels in [0, 1]; by default the networks' own.
+        device: "cpu" or "cuda".
+        seed: of sampling, noise and projections.
+    """
+
+    networks: tuple[str, ...]
+    out: Path
+    dataset: str = "digits"
+    data_root: Path = Path("data")
+    download: bool = False
+    resize: int | None = None
+    crop: int | None = None
+    limit: int | None = None
+    transport_images: int = 500
+    epsilon: str = "0.01,0.03,0.1"
+    noise: str = "0.03,0.1"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    device: str = "cpu"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CirclesRequest:
+    """The options of `plumbline geometry circles`.
+
+    Args:
+        out: folder of report.json and report.html.
+        instances: of data and weights.
+        epochs: of training.
+        tables: numbers of the thesis's tables.
+        seed: of the first instance.
+
+    Raises:
+        InputError: another table, fewer than two instances (an interval needs two), no epoch, or a negative seed.
+    """
+
+    out: Path
+    instances: int = 20
+    epochs: int = 100
+    tables: tuple[int, ...] = TABLES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.tables or not set(self.tables) <= set(TABLES):
+            given = ",".join(map(str, self.tables))
+            raise InputError(f"expected --tables out of {', '.join(map(str, TABLES))}, got {given or 'none'}")
+        check_count("instances", self.instances, least=2)
+        check_count("epochs", self.epochs)
+        check_count("seed", self.seed, least=0, most=2**31 - 1 - self.instances)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingsRequest:
+    """The options of `plumbline geometry decodings`.
+
+    Args:
+        out: folder of report.json and report.html.
+        dataset: a name, npz:FILE or images:FOLDER.
+        data_root: folder of downloaded data sets.
+        download: fetch a missing data set.
+        limit: use a random sample of so many images, held-out ones included.
+        held_out: share of the images to test on.
+        objective: to compare with cross-entropy.
+        epochs: of each network.
+        autoencoder_epochs: of the autoencoder.
+        batch_size: of each network.
+        learning_rate: of each network.
+        channels: of the latent space.
+        blocks: of each network.
+        images: number of held-out images to draw.
+        seed: of weights, sampling and order.
+
+    Raises:
+        InputError: a seed or a number of images out of its range.
+    """
+
+    out: Path
+    dataset: str = "digits"
+    data_root: Path = Path("data")
+    download: bool = False
+    limit: int | None = None
+    held_out: float = 0.2
+    objective: str = "least_action:initial_weight=5:increase=1:update_every=5"
+    epochs: int = 10
+    autoencoder_epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    channels: int = 16
+    blocks: int = 9
+    images: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("seed", self.seed, least=0, most=2**31 - 1)
+        check_count("images", self.images)

@@ -1,0 +1,1 @@
+"""Figures drawn with matplotlib, and their conversion to inline SVG and PNG."""

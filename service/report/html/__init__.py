@@ -1,0 +1,1 @@
+"""HTML pages from templates: the parts that sections are made of, and their rendering."""
