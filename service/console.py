@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from io import StringIO
+from typing import Literal
 
 from rich.box import Box
 from rich.console import Console
@@ -29,7 +30,7 @@ def text_table(
     """
     table = Table(box=_BOX, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for place, header in enumerate(headers):
-        justify = "left" if place < text_columns else "right"
+        justify: Literal["left", "right"] = "left" if place < text_columns else "right"
         table.add_column(Text(header, justify=justify), justify=justify, vertical="bottom", no_wrap=True)
     for place, row in enumerate(rows):
         table.add_row(*(Text(cell + _END) for cell in row), end_section=place in rules)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import write_result
+from benchmarks.common import RESULTS, write_result
 from models.files import write_atomically
-from service.geometry.circles import study
-from service.geometry.circles_tables import CASES
-from service.geometry.png import as_png
+from service.geometry.circles.experiment import run_circles
+from service.report.figures.svg import as_png
+from service.requests.geometry import CirclesRequest
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
@@ -27,9 +27,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found, pictures = study(
-        tables=tuple(CASES), instances=options.instances, epochs=options.epochs, seed=options.seed, progress=True
-    )
+    request = CirclesRequest(out=RESULTS, instances=options.instances, epochs=options.epochs, seed=options.seed)
+    found, pictures = run_circles(request, progress=True)
     print(write_result("circles", found, options.out))
     if options.out is None:
         for name, picture in pictures.items():

@@ -1,7 +1,6 @@
-"""Decodings of every block's output on real images → decodings.json, the picture → docs/images.
+"""Decodings of every block's output on real images → decodings.json, the pictures → docs/images.
 
-`python -m benchmarks.geometry.decodings --dataset npz:FILE`. The objective is that of MNIST (appendix F.2) unless
-another is given; every option of `plumbline geometry decodings` is taken.
+`python -m benchmarks.geometry.decodings --dataset npz:FILE`. The default objective is that of MNIST (appendix F.2).
 """
 
 import argparse
@@ -11,25 +10,29 @@ import torch
 
 from benchmarks.common import RESULTS, write_result
 from models.files import write_atomically
-from service.geometry.decodings import add_arguments, study
-from service.geometry.png import as_png
+from service.geometry.decodings.experiment import run_decodings
+from service.report.figures.svg import as_png
+from service.requests.geometry import DecodingsRequest
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 
 def main() -> None:
-    """Run it and write."""
+    """Run the experiment and write its figures."""
+    default = DecodingsRequest(out=RESULTS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser.add_argument("--out", type=Path, default=default.out, help="folder of the JSON; another one: no pictures")
+    parser.add_argument("--dataset", default=default.dataset)
+    parser.add_argument("--objective", default=default.objective)
+    for name in ("limit", "epochs", "autoencoder_epochs", "batch_size", "seed"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name))
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
-    for action in parser._actions:
-        if action.dest == "out":
-            action.required, action.default = False, RESULTS
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    found, pictures = study(options, progress=True)
-    print(write_result("decodings", found, options.out / "decodings.json"))
-    if options.out == RESULTS:
+    options = vars(parser.parse_args())
+    torch.set_num_threads(options.pop("threads"))
+    request = DecodingsRequest(**options)
+    report, pictures = run_decodings(request, progress=True)
+    print(write_result("decodings", report, request.out / "decodings.json"))
+    if request.out == RESULTS:
         for name, picture in pictures.items():
             write_atomically(IMAGES / f"decodings-{name}.png", as_png(picture))
 

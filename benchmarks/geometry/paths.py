@@ -15,11 +15,12 @@ from PIL import Image
 from benchmarks.common import write_result
 from models.datasets.base import DatasetRequest, load_dataset
 from models.loading.references import load_network
-from service.geometry.drawing import draw_costs, draw_overview, draw_paths
-from service.geometry.measuring import Measured
-from service.geometry.overview import as_table
-from service.geometry.settings import Disturbance, GeometrySettings
-from service.geometry.writing import SCHEMA
+from service.geometry.networks.block_figures import draw_overview
+from service.geometry.networks.figures import draw_costs, draw_paths
+from service.geometry.networks.measuring import Measured
+from service.geometry.networks.overview import as_table
+from service.geometry.networks.page import SCHEMA
+from service.geometry.networks.settings import Disturbance, GeometrySettings
 from service.jobs.geometry import measure_all
 from service.jsonable import as_json
 

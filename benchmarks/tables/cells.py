@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from service.report.outliers import plain_name
+from service.inputs.names import plain_name
 
 __all__ = ["Entry", "Figure", "Result", "area", "crossed", "deviation", "number", "percent", "ratio", "shown"]
 

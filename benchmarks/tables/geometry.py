@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from benchmarks.tables.cells import Result
-from service.geometry.circles_page import NAMES, told
-from service.geometry.overview import as_table
+from service.geometry.circles.page import NAMES, mean_text
+from service.geometry.networks.overview import as_table
 
 __all__ = ["circles", "circles_outliers", "circles_transport", "decodings", "paths"]
 
@@ -20,7 +20,11 @@ def circles(result: Result, table: str) -> list[str]:
     ]
     for objective, name in NAMES.items():
         rows = [row for row in found["rows"] if row["objective"] == objective]
-        cells = [text for row in rows for text in (told(row), told(row["gain"], sign=True), told(row["published"]))]
+        cells = [
+            text
+            for row in rows
+            for text in (mean_text(row), mean_text(row["gain"], plus=True), mean_text(row["published"]))
+        ]
         lines.append(f"| {name.format(**found)} | {' | '.join(cells)} |")
     return lines
 
@@ -30,7 +34,7 @@ def circles_transport(result: Result) -> list[str]:
     lines = ["| | displacement, summed over blocks | W2 ÷ displacement |", "|---|---|---|"]
     for name, found in result["transport"].items():
         total, share = found["total_displacement"], found["share"]
-        lines.append(f"| {_PATHS[name]} | {total['mean']:.2f} ± {total['interval']:.2f} | {told(share)} % |")
+        lines.append(f"| {_PATHS[name]} | {total['mean']:.2f} ± {total['interval']:.2f} | {mean_text(share)} % |")
     return lines
 
 

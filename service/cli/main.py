@@ -16,6 +16,7 @@ from pathlib import Path
 from models.errors import InputError, PlumblineError
 from models.files import check_output_folder
 from models.registry import ATTACKS, DATASETS, DETECTORS, NETWORKS, OBJECTIVES
+from service.cli import geometry_options
 from service.cli.recipe_file import with_recipe
 
 __all__ = ["main"]
@@ -310,13 +311,13 @@ def _add_geometry(commands: "Commands[argparse.ArgumentParser]", words: Sequence
     _normalisation(parser)
     _common(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="REPORT", help="folder of report.json and .html")
-    parser.set_defaults(run=_job("geometry"), resumes=False)
+    parser.set_defaults(run=geometry_options.run_geometry, resumes=False)
     for name, summary in GEOMETRY_STUDIES.items():
         command = f"geometry {name}"
         parser = commands.add_parser(command, help=summary)
         if words is None or words[:1] == [command]:
-            import_module(f"service.geometry.{name}").add_arguments(parser)
-        parser.set_defaults(run=_geometry_study(name))
+            getattr(geometry_options, f"add_{name}")(parser)
+        parser.set_defaults(run=getattr(geometry_options, f"run_{name}"))
 
 
 def _with_study(words: Sequence[str]) -> list[str]:
@@ -332,13 +333,6 @@ def _with_study(words: Sequence[str]) -> list[str]:
     if place < len(words) and words[place] in GEOMETRY_STUDIES:
         return [f"geometry {words[place]}", *words[1:place], *words[place + 1 :]]
     return list(words)
-
-
-def _geometry_study(name: str) -> Callable[[argparse.Namespace], None]:
-    def run(options: argparse.Namespace) -> None:
-        import_module(f"service.geometry.{name}").run(options)
-
-    return run
 
 
 def _add_score(commands: "Commands[argparse.ArgumentParser]") -> None:

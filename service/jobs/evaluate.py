@@ -11,13 +11,7 @@ from service.evaluation.planning.request import EvaluationRequest
 from service.evaluation.running.run import run_evaluation
 from service.inputs import label
 from service.report import as_table, write_evaluation_report
-<<<<<<< HEAD
-from service.report.beside_paper import PUBLISHED, chosen_rows, read_published
-=======
-from service.report.results.published import chosen_rows, read_published
-from service.report.results.outliers import plain_name
-from service.seen_images import digests, unpack
->>>>>>> 7781be4 (Render reports with Jinja2 and tables with rich)
+from service.report.results.published import PUBLISHED, chosen_rows, read_published
 
 __all__ = ["EvaluationOutcome", "run"]
 

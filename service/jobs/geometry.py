@@ -14,9 +14,9 @@ from service.geometry.networks.measuring import Measured, measure
 from service.geometry.networks.overview import as_table
 from service.geometry.networks.page import write_geometry_report
 from service.geometry.networks.settings import Disturbance, GeometrySettings
-from service.geometry.requests import GeometryRequest
 from service.inputs import label, network_name, say, with_labels_of
 from service.provenance import provenance
+from service.requests.geometry import GeometryRequest
 
 __all__ = ["GeometryResult", "measure_all", "write_geometry"]
 

@@ -22,12 +22,13 @@ from models.loading.references import load_network
 from models.normalization import Normalized
 from models.residuals import discover, record_residues
 from service.cli.main import GEOMETRY_FLAGS, _parser, _with_study, main
-from service.geometry import measuring
-from service.geometry.clouds import SHARES
-from service.geometry.drawing import draw_costs, draw_overview, draw_paths, draw_variation
-from service.geometry.measuring import Measured, measure
-from service.geometry.overview import as_table
-from service.geometry.settings import Disturbance, GeometrySettings
+from service.geometry.networks import measuring
+from service.geometry.networks.block_figures import draw_overview, draw_variation
+from service.geometry.networks.clouds import SHARES
+from service.geometry.networks.figures import draw_costs, draw_paths
+from service.geometry.networks.measuring import Measured, measure
+from service.geometry.networks.overview import as_table
+from service.geometry.networks.settings import Disturbance, GeometrySettings
 from service.jobs.geometry import measure_all
 from tests.models.blocks import Chain, OtherFirst, Perceptron, PlainSum, SequenceFirst, Shrinking, SkipInPlace
 
@@ -200,7 +201,7 @@ def test_a_block_without_all_its_units_is_as_accurate_as_the_network_without_it(
 def test_batches_change_nothing(
     measured: Measured, chain: Chain, data: ImageDataset, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "_MOST_BATCH", 7)
+    monkeypatch.setattr(measuring, "_MAX_BATCH", 7)
     again = measure("chain", chain, data, GeometrySettings(**SETTINGS, seed=seed), progress=False)
     for name, costs in measured.costs.items():
         np.testing.assert_allclose(again.costs[name], costs, rtol=1e-3)
@@ -405,7 +406,7 @@ def test_an_interrupted_command_leaves_nothing_and_says_that_it_starts_anew(
     def interrupted(*_arguments: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.geometry.walking.Walk.take", interrupted)
+    monkeypatch.setattr("service.geometry.networks.per_image.PathFigures.add", interrupted)
     assert main(["geometry", "nets.py:residual", "--limit", "20", "--out", "report"]) == 130
     assert "starts anew" in capsys.readouterr().err
     assert not (shop / "report").exists()

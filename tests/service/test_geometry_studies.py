@@ -14,9 +14,9 @@ from models.geometry.autoencoder import Autoencoder, LatentResNet, pretrain, rec
 from models.objectives.least_action import LeastAction
 from models.training.loop import Recipe, train
 from service.cli.main import main
-from service.geometry.circles_tables import CASES, mean_and_interval
-from service.geometry.decoded import decode_blocks, embeddings
-from service.geometry.decodings import one_of_each, split
+from service.geometry.circles.cases import CASES, mean_and_interval
+from service.geometry.decodings.decoding import decode_blocks, embeddings
+from service.geometry.decodings.experiment import one_of_each, split
 
 
 def _strict(path: Path) -> dict[str, Any]:
@@ -58,9 +58,10 @@ def test_a_picture_that_fails_leaves_no_half_report(name: str, tmp_path: Path, m
     def failing(_figure: Figure) -> bytes:
         raise RuntimeError("no picture")
 
-    monkeypatch.setattr(f"service.geometry.{name}.study", lambda *_arguments, **_options: ({}, {"one": Figure()}))
-    monkeypatch.setattr(f"service.geometry.{name}.as_page", lambda *_arguments: "")
-    monkeypatch.setattr("service.geometry.writing.as_png", failing)
+    experiment = f"service.geometry.{name}.experiment"
+    monkeypatch.setattr(f"{experiment}.run_{name}", lambda *_arguments, **_options: ({}, {"one": Figure()}))
+    monkeypatch.setattr(f"{experiment}.{name}_page", lambda *_arguments: "")
+    monkeypatch.setattr("service.geometry.files.as_png", failing)
     with pytest.raises(RuntimeError, match="no picture"):
         main(["geometry", "--out", str(tmp_path / "report"), name])
     assert not (tmp_path / "report").exists()

@@ -136,14 +136,16 @@ def _on_false_positives(entry: dict[str, Any]) -> Iterator[str]:
     how_many = "" if len(entry["runs"]) == 1 else f" in {len(apart)} of {len(entry['runs'])} runs"
     if sum(run["realised"] > entry["nominal"] for run in apart) * 2 > len(apart):
         yield (
-            f"{who}: {realised} of the natural images are flagged, more than the {exact_percent(entry['nominal'])} asked for"
-            f"{how_many} (to be expected: {between(bounds)}): these images differ from those the threshold was "
+            f"{who}: {realised} of the natural images are flagged, more than the nominal "
+            f"{exact_percent(entry['nominal'])}{how_many} (to be expected: {between(bounds)}): "
+            "these images differ from those the threshold was "
             "calibrated on; calibrate on images like these."
         )
     else:
         yield (
-            f"{who}: {realised} of the natural images are flagged, fewer than the {exact_percent(entry['nominal'])} asked for"
-            f"{how_many} (to be expected: {between(bounds)}): many calibration scores are equal, or these images "
+            f"{who}: {realised} of the natural images are flagged, fewer than the nominal "
+            f"{exact_percent(entry['nominal'])}{how_many} (to be expected: {between(bounds)}): "
+            "many calibration scores are equal, or these images "
             "differ from those the threshold was calibrated on."
         )
 

@@ -10,9 +10,9 @@ from service.geometry.circles.figures import draw_clouds, draw_every_block, draw
 from service.geometry.circles.page import circles_page
 from service.geometry.circles.paths import outlier_figures, trained_paths, transport_figures
 from service.geometry.files import write_files
-from service.geometry.requests import CirclesRequest
 from service.jsonable import as_json
 from service.provenance import provenance
+from service.requests.geometry import CirclesRequest
 
 __all__ = ["run_circles", "write_circles"]
 

@@ -22,10 +22,10 @@ from service.geometry.decodings.decoding import Decoded, decode_blocks
 from service.geometry.decodings.figures import draw_changes, draw_decodings
 from service.geometry.decodings.page import decodings_page
 from service.geometry.files import write_files
-from service.geometry.requests import DecodingsRequest
 from service.inputs import label, objective_of
 from service.jsonable import as_json
 from service.provenance import provenance
+from service.requests.geometry import DecodingsRequest
 
 __all__ = ["one_of_each", "run_decodings", "split", "write_decodings"]
 
@@ -60,9 +60,7 @@ def run_decodings(request: DecodingsRequest, *, progress: bool = False) -> tuple
     # 2. Train the autoencoder, then a network per objective behind its encoder.
     torch.manual_seed(request.seed)
     autoencoder = Autoencoder(request.channels)
-    errors = pretrain(
-        autoencoder, training, epochs=request.autoencoder_epochs, seed=request.seed, progress=progress
-    )
+    errors = pretrain(autoencoder, training, epochs=request.autoencoder_epochs, seed=request.seed, progress=progress)
     networks: list[tuple[dict[str, Any], Decoded]] = []
     for text, objective in objectives:
         network = LatentResNet(

@@ -25,9 +25,9 @@ from models.normalization import Normalized
 from models.progress import progress_bar
 from models.residuals import Discovery, discover, evaluation_mode
 from service.geometry.networks.clouds import StageClouds, measure_stage
+from service.geometry.networks.per_image import NATURAL, PathFigures
 from service.geometry.networks.settings import Disturbance, GeometrySettings
 from service.geometry.networks.summaries import mean, means, summary
-from service.geometry.networks.per_image import NATURAL, PathFigures
 
 __all__ = ["Measured", "measure"]
 
@@ -193,12 +193,17 @@ def _disturbed(
     }
 
 
-def _remarks(images: int, requested: int, discovery: Discovery, clouds: Sequence[StageClouds], per_image: PathFigures) -> list[str]:
+def _remarks(
+    images: int, requested: int, discovery: Discovery, clouds: Sequence[StageClouds], per_image: PathFigures
+) -> list[str]:
     remarks = []
     if images < _FEW:
         remarks.append(f"Only {images} images: the 0.02 and 0.98 quantiles are close to the extremes.")
     if any(branch.kind == "block_difference" for branch in discovery.branches):
-        remarks.append("No residual additions were found: a residue is the difference of a layer's output and input, x_{m+1} − x_m.")
+        remarks.append(
+            "No residual additions were found: a residue is the difference of a layer's output and input, "
+            "x_{m+1} − x_m."
+        )
     if discovery.skipped_branches:
         remarks.append(
             f"{len(discovery.skipped_branches)} blocks or sums are not recorded; `plumbline inspect` gives the reasons."
@@ -210,9 +215,8 @@ def _remarks(images: int, requested: int, discovery: Discovery, clouds: Sequence
         remarks.append("Important units are left out for stages whose class means do not fit into memory.")
     if per_image.without_gradient:
         reason = f": {per_image.gradient_error}" if per_image.gradient_error else "."
-        remarks.append(
-            f"No gradient of the loss could be taken at the input of block {_listed(per_image.without_gradient)}{reason}"
-        )
+        blocks = _listed(per_image.without_gradient)
+        remarks.append(f"No gradient of the loss could be taken at the input of block {blocks}{reason}")
     undefined = set(np.flatnonzero(np.isnan(per_image.rows(NATURAL, "cosine")).all(axis=0)).tolist())
     if zero := undefined - per_image.without_gradient:
         remarks.append(

@@ -13,7 +13,7 @@ from service.geometry.networks.measuring import Measured
 from service.geometry.networks.overview import number, overview
 from service.jsonable import as_json
 from service.report.figures.svg import inline_svg
-from service.report.html.elements import Drawing, Row, Section, Table, label, name_cell
+from service.report.html.elements import Cell, Drawing, Row, Section, Table, label, name_cell
 from service.report.html.rendering import render
 
 __all__ = ["SCHEMA", "geometry_page", "write_geometry_report"]
@@ -126,6 +126,10 @@ def _table(measured: Measured) -> Table:
             *(block["transport"][key] for key in ("wasserstein", "displacement", "score")),
         ]  # fmt: skip
         first = place and block["stage"] != blocks[place - 1]["stage"]
-        cells = [label(f"{place + 1} {block['name']}"), "×".join(map(str, block["shape"])), *map(number, figures)]
+        cells: list[Cell | str] = [
+            label(f"{place + 1} {block['name']}"),
+            "×".join(map(str, block["shape"])),
+            *map(number, figures),
+        ]
         rows.append(Row(cells, "apart" if first else ""))
     return Table(f"blocks of {measured.name}", _HEADERS, rows)

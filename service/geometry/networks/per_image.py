@@ -104,12 +104,16 @@ class PathFigures:
                 self._store(NATURAL, f"line-shape ratio {number}", shape.ratio)
                 self._store(NATURAL, f"line-shape score {number}", shape.score)
                 self._store(NATURAL, f"shares {number}", shape.shares)
-                self._store(NATURAL, f"paths {number}", projected([point[drawn] for point in path], self._seed + number))
+                self._store(
+                    NATURAL, f"paths {number}", projected([point[drawn] for point in path], self._seed + number)
+                )
         return points
 
     def _gradients(self, paths: Paths, logits: Tensor, labels: Tensor) -> list[Tensor]:
         """∇L(x_m) of each image and block; zero if there is none, with the block in `without_gradient`."""
-        loss = F.cross_entropy(logits, labels, reduction="sum")  # the mean would divide each image's gradient by the batch size
+        loss = F.cross_entropy(
+            logits, labels, reduction="sum"
+        )  # the mean would divide each image's gradient by the batch size
         inputs = paths.inputs
         found: Sequence[Tensor | None]
         try:
@@ -130,9 +134,7 @@ class PathFigures:
         residues = paths.residues
         lengths = squared_lengths(residues)
         if not (torch.isfinite(logits).all() and torch.isfinite(lengths).all()):
-            raise NetworkError(
-                f"logits or residues are not finite on {subject} images; check the network's weights"
-            )
+            raise NetworkError(f"logits or residues are not finite on {subject} images; check the network's weights")
         self._store(subject, "right", logits.argmax(dim=1) == labels)
         self._store(subject, "squared lengths", lengths)
         return [point + residue for point, residue in zip(paths.inputs, residues, strict=True)]

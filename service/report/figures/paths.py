@@ -101,7 +101,7 @@ def draw_paths(
                 panel.set_visible(False)
             continue
         shown = attacked[position] if attacked else None
-        _draw_column(panels, natural, shown, evaluation, line_of(first + position, shown.seen if shown else None))
+        _draw_column(list(panels), natural, shown, evaluation, line_of(first + position, shown.seen if shown else None))
     for statistic, name in enumerate(_STATISTICS):
         rows = [panel for row in grid[statistic::2] for panel in row if panel.get_visible()]
         _scale(rows, evaluation.band[:, statistic :: evaluation.columns_per_block], logarithmic=statistic == 0)

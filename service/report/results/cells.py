@@ -5,7 +5,7 @@ from typing import Any
 
 from service.report.html.elements import Cell
 
-__all__ = ["figure_cell", "fitted_text", "main_group", "of_group", "value_cell", "value_text"]
+__all__ = ["Written", "figure_cell", "fitted_text", "main_group", "of_group", "value_cell", "value_text"]
 
 Written = Callable[[float | None], str]
 

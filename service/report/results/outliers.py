@@ -4,54 +4,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-<<<<<<< HEAD:service/report/outliers.py
-from service.inputs.names import OUTLIER_PREFIX, plain_name
-from service.report.cells import of_group
-from service.report.markup import name_of
-=======
 from service.formatting import name_of
+from service.inputs.names import OUTLIER_PREFIX, plain_name
 from service.report.results.cells import of_group
->>>>>>> 7781be4 (Render reports with Jinja2 and tables with rich):service/report/results/outliers.py
 
-__all__ = ["OUTLIER_PREFIX", "Distance", "distance_of", "outlier_means", "plain_name"]
+__all__ = ["Distance", "distance_of", "outlier_means"]
 
 Distance = Literal["near", "far", "unknown"]
 
-<<<<<<< HEAD:service/report/outliers.py
-# Natural images of classes like those inside: OpenOOD's near sets. Whatever else is judged there is far.
-=======
-OUTLIER_PREFIX = "ood:"
 # OpenOOD's near sets: natural images of similar classes. All other sets are far.
->>>>>>> 7781be4 (Render reports with Jinja2 and tables with rich):service/report/results/outliers.py
 _NEAR = {
     "cifar10": {"cifar100", "tinyimagenet"},
     "cifar100": {"cifar10", "tinyimagenet"},
 }
 
 
-<<<<<<< HEAD:service/report/outliers.py
-def distance_of(name: str, facts: dict[str, Any]) -> Distance:
-    """Whether a set of outliers is near the data set of the facts; unknown where its near sets are not known."""
-    inside = _NEAR.get(plain_name(name_of(facts.get("dataset"))))
-    if inside is None:
-=======
-def plain_name(name: str) -> str:
-    """Letters and digits of a data set's name: "CIFAR-10" and "npz:…/cifar10-test.npz" both give "cifar10".
-
-    >>> plain_name("ood:Tiny-ImageNet"), plain_name("npz:data/cifar100-test.npz"), plain_name("cifar10")
-    ('tinyimagenet', 'cifar100', 'cifar10')
-    """
-    name = name.removeprefix(OUTLIER_PREFIX)
-    name = name.removeprefix("npz:").replace("\\", "/").rpartition("/")[2].removesuffix(".npz")
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return re.sub(r"(test|train)$", "", plain)
-
-
 def distance_of(name: str, provenance: dict[str, Any]) -> Distance:
     """Distance of a set of outliers to the data set in the provenance; unknown if that has no list of near sets."""
     near = _NEAR.get(plain_name(name_of(provenance.get("dataset"))))
     if near is None:
->>>>>>> 7781be4 (Render reports with Jinja2 and tables with rich):service/report/results/outliers.py
         return "unknown"
     return "near" if plain_name(name) in near else "far"
 

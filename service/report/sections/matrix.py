@@ -32,7 +32,7 @@ def matrix(figures: dict[str, Any]) -> Section | None:
                 *(_area_cell(entries.get(n)) for n in names),
             ]
             rows.append(Row(cells, " ".join(["baseline"] * baseline[detector] + ["apart"] * (place == 0))))
-    headers = ["fitted on ↓ tested on →", *(label(shortened(name, _LONGEST)) for name in names)]
+    headers: list[Cell | str] = ["fitted on ↓ tested on →", *(label(shortened(name, _LONGEST)) for name in names)]
     content = {"table": Table("AUROC: fitted on by tested on", headers, rows, style="heat")}
     return Section("matrix", "Fitted on × tested on", "evaluation/matrix.html.jinja", content)
 
@@ -64,7 +64,10 @@ def worst_cases(figures: dict[str, Any]) -> Section | None:
         )
         for detector in sorted(detectors, key=lambda name: name in baselines)
     ]
-    headers = ["detector ↓ fitted on →", *(label(shortened(fitted_text(fit), 2 * _LONGEST)) for fit in fits)]
+    headers: list[Cell | str] = [
+        "detector ↓ fitted on →",
+        *(label(shortened(fitted_text(fit), 2 * _LONGEST)) for fit in fits),
+    ]
     attacks = dict.fromkeys(name for entry in entries for name in entry["attacks"])
     content = {
         "table": Table("worst case", headers, rows, style="heat"),

@@ -5,11 +5,11 @@ from typing import Any
 from service.formatting import MISSING, area, between, exact_percent, percent, shortened
 from service.report.html.elements import Cell, Row, Section, Table, name_cell
 from service.report.results.baselines import baselines_beside
-from service.report.results.cells import figure_cell, fitted_text, main_group, of_group, value_cell
+from service.report.results.cells import Written, figure_cell, fitted_text, main_group, of_group, value_cell
 
 __all__ = ["false_positives", "results"]
 
-_FIGURES = {
+_FIGURES: dict[str, tuple[str, Written]] = {
     "AUROC": ("auroc", area),
     "TPR at 5 % FPR": ("tpr_at_5_fpr", percent),
     "TPR at 1 % FPR": ("tpr_at_1_fpr", percent),
@@ -17,7 +17,7 @@ _FIGURES = {
     "flagged": ("flagged", percent),
     "flagged at 1 %": ("flagged_at_1", percent),
 }
-_PAPER = {
+_PAPER: dict[str, tuple[str, Written]] = {
     "accuracy": ("accuracy", percent),
     "FPR": ("fpr", percent),
     "flagged": ("flagged", percent),

@@ -1,0 +1,1 @@
+"""What each command takes: frozen dataclasses of plain values, one field per command-line option."""
