@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from attacks.common.base import parse_epsilon
+from attacks import parse_epsilon
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.loading.references import LoadedNetwork, load_network, preset_size

@@ -9,7 +9,7 @@ from service.evaluation.records import adaptive_evaluations
 from service.formatting import MISSING, area, between, counted, exact_percent, percent
 from service.formatting import shortened as shortened_name
 from service.report.results.baselines import baselines_beside
-from service.report.results.cells import fitted_text, main_group, of_group, value_text
+from service.report.results.cells import figure_text, fitted_text, main_group, of_group, rate_of
 
 __all__ = ["as_table"]
 
@@ -43,7 +43,7 @@ def as_table(figures: dict[str, Any]) -> str:
         parts = [_detector(figures, key, groups[key]) for key in own]
     else:
         parts = _matrices(figures, groups)
-    legend = [] if not groups else [_single_legend()] if single else [_matrix_legend(figures["runs"])]
+    legend = [] if not groups else [_single_legend(figures["runs"])] if single else [_matrix_legend(figures["runs"])]
     parts.append(_wrapped([*legend, *_remarks(figures)]))
     return "\n\n".join(part for part in parts if part)
 
@@ -55,8 +55,7 @@ def _detector(figures: dict[str, Any], key: Key, entries: list[dict[str, Any]]) 
     rates = {entry["name"]: entry["success_rate"] for entry in figures["sets"]}
     baselines = dict(list(baselines_beside(figures["results"], *key).items())[:_MAX_BASELINES])
     paper = figures["protocol"] == "paper"
-    uncertainty = "(95 % interval)" if figures["runs"] <= 1 else f"± std, {figures['runs']} runs"
-    headers = ["tested on", "", "attack\nsucceeds", f"AUROC\n{uncertainty}"]
+    headers = ["tested on", "", "attack\nsucceeds", "AUROC\n(95 % interval)"]
     headers += ["accuracy\nat 0.5", "flagged\nat 0.5"] if paper else ["TPR at\n5 % FPR", "flagged at\nthreshold"]
     headers += [f"AUROC of\n{_BASELINES.get(name.partition(':')[0], _shortened(name, 10))}" for name in baselines]
     rows = [
@@ -64,7 +63,7 @@ def _detector(figures: dict[str, Any], key: Key, entries: list[dict[str, Any]]) 
             _shortened(entry["tested_on"], _LONGEST_NAME),
             "seen" if entry["seen"] else "unseen",
             percent(rates[entry["tested_on"]]),
-            value_text(*of_group(entry, main_group(entry), "auroc"), area),
+            figure_text(of_group(entry, main_group(entry), "auroc"), area),
             *(_paper_cells(entry) if paper else _sound_cells(entry)),
             *(area(_auroc(baseline.get(entry["tested_on"]))) for baseline in baselines.values()),
         ]
@@ -75,40 +74,39 @@ def _detector(figures: dict[str, Any], key: Key, entries: list[dict[str, Any]]) 
 
 
 def _sound_cells(entry: dict[str, Any]) -> list[str]:
-    return [percent(of_group(entry, main_group(entry), key)[0]) for key in ("tpr_at_5_fpr", "flagged")]
+    return [percent(of_group(entry, main_group(entry), key).mean) for key in ("tpr_at_5_fpr", "flagged")]
 
 
 def _paper_cells(entry: dict[str, Any]) -> list[str]:
     flagged = "flagged_successful" if entry["kind"] == "attack" else "flagged"
-    return [percent(of_group(entry, "paper", key)[0]) for key in ("accuracy", flagged)]
+    return [percent(of_group(entry, "paper", key).mean) for key in ("accuracy", flagged)]
 
 
 def _auroc(entry: dict[str, Any] | None) -> float | None:
-    return None if entry is None else of_group(entry, main_group(entry), "auroc")[0]
+    return None if entry is None else of_group(entry, main_group(entry), "auroc").mean
 
 
 def _rates(figures: dict[str, Any], key: Key) -> list[str]:
     """The realised false-positive rate and the worst case of one detector, as sentences."""
     notes = []
     for rate in _of(figures["false_positives"], key)[:1]:
-        runs, nominal = rate["runs"], exact_percent(rate["nominal"])
-        if len(runs) == 1:
-            (run,) = runs
-            notes.append(
-                f"Realised false-positive rate: {percent(run['realised'])} (95 % interval {between(run['interval'])}) "
-                f"of {counted(run['images'], 'natural image')}; nominal: {nominal}."
-            )
-        else:
-            spread = value_text(rate["mean"]["realised"], rate["std"]["realised"], None, percent)
-            notes.append(f"Realised false-positive rate: {spread} over {len(runs)} runs; nominal: {nominal}.")
-    for worst in _of(figures["worst_case"], key):
-        share = worst["mean"]["share"]
-        if share is not None and len(worst["attacks"]) > 1:
-            notes.append(
-                f"Worst case: {value_text(share, worst['std']['share'], None, percent)} of "
-                f"{worst['mean']['successful']:,.0f} images flagged under every attack that was successful on them."
-            )
+        runs = rate["runs"]
+        notes.append(
+            f"Realised false-positive rate: {percent(rate['mean']['realised'])} (95 % interval "
+            f"{between(rate['mean'].get('interval'))}) of {counted(runs[0]['images'], 'natural image')}"
+            f"{_per_run(len(runs))}; nominal: {exact_percent(rate['nominal'])}."
+        )
+    notes += [
+        f"Worst case: {figure_text(rate_of(worst, 'share'), percent)} of {worst['mean']['successful']:,.0f} "
+        f"images{_per_run(len(worst['runs']))} flagged under every attack that was successful on them."
+        for worst in _of(figures["worst_case"], key)
+        if worst["mean"]["share"] is not None and len(worst["attacks"]) > 1
+    ]
     return notes
+
+
+def _per_run(runs: int) -> str:
+    return f" in each of {runs} runs" if runs > 1 else ""
 
 
 def _of(entries: Iterable[dict[str, Any]], key: Key) -> list[dict[str, Any]]:
@@ -163,7 +161,7 @@ def _matrix(figures: dict[str, Any], groups: Groups, numbers: dict[str, str], fi
 
 
 def _matrix_cell(entry: dict[str, Any] | None, figure: str) -> str:
-    value = None if entry is None else of_group(entry, main_group(entry), figure)[0]
+    value = None if entry is None else of_group(entry, main_group(entry), figure).mean
     text = _points(value) if figure == "flagged" else MISSING if value is None else area(value).replace("0.", ".")
     return text + ("*" if entry is not None and entry["seen"] else " ")
 
@@ -175,8 +173,11 @@ def _points(value: float | None) -> str:
 # --- text
 
 
-def _single_legend() -> str:
-    return "AUROC, TPR and flagged: on successful attacks, or all outliers. Seen: the detector was fitted on it."
+def _single_legend(runs: int) -> str:
+    means = f" Means over {runs} runs." if runs > 1 else ""
+    return (
+        f"AUROC, TPR and flagged: on successful attacks, or all outliers. Seen: the detector was fitted on it.{means}"
+    )
 
 
 def _matrix_legend(runs: int) -> str:

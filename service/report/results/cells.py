@@ -1,13 +1,27 @@
-"""A figure in a cell: the mean over runs with its deviation, or the value of one run with its interval."""
+"""Figures as cells and text: a mean over runs with its interval, or with its standard deviation."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.report.html.elements import Cell
 
-__all__ = ["Written", "figure_cell", "fitted_text", "main_group", "of_group", "value_cell", "value_text"]
+__all__ = ["Value", "Written", "figure_cell", "figure_text", "fitted_text", "main_group", "of_group", "rate_of"]
 
 Written = Callable[[float | None], str]
+
+
+class Value(NamedTuple):
+    """A figure; None for what is missing.
+
+    Args:
+        mean: over the runs.
+        deviation: standard deviation over the runs; None for one run.
+        interval: 95 % interval of the mean, over runs and images.
+    """
+
+    mean: float | None
+    deviation: float | None
+    interval: Sequence[float] | None
 
 
 def main_group(entry: dict[str, Any]) -> str:
@@ -15,39 +29,36 @@ def main_group(entry: dict[str, Any]) -> str:
     return "successful" if entry["kind"] == "attack" else "all"
 
 
-def of_group(entry: dict[str, Any], group: str, key: str) -> tuple[float | None, float | None, list[float] | None]:
-    """Mean over runs, standard deviation, and the interval if there is one run only; None for a missing figure."""
-    mean = ((entry["mean"] or {}).get(group) or {}).get(key)
-    deviation = ((entry["std"] or {}).get(group) or {}).get(key)
-    bounds = (entry["runs"][0][group] or {}).get(f"{key}_interval") if len(entry["runs"]) == 1 else None
-    return mean, deviation, bounds
+def of_group(entry: dict[str, Any], group: str, key: str) -> Value:
+    """A figure of a result: its mean over runs, standard deviation and interval; None for what is missing."""
+    means, deviations = ((entry[which] or {}).get(group) or {} for which in ("mean", "std"))
+    return Value(means.get(key), deviations.get(key), means.get(f"{key}_interval"))
 
 
-def figure_cell(entry: dict[str, Any], group: str, key: str, written: Written) -> Cell:
-    """A figure of a result, its uncertainty in small type beside it."""
-    return value_cell(*of_group(entry, group, key), written)
+def rate_of(entry: dict[str, Any], key: str) -> Value:
+    """The realised rate of a threshold, or the share of a worst case, likewise."""
+    return Value(entry["mean"][key], entry["std"][key], entry["mean"].get("interval"))
 
 
-def value_cell(value: float | None, deviation: float | None, bounds: list[float] | None, written: Written) -> Cell:
-    """A value with "± deviation" or "low–high" beside it, whichever is given."""
-    return Cell(written(value), "" if value is None else _uncertainty(deviation, bounds, written, "–"))
+def figure_cell(value: Value, written: Written) -> Cell:
+    """The mean, with its uncertainty in small type beside it."""
+    return Cell(written(value.mean), _uncertainty(value, written, "–"))
 
 
-def value_text(value: float | None, deviation: float | None, bounds: list[float] | None, written: Written) -> str:
-    """The same as text, such as "0.971 (0.962 to 0.979)" or "0.971 ± 0.004"."""
-    text = written(value)
-    beside = "" if value is None else _uncertainty(deviation, bounds, written, " to ")
+def figure_text(value: Value, written: Written) -> str:
+    """The same as text, such as "0.971 (0.962 to 0.979)" or, without an interval, "0.971 ± 0.004"."""
+    beside = _uncertainty(value, written, " to ")
     if not beside:
-        return text
-    return f"{text} {beside}" if deviation is not None else f"{text} ({beside})"
+        return written(value.mean)
+    return f"{written(value.mean)} {beside if value.interval is None else f'({beside})'}"
 
 
-def _uncertainty(deviation: float | None, bounds: list[float] | None, written: Written, joined: str) -> str:
-    if deviation is not None:
-        return "± " + written(deviation).removesuffix(" %")
-    if bounds is not None:
-        return joined.join(written(end).removesuffix(" %") for end in bounds)
-    return ""
+def _uncertainty(value: Value, written: Written, joined: str) -> str:
+    if value.mean is None:
+        return ""
+    if value.interval is not None:
+        return joined.join(written(end).removesuffix(" %") for end in value.interval)
+    return "" if value.deviation is None else "± " + written(value.deviation).removesuffix(" %")
 
 
 def fitted_text(names: Sequence[str], most: int = 3) -> str:

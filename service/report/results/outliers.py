@@ -48,7 +48,7 @@ def outlier_means(figures: dict[str, Any], provenance: dict[str, Any]) -> list[d
 
 def _mean(entries: list[dict[str, Any]]) -> dict[str, Any]:
     values = {
-        key: [value for entry in entries if (value := of_group(entry, "all", key)[0]) is not None]
+        key: [value for entry in entries if (value := of_group(entry, "all", key).mean) is not None]
         for key in ("auroc", "fpr_at_95_tpr")
     }
     return {

@@ -6,7 +6,7 @@ from typing import Any
 from service.evaluation.records import adaptive_evaluations
 from service.formatting import MISSING, percent, shortened
 from service.report.html.elements import Cell, Row, Section, Table, name_cell
-from service.report.results.cells import value_cell
+from service.report.results.cells import Value, figure_cell
 
 __all__ = ["adaptive"]
 
@@ -44,7 +44,7 @@ def _table(figures: Figures) -> Table | None:
                 cell,
                 _count(own.get("attempted")),
                 _count(own.get("evaded")),
-                value_cell(own.get("share"), None, own.get("interval"), percent),
+                figure_cell(Value(own.get("share"), None, own.get("interval")), percent),
                 *(percent(_limits(own).get(limit)) for limit in limits),
                 *(_number(own.get(f"{key}_median")) for key in ("l2", "linf", "queries", "gradients")),
             ]

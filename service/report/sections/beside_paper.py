@@ -4,7 +4,7 @@ from typing import Any
 
 from service.formatting import area, counted, percent, shortened
 from service.report.html.elements import Cell, Row, Section, Table
-from service.report.results.cells import value_cell
+from service.report.results.cells import Value, figure_cell
 
 __all__ = ["beside_paper_section"]
 
@@ -60,11 +60,11 @@ def _cells(row: dict[str, Any]) -> list[Cell | str]:
     own: list[Cell | str] = ["not run", "", "", ""]
     if ours is not None:
         own = [
-            value_cell(ours["mean"], ours["std"], None, written),
+            figure_cell(Value(ours["mean"], ours["std"], None), written),
             f"{ours['images']:,}",
             str(ours["runs"]),
             "; ".join(shortened(note, 60) for note in ours["notes"]),
         ]
-    published = value_cell(row["published"]["mean"], row["published"]["std"], None, written)
+    published = figure_cell(Value(row["published"]["mean"], row["published"]["std"], None), written)
     detector = f"{row['training']} {row['detector']}"
     return [detector, row["tested_on"], row["detector_trained_on"] or "the same", published, *own]

@@ -41,9 +41,9 @@ def _shares(figures: dict[str, Any], key: tuple[str, list[str]], points: Points)
     shares = []
     for _, images in points:
         entry = entries.get(images["name"])
-        value = None if entry is None else of_group(entry, "successful", "flagged")[0]
+        value = None if entry is None else of_group(entry, "successful", "flagged").mean
         if value is None and entry is not None:
-            value = of_group(entry, "successful", "auroc")[0]
+            value = of_group(entry, "successful", "auroc").mean
         shares.append(value)
     return shares
 

@@ -102,7 +102,7 @@ def _scores(evaluation: Evaluation, subject: _Subject) -> list[Drawing]:
     drawings = []
     for position, name in enumerate(subject.names):
         entry, seen = subject.entries[name], subject.seen.get(name)
-        flagged = of_group(entry, main_group(entry), "flagged")[0]
+        flagged = of_group(entry, main_group(entry), "flagged").mean
         alt = f"Histogram of scores, natural images and {heading(name, seen)}"
         alt += "." if flagged is None else f": {percent(flagged)} of the latter are flagged, on average over runs."
         figure = draw_scores(evaluation, subject.result, name, position=position, seen=seen)

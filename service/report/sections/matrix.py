@@ -5,7 +5,7 @@ from typing import Any
 from service.formatting import MISSING, area, percent, shortened
 from service.report.html.elements import Cell, Row, Section, Table, heat_cell, label, name_cell
 from service.report.html.heat import area_step, share_step
-from service.report.results.cells import fitted_text, main_group, of_group, value_text
+from service.report.results.cells import figure_text, fitted_text, main_group, of_group, rate_of
 
 __all__ = ["matrix", "worst_cases"]
 
@@ -40,9 +40,10 @@ def matrix(figures: dict[str, Any]) -> Section | None:
 def _area_cell(entry: dict[str, Any] | None) -> Cell:
     if entry is None:
         return heat_cell(None, MISSING)
-    mean, deviation, bounds = of_group(entry, main_group(entry), "auroc")
-    title = shortened(f"{entry['tested_on']}: {value_text(mean, deviation, bounds, area)}", 160)
-    return heat_cell(None if mean is None else area_step(mean), area(mean), seen=entry["seen"], title=title)
+    value = of_group(entry, main_group(entry), "auroc")
+    title = shortened(f"{entry['tested_on']}: {figure_text(value, area)}", 160)
+    step = None if value.mean is None else area_step(value.mean)
+    return heat_cell(step, area(value.mean), seen=entry["seen"], title=title)
 
 
 def worst_cases(figures: dict[str, Any]) -> Section | None:
@@ -81,6 +82,4 @@ def _share_cell(entry: dict[str, Any] | None) -> Cell:
     share = None if entry is None else entry["mean"]["share"]
     if entry is None or share is None:
         return heat_cell(None, MISSING)
-    bounds = entry["runs"][0]["interval"] if len(entry["runs"]) == 1 else None
-    text = value_text(share, entry["std"]["share"], bounds, percent)
-    return heat_cell(share_step(share), percent(share), title=text)
+    return heat_cell(share_step(share), percent(share), title=figure_text(rate_of(entry, "share"), percent))

@@ -65,7 +65,7 @@ def _row(mean: dict[str, Any], by_fit: Entries, columns: Columns) -> Row:
     for distance, names in columns.items():
         for name in names:
             entry = by_fit.get((mean["detector"], tuple(fitted_on), name))
-            values = {} if entry is None else {k: of_group(entry, "all", k)[0] for k in ("auroc", "fpr_at_95_tpr")}
+            values = {} if entry is None else {k: of_group(entry, "all", k).mean for k in ("auroc", "fpr_at_95_tpr")}
             cells.append(_cell(values, seen=entry is not None and entry["seen"]))
         cells.append(_cell(mean[distance] or {}, bold=True))
     return Row(cells, "baseline" if mean["baseline"] else "")

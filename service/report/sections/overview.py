@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from service.evaluation.records import DetectorResult
 from service.formatting import area, between, counted, exact_percent, name_of, percent, shortened
-from service.report.results.cells import fitted_text, main_group, of_group, value_text
+from service.report.results.cells import figure_text, fitted_text, main_group, of_group
 
 __all__ = ["Tile", "main_result", "subjects", "tiles"]
 
@@ -58,7 +58,7 @@ def _false_positives(figures: dict[str, Any], key: Key) -> list[Tile]:
     entry = _entry(figures["false_positives"], key)
     if entry is None:
         return []
-    note = f"nominal: {exact_percent(entry['nominal'])}; {_uncertainty(entry, 'realised')}"
+    note = f"nominal: {exact_percent(entry['nominal'])}; {_uncertainty(entry)}"
     return [Tile("false-positive rate", percent(entry["mean"]["realised"]), note)]
 
 
@@ -67,7 +67,7 @@ def _worst_case(figures: dict[str, Any], key: Key) -> list[Tile]:
     if entry is None or entry["mean"]["share"] is None:
         return []
     note = (
-        f"of {entry['mean']['successful']:,.0f} images; {_uncertainty(entry, 'share')}. "
+        f"of {entry['mean']['successful']:,.0f} images; {_uncertainty(entry)}. "
         "An image counts if it is flagged under every attack that was successful on it"
     )
     tiles = [Tile("flagged, worst case over attacks", percent(entry["mean"]["share"]), note)]
@@ -78,10 +78,9 @@ def _worst_case(figures: dict[str, Any], key: Key) -> list[Tile]:
     return tiles
 
 
-def _uncertainty(entry: dict[str, Any], key: str) -> str:
-    if len(entry["runs"]) > 1:
-        return f"± {percent(entry['std'][key])} over {len(entry['runs'])} runs"
-    return f"95 % interval {between(entry['runs'][0]['interval'])}"
+def _uncertainty(entry: dict[str, Any]) -> str:
+    runs = f"mean over {len(entry['runs'])} runs; " if len(entry["runs"]) > 1 else ""
+    return f"{runs}95 % interval {between(entry['mean'].get('interval'))}"
 
 
 def _extremes(figures: dict[str, Any], key: Key) -> list[Tile]:
@@ -92,7 +91,7 @@ def _extremes(figures: dict[str, Any], key: Key) -> list[Tile]:
             for entry in figures["results"]
             if (entry["detector"], entry["fitted_on"]) == key
             and entry["kind"] == "attack"
-            and (value := of_group(entry, main_group(entry), "auroc")[0]) is not None
+            and (value := of_group(entry, main_group(entry), "auroc").mean) is not None
         ),
         key=lambda pair: pair[0],
     )
@@ -100,7 +99,7 @@ def _extremes(figures: dict[str, Any], key: Key) -> list[Tile]:
         return []
     result = []
     for word, (value, entry) in (("highest", ranked[-1]), ("lowest", ranked[0])):
-        flagged = value_text(*of_group(entry, main_group(entry), "flagged"), percent)
+        flagged = figure_text(of_group(entry, main_group(entry), "flagged"), percent)
         seen = "seen" if entry["seen"] else "unseen"
         note = f"{shortened(entry['tested_on'], 60)}, {seen}; flagged: {flagged}"
         result.append(Tile(f"{word} AUROC on an attack", area(value), note))

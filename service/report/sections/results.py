@@ -5,7 +5,7 @@ from typing import Any
 from service.formatting import MISSING, area, between, exact_percent, percent, shortened
 from service.report.html.elements import Cell, Row, Section, Table, name_cell
 from service.report.results.baselines import baselines_beside
-from service.report.results.cells import Written, figure_cell, fitted_text, main_group, of_group, value_cell
+from service.report.results.cells import Written, figure_cell, fitted_text, main_group, of_group, rate_of
 
 __all__ = ["false_positives", "results"]
 
@@ -38,9 +38,8 @@ def results(figures: dict[str, Any]) -> Section | None:
     for entry in figures["results"]:
         detectors.setdefault(entry["detector"], {}).setdefault(tuple(entry["fitted_on"]), []).append(entry)
     views = [_detector(name, list(fits.values()), figures) for name, fits in detectors.items()]
-    several = f"Means ± standard deviations over {figures['runs']} runs."
     content = {
-        "uncertainty": several if figures["runs"] > 1 else "Small figures are 95 % intervals.",
+        "runs": figures["runs"],
         "paper": figures["protocol"] == "paper",
         "detectors": sorted(views, key=lambda view: view["baseline"]),  # stable: keeps the order of all others
     }
@@ -67,10 +66,10 @@ def _main(name: str, entries: Entries, beside: dict[str, dict[str, dict[str, Any
     rows = []
     for entry in entries:
         cells = [_set_cell(entry)]
-        cells += [figure_cell(entry, main_group(entry), key, written) for key, written in _FIGURES.values()]
+        cells += [figure_cell(of_group(entry, main_group(entry), key), written) for key, written in _FIGURES.values()]
         for place, baseline in enumerate(beside.values()):
             other = baseline.get(entry["tested_on"])
-            value = None if other is None else of_group(other, main_group(other), "auroc")[0]
+            value = None if other is None else of_group(other, main_group(other), "auroc").mean
             cells.append(Cell(area(value), style="beside first" if place == 0 else "beside"))
         rows.append(Row(cells))
     headers = ["tested on", *_FIGURES, *(f"AUROC of {shortened(label.replace('_', ' '), 24)}" for label in beside)]
@@ -88,13 +87,13 @@ def _groups(entries: Entries) -> Table:
     rows = []
     for entry in entries:
         for group in ("successful", "failed", "all") if entry["kind"] == "attack" else ("all",):
-            images = of_group(entry, group, "images")[0]
+            images = of_group(entry, group, "images").mean
             cells = [
                 _set_cell(entry) if group == main_group(entry) else "",
                 group,
                 MISSING if images is None else f"{images:,.4g}" if images < 1e4 else f"{images:,.0f}",
-                *(figure_cell(entry, group, key, written) for _, (key, written) in shown),
-                area(of_group(entry, group, "aupr")[0]),
+                *(figure_cell(of_group(entry, group, key), written) for _, (key, written) in shown),
+                area(of_group(entry, group, "aupr").mean),
             ]
             rows.append(Row(cells, "apart" if group == "successful" else ""))
     headers = ["tested on", "on", "images", *(header for header, _ in shown), "AUPR"]
@@ -107,8 +106,8 @@ def _combined(entries: Entries) -> Table | None:
         Row(
             [
                 _set_cell(entry),
-                *(figure_cell(entry, "system_accuracy", key, percent) for key in _COMBINED.values()),
-                *(figure_cell(entry, "paper", key, written) for key, written in _PAPER.values()),
+                *(figure_cell(of_group(entry, "system_accuracy", key), percent) for key in _COMBINED.values()),
+                *(figure_cell(of_group(entry, "paper", key), written) for key, written in _PAPER.values()),
             ]
         )
         for entry in entries
@@ -135,11 +134,10 @@ def false_positives(figures: dict[str, Any]) -> Section | None:
 def _rate_cells(entry: dict[str, Any]) -> list[Cell | str]:
     runs, first = entry["runs"], entry["runs"][0]
     incompatible = sum(not run["compatible"] for run in runs)
-    bounds = first["interval"] if len(runs) == 1 else None
     return [
         name_cell(shortened(entry["detector"], 60), note=shortened(fitted_text(entry["fitted_on"]), 80)),
         exact_percent(entry["nominal"]),
-        value_cell(entry["mean"]["realised"], entry["std"]["realised"], bounds, percent),
+        figure_cell(rate_of(entry, "realised"), percent),
         between(first["expected"]),
         f"{first['images']:,}",
         MISSING if first["calibrated_on"] is None else f"{first['calibrated_on']:,}",
