@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from service.formatting import name_of
+from service.inputs.names import OUTLIER_PREFIX, plain_name
 from service.report.results.cells import of_group
 from service.report.results.epsilon import epsilon_of
-from service.report.results.outliers import OUTLIER_PREFIX, plain_name
 from service.report.results.published import COLUMNS, Published, chosen_rows
 
 __all__ = ["beside_paper"]

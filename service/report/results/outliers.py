@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from service.formatting import name_of
-from service.inputs.names import OUTLIER_PREFIX, plain_name
+from service.inputs.names import plain_name
 from service.report.results.cells import of_group
 
 __all__ = ["Distance", "distance_of", "outlier_means"]

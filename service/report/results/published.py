@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 from models.errors import InputError
-from service.report.results.outliers import plain_name
+from service.inputs.names import plain_name
 
 __all__ = ["COLUMNS", "PUBLISHED", "Published", "chosen_rows", "read_published"]
 

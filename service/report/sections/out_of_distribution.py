@@ -3,10 +3,11 @@
 from typing import Any
 
 from service.formatting import MISSING, area, percent, shortened
+from service.inputs.names import OUTLIER_PREFIX
 from service.report.html.elements import Cell, Row, Section, Table, heat_cell, label, name_cell
 from service.report.html.heat import area_step
 from service.report.results.cells import fitted_text, of_group
-from service.report.results.outliers import OUTLIER_PREFIX, distance_of
+from service.report.results.outliers import distance_of
 
 __all__ = ["out_of_distribution"]
 

@@ -16,7 +16,7 @@ from matplotlib._pylab_helpers import Gcf
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import service.formatting
-import service.report.results.outliers
+import service.inputs.names
 import service.report.sections.costs
 from models.errors import InputError
 from service.evaluation.records import NATURAL, Evaluation
@@ -32,7 +32,7 @@ from tests.service.evaluations import detector_result, evaluation, image_set, ra
 from tests.service.pages import Page
 
 HOSTILE = '<script>alert("$x$ & more")</script>'
-EXAMPLES = (service.formatting, service.report.results.outliers, service.report.sections.costs)
+EXAMPLES = (service.formatting, service.inputs.names, service.report.sections.costs)
 
 
 def no_constant(name: str) -> NoReturn:
