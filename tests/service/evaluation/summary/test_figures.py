@@ -366,8 +366,8 @@ def test_nothing_is_warned_of_without_reason(rng: np.random.Generator) -> None:
 def test_warnings_on_natural_images(rng: np.random.Generator) -> None:
     assert warned(by_hand(), "Only 4 natural images")
     assert warned(large(rng, good(), right=0.05), "no better than always naming the commonest class", "5.0 %")
-    assert warned(large(rng, good(), flagged=60), "transport", "15.0 %", "more than the 5 % asked for")
-    assert warned(large(rng, good(), flagged=2), "0.5 %", "fewer than the 5 % asked for")
+    assert warned(large(rng, good(), flagged=60), "transport", "15.0 %", "more than the nominal 5 %")
+    assert warned(large(rng, good(), flagged=2), "0.5 %", "fewer than the nominal 5 %")
     one_class = evaluation(
         [image_set(NATURAL, originals=[2, 12, 22])], [detector_result("energy", {NATURAL: [0.1] * 3})]
     )
