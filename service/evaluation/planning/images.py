@@ -1,6 +1,7 @@
 """Images of an evaluation: none twice, none that the artifact has seen, and no image in two sets."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,26 +9,98 @@ from numpy.typing import NDArray
 from detector.artifact import Artifact
 from models.datasets.base import ImageDataset
 from models.errors import InputError
-from service.inputs import label, say
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.selection import outlier_name
+from service.evaluation.planning.settings import EvaluationSettings
+from service.inputs import label, say, with_labels_of
 from service.inputs.names import plain_name
 from service.inputs.seen_images import image_digests, unpack
 
-__all__ = ["disjoint_outliers", "disjoint_reference", "unseen_rows", "without_copies", "without_seen"]
+__all__ = ["EvaluationImages", "OutlierImages", "prepare_images", "without_seen"]
+
+Rows = NDArray[np.int64]
 
 
-def unseen_rows(artifact: Artifact, data: ImageDataset) -> NDArray[np.int64]:
+@dataclass(frozen=True, eq=False)
+class OutlierImages:
+    """A data set of outliers and the rows of it that are used, at most as many as there are natural images."""
+
+    images: ImageDataset
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationImages:
+    """The images of an evaluation, of one size, with labels that index the network's logits.
+
+    Args:
+        data: natural images, without copies.
+        reference: images that detectors compare with, none of them in `data`; None: not given.
+        outliers: name of the set → its images, none of them in `data`.
+        unseen: rows of `data` that the artifact has not seen; empty without an artifact.
+    """
+
+    data: ImageDataset
+    reference: ImageDataset | None
+    outliers: Mapping[str, OutlierImages]
+    unseen: Rows
+
+
+def prepare_images(inputs: EvaluationInputs, settings: EvaluationSettings, *, artifact_only: bool) -> EvaluationImages:
+    """The images of an evaluation, without copies and overlaps.
+
+    Args:
+        inputs: as loaded.
+        settings: of the evaluation.
+        artifact_only: whether images that the artifact has seen are left out altogether.
+
+    Raises:
+        InputError: neither a network nor an artifact, images of another size or other classes, sets that overlap, or
+            no images left.
+    """
+    data = _natural(inputs)
+    if inputs.artifact is not None and artifact_only:
+        data = without_seen(inputs.artifact, data)
+    reference = inputs.reference
+    if reference is not None:
+        reference = with_labels_of(reference, data.classes, len(data.classes), "the reference")
+        _check_disjoint(reference, data)
+    outliers = {
+        outlier_name(name): _sampled(images, len(data), settings.seed)
+        for name, images in _disjoint_outliers(inputs.outliers, data, settings.fit_ood).items()
+    }
+    shape = data.image_shape if inputs.artifact is None else inputs.artifact.pipeline.image_shape
+    _check_sizes(shape, data, reference, outliers)
+    unseen = np.empty(0, np.int64) if inputs.artifact is None else _unseen_rows(inputs.artifact, data)
+    return EvaluationImages(data, reference, outliers, unseen)
+
+
+def _natural(inputs: EvaluationInputs) -> ImageDataset:
+    """The natural images with the network's labels, without copies."""
+    if inputs.artifact is not None:
+        classes = inputs.artifact.pipeline.classes
+        return _without_copies(with_labels_of(inputs.data, classes, len(classes), "the artifact"))
+    if inputs.network is None:
+        raise InputError("give a network or an artifact to evaluate (--network or --artifact)")
+    loaded = inputs.network
+    return _without_copies(
+        with_labels_of(inputs.data, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
+    )
+
+
+def _unseen_rows(artifact: Artifact, data: ImageDataset) -> Rows:
     """Rows of the images that the artifact was neither fitted, calibrated nor prepared on, by their pixels."""
     seen = unpack(artifact.manifest["provenance"].get("originals", ""))
     return np.flatnonzero(~np.isin(image_digests(data), seen))
 
 
 def without_seen(artifact: Artifact, data: ImageDataset) -> ImageDataset:
-    """The images of `unseen_rows`.
+    """The images of `_unseen_rows`.
 
     Raises:
         InputError: the artifact has seen all images.
     """
-    rows = unseen_rows(artifact, data)
+    rows = _unseen_rows(artifact, data)
     if not len(rows):
         raise InputError(f"the artifact has seen all images of {data.name}; give others")
     if len(rows) < len(data):
@@ -35,7 +108,7 @@ def without_seen(artifact: Artifact, data: ImageDataset) -> ImageDataset:
     return data.take(rows)
 
 
-def without_copies(data: ImageDataset) -> ImageDataset:
+def _without_copies(data: ImageDataset) -> ImageDataset:
     """The images, each once; copies could be in two parts of a split."""
     _, first = np.unique(image_digests(data), return_index=True)
     if len(first) == len(data):
@@ -44,22 +117,16 @@ def without_copies(data: ImageDataset) -> ImageDataset:
     return data.take(np.sort(first))
 
 
-def disjoint_reference(reference: ImageDataset, data: ImageDataset) -> ImageDataset:
-    """The reference images, unchanged.
-
-    Raises:
-        InputError: some of them are among the natural images.
-    """
+def _check_disjoint(reference: ImageDataset, data: ImageDataset) -> None:
     overlap = np.intersect1d(image_digests(reference), image_digests(data)).size
     if overlap:
         raise InputError(
             f"{overlap} images of the reference {label(reference.name)} are also among the natural images; an image "
             "that is compared with itself always looks natural: give another reference"
         )
-    return reference
 
 
-def disjoint_outliers(
+def _disjoint_outliers(
     outliers: Mapping[str, ImageDataset], data: ImageDataset, fit_ood: Sequence[str]
 ) -> dict[str, ImageDataset]:
     """The outliers without copies, without natural images, and without images of a set that is fitted on.
@@ -72,7 +139,7 @@ def disjoint_outliers(
     Raises:
         InputError: a set comes from the natural images' data set, or no image of it is left.
     """
-    distinct = {name: without_copies(images) for name, images in outliers.items()}
+    distinct = {name: _without_copies(images) for name, images in outliers.items()}
     own = plain_name(data.name)
     for name in distinct:
         if name == label(data.name) or (own and plain_name(name) == own):
@@ -89,3 +156,20 @@ def disjoint_outliers(
         if name in fit_ood:
             taken = np.union1d(taken, digests)
     return distinct
+
+
+def _sampled(images: ImageDataset, count: int, seed: int) -> OutlierImages:
+    """At most `count` images, sampled at random."""
+    return OutlierImages(images, np.sort(np.random.default_rng([seed, 3]).permutation(len(images))[:count]))
+
+
+def _check_sizes(
+    shape: tuple[int, int, int],
+    data: ImageDataset,
+    reference: ImageDataset | None,
+    outliers: Mapping[str, OutlierImages],
+) -> None:
+    others = {name: each.images for name, each in outliers.items()}
+    for name, images in {"the natural images": data, **others, "the reference": reference}.items():
+        if images is not None and images.image_shape != shape:
+            raise InputError(f"expected images {shape} in {name}, got {images.image_shape}")

@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 from detector.calibration import Calibration
 from detector.splits import parse_proportions, split_originals
 from models.errors import InputError
+from service.evaluation.planning.selection import Selection
+from service.evaluation.planning.settings import EvaluationSettings
 from service.evaluation.records import Protocol
 from service.inputs import split_in_two
 
 __all__ = [
     "Run",
+    "Splits",
     "can_calibrate",
     "check_represented",
     "chosen_originals",
     "default_split",
     "outlier_parts",
     "runs_of",
+    "split_images",
 ]
 
 Rows = NDArray[np.int64]
@@ -44,6 +48,44 @@ class Run:
 def default_split(protocol: Protocol) -> str:
     """The default shares of a protocol: B1 and B2 of the thesis (5.4.2), or fit, calibrate and test."""
     return _SPLITS[protocol]
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The runs, and attack label → rows of the originals that the attack is tried on."""
+
+    runs: tuple[Run, ...]
+    originals: Mapping[str, Rows]
+
+
+def split_images(settings: EvaluationSettings, labels: Rows, selection: Selection, *, artifact_only: bool) -> Splits:
+    """The splits of an evaluation; no runs where an artifact is evaluated alone.
+
+    Args:
+        settings: of the evaluation.
+        labels: ``(N,)``, the true classes of the natural images.
+        selection: attacks and their limits.
+        artifact_only: whether an artifact is evaluated alone, on all images.
+
+    Raises:
+        InputError: too few images for the split, or to calibrate a threshold.
+    """
+    count = len(labels)
+    originals = {name: chosen_originals(count, selection.limits.get(name), settings.seed) for name in selection.attacks}
+    if artifact_only:
+        return Splits((), originals)
+    runs = runs_of(
+        settings.protocol, labels, list(selection.limits.values()),
+        runs=settings.runs, split=settings.split, seed=settings.seed,
+    )  # fmt: skip
+    check_represented(runs, originals)
+    fewest = min(len(run.calibrate) for run in runs)
+    if settings.protocol == "sound" and not can_calibrate(fewest, settings.operating_rate):
+        raise InputError(
+            f"{fewest} images in a run are too few to calibrate a false-positive rate of {settings.operating_rate:g}; "
+            "give more images (--limit), or raise the second share of --split or --fpr"
+        )
+    return Splits(runs, originals)
 
 
 def runs_of(

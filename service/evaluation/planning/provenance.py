@@ -4,10 +4,12 @@ from dataclasses import asdict
 from typing import Any
 
 from models.datasets.base import ImageDataset
+from service.evaluation.planning.images import EvaluationImages
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.protocols import default_split
 from service.evaluation.planning.settings import EvaluationSettings
 from service.inputs import label, network_name
+from service.inputs.names import OUTLIER_PREFIX
 from service.provenance import provenance
 
 __all__ = ["provenance_of"]
@@ -15,22 +17,28 @@ __all__ = ["provenance_of"]
 _NOT_RECORDED = ("cache", "device", "workers")  # of the machine, without effect on the figures
 
 
-def provenance_of(inputs: EvaluationInputs, settings: EvaluationSettings, *, artifact_only: bool) -> dict[str, Any]:
+def provenance_of(
+    inputs: EvaluationInputs, images: EvaluationImages, settings: EvaluationSettings, *, artifact_only: bool
+) -> dict[str, Any]:
     """The provenance of an evaluation of these inputs.
 
     Args:
-        inputs: as they are used, without copies and overlaps.
+        inputs: as loaded.
+        images: as they are used, without copies and overlaps.
         settings: of the evaluation.
         artifact_only: whether an artifact is evaluated on all unseen images, in one run.
     """
-    data, reference = inputs.data, inputs.reference
+    data, reference = images.data, images.reference
     recorded = {name: value for name, value in asdict(settings).items() if name not in _NOT_RECORDED}
     if artifact_only:
         recorded |= {"runs": 1, "split": None}
     return {
         **_network(inputs),
         "dataset": {**_summary(data), "seed": settings.seed},
-        "outliers": {name: {**_summary(images), "most_used": len(data)} for name, images in inputs.outliers.items()},
+        "outliers": {
+            name.removeprefix(OUTLIER_PREFIX): {**_summary(each.images), "most_used": len(data)}
+            for name, each in images.outliers.items()
+        },
         "reference": None if reference is None else {**_summary(reference), "most_used": settings.reference_limit},
         "split": None if artifact_only else settings.split or default_split(settings.protocol),
         "settings": recorded,

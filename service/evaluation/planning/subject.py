@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from detector.artifact import Artifact
-from models.loading.references import LoadedNetwork
+from models.datasets.base import ImageDataset
 from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec, discover
+from service.evaluation.planning.inputs import EvaluationInputs
 from service.inputs import view_of, view_of_artifact
 
-__all__ = ["Subject", "subject_of_artifact", "subject_of_network"]
+__all__ = ["Subject", "subject_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,27 +44,22 @@ class Subject:
         }
 
 
-def subject_of_artifact(artifact: Artifact, device: str) -> Subject:
-    """An artifact's network, recorded as the artifact's detector was fitted."""
-    pipeline = artifact.pipeline
-    return Subject(
-        pipeline.network, pipeline.discovery, pipeline.statistics_spec, pipeline.image_shape, pipeline.classes, device,
-        view_of_artifact(artifact.manifest["provenance"]),
-    )  # fmt: skip
-
-
-def subject_of_network(
-    loaded: LoadedNetwork, image_shape: tuple[int, int, int], classes: tuple[str, ...], device: str
-) -> Subject:
-    """A loaded network, with the default statistics.
+def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Subject:
+    """The network of the inputs: an artifact's, recorded as its detector was fitted, or a loaded one.
 
     Args:
-        loaded: the network; it is moved to `device`.
-        image_shape: (3, H, W).
-        classes: names of its classes.
-        device: where it runs.
+        inputs: with a network or an artifact.
+        data: natural images, with the network's labels.
+        device: where the network runs; a loaded one is moved there.
     """
-    network = loaded.network.to(device)
-    return Subject(
-        network, discover(network, image_shape), StatisticsSpec(), image_shape, classes, device, view_of(loaded)
-    )
+    if inputs.artifact is not None:
+        pipeline = inputs.artifact.pipeline
+        return Subject(
+            pipeline.network, pipeline.discovery, pipeline.statistics_spec, pipeline.image_shape, pipeline.classes,
+            device, view_of_artifact(inputs.artifact.manifest["provenance"]),
+        )  # fmt: skip
+    assert inputs.network is not None
+    network = inputs.network.network.to(device)
+    discovery = discover(network, data.image_shape)
+    view = view_of(inputs.network)
+    return Subject(network, discovery, StatisticsSpec(), data.image_shape, data.classes, device, view)

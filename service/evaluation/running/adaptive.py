@@ -38,7 +38,7 @@ def attack_adaptively(
     if plan.unseen is not None:
         pipeline = plan.unseen.artifact.pipeline
         return {"artifact": _figures(plan, pipeline, plan.unseen.rows, progress=progress)}
-    run, rate = plan.runs[0], plan.settings.operating_rate
+    run, rate = plan.splits.runs[0], plan.settings.operating_rate
     figures: dict[str, Any] = {}
     for label in plan.settings.attacked_adaptively:
         fit = plan.selection.fits_of(label)[0]
@@ -68,11 +68,11 @@ def _figures(
     plan: EvaluationPlan, pipeline: Pipeline, tested: NDArray[np.int64], *, progress: bool, **options: Any
 ) -> dict[str, Any]:
     """The figures of adaptive attacks on a random sample of the tested originals."""
-    settings = plan.settings
+    settings, data = plan.settings, plan.images.data
     order = np.random.default_rng([settings.seed, 5]).permutation(tested)
     chosen = np.sort(order[: settings.adaptive_images])
     adaptive = AdaptiveSettings(
         attacks=settings.adaptive, budgets=settings.adaptive_budgets or Budgets(), cache=settings.cache,
         seed=settings.seed, **options,
     )  # fmt: skip
-    return run_adaptive(pipeline, plan.data.tensor(chosen), plan.data.labels[chosen], adaptive, progress=progress)
+    return run_adaptive(pipeline, data.tensor(chosen), data.labels[chosen], adaptive, progress=progress)

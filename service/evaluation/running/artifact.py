@@ -92,7 +92,7 @@ def _calibrated_baseline(plan: EvaluationPlan, label: str, unseen: Rows, sets: S
     calibrate, tested = unseen, unseen
     rates: tuple[float, ...] = ()
     if can_calibrate(len(unseen) // 4, plan.settings.operating_rate):
-        quarter, rest = split_in_two(len(unseen), 0.25, labels=plan.data.labels[unseen], seed=plan.settings.seed)
+        quarter, rest = split_in_two(len(unseen), 0.25, labels=plan.images.data.labels[unseen], seed=plan.settings.seed)
         calibrate, tested, rates = unseen[quarter], unseen[rest], plan.settings.rates
     fitting = Fitting(calibrate, None, (), {})
     testing = Testing(calibrate if rates else _NONE, _tested(plan, sets, tested), rates)
@@ -105,7 +105,7 @@ def _cross_fitted_baseline(
     """A detector on one attack: each half of the originals is scored by the detector fitted on the other half."""
     natural, attacked = sets[NATURAL], sets[name]
     originals = attacked.images.originals[attacked.rows_of(unseen)]
-    halves = split_in_two(len(originals), 0.5, labels=plan.data.labels[originals], seed=plan.settings.seed)
+    halves = split_in_two(len(originals), 0.5, labels=plan.images.data.labels[originals], seed=plan.settings.seed)
     results = []
     for number, (fit, test) in enumerate((halves, halves[::-1])):
         fitted, tested = originals[fit], originals[test]

@@ -17,7 +17,7 @@ __all__ = ["count_of_sets", "extract_sets"]
 def count_of_sets(plan: EvaluationPlan) -> int:
     """The number of steps of `extract_sets`."""
     attacked = len(plan.selection.attacks) * (2 if plan.settings.noisy else 1)
-    return 1 + (plan.reference is not None) + attacked + len(plan.outliers)
+    return 1 + (plan.images.reference is not None) + attacked + len(plan.images.outliers)
 
 
 def extract_sets(
@@ -35,12 +35,13 @@ def extract_sets(
     requests = distinct(*(each.feature_requests() for each in plan.selection.detectors.values()))
     if plan.unseen is not None:
         requests = distinct(requests, plan.unseen.artifact.pipeline.detector.feature_requests())
-    natural = recipes.natural(plan.data)
+    natural = recipes.natural(plan.images.data)
     sets = {NATURAL: extractor.extract(natural, requests)}
     done(NATURAL)
     reference = None
-    if plan.reference is not None:
-        reference = extractor.extract(recipes.natural(plan.reference), requests)
+    if plan.images.reference is not None:
+        limited = plan.images.reference.limited(plan.settings.reference_limit, plan.settings.seed)
+        reference = extractor.extract(recipes.natural(limited), requests)
         done("reference")
     scorer = Scorer(sets, cache, reference=reference, noisy=plan.settings.noisy)
     requests = distinct(requests, _requests_after_preparation(plan, scorer))
@@ -56,21 +57,21 @@ def extract_sets(
 
 
 def _recipes(plan: EvaluationPlan, progress: bool) -> list[Recipe]:
-    settings = plan.settings
+    settings, data, originals = plan.settings, plan.images.data, plan.splits.originals
     attacked = [
         recipes.attacked(
-            name, attack, plan.data, plan.originals[name], plan.subject.network, eight_bit=settings.eight_bit,
+            name, attack, data, originals[name], plan.subject.network, eight_bit=settings.eight_bit,
             cache=settings.cache, workers=settings.workers, device=settings.device, progress=progress,
         )
         for name, attack in plan.selection.attacks.items()
     ]  # fmt: skip
-    return [*attacked, *(recipes.outliers(name, each.images, each.rows) for name, each in plan.outliers.items())]
+    return [*attacked, *(recipes.outliers(name, each.images, each.rows) for name, each in plan.images.outliers.items())]
 
 
 def _noisy_copies(plan: EvaluationPlan, attacked: ExtractedSet) -> Recipe:
     images = attacked.images
     return recipes.noisy(
-        images.name, plan.selection.attacks[images.name], plan.data,
+        images.name, plan.selection.attacks[images.name], plan.images.data,
         {"originals": images.originals, "attack": images.attack}, plan.settings.eight_bit, plan.settings.seed,
     )  # fmt: skip
 
@@ -82,6 +83,6 @@ def _requests_after_preparation(plan: EvaluationPlan, scorer: Scorer) -> list[Fe
             scorer.feature_requests(label, detector, scorer.fitting(run, detector, (), {}))
             for label, detector in plan.selection.detectors.items()
             if detector.needs_reference
-            for run in (plan.runs if plan.reference is None else plan.runs[:1])
+            for run in (plan.splits.runs if plan.images.reference is None else plan.splits.runs[:1])
         )
     )

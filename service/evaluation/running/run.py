@@ -43,7 +43,12 @@ def run_evaluation(
         InputError: too few images to fit, prepare or calibrate a detector; the cache cannot be written.
     """
     cache, selection = EvaluationCache(plan.settings.cache), plan.selection
-    fits = [(run, label, fit) for run in plan.runs for label in selection.detectors for fit in selection.fits_of(label)]
+    fits = [
+        (run, label, fit)
+        for run in plan.splits.runs
+        for label in selection.detectors
+        for fit in selection.fits_of(label)
+    ]
     with progress_bar(total=count_of_sets(plan) + len(fits), what="evaluation", unit="step", show=progress) as bar:
 
         def done(step: str) -> None:
@@ -76,7 +81,7 @@ def _testing(plan: EvaluationPlan, sets: Mapping[str, ExtractedSet], run: Run) -
         tested[name] = sets[name].rows_of(run.test)
         if plan.settings.noisy:
             tested[noisy_name(name)] = sets[noisy_name(name)].rows_of(run.test)
-    for name, outliers in plan.outliers.items():
+    for name, outliers in plan.images.outliers.items():
         fitted_on = name in plan.selection.fitted_on
         candidates = plan.outlier_parts(name, run)[1] if fitted_on else np.arange(len(outliers.rows))
         random = np.random.default_rng([plan.settings.seed, run.number, 4])

@@ -264,5 +264,5 @@ def fitting_of(plan: EvaluationPlan, scorer: Scorer, run: Run, label: str, fitte
         label: of the detector.
         fitted_on: names of the attacked sets and outlier sets.
     """
-    rows = {name: plan.outlier_parts(name, run)[0] for name in fitted_on if name in plan.outliers}
+    rows = {name: plan.outlier_parts(name, run)[0] for name in fitted_on if name in plan.images.outliers}
     return scorer.fitting(run, plan.selection.detectors[label], fitted_on, rows)

@@ -1,0 +1,120 @@
+"""Load the network or artifact and the images that a request names."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from detector.artifact import load_artifact
+from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.errors import ImageError, InputError
+from models.loading.references import load_network, preset_size
+from service.evaluation.planning.images import without_seen
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.request import EvaluationRequest
+from service.evaluation.planning.settings import EvaluationSettings
+from service.inputs import label
+
+__all__ = ["load_inputs"]
+
+
+def load_inputs(request: EvaluationRequest, settings: EvaluationSettings) -> EvaluationInputs:
+    """Load everything that the request names.
+
+    Args:
+        request: names and paths.
+        settings: of the same request.
+
+    Raises:
+        InputError: a name or path that cannot be loaded, images of another size, or options that have no effect.
+        ArtifactError, NetworkError: see detector and models.
+    """
+    inputs = _with_network(request) if request.artifact is None else _with_artifact(request, settings)
+    shape = inputs.data.image_shape
+    dataset_request = _dataset_request(request, request.resize, request.crop)
+    outliers = {
+        name: _images_of_size(reference, shape, dataset_request)
+        for name, reference in _by_label([*request.ood, *request.fit_ood]).items()
+    }
+    if request.reference is None:
+        return replace(inputs, outliers=outliers)
+    reference = _images_of_size(request.reference, shape, replace(dataset_request, split="train"))
+    return replace(inputs, outliers=outliers, reference=reference)
+
+
+def _with_network(request: EvaluationRequest) -> EvaluationInputs:
+    if request.network is None:
+        raise InputError("give --network or --artifact; neither names what to evaluate")
+    resize, crop = request.resize, request.crop
+    if resize is None and crop is None:
+        resize, crop = preset_size(request.network)
+    data = load_dataset(request.dataset, _dataset_request(request, resize, crop))
+    loaded = load_network(
+        request.network, mean=request.mean, std=request.std, num_classes=len(data.classes), image_shape=data.image_shape
+    )
+    return EvaluationInputs(
+        data=data.limited(request.limit, request.seed), network=loaded,
+        trained_on=_trained_on(loaded.provenance, data),
+    )  # fmt: skip
+
+
+def _with_artifact(request: EvaluationRequest, settings: EvaluationSettings) -> EvaluationInputs:
+    assert request.artifact is not None
+    if request.mean is not None or request.std is not None:
+        raise InputError("an artifact has its own normalisation; leave --mean and --std out")
+    artifact = load_artifact(
+        request.artifact, network_file=request.network, device=request.device, verify_key=request.verify_key
+    )
+    recorded = artifact.preprocessing
+    for name in ("resize", "crop"):
+        if getattr(request, name) not in (None, getattr(recorded, name)):
+            raise InputError(
+                f"expected the artifact's --{name} {getattr(recorded, name)}, got {getattr(request, name)}"
+            )
+    data = load_dataset(request.dataset, _dataset_request(request, recorded.resize, recorded.crop))
+    if data.image_shape != artifact.spec.image_shape:
+        raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
+    trained_on = _trained_on(artifact.manifest["provenance"].get("trained"), data)
+    if settings.fits_nothing:
+        data = without_seen(artifact, data)
+    return EvaluationInputs(data=data.limited(request.limit, request.seed), artifact=artifact, trained_on=trained_on)
+
+
+def _trained_on(trained: object, data: ImageDataset) -> bool:
+    """Whether the provenance of a training names these very images."""
+    return isinstance(trained, dict) and trained.get("dataset_sha256") == data.fingerprint()
+
+
+def _dataset_request(request: EvaluationRequest, resize: int | None, crop: int | None) -> DatasetRequest:
+    return DatasetRequest(root=request.data_root, download=request.download, resize=resize, crop=crop)
+
+
+def _by_label(references: Sequence[str]) -> dict[str, str]:
+    """Label → reference of each outlier set.
+
+    Raises:
+        InputError: two different references have one label.
+    """
+    by_label: dict[str, str] = {}
+    for reference in references:
+        if (other := by_label.setdefault(label(reference), reference)) != reference:
+            raise InputError(
+                f"the outlier sets {other} and {reference} would both be called {label(reference)}; rename one of the "
+                "files or folders"
+            )
+    return by_label
+
+
+def _images_of_size(reference: str, shape: tuple[int, int, int], request: DatasetRequest) -> ImageDataset:
+    """The data set with images of this shape: as the request states, or else scaled and cropped to it."""
+    try:
+        data = load_dataset(reference, request)
+        if data.image_shape == shape:
+            return data
+    except ImageError:
+        pass  # images of different sizes form a data set only after scaling
+    height, width = shape[1:]
+    if height != width:
+        raise InputError(
+            f"expected images of {width}×{height} pixels from {reference}, got others, and only square images can be "
+            "made from them"
+        )
+    return load_dataset(reference, replace(request, resize=height, crop=height))
