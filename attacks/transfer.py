@@ -16,7 +16,7 @@ from attacks.common.queries import logits_of
 from attacks.decision_based.substitute import teach_substitute
 from models.errors import InputError
 from models.files import sha256_of
-from models.loading.references import PRETRAINED, load_network
+from models.loading import PRETRAINED, load_network
 
 __all__ = ["Transfer"]
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from models.errors import InputError
 
-__all__ = ["check_choice", "check_count", "check_number"]
+__all__ = ["check_choice", "check_count", "check_number", "parse_value"]
 
 _Choice = TypeVar("_Choice", bound=str)
 
@@ -51,3 +51,13 @@ def check_number(name: str, value: float, *, least: float | None = None, above: 
     ):
         raise InputError(f"expected {' '.join((name, 'as a finite number', *wanted))}, got {value!r}")
     return float(value)
+
+
+def parse_value(text: str) -> bool | int | float | str:
+    """The value of ``OPTION=VALUE``: a number, true or false, else the text itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torchvision.models import get_model
 
+from models.loading import load_network
 from models.loading.network_options import NETWORK_OPTIONS, parse_network_options
-from models.loading.references import load_network
 from models.registry import NETWORKS
 from service.cli.main import _parser, main
 from service.cli.recipe_file import with_recipe

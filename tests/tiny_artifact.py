@@ -12,7 +12,7 @@ from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.features import extract_features
 from models.images.preprocessing import Preprocessing
-from models.loading.references import NetworkSpec, build_network, load_network
+from models.loading import NetworkSpec, build_network, load_network
 from models.residuals import StatisticsSpec, discover
 
 __all__ = ["CLASSES", "SIDE", "SPEC", "save_tiny_artifact"]

@@ -18,7 +18,7 @@ from detector.calibration import Calibration, clopper_pearson
 from detector.splits import split_originals
 from models.datasets.base import load_dataset
 from models.features import extract_features
-from models.loading.references import load_network
+from models.loading import load_network
 from models.progress import progress_bar
 from models.residuals import discover
 from service.inputs import attack_of, detector_of, label, view_of

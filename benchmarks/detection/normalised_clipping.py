@@ -42,7 +42,7 @@ from detector.metrics import accuracy_at, auroc
 from detector.splits import split_originals
 from models.datasets.base import DatasetRequest, load_dataset
 from models.features import Features, extract_features
-from models.loading.references import load_network
+from models.loading import load_network
 from models.normalization import Normalized
 from models.residuals import discover
 

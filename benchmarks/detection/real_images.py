@@ -26,7 +26,7 @@ from attacks import generate
 from benchmarks.common import write_result
 from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.loading.references import load_network
+from models.loading import load_network
 from service.cli.main import main as plumbline
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.common import write_result
 from models.datasets.base import DatasetRequest, load_dataset
-from models.loading.references import load_network
+from models.loading import load_network
 from service.geometry.networks.block_figures import draw_overview
 from service.geometry.networks.figures import draw_costs, draw_paths
 from service.geometry.networks.measuring import Measured

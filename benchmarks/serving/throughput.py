@@ -44,7 +44,7 @@ from detector.pipeline import Pipeline
 from models.features import extract_features
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
-from models.loading.references import NetworkSpec, build_network
+from models.loading import NetworkSpec, build_network
 from models.memory import keep_freed_memory
 from models.residuals import StatisticsSpec, discover
 

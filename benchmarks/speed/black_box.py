@@ -27,7 +27,7 @@ from attacks.hop_skip_jump import HopSkipJump
 from attacks.libraries.art import art_version
 from benchmarks.common import arguments, right_images, write_result
 from models.datasets.base import DatasetRequest, load_dataset
-from models.loading.references import load_network
+from models.loading import load_network
 from models.memory import keep_freed_memory
 
 BARS = {"hop_skip_jump": 3.0, "boundary": None}

@@ -23,7 +23,7 @@ from detector.calibration import Calibration
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.features import extract_features, needs_of
-from models.loading.references import LoadedNetwork, load_network
+from models.loading import LoadedNetwork, load_network
 from models.memory import keep_freed_memory
 from models.residuals import StatisticsSpec, WithPooled, WithStatistics, discover
 

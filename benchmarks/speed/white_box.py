@@ -31,7 +31,7 @@ from attacks.deepfool import DeepFool
 from attacks.pgd import PGD
 from benchmarks.common import arguments, paired, right_images, write_result
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.loading.references import load_network
+from models.loading import load_network
 from models.memory import keep_freed_memory
 
 BARS = {"deepfool": 20.0, "carlini_wagner": 5.0, "bim": 1.0, "pgd": 1.0, "apgd": 1.0}

@@ -9,7 +9,7 @@ from detector.pipeline import Pipeline
 from models.errors import InputError
 from models.features import Features
 from models.images.preprocessing import Preprocessing
-from models.loading.references import NetworkSpec
+from models.loading import NetworkSpec
 from models.residuals import Discovery
 
 __all__ = ["branch_entries", "probe_features", "require_matching_parts"]

@@ -40,7 +40,7 @@ from detector.pipeline import Pipeline
 from models.errors import ArtifactError, InputError, NetworkError, PlumblineError
 from models.images.policy import POLICY, require_policy
 from models.images.preprocessing import Preprocessing
-from models.loading.references import NetworkSpec, build_network
+from models.loading import NetworkSpec, build_network
 from models.normalization import Normalized
 from models.registry import DETECTORS
 from models.residuals import BlockTensor, Discovery, StatisticsSpec, discover

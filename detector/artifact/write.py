@@ -23,7 +23,7 @@ from models.errors import InputError
 from models.files import write_atomically
 from models.images.policy import POLICY
 from models.images.preprocessing import Preprocessing
-from models.loading.references import NetworkSpec
+from models.loading import NetworkSpec
 
 __all__ = ["check_destination", "save_artifact"]
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from models.errors import NetworkError
 from models.features.features import Features
 from models.features.requests import FeatureRequest, ForwardPass, Head, needs_of
-from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics, record_path
-from models.residuals.hooks import module_hooks
+from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics, module_hooks, record_path
 
 __all__ = ["FeatureExtractor"]
 

@@ -1,1 +1,22 @@
-"""Load a network from a reference, a checkpoint or an artifact."""
+"""Load networks from references and checkpoints."""
+
+from models.loading.build import build_network
+from models.loading.checkpoint import load_checkpoint, rounded_to_half, save_checkpoint
+from models.loading.loaded import LoadedNetwork
+from models.loading.references import PRETRAINED, load_network
+from models.loading.specification import NetworkSpec
+from models.loading.state import load_state
+from models.loading.torchvision_presets import preset_size
+
+__all__ = [
+    "PRETRAINED",
+    "LoadedNetwork",
+    "NetworkSpec",
+    "build_network",
+    "load_checkpoint",
+    "load_network",
+    "load_state",
+    "preset_size",
+    "rounded_to_half",
+    "save_checkpoint",
+]

@@ -1,7 +1,7 @@
-"""A trained network as a folder: ``network.safetensors`` and ``network.json``, nothing that could run code.
+"""A trained network as a folder with ``network.safetensors`` and ``network.json``, neither of which contains code.
 
-The JSON file holds an integer protocol, the SHA-256 of the weights, the specification to build the network again, the
-class names, and the provenance: recipe, data set, seed, versions and accuracy.
+The JSON file has an integer protocol, the SHA-256 of the weights, the specification of the network, the class names,
+and the provenance: recipe, data set, seed, versions and accuracy.
 """
 
 import json
@@ -14,7 +14,8 @@ from torch import nn
 
 from models.errors import CheckpointError, InputError
 from models.files import sha256_of, write_atomically, write_json
-from models.loading.references import LoadedNetwork, build_network
+from models.loading.build import build_network
+from models.loading.loaded import LoadedNetwork
 from models.loading.specification import NetworkSpec
 
 __all__ = ["load_checkpoint", "rounded_to_half", "save_checkpoint"]
@@ -29,7 +30,12 @@ def save_checkpoint(
     """Write `network` (images in [0, 1] → logits) to `folder`.
 
     Args:
-        half: store matrices and kernels in half precision, for half the size; they are read back as float32.
+        folder: is made if it does not exist.
+        network: the trained network.
+        spec: its specification.
+        classes: names of the classes.
+        provenance: JSON values.
+        half: store matrices and kernels in half precision, for half the size; they are read as float32.
     """
     tensors = _storable(network, half=half)
     weights = folder / "network.safetensors"
@@ -44,8 +50,12 @@ def save_checkpoint(
 def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> LoadedNetwork:
     """The network in `folder`, in eval mode.
 
+    Args:
+        folder: the checkpoint.
+        network_file: see `build_network`.
+
     Raises:
-        CheckpointError: a file is missing, damaged, of another protocol, or the weights are another network's.
+        CheckpointError: a file is missing, damaged or of another protocol, or the weights belong to another network.
     """
     header_path, weights_path = folder / "network.json", folder / "network.safetensors"
     if not header_path.is_file() or not weights_path.is_file():
@@ -55,7 +65,7 @@ def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> 
     try:
         header = json.loads(header_path.read_text(encoding="utf-8"))
     except ValueError as exc:
-        raise CheckpointError(f"{header_path}: expected JSON, could not read it: {exc}") from exc
+        raise CheckpointError(f"{header_path}: the file is not JSON: {exc}") from exc
     if not isinstance(header, dict) or header.get("protocol") != PROTOCOL:
         got = header.get("protocol") if isinstance(header, dict) else type(header).__name__
         raise CheckpointError(
@@ -72,7 +82,7 @@ def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> 
     try:
         spec = NetworkSpec.from_json(header.get("spec"))
         if spec.source == "file" and network_file is None:
-            raise InputError(f"its network comes from a user's file; name it as PATH.py:{spec.name}:{folder}")
+            raise InputError(f"its network comes from a user's file; pass PATH.py:{spec.name}:{folder}")
         network = build_network(spec, network_file=network_file)
         state = {name: t.float() if t.is_floating_point() else t for name, t in load(content).items()}
         network.load_state_dict(state, strict=True)
@@ -82,7 +92,7 @@ def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> 
 
 
 def rounded_to_half(network: nn.Module) -> None:
-    """Round the weights in place to what `save_checkpoint` stores with `half`, so that they can be judged before."""
+    """Round the weights in place as `save_checkpoint` does with `half`, to evaluate the network before it is stored."""
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
@@ -91,7 +101,7 @@ def rounded_to_half(network: nn.Module) -> None:
 
 def _storable(network: nn.Module, *, half: bool) -> dict[str, torch.Tensor]:
     """The state by name, contiguous and on the CPU; biases, normalisations and buffers stay in full precision."""
-    # Cloned: shared blocks and tied weights appear under several names, which safetensors refuses to store as one.
+    # Shared blocks and tied weights have several names; safetensors requires a copy for each.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     if half:
         state |= {name: state[name].half() for name, parameter in network.named_parameters() if parameter.ndim > 1}

@@ -1,4 +1,4 @@
-"""The options of our own networks: what may follow a network's name, and what a specification may hold of it.
+"""The options of our own networks, on the command line and in specifications.
 
 On the command line: ``resnet20:batch_normalization=false:step_size=0.1``.
 """
@@ -8,27 +8,32 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.errors import InputError
-from models.options import check_count, check_number
+from models.options import check_count, check_number, parse_value
 
-__all__ = ["NETWORK_OPTIONS", "Argument", "check_network_option", "parse_network_options", "value_of_word"]
+__all__ = ["NETWORK_OPTIONS", "Argument", "check_network_option", "parse_network_options"]
 
 Argument = bool | int | float
 
 
 def check_network_option(name: str, value: Any) -> Argument:
-    """The value, which is of the option's type and in its range.
+    """The value, if it is of the option's type and in its range.
 
     Raises:
-        InputError: it is not; the ranges keep a network read from a file from filling the memory.
+        InputError: it is not. The ranges prevent that a network from a file fills the memory.
     """
     return NETWORK_OPTIONS[name](name, value)
 
 
 def parse_network_options(network: str, constructor: Callable[..., Any], words: list[str]) -> dict[str, Argument]:
-    """The options that the words ``OPTION=VALUE`` behind the network's name give.
+    """The options in the words ``OPTION=VALUE`` after a network's name.
+
+    Args:
+        network: its name, for messages.
+        constructor: its constructor, whose parameters are the options.
+        words: the words.
 
     Raises:
-        InputError: a word without a value, an option that the network does not have, or a value that it refuses.
+        InputError: a word without a value, an option that the network does not have, or a value outside its range.
     """
     known = [option for option in inspect.signature(constructor).parameters if option in NETWORK_OPTIONS]
     options = {}
@@ -40,19 +45,9 @@ def parse_network_options(network: str, constructor: Callable[..., Any], words: 
                 f"got {word!r}"
             )
         if option in options:
-            raise InputError(f"expected {option} of {network} once, got it again as {text!r}")
-        options[option] = check_network_option(option, value_of_word(text))
+            raise InputError(f"{network}: the option {option} is given twice; remove {word!r}")
+        options[option] = check_network_option(option, parse_value(text))
     return options
-
-
-def value_of_word(text: str) -> bool | int | float | str:
-    """What a word behind ``OPTION=`` says: a number, true or false, else the text itself."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _switch(name: str, value: Any) -> bool:

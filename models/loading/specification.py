@@ -1,4 +1,4 @@
-"""What is needed to build a network again, as JSON: written into checkpoints and artifacts, checked when it is read."""
+"""The specification of a network, as JSON in checkpoints and artifacts; every field is checked when it is read."""
 
 import math
 import re
@@ -10,17 +10,17 @@ from models.loading.network_options import NETWORK_OPTIONS, Argument, check_netw
 
 __all__ = ["NetworkSpec"]
 
-# The keywords that a constructor may be given: those that are ever written. Torchvision's constructors take others,
-# some of which start a download or fill the memory.
+# The only constructor arguments that are ever written. Torchvision's constructors have others, some of which start a
+# download or fill the memory.
 _ARGUMENTS = frozenset({"num_classes"})
-_MOST_CLASSES = 1_000_000
-_LONGEST_SIDE = 4096
-_MOST_BOUNDARIES = 100_000
+_MAX_CLASSES = 1_000_000
+_MAX_SIDE = 4096
+_MAX_BOUNDARIES = 100_000
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What is needed to build a network again; the weights come from elsewhere.
+    """How to build a network, without its weights.
 
     Args:
         source: "plumbline" (a name in `models/networks`), "torchvision", or "file" (a callable in a user's file).
@@ -30,9 +30,8 @@ class NetworkSpec:
         image_shape: (3, H, W) in pixels.
         mean, std: normalisation per channel, in units of pixels in [0, 1].
         source_sha256: of the user's file; None for the other sources.
-        stop: the network's boundary (`models.splitting.splitting`) behind which an auxiliary classifier answers in
-        place of the
-            rest; None for whole networks.
+        stop: the number of the boundary (`models.splitting`) after which an auxiliary classifier replaces the rest of
+            the network; None for whole networks.
     """
 
     source: Literal["plumbline", "torchvision", "file"]
@@ -46,7 +45,7 @@ class NetworkSpec:
     stop: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, for a manifest; `stop` only where there is one."""
+        """The fields, for a manifest; `stop` only if it is not None."""
         fields = asdict(self)
         if self.stop is None:
             del fields["stop"]
@@ -54,10 +53,10 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, fields: Any) -> "NetworkSpec":
-        """The specification that `to_json` described, every field checked.
+        """The specification from the fields of `to_json`, every one of them checked.
 
         Raises:
-            InputError: a field is missing, unknown, or of another type or range than expected.
+            InputError: a field is missing, unknown, or outside its type or range.
         """
         expected = set(cls.__dataclass_fields__) - {"stop"}
         if not isinstance(fields, dict) or set(fields) - {"stop"} != expected:
@@ -72,21 +71,21 @@ class NetworkSpec:
             raise InputError(f"expected only {sorted(known)} as the network's arguments, got {arguments!r:.200}")
         for option in set(arguments) - _ARGUMENTS:
             check_network_option(option, arguments[option])
-        if not _is_count(fields["num_classes"], _MOST_CLASSES):
+        if not _is_count(fields["num_classes"], _MAX_CLASSES):
             raise InputError(f"expected a positive number of classes, got {fields['num_classes']!r:.200}")
-        asked = arguments.get("num_classes", fields["num_classes"])
-        if not _is_count(asked, _MOST_CLASSES) or asked != fields["num_classes"]:
+        requested = arguments.get("num_classes", fields["num_classes"])
+        if not _is_count(requested, _MAX_CLASSES) or requested != fields["num_classes"]:
             raise InputError(
-                f"expected num_classes among the network's arguments to be {fields['num_classes']}, got {asked!r:.200}"
+                f"expected num_classes in the arguments to be {fields['num_classes']}, got {requested!r:.200}"
             )
-        sides = shape if isinstance(shape, list | tuple) and all(_is_count(n, _LONGEST_SIDE) for n in shape) else ()
+        sides = shape if isinstance(shape, list | tuple) and all(_is_count(n, _MAX_SIDE) for n in shape) else ()
         if len(sides) != 3 or sides[0] != 3:
-            raise InputError(f"expected an image shape (3, H, W) of at most {_LONGEST_SIDE} pixels, got {shape!r:.200}")
+            raise InputError(f"expected an image shape (3, H, W) of at most {_MAX_SIDE} pixels, got {shape!r:.200}")
         digest = fields["source_sha256"]
         if (fields["source"] == "file") != (isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]{64}", digest))):
             raise InputError(f"expected a SHA-256 for a network from a file and for no other, got {digest!r}")
         stop = fields.get("stop")
-        if stop is not None and not (_is_count(stop, _MOST_BOUNDARIES) or (stop == 0 and type(stop) is int)):
+        if stop is not None and not (_is_count(stop, _MAX_BOUNDARIES) or (stop == 0 and type(stop) is int)):
             raise InputError(f"expected the number of a boundary as stop, or none at all, got {stop!r:.200}")
         numbers = {name: _float_tuple(name, fields[name]) for name in ("mean", "std")}
         if min(numbers["std"]) <= 0:
@@ -109,5 +108,5 @@ def _is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer larger than every float
         return False

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
 from models.errors import InputError
-from models.loading.specification import NetworkSpec
+from models.loading import NetworkSpec
 from models.normalization import Normalized
 from models.options import check_number
 from models.registry import OBJECTIVES

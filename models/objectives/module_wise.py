@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
 from models.errors import InputError, NetworkError
-from models.loading.specification import NetworkSpec
+from models.loading import NetworkSpec
 from models.normalization import Normalized
 from models.objectives._schedule import module_of_each_epoch
 from models.objectives.base import Finished, Objective, ObjectiveValue, backward, check_label_smoothing

@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from models.loading.references import LoadedNetwork
+from models.loading import LoadedNetwork
 
 __all__ = ["OUTLIER_PREFIX", "label", "network_name", "plain_name", "say"]
 

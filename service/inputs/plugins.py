@@ -6,8 +6,8 @@ from typing import Any
 from attacks import Attack, build_attack
 from detector.base.detector import Detector, build_detector
 from models.errors import InputError
-from models.loading.network_options import value_of_word
 from models.objectives.base import Objective, build_objective
+from models.options import parse_value
 
 __all__ = ["attack_of", "detector_of", "objective_of", "refuse_unused"]
 
@@ -25,7 +25,7 @@ def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
         InputError: an option without a value or given twice, or one that the attack does not have or accept.
     """
     name, pairs = _name_and_options(text, "pgd:steps=40")
-    options = {option: value if option == "epsilon" else value_of_word(value) for option, value in pairs.items()}
+    options = {option: value if option == "epsilon" else parse_value(value) for option, value in pairs.items()}
     return build_attack(name, options, where_accepted={"epsilon": epsilon, "seed": seed})
 
 
@@ -91,7 +91,7 @@ def refuse_unused(
 
 
 def _values(pairs: Mapping[str, str]) -> dict[str, Any]:
-    return {option: value_of_word(value) for option, value in pairs.items()}
+    return {option: parse_value(value) for option, value in pairs.items()}
 
 
 def _name_and_options(text: str, example: str) -> tuple[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from models.errors import InputError
 from models.images.views import View
-from models.loading.references import LoadedNetwork, preset_size
+from models.loading import LoadedNetwork, preset_size
 
 __all__ = ["view_of", "view_of_artifact", "view_of_training"]
 

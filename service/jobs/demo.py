@@ -15,8 +15,7 @@ from attacks import generate
 from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import CheckpointError
-from models.loading.checkpoint import load_checkpoint, save_checkpoint
-from models.loading.references import LoadedNetwork, load_network
+from models.loading import LoadedNetwork, load_checkpoint, load_network, save_checkpoint
 from models.objectives.cross_entropy import CrossEntropy
 from models.training.loop import Recipe, accuracy, train
 from service.evaluation.planning.images import without_seen

@@ -24,7 +24,7 @@ from detector.splits import parse_proportions, split_originals
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.features import Features, extract_features
-from models.loading.references import LoadedNetwork, load_network, preset_size
+from models.loading import LoadedNetwork, load_network, preset_size
 from models.residuals import Discovery, StatisticsSpec, discover
 from service.inputs import attack_of, detector_of, label, network_name, say, view_of, with_labels_of
 from service.inputs.seen_images import image_digests, pack

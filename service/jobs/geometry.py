@@ -9,7 +9,7 @@ from typing import Any, Literal
 from attacks import parse_epsilon
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
-from models.loading.references import LoadedNetwork, load_network, preset_size
+from models.loading import LoadedNetwork, load_network, preset_size
 from service.geometry.networks.measuring import Measured, measure
 from service.geometry.networks.overview import as_table
 from service.geometry.networks.page import write_geometry_report

@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from models.loading.references import load_network
+from models.loading import load_network
 from models.residuals import Discovery, discover
 
 __all__ = ["run"]

@@ -12,9 +12,7 @@ from tqdm import tqdm
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, NetworkError
 from models.files import write_atomically
-from models.loading.checkpoint import rounded_to_half, save_checkpoint
-from models.loading.references import build_network, load_network
-from models.loading.specification import NetworkSpec
+from models.loading import NetworkSpec, build_network, load_network, rounded_to_half, save_checkpoint
 from models.normalization import Normalized
 from models.training.loop import Recipe, accuracy, train
 from service.inputs import label, objective_of

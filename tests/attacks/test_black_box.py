@@ -323,7 +323,7 @@ def _written(folder: Path, classes: int, seed: int) -> str:
 
 
 def test_transfer_hands_over_what_the_other_network_gave(digits_network: Digits, tmp_path: Path, seed: int) -> None:
-    from models.loading.references import load_network
+    from models.loading import load_network
 
     network, images, labels = _some(digits_network, 6)
     reference = _written(tmp_path, 10, seed)

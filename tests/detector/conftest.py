@@ -15,7 +15,7 @@ from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.features import Features, extract_features
 from models.images.preprocessing import Preprocessing
-from models.loading.references import NetworkSpec, build_network
+from models.loading import NetworkSpec, build_network
 from models.residuals import StatisticsSpec, discover
 from tests.conftest import SEED
 

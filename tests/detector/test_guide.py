@@ -12,7 +12,7 @@ import pytest
 from detector.base.detector import Detector
 from models.errors import InputError
 from models.features import extract_features
-from models.loading.references import build_network
+from models.loading import build_network
 from tests.detector.conftest import SPEC, planted
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-detector.md"

@@ -20,7 +20,7 @@ from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.errors import InputError
 from models.features import Features, ForwardPass, extract_features
-from models.loading.references import build_network
+from models.loading import build_network
 from models.residuals import Discovery, StatisticsSpec, discover, record_residues
 from tests.detector.conftest import CLASSES, PREPROCESSING, SPEC, noisy, smooth_images
 

@@ -12,8 +12,7 @@ from benchmarks.speed.memory import peak_of_a_step
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, NetworkError
 from models.images.preprocessing import Preprocessing
-from models.loading.checkpoint import load_checkpoint, save_checkpoint
-from models.loading.specification import NetworkSpec
+from models.loading import NetworkSpec, load_checkpoint, save_checkpoint
 from models.networks.resnet import ResNet, resnet8
 from models.normalization import Normalized
 from models.objectives._schedule import module_of_each_epoch

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from models.datasets.base import DatasetRequest, load_dataset
 from models.errors import InputError, UnknownNameError
-from models.loading.checkpoint import load_checkpoint, save_checkpoint
-from models.loading.references import load_network
+from models.loading import load_checkpoint, load_network, save_checkpoint
 from models.networks.one_representation_resnet import OneRepresentationResNet, one_representation_resnet9
 from models.networks.resnet import PreActivationBlock, ResNet
 from models.networks.shallow_resnet import ShallowResNet, shallow_resnet10, shallow_resnet14

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from models.datasets.base import ImageDataset
 from models.images.preprocessing import Preprocessing
-from models.loading.references import LoadedNetwork, NetworkSpec
+from models.loading import LoadedNetwork, NetworkSpec
 from models.normalization import Normalized
 from service.evaluation.planning.settings import EvaluationSettings
 from tests.attacks.digits import digits

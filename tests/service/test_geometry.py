@@ -18,7 +18,7 @@ from attacks.fgm import FGM
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.errors import AttackError, InputError, NetworkError
 from models.geometry.transport import cosines, line_shape, optimal_transport
-from models.loading.references import load_network
+from models.loading import load_network
 from models.normalization import Normalized
 from models.residuals import discover, record_residues
 from service.cli.main import GEOMETRY_FLAGS, _parser, _with_study, main

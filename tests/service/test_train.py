@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.loading.checkpoint import load_checkpoint, save_checkpoint
-from models.loading.references import load_network
+from models.loading import load_checkpoint, load_network, save_checkpoint
 from models.objectives.module_wise import ModuleWise
 from service.cli.main import main
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from detector.artifact import Artifact
 from models.datasets.base import ImageDataset
-from models.loading.references import LoadedNetwork
+from models.loading import LoadedNetwork
 
 __all__ = ["EvaluationInputs"]
 

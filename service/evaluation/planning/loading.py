@@ -6,7 +6,7 @@ from dataclasses import replace
 from detector.artifact import load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import ImageError, InputError
-from models.loading.references import load_network, preset_size
+from models.loading import load_network, preset_size
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.request import EvaluationRequest

@@ -21,7 +21,7 @@ from attacks.common.digests import network_digest
 from attacks.fgm import FGM
 from attacks.pgd import PGD
 from models.errors import AttackError, InputError
-from models.loading.references import load_network
+from models.loading import load_network
 from tests.attacks.digits import Digits
 
 SHARD = 24  # 64 images are two whole shards and a rest

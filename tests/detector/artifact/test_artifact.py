@@ -32,7 +32,7 @@ from detector.pipeline import Pipeline
 from models.errors import ArtifactError, InputError
 from models.files import sha256_of
 from models.images.policy import POLICY
-from models.loading.references import NetworkSpec, build_network
+from models.loading import NetworkSpec, build_network
 from tests.conftest import SEED
 from tests.detector.conftest import PREPROCESSING, SPEC, make_pipeline
 

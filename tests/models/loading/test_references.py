@@ -7,9 +7,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.errors import CheckpointError, InputError, NetworkError, UnknownNameError
-from models.loading.checkpoint import load_checkpoint, save_checkpoint
-from models.loading.references import build_network, load_network, load_state, preset_size
-from models.loading.specification import NetworkSpec
+from models.loading import (
+    NetworkSpec,
+    build_network,
+    load_checkpoint,
+    load_network,
+    load_state,
+    preset_size,
+    save_checkpoint,
+)
 from models.registry import NETWORKS
 
 USER_FILE = '''
@@ -84,7 +90,7 @@ def test_a_weight_file_never_runs_code(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match="readable state dictionary"):
+    with pytest.raises(CheckpointError, match="state dictionary cannot be read"):
         load_state(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -93,7 +99,7 @@ def test_unusable_weight_files_are_refused(user_file: Path, tmp_path: Path) -> N
     (tmp_path / "short.safetensors").write_bytes(b"\x08")
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="readable"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         load_state(tmp_path / "short.safetensors")
     with pytest.raises(CheckpointError, match="dictionary of tensors"):
         load_state(tmp_path / "tensor.pt")
@@ -120,7 +126,7 @@ def test_a_spec_rebuilds_the_network_of_a_file_only_from_that_file(user_file: Pa
 @pytest.mark.parametrize(
     ("callable_name", "error", "message"),
     [
-        ("none", InputError, "expected a callable 'none'.*build"),
+        ("none", InputError, "no callable 'none'.*build"),
         ("scalar", NetworkError, "torch.nn.Module, got int"),
         ("broken", NetworkError, "KeyError"),
     ],

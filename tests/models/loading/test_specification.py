@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.errors import InputError
-from models.loading.specification import NetworkSpec
+from models.loading import NetworkSpec
 
 SPECS = (
     NetworkSpec("plumbline", "resnet8", {"num_classes": 3}, 3, (3, 8, 8), (0.0,) * 3, (1.0,) * 3),

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from models.errors import InputError, NetworkError
-from models.loading.references import build_network
-from models.loading.specification import NetworkSpec
+from models.loading import NetworkSpec, build_network
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
 from models.splitting.auxiliary import AuxiliaryClassifier

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from models.loading.checkpoint import save_checkpoint
-from models.loading.references import LoadedNetwork, build_network, load_network
+from models.loading import LoadedNetwork, build_network, load_network, save_checkpoint
 from models.training.loop import Recipe
 from service.inputs import view_of, view_of_artifact, view_of_training
 from tests.tiny_artifact import SPEC

@@ -1,0 +1,86 @@
+"""Networks from their specifications, without trained weights."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.errors import InputError, NetworkError
+from models.files import sha256_of
+from models.loading.network_options import Argument
+from models.loading.specification import NetworkSpec
+from models.loading.torchvision_presets import torchvision_constructor
+from models.loading.user_file import callable_in
+from models.normalization import Normalized
+from models.registry import NETWORKS
+from models.splitting.early_exit import EarlyExitNetwork
+
+__all__ = ["build_network", "construct", "frozen"]
+
+
+def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) -> Normalized:
+    """The architecture of `spec` with fresh weights, in eval mode.
+
+    Args:
+        spec: the specification.
+        network_file: the user's file for a spec of source "file", optionally followed by ``:CALLABLE``. Its SHA-256
+            must be the one in the spec.
+
+    Raises:
+        InputError: the file is missing, or its SHA-256 differs.
+        NetworkError: the constructor fails.
+    """
+    if spec.source == "file":
+        network = _from_file(spec, network_file)
+    elif spec.source == "torchvision":
+        network = construct(torchvision_constructor(spec.name), spec.arguments, f"torchvision:{spec.name}")
+    else:
+        network = construct(NETWORKS.load(spec.name), spec.arguments, spec.name)
+    if spec.stop is not None:
+        network = EarlyExitNetwork(network, spec.image_shape, boundary=spec.stop, num_classes=spec.num_classes)
+    return frozen(Normalized(network, spec.mean, spec.std))
+
+
+def construct(constructor: Callable[..., Any], arguments: Mapping[str, Argument], reference: str) -> nn.Module:
+    """The network that a constructor returns.
+
+    Raises:
+        NetworkError: the constructor raises an exception, or returns something else than a module.
+    """
+    try:
+        network = constructor(**arguments)
+    except Exception as exc:  # a user's callable may raise anything
+        raise NetworkError(f"{reference}: the constructor failed with {type(exc).__name__}: {exc}") from exc
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"{reference}: expected a torch.nn.Module, got {type(network).__name__}")
+    return network
+
+
+def frozen(network: Normalized) -> Normalized:
+    """The network in eval mode, without gradients on its parameters."""
+    # Convolutions are faster with channels last, on CPUs and on GPUs; the logits are the same except for rounding.
+    network.to(memory_format=torch.channels_last)
+    return network.requires_grad_(False).eval()
+
+
+def _from_file(spec: NetworkSpec, network_file: str | Path | None) -> nn.Module:
+    if network_file is None:
+        raise InputError(
+            f"this network comes from a user's file, and an artifact contains no code; pass --network "
+            f"PATH.py:{spec.name}"
+        )
+    path = Path(str(network_file).partition(".py:")[0].removesuffix(".py") + ".py")
+    if not path.is_file():
+        raise InputError(f"expected --network to name an existing file, got {path}")
+    # Checked before any code in the file runs, and again on the bytes that ran.
+    if (digest := sha256_of(path)) != spec.source_sha256:
+        raise InputError(
+            f"expected the file with SHA-256 {spec.source_sha256}, got {path} with {digest}; pass the file that the "
+            "network was fitted with, or fit again"
+        )
+    function, run_digest = callable_in(path, spec.name)
+    if run_digest != spec.source_sha256:
+        raise InputError(f"{path} changed while it was read; try again")
+    return construct(function, spec.arguments, f"{path}:{spec.name}")
