@@ -11,9 +11,20 @@ from typing import Any, NoReturn
 
 from models.errors import ArtifactError, InputError
 
-__all__ = ["FILES", "MANIFEST", "PROTOCOL", "read_checked", "read_key", "read_manifest", "require_unicode", "sealed"]
+__all__ = [
+    "FILES",
+    "MANIFEST",
+    "PROTOCOL",
+    "PROTOCOLS",
+    "read_checked",
+    "read_key",
+    "read_manifest",
+    "require_unicode",
+    "sealed",
+]
 
-PROTOCOL = 1
+PROTOCOL = 2
+PROTOCOLS = (1, 2)  # that can be read
 MANIFEST = "manifest.json"
 
 # File names and their size limits in bytes: the only names that are ever opened, whatever a manifest says.
@@ -63,11 +74,11 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
         rewritten = _canonical(manifest)
     except (ValueError, RecursionError) as exc:
         raise ArtifactError(f"{path}: expected JSON, could not read it: {exc}; it was changed or cut off") from exc
-    if not isinstance(manifest, dict) or type(manifest.get("protocol")) is not int or manifest["protocol"] != PROTOCOL:
-        got = manifest.get("protocol") if isinstance(manifest, dict) else type(manifest).__name__
+    protocol = manifest.get("protocol") if isinstance(manifest, dict) else type(manifest).__name__
+    if not isinstance(manifest, dict) or type(protocol) is not int or protocol not in PROTOCOLS:
         raise ArtifactError(
-            f"{path}: expected artifact protocol {PROTOCOL}, got {got!r}; use the version of Plumbline that wrote it, "
-            "or fit again"
+            f"{path}: expected artifact protocol {' or '.join(map(str, PROTOCOLS))}, got {protocol!r}; use the version "
+            "of Plumbline that wrote it, or fit again"
         )
     if set(manifest) - _LATER_FIELDS != _FIELDS:
         raise ArtifactError(f"{path}: expected the fields {sorted(_FIELDS | _LATER_FIELDS)}, got {sorted(manifest)}")

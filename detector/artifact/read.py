@@ -32,6 +32,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from detector.artifact.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest
+from detector.artifact.migration import migrated_state
 from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
 from detector.base.detector import Detector
 from detector.calibration import Calibration
@@ -101,7 +102,8 @@ def load_artifact(
         # Before anything is built or run: both take as much memory as these sizes say.
         require_matching_parts(manifest["classes"], spec, preprocessing)
         statistics_spec = _measure(manifest["measure"])
-        detector = _detector(manifest["detector"], _arrays(folder, "detector.safetensors", contents))
+        state = _arrays(folder, "detector.safetensors", contents)
+        detector = _detector(manifest["detector"], state, manifest["protocol"])
     except (InputError, NetworkError) as exc:
         raise ArtifactError(f"{folder}: {exc}") from exc
     tensors = _tensors(folder, "network.safetensors", contents)
@@ -159,13 +161,13 @@ def _measure(fields: Any) -> StatisticsSpec:
     return StatisticsSpec(quantity=fields["of"], directions=fields["directions"])
 
 
-def _detector(fields: Any, state: Mapping[str, np.ndarray]) -> Detector:
+def _detector(fields: Any, state: Mapping[str, np.ndarray], protocol: int) -> Detector:
     if not isinstance(fields, dict) or set(fields) != {"name", "parameters"} or not isinstance(fields["name"], str):
         raise InputError(f"expected a detector's name and parameters, got {fields!r:.200}")
     if not isinstance(fields["parameters"], dict):
         raise InputError(f"expected the detector's parameters by name, got {fields['parameters']!r:.200}")
     kind: type[Detector] = DETECTORS.load(fields["name"])
-    return kind.from_state(fields["parameters"], state)
+    return kind.from_state(fields["parameters"], migrated_state(fields["name"], state, protocol))
 
 
 def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -1,15 +1,15 @@
 """Detectors that describe an image by columns, on which classifiers decide."""
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
 
+from detector.base.classifier_option import NeedsAdversarial
 from detector.base.detector import Detector
-from detector.classifiers.conditional import Classifier, ConditionalClassifiers
-from detector.classifiers.svm import FOLDS
+from detector.classifiers.conditional import Classifier, ClassifierOptions, ConditionalClassifiers
+from detector.common.array_api import float32_columns
 from detector.common.arrays import require_array, require_keys
 from detector.common.result import ScoreResult
 from models.errors import InputError
@@ -18,37 +18,23 @@ from models.features import Features
 __all__ = ["ColumnsDetector"]
 
 
-class _NeedsAdversarial:
-    """Whether there are classifiers to learn: by a detector's option `classifier`, on the class by its default."""
-
-    def __get__(self, detector: "ColumnsDetector | None", kind: "type[ColumnsDetector]") -> bool:
-        if detector is not None:
-            return detector.classifier != "none"
-        return bool(inspect.signature(kind.__init__).parameters["classifier"].default != "none")
-
-
 class ColumnsDetector(Detector):
-    """A detector that describes each image by columns and leaves the rest to `ConditionalClassifiers`.
+    """A detector that describes each image by columns, from which `ConditionalClassifiers` compute the score.
 
-    The score is in [0, 1]: the larger of two probabilities of being adversarial, one by a classifier learnt from all
-    images (vote "all_class"), one by a classifier learnt from the images that the network assigns to the same class
-    (vote "predicted_class"). So score ≥ 0.5 is exactly "at least one of them says so" (the thesis, 5.4.2).
+    The score is in [0, 1]: the larger of two probabilities of being adversarial, one from a classifier of all images
+    ("all_class"), one from a classifier of the images with the same predicted class ("predicted_class"). A score of at
+    least 0.5 means that at least one of them decides so (the thesis, 5.4.2).
 
-    A subclass writes `_columns`; if its method has an outlier score of its own also `_outlier_score`, which
-    classifier="none" asks for and which needs no adversarial images.
+    A subclass implements `_columns`. If its method has an outlier score that needs no adversarial images, it also
+    implements `_outlier_score`, for classifier="none".
 
     Args:
         classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm"; "none" for the method's own
             outlier score.
-        num_trees: trees per forest; used by random forests only. Gradient boosting has a number of its own,
-            `detector.classifiers.boosting.ITERATIONS`.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
-            classifier stand in.
-        seed: of the classifiers' own randomness.
-        n_jobs: processes or threads while fitting, as scikit-learn counts them; changes no result.
+        num_trees, minimum_per_class, seed, n_jobs: see `ClassifierOptions`.
     """
 
-    needs_adversarial = _NeedsAdversarial()
+    needs_adversarial = NeedsAdversarial()
 
     conditional_: ConditionalClassifiers
     column_count_: int
@@ -70,28 +56,23 @@ class ColumnsDetector(Detector):
 
     @abstractmethod
     def _columns(self, features: Features) -> np.ndarray:
-        """What describes each of B validated images, ``(B, F)``, any float; rounded to float32 for the classifiers.
+        """Columns ``(B, F)`` of B valid images, any float; rounded to float32 for the classifiers.
 
-        A row must not depend on the images beside it, to the last bit, and F not on the images at all.
+        A row does not depend on the images beside it, bit for bit, and F not on the images at all.
         """
 
     def _outlier_score(self, features: Features) -> np.ndarray:
-        """The method's own score float64 ``(B,)``, higher = more anomalous, for classifier="none"."""
-        raise NotImplementedError  # _check_parameters refuses classifier="none" where a subclass has not written it
+        """Score float64 ``(B,)`` without classifiers, higher = more anomalous, for classifier="none"."""
+        raise NotImplementedError  # _check_parameters refuses classifier="none" for a subclass without it
 
     def _check_parameters(self) -> None:
-        if self.classifier not in self._choices():
-            first, last = ", ".join(self._choices()[:-1]), self._choices()[-1]
-            raise InputError(f"expected the classifier {first} or {last}, got {self.classifier!r:.200}")
-        least = FOLDS if self.classifier == "svm" else 1
-        bounds = (("num_trees", self.num_trees, 1), ("minimum_per_class", self.minimum_per_class, least))
-        for name, value, smallest in (*bounds, ("seed", self.seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**32:
-                raise InputError(f"expected {name} to be a whole number from {smallest} on, got {value!r:.200}")
-        if self.n_jobs is not None and (
-            isinstance(self.n_jobs, bool) or not isinstance(self.n_jobs, int) or not self.n_jobs
-        ):
-            raise InputError(f"expected n_jobs to be None or a whole number other than 0, got {self.n_jobs!r:.200}")
+        self._classifier_options().check(self._choices())
+
+    def _unused_options(self) -> tuple[str, ...]:
+        return self._classifier_options().unused()
+
+    def _classifier_options(self) -> ClassifierOptions:
+        return ClassifierOptions(self.classifier, self.num_trees, self.minimum_per_class, self.seed, self.n_jobs)
 
     @classmethod
     def _choices(cls) -> list[str]:
@@ -109,12 +90,8 @@ class ColumnsDetector(Detector):
             columns,
             np.repeat([0, 1], [len(part) for part in parts]),
             np.concatenate([natural.predicted, adversarial.predicted]),
-            num_classes=natural.logits.shape[1],
-            classifier=self.classifier,
-            num_trees=self.num_trees,
-            minimum_per_class=self.minimum_per_class,
-            seed=self.seed,
-            n_jobs=self.n_jobs,
+            natural.logits.shape[1],
+            self._classifier_options(),
         )
         self.column_count_ = columns.shape[1]
 
@@ -127,15 +104,14 @@ class ColumnsDetector(Detector):
         return self.conditional_.score(columns, features.predicted)
 
     def _finite_columns(self, features: Features) -> np.ndarray:
-        """The columns float32; what float32 cannot hold becomes its largest number."""
-        largest = np.finfo(np.float32).max
-        columns: np.ndarray = np.clip(self._columns(features), -largest, largest).astype(np.float32)
+        """The columns float32."""
+        columns: np.ndarray = float32_columns(self._columns(features))
         assert columns.ndim == 2
         assert len(columns) == len(features.logits)
         return columns
 
     def _known_column_count(self) -> int | None:
-        """F where it follows from the features' own sizes, so that no state has to say it."""
+        """F if it follows from the shapes of the features; None if the state has to contain it."""
         return None
 
     def _state(self) -> dict[str, np.ndarray]:
@@ -155,9 +131,5 @@ class ColumnsDetector(Detector):
             require_keys(rest, set())
             return
         self.conditional_ = ConditionalClassifiers.from_state(
-            rest,
-            num_classes=self.num_classes_,
-            num_columns=known,
-            classifier=self.classifier,
-            num_trees=self.num_trees,
+            rest, self.num_classes_, known, self._classifier_options()
         )

@@ -13,14 +13,15 @@ be given again: among those that it learns from, each would be its own nearest n
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from detector.common.arrays import require_array, require_keys
-from detector.common.result import ScoreResult
+from detector.base.validation import MAX_COLUMNS, validated_features, validated_labels, validated_shape
+from detector.common.arrays import OTHER_VERSION, require_array, require_keys
+from detector.common.result import ComponentInfo, ScoreResult
 from models.errors import InputError
 from models.features import FeatureRequest, Features
 from models.registry import DETECTORS
@@ -67,11 +68,11 @@ class Detector(ABC):
         self._check_parameters()
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        num_classes, num_columns = _validated(reference, "reference", None, None, self._names())
+        num_classes, num_columns = validated_features(reference, "reference", None, None, self._names())
         if not len(reference.logits):
             raise InputError("expected reference images, got none; give some natural images of every class")
         known = reference.predicted if labels is None else labels
-        self._prepare(reference, _validated_labels(known, len(reference.logits), num_classes))
+        self._prepare(reference, validated_labels(known, len(reference.logits), num_classes))
         self.prepared_for_ = num_classes, num_columns
         return self
 
@@ -95,7 +96,7 @@ class Detector(ABC):
                 f"expected a detector that knows its reference images, got {self!r} before prepare; call prepare first"
             )
         wanted = getattr(self, "prepared_for_", (None, None))
-        num_classes, num_columns = _validated(natural, "natural", wanted[0], wanted[1], self._names())
+        num_classes, num_columns = validated_features(natural, "natural", wanted[0], wanted[1], self._names())
         if not len(natural.logits):
             raise InputError("expected natural images to fit on, got none; give at least one image per class")
         if adversarial is None and self.needs_adversarial:
@@ -105,11 +106,11 @@ class Detector(ABC):
             )
         shapes = {name: natural.requested[name].shape[1:] for name in self._names()}
         if adversarial is not None:
-            _validated(adversarial, "adversarial", num_classes, num_columns, shapes)
+            validated_features(adversarial, "adversarial", num_classes, num_columns, shapes)
             if not len(adversarial.logits):
                 raise InputError("expected adversarial images, got an empty set; leave it out or give at least one")
         if labels is not None:
-            labels = _validated_labels(labels, len(natural.logits), num_classes)
+            labels = validated_labels(labels, len(natural.logits), num_classes)
         self._fit(natural, adversarial, labels)
         self.num_classes_, self.num_columns_, self.requested_shapes_ = num_classes, num_columns, shapes
         return self
@@ -130,13 +131,17 @@ class Detector(ABC):
     def score_components(self, features: Features) -> ScoreResult:
         """Score and votes of each image, from one evaluation; raises as `score` does."""
         self._check_fitted()
-        _validated(features, "given", self.num_classes_, self.num_columns_, self.requested_shapes_)
-        judged = self._score(features)
+        validated_features(features, "given", self.num_classes_, self.num_columns_, self.requested_shapes_)
+        result = self._score(features)
         count = len(features.logits)
         assert all(
-            part.shape == (count,) and part.dtype == np.float64 for part in (judged.score, *judged.components.values())
+            part.shape == (count,) and part.dtype == np.float64 for part in (result.score, *result.components.values())
         )
-        return judged
+        return result
+
+    def component_info(self) -> Mapping[str, ComponentInfo]:
+        """Title and description of every component beside the score, by name."""
+        return {}
 
     @property
     def name(self) -> str:
@@ -159,7 +164,7 @@ class Detector(ABC):
         self._check_fitted()
         return {
             "shape": np.array([self.num_classes_, self.num_columns_], dtype=np.int64),
-            **{_MEASURED + name: np.array(shape, dtype=np.int64) for name, shape in self.requested_shapes_.items()},
+            **{_REQUESTED + name: np.array(shape, dtype=np.int64) for name, shape in self.requested_shapes_.items()},
             **{_REFERENCE + name: array for name, array in self._reference_state().items()},
             **self._state(),
         }
@@ -183,17 +188,17 @@ class Detector(ABC):
         detector = cls(**parameters)
         detector._check_parameters()
         shape = require_array(state, "shape", np.int64, (2,))
-        if not (1 <= shape[0] <= _MOST_CLASSES and 1 <= shape[1] <= _MOST_COLUMNS):
+        if not (1 <= shape[0] <= MAX_COLUMNS and 1 <= shape[1] <= MAX_COLUMNS):
             raise InputError(f"expected a positive number of classes and of columns, got {shape.tolist()}")
         detector.num_classes_, detector.num_columns_ = int(shape[0]), int(shape[1])
+        shapes = _without_prefix(state, _REQUESTED)
+        detector.requested_shapes_ = _Shapes({name: validated_shape(shapes, name) for name in shapes})
         detector._restore_reference(_without_prefix(state, _REFERENCE))
         if cls.needs_reference:
             detector.prepared_for_ = detector.num_classes_, detector.num_columns_
-        shapes = _without_prefix(state, _MEASURED)
-        require_keys(shapes, set(detector._names()))
-        detector.requested_shapes_ = {name: _shape(shapes, name) for name in shapes}
-        own = {name for name in state if not name.startswith((_REFERENCE, _MEASURED)) and name != "shape"}
+        own = {name for name in state if not name.startswith((_REFERENCE, _REQUESTED)) and name != "shape"}
         detector._restore({name: state[name] for name in own})
+        require_keys(shapes, set(detector._names()))
         return detector
 
     def __repr__(self) -> str:
@@ -202,6 +207,10 @@ class Detector(ABC):
 
     def _check_parameters(self) -> None:  # noqa: B027 - many detectors have nothing to check
         """Raises InputError on an option that cannot be used; called by `fit` and `from_state`."""
+
+    def _unused_options(self) -> tuple[str, ...]:
+        """Names of the options that have no effect beside the others."""
+        return ()
 
     @abstractmethod
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
@@ -243,13 +252,9 @@ class Detector(ABC):
             raise NotFittedError(f"expected a fitted detector, got {self!r} before fit; call fit first")
 
 
-# What an artifact may claim before anything is allocated for it; far above any network in use.
-_MOST_CLASSES = 1_000_000
-_MOST_COLUMNS = 1_000_000
-
-# How the arrays of a state are told apart that the detector's own `_state` did not give.
+# Prefixes of the arrays of a state that `_state` does not return.
 _REFERENCE = "reference."
-_MEASURED = "measured."
+_REQUESTED = "requested."
 
 
 def build_detector(
@@ -275,78 +280,17 @@ def build_detector(
         )
     detector = kind(**given)
     detector._check_parameters()
+    if unused := sorted(set(detector._unused_options()) & set(options or {})):
+        raise InputError(f"{detector!r} does not use {', '.join(unused)}; leave out what has no effect")
     return detector
+
+
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Shapes of one image's values by feature request, from an untrusted state."""
+
+    def __missing__(self, name: str) -> tuple[int, ...]:
+        raise InputError(f"expected the shape of {name!r}, got those of {sorted(self)}; {OTHER_VERSION}")
 
 
 def _without_prefix(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-
-
-def _shape(shapes: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
-    shape = require_array(shapes, name, np.int64, (None,))
-    if not 1 <= len(shape) <= 8 or not ((shape >= 1) & (shape <= _MOST_COLUMNS)).all():
-        raise InputError(f"expected the shape of one image's {name}, got {shape.tolist()!r:.200}; the state is damaged")
-    return tuple(int(length) for length in shape)
-
-
-def _validated(
-    features: Features,
-    which: str,
-    num_classes: int | None,
-    num_columns: int | None,
-    requested: Iterable[str] | Mapping[str, tuple[int, ...]],
-) -> tuple[int, int]:
-    """(classes, columns) of `features`, which are float32 arrays of as many rows, finite, and of the sizes wanted."""
-    logits, statistics = features.logits, features.statistics
-    for what, array in (("logits", logits), ("statistics", statistics)):
-        if array.ndim != 2 or array.dtype != np.float32 or not array.shape[1]:
-            raise InputError(
-                f"expected {which} {what} to be a float32 matrix, one row per image, got {array.dtype} {array.shape}"
-            )
-        _require_finite(array, which, what)
-    if len(logits) != len(statistics):
-        raise InputError(
-            f"expected one row of logits per row of statistics, got {len(logits)} and {len(statistics)} rows ({which})"
-        )
-    for what, array, wanted in (("logits", logits, num_classes), ("statistics", statistics, num_columns)):
-        if wanted is not None and array.shape[1] != wanted:
-            raise InputError(
-                f"expected {wanted} columns of {what}, got {array.shape[1]} ({which}); "
-                "take the features from the network and with the measure that the detector was fitted with"
-            )
-    for name in requested:
-        if name not in features.requested:
-            raise InputError(
-                f"expected {which} features with the measurement {name!r}, got {sorted(features.requested)}; take them "
-                "with extract_features(..., measurements=detector.measurements())"
-            )
-        array = features.requested[name]
-        shape = (len(logits), *(requested[name] if isinstance(requested, Mapping) else array.shape[1:]))
-        if array.dtype != np.float32 or array.ndim < 2 or array.shape != shape or 0 in shape[1:]:
-            raise InputError(
-                f"expected {which} {name!r} to be float32 {shape}, one row per image, got "
-                f"{array.dtype} {array.shape}; take it from the network that the detector was fitted with"
-            )
-        _require_finite(array, which, name)
-    return logits.shape[1], statistics.shape[1]
-
-
-def _require_finite(array: np.ndarray, which: str, what: str) -> None:
-    if not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
-        raise InputError(
-            f"expected finite {which} {what}, got NaN or infinity in row {row}; "
-            "the network overflows on that image: run it in float32, or leave the image out"
-        )
-
-
-def _validated_labels(labels: np.ndarray, count: int, num_classes: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise InputError(f"expected {count} integer labels, one per image, got {labels.dtype} {labels.shape}")
-    if count and (labels.min() < 0 or labels.max() >= num_classes):
-        raise InputError(
-            f"expected labels between 0 and {num_classes - 1}, got {labels.min()} to {labels.max()}; "
-            "the network has fewer outputs than the data set has classes"
-        )
-    return labels.astype(np.int64)

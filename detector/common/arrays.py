@@ -1,4 +1,4 @@
-"""Checks on arrays that come out of a file: nothing is used before its name, type, shape and content are known."""
+"""Validation of untrusted arrays, and states that consist of the states of several parts."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,25 +6,34 @@ import numpy as np
 
 from models.errors import InputError
 
-__all__ = ["unflatten", "require_array", "require_keys", "flatten"]
+__all__ = ["OTHER_VERSION", "unflatten", "require_array", "require_keys", "flatten"]
+
+
+OTHER_VERSION = "the artifact was written by another version; fit again"
 
 
 def require_keys(state: Mapping[str, np.ndarray], names: set[str]) -> None:
-    """Raises InputError unless `state` has exactly the arrays `names`."""
+    """Raise InputError unless `state` has exactly the arrays `names`."""
     if set(state) != names:
-        raise InputError(f"expected the arrays {sorted(names)}, got {sorted(state)}; the state is not this detector's")
+        raise InputError(f"expected the arrays {sorted(names)}, got {sorted(state)}; {OTHER_VERSION}")
 
 
 def require_array(
     state: Mapping[str, np.ndarray], name: str, dtype: type[np.generic], shape: tuple[int | None, ...]
 ) -> np.ndarray:
-    """The array `name` of `state`, which has that dtype, that shape (None: any length) and, if float, finite values.
+    """The array `name` of `state`, which has this dtype, this shape and, if float, finite values.
+
+    Args:
+        state: arrays by name.
+        name: of the array.
+        dtype: expected.
+        shape: expected; None for any length.
 
     Raises:
-        InputError: it is missing or otherwise.
+        InputError: the array is missing or otherwise.
     """
     if name not in state:
-        raise InputError(f"expected an array {name!r}, got only {sorted(state)}; the state is incomplete")
+        raise InputError(f"expected an array {name!r}, got only {sorted(state)}; {OTHER_VERSION}")
     array = state[name]
     fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
     if array.dtype != np.dtype(dtype) or not fits:
@@ -38,20 +47,20 @@ def require_array(
 
 
 def flatten(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of several parts as one state, each named ``part.name``; `unflatten` takes it apart."""
+    """The arrays of several parts as one state, each named ``part.name``; the inverse of `unflatten`."""
     return {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
 
 
 def unflatten(state: Mapping[str, np.ndarray], parts: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each of these parts, by their names without the part's; none of which may begin with another.
+    """The arrays of each of these parts, by their names without the part's.
 
     Raises:
-        InputError: an array is of no part.
+        InputError: an array belongs to no part.
     """
-    found: dict[str, dict[str, np.ndarray]] = {part: {} for part in parts}
+    divided: dict[str, dict[str, np.ndarray]] = {part: {} for part in parts}
     for name, array in state.items():
-        part = next((part for part in found if name.startswith(f"{part}.")), None)
+        part = next((part for part in divided if name.startswith(f"{part}.")), None)
         if part is None:
-            raise InputError(f"expected arrays of {', '.join(found)}, got {name!r}; the state is damaged")
-        found[part][name.removeprefix(f"{part}.")] = array
-    return found
+            raise InputError(f"expected arrays of {', '.join(divided) or 'nothing'}, got {name!r}; {OTHER_VERSION}")
+        divided[part][name.removeprefix(f"{part}.")] = array
+    return divided

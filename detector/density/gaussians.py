@@ -1,25 +1,26 @@
 """Gaussians with one mean per class and one covariance for all classes, for every layer of an embedding."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Self
 
 import numpy as np
 
+from detector.common.array_api import Array, constants, namespace, product_by_row
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
-__all__ = ["Gaussians", "product_by_row"]
+__all__ = ["Gaussians", "class_gaussians"]
 
-# Directions whose variance is below this share of the largest are left out: the pseudo-inverse. They are those that no
-# reference image moved in, such as the zeros behind a narrow layer's embedding.
+# Directions whose variance is below this share of the largest are dropped (pseudo-inverse). No reference image varies
+# in them; an example is the zero padding of a narrow layer's embedding.
 _NEGLIGIBLE = 1e-12
 
 
 class Gaussians:
     """Squared Mahalanobis distances of embeddings ``(N, L, D)`` to the means of C classes, layer by layer.
 
-    The precision matrix is not held itself but as a factor W with W Wᵀ = Σ⁺, so that whatever W a file holds, the
-    precision is symmetric and positive semi-definite.
+    The precision matrix is stored as a factor W with W Wᵀ = Σ⁺, so that it is symmetric and positive semi-definite
+    for every W that a file can contain. Distances run on NumPy arrays and on torch tensors.
 
     Args:
         means: float64 ``(L, C, D)``.
@@ -47,43 +48,40 @@ class Gaussians:
         """L."""
         return len(self.means)
 
-    def distances(self, embeddings: np.ndarray) -> np.ndarray:
-        """The distance to the nearest class's mean, float64 ``(N, L)``; does not depend on N, to the last bit."""
-        found = np.empty(embeddings.shape[:2])
-        for images, layers, distances in self._distances(embeddings):
-            found[images, layers] = distances.min(axis=2)
-        return found
+    def distances(self, embeddings: Array) -> Array:
+        """Distances to the nearest class mean, float64 ``(N, L)``; in NumPy, bit for bit independent of N."""
+        xp = namespace(embeddings)
+        return self._by_layer(embeddings, lambda distances, _: xp.min(distances, axis=2))
 
-    def distances_to(self, embeddings: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The distances to the nearest class, float64 ``(N, L)``, and to the classes ``(N, J)`` given: ``(N, L, J)``.
+    def distances_to(self, embeddings: Array, classes: Array) -> tuple[Array, Array]:
+        """Distances to the nearest class, float64 ``(N, L)``, and to the given classes ``(N, J)``, ``(N, L, J)``.
 
-        They do not depend on N, to the last bit.
+        In NumPy, bit for bit independent of N.
         """
-        nearest = np.empty(embeddings.shape[:2])
-        chosen = np.empty((*embeddings.shape[:2], classes.shape[1]))
-        for images, layers, distances in self._distances(embeddings):
-            nearest[images, layers] = distances.min(axis=2)
-            chosen[images, layers] = np.take_along_axis(distances, classes[images, None], axis=2)
-        return nearest, chosen
+        xp = namespace(embeddings)
 
-    def _distances(self, embeddings: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Distances ``(n, l, C)`` of some images in some layers, with which these are, until it has been all."""
+        def nearest_and_chosen(distances: Array, images: slice) -> Array:
+            chosen = xp.take_along_axis(distances, classes[images, None, :], axis=2)
+            return xp.concat([xp.min(distances, axis=2, keepdims=True), chosen], axis=2)
+
+        both = self._by_layer(embeddings, nearest_and_chosen)
+        return both[:, :, 0], both[:, :, 1:]
+
+    def _by_layer(self, embeddings: Array, reduced: Callable[[Array, slice], Array]) -> Array:
+        """``(N, L, …)`` of what `reduced` returns for distances ``(n, l, C)`` of some images in some layers."""
+        xp = namespace(embeddings)
+        parts = []
         for part in self._parts:
             count, width, kept = part.whitening.shape
-            classes = part.means.shape[2]
-            # As many images at a time as fit into a cache, all layers at once: the cost of few images is in the calls.
-            step = max(1, _AT_ONCE // (count * (width + kept + classes)))
-            for first in range(0, len(embeddings), step):
-                some = slice(first, first + step)
-                own = np.ascontiguousarray(embeddings[some, part.layers, :width], dtype=np.float64)
-                centred = own - part.centre
-                # One product per row, as in `product_by_row`; ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖².
-                whitened = np.matmul(centred[:, :, None], part.whitening)
-                distances = np.square(whitened).sum(axis=3)
-                if classes > 1:  # one mean is the centre itself
-                    products = np.matmul(whitened, part.means)[:, :, 0]
-                    distances = np.maximum(distances - 2 * products + part.sizes, 0.0)
-                yield some, part.layers, distances
+            # As many images at a time as fit into a cache, all layers at once: few images cost mostly the calls.
+            step = max(1, _AT_ONCE // (count * (width + kept + part.means.shape[2])))
+            starts = range(0, max(len(embeddings), 1), step)
+            pieces = [slice(start, start + step) for start in starts]
+            parts.append(xp.concat([reduced(part.distances(embeddings[some]), some) for some in pieces], axis=0))
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate([part.layers for part in self._parts]))
+        return xp.take(xp.concat(parts, axis=1), *constants(embeddings, order), axis=1)
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays by name; `from_state` takes them back."""
@@ -91,10 +89,10 @@ class Gaussians:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], most_classes: int) -> Self:
-        """Gaussians from arrays that nobody vouches for.
+        """Gaussians from untrusted arrays.
 
         Raises:
-            InputError: an array is missing, unknown, of another type or shape, not finite or absurdly large.
+            InputError: an array is missing, unknown, of another type or shape, not finite, or far too large.
         """
         require_keys(state, {"means", "whitening"})
         means = require_array(state, "means", np.float64, (None, None, None))
@@ -109,14 +107,14 @@ class Gaussians:
         return cls(means, whitening)
 
 
-_AT_ONCE = 500_000  # numbers
+_AT_ONCE = 500_000  # numbers of one step
 
-# So that no distance of a float32 embedding overflows.
+# Keeps every distance of a float32 embedding finite.
 _LARGEST = 1e50
 
 
 class _Part(NamedTuple):
-    """The l layers of which the same number of entries d counts, and arrays cut to these and to the rank e."""
+    """The l layers that have the same number d of entries, with arrays cut to d and to the rank e."""
 
     layers: np.ndarray  # (l,)
     centre: np.ndarray  # (l, d)
@@ -124,15 +122,27 @@ class _Part(NamedTuple):
     means: np.ndarray  # whitened, (l, e, C)
     sizes: np.ndarray  # squared, of the whitened means, (l, C)
 
+    def distances(self, embeddings: Array) -> Array:
+        """``(n, l, C)`` of the embeddings ``(n, L, D)`` of all layers."""
+        xp = namespace(embeddings)
+        layers, centre, whitening, means, sizes = constants(embeddings, *self)
+        own = xp.take(embeddings, layers, axis=1)[:, :, : self.centre.shape[1]]
+        whitened = product_by_row(xp.astype(own, xp.float64) - centre, whitening)
+        squares = xp.sum(xp.square(whitened), axis=2, keepdims=True)
+        if self.means.shape[2] == 1:  # one mean is the centre itself
+            return squares
+        # ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖²
+        return xp.clip(squares - 2 * product_by_row(whitened, means) + sizes, min=0.0)
+
 
 def _parts(centre: np.ndarray, whitening: np.ndarray, whitened_means: np.ndarray) -> list[_Part]:
-    """All layers, divided by width: what is multiplied by zeros, behind a narrow layer's vectors, is most of the work.
+    """The layers grouped by width, so that the zero padding of narrow layers is not multiplied.
 
-    Rows are cut off at their end, columns at their beginning, where `_whitening` has those without variance.
+    Rows are cut at their end, columns at their beginning, where `_whitening` puts directions without variance.
     """
     width = whitening.shape[1]
     rows, columns = whitening.any(axis=2), whitening.any(axis=1)
-    # Both ends of what is not zero; at least one entry, so that there is something to multiply.
+    # Both ends of the nonzero part; at least one entry.
     entries = np.maximum(np.where(rows, np.arange(1, width + 1), 0).max(axis=1), 1)
     ranks = np.maximum(np.where(columns, np.arange(width, 0, -1), 0).max(axis=1), 1)
     parts = []
@@ -152,18 +162,18 @@ def _parts(centre: np.ndarray, whitening: np.ndarray, whitened_means: np.ndarray
     return parts
 
 
-def product_by_row(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """``rows @ matrix``, float64 ``(N, E)``, each row by itself, so that its last bit does not depend on N."""
-    # A product of stacked matrices is one call of the same shape per row; one product of all rows would add up in an
-    # order that depends on their number.
-    product: np.ndarray = np.matmul(np.ascontiguousarray(rows)[:, None, :], matrix)[:, 0]
-    return product
+def class_gaussians(embeddings: np.ndarray, labels: np.ndarray, num_classes: int) -> Gaussians:
+    """Gaussians of embeddings ``(N, L, D)`` with a mean for every class; a class without images has the mean of all."""
+    fitted = Gaussians.fit(embeddings, labels)
+    means = np.repeat(embeddings.mean(axis=0, dtype=np.float64)[:, None], num_classes, axis=1)
+    means[:, np.unique(labels)] = fitted.means
+    return Gaussians(means, fitted.whitening)
 
 
 def _whitening(centred: np.ndarray) -> np.ndarray:
     """W ``(D, D)`` with W Wᵀ the pseudo-inverse of the covariance of rows ``(N, D)`` around 0.
 
-    Columns rise in variance; rows and columns of what has none are exactly 0.
+    Columns are in ascending order of variance; rows and columns without variance are exactly 0.
     """
     width = centred.shape[1]
     whitening = np.zeros((width, width))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detector.base.measured_columns import MeasuredColumns
-from detector.classifiers.conditional import LearntClassifier
+from detector.classifiers.conditional import LearnedClassifier
 from detector.features.embeddings import chosen_blocks
 from detector.features.image_statistics import spectrum
 from detector.features.image_statistics.fourier import Part
@@ -49,7 +49,7 @@ class Fourier(MeasuredColumns):
         *,
         of: Part = "magnitude",
         layers: Layers | Sequence[int] = "input",
-        classifier: LearntClassifier = "random_forest",
+        classifier: LearnedClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -1,38 +1,60 @@
-"""Path and views together: large perturbations show along the path, small ones in what another view changes."""
+"""Path and views: large perturbations change the path, small ones the comparison with a view."""
 
-from collections.abc import Sequence
-from typing import ClassVar
-
-import numpy as np
-
-from detector.base.composite import Sign
+from detector.base.composite import CompositeDetector
+from detector.classifiers.conditional import Classifier
+from detector.components.base import Component
+from detector.components.class_distances import ClassDistances
+from detector.components.contrasts import Contrasts
+from detector.components.energy import Energy
+from detector.components.logit_shift import LogitShift
+from detector.components.logits import LogitDistance
+from detector.components.path import PathDistance
+from detector.components.prediction_disagreement import PredictionDisagreement
+from detector.components.view_changes import ViewChanges
+from detector.components.view_energy import ViewEnergy
 from detector.detectors.path import Path
-from detector.detectors.views import Views
-from detector.features.path_groups import path_groups, path_measurements, view_groups, view_measurements
-from models.features import FeatureRequest, Features
 from models.images.views import View
-from models.residuals import BlockTensor
 
 __all__ = ["Fusion"]
 
 
-class Fusion(Views):
-    """The signs and groups of columns of `path` and `views`.
+class Fusion(CompositeDetector):
+    """The components and groups of columns of `path` and `views`.
 
     Args:
         view: see `Views`.
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `SignsDetector`.
+        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
     """
 
-    group_names: ClassVar[Sequence[str]] = (*Path.group_names, *Views.group_names)
-    gaussians_of: ClassVar[Sequence[BlockTensor]] = Path.gaussians_of
-    # The energy of the view holds that of the image.
-    signs: ClassVar[Sequence[Sign]] = (*(sign for sign in Path.signs if sign.name != "energy"), *Views.signs)
+    column_order = Path.column_order
 
-    def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Those of `path` and of `views`."""
-        return tuple(dict.fromkeys([*path_measurements(), *view_measurements(View.parse(self.view))]))
+    def __init__(
+        self,
+        *,
+        view: str = "shift1",
+        groups: str = "all",
+        classifier: Classifier = "gradient_boosting",
+        num_trees: int = 100,
+        minimum_per_class: int = 20,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
+            n_jobs=n_jobs,
+        )  # fmt: skip
+        self.view = view
 
-    def _groups(self, features: Features) -> dict[str, np.ndarray]:
-        groups = path_groups(features, self.gaussians_)
-        return groups | view_groups(features, View.parse(self.view), self.gaussians_, groups["embeddings"])
+    def declare(self) -> tuple[Component, ...]:
+        """The components."""
+        embeddings, residues, view = ClassDistances("embeddings"), ClassDistances("residues"), View.parse(self.view)
+        return (
+            PathDistance(embeddings, residues),
+            Contrasts(embeddings),
+            LogitDistance(),
+            Energy(in_score=False),  # the energy of both views contains it
+            PredictionDisagreement(view),
+            LogitShift(view),
+            ViewChanges(view, embeddings),
+            ViewEnergy(view),
+        )

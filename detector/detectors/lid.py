@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import LearntClassifier
+from detector.classifiers.conditional import LearnedClassifier
 from detector.common.options import require_count
 from detector.density.neighbours import Neighbours, require_neighbours
 from detector.features.embeddings import PooledEmbeddings
@@ -41,7 +41,7 @@ class LID(ColumnsDetector):
         self,
         *,
         k: int = 20,
-        classifier: LearntClassifier = "random_forest",
+        classifier: LearnedClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

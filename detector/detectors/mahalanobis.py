@@ -88,7 +88,8 @@ class Mahalanobis(ColumnsDetector):
         """Float64 ``(B, L)``."""
         if hasattr(self, "moved_"):
             return features.requested[self.moved_.name].astype(np.float64)
-        return self.gaussians_.distances(features.requested[PooledEmbeddings(self.layers).name])
+        distances: np.ndarray = self.gaussians_.distances(features.requested[PooledEmbeddings(self.layers).name])
+        return distances
 
     def _columns(self, features: Features) -> np.ndarray:
         return self._distances(features)

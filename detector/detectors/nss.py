@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from detector.base.measured_columns import MeasuredColumns
-from detector.classifiers.conditional import LearntClassifier
+from detector.classifiers.conditional import LearnedClassifier
 from detector.features.image_statistics import nss
 from models.features import FeatureRequest, ForwardPass, Needs
 
@@ -31,7 +31,7 @@ class NSS(MeasuredColumns):
     def __init__(
         self,
         *,
-        classifier: LearntClassifier = "random_forest",
+        classifier: LearnedClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -1,40 +1,30 @@
-"""All that one forward pass holds: statistics, class distances of embeddings and residues, logits."""
+"""What one forward pass shows: statistics, class distances of embeddings and residues, logits."""
 
-from collections.abc import Sequence
-from typing import ClassVar
-
-import numpy as np
-
-from detector.base.composite import Sign, SignsDetector
-from detector.features.path_groups import PATH_GROUPS, path_groups, path_measurements
-from models.features import FeatureRequest, Features
-from models.residuals import BlockTensor
+from detector.base.composite import CompositeDetector
+from detector.components.base import Component
+from detector.components.class_distances import ClassDistances
+from detector.components.contrasts import Contrasts
+from detector.components.energy import Energy
+from detector.components.logits import LogitDistance
+from detector.components.path import PathDistance
 
 __all__ = ["Path"]
 
 
-class Path(SignsDetector):
-    """Signs: how far the path is from natural paths of the same class, how far the logits are, and the energy.
+class Path(CompositeDetector):
+    """Components: distance of the path from natural paths of the same class, distance of the logits, energy.
 
     Groups of columns: "statistics" of equation 34; margins of the "logits"; per block, Mahalanobis distances of the
     pooled "embeddings" to the likeliest, second and nearest class and to all images, and their "contrasts"; the same
     distances of the pooled "residues"; the "energy".
 
     Args:
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `SignsDetector`.
+        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
     """
 
-    group_names: ClassVar[Sequence[str]] = PATH_GROUPS
-    gaussians_of: ClassVar[Sequence[BlockTensor]] = ("embeddings", "residues")
-    signs: ClassVar[Sequence[Sign]] = (
-        Sign("path", ("statistics", "embeddings", "residues")),
-        Sign("logits", ("logits",)),
-        Sign("energy", ("energy",), by="value"),
-    )
+    column_order = ("statistics", "logits", "embeddings", "contrasts", "residues", "energy")
 
-    def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Pooled embeddings and residues."""
-        return path_measurements()
-
-    def _groups(self, features: Features) -> dict[str, np.ndarray]:
-        return path_groups(features, self.gaussians_)
+    def declare(self) -> tuple[Component, ...]:
+        """The components."""
+        embeddings, residues = ClassDistances("embeddings"), ClassDistances("residues")
+        return PathDistance(embeddings, residues), Contrasts(embeddings), LogitDistance(), Energy()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from detector.base.measured_columns import MeasuredColumns
-from detector.classifiers.conditional import LearntClassifier
+from detector.classifiers.conditional import LearnedClassifier
 from detector.features.image_statistics import pixel_statistics
 from models.errors import InputError
 from models.features import FeatureRequest, ForwardPass, Needs
@@ -37,7 +37,7 @@ class PixelStatistics(MeasuredColumns):
         self,
         *,
         rounded: bool = True,
-        classifier: LearntClassifier = "random_forest",
+        classifier: LearnedClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -33,7 +33,7 @@ class RelativeMahalanobis(ColumnsDetector):
     needs_reference = True
 
     classes_: Gaussians
-    everyone_: Gaussians
+    background_: Gaussians
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class RelativeMahalanobis(ColumnsDetector):
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
         embeddings = reference.requested[PooledEmbeddings(self.layers).name]
         self.classes_ = Gaussians.fit(embeddings, labels)
-        self.everyone_ = Gaussians.fit(embeddings, np.zeros_like(labels))
+        self.background_ = Gaussians.fit(embeddings, np.zeros_like(labels))
 
     def _columns(self, features: Features) -> np.ndarray:
         embeddings = features.requested[PooledEmbeddings(self.layers).name]
-        relative: np.ndarray = self.classes_.distances(embeddings) - self.everyone_.distances(embeddings)
+        relative: np.ndarray = self.classes_.distances(embeddings) - self.background_.distances(embeddings)
         return relative
 
     def _outlier_score(self, features: Features) -> np.ndarray:
@@ -77,11 +77,11 @@ class RelativeMahalanobis(ColumnsDetector):
         return score
 
     def _reference_state(self) -> dict[str, np.ndarray]:
-        return flatten({"classes": self.classes_.state(), "everyone": self.everyone_.state()})
+        return flatten({"classes": self.classes_.state(), "background": self.background_.state()})
 
     def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
-        parts = unflatten(state, ("classes", "everyone"))
+        parts = unflatten(state, ("classes", "background"))
         self.classes_ = Gaussians.from_state(parts["classes"], self.num_classes_)
-        self.everyone_ = Gaussians.from_state(parts["everyone"], 1)
-        if self.classes_.means[:, 0].shape != self.everyone_.means[:, 0].shape:
-            raise InputError("expected classes and everyone to be of the same layers, got others; the state is damaged")
+        self.background_ = Gaussians.from_state(parts["background"], 1)
+        if self.classes_.means[:, 0].shape != self.background_.means[:, 0].shape:
+            raise InputError("expected classes and background of the same layers; the state is damaged")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import LearntClassifier
+from detector.classifiers.conditional import LearnedClassifier
 from models.features import Features
 
 __all__ = ["Transport"]
@@ -29,7 +29,7 @@ class Transport(ColumnsDetector):
     def __init__(
         self,
         *,
-        classifier: LearntClassifier = "random_forest",
+        classifier: LearnedClassifier = "random_forest",
         num_trees: int = 100,
         minimum_per_class: int = 20,
         seed: int = 0,

@@ -1,40 +1,30 @@
-"""What changes when the image is mirrored or shifted, in the output and along the path: natural images hardly do."""
+"""Changes of output and path when the image is mirrored or shifted; small for natural images."""
 
-from collections.abc import Sequence
-from typing import ClassVar
-
-import numpy as np
-
-from detector.base.composite import Sign, SignsDetector
+from detector.base.composite import CompositeDetector
 from detector.classifiers.conditional import Classifier
-from detector.features.path_groups import VIEW_GROUPS, view_groups, view_measurements
-from models.features import FeatureRequest, Features
+from detector.components.base import Component
+from detector.components.class_distances import ClassDistances
+from detector.components.logit_shift import LogitShift
+from detector.components.prediction_disagreement import PredictionDisagreement
+from detector.components.view_changes import ViewChanges
+from detector.components.view_energy import ViewEnergy
 from models.images.views import View
-from models.residuals import BlockTensor
 
 __all__ = ["Views"]
 
 
-class Views(SignsDetector):
-    """Signs: how far the view disputes the class, how far its logits are from the image's, and the energy of both.
+class Views(CompositeDetector):
+    """Components: disagreement of the view with the prediction, distance of its logits, energy of image and view.
 
-    Groups of columns: "outputs", what changes in the logits; "view_statistics", the change of the statistics;
-    "view_distances", how far the embeddings move, per block; "view_classes", the change of their distances to the
-    classes; "view_energy". The image and its view go through the network in one batch.
+    Groups of columns: "outputs", the changes of the logits; "view_statistics", of the statistics; "view_distances", how
+    far the embeddings move, per block; "view_classes", the changes of their distances to the classes; "view_energy".
+    The image and its view pass through the network in one batch.
 
     Args:
-        view: "flip" (left and right), "shift1" (by so many pixels), or "flip+shift1": what the network was trained to
-            be indifferent to. Digits must not be mirrored.
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `SignsDetector`.
+        view: "flip" (left and right), "shift1" (by so many pixels), or "flip+shift1"; a change to which the network was
+            trained to be invariant. Digits must not be mirrored.
+        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
     """
-
-    group_names: ClassVar[Sequence[str]] = VIEW_GROUPS
-    gaussians_of: ClassVar[Sequence[BlockTensor]] = ("embeddings",)
-    signs: ClassVar[Sequence[Sign]] = (
-        Sign("dispute", ("outputs",), by="value", column=0),
-        Sign("change", ("outputs",), by="value", column=1),
-        Sign("view_energy", ("view_energy",), by="value"),
-    )
 
     def __init__(
         self,
@@ -53,13 +43,7 @@ class Views(SignsDetector):
         )  # fmt: skip
         self.view = view
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        View.parse(self.view)
-
-    def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Pooled embeddings of the image and the view, and the view's logits and statistics."""
-        return view_measurements(View.parse(self.view))
-
-    def _groups(self, features: Features) -> dict[str, np.ndarray]:
-        return view_groups(features, View.parse(self.view), self.gaussians_)
+    def declare(self) -> tuple[Component, ...]:
+        """The components."""
+        view, embeddings = View.parse(self.view), ClassDistances("embeddings")
+        return PredictionDisagreement(view), LogitShift(view), ViewChanges(view, embeddings), ViewEnergy(view)

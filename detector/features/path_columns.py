@@ -1,111 +1,120 @@
-"""Columns that describe an image's path, and what another view of it changes: pure functions of arrays."""
+"""Columns that describe the path of an image, and what a view of the image changes.
 
-import numpy as np
+Pure functions of NumPy arrays or torch tensors; differentiable in torch.
+"""
 
+from detector.common.array_api import Array, namespace, safe_sqrt
 from detector.density.gaussians import Gaussians
 
 __all__ = [
     "class_distances",
     "contrasts",
     "energy",
+    "log_sum_exp",
     "logit_columns",
     "output_columns",
     "relative_distances",
-    "two_likeliest",
+    "top_two_classes",
 ]
 
-Array = np.ndarray
 
-
-def two_likeliest(logits: Array) -> Array:
-    """The classes with the largest and second largest logit, ``(N, 2)``; of a network with one class, that twice."""
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :2]
-    return np.repeat(order, 2, axis=1) if order.shape[1] == 1 else order
+def top_two_classes(logits: Array) -> Array:
+    """Classes with the largest and second largest logit, int64 ``(N, 2)``; with a single class, that class twice."""
+    xp = namespace(logits)
+    order = xp.argsort(-logits, axis=1, stable=True)[:, :2]
+    return xp.concat([order, order], axis=1) if order.shape[1] == 1 else order
 
 
 def logit_columns(logits: Array) -> Array:
-    """Float64 ``(N, 4)``: the margins of the first over the second and of the second over the third, max, log-sum-exp.
+    """Float64 ``(N, 4)``: margins of first over second and second over third logit, maximum, log-sum-exp.
 
-    All on the scale of log10(1 + 1000 |x|), with the sign of x: what tells an image that an attack has left at the very
-    boundary is how small the margin is.
+    Each value x is scaled to sign(x) log10(1 + 1000 |x|), which resolves the tiny margins of images that an attack
+    leaves at a class boundary.
     """
-    ordered = -np.sort(-logits.astype(np.float64), axis=1)[:, :3]
-    ordered = np.pad(ordered, ((0, 0), (0, max(0, 3 - ordered.shape[1]))), mode="edge")
-    first, second, third = ordered.T
-    columns = np.stack([first - second, second - third, first, log_sum_exp(logits)], axis=1)
-    scaled: Array = np.sign(columns) * np.log10(1 + 1000 * np.abs(columns))
-    return scaled
+    xp = namespace(logits)
+    ordered = -xp.sort(-_double(logits), axis=1)[:, :3]
+    last = ordered.shape[1] - 1
+    first, second, third = (ordered[:, min(rank, last)] for rank in range(3))
+    columns = xp.stack([first - second, second - third, first, log_sum_exp(logits)], axis=1)
+    return xp.sign(columns) * xp.log10(1 + 1000 * xp.abs(columns))
 
 
 def log_sum_exp(logits: Array) -> Array:
     """log Σ_k exp(logit_k), float64 ``(N,)``."""
-    values = logits.astype(np.float64)
-    largest = values.max(axis=1)
-    total: Array = largest + np.log(np.exp(values - largest[:, None]).sum(axis=1))
-    return total
+    xp = namespace(logits)
+    values = _double(logits)
+    largest = xp.max(values, axis=1)
+    return largest + xp.log(xp.sum(xp.exp(values - largest[:, None]), axis=1))
 
 
 def energy(*logits: Array) -> Array:
-    """−log Σ_k exp(logit_k), added up over several views, float64 ``(N, 1)`` (Liu, Wang, Owens and Li, 2020)."""
-    total: Array = np.sum([log_sum_exp(each) for each in logits], axis=0)
+    """−log Σ_k exp(logit_k), summed over several views, float64 ``(N, 1)`` (Liu, Wang, Owens and Li, 2020)."""
+    total = sum(log_sum_exp(each) for each in logits)
     return -total[:, None]
 
 
-def class_distances(vectors: Array, likeliest: Array, classes: Gaussians, everyone: Gaussians) -> Array:
+def class_distances(vectors: Array, likeliest: Array, classes: Gaussians, background: Gaussians) -> Array:
     """Squared Mahalanobis distances of vectors ``(N, L, D)``, float64 ``(N, 4·L)``.
 
-    Per layer to the first and second of the likeliest classes ``(N, 2)``, to the nearest class, and to the Gaussian of
-    all images; all layers of the first, then of the next.
+    Per layer: to the first and to the second of the likeliest classes ``(N, 2)``, to the nearest class, and to the
+    Gaussian of all images. All layers of the first distance come first, then all layers of the next.
     """
     nearest, chosen = classes.distances_to(vectors, likeliest)
-    return np.concatenate([chosen[:, :, 0], chosen[:, :, 1], nearest, everyone.distances(vectors)], axis=1)
+    parts = [chosen[:, :, 0], chosen[:, :, 1], nearest, background.distances(vectors)]
+    return namespace(vectors).concat(parts, axis=1)
 
 
 def contrasts(distances: Array) -> Array:
-    """Differences of the `class_distances`, ``(N, 4·L)``: first − second, first − nearest, first and nearest − all."""
-    first, second, nearest, everyone = np.split(distances, 4, axis=1)
-    return np.concatenate([first - second, first - nearest, first - everyone, nearest - everyone], axis=1)
+    """Differences of `class_distances` ``(N, 4·L)``: first − second, first − nearest, first − all, nearest − all."""
+    layers = distances.shape[1] // 4
+    first, second, nearest, background = (distances[:, i * layers : (i + 1) * layers] for i in range(4))
+    parts = [first - second, first - nearest, first - background, nearest - background]
+    return namespace(distances).concat(parts, axis=1)
 
 
 def relative_distances(vectors: Array, view_vectors: Array) -> Array:
-    """How far a view's vectors ``(N, L, D)`` are from the image's, ‖v′ − v‖² / ‖v‖² per layer, float64 ``(N, L)``."""
-    own, other = vectors.astype(np.float64), view_vectors.astype(np.float64)
-    size = np.maximum(np.square(own).sum(axis=2), 1e-12)  # a vector may be 0 everywhere
-    distances: Array = np.square(other - own).sum(axis=2) / size
-    return distances
+    """‖v′ − v‖² / ‖v‖² of vectors ``(N, L, D)`` and those of a view, per layer, float64 ``(N, L)``."""
+    xp = namespace(vectors)
+    own, other = _double(vectors), _double(view_vectors)
+    size = xp.clip(xp.sum(xp.square(own), axis=2), min=1e-12)  # a vector can be 0 everywhere
+    return xp.sum(xp.square(other - own), axis=2) / size
 
 
 def output_columns(logits: Array, view_logits: Array) -> Array:
-    """What another view changes in the output, float64 ``(N, 6)``.
+    """Changes that a view makes to the output, float64 ``(N, 6)``.
 
-    By how much the view's best other class leads the class of the image itself, how far the two vectors of logits are
-    apart (L2), the Jensen-Shannon divergence of their probabilities, and of the view the margin, the maximum and
-    log-sum-exp.
+    The lead of the view's best other class over the class of the image, the L2 distance of the two logit vectors, the
+    Jensen-Shannon divergence of their probabilities, and the view's margin, maximum and log-sum-exp.
     """
-    own, other = logits.astype(np.float64), view_logits.astype(np.float64)
-    rows, predicted = np.arange(len(own)), own.argmax(axis=1)
-    rivals = other.copy()
-    rivals[rows, predicted] = -np.inf
-    rival = rivals.max(axis=1) if own.shape[1] > 1 else other[rows, predicted]
-    ordered = np.sort(other, axis=1)
-    second = ordered[:, -2] if own.shape[1] > 1 else ordered[:, -1]
-    return np.stack(
-        [
-            rival - other[rows, predicted],
-            np.sqrt(np.square(other - own).sum(axis=1)),
-            _divergence(own, other),
-            ordered[:, -1] - second,
-            ordered[:, -1],
-            log_sum_exp(other),
-        ],
-        axis=1,
-    )
+    xp = namespace(logits)
+    own, other = _double(logits), _double(view_logits)
+    predicted = xp.argmax(own, axis=1)[:, None]
+    of_predicted = xp.take_along_axis(other, predicted, axis=1)[:, 0]
+    single = own.shape[1] == 1
+    is_predicted = xp.arange(own.shape[1], device=own.device)[None, :] == predicted
+    rival = of_predicted if single else xp.max(xp.where(is_predicted, -xp.inf, other), axis=1)
+    ordered = xp.sort(other, axis=1)
+    second = ordered[:, -1 if single else -2]
+    parts = [
+        rival - of_predicted,
+        safe_sqrt(xp.sum(xp.square(other - own), axis=1)),
+        _divergence(own, other),
+        ordered[:, -1] - second,
+        ordered[:, -1],
+        log_sum_exp(other),
+    ]
+    return xp.stack(parts, axis=1)
 
 
 def _divergence(own: Array, other: Array) -> Array:
     """Jensen-Shannon divergence of two softmax distributions, in nats, float64 ``(N,)``."""
-    p, q = (np.exp(each - log_sum_exp(each)[:, None]) for each in (own, other))
-    middle = np.maximum((p + q) / 2, 1e-300)  # a probability may round to 0
-    parts = p * np.log(np.maximum(p, 1e-300) / middle) + q * np.log(np.maximum(q, 1e-300) / middle)
-    divergence: Array = parts.sum(axis=1) / 2
-    return divergence
+    xp = namespace(own)
+    p, q = (xp.exp(each - log_sum_exp(each)[:, None]) for each in (own, other))
+    middle = xp.clip((p + q) / 2, min=1e-300)  # a probability can round to 0
+    parts = p * xp.log(xp.clip(p, min=1e-300) / middle) + q * xp.log(xp.clip(q, min=1e-300) / middle)
+    return xp.sum(parts, axis=1) / 2
+
+
+def _double(values: Array) -> Array:
+    xp = namespace(values)
+    return xp.astype(values, xp.float64)

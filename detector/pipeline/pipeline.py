@@ -93,7 +93,8 @@ class Pipeline:
         if not len(images):
             return []
         features = self.features(images)
-        scores, components = self.detector.score_components(features)
+        result = self.detector.score_components(features)
+        scores, main_components = result.score, result.main_components()
         p_values, flagged = self.calibration.p_values(scores), self.calibration.flags(scores)
         probabilities = _softmax(features.logits)
         return [
@@ -104,7 +105,8 @@ class Pipeline:
                 score=float(scores[row]),
                 p_value=float(p_values[row]),
                 flagged=bool(flagged[row]),
-                components={name: float(values[row]) for name, values in components.items()},
+                components={name: float(values[row]) for name, values in result.components.items()},
+                main_component=main_components[row],
                 path=self._path(features.statistics[row]) if path else None,
                 probabilities=probabilities[row],
             )

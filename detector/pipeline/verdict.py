@@ -34,7 +34,8 @@ class Verdict:
         score: higher = more anomalous.
         p_value: share of held-out natural images that score at least as high, (1 + #{≥}) / (n + 1).
         flagged: whether the score reaches the calibrated threshold, equivalently whether p_value <= fpr.
-        components: the parts of the score, by name.
+        components: of the score, by name; `Detector.component_info` explains them.
+        main_component: name of the component that contributes most to the score; None for a score without components.
         path: the statistics behind it, where asked for.
         probabilities: float64 ``(K,)``, the softmax over all classes; not part of the JSON.
     """
@@ -46,6 +47,7 @@ class Verdict:
     p_value: float
     flagged: bool
     components: dict[str, float]
+    main_component: str | None = None
     path: PathOfImage | None = None
     probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.base.composite import SignsDetector
+from detector.base.composite import CompositeDetector
 from detector.base.detector import Detector
 from detector.common.result import ScoreResult
 from detector.density.gaussians import Gaussians
@@ -19,7 +19,7 @@ from detector.detectors.max_softmax import MaxSoftmax
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.features.embeddings import PooledEmbeddings
 from models.features import Features
-from service.adaptive.components import SignColumns, distances_to_means
+from service.adaptive.components import ComponentColumns
 
 __all__ = ["Columns", "Distances", "columns_of", "exact_margins"]
 
@@ -56,7 +56,9 @@ class Columns(Protocol):
 
 def columns_of(detector: Detector) -> Columns | None:
     """Those of the detector; None where it judges by other columns, or by ones without a gradient."""
-    return SignColumns(detector) if isinstance(detector, SignsDetector) else Distances.of(detector)
+    if isinstance(detector, CompositeDetector):
+        return ComponentColumns(detector) if detector.has_differentiable_columns else None
+    return Distances.of(detector)
 
 
 class Distances:
@@ -80,7 +82,7 @@ class Distances:
         if isinstance(detector, Mahalanobis) and not detector.magnitude:
             return cls(detector, [(1.0, detector.gaussians_)])
         if isinstance(detector, RelativeMahalanobis):
-            return cls(detector, [(1.0, detector.classes_), (-1.0, detector.everyone_)])
+            return cls(detector, [(1.0, detector.classes_), (-1.0, detector.background_)])
         return None
 
     def requested(self, features: Features) -> NDArray[np.float32]:
@@ -110,9 +112,7 @@ class Distances:
     def __call__(self, _logits: Tensor, _statistics: Tensor, requested: Mapping[str, Tensor]) -> Tensor:
         """``(b, L)`` float32 of pooled embeddings ``(b, L, D)``, differentiable."""
         embeddings = requested[self._embeddings]
-        total = torch.zeros(embeddings.shape[:2], dtype=torch.float64, device=embeddings.device)
-        for sign, gaussians in self._sums:
-            total = total + sign * distances_to_means(embeddings, gaussians).amin(2)
+        total: Tensor = sum(sign * gaussians.distances(embeddings) for sign, gaussians in self._sums)
         return total.float()
 
 

@@ -302,7 +302,7 @@ def test_measurements_of_another_network_are_refused(
     fit(detector, rng)
     for name, array in mixed.requested.items():
         others = {other: values for other, values in mixed.requested.items() if other != name}
-        with pytest.raises(InputError, match="expected given features with the measurement"):
+        with pytest.raises(InputError, match="expected given features with the request"):
             detector.score(mixed._replace(requested=others))
         for bad in (array[..., :-1], np.concatenate([array, array], axis=-1), array[:-1], array.astype(np.float64)):
             with pytest.raises(InputError, match="expected"):

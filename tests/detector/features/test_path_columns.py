@@ -84,7 +84,7 @@ def test_logits_as_far_as_float32_goes_have_finite_columns(rng: np.random.Genera
 def test_the_likeliest_class_is_the_predicted_one_also_at_ties(rng: np.random.Generator, classes: int) -> None:
     logits = rng.integers(-1, 2, size=(300, classes)).astype(np.float32) * rng.choice([1, -1], size=(300, 1))
     logits = logits.astype(np.float32)
-    found = path_columns.two_likeliest(logits)
+    found = path_columns.top_two_classes(logits)
     features = Features(logits, np.ones((300, 2), dtype=np.float32))
     assert np.array_equal(found[:, 0], features.predicted)
     if classes == 1:

@@ -1,11 +1,11 @@
-"""What an attacker differentiates of detectors by signs: the same columns and scores, with a gradient in the images."""
+"""Columns and scores of composite detectors on tensors: equal to NumPy, with a gradient in the images."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from detector.base.composite import SignsDetector
+from detector.base.composite import CompositeDetector
 from detector.base.detector import build_detector
 from detector.calibration import Calibration
 from detector.features.statistics import natural_band
@@ -98,7 +98,7 @@ def test_with_a_classifier_columns_are_what_a_surrogate_is_fitted_on(
     assert columns is not None
     assert system.exact_margins is None
     assert set(system.differentiable) == {"logits", "statistics", columns.name}
-    assert isinstance(system.pipeline.detector, SignsDetector)
+    assert isinstance(system.pipeline.detector, CompositeDetector)
     features = system.features(torch.from_numpy(rng.random((10, *SHAPE), dtype=np.float32)))
     assert system.used_parts(features)[-1] == columns.name
     assert "statistics" not in system.used_parts(features)

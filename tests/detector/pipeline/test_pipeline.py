@@ -64,7 +64,8 @@ def test_a_batch_of_one_is_measured_as_among_others(measuring: Pipeline, images:
 def test_verdict_states_what_network_and_detector_say(pipeline: Pipeline, images: Tensor) -> None:
     features = extracted(pipeline, images)
     probabilities = torch.softmax(pipeline.network(images).double(), dim=1)
-    scores, votes = pipeline.detector.score_components(features)
+    result = pipeline.detector.score_components(features)
+    scores, votes = result.score, result.components
     for row, verdict in enumerate(pipeline.score(images)):
         assert verdict.label == int(features.logits[row].argmax())
         assert verdict.class_name == CLASSES[verdict.label]

@@ -8,7 +8,8 @@ from pytorch_ood.detector import Mahalanobis as Reference
 from pytorch_ood.detector import MahalanobisODIN as ReferenceWithPreprocessing
 from torch import Tensor, nn
 
-from detector.density.gaussians import Gaussians, product_by_row
+from detector.common.array_api import product_by_row
+from detector.density.gaussians import Gaussians
 from detector.detectors.mahalanobis import DistancesOfMoved, Mahalanobis
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.features.embeddings import PooledEmbeddings
@@ -112,7 +113,7 @@ def test_preprocessing_is_asked_for_once_prepared_and_named_by_what_it_knows(
     _, other = Mahalanobis(magnitude=0.002).prepare(reference, 1 - np.arange(80) // 40).feature_requests()
     assert len({feature_request.name, other.name}) == 2
     features = extract_features(network, images, feature_requests=detector.feature_requests())
-    with pytest.raises(InputError, match="measurement 'mahalanobis:"):
+    with pytest.raises(InputError, match="request 'mahalanobis:"):
         detector.fit(reference, reference)
     detector.fit(features, features)
     again = Mahalanobis.from_state(detector.parameters(), detector.state())
@@ -244,7 +245,7 @@ def test_a_damaged_state_is_refused(rng: np.random.Generator, damage: str) -> No
 def test_parts_of_a_relative_distance_belong_together(rng: np.random.Generator) -> None:
     detector = fitted(RelativeMahalanobis(classifier="none"), rng)
     state = {name: array.copy() for name, array in detector.state().items()}
-    state["reference.everyone.means"] = state["reference.everyone.means"][:1]
-    state["reference.everyone.whitening"] = state["reference.everyone.whitening"][:1]
+    state["reference.background.means"] = state["reference.background.means"][:1]
+    state["reference.background.whitening"] = state["reference.background.whitening"][:1]
     with pytest.raises(InputError, match="same layers"):
         RelativeMahalanobis.from_state(detector.parameters(), state)

@@ -1,0 +1,41 @@
+"""The rule that makes one score of the tail scores of several components."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detector.common.array_api import Array, namespace, safe_sqrt
+
+__all__ = ["class_scales", "combine"]
+
+# Chosen between the loss on unseen and the gain on seen attacks (docs/decisions/0011).
+_POWER = 2  # between the sum of the tail scores (1) and their maximum (infinity)
+_CLASS_QUANTILE = 0.95  # of natural scores, the unit of each predicted class
+_CLASS_PRIOR = 30  # images of a class for which its own quantile weighs as much as that of all classes
+
+
+def combine(tail_scores: Sequence[Array], weights: Sequence[float], *, power: float = _POWER) -> Array:
+    """The weighted norm ``(B,)`` of tail scores ``(B,)`` each: their sum for power 1, the maximum for infinity."""
+    weighted = [weight * each for weight, each in zip(weights, tail_scores, strict=True)]
+    if power == float("inf"):
+        return namespace(*weighted).max(namespace(*weighted).stack(weighted, axis=0), axis=0)
+    # One after the other: a sum over an axis can add up in another order in another batch.
+    total = weighted[0] ** power
+    for each in weighted[1:]:
+        total = total + each**power
+    return safe_sqrt(total) if power == 2 else total ** (1 / power)
+
+
+def class_scales(norms: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Ratio of the 95 % quantile of natural norms ``(N,)`` of each predicted class to that of all, float64 ``(C,)``.
+
+    The fewer images a class has, the nearer its scale is to 1.
+    """
+    smallest = 1e-6  # norms can be 0
+    overall = max(float(np.quantile(norms, _CLASS_QUANTILE)), smallest)
+    scales = np.ones(num_classes)
+    for k in np.unique(predicted):
+        own = norms[predicted == k]
+        weight = len(own) / (len(own) + _CLASS_PRIOR)
+        scales[k] = (max(float(np.quantile(own, _CLASS_QUANTILE)), smallest) / overall) ** weight
+    return np.clip(scales, 1e-3, 1e3)

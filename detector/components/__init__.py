@@ -1,0 +1,1 @@
+"""Components of a score: one file each (docs/components.md)."""

@@ -1,0 +1,190 @@
+"""Contract of a component: one number per image, larger for less natural images, from columns that it owns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from detector.common.array_api import Array, namespace
+from detector.common.arrays import require_keys
+from detector.common.result import ComponentInfo
+from models.features import FeatureRequest, Features
+
+__all__ = ["ColumnTable", "Component", "Inputs", "Reference", "Sizes"]
+
+
+T = TypeVar("T")
+
+
+class _Shared:
+    """Intermediate results of one batch, computed once for all components."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, Any] = {}
+
+    def shared(self, key: str, compute: Callable[[], T]) -> T:
+        """The result of `compute`, which runs for the first of the calls with the same key."""
+        if key not in self._results:
+            self._results[key] = compute()
+        result: T = self._results[key]
+        return result
+
+
+class Inputs(_Shared):
+    """What columns are computed from: NumPy arrays, or torch tensors to differentiate.
+
+    Args:
+        logits: ``(N, K)``.
+        statistics: ``(N, F)``.
+        requested: values of the feature requests by name, ``(N, …)`` each.
+    """
+
+    def __init__(self, logits: Array, statistics: Array, requested: Mapping[str, Array]) -> None:
+        super().__init__()
+        self.logits, self.statistics, self.requested = logits, statistics, requested
+
+
+class ColumnTable(_Shared):
+    """Groups of columns of N images, with the predicted classes.
+
+    Args:
+        groups: columns ``(N, F_g)`` by the name of their group.
+        predicted: ``(N,)`` int64.
+        num_classes: of the network.
+    """
+
+    def __init__(self, groups: Mapping[str, Array], predicted: Array, num_classes: int) -> None:
+        super().__init__()
+        self.groups, self.predicted, self.num_classes = groups, predicted, num_classes
+
+    def column(self, group: str, index: int = 0) -> Array:
+        """One column of a group, float64 ``(N,)``."""
+        values = self.groups[group][:, index]
+        xp = namespace(values)
+        return xp.astype(values, xp.float64)
+
+    def matrix(self, names: Sequence[str]) -> Array:
+        """Those groups of these names that the table contains, side by side ``(N, F)``."""
+        parts = [self.groups[name] for name in names if name in self.groups]
+        return namespace(*parts).concat(parts, axis=1)
+
+
+class Sizes(NamedTuple):
+    """What a state has to fit to.
+
+    Args:
+        num_classes: of the network.
+        inputs: inputs of no images, with the shapes of the features that the detector was fitted on.
+        groups: names of the groups of columns that the detector uses.
+        widths: of these groups; known to the classifiers only, which are restored last.
+    """
+
+    num_classes: int
+    inputs: Inputs
+    groups: tuple[str, ...]
+    widths: Mapping[str, int] = {}
+
+
+class Reference(Protocol):
+    """What is learned from reference images and shared by several components, such as Gaussians of embeddings."""
+
+    @property
+    def name(self) -> str:
+        """Unique in a detector; no name may be the beginning of another."""
+
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
+        """What it needs from the forward pass."""
+
+    def prepare(self, reference: Features, labels: np.ndarray) -> None:
+        """Learn from reference images and their classes."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was learned, as arrays by name."""
+
+    def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
+        """Take back `state` after validation of the untrusted arrays; raises InputError."""
+
+
+class Component(ABC):
+    """One number per image, larger for less natural images.
+
+    A component is learned in two steps: `prepare` sees reference images, `fit` sees the columns of other natural
+    images. Either may do nothing. Columns and scores are written with the array API
+    (`detector.common.array_api`), so that the same code runs on NumPy arrays and, with gradients, on torch tensors.
+
+    Args:
+        in_score: whether its number is part of the score. If not, it only gives columns to the classifiers.
+        for_classifiers: whether the classifiers that learn from attacked images see its columns.
+
+    Attributes:
+        title: readable name.
+        description: one line on what a large value means.
+        groups: names of its groups of columns, which the detector's option `groups` selects. Two components may name
+            the same group if they compute it alike.
+        weight: of its tail score in the combination.
+        differentiable: whether columns and number run on tensors with gradients.
+    """
+
+    title: ClassVar[str]
+    description: ClassVar[str]
+    groups: tuple[str, ...] = ()
+    weight: float = 1.0
+    differentiable: bool = True
+
+    def __init__(self, *, in_score: bool = True, for_classifiers: bool = True) -> None:
+        self.in_score, self.for_classifiers = in_score, for_classifiers
+
+    @property
+    def name(self) -> str:
+        """The plug-in's name, which is that of its file."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    def info(self) -> dict[str, ComponentInfo]:
+        """Title and description of every value that it shows beside the score, by name."""
+        return {self.name: ComponentInfo(self.title, self.description)}
+
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
+        """What it needs from the forward pass beyond logits and statistics; may depend on what `prepare` learned."""
+        return ()
+
+    def references(self) -> tuple[Reference, ...]:
+        """What it shares with other components."""
+        return ()
+
+    def prepare(self, reference: Features, labels: np.ndarray) -> None:  # noqa: B027 - many components need none
+        """Learn from reference images and their classes; `references` are prepared already."""
+
+    @abstractmethod
+    def columns(self, inputs: Inputs) -> Mapping[str, Array]:
+        """Its `groups` of columns, ``(N, F_g)`` each.
+
+        A row does not depend on the images beside it, in NumPy bit for bit, and F_g not on the images at all.
+        """
+
+    def fit(self, natural: ColumnTable, adversarial: ColumnTable | None) -> None:  # noqa: B027 - many learn nothing
+        """Learn from float32 columns of natural images and, where given, of adversarial ones."""
+
+    def score(self, table: ColumnTable) -> Array:
+        """The number ``(N,)`` float64 of every image; higher = more anomalous. Unused without `in_score`."""
+        raise NotImplementedError(f"{self.name} gives columns to the classifiers only")
+
+    def values(self, table: ColumnTable) -> dict[str, np.ndarray]:
+        """Values to show beside the score, as named by `info`; empty for the share of natural images below."""
+        return {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `prepare` and `fit` learned, as arrays by name."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
+        """Take back `state` after validation of the untrusted arrays.
+
+        Raises:
+            InputError: an array is missing, unknown, of another type or shape, or impossible.
+        """
+        require_keys(state, set())
+
+    def width(self, sizes: Sizes) -> int:
+        """Number of its columns that the detector uses."""
+        return sum(values.shape[1] for name, values in self.columns(sizes.inputs).items() if name in sizes.groups)

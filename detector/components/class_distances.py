@@ -1,0 +1,76 @@
+"""Mahalanobis distances to the classes and to all images, block by block; shared by several components."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from detector.common.array_api import Array
+from detector.common.arrays import flatten, unflatten
+from detector.components.base import Inputs, Sizes
+from detector.density.gaussians import Gaussians, class_gaussians
+from detector.features.path_columns import class_distances, top_two_classes
+from detector.features.path_vectors import PathVectors
+from models.errors import InputError
+from models.features import FeatureRequest, Features
+from models.residuals import BlockTensor
+
+__all__ = ["ClassDistances"]
+
+
+class ClassDistances:
+    """Gaussians of the pooled embeddings or residues of every block: one per class, and one of all images.
+
+    Args:
+        quantity: "embeddings" or "residues".
+    """
+
+    classes_: Gaussians
+    background_: Gaussians
+
+    def __init__(self, quantity: BlockTensor) -> None:
+        self.name = quantity
+        self.request = PathVectors(quantity)
+
+    def feature_requests(self) -> tuple[FeatureRequest, ...]:
+        """The pooled vectors."""
+        return (self.request,)
+
+    def distances(self, inputs: Inputs, request: FeatureRequest | None = None) -> Array:
+        """`class_distances` float64 ``(N, 4·L)`` of the image's own vectors, or of those of another request.
+
+        The classes are always the likeliest two of the image itself.
+        """
+        name = (request or self.request).name
+        return inputs.shared(
+            f"class distances of {name} to {self.name}",
+            lambda: class_distances(
+                inputs.requested[name], top_two_classes(inputs.logits), self.classes_, self.background_
+            ),
+        )
+
+    def prepare(self, reference: Features, labels: np.ndarray) -> None:
+        """Fit the Gaussians on reference images and their classes."""
+        values = reference.requested[self.request.name]
+        self.classes_ = class_gaussians(values, labels, reference.logits.shape[1])
+        self.background_ = class_gaussians(values, np.zeros_like(labels), 1)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Means and whitening of both Gaussians."""
+        return flatten({"classes": self.classes_.state(), "background": self.background_.state()})
+
+    def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
+        """Take back `state`.
+
+        Raises:
+            InputError: an array is missing or unknown, or does not fit the network's classes and vectors.
+        """
+        parts = unflatten(state, ("classes", "background"))
+        self.classes_ = Gaussians.from_state(parts["classes"], sizes.num_classes)
+        self.background_ = Gaussians.from_state(parts["background"], 1)
+        layers, width = sizes.inputs.requested[self.request.name].shape[1:]
+        for gaussians, classes in ((self.classes_, sizes.num_classes), (self.background_, 1)):
+            if gaussians.means.shape != (layers, classes, width):
+                raise InputError(
+                    f"expected means of {self.name} of shape {(layers, classes, width)}, got {gaussians.means.shape}; "
+                    "the state is damaged"
+                )
