@@ -261,7 +261,7 @@ def test_a_detector_that_looks_twice_takes_the_view_that_the_training_allows_and
     loaded = load_artifact(artifact)
     images = load_dataset("digits").limited(600, 0).take(np.arange(20)).tensor()
     verdicts = [verdict.to_json() for verdict in loaded.pipeline.score(images)]
-    assert {"path", "dispute", "all_class"} <= set(
+    assert {"path", "prediction_disagreement", "all_class"} <= set(
         loaded.pipeline.detector.score_components(loaded.pipeline.features(images)).components
     )
     again = tmp_path / "again"
