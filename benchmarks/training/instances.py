@@ -29,7 +29,8 @@ from models.normalization import Normalized
 from models.objectives.base import build_objective
 from models.registry import NETWORKS
 from models.residuals import discover, evaluation_mode, record_residues
-from models.training.loop import Recipe, accuracy, train
+from models.training.loop import accuracy, train
+from models.training.recipe import Recipe
 
 __all__ = [
     "Images", "Instance", "Setting", "code_digest", "finished", "run_instance", "take_averages_anew", "transport_cost",
@@ -113,7 +114,7 @@ class Setting:
         network: a name of `models.networks`.
         arguments: keywords of its constructor besides num_classes.
         objective, options: see `models.objectives`.
-        recipe: keywords of `models.training.loop.Recipe`, without the seed.
+        recipe: keywords of `models.training.recipe.Recipe`, without the seed.
         tracked: number of test images that are looked at after every epoch; 0 for none.
     """
 

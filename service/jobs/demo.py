@@ -17,7 +17,8 @@ from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import CheckpointError
 from models.loading import LoadedNetwork, load_checkpoint, load_network, save_checkpoint
 from models.objectives.cross_entropy import CrossEntropy
-from models.training.loop import Recipe, accuracy, train
+from models.training.loop import accuracy, train
+from models.training.recipe import Recipe
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.plan import plan_evaluation

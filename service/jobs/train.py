@@ -14,7 +14,8 @@ from models.errors import InputError, NetworkError
 from models.files import write_atomically
 from models.loading import NetworkSpec, build_network, load_network, rounded_to_half, save_checkpoint
 from models.normalization import Normalized
-from models.training.loop import Recipe, accuracy, train
+from models.training.loop import accuracy, train
+from models.training.recipe import Recipe
 from service.inputs import label, objective_of
 from service.inputs.seen_images import image_digests
 from service.provenance import provenance

@@ -20,7 +20,8 @@ from models.objectives.base import ObjectiveValue, build_objective
 from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.module_wise import ModuleWise
 from models.residuals import record_residues
-from models.training.loop import Recipe, accuracy, train
+from models.training.loop import accuracy, train
+from models.training.recipe import Recipe
 
 SHAPE = (3, 8, 8)
 

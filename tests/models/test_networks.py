@@ -15,7 +15,8 @@ from models.networks.resnet import PreActivationBlock, ResNet
 from models.networks.shallow_resnet import ShallowResNet, shallow_resnet10, shallow_resnet14
 from models.objectives.cross_entropy import CrossEntropy
 from models.residuals import discover
-from models.training.loop import Recipe, train
+from models.training.loop import train
+from models.training.recipe import Recipe
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

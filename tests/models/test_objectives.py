@@ -19,7 +19,8 @@ from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.least_action import LeastAction, transport_cost
 from models.objectives.reverse_cross_entropy import ReverseCrossEntropy, reverse_cross_entropy
 from models.registry import OBJECTIVES
-from models.training.loop import Recipe, train
+from models.training.loop import train
+from models.training.recipe import Recipe
 
 
 class Addition(nn.Module):

@@ -12,7 +12,8 @@ from models.errors import CheckpointError
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
 from models.objectives.base import Objective
-from models.training.loop import Recipe, train
+from models.training.loop import train
+from models.training.recipe import Recipe
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-an-objective.md"
 

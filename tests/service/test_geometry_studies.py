@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from models.datasets.base import ImageDataset, load_dataset
 from models.geometry.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.objectives.least_action import LeastAction
-from models.training.loop import Recipe, train
+from models.training.loop import train
+from models.training.recipe import Recipe
 from service.cli.main import main
 from service.geometry.circles.cases import CASES, mean_and_interval
 from service.geometry.decodings.decoding import decode_blocks, embeddings

@@ -17,7 +17,8 @@ from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.geometry.autoencoder import Autoencoder, LatentResNet, pretrain, reconstruction_error
 from models.options import check_number
-from models.training.loop import Recipe, accuracy, train
+from models.training.loop import accuracy, train
+from models.training.recipe import Recipe
 from service.geometry.decodings.decoding import Decoded, decode_blocks
 from service.geometry.decodings.figures import draw_changes, draw_decodings
 from service.geometry.decodings.page import decodings_page

@@ -28,7 +28,8 @@ from benchmarks.training.small_sets import condensed, draw, instances, run, sour
 from models.errors import InputError
 from models.objectives.base import build_objective
 from models.registry import NETWORKS
-from models.training.loop import Recipe, accuracy
+from models.training.loop import accuracy
+from models.training.recipe import Recipe
 
 DIGITS = Images("digits", "digits", "digits", 40)
 RECIPE = {"epochs": 2, "batch_size": 20, "crop_padding": 0, "flip": False, "learning_rate": 0.05}

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from models.errors import InputError
 from models.networks.resnet import ResNet
-from models.training.initialization import INITIALIZATIONS, Initialization, initialize
+from models.training.initialization import initialize
+from models.training.recipe import INITIALIZATIONS, Initialization
 
 
 def _network(seed: int) -> nn.Sequential:

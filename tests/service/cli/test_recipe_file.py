@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import InputError
-from models.training.initialization import INITIALIZATIONS
-from models.training.loop import OPTIMIZERS, SCHEDULES, Recipe
+from models.training.recipe import INITIALIZATIONS, OPTIMIZERS, SCHEDULES, Recipe
 from service.cli.main import _parser, main
 from service.cli.recipe_file import with_recipe
 from service.jobs.train import recipe_of

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from models.loading import LoadedNetwork, build_network, load_network, save_checkpoint
-from models.training.loop import Recipe
+from models.training.recipe import Recipe
 from service.inputs import view_of, view_of_artifact, view_of_training
 from tests.tiny_artifact import SPEC
 

@@ -1,0 +1,137 @@
+"""The state of a training run on disk."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from models.datasets.base import ImageDataset
+from models.errors import CheckpointError
+from models.files import sha256_of, write_atomically, write_json
+from models.objectives.base import Objective
+from models.training.recipe import Recipe
+
+__all__ = ["SavedState", "identity_of"]
+
+# Recipes had fewer fields in earlier versions. The defaults of the later fields are the earlier behaviour, so they are
+# not part of the identity and runs of earlier versions can continue.
+_LATER_FIELDS = frozenset({"optimizer", "nesterov", "milestones", "decay", "initialization", "gain"})
+
+
+def identity_of(
+    network: nn.Module,
+    data: ImageDataset,
+    recipe: Recipe,
+    objective: Objective,
+    described: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The JSON values that must be equal for a run to continue.
+
+    Args:
+        network: names and shapes of its parameters count.
+        data: the training images.
+        recipe: the recipe.
+        objective: its class and options count.
+        described: further values that describe the network; None for none.
+    """
+    default = asdict(Recipe())
+    fields = {name: v for name, v in asdict(recipe).items() if name not in _LATER_FIELDS or v != default[name]}
+    parameters = {name: list(p.shape) for name, p in network.named_parameters()}
+    identity = {
+        "recipe": fields,
+        "data": data.fingerprint(),
+        "objective": [type(objective).__name__, objective.options()],
+        "parameters": parameters,
+    }
+    return identity if described is None else {**identity, "network": described}
+
+
+class SavedState:
+    """The state after the last complete epoch: tensors in a safetensors file, and its SHA-256 in a JSON file.
+
+    Args:
+        folder: where the files are.
+        identity: see `identity_of`.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        self.identity = json.loads(json.dumps(identity))
+
+    def write(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective, rows: list[dict[str, float]]
+    ) -> None:
+        """Replace the saved state; each epoch has a tensor file of its own, so that a crash leaves a usable state."""
+        named = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+        named |= {f"objective.{name}": tensor for name, tensor in objective.tensors().items()}
+        named |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(optimizer).items()}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named.items()}
+        path = self.folder / f"epoch-{len(rows):04d}.safetensors"
+        write_atomically(path, save(tensors))
+        header = {"identity": self.identity, "rows": rows, "objective": objective.state(), "sha256": sha256_of(path)}
+        write_json(self.folder / "state.json", header)
+        for old in self.folder.glob("epoch-*.safetensors"):
+            if old != path:
+                old.unlink()
+
+    def restore(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective
+    ) -> list[dict[str, float]]:
+        """Restore the saved state, and return the rows of the completed epochs; no rows if there is no state.
+
+        Raises:
+            CheckpointError: the state belongs to another run, is damaged or was changed.
+        """
+        header_path = self.folder / "state.json"
+        if not header_path.is_file():
+            return []
+        try:
+            header = json.loads(header_path.read_text(encoding="utf-8"))
+            rows: list[dict[str, float]] = header["rows"]
+            path = self.folder / f"epoch-{len(rows):04d}.safetensors"
+            # States of earlier versions have no description of the network.
+            same = {"network": self.identity.get("network"), **header["identity"]} == {"network": None, **self.identity}
+            sha256 = header["sha256"]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise CheckpointError(f"{header_path}: the state of the run cannot be read; remove it") from exc
+        if not same:
+            raise CheckpointError(
+                f"{self.folder} holds a run with another recipe, data set or network; choose another --out or remove it"
+            )
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise CheckpointError(
+                f"{path}: expected the state with SHA-256 {sha256}; the file is missing or was changed"
+            )
+        tensors = load_file(path)
+        network.load_state_dict(_under("network.", tensors))
+        objective.load_tensors(_under("objective.", tensors))
+        # Earlier versions had another name for SGD's momentum.
+        momentum = {f"{number}.momentum_buffer": tensor for number, tensor in _under("momentum.", tensors).items()}
+        _load_optimizer_tensors(optimizer, _under("optimizer.", tensors) | momentum)
+        objective.load_state(header["objective"])
+        return rows
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as ``PARAMETER.NAME``, with the parameter's index."""
+    state: dict[int, dict[str, Tensor | None]] = optimizer.state_dict()["state"]
+    return {f"{n}.{name}": t for n, values in state.items() for name, t in values.items() if t is not None}
+
+
+def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state = optimizer.state_dict()
+    loaded: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        number, _, kind = name.partition(".")
+        loaded[int(number)][kind] = tensor
+    optimizer.load_state_dict({**state, "state": dict(loaded)})
