@@ -8,7 +8,8 @@
     ├── NetworkError          (RuntimeError)  a network that cannot be built, read or watched
     │   └── CheckpointError                   a checkpoint that is damaged, of an unknown protocol or of another network
     ├── AttackError           (RuntimeError)  an attack that failed or left its threat model
-    └── ArtifactError         (RuntimeError)  an artifact that is damaged, tampered with or of an unknown protocol
+    ├── ArtifactError         (RuntimeError)  an artifact that is damaged, tampered with or of an unknown protocol
+    └── MissingExtraError     (ImportError)   an optional package that is not installed
 
 Each message says what was expected, what came, and what to do. The command line prints it and exits with 2; the server
 turns it into a 4xx. Anything else that escapes is a defect of ours.
@@ -21,7 +22,9 @@ __all__ = [
     "DatasetError",
     "ImageError",
     "InputError",
+    "MissingExtraError",
     "NetworkError",
+    "NotFittedError",
     "PlumblineError",
     "UnknownNameError",
 ]
@@ -61,3 +64,11 @@ class AttackError(PlumblineError, RuntimeError):
 
 class ArtifactError(PlumblineError, RuntimeError):
     """An artifact that is damaged, tampered with, or of an unknown protocol."""
+
+
+class MissingExtraError(PlumblineError, ImportError):
+    """An optional package is not installed; the message names the extra that installs it."""
+
+
+class NotFittedError(ValueError, AttributeError):
+    """A detector is used before `prepare` or `fit`. It is a defect of the caller, as in scikit-learn."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import sklearn
 import torch
 from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors_torch
@@ -118,7 +117,7 @@ def _versions() -> dict[str, str]:
         own = "unknown"
     return {
         "plumbline": own, "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__, "safetensors": safetensors.__version__,
+        "scikit-learn": metadata.version("scikit-learn"), "safetensors": safetensors.__version__,
     }  # fmt: skip
 
 

@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
 
 from detector.base.validation import MAX_COLUMNS, validated_features, validated_labels, validated_shape
 from detector.common.arrays import OTHER_VERSION, require_array, require_keys
 from detector.common.result import ComponentInfo, ScoreResult
-from models.errors import InputError
+from models.errors import InputError, NotFittedError
 from models.features import FeatureRequest, Features
 from models.registry import DETECTORS
 

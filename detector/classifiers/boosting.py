@@ -5,16 +5,17 @@ the leaf values of a model's trees to its baseline in float64, in order; the sum
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy.special import expit
-from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits
 
 from detector.classifiers.trees import Trees, concatenated, laid_out
 from detector.common.arrays import require_array
 from models.errors import InputError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
 __all__ = ["ITERATIONS", "GradientBoostings"]
 
@@ -65,6 +66,9 @@ class GradientBoostings(Trees):
         `n_jobs` OpenMP threads fit each, one where it is None or negative: OpenMP's own choice, all cores, waits for
         the slowest at every division, on a busy machine many times as long as the work takes.
         """
+        from sklearn.ensemble import HistGradientBoostingClassifier
+        from threadpoolctl import threadpool_limits
+
         with threadpool_limits(max(1, n_jobs or 1), "openmp"):
             models = [
                 HistGradientBoostingClassifier(**_OPTIONS, random_state=seed).fit(columns, labels)
@@ -73,7 +77,7 @@ class GradientBoostings(Trees):
         return cls.from_sklearn(models)
 
     @classmethod
-    def from_sklearn(cls, models: Sequence[HistGradientBoostingClassifier]) -> Self:
+    def from_sklearn(cls, models: Sequence["HistGradientBoostingClassifier"]) -> Self:
         """The same models, fitted by scikit-learn on labels 0 and 1 and numeric columns without missing values.
 
         Raises:

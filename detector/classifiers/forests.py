@@ -5,15 +5,17 @@ the trees' leaf values in float64, in order, and divides by their number.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from detector.classifiers.trees import MAXIMUM_DEPTH, Trees, concatenated, laid_out
 from models.errors import InputError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 __all__ = ["MAXIMUM_DEPTH", "Forests", "ForestsOnDevice"]
 
@@ -37,6 +39,8 @@ class Forests(Trees):
         n_jobs: int | None = None,
     ) -> Self:
         """One forest per group of columns float32 ``(N, F)`` and labels 0 or 1 ``(N,)``, scikit-learn's defaults."""
+        from sklearn.ensemble import RandomForestClassifier
+
         return cls.from_sklearn(
             [
                 RandomForestClassifier(num_trees, random_state=seed, n_jobs=n_jobs).fit(columns, labels)
@@ -45,7 +49,7 @@ class Forests(Trees):
         )
 
     @classmethod
-    def from_sklearn(cls, forests: Sequence[RandomForestClassifier]) -> Self:
+    def from_sklearn(cls, forests: Sequence["RandomForestClassifier"]) -> Self:
         """The same forests, fitted by scikit-learn on labels 0 and 1.
 
         Raises:

@@ -5,9 +5,6 @@ from typing import Self
 
 import numpy as np
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
@@ -33,6 +30,10 @@ class LogisticRegressions:
     @classmethod
     def fit(cls, groups: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int = 0, n_jobs: int | None = None) -> Self:
         """One regression per group of columns ``(N, F)`` and labels 0 or 1 ``(N,)``; `n_jobs` is not used."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         fitted = [
             make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, random_state=seed)).fit(
                 columns.astype(np.float64), labels

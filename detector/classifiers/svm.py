@@ -6,11 +6,6 @@ from typing import Self
 import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import expit
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
@@ -63,6 +58,12 @@ class SupportVectorMachines:
         Raises:
             InputError: a group with fewer than `FOLDS` images of a kind.
         """
+        from sklearn.calibration import CalibratedClassifierCV
+        from sklearn.model_selection import StratifiedKFold
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import SVC
+
         machines, calibrators = [], []
         for columns, labels in groups:
             if min(np.bincount(labels, minlength=2)) < FOLDS:

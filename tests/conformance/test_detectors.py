@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from detector.base.columns import ColumnsDetector
 from detector.base.detector import Detector
 from detector.classifiers import boosting
-from models.errors import InputError
+from models.errors import InputError, NotFittedError
 from models.features import Features, ForwardPass, Head, needs_of
 from models.registry import DETECTORS
 from models.residuals import Branch, Discovery
