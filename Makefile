@@ -4,8 +4,10 @@ FUZZ_SECONDS ?= 180
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+	--custom-compile-command "make requirements" pyproject.toml
 
-.PHONY: demo test bench fuzz serve lint clean
+.PHONY: demo test check docs lint bench fuzz serve requirements clean
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Plumbline needs Python >= 3.11, this is " + sys.version.split()[0] + "; call make PYTHON=/path/to/python3.11")'
@@ -20,6 +22,14 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -q
+
+# What to run before each commit: everything but the slow tests.
+check: $(STAMP) lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+# The documentation site in site/; a broken link is an error.
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -37,5 +47,11 @@ fuzz: $(STAMP)
 serve: $(STAMP)
 	$(BIN)/plumbline demo --serve
 
+# Pin the dependencies again: all, those to serve, and those to develop.
+requirements: $(STAMP)
+	$(COMPILE) --extra attacks --extra report --extra train --output-file requirements.txt
+	$(COMPILE) --output-file requirements-serve.txt
+	$(COMPILE) --extra dev --output-file requirements-dev.txt
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

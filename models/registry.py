@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UnknownNameError
+from models.extras import missing_extra
 
 __all__ = ["ATTACKS", "DATASETS", "DETECTORS", "NETWORKS", "OBJECTIVES", "PluginFolder"]
 
@@ -49,6 +50,7 @@ class PluginFolder:
 
         Raises:
             UnknownNameError: no such plug-in; the message lists the known ones.
+            MissingExtraError: the plug-in needs an optional package that is not installed.
         """
         index = self._index()
         if name not in index:
@@ -58,7 +60,12 @@ class PluginFolder:
                 f"expected a known {self.kind}, got {name!r}.{hint} Known: {', '.join(sorted(index))}"
             )
         module, attribute, _ = index[name]
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as exc:
+            if missing := missing_extra(exc):
+                raise missing from exc
+            raise
 
     def _index(self) -> dict[str, tuple[str, str, str]]:
         """name → (module, attribute, summary)"""

@@ -52,6 +52,7 @@ def test_score_needs_no_extra(image: Path) -> None:
     assert json.loads(done.stdout)["flagged"] is False
 
 
+@pytest.mark.slow
 def test_the_server_needs_no_extra(image: Path) -> None:
     with serving(ARTIFACT) as server:
         request = urllib.request.Request(f"{server.url}/v1/models/{MODEL}/predict", image.read_bytes())
@@ -60,7 +61,16 @@ def test_the_server_needs_no_extra(image: Path) -> None:
 
 
 def test_a_missing_package_is_an_error_that_names_its_extra(tmp_path: Path) -> None:
-    done = _plumbline("fit", "--network", "pretrained:cifar10-resnet20", "--dataset", "digits", "--out", str(tmp_path / "o"))
+    words = [
+        "fit",
+        "--network",
+        "pretrained:cifar10-resnet20",
+        "--dataset",
+        "digits",
+        "--out",
+        str(tmp_path / "artifact"),
+    ]
+    done = _plumbline(*words)
     assert done.returncode == 2
     assert "pip install 'plumbline[" in done.stderr
 

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from models.errors import InputError, PlumblineError
+from models.extras import missing_extra
 from models.files import check_output_folder
 from models.registry import ATTACKS, DATASETS, DETECTORS, NETWORKS, OBJECTIVES
 from service.cli import geometry_options
@@ -60,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except PlumblineError as exc:
         print(f"plumbline {options.command}: {exc}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as exc:
+        if (missing := missing_extra(exc)) is None:
+            raise
+        print(f"plumbline {options.command}: {missing}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         after = "goes on where it stopped" if getattr(options, "resumes", True) else "starts anew"
