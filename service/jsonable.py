@@ -1,4 +1,4 @@
-"""Values as strict JSON has them: no NaN, no infinity, no arrays, no paths."""
+"""Values for strict JSON: without NaN, infinity, arrays and paths."""
 
 import math
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ __all__ = ["as_json"]
 
 
 def as_json(value: Any, place: str = "value") -> tuple[Any, list[str]]:
-    """The value as dictionaries, lists and plain scalars, and the places where a number that is not finite became None.
+    """The value as dictionaries, lists and scalars, and the places of numbers that are not finite, which become None.
 
-    >>> as_json({"a": (1, float("nan"))}, "facts")
-    ({'a': [1, None]}, ['facts.a[1]'])
+    >>> as_json({"a": (1, float("nan"))}, "report")
+    ({'a': [1, None]}, ['report.a[1]'])
 
     Raises:
-        InputError: something that JSON has no counterpart for.
+        InputError: a value without a JSON form.
     """
     lost: list[str] = []
     return _plain(value, place, lost), lost

@@ -1,4 +1,4 @@
-"""What a result needs to be believed and repeated: machine, versions, date and the code's revision."""
+"""The provenance of a result: machine, versions, date and revision of the code."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def provenance() -> dict[str, Any]:
     import torch
 
     machine: dict[str, Any] = {"cpu": _cpu_model(), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads()}
-    # Settings that change timings: threads, and how the C library hands memory back.
+    # Settings that change timings: threads, and how the C library returns memory.
     settings = {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MKL_", "MALLOC_", "PYTORCH_"))}
     if settings:
         machine["settings"] = settings
@@ -54,7 +54,7 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass  # not Linux: the generic name below has to do
+        pass  # not Linux: use the generic name below
     return platform.processor() or platform.machine()
 
 

@@ -1,12 +1,10 @@
-"""What an evaluation is made of: sets of images, what detectors said of them, and the evaluation that holds both.
+"""The result of an evaluation: sets of images, the scores of detectors on them, and the evaluation with both.
 
-    natural ─┐                                       ┌─ transport, fitted on fgm, run 0
-    fgm      ├─ ImageSet each: images and network    ├─ DetectorResult each: one detector fitted once,
-    pgd …    │  alone, made once                     │  on the test rows of one run
-    ood:… ───┘                                       └─ …
-                              Evaluation → service.evaluation.summary.figures(): JSON values
-
-Nothing here loads, attacks or judges an image.
+natural ─┐                                       ┌─ transport, fitted on fgm, run 0
+fgm      ├─ ImageSet each: images and network    ├─ DetectorResult each: one detector fitted once,
+pgd …    │  alone, made once                     │  on the test rows of one run
+ood:… ───┘                                       └─ …
+                          Evaluation → service.evaluation.summary: JSON values
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,33 +32,34 @@ Kind = Literal["natural", "attack", "outlier"]
 Protocol = Literal["paper", "sound"]
 
 NATURAL = "natural"  # the name of the set of natural images, which every evaluation has
-VOTES = ("all_class", "predicted_class")  # of the classifiers, whose larger one is compared with 0.5 in the thesis
+# Components of the class-conditional classifiers; the thesis compares the larger one with 0.5.
+VOTES = ("all_class", "predicted_class")
 
 
 def noisy_name(attack: str) -> str:
-    """The name of the set of noisy natural images that goes with an attacked set."""
+    """The name of the set of noisy copies of an attacked set's originals."""
     return f"noisy:{attack}"
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images as the network saw them; no detector is involved. One row per image, in any order.
+    """Images and the network's predictions, one row per image in any order; no detector is involved.
 
     Args:
-        name: "natural", an attack as the command line names it, "ood:" and a data set, or "noisy:" and an attack.
-        kind: noisy images are natural ones.
-        originals: int64 ``(N,)``, the row of each image's original in the data set; outliers: in theirs. None twice.
+        name: "natural", an attack's label, "ood:" and a data set, or "noisy:" and an attack's label.
+        kind: noisy copies are of kind "natural".
+        originals: int64 ``(N,)``, the row of each image's original in its data set, each once.
         labels: int64 ``(N,)``, the true classes; None for outliers.
-        predicted: int64 ``(N,)``, the network's answers.
-        probability: float64 ``(N,)``, the softmax probability of those.
+        predicted: int64 ``(N,)``, the predicted classes.
+        probability: float64 ``(N,)``, their softmax probabilities.
         statistics: float32 ``(N, F)``, for drawing paths.
         success: bool ``(N,)`` for an attacked set: the natural original was classified correctly, this image is not.
         attack: the attacked set's summary, JSON values.
-        costs: seconds per image: "attack", "network" and each measurement's; None where it was not measured.
+        costs: seconds per image: "attack", "network" and each feature request's; None where not measured.
 
     Raises:
-        InputError: arrays of other lengths or types than these, no rows, an original twice, numbers that are not
-            finite, labels or success missing where the kind has them or there where it has none.
+        InputError: arrays of other lengths or types, no rows, an original twice, numbers that are not finite, or
+            labels or success that do not match the kind.
     """
 
     name: str
@@ -116,7 +115,7 @@ class ImageSet:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """``(N,)``: the network's answer is the true class; False for outliers, which have none."""
+        """``(N,)``: whether the predicted class is the true one; False for outliers, which have no true class."""
         if self.labels is None:
             return np.zeros(len(self), dtype=np.bool_)
         return np.asarray(self.predicted == self.labels)
@@ -124,24 +123,24 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class DetectorResult:
-    """One detector, fitted once, on the test rows of one run.
+    """The scores of one detector, fitted once, on the test rows of one run.
 
     Args:
         detector: its label, such as "transport", "mahalanobis:magnitude=0.0014" or "artifact".
-        fitted_on: names of the sets it was fitted on beside natural images; empty for none.
+        fitted_on: names of the attacked sets and outlier sets that it was fitted on.
         run: number of the run, from 0.
         thresholds: nominal false-positive rate → threshold; the first is the operating one. Empty in the paper's
             protocol, whose decision is a vote of 0.5.
-        calibrated_on: how many natural images the thresholds were taken from, where that is known.
-        rows: set name → int64, the rows of that set that were judged.
+        calibrated_on: number of natural images that the thresholds were calibrated on; None if unknown.
+        rows: set name → int64, the rows of that set that were scored.
         scores: set name → float64, higher = more anomalous.
-        votes: set name → name of a part of the score → float64; may be empty.
-        costs: "fit" in seconds, "score" in seconds per image, perhaps "measure", seconds per image from pixels to
-            everything that the detector reads.
-        baseline: one of the trivial detectors that stand in every table.
+        votes: set name → component → float64; may be empty.
+        costs: "fit" in seconds, "score" in seconds per image, and optionally "measure", seconds per image from pixels
+            to the detector's features.
+        baseline: whether it is one of the trivial detectors of every table.
 
     Raises:
-        InputError: no natural images, arrays that do not belong together, numbers that are not finite.
+        InputError: no natural images, arrays of different lengths, numbers that are not finite.
     """
 
     detector: str
@@ -158,7 +157,7 @@ class DetectorResult:
     def __post_init__(self) -> None:
         who = self._who()
         if NATURAL not in self.rows:
-            raise InputError(f"expected natural images judged by {who}, got {', '.join(self.rows) or 'no set'}")
+            raise InputError(f"expected natural images scored by {who}, got {', '.join(self.rows) or 'no set'}")
         if set(self.rows) != set(self.scores) or not set(self.votes) <= set(self.rows):
             raise InputError(
                 f"expected scores of the sets {sorted(self.rows)} by {who}, got {sorted(self.scores)} and votes on "
@@ -167,7 +166,7 @@ class DetectorResult:
         for name, rows in self.rows.items():
             if rows.ndim != 1 or rows.dtype != np.int64 or not len(rows) or len(np.unique(rows)) != len(rows):
                 raise InputError(
-                    f"expected some int64 rows of {name!r}, each once, judged by {who}, got {rows.dtype} {rows.shape}"
+                    f"expected some int64 rows of {name!r}, each once, scored by {who}, got {rows.dtype} {rows.shape}"
                 )
             parts = {"scores": self.scores[name], **self.votes.get(name, {})}
             for what, values in parts.items():
@@ -186,12 +185,12 @@ class DetectorResult:
 
     @property
     def has_votes(self) -> bool:
-        """Whether the score is the larger of an all-class and a predicted-class vote, so that 0.5 is a decision."""
+        """Whether the score is the larger of two classifiers' votes, so that 0.5 is a threshold."""
         return set(VOTES) <= set(self.votes.get(NATURAL, {}))
 
     @property
     def threshold(self) -> float | None:
-        """What a score is compared with: the first calibrated threshold, or a vote of 0.5, or None for neither."""
+        """The threshold that images are flagged at: the first calibrated one, or a vote of 0.5; None for neither."""
         if self.thresholds:
             return next(iter(self.thresholds.values()))
         return 0.5 if self.has_votes else None
@@ -199,20 +198,20 @@ class DetectorResult:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Everything a report is made of.
+    """Everything that a report shows.
 
     Args:
-        protocol: how it was split and decided.
-        sets: by name, "natural" among them; every original of an attacked set is one of the natural set's.
-        results: in the order of the tables; a detector fitted on the same sets has one per run.
-        branches: names of the watched blocks, in execution order.
+        protocol: "paper" or "sound".
+        sets: by name, with "natural"; every original of an attacked set is also one of the natural set.
+        detector_results: in the order of the tables; one per run of a detector fitted on the same sets.
+        branches: names of the residual blocks, in execution order.
         columns_per_block: 2 plus the number of further directions.
         band: float32 ``(3, F)``, natural quantiles 0.05, 0.5 and 0.95 of the statistics.
-        provenance: where this comes from, as JSON values: network, data set, splits, settings, counts, provenance.
-        adaptive: figures of adaptive attacks as JSON values, by what was attacked: a detector as it was fitted.
+        provenance: network, data sets, splits, settings, machine and versions, as JSON values.
+        adaptive: figures of adaptive attacks as JSON values, by the attacked detector and what it was fitted on.
 
     Raises:
-        InputError: parts that do not belong together.
+        InputError: parts that contradict each other.
     """
 
     protocol: Protocol
@@ -243,48 +242,50 @@ class Evaluation:
                 raise InputError(
                     f"expected every original of {name!r} among the natural images, got others; add those too"
                 )
-        told = set()
-        for detector_result in self.detector_results:
-            self._check_result(detector_result)
-            told.add((detector_result.detector, detector_result.fitted_on, detector_result.run))
-        if len(told) != len(self.detector_results):
+        for result in self.detector_results:
+            self._check_result(result)
+        if len({(each.detector, each.fitted_on, each.run) for each in self.detector_results}) < len(
+            self.detector_results
+        ):
             raise InputError("expected one result per detector, sets to fit on and run, got one of them twice")
 
-    def _check_result(self, detector_result: DetectorResult) -> None:
-        who = detector_result._who()
-        # What it was fitted on need not be here: an artifact may come from attacks that are not tested.
-        if unknown := [name for name in detector_result.rows if name not in self.sets]:
-            raise InputError(f"expected sets of the evaluation judged by {who}, got {', '.join(unknown)}")
-        for name, rows in detector_result.rows.items():
+    def _check_result(self, result: DetectorResult) -> None:
+        who = result._who()
+        # `fitted_on` may name other sets: an artifact may come from attacks that are not tested.
+        if unknown := [name for name in result.rows if name not in self.sets]:
+            raise InputError(f"expected sets of the evaluation scored by {who}, got {', '.join(unknown)}")
+        for name, rows in result.rows.items():
             if rows.min() < 0 or rows.max() >= len(self.sets[name]):
                 raise InputError(
                     f"expected rows of {name!r} below {len(self.sets[name])} from {who}, got up to {rows.max()}"
                 )
-        judged = self.sets[NATURAL].originals[detector_result.rows[NATURAL]]
-        for name, rows in detector_result.rows.items():
+        tested = self.sets[NATURAL].originals[result.rows[NATURAL]]
+        for name, rows in result.rows.items():
             images = self.sets[name]
-            if images.kind != "outlier" and not np.isin(images.originals[rows], judged).all():
+            if images.kind != "outlier" and not np.isin(images.originals[rows], tested).all():
                 raise InputError(
-                    f"expected {who} to judge the natural original of every image of {name!r}, got others; an "
-                    "attacked image stays with its original"
+                    f"expected {who} to score the natural original of every image of {name!r}, got others; an "
+                    "attacked image belongs to the same part of a split as its original"
                 )
 
     @property
     def runs(self) -> tuple[int, ...]:
         """Numbers of the runs, sorted."""
-        return tuple(sorted({detector_result.run for detector_result in self.detector_results}))
+        return tuple(sorted({result.run for result in self.detector_results}))
 
     def detectors(self) -> dict[tuple[str, tuple[str, ...]], list[DetectorResult]]:
         """(detector, fitted_on) → its results by run, in the order of `detector_results`."""
-        found: dict[tuple[str, tuple[str, ...]], list[DetectorResult]] = {}
-        for detector_result in self.detector_results:
-            found.setdefault((detector_result.detector, detector_result.fitted_on), []).append(detector_result)
-        return {key: sorted(group, key=lambda each: each.run) for key, group in found.items()}
+        groups: dict[tuple[str, tuple[str, ...]], list[DetectorResult]] = {}
+        for result in self.detector_results:
+            groups.setdefault((result.detector, result.fitted_on), []).append(result)
+        return {key: sorted(group, key=lambda each: each.run) for key, group in groups.items()}
 
 
 def adaptive_evaluations(given: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(title, figures) of every mapping with "attacks" in an evaluation's adaptive figures, on the top or one level
-    below."""
+    """(title, figures) of every detector that was attacked, of an evaluation's adaptive figures.
+
+    Figures are mappings with the key "attacks", at the top or nested in mappings and lists.
+    """
     if isinstance(given, Mapping) and isinstance(given.get("attacks"), Mapping):
         title = given.get("detector")
         yield (title if isinstance(title, str) else ""), given

@@ -33,8 +33,8 @@ def write_evaluation_report(
 ) -> dict[str, Any]:
     """Write report.json, report.csv and report.html to a folder, each atomically; the figures in report.json.
 
-    report.json also holds the provenance, under "facts"; docs/report.md explains its keys. All files are made before
-    the first one is written.
+    report.json also holds the provenance, and its alias "facts" for one version; docs/report.md explains its keys. All
+    files are made before the first one is written.
 
     Args:
         folder: created if missing. Files of an earlier report are replaced, or deleted if this report has none.
@@ -50,7 +50,7 @@ def write_evaluation_report(
         InputError: a provenance that is no JSON value, no such published figures, or a folder that is not writable.
     """
     found = figures(evaluation, seed=seed, resamples=resamples, progress=progress)
-    provenance, _ = as_json(evaluation.provenance, "facts")
+    provenance, _ = as_json(evaluation.provenance, "provenance")
     beside = None
     if beside_paper is not None:
         beside = figures_beside_paper(found, provenance, read_published(beside_paper), published=published)
@@ -62,7 +62,7 @@ def write_evaluation_report(
         "beside-paper.csv": None if beside is None else beside_paper_csv(beside),
     }
     try:
-        write_json(folder / "report.json", {**report, "facts": provenance})
+        write_json(folder / "report.json", {**report, "provenance": provenance, "facts": provenance})
         for name, content in files.items():
             if content is not None:
                 write_atomically(folder / name, content.encode())

@@ -1,4 +1,4 @@
-"""Evaluations made by hand or by lot, for the tests of figures and report."""
+"""Evaluations made by hand or at random, for the tests of figures and report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def image_set(
     costs: dict[str, float | None] | None = None,
     blocks: int = BLOCKS,
 ) -> ImageSet:
-    """A set whose labels are the originals modulo 10; the network is right unless told otherwise."""
+    """A set whose labels are the originals modulo 10; the network is right by default."""
     originals = np.arange(count) if originals is None else np.asarray(originals, dtype=np.int64)
     labels = originals % CLASSES
     answers = np.ones(len(originals), dtype=bool) if right is None else np.asarray(right, dtype=bool)
@@ -53,7 +53,7 @@ def detector_result(
     votes: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     **more: Any,
 ) -> DetectorResult:
-    """A result of these scores, by set; rows are the first ones of each set unless told otherwise."""
+    """A result of these scores, by set; rows are the first ones of each set by default."""
     given: dict[str, Any] = {"fitted_on": (), "run": 0, "calibrated_on": None, "costs": {}, **more}
     given.setdefault("thresholds", {} if threshold is None else {0.05: threshold})
     return DetectorResult(

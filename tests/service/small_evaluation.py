@@ -17,7 +17,7 @@ CLASSES = tuple(map(str, range(10)))
 
 
 def small_digits(count: int, *, first: int = 0, name: str = "digits") -> ImageDataset:
-    """Some digits in 16×16 pixels; whether the network learnt from them does not matter here."""
+    """Some digits in 16×16 pixels; some of them may be training images."""
     bunch = load_digits()
     part = slice(first, first + count)
     grey = np.round(bunch.images[part] / 16 * 255).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)

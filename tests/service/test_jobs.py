@@ -160,7 +160,7 @@ def test_detectors_are_compared_on_a_network_with_outliers_and_what_it_learnt_fr
     report = json.loads((tmp_path / "report.json").read_text())
     assert [entry["name"] for entry in report["sets"]] == ["natural", "ood:uniform_noise:90", "ood:constant:90"]
     assert {entry["detector"] for entry in report["results"]} == {"knn:k=3:classifier=none", "max_softmax", "energy"}
-    assert report["facts"]["reference"]["images"] == 898
+    assert report["provenance"]["reference"]["images"] == 898
     noise = next(e for e in report["results"] if e["detector"].startswith("knn") and "noise" in e["tested_on"])
     assert noise["mean"]["all"]["auroc"] > 0.9
     assert str(tmp_path) not in (tmp_path / "report.json").read_text()

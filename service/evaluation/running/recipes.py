@@ -1,4 +1,4 @@
-"""How the images of each set of an evaluation come about: natural, noisy, attacked, or from another data set."""
+"""Recipes of sets of images: natural, noisy, attacked, or from another data set."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Images = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """Images ``(N, 3, H, W)`` and, for an attacked set, what the attack did.
+    """Images ``(N, 3, H, W)`` and, for an attacked set, the result of the attack.
 
     Args:
         natural_correct: ``(N,)``, the original was classified correctly; None where there was no attack.
@@ -42,7 +42,7 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """A set before it is made.
+    """A set whose images are made on demand.
 
     Args:
         originals, labels: of its images; see `ImageSet`.
@@ -67,7 +67,7 @@ def natural(data: ImageDataset) -> Recipe:
 
 
 def outliers(name: str, data: ImageDataset, rows: NDArray[np.int64]) -> Recipe:
-    """These rows of another data set; its labels mean nothing to the network."""
+    """These rows of another data set, without labels."""
     key = {"data": data.fingerprint(), "rows": arrays_digest({"rows": rows}), "outliers": True}
     return Recipe(name, "outlier", rows, None, key, lambda: Made(data.tensor(rows).numpy()))
 
@@ -79,7 +79,12 @@ def noisy(label: str, attack: Attack, data: ImageDataset, like: dict[str, Any], 
     Gaussian noise of that norm. Both are clipped to [0, 1] afterwards, as attacked images are.
 
     Args:
-        like: what is told of the attacked set, with its "originals".
+        label: of the attack.
+        attack: whose perturbation the noise matches.
+        data: natural images.
+        like: "originals", the rows that the attack was tried on, and "attack", its summary.
+        eight_bit: whether images are rounded to 1/255.
+        seed: of the noise.
     """
     originals, norm = like["originals"], attack.norm
     size = attack.epsilon or like["attack"][norm]["median"]
@@ -115,7 +120,20 @@ def attacked(
     device: str,
     progress: bool,
 ) -> Recipe:
-    """The originals, attacked; rounded to what 8 bits can carry where that is asked for."""
+    """The attacked originals.
+
+    Args:
+        name: label of the attack.
+        attack: the attack.
+        data: natural images.
+        originals: rows of `data` to attack.
+        network: to attack.
+        eight_bit: whether attacked images are rounded to 1/255, as in a PNG file.
+        cache: folder of attacked images; None: keep them in memory.
+        workers: processes that attack.
+        device: where the network runs.
+        progress: show a bar.
+    """
     key = {
         "data": data.fingerprint(), "rows": arrays_digest({"rows": originals}),
         "attack": f"{type(attack).__module__}.{type(attack).__qualname__}", "algorithm": attack.algorithm,
@@ -137,15 +155,15 @@ def attacked(
 
 
 def rounded(images: Images) -> Images:
-    """The nearest images that 8 bits per channel can carry."""
-    # Divided in float32, as a decoder of 8-bit images does it, so that both give the same bits.
+    """The nearest images with 8 bits per channel."""
+    # Divided in float32, as the image decoder does, so that both agree bit for bit.
     return np.round(images * np.float32(255)).astype(np.float32) / np.float32(255)
 
 
 def _in_eight_bits(made: AttackedSet, natural: Images, attack: Attack) -> AttackedSet:
-    """The set with its images rounded and their distances measured again; what they achieve is still to be seen.
+    """The set with rounded images and their distances; success is decided later, by predictions on these images.
 
-    An L∞ budget holds for what is rounded too: of 0.03, which is 7.65 grey levels, 7 are left.
+    Rounded images stay within an L∞ budget: of 0.03, which is 7.65 grey levels, 7 are left.
     """
     images = rounded(made.images)
     if attack.epsilon is not None and attack.norm == "linf":
@@ -171,7 +189,7 @@ def _shards(cache: Path | None, attack: Attack) -> int | None:
 
 
 def _per_image(seconds: float, count: int, before: int | None, after: int | None, shard: int = 256) -> float | None:
-    """Seconds per image that was attacked just now; None where all of them came from the cache."""
+    """Seconds per newly attacked image; None if all of them came from the cache."""
     if before is None or after is None:
         return seconds / count
     new = min(count, (after - before) * shard)

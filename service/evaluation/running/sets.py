@@ -159,7 +159,7 @@ def _request_key(key: dict[str, Any], feature_request: FeatureRequest) -> dict[s
 def _success_after_rounding(
     made: Made, labels: NDArray[np.int64] | None, features: Features
 ) -> tuple[NDArray[np.bool_], dict[str, Any] | None]:
-    """Success and summary; where rounding may have undone an attack, by what the network says of the rounded images."""
+    """Success and summary; of rounded images, by the network's predictions on them."""
     if made.success is not None:
         return made.success, made.summary
     assert made.natural_correct is not None

@@ -1,4 +1,4 @@
-"""An evaluation → figures: a dictionary of JSON values, documented in docs/report.md."""
+"""The figures of an evaluation as JSON values, documented in docs/report.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,29 +16,30 @@ from service.jsonable import as_json
 
 __all__ = ["PIXEL_BASELINE", "SCHEMA", "figures"]
 
-SCHEMA = 2  # of the figures; counted up when a key changes its place or its meaning
+SCHEMA = 2  # of the figures; increased when a key changes its place or meaning
 
 PIXEL_BASELINE = "pixel_statistics"
-# A detector that sees only pixels and none of the network's answers finds attacked images this well only when they
-# differ from natural ones in a way that no attacker needs: rounding, clipping, another range.
+# Pixels alone, without the network, reveal attacked images this well only if they differ from natural ones by more than
+# the attack needs: rounding, clipping, another range.
 _BROKEN = 0.99
 
-_OTHERS = ("attack", "outlier")  # kinds of sets that natural images are to be told from
+_OTHERS = ("attack", "outlier")  # kinds of sets to distinguish from natural images
 
 
 def figures(evaluation: Evaluation, *, seed: int = 0, resamples: int = 1000, progress: bool = False) -> dict[str, Any]:
     """The figures of an evaluation as JSON values; every key is explained in docs/report.md.
 
-    The order of the rows changes nothing. Means and standard deviations (n − 1) are over the runs that have the figure.
-    A figure that cannot be given is None.
+    The order of the rows has no effect. Means and standard deviations (n − 1) are over the runs that have the figure. A
+    figure that cannot be computed is None.
 
     Args:
+        evaluation: the results.
         seed: of the bootstrap intervals.
-        resamples: of the bootstrap, natural and other images apart; 0 leaves its intervals out.
-        progress: show a bar; the bootstrap takes minutes where there are many detectors, fits and sets.
+        resamples: of the bootstrap, which draws natural and other images separately; 0 leaves its intervals out.
+        progress: show a bar; the bootstrap takes minutes for many detectors, fits and sets.
 
     Raises:
-        InputError: a fact that is no JSON value, or fewer than no resamples.
+        InputError: provenance that has no JSON form, or a negative number of resamples.
     """
     if resamples < 0:
         raise InputError(f"expected a number of resamples of at least 0, got {resamples}; 0 leaves intervals out")
@@ -68,7 +69,7 @@ def figures(evaluation: Evaluation, *, seed: int = 0, resamples: int = 1000, pro
         entry["attack"], more = as_json(entry["attack"], entry["name"])
         lost += more
     found["adaptive"], more = as_json(evaluation.adaptive, "adaptive")
-    lost += more + as_json(evaluation.provenance, "facts")[1]
+    lost += more + as_json(evaluation.provenance, "provenance")[1]
     for who, attacked in adaptive_evaluations(evaluation.adaptive):
         notes += [f"{who or 'adaptive'}, attacked adaptively: {warning}" for warning in attacked.get("warnings", ())]
     found["warnings"] = notes + [f"{place} is not a finite number and is given as null." for place in lost]
@@ -174,11 +175,11 @@ def _tested(evaluation: Evaluation, group: Sequence[DetectorResult], kinds: tupl
 
 
 def _seen(evaluation: Evaluation, fitted_on: tuple[str, ...], name: str) -> bool:
-    """Whether it was fitted on that set, or on the same attack in the same budget: more steps make no other attack."""
+    """Whether it was fitted on that set, or on the same attack with the same budget, whatever the number of steps."""
 
     def of(images: ImageSet) -> tuple[Any, ...]:
-        told = images.attack or {}
-        return threat(told.get("attack", ""), told.get("parameters", {}))
+        summary = images.attack or {}
+        return threat(summary.get("attack", ""), summary.get("parameters", {}))
 
     tested = evaluation.sets[name]
     if name in fitted_on or tested.attack is None:
@@ -187,7 +188,7 @@ def _seen(evaluation: Evaluation, fitted_on: tuple[str, ...], name: str) -> bool
 
 
 def _broken(results: Sequence[dict[str, Any]]) -> set[str]:
-    """Names of the attacked sets that pixels alone give away."""
+    """Names of the attacked sets that pixel statistics alone distinguish from natural images."""
     return {
         result["tested_on"]
         for result in results

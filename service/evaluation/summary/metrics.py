@@ -1,4 +1,4 @@
-"""How one detector fares on one set of one run: the metrics of EVALUATION's two protocols, as JSON values."""
+"""The figures of one detector on one set in one run, of both protocols, as JSON values."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from service.evaluation.summary.intervals import LEVEL
 
 __all__ = ["false_positives_of_run", "interval", "result_of_run", "worst_case_of_run"]
 
-_SECOND_RATE = 0.01  # EVALUATION: operating rate (5 % unless chosen otherwise), and also 1 %
+_SECOND_RATE = 0.01  # reported beside the operating rate
 
 Scores = NDArray[np.float64]
 
@@ -20,10 +20,17 @@ Scores = NDArray[np.float64]
 def result_of_run(
     evaluation: Evaluation, detector_result: DetectorResult, name: str, seed: int, resamples: int
 ) -> dict[str, Any]:
-    """The figures of one result on the set `name`.
+    """The figures of one result on one set.
 
-    Detection is measured against all natural images of the run, the thesis' own figures against the natural (and noisy)
+    Detection is measured against all natural images of the run, the thesis' figures against the natural (and noisy)
     images of the same originals.
+
+    Args:
+        evaluation: with the set.
+        detector_result: of the run.
+        name: of the set.
+        seed: of the bootstrap.
+        resamples: of the bootstrap; 0 leaves its intervals out.
     """
     images, rows = evaluation.sets[name], detector_result.rows[name]
     scores, natural = detector_result.scores[name], _natural_scores(detector_result, name)
@@ -46,7 +53,7 @@ def result_of_run(
 
 
 def _natural_scores(detector_result: DetectorResult, name: str) -> Scores:
-    """Scores of the natural images that the set is told from: noisy copies made for it count as natural."""
+    """Scores of the natural images that the set is compared with, and of its noisy copies, which count as natural."""
     noisy = detector_result.scores.get(noisy_name(name))
     natural = detector_result.scores[NATURAL]
     return natural if noisy is None else np.concatenate([natural, noisy])
@@ -55,7 +62,7 @@ def _natural_scores(detector_result: DetectorResult, name: str) -> Scores:
 def _separated(
     natural: Scores, found: Scores, detector_result: DetectorResult, seed: int, resamples: int
 ) -> dict[str, Any]:
-    # Sorted, so that the order of the rows does not decide which of them a resample draws.
+    # Sorted, so that resamples do not depend on the order of the rows.
     figures = {"images": len(found), **separation(np.sort(natural), np.sort(found), resamples, seed)}
     for key, threshold in (
         ("flagged", detector_result.threshold),
@@ -84,14 +91,14 @@ def _system_accuracy(evaluation: Evaluation, detector_result: DetectorResult, na
 
 
 def _twins(evaluation: Evaluation, detector_result: DetectorResult, name: str) -> NDArray[np.int64]:
-    """Where the originals of the set's rows stand among the judged natural images; all of those for outliers."""
+    """The places of the set's originals among the tested natural images; all places for outliers."""
     images, natural = evaluation.sets[name], evaluation.sets[NATURAL]
     if images.kind == "outlier":
         return np.arange(len(detector_result.rows[NATURAL]))
-    judged = natural.originals[detector_result.rows[NATURAL]]
-    order = np.argsort(judged)
+    tested = natural.originals[detector_result.rows[NATURAL]]
+    order = np.argsort(tested)
     places: NDArray[np.int64] = order[
-        np.searchsorted(judged, images.originals[detector_result.rows[name]], sorter=order)
+        np.searchsorted(tested, images.originals[detector_result.rows[name]], sorter=order)
     ]
     return places
 
@@ -123,14 +130,15 @@ def _paper(
 
 
 def false_positives_of_run(detector_result: DetectorResult, nominal: float) -> dict[str, Any]:
-    """The realised false-positive rate of a threshold, and whether the one asked for can be behind it.
+    """The realised false-positive rate of a threshold, and whether it is compatible with the nominal rate.
 
-    Where the number of calibration images is known, both samples' luck is counted; else only that of these images.
+    If the number of calibration images is known, compatibility allows for the variation of both samples; otherwise only
+    for that of these images.
     """
     flagged = detector_result.scores[NATURAL] >= detector_result.thresholds[nominal]
     realised, bounds, expected = float(flagged.mean()), interval(flagged), None
     if detector_result.calibrated_on is not None:
-        # The law of the realised rate depends on how many scores there were, not on which.
+        # The distribution of the realised rate depends on the number of scores only.
         calibration = Calibration(np.arange(detector_result.calibrated_on, dtype=np.float64), nominal)
         law = calibration.expected_realised_rate(len(flagged))
         expected = [law.low, law.high]
@@ -148,11 +156,17 @@ def false_positives_of_run(detector_result: DetectorResult, nominal: float) -> d
 
 
 def worst_case_of_run(evaluation: Evaluation, detector_result: DetectorResult, names: list[str]) -> dict[str, Any]:
-    """An image counts as detected only when it is flagged under every attack tried on it and successful there."""
+    """The worst case over attacks: an image is detected if it is flagged under every attack that succeeded on it.
+
+    Args:
+        evaluation: with the attacked sets.
+        detector_result: of the run.
+        names: of the attacked sets that were tested.
+    """
     threshold, natural = detector_result.threshold, evaluation.sets[NATURAL]
-    judged = detector_result.rows[NATURAL]
-    lowest = np.full(len(judged), np.inf)
-    tried, passed_wrong = np.zeros((2, len(judged)), dtype=np.bool_)
+    tested = detector_result.rows[NATURAL]
+    lowest = np.full(len(tested), np.inf)
+    tried, passed_wrong = np.zeros((2, len(tested)), dtype=np.bool_)
     for name in names:
         images, rows, twins = (
             evaluation.sets[name],
@@ -168,8 +182,8 @@ def worst_case_of_run(evaluation: Evaluation, detector_result: DetectorResult, n
     detected = None if threshold is None or not beaten.any() else lowest[beaten] >= threshold
     system = None
     if threshold is not None:
-        # Right and let through as it is, and under no attack wrong and let through.
-        passed = natural.right[judged] & (detector_result.scores[NATURAL] < threshold)
+        # Classified correctly and not flagged as it is, and under no attack classified wrongly and not flagged.
+        passed = natural.right[tested] & (detector_result.scores[NATURAL] < threshold)
         system = float((passed & ~passed_wrong)[tried].mean())
     return {
         "run": detector_result.run,

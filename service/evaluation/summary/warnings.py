@@ -1,4 +1,4 @@
-"""What a reader of an evaluation's figures has to be careful about, as plain sentences."""
+"""Warnings about an evaluation's figures, as sentences."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ _HARDLY_ANY_SUCCESS = 0.05
 
 
 def evaluation_warnings(found: dict[str, Any], evaluation: Evaluation) -> list[str]:
-    """Sentences about the figures `found`: on the natural images, then set by set, then detector by detector."""
+    """Warnings about the figures `found`: on natural images, then set by set, then detector by detector."""
     notes = [*_on_natural(evaluation)]
     for entry in found["sets"]:
         if entry["kind"] == "attack":
@@ -30,11 +30,11 @@ def evaluation_warnings(found: dict[str, Any], evaluation: Evaluation) -> list[s
     if attacked and not any(images.success.any() for images in attacked if images.success is not None):
         notes.append("No attack was successful on any image, so there is no worst case over attacks.")
     if not any(images.kind != "natural" for images in evaluation.sets.values()):
-        notes.append("No attack was run and no outlier was judged, so nothing is known here about what is detected.")
+        notes.append("No attack was run and no outlier was tested, so these figures do not show what is detected.")
     if evaluation.protocol == "paper":
         notes.append(
-            "These figures follow the thesis' protocol: no threshold was calibrated, and each attacked image is judged "
-            "as often as its natural original. Figures of the sound protocol are what a claim can be made from."
+            "These figures follow the thesis' protocol: no threshold was calibrated, and each attacked image counts "
+            "as often as its natural original. Base claims on figures of the sound protocol."
         )
     return notes
 
@@ -43,19 +43,15 @@ def _on_natural(evaluation: Evaluation) -> Iterator[str]:
     natural = evaluation.sets[NATURAL]
     if evaluation.provenance.get("trained_on"):
         yield (
-            "The network learnt from these very images. It is surer on them than on any others, so nothing here says "
-            "what will be in service; evaluate on images that it was not trained on."
+            "The network was trained on these very images. It is more confident on them than on others, so these "
+            "figures do not hold in service; evaluate on images that it was not trained on."
         )
-    judged = [
-        len(detector_result.rows[NATURAL])
-        for detector_result in evaluation.detector_results
-        if not detector_result.baseline
-    ]
-    count = min(judged, default=len(natural))
+    tested = [len(each.rows[NATURAL]) for each in evaluation.detector_results if not each.baseline]
+    count = min(tested, default=len(natural))
     if count < _FEW_NATURAL:
         yield (
-            f"Only {counted(count, 'natural image')} judged in a run: every rate on natural images is uncertain by "
-            f"several points, and a false-positive rate below {percent(1 / count)} cannot be seen at all."
+            f"Only {counted(count, 'natural image')} tested in a run: every rate on natural images is uncertain by "
+            f"several points, and a false-positive rate below {percent(1 / count)} cannot be measured."
         )
     right = int(natural.right.sum())
     assert natural.labels is not None
@@ -65,7 +61,7 @@ def _on_natural(evaluation: Evaluation) -> Iterator[str]:
     elif clopper_pearson(right, len(natural)).low <= counts.max() / len(natural):
         yield (
             f"Natural accuracy is {percent(right / len(natural))}, no better than always naming the commonest class "
-            f"({percent(counts.max() / len(natural))}): the network or its preprocessing is not right for these images."
+            f"({percent(counts.max() / len(natural))}): the network or its preprocessing does not fit these images."
         )
 
 
@@ -74,7 +70,7 @@ def _on_attack(entry: dict[str, Any], images: ImageSet, evaluation: Evaluation) 
     assert success is not None
     successful, rate = int(success.sum()), entry["success_rate"]
     if rate is None:
-        yield f"{name}: no original is classified correctly, so there is no rate of success."
+        yield f"{name}: no original is classified correctly, so there is no success rate."
     if not successful:
         yield f"{name}: no image was attacked successfully, so there are no figures on successful images."
     elif successful < _FEW_SUCCESSFUL:
@@ -92,7 +88,7 @@ def _on_attack(entry: dict[str, Any], images: ImageSet, evaluation: Evaluation) 
     if mismatched:
         yield (
             f"{name}: {counted(mismatched, 'image')} counted as successful when attacked but classified correctly when "
-            "judged; the attack ends so close to the boundary that rounding decides."
+            "evaluated; the attack ends so close to the boundary that rounding decides."
         )
     unchanged = (images.attack or {}).get("unchanged") or 0
     if unchanged > 0:
@@ -103,67 +99,64 @@ def _on_attack(entry: dict[str, Any], images: ImageSet, evaluation: Evaluation) 
     if entry["broken"]:
         yield (
             f"{name}: the attacked set is broken. Statistics of the pixels alone, without the network, tell its images "
-            "from natural ones almost perfectly, so figures on it say little about detectors that watch the network: "
+            "from natural ones almost perfectly, so figures on it say little about detectors that use the network: "
             "its perturbation is far larger than the attack needs, or its images were made or stored differently."
         )
 
 
 def _on_unscored(evaluation: Evaluation) -> Iterator[str]:
-    """Sets that an artifact was to be tested on and has seen all originals of."""
+    """Attacked sets all of whose originals the artifact has seen."""
     others = [each for each in evaluation.detector_results if each.detector != "artifact"]
     tested = {name for each in others for name in each.rows}
     only_fitted_on = {name for each in others for name in each.fitted_on} - tested
-    for detector_result in evaluation.detector_results:
-        if detector_result.detector != "artifact":
-            continue
-        for name in set(evaluation.sets) - set(detector_result.rows) - only_fitted_on:
+    for result in evaluation.detector_results:
+        untested = set(evaluation.sets) - set(result.rows) - only_fitted_on if result.detector == "artifact" else set()
+        for name in untested:
             if evaluation.sets[name].kind == "attack":
                 yield (
-                    f"{name}: the artifact has seen every image that this attack was tried on, so it is not judged "
-                    "there; give other images, or raise --attack-limit."
+                    f"{name}: the artifact has seen every image that this attack was tried on, so it is not tested "
+                    "on them; give other images, or raise --attack-limit."
                 )
 
 
 def _on_false_positives(entry: dict[str, Any]) -> Iterator[str]:
-    """One sentence over all runs where some are not compatible with the rate asked for."""
-    apart = [run for run in entry["runs"] if not run["compatible"]]
+    """One sentence over all runs where some are not compatible with the nominal rate."""
+    incompatible = [run for run in entry["runs"] if not run["compatible"]]
     # One run in twenty lies outside its 95 % interval by chance.
-    if len(apart) < max(1, len(entry["runs"]) / 4):
+    if len(incompatible) < max(1, len(entry["runs"]) / 4):
         return
     who = _who(entry)
     realised = percent(entry["mean"]["realised"])
-    bounds = apart[0]["expected"] or apart[0]["interval"]
-    how_many = "" if len(entry["runs"]) == 1 else f" in {len(apart)} of {len(entry['runs'])} runs"
-    if sum(run["realised"] > entry["nominal"] for run in apart) * 2 > len(apart):
+    bounds = incompatible[0]["expected"] or incompatible[0]["interval"]
+    how_many = "" if len(entry["runs"]) == 1 else f" in {len(incompatible)} of {len(entry['runs'])} runs"
+    if sum(run["realised"] > entry["nominal"] for run in incompatible) * 2 > len(incompatible):
         yield (
             f"{who}: {realised} of the natural images are flagged, more than the nominal "
-            f"{exact_percent(entry['nominal'])}{how_many} (to be expected: {between(bounds)}): "
-            "these images differ from those the threshold was "
-            "calibrated on; calibrate on images like these."
+            f"{exact_percent(entry['nominal'])}{how_many} (expected: {between(bounds)}): "
+            "these images differ from those that the threshold was calibrated on; calibrate on images like these."
         )
     else:
         yield (
             f"{who}: {realised} of the natural images are flagged, fewer than the nominal "
-            f"{exact_percent(entry['nominal'])}{how_many} (to be expected: {between(bounds)}): "
-            "many calibration scores are equal, or these images "
-            "differ from those the threshold was calibrated on."
+            f"{exact_percent(entry['nominal'])}{how_many} (expected: {between(bounds)}): "
+            "many calibration scores are equal, or these images differ from those that the threshold was calibrated on."
         )
 
 
 def _on_results(results: list[dict[str, Any]]) -> Iterator[str]:
-    upside_down: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    below_half: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for entry in results:
         figures = entry["mean"]["successful"] or entry["mean"]["all"]
         if not entry["baseline"] and figures is not None and _surely_below_half(entry, figures["auroc"]):
             key = (entry["detector"], tuple(entry["fitted_on"]))
-            upside_down.setdefault(key, []).append(f"{entry['tested_on']} ({area(figures['auroc'])})")
-    for (detector, fitted_on), where in upside_down.items():
+            below_half.setdefault(key, []).append(f"{entry['tested_on']} ({area(figures['auroc'])})")
+    for (detector, fitted_on), where in below_half.items():
         yield (
             f"{_who({'detector': detector, 'fitted_on': fitted_on})}: the AUROC is below 0.5 on {', '.join(where)}: "
-            "those images look more natural to the detector than natural ones do."
+            "the detector scores those images lower than natural ones."
         )
-    judged = [entry for entry in results if not entry["baseline"] and entry["kind"] == "attack"]
-    if judged and all(entry["seen"] for entry in judged):
+    attacked = [entry for entry in results if not entry["baseline"] and entry["kind"] == "attack"]
+    if attacked and all(entry["seen"] for entry in attacked):
         yield (
             "Every detector was fitted on every attack it is tested on, so these figures say nothing about attacks it "
             "has not seen."
@@ -171,7 +164,7 @@ def _on_results(results: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _surely_below_half(entry: dict[str, Any], mean: float) -> bool:
-    """Below guessing in the mean, and in no run by so little that chance explains it, where intervals are known."""
+    """Whether the mean AUROC is below 0.5, and so is the interval of every run that has one."""
     groups = [run["successful"] or run["all"] for run in entry["runs"]]
     uppers = [group["auroc_interval"][1] for group in groups if group and group.get("auroc_interval")]
     return mean < 0.5 and all(upper < 0.5 for upper in uppers)

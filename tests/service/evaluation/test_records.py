@@ -30,7 +30,7 @@ def test_outliers_are_never_right() -> None:
     assert small().sets["fgm"].right.tolist() == [False, True]
 
 
-def test_judgements_are_grouped_by_detector_and_ordered_by_run() -> None:
+def test_results_are_grouped_by_detector_and_ordered_by_run() -> None:
     given = small()
     (said,) = given.detector_results
     other = replace(said, detector="knn")
@@ -66,7 +66,7 @@ def test_sets_that_are_no_sets_are_refused(changes: dict[str, Any], message: str
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rows": {}, "scores": {}}, "expected natural images judged by transport"),
+        ({"rows": {}, "scores": {}}, "expected natural images scored by transport"),
         ({"scores": {NATURAL: np.ones(3)}}, "expected scores of the sets"),
         ({"votes": {"pgd": {}}}, "votes on ['pgd']"),
         ({"thresholds": {0.0: 0.5}}, "rates between 0 and 1"),
@@ -74,7 +74,7 @@ def test_sets_that_are_no_sets_are_refused(changes: dict[str, Any], message: str
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_judgements_that_are_none_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_contradictory_results_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         changed(small().detector_results[0], **changes)
 
@@ -113,13 +113,13 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
             replace(given, **changes)
 
 
-def test_an_attacked_image_is_judged_beside_its_original() -> None:
+def test_an_attacked_image_is_scored_together_with_its_original() -> None:
     given = small()
     (said,) = given.detector_results
     apart = replace(
         said, rows={**said.rows, NATURAL: np.array([0, 1])}, scores={**said.scores, NATURAL: np.array([0.1, 0.2])}
     )
-    with pytest.raises(InputError, match="stays with its original"):
+    with pytest.raises(InputError, match="same part of a split as its original"):
         replace(given, detector_results=(apart,))
 
 

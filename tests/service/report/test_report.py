@@ -93,7 +93,7 @@ def test_the_files_agree(written: tuple[Path, Evaluation, dict[str, Any]]) -> No
     folder, given, found = written
     assert sorted(path.name for path in folder.iterdir()) == ["images.csv", "report.csv", "report.html", "report.json"]
     read = json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=no_constant)
-    assert read.pop("facts") == given.provenance
+    assert read.pop("facts") == read.pop("provenance") == given.provenance
     assert read == found
     rows = rows_of(folder / "report.csv")
     assert len(rows) == sum(len(entry["runs"]) + 2 for entry in found["results"])

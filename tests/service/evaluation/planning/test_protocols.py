@@ -90,7 +90,7 @@ def test_splits_of_the_other_protocol_are_refused(protocol: Protocol, runs: int,
         runs_of(protocol, np.arange(100) % 10, [], runs=runs, split=split)
 
 
-def test_too_few_attacked_originals_are_found_out_beforehand() -> None:
+def test_too_few_attacked_originals_are_refused() -> None:
     runs = runs_of("sound", np.arange(100) % 10, [3], runs=4)
     with pytest.raises(InputError, match=r"images of boundary to (fit|test) on .* 3 originals are too few"):
         check_represented(runs, {"fgm": np.arange(100), "boundary": chosen_originals(100, 3, 0)})

@@ -1,4 +1,4 @@
-"""Plans: which sets are made, what is fitted on what, and which wishes contradict each other."""
+"""Selections: attacks, detectors and fits, and settings that contradict each other."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ def selected(*outliers: str, **more: Any) -> Selection:
     return select(EvaluationSettings(**more), outliers)
 
 
-def test_a_plan_names_sets_fits_and_baselines() -> None:
+def test_a_selection_names_sets_fits_and_baselines() -> None:
     selection = selected(
         "mnist", "cifar100", detectors=("transport", "knn:classifier=none"),
         fit_on=("fgm", "fgm+bim", "all"), test_on=("fgm", "pgd:epsilon=2/255"), fit_ood=("mnist",),
@@ -29,7 +29,7 @@ def test_a_plan_names_sets_fits_and_baselines() -> None:
     assert selection.limits == {"pgd:epsilon=2/255": 7, "bim": 9}
     assert list(selection.detectors) == ["transport", "knn:classifier=none", *BASELINES]
     assert selection.fits_of("transport") == selection.fits
-    # Each attack that is tested is also looked at by itself, whatever the others are fitted on.
+    # The pixel baseline is also fitted on each tested attack by itself.
     assert selection.fits_of("pixel_statistics") == (*selection.fits, ("pgd:epsilon=2/255",))
     assert selection.fits_of("knn:classifier=none") == selection.fits_of("energy") == ((),)
 
@@ -57,7 +57,7 @@ def test_a_budget_is_made_once_however_it_is_written() -> None:
     assert selected(test_on=("bim",), budgets=("0.03",), epsilon="0.03").tested == ("bim",)
 
 
-def test_baselines_are_attacked_adaptively_only_where_they_are_asked_for() -> None:
+def test_baselines_are_attacked_adaptively_only_on_request() -> None:
     assert EvaluationSettings().attacked_adaptively == ("transport",)
     assert EvaluationSettings(detectors=("knn", "energy")).attacked_adaptively == ("knn", "energy")
 
@@ -81,7 +81,7 @@ def test_a_limit_of_a_label_goes_before_that_of_its_attack() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("options", "message"),
     [
         ({"fit_on": ("fgsm",)}, "fgm"),
         ({"detectors": ("transprot",)}, "transport"),
@@ -106,9 +106,9 @@ def test_a_limit_of_a_label_goes_before_that_of_its_attack() -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_wishes_that_contradict_each_other_name_the_cure(wishes: dict[str, Any], message: str) -> None:
+def test_contradicting_options_are_refused_with_a_remedy(options: dict[str, Any], message: str) -> None:
     with pytest.raises((InputError, UnknownNameError), match=re.escape(message)):
-        selected(**wishes)
+        selected(**options)
 
 
 def test_a_detector_that_learns_from_nothing_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The hook for adaptive attacks: which pipelines are attacked, and with which thresholds."""
+"""Adaptive attacks of an evaluation: the attacked pipelines and their thresholds."""
 
 from pathlib import Path
 

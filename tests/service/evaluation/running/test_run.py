@@ -1,4 +1,4 @@
-"""Evaluations of a small network: what is fitted on is not tested on, and what is done stays done."""
+"""Evaluations of a small network: fitted and tested images are disjoint, and finished steps are cached."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tests.service.small_evaluation import loaded_network, noise, settings, smal
 
 
 class InterruptionError(Exception):
-    """As somebody pressing a key in the middle."""
+    """Stands for an interruption by the user."""
 
 
 def evaluated(
@@ -42,7 +42,7 @@ def evaluated(
 
 
 def without_times(evaluation: Evaluation) -> dict[str, Any]:
-    """The figures, but for what a clock says."""
+    """The figures without times."""
     found = figures(evaluation, resamples=0)
     for entry in found["sets"]:
         del entry["seconds_per_image"]
@@ -72,15 +72,15 @@ def test_nothing_that_is_fitted_or_calibrated_on_is_tested(seed: int) -> None:
             run.test
         )
         assert detector_result.calibrated_on == len(run.calibrate)
-    told = {(each.detector, each.fitted_on) for each in evaluation.detector_results}
-    assert told == {
+    fits = {(each.detector, each.fitted_on) for each in evaluation.detector_results}
+    assert fits == {
         *((name, ("bim:steps=2",)) for name in ("transport:num_trees=10", "pixel_statistics")),
         ("pixel_statistics", ("fgm",)), ("max_softmax", ()), ("energy", ()),
     }  # fmt: skip
     assert all(each.baseline == (each.detector != "transport:num_trees=10") for each in evaluation.detector_results)
 
 
-def test_an_interrupted_study_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, seed: int) -> None:
+def test_an_interrupted_evaluation_resumes_with_the_same_figures(tmp_path: Path, seed: int) -> None:
     wishes = settings(runs=1, test_on=("fgm", "bim:steps=2"), fit_on=("all",), cache=tmp_path / "whole", seed=seed)
     steps: list[str] = []
     whole = evaluated(wishes, seed, on_step=steps.append)
@@ -105,7 +105,7 @@ def test_an_interrupted_study_goes_on_and_ends_as_one_that_was_not(tmp_path: Pat
     assert without_times(without_cache) == without_times(whole)
 
 
-def test_a_finished_study_is_read_back_without_any_work(tmp_path: Path, seed: int) -> None:
+def test_a_finished_evaluation_is_read_from_the_cache(tmp_path: Path, seed: int) -> None:
     wishes = settings(cache=tmp_path, seed=seed, runs=1)
     first = evaluated(wishes, seed, count=120)
     for shard in tmp_path.glob("fgm-*/shard-*.safetensors"):
@@ -198,9 +198,11 @@ def test_the_papers_protocol_fits_on_nine_tenths_and_decides_at_a_vote_of_a_half
     ]
     before = np.concatenate(natural)
     after = np.maximum(*(detector_result.votes["fgm"][vote] for vote in VOTES))
-    told = figures(evaluation, resamples=0)["results"][0]["runs"][0]["paper"]
-    assert told["accuracy"] == pytest.approx(((before < 0.5).sum() + (after >= 0.5).sum()) / (len(before) + len(after)))
-    assert told["fpr"] == pytest.approx((before >= 0.5).mean())
+    summary = figures(evaluation, resamples=0)["results"][0]["runs"][0]["paper"]
+    assert summary["accuracy"] == pytest.approx(
+        ((before < 0.5).sum() + (after >= 0.5).sum()) / (len(before) + len(after))
+    )
+    assert summary["fpr"] == pytest.approx((before >= 0.5).mean())
 
 
 def test_noisy_copies_are_as_large_as_the_attack(seed: int) -> None:
@@ -232,8 +234,8 @@ def test_outliers_that_are_fitted_on_are_not_tested_and_are_as_many_as_natural_i
         assert not np.isin(detector_result.rows["ood:noise"], fitted).any()
         assert np.isin(detector_result.rows["ood:noise"], rest).all()
         assert len(detector_result.rows["ood:noise"]) == len(detector_result.rows["ood:more"]) == len(run.test)
-    told = {(each.detector, each.fitted_on) for each in evaluation.detector_results}
-    assert told == {
+    fits = {(each.detector, each.fitted_on) for each in evaluation.detector_results}
+    assert fits == {
         ("transport:num_trees=10", ("ood:noise",)), ("pixel_statistics", ("ood:noise",)), ("transport_cost", ()),
         ("max_softmax", ()), ("energy", ()),
     }  # fmt: skip
@@ -244,9 +246,7 @@ def test_outliers_that_are_fitted_on_are_not_tested_and_are_as_many_as_natural_i
     assert found["transport:num_trees=10", "ood:more"]["seen"] is False
 
 
-def test_an_image_in_two_sets_is_judged_in_neither_of_the_wrong_ones(
-    seed: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_image_in_two_sets_is_left_out_of_the_tested_one(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     wishes = settings(detectors=("transport_cost",), fit_ood=("noise",), test_on=(), runs=1, seed=seed)
     fitted, data = noise(50, seed), small_digits(100)
     both = replace(noise(60, seed + 1, "more"), images=np.concatenate([fitted.images[:20], noise(40, seed + 1).images]))
@@ -296,11 +296,11 @@ def test_rounding_and_noise_are_made_again_when_their_code_changes(seed: int, mo
     assert [a != b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
 
-def test_an_evaluation_on_what_the_network_learnt_from_says_so(seed: int) -> None:
+def test_an_evaluation_on_training_images_warns(seed: int) -> None:
     wishes = settings(runs=1, detectors=("transport_cost",), seed=seed)
     for trained_on in (True, False):
         found = figures(evaluated(wishes, seed, count=120, trained_on=trained_on), resamples=0)
-        assert any("learnt from these very images" in warning for warning in found["warnings"]) is trained_on
+        assert any("trained on these very images" in warning for warning in found["warnings"]) is trained_on
 
 
 def test_a_detector_is_prepared_with_images_that_it_is_not_fitted_on(
@@ -340,8 +340,8 @@ def test_budgets_are_sets_of_their_own_that_nothing_was_fitted_on(seed: int) -> 
     assert weak.attack is not None
     assert strong.attack is not None
     assert weak.attack["linf"]["max"] <= 4 / 255 + 1e-6 < strong.attack["linf"]["max"]
-    told = [entry for entry in figures(evaluation, resamples=0)["results"] if entry["fitted_on"] == ["fgm"]]
-    assert {entry["tested_on"]: entry["seen"] for entry in told} == {"fgm": True, "fgm:epsilon=4/255": False}
+    summary = [entry for entry in figures(evaluation, resamples=0)["results"] if entry["fitted_on"] == ["fgm"]]
+    assert {entry["tested_on"]: entry["seen"] for entry in summary} == {"fgm": True, "fgm:epsilon=4/255": False}
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_budgets_are_sets_of_their_own_that_nothing_was_fitted_on(seed: int) -> 
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_what_cannot_work_is_found_out_before_any_attack(
+def test_unusable_settings_are_refused_before_any_attack(
     changes: dict[str, Any], message: str, tmp_path: Path, seed: int
 ) -> None:
     with pytest.raises(InputError, match=message):

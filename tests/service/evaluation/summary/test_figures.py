@@ -65,8 +65,8 @@ def test_counts_worked_out_by_hand() -> None:
     found = figures(by_hand(), resamples=50)
     (result,) = found["results"]
     (run,) = result["runs"]
-    told = [result[key] for key in ("detector", "fitted_on", "tested_on", "kind", "seen", "baseline")]
-    assert told == ["transport", ["fgm"], "fgm", "attack", True, False]
+    values = [result[key] for key in ("detector", "fitted_on", "tested_on", "kind", "seen", "baseline")]
+    assert values == ["transport", ["fgm"], "fgm", "attack", True, False]
     natural, fgm = found["sets"]
     assert found["natural"]["accuracy"] == natural["accuracy"] == fgm["natural_accuracy"] == 1.0
     assert (fgm["accuracy"], fgm["success_rate"], fgm["seconds_per_image"]) == (0.25, 0.75, 0.5)
@@ -168,14 +168,14 @@ def test_figures_are_those_of_scikit_learn(rng: np.random.Generator) -> None:
     said = {(each.detector, each.fitted_on, each.run): each for each in given.detector_results}
     for result in found["results"]:
         for run in result["runs"]:
-            judged = said[result["detector"], tuple(result["fitted_on"]), run["run"]]
-            scores = judged.scores[result["tested_on"]]
+            scored = said[result["detector"], tuple(result["fitted_on"]), run["run"]]
+            scores = scored.scores[result["tested_on"]]
             images = given.sets[result["tested_on"]]
             group = "all"
             if images.success is not None:
-                group, scores = "successful", scores[images.success[judged.rows[result["tested_on"]]]]
-            truth = np.repeat([0, 1], [len(judged.scores[NATURAL]), len(scores)])
-            both = np.concatenate([judged.scores[NATURAL], scores])
+                group, scores = "successful", scores[images.success[scored.rows[result["tested_on"]]]]
+            truth = np.repeat([0, 1], [len(scored.scores[NATURAL]), len(scores)])
+            both = np.concatenate([scored.scores[NATURAL], scores])
             assert run[group]["auroc"] == pytest.approx(roc_auc_score(truth, both))
             assert run[group]["aupr"] == pytest.approx(average_precision_score(truth, both))
             assert "auroc_interval" not in run[group]
@@ -310,7 +310,7 @@ def test_the_seed_sets_the_intervals_and_nothing_else(rng: np.random.Generator) 
         figures(given, resamples=-1)
 
 
-def test_json_is_strict_even_where_facts_are_not() -> None:
+def test_json_is_strict_even_if_provenance_is_not() -> None:
     given = by_hand()
     attacked = replace(given.sets["fgm"], attack={"success_rate": float("nan"), "sizes": np.arange(3)})
     given = replace(given, sets={**given.sets, "fgm": attacked}, provenance={"loss": [1.0, float("inf")]})
@@ -319,13 +319,13 @@ def test_json_is_strict_even_where_facts_are_not() -> None:
     json.dumps(found, allow_nan=False)
     assert found["sets"][1]["attack"] == {"success_rate": None, "sizes": [0, 1, 2]}
     assert found["adaptive"] == {"transport": {"share": None}}
-    for place in ("facts.loss[1]", "fgm.success_rate", "adaptive.transport.share"):
+    for place in ("provenance.loss[1]", "fgm.success_rate", "adaptive.transport.share"):
         assert any(place in warning for warning in found["warnings"])
-    with pytest.raises(InputError, match=r"JSON values in facts\.network, got object"):
-        as_json({"network": object()}, "facts")
+    with pytest.raises(InputError, match=r"JSON values in provenance\.network, got object"):
+        as_json({"network": object()}, "provenance")
 
 
-def test_the_rate_is_judged_with_the_calibrations_luck() -> None:
+def test_the_nominal_rate_is_compared_within_both_samples_variation() -> None:
     def rate(calibrated_on: int | None) -> dict[str, Any]:
         scores = np.where(np.arange(200) < 18, 0.9, 0.1)  # 9 % are flagged
         said = detector_result("energy", {NATURAL: scores}, calibrated_on=calibrated_on)
@@ -400,7 +400,7 @@ def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     assert not result.failed
 
 
-def test_a_set_that_an_artifact_cannot_be_judged_on_is_told(rng: np.random.Generator) -> None:
+def test_a_set_that_an_artifact_cannot_be_tested_on_is_warned_of(rng: np.random.Generator) -> None:
     given = large(rng, good())
     (detector_result, *others) = given.detector_results
     dropped = next(name for name in detector_result.rows if given.sets[name].kind == "attack")
@@ -423,8 +423,8 @@ def test_an_attack_with_another_aim_is_another_attack() -> None:
 
 
 def test_what_adaptive_attacks_warn_of_is_among_the_warnings(rng: np.random.Generator) -> None:
-    told = {"attacks": {}, "warnings": ["its shares are lower bounds only"], "detector": "transport"}
-    for adaptive in (told, {"transport": told}):
+    summary = {"attacks": {}, "warnings": ["its shares are lower bounds only"], "detector": "transport"}
+    for adaptive in (summary, {"transport": summary}):
         given = replace(large(rng, good()), adaptive=adaptive)
         assert warned(given, "transport", "lower bounds only")
 
