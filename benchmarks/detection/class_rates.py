@@ -1,8 +1,8 @@
-"""Whether one calibrated threshold has its false-positive rate overall and in every predicted class.
+"""Realised false-positive rates of one calibrated threshold, overall and in every predicted class.
 
 On many splits of a data set each detector is fitted on one part, a threshold is calibrated on another, and natural
-images of a third are flagged. Beside each rate stands its exact 95 % interval, in which an image that several splits
-tested counts once. An attack is only needed by detectors that learn from one.
+images of a third are flagged. The exact 95 % interval of a rate counts an image once, although several splits test it.
+Only detectors that learn use the attack.
 """
 
 import argparse
@@ -29,10 +29,13 @@ SHARES = (0.4, 0.3, 0.3)  # to fit, to calibrate, to test
 
 
 def rates(hits: int, count: int, nominal: float, repeats: float) -> dict[str, Any]:
-    """A realised rate over all splits, its exact interval, and whether the nominal one lies inside.
+    """A realised rate over all splits, its exact interval, and whether the nominal rate lies inside.
 
     Args:
-        repeats: how often an image was tested on average; the interval counts each image once.
+        hits: flagged images.
+        count: tested images.
+        nominal: the calibrated rate.
+        repeats: mean number of tests of an image; the interval counts each image once.
     """
     interval = clopper_pearson(round(hits / repeats), max(1, round(count / repeats)))
     return {
@@ -45,16 +48,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, rounds=10)
     parser.add_argument("--network", default="pretrained:cifar10-resnet20")
     parser.add_argument("--dataset", required=True, help="natural images that the network was not trained on")
-    parser.add_argument("--reference", required=True, help="natural images for detectors that compare with some")
+    parser.add_argument("--reference", required=True, help="natural images for detectors that need a reference")
     parser.add_argument("--limit", type=int, default=5000, help="images of each (default: %(default)s)")
-    parser.add_argument("--attack", default="fgm", help="what detectors learn from (default: %(default)s)")
+    parser.add_argument("--attack", default="fgm", help="for detectors that learn from attacks (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("runs/attacks"))
     parser.add_argument("--fpr", type=float, default=0.05, help="the nominal rate (default: %(default)s)")
     options = parser.parse_args(argv)
-    print(write_result("class_rates", measured(options), options.out))
+    print(write_result("class_rates", measure(options), options.out))
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The figures of every detector."""
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -62,7 +65,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     reference = load_dataset(options.reference).limited(options.limit, options.seed)
     loaded = load_network(options.network)
     discovery = discover(loaded.network, data.image_shape)
-    made = generate(
+    adversarial = generate(
         loaded.network, data.tensor(), data.labels, attack_of(options.attack, epsilon="0.03", seed=options.seed),
         cache=options.cache,
     )  # fmt: skip
@@ -74,7 +77,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         extract_features(
             loaded.network, images, discovery=discovery, feature_requests=list(wanted.values()), progress=True
         )
-        for images in (data.tensor(), made.images, reference.tensor())
+        for images in (data.tensor(), adversarial.images, reference.tensor())
     )
     found = []
     repeats = max(1.0, options.rounds * SHARES[2])

@@ -1,18 +1,14 @@
-"""Runs a recipe on real images: fit, evaluate, then serve and send it natural and attacked PNG files.
+"""Fit, evaluate and serve an artifact from a recipe; send natural and attacked PNG files to the server.
 
-    python -m benchmarks.detection.real_images benchmarks/recipes/cifar10-resnet20-fgm.toml --dataset npz:FILE
+    python -m benchmarks detection.real_images benchmarks/recipes/cifar10-resnet20-fgm.toml --dataset npz:FILE
 
-The network is trained first with --train (by `plumbline train`, with the words of the recipe's [train] table). Attacked
-images and artifacts are kept under --work and used again. The figures go to benchmarks/results/<recipe>.json.
+With --train the network is trained first, with the [train] table as options of `plumbline train`. Attacked images,
+artifacts and the whole report stay under --work; the figures go to benchmarks/results/<recipe>.json.
 """
 
 import argparse
 import io
 import json
-import re
-import subprocess
-import sys
-import threading
 import tomllib
 import urllib.request
 from pathlib import Path
@@ -22,8 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attacks import generate
+from attacks.generation import generate
 from benchmarks.common import write_result
+from benchmarks.serving.load import plumbline_server
 from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading import load_network
@@ -42,8 +39,8 @@ def main() -> None:
     """Run the recipe that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--dataset", help="reference to use instead of the recipe's")
-    parser.add_argument("--train-dataset", help="likewise, for --train")
+    parser.add_argument("--dataset", help="reference that replaces the recipe's")
+    parser.add_argument("--train-dataset", help="the same for --train")
     parser.add_argument("--train", action="store_true", help="train the network first and use it")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--work", type=Path, default=Path("runs"))
@@ -64,18 +61,31 @@ def main() -> None:
         test_on=tuple(recipe["evaluate"]["attacks"]), epsilon=recipe["evaluate"]["epsilon"], seed=options.seed,
         cache=options.work / "attacks", workers=options.workers,
     )  # fmt: skip
-    study = run_evaluation(plan_evaluation(EvaluationInputs(data=fresh, artifact=artifact), settings))
-    figures = write_evaluation_report(options.work / f"{name}-report", study)
+    evaluation = run_evaluation(plan_evaluation(EvaluationInputs(data=fresh, artifact=artifact), settings))
+    figures = write_evaluation_report(options.work / f"{name}-report", evaluation)
     print(as_table(figures))
-    served = _served(artifact, options.work / name, fresh, recipe, options)
-    print(json.dumps(served, indent=2))
     recorded = artifact.manifest["provenance"]
     payload = {
         "n": len(fresh), "seed": options.seed, "recipe": recipe, "network": recorded["network"],
-        "blocks": len(artifact.pipeline.discovery.branches), "images": recorded["images"],
-        "network_test_accuracy": recorded["trained"].get("test_accuracy"), "figures": figures, "served": served,
+        "blocks": len(artifact.pipeline.discovery.branches), "images": recorded["images"], **_condensed(figures),
+        "served": _served(artifact, options.work / name, fresh, recipe, options),
     }  # fmt: skip
     print(f"written to {write_result(name, payload, options.out)}")
+
+
+def _condensed(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures that the pages print, of the report's only run."""
+    (rate,) = [entry["runs"][0] for entry in figures["false_positives"] if entry["nominal"] == 0.05]
+    accuracies = {each["name"]: each["accuracy"] for each in figures["sets"]}
+    attacks = []
+    for entry in figures["results"]:
+        if not entry["baseline"]:
+            run = entry["runs"][0]
+            found = {key: run["successful"][key] for key in ("auroc", "auroc_interval", "tpr_at_5_fpr", "flagged")}
+            found |= {"name": entry["tested_on"], "seen": entry["seen"], "accuracy": accuracies[entry["tested_on"]]}
+            attacks.append({**found, "paper_accuracy": run["paper"]["accuracy"]})
+    rates = {"nominal": 0.05, "realised": rate["realised"], "interval": rate["interval"]}
+    return {"natural": figures["natural"], "false_positives": rates, "attacks": attacks}
 
 
 def _train(words: dict[str, Any], options: argparse.Namespace, out: Path) -> str:
@@ -103,72 +113,47 @@ def _fit(words: dict[str, Any], network: str, data: ImageDataset, out: Path, opt
 def _served(
     artifact: Artifact, folder: Path, data: ImageDataset, recipe: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Flags of the server on natural and on attacked PNG files, beside those of the same pixels judged in one batch."""
+    """Flags of the server on natural and attacked PNG files, compared with the pipeline on the same pixels."""
     attack = attack_of(recipe["serve"]["attack"], epsilon=recipe["evaluate"]["epsilon"], seed=options.seed)
-    made = generate(
+    attacked = generate(
         artifact.pipeline.network, data.tensor(), data.labels, attack, cache=options.work / "attacks", progress=False
     )
     count = min(recipe["serve"]["images"], len(data))
-    # A PNG carries 8 bits: the attacked image is rounded, and judged again as it arrives.
+    # A PNG file has 8 bits per value, so attacked images are rounded.
     sets = {
         "natural": data.images[:count],
-        "attacked": np.round(made.images[:count] * 255).astype(np.uint8),
+        "attacked": np.round(attacked.images[:count] * 255).astype(np.uint8),
     }
     results: dict[str, Any] = {"images": count, "attack": repr(attack)}
-    from_file = artifact.spec.source == "file"
-    with _Server(folder, recipe["train"]["network"] if from_file else None) as server:
+    network = recipe["train"]["network"] if artifact.spec.source == "file" else None
+    with plumbline_server(folder, network) as server:
         for name, pixels in sets.items():
-            answers = [server.ask(image) for image in pixels]
+            answers = [_predict(server.port, image) for image in pixels]
             verdicts = artifact.pipeline.score(torch.from_numpy(pixels).float().div_(255))
-            labels = data.labels[:count]
-            wrong = np.array([answer["label"] for answer in answers]) != labels
-            flagged = np.array([answer["flagged"] for answer in answers])
-            successful = wrong & made.natural_correct[:count]
+            pairs = list(zip(answers, verdicts, strict=True))
+            wrong = np.array([answer["label"] for answer in answers]) != data.labels[:count]
             results[name] = {
                 "misclassified": float(wrong.mean()),
-                "flagged": float(flagged.mean()),
-                "flagged_of_successful": float(flagged[successful].mean()) if successful.any() else None,
+                "flagged": float(np.mean([answer["flagged"] for answer in answers])),
                 "same_class_and_flag_as_in_one_batch": all(
-                    (a["label"], a["flagged"]) == (v.label, v.flagged) for a, v in zip(answers, verdicts, strict=True)
+                    (answer["label"], answer["flagged"]) == (verdict.label, verdict.flagged)
+                    for answer, verdict in pairs
                 ),
-                "largest_difference_of_score": max(
-                    abs(a["score"] - v.score) for a, v in zip(answers, verdicts, strict=True)
-                ),
+                "largest_difference_of_score": max(abs(answer["score"] - verdict.score) for answer, verdict in pairs),
             }
     return results
 
 
-class _Server:
-    """`plumbline serve` in a process of its own on a free loopback port, ended by SIGTERM."""
-
-    def __init__(self, artifact: Path, network: str | None) -> None:
-        command = [sys.executable, "-m", "service.cli.main", "serve", "--artifact", str(artifact), "--port", "0"]
-        command += ["--network", network] if network else []
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> "_Server":
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            if found := re.search(r"serving on (http://[\d.:]+)", line):
-                self._url = found.group(1)
-                threading.Thread(target=self._process.stderr.read, daemon=True).start()
-                return self
-        raise SystemExit("the server did not start")
-
-    def ask(self, image: np.ndarray) -> dict[str, Any]:
-        """The verdict on pixels uint8 ``(3, H, W)``, sent as a PNG file."""
-        buffer = io.BytesIO()
-        Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG")
-        request = urllib.request.Request(
-            f"{self._url}/v1/predict", buffer.getvalue(), {"Content-Type": "image/png"}, method="POST"
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            result: dict[str, Any] = json.load(response)["results"][0]
-        return result
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=60)
+def _predict(port: int, image: np.ndarray) -> dict[str, Any]:
+    """The server's verdict on pixels uint8 ``(3, H, W)``, sent as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG")
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/predict", buffer.getvalue(), {"Content-Type": "image/png"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        result: dict[str, Any] = json.load(response)["results"][0]
+    return result
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The two-dimensional study at full size: tables 19 to 22, paths and outliers → circles.json, pictures → docs/images.
+"""Train on the two-dimensional data set at full size: tables 19 to 22, paths and outliers.
 
-`python -m benchmarks.geometry.circles [--instances 20]`. Needs no data.
+    python -m benchmarks geometry.circles [--instances 20]
+
+The figures go to benchmarks/results/circles.json, the pictures to docs/images. No data is needed.
 """
 
 import argparse
@@ -18,7 +20,7 @@ IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 
 def main() -> None:
-    """Run it and write."""
+    """Train and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the JSON here instead of to benchmarks/results; no pictures")
     parser.add_argument("--instances", type=int, default=20)

@@ -1,6 +1,9 @@
-"""Decodings of every block's output on real images → decodings.json, the pictures → docs/images.
+"""Decode the output of every block on real images.
 
-`python -m benchmarks.geometry.decodings --dataset npz:FILE`. The default objective is that of MNIST (appendix F.2).
+    python -m benchmarks geometry.decodings --dataset npz:FILE
+
+The figures go to benchmarks/results/decodings.json, the picture to docs/images. The default objective is that of MNIST
+(appendix F.2).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A headless Chromium to look at pages with, driven by its DevTools protocol."""
+"""A headless Chromium, driven by its DevTools protocol."""
 
 import base64
 import json
@@ -29,15 +29,15 @@ _KEYS = {
 
 
 def chromium() -> str | None:
-    """Where a Chromium is, or None."""
+    """Path of a Chromium executable, or None."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Browser:
     """One tab of a browser.
 
-    `addresses` holds every address it asked for, `errors` what its console and its log complained of, `events` the
-    names of what it told unasked; a caller may empty them.
+    `addresses` holds the addresses of its requests, `errors` the messages of its console and log, `events` the names
+    of the events that it sent; a caller may clear them.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -53,7 +53,7 @@ class Browser:
         """The protocol's answer to `method`.
 
         Raises:
-            RuntimeError: the browser refuses.
+            RuntimeError: the browser returns an error.
             TimeoutError: it says nothing.
         """
         self._number += 1
@@ -69,21 +69,21 @@ class Browser:
                 return dict(message["result"])
 
     def evaluate(self, script: str) -> Any:
-        """What the JavaScript expression `script` is; a promise is awaited.
+        """Value of the JavaScript expression `script`; a promise is awaited.
 
         Raises:
-            RuntimeError: it throws.
+            RuntimeError: the expression throws.
         """
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
-            raise RuntimeError(f"expected {script!r} to work, got {answer['exceptionDetails']}")
+            raise RuntimeError(f"{script!r} raised {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     def wait_for(self, script: str, timeout_s: float = 20.0) -> None:
         """Return once `script` is true.
 
         Raises:
-            TimeoutError: it did not become so in `timeout_s`.
+            TimeoutError: `script` is not true within `timeout_s`.
         """
         until = time.monotonic() + timeout_s
         while not self.evaluate(f"Boolean({script})"):
@@ -118,11 +118,11 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **_KEYS[name])
 
     def write(self, text: str) -> None:
-        """Type `text` where the focus is."""
+        """Type `text` into the focused element."""
         self.call("Input.insertText", text=text)
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """Save a PNG of the page, or of what the window shows of it."""
+        """Save a PNG of the page, or of its visible part."""
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))
 

@@ -1,6 +1,6 @@
-"""The pipeline behind plain FastAPI, for comparison: what one writes first, without batches.
+"""The pipeline behind plain FastAPI without batches, for comparison.
 
-python -m benchmarks.serving.fastapi_server --artifact A --port P --threads N
+python -m benchmarks serving.fastapi_server --artifact A --port P --threads N
 """
 
 import argparse
@@ -23,15 +23,15 @@ def create_app(folder: Path) -> FastAPI:
     artifact = load_artifact(folder)
     app, lock = FastAPI(), threading.Lock()
 
-    def judged(data: bytes) -> dict[str, Any]:
+    def scored(data: bytes) -> dict[str, Any]:
         pixels = torch.from_numpy(decode_image(data, artifact.preprocessing)[None]).float().div_(255)
-        with lock:  # one thread at a time may use a network
+        with lock:  # a network is not safe for concurrent threads
             [verdict] = artifact.pipeline.score(pixels)
         return verdict.to_json()
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(judged, await request.body())
+        return await run_in_threadpool(scored, await request.body())
 
     return app
 

@@ -1,8 +1,8 @@
-"""The pipeline behind LitServe, for comparison: batches of up to 64 within a millisecond, as Plumbline makes them.
+"""The pipeline behind LitServe, for comparison: batches of up to 64 images within a millisecond, as in Plumbline.
 
-    python -m benchmarks.serving.litserve_server --artifact A --port P --threads N
+    python -m benchmarks serving.litserve_server --artifact A --port P --threads N
 
-Needs the package litserve. A request is JSON, ``{"image": base64}``.
+The command needs the package litserve. A request is JSON, ``{"image": base64}``.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BATCH_TIMEOUT_S = 0.001
 
 
 class Api(litserve.LitAPI):
-    """Decodes, judges in batches, and answers with the verdict's fields."""
+    """Decode images, score batches and return the fields of the verdict."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         super().__init__(max_batch_size=MAX_BATCH_SIZE, batch_timeout=BATCH_TIMEOUT_S)
@@ -32,7 +32,7 @@ class Api(litserve.LitAPI):
         self._threads = threads
 
     def setup(self, device: str) -> None:
-        """Load the artifact in the process that judges."""
+        """Load the artifact in the process that scores."""
         keep_freed_memory()
         torch.set_num_threads(self._threads)
         self._artifact = load_artifact(self._folder)

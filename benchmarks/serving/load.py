@@ -1,7 +1,7 @@
-"""What the benchmarks of the server share: a server in a process of its own, and a client that costs little.
+"""Shared by the benchmarks of the server: a server in its own process, and a client with little overhead.
 
-The client shares the server's cores, so it is written on sockets: requests are bytes made beforehand, answers are read
-and their status noted, and nothing is parsed that a figure does not need.
+The client runs on the server's cores. It therefore writes prepared bytes to sockets and parses only the status and the
+length of a response.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d+)")
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: its status, when the request was sent, in seconds of the monotonic clock, and how long it took."""
+    """One response: its status, the time of sending (seconds of the monotonic clock) and the duration."""
 
     status: int
     sent_at: float
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Process:
-    """A server process and where it listens on loopback."""
+    """A server process and its ports on loopback."""
 
     pid: int
     port: int
@@ -62,10 +62,17 @@ class Process:
 
 
 @contextmanager
-def plumbline_server(artifact: Path, **settings: object) -> Iterator[Process]:
-    """A `plumbline serve` of `artifact` with settings as environment variables hold them."""
+def plumbline_server(artifact: Path, network: str | None = None, **settings: object) -> Iterator[Process]:
+    """Run `plumbline serve` until the end of the block.
+
+    Args:
+        artifact: folder of the artifact.
+        network: reference of a network in a Python file, if the artifact needs one.
+        settings: of the server, passed as environment variables.
+    """
     environment = {f"PLUMBLINE_{name.upper()}": str(value) for name, value in settings.items()}
     command = ["-m", "service.cli.main", "serve", "--artifact", f"model={artifact}", "--port", "0", "--admin-port", "0"]
+    command += ["--network", f"model={network}"] if network else []
     says = r"serving on http://[^ :]+:(\d+) .*http://[^ :]+:(\d+)/metrics"
     with server_process(command, environment, says=says) as found:
         yield found
@@ -75,21 +82,23 @@ def plumbline_server(artifact: Path, **settings: object) -> Iterator[Process]:
 def server_process(
     arguments: Sequence[str], environment: dict[str, str], *, says: str = "$", answers: tuple[int, bytes] | None = None
 ) -> Iterator[Process]:
-    """A Python process that serves until the end of the block.
+    """Run a Python process that serves until the end of the block.
 
     Args:
-        says: pattern of the line of its stderr that says that it listens; its groups are the ports.
-        answers: instead, a port and a request that it answers with 200 once it is up.
+        arguments: of the Python interpreter.
+        environment: variables that are added to those of this process.
+        says: pattern of the line on stderr that announces the ports; its groups are the ports.
+        answers: in place of `says`, a port and a request that the server answers with 200 once it runs.
 
     Raises:
-        RuntimeError: it ended before, or took too long.
+        RuntimeError: the process ended, or did not serve in time.
     """
     process = subprocess.Popen(
         [sys.executable, *arguments],
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # its workers then end with it: those of LitServe outlive a parent that is terminated
+        start_new_session=True,  # the group is killed at the end: workers of LitServe outlive their parent
     )
     lines: list[str] = []
     found: list[re.Match[str]] = []
@@ -107,7 +116,7 @@ def server_process(
         end = time.monotonic() + START_TIMEOUT_S
         while not (_is_up(*answers) if answers else found):
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"expected a server, got one that ended or said nothing: {''.join(lines)}")
+                raise RuntimeError(f"the server ended or did not start in time: {''.join(lines)}")
             time.sleep(0.05)
         yield Process(process.pid, *((answers[0],) if answers else map(int, found[0].groups())))
     finally:
@@ -117,7 +126,7 @@ def server_process(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        with suppress(ProcessLookupError):  # nobody of the group is left
+        with suppress(ProcessLookupError):  # the group has ended
             os.killpg(process.pid, signal.SIGKILL)
         reader.join(10)
 
@@ -130,7 +139,7 @@ def _is_up(port: int, request: bytes) -> bool:
 
 
 def image_files(artifact: Artifact, number: int, seed: int, kind: str = "PNG") -> list[bytes]:
-    """Files of smooth random pixels, of the size that the artifact takes."""
+    """Image files of smooth random pixels, in the size of the artifact."""
     rng = np.random.default_rng(seed)
     preprocessing = artifact.preprocessing
     side = max(preprocessing.resize or 0, preprocessing.height, preprocessing.width)
@@ -167,24 +176,28 @@ def infer_request(pixels: np.ndarray) -> bytes:
 
 
 def send_all(port: int, requests: Iterable[bytes], connections: int) -> list[Answer]:
-    """The answers to all requests, sent over so many connections, each of which waits for an answer before the next."""
+    """Send all requests and return the answers; each connection waits for an answer before the next request."""
     return uvloop.run(_closed_loop(port, iter(requests), connections))
 
 
 def open_loop(
     port: int, request: bytes, *, per_second: float, seconds: float, connections: int, tick: Callable[[], None]
 ) -> list[Answer]:
-    """The answers to requests sent at a rate of their own, whatever the server does.
+    """Send a request at a fixed rate, independent of the server's answers, and return the answers.
 
     Args:
-        connections: so many that one is always free; a request that finds none free is late, and later ones with it.
-        tick: called about ten times a second.
+        port: of the server.
+        request: its bytes.
+        per_second: rate of requests.
+        seconds: duration.
+        connections: enough for one to be free at any time; otherwise requests are late.
+        tick: called about ten times per second.
     """
     return uvloop.run(_open_loop(port, request, per_second, seconds, connections, tick))
 
 
 def resident_bytes(pid: int) -> int:
-    """Bytes of a process that are in memory."""
+    """Resident memory of a process, in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -196,14 +209,14 @@ def _post(path: str, headers: dict[str, str], body: bytes) -> bytes:
 
 
 class Connection:
-    """A connection that sends one request at a time; it connects when it must."""
+    """A connection that sends one request at a time and reconnects after its end."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> Answer:
-        """The answer to one request; one that meets a kept connection's end is sent again, as HTTP clients do."""
+        """The answer to one request; a request on a reused connection that has ended is sent again."""
         sent_at = time.monotonic()
         kept = self._streams is not None
         if self._streams is None:
@@ -219,7 +232,7 @@ class Connection:
             return await self.ask(request)
         found = _LENGTH.search(head)
         if found is None:
-            raise RuntimeError(f"expected an answer with a length, got {head!r}")
+            raise RuntimeError(f"the answer has no Content-Length: {head!r}")
         await reader.readexactly(int(found[1]))
         seconds = time.monotonic() - sent_at
         if b"\r\nconnection: close" in head.lower():
@@ -227,7 +240,7 @@ class Connection:
         return Answer(int(head[9:12]), sent_at, seconds)
 
     async def drop(self, request: bytes) -> None:
-        """Send half of a request and go."""
+        """Send half of a request and disconnect."""
         self.close()
         _, writer = await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(request[: len(request) // 2])
@@ -235,7 +248,7 @@ class Connection:
         writer.close()
 
     def close(self) -> None:
-        """End the connection; the next request makes another."""
+        """End the connection; the next request opens another."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None

@@ -1,12 +1,11 @@
-"""What `plumbline serve` does when three times as much comes as it can do.
+"""`plumbline serve` under three times the load that it can serve.
 
-    capacity    images per second with as many clients as keep it busy, each waiting for its answer
-    overload    requests at three times that rate, whatever becomes of them: how much of the capacity is still served,
-                how soon the rest is refused, and how much memory the process takes
-    recovery    after the last request, until one request is answered as fast as before
+    capacity    images per second with enough clients to keep the server busy, each waiting for its answer
+    overload    requests at three times that rate: the served share of the capacity, the time until a request is
+                refused, and the memory of the process
+    recovery    time after the last request until a request is answered as fast as before
 
-A request is one batch of pixels by the Open Inference Protocol, so that the client, on the same cores, can make so
-many.
+A request is one batch of pixels by the Open Inference Protocol, which costs the client little.
 """
 
 import tempfile
@@ -54,7 +53,7 @@ def main() -> None:
 
 
 def one_round(process: Process, request: bytes, options: Any) -> dict[str, float]:
-    """Figures of one overload and of what was before and after."""
+    """Figures of one overload, of the capacity before it and of the recovery after it."""
     before = resident_bytes(process.pid)
     number = 200
     started = time.monotonic()
@@ -77,7 +76,7 @@ def one_round(process: Process, request: bytes, options: Any) -> dict[str, float
     refused = [1000 * answer.seconds for answer in counted if answer.status == 429]
     statuses = {answer.status for answer in answers}
     if statuses - {200, 429}:
-        raise RuntimeError(f"expected 200 and 429 only, got {sorted(statuses)}")
+        raise RuntimeError(f"expected answers 200 and 429 only, got {sorted(statuses)}")
     p50, p99 = np.quantile(refused, (0.5, 0.99)) if refused else (0.0, 0.0)
     figures = {
         "capacity_images_per_second": capacity * options.images,

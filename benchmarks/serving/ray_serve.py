@@ -1,15 +1,15 @@
-"""What Ray Serve loses when a replica is killed under load, and when an artifact is replaced.
+"""Requests that Ray Serve loses when a replica is killed under load and when an artifact is replaced.
 
-Two replicas of `service.cluster.ray_serve` behind the proxy of a Ray of this machine's own, on loopback. Clients send
-one PNG file per request, as fast as they are answered, and compare each verdict with that of the bare pipeline.
+Two replicas of `service.cluster.ray_serve` run behind the proxy of a local Ray on loopback. Clients send one PNG file
+per request at full speed and compare each verdict with that of the bare pipeline.
 
-    killed      one replica is killed, as by `kill -9`, and the load goes on until Ray has started another; repeated
-    hangs       an image makes one replica's network hang (tests/chaos/poisoned_network.py), with a hang_timeout_s of
-                two seconds; the health check finds out
+    killed      one replica is killed, as by `kill -9`; the load continues until Ray has started another; repeated
+    hangs       an image makes one replica's network hang (tests/chaos/poisoned_network.py) with a hang_timeout_s of
+                two seconds; the health check detects it
     replaced    the application is deployed again with another artifact, once, under the same load
 
-A request counts as lost when its answer was no 200. Clients send a lost request once more, as they may: judging an
-image changes nothing. It needs `pip install 'plumbline[ray]'`.
+A request counts as lost if its answer is not 200. Clients send a lost request once more, which is safe because scoring
+has no side effect. The command needs `pip install 'plumbline[ray]'`.
 """
 
 import argparse
@@ -45,7 +45,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Answer:
-    """One request: when it began and ended (seconds), its status (0: none came), and whether its verdict was right."""
+    """One request: its start and end (seconds), its status (0: no answer), and whether its verdict is correct."""
 
     began: float
     ended: float
@@ -55,12 +55,12 @@ class Answer:
 
 
 class Load:
-    """Clients that send `files` over and over to `url`, each over a connection of its own, until `stop`.
+    """Clients that send `files` repeatedly to `url`, each over its own connection, until `stop`.
 
     Args:
         url: of the route.
         files: PNG files, each with its score by the artifact's digest.
-        clients: at a time.
+        clients: number of concurrent clients.
     """
 
     def __init__(self, url: str, files: Sequence[tuple[bytes, dict[str, float]]], clients: int) -> None:
@@ -73,7 +73,7 @@ class Load:
             thread.start()
 
     def stop(self) -> None:
-        """Return once every client has its last answer."""
+        """Wait until every client has its last answer."""
         self._stopped.set()
         for thread in self._threads:
             thread.join()
@@ -107,12 +107,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        payload = statistics_spec(Path(folder), options)
+        payload = measure(Path(folder), options)
     print(write_result("ray_serve", payload))
 
 
-def statistics_spec(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures, of a Ray that is started and stopped here."""
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Start a local Ray, measure and stop it."""
     artifacts = [untrained_artifact(folder / str(seed), seed) for seed in (options.seed, options.seed + 1)]
     files = _with_scores([load_artifact(path) for path in artifacts], options.seed)
     with local_ray(options.port) as ray_version:
@@ -150,7 +150,7 @@ def _is_right(answer: dict[str, Any], scores: dict[str, float]) -> bool:
 
 @contextmanager
 def local_ray(port: int) -> Iterator[str]:
-    """Ray and its proxy on loopback, nothing else of it; its version."""
+    """Run Ray and its proxy on loopback; yield its version."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PLUMBLINE_INSECURE"] = "true"  # the proxy is on loopback
     import ray
@@ -166,7 +166,7 @@ def local_ray(port: int) -> Iterator[str]:
 
 
 def deploy(artifact: Path, network: str | None = None) -> None:
-    """Have two replicas serve `artifact`; return when they do."""
+    """Deploy two replicas that serve `artifact`, and wait until they run."""
     from ray import serve
 
     arguments = Arguments(artifact=(f"model={artifact}",), network=(network,) if network else (), replicas=2)
@@ -175,7 +175,7 @@ def deploy(artifact: Path, network: str | None = None) -> None:
 
 
 def kill_a_replica() -> None:
-    """End one replica's process on the spot, and return when there are two again."""
+    """Kill the process of one replica, and wait until two replicas run."""
     import ray
 
     victim = _replicas()[0]
@@ -184,7 +184,7 @@ def kill_a_replica() -> None:
 
 
 def _hangs(folder: Path, url: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Figures of a replica whose network hangs."""
+    """Measure with a replica whose network hangs."""
     os.environ["PLUMBLINE_HANG_TIMEOUT_S"] = "2"
     network = f"{poisoned_network.__file__}:poisoned"
     path = save_tiny_artifact(folder / "poisoned", options.seed, network)
@@ -198,7 +198,7 @@ def _hangs(folder: Path, url: str, options: argparse.Namespace) -> dict[str, Any
 
     def hang_a_replica() -> None:
         before = _replicas()
-        print("the poison was answered", httpx.post(url, content=stream.getvalue(), timeout=60, trust_env=False))
+        print("answer to the poisoned image:", httpx.post(url, content=stream.getvalue(), timeout=60, trust_env=False))
         while not set(_replicas()) - set(before):
             time.sleep(_POLL_S)
         _wait_for_replicas()
@@ -218,13 +218,13 @@ def _wait_for_replicas(gone: str | None = None) -> None:
 
     end = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < end:
-        # The status alone is behind: for a moment it counts a replica that is dead as running.
+        # The status lags: for a moment it counts a dead replica as running.
         replicas = _replicas()
         states = serve.status().applications["plumbline"].deployments["plumbline"].replica_states
         if gone not in replicas and len(replicas) >= 2 and states.get("RUNNING") == 2 and not states.get("STARTING"):
             return
         time.sleep(_POLL_S)
-    raise SystemExit(f"expected two running replicas within {READY_TIMEOUT_S:g} s, got {serve.status()}")
+    raise SystemExit(f"no two replicas run after {READY_TIMEOUT_S:g} s: {serve.status()}")
 
 
 def _under_load(
@@ -233,7 +233,7 @@ def _under_load(
     options: argparse.Namespace,
     happen: Callable[[], None],
 ) -> dict[str, Any]:
-    """What becomes of requests when something happens amid them."""
+    """Call `happen` under load, and return the figures of the requests."""
     load = Load(url, files, options.clients)
     try:
         time.sleep(options.seconds)

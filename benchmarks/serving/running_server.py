@@ -1,4 +1,4 @@
-"""The service in a thread of this process, on a loopback port of its own."""
+"""An ASGI application in a thread of this process, on a free loopback port."""
 
 import threading
 import time
@@ -13,10 +13,10 @@ _LAST_REQUESTS_S = 5
 
 
 class RunningServer:
-    """A server that answers from the constructor's return until `stop`; its root is `address`.
+    """A server that answers at `address` until `stop`.
 
     Raises:
-        RuntimeError: it ended before it answered; its log says why.
+        RuntimeError: the server ended during its start.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -28,12 +28,12 @@ class RunningServer:
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
-                raise RuntimeError("expected a server that starts, got one that ended; see its log")
+                raise RuntimeError("the server ended during its start; see its log")
             time.sleep(_POLL_S)
         self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}/"
 
     def stop(self) -> None:
-        """Answer what is under way and end."""
+        """Answer the requests in flight and end."""
         self._server.should_exit = True
         self._thread.join()

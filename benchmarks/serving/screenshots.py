@@ -1,6 +1,6 @@
-"""`python -m benchmarks.serving.screenshots`: docs/images/web-page.png, the web page judging the demo's two digits.
+"""Draw docs/images/web-page.png: the web page after it scored the two images of the demo.
 
-It needs what `plumbline demo` leaves in demo/, and a Chromium.
+The command needs the folder demo/ of `plumbline demo`, and a Chromium.
 """
 
 import sys
@@ -18,21 +18,21 @@ __all__ = ["main"]
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "images" / "web-page.png"
 WIDTH, HEIGHT = 1000, 800
-JUDGED = "document.querySelectorAll('.card').length === {} && !document.querySelector('.card.waiting')"
+SCORED = "document.querySelectorAll('.card').length === {} && !document.querySelector('.card.waiting')"
 
 
 def main(demo: Path = ROOT / "demo", picture: Path = PICTURE) -> None:
-    """Save `picture`: the page after the images of the folder `demo` were judged by its artifact.
+    """Save `picture`: the page after the artifact in `demo` scored the images there.
 
     Raises:
-        InputError: no browser, or no demo.
+        InputError: no browser or no demo is found.
     """
     executable = chromium()
     images = [demo / "natural.png", demo / "attacked.png"]
     if executable is None:
-        raise InputError("expected a Chromium to draw the page, got none; install the package chromium")
+        raise InputError("no Chromium found to draw the page; install the package chromium")
     if not all(path.is_file() for path in images):
-        raise InputError(f"expected the demo's images in {demo}, got none; run `plumbline demo` first")
+        raise InputError(f"no images of the demo in {demo}; run `plumbline demo` first")
     server = RunningServer(
         create_app(load_artifact(demo / "artifact"), read_settings(torch_threads=1, decode_threads=1))
     )
@@ -48,7 +48,7 @@ def _draw(browser: Browser, address: str, images: list[Path], picture: Path) -> 
     browser.scheme("light")
     browser.go(address)
     browser.choose("#files", images)
-    browser.wait_for(JUDGED.format(len(images)))
+    browser.wait_for(SCORED.format(len(images)))
     browser.wait_for(f"document.querySelector('#figures').textContent.includes('{len(images)} requests')")
     browser.screenshot(picture)
 

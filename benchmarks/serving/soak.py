@@ -1,9 +1,9 @@
-"""Half an hour of mixed requests to `plumbline serve`: does its memory grow, does anything become a 5xx?
+"""Mixed requests to `plumbline serve` for half an hour: growth of its memory, and answers of status 5xx.
 
-A few clients send what the server gets in a day: single PNG and JPEG files, forms of many, base64, pixels in binary,
-broken images, unknown paths, and connections that are dropped halfway. Now and then the artifact is read again. Memory
-and open files are read every second; the slope is that of a straight line through the medians of minutes after the
-warm-up. Interrupted, it writes what it has.
+Clients send single PNG and JPEG files, forms of many files, base64, pixels in binary, broken images, unknown paths, and
+connections that end halfway. The artifact is reloaded every few minutes. Memory and open files are read every second;
+the slope is that of a straight line through the medians of the minutes after the warm-up. An interrupted run writes
+the figures up to the interruption.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def main() -> None:
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--artifact", type=Path, help="default: a ResNet-20 with random weights")
     parser.add_argument("--minutes", type=float, default=30, help="default: %(default)s")
-    parser.add_argument("--warmup-minutes", type=float, default=5, help="left out of the slope (default: %(default)s)")
+    parser.add_argument("--warmup-minutes", type=float, default=5, help="before the slope (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--pause-ms", type=float, default=0, help="of each client after an answer (default: none)")
     options = parser.parse_args()
@@ -57,13 +57,13 @@ def main() -> None:
         with plumbline_server(path, torch_threads=threads) as process:
             figures = uvloop.run(soaked(process, requests, options))
             figures["reloads"] = reloads(process)
-    told = {"n": figures["requests"], "seed": options.seed, "threads": threads, "clients": options.clients}
+    payload = {"n": figures["requests"], "seed": options.seed, "threads": threads, "clients": options.clients}
     print(orjson.dumps({key: value for key, value in figures.items() if key != "memory_mib"}).decode())
-    print(f"written to {write_result('soak', told | figures, options.out)}")
+    print(f"written to {write_result('soak', payload | figures, options.out)}")
 
 
 def mixture(path: Path, seed: int) -> list[bytes]:
-    """Requests, the common ones more than once."""
+    """Requests; common ones occur more than once."""
     artifact = load_artifact(path)
     rng = np.random.default_rng(seed)
     png, jpeg = (image_files(artifact, 40, seed, kind) for kind in ("PNG", "JPEG"))
@@ -85,7 +85,7 @@ def mixture(path: Path, seed: int) -> list[bytes]:
 
 
 async def soaked(process: Process, requests: list[bytes], options: Any) -> dict[str, Any]:
-    """Statuses, memory and open files of so many minutes."""
+    """Statuses, memory and open files over `options.minutes`."""
     end = time.monotonic() + 60 * options.minutes
     statuses: Counter[str] = Counter()
     memory: list[tuple[float, float]] = []
@@ -122,7 +122,7 @@ async def soaked(process: Process, requests: list[bytes], options: Any) -> dict[
     try:
         await asyncio.gather(watch(), *tasks)
     except asyncio.CancelledError:
-        print("interrupted; what there is so far is written")
+        print("interrupted; the figures so far are written")
     return {
         "minutes": (time.monotonic() - started) / 60,
         "requests": sum(statuses.values()),
@@ -155,7 +155,7 @@ def slope(memory: list[tuple[float, float]], warmup_minutes: float) -> float | N
 
 
 def reloads(process: Process) -> float:
-    """How often the server read its artifact again."""
+    """Number of reloads of the artifact."""
     with urllib.request.urlopen(f"http://127.0.0.1:{process.admin_port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("plumbline_reloads_total{"))

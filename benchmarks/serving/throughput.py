@@ -1,13 +1,13 @@
-"""What serving costs, and what others' servers make of the same pipeline.
+"""Throughput and latency of `plumbline serve`, and of other servers with the same pipeline.
 
-    bare       Pipeline.score here, on batches that are decoded already, or on files that are decoded here
+    bare       Pipeline.score in this process, on decoded batches or on files that are decoded here
     served     the same through `plumbline serve` on loopback: raw pixels in batches by the Open Inference Protocol, one
                PNG or JPEG file per request over many connections, many files per request
     others     the same pipeline behind plain FastAPI without batches, and behind LitServe; one file per request
 
-Ratios are served ÷ bare throughput, and Plumbline's ÷ the others'; they are medians over rounds in which both sides
-took turns. The client runs on the same cores as the server, so every ratio bears the client's share too. The added
-latency is that of one request at a time, less the time of decoding and judging the same file here.
+Ratios are served ÷ bare throughput, and Plumbline's ÷ the others', as medians over rounds. The client runs on the cores
+of the server, so every ratio includes the client's share. The added latency is that of one request at a time, less the
+time of decoding and scoring the same file in this process.
 """
 
 import base64
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=64, help="per request with many (default: %(default)s)")
     parser.add_argument("--max-batch-size", type=int, default=64, help="the server's (default: %(default)s)")
     options = parser.parse_args()
-    keep_freed_memory()  # as the server does
+    keep_freed_memory()  # the server does the same
     threads = options.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def untrained_artifact(folder: Path, seed: int) -> Path:
-    """A ResNet-20 for 32×32 images and forests of the default size, in `folder`; untrained, which costs the same."""
+    """An untrained ResNet-20 for 32×32 images with forests of the default size, in `folder`."""
     torch.manual_seed(seed)
     spec = NetworkSpec("plumbline", "resnet20", {"num_classes": 10}, 10, (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
     network = build_network(spec)
@@ -119,7 +119,7 @@ def untrained_artifact(folder: Path, seed: int) -> Path:
 
 
 def bare(artifact: Artifact, options: Namespace) -> dict[str, Any]:
-    """Verdicts per second of `Pipeline.score` by batch size, and ratios to batches of one timed in turn with them."""
+    """Verdicts per second of `Pipeline.score` by batch size, and ratios to batches of one image."""
     images = torch.rand(max(BARE_SIZES), *artifact.spec.image_shape)
     one = in_batches(artifact, images[:1], 1)
     figures = {}
@@ -139,7 +139,7 @@ def in_batches(artifact: Artifact, images: Tensor, size: int) -> Callable[[], No
 
 
 def raw_batches(artifact: Artifact, process: Process, options: Namespace) -> dict[str, Any]:
-    """Served ÷ bare throughput of uint8 batches; the bare call makes the same batches, of the size that was sent."""
+    """Served ÷ bare throughput of uint8 batches of equal size."""
     rng = np.random.default_rng(options.seed)
     figures = {}
     for size in RAW_SIZES:
@@ -158,11 +158,11 @@ def raw_batches(artifact: Artifact, process: Process, options: Namespace) -> dic
 
 
 def files_served(artifact: Artifact, process: Process, options: Namespace) -> dict[str, Any]:
-    """Served ÷ bare throughput of image files; the bare call decodes them and judges batches of the server's size."""
+    """Served ÷ bare throughput of image files; the bare call decodes them and scores batches of the server's size."""
     figures = {}
     for kind in ("PNG", "JPEG"):
         files = image_files(artifact, options.images, options.seed, kind)
-        here = decoded_and_judged(artifact, files, options.max_batch_size)
+        here = decoded_and_scored(artifact, files, options.max_batch_size)
         singles = [predict_request(f"image/{kind.lower()}", data) for data in files]
         timed = paired(here, sending(process.port, singles, options.connections), rounds=options.rounds)
         figures[f"one {kind} per request"] = throughput(timed, len(files))
@@ -178,17 +178,17 @@ def files_served(artifact: Artifact, process: Process, options: Namespace) -> di
 
 
 def added_latency(artifact: Artifact, process: Process, options: Namespace) -> float:
-    """Milliseconds that one request takes longer than decoding and judging its file here."""
+    """Milliseconds that one request takes longer than decoding and scoring its file in this process."""
     files = image_files(artifact, 50, options.seed)
     requests = [predict_request("image/png", data) for data in files]
-    timed = paired(decoded_and_judged(artifact, files, 1), sending(process.port, requests, 1), rounds=options.rounds)
+    timed = paired(decoded_and_scored(artifact, files, 1), sending(process.port, requests, 1), rounds=options.rounds)
     added = 1000 * (timed.second_s - timed.first_s) / len(files)
     print(f"added latency: {added:.2f} ms", flush=True)
     return added
 
 
 def latencies(artifact: Artifact, process: Process, options: Namespace) -> dict[str, dict[str, float]]:
-    """Quantiles of what a client waits for one PNG, by how many clients ask at a time."""
+    """Quantiles of the latency of one PNG file, by number of concurrent clients."""
     files = image_files(artifact, LATENCY_REQUESTS, options.seed)
     requests = [predict_request("image/png", data) for data in files]
     figures = {}
@@ -201,7 +201,7 @@ def latencies(artifact: Artifact, process: Process, options: Namespace) -> dict[
 
 
 def agreement(artifact: Artifact, process: Process, options: Namespace) -> dict[str, float]:
-    """How often class or flag differ, and by how much scores do, from the bare pipeline's on each image alone.
+    """Number of classes and flags, and largest score, that differ from the bare pipeline's on each image alone.
 
     The images go to the server in requests of 1, 7, 64 and 200 files.
     """
@@ -211,12 +211,12 @@ def agreement(artifact: Artifact, process: Process, options: Namespace) -> dict[
     found = {"images": 0, "other_class_or_flag": 0, "largest_score_difference": 0.0}
     for size in (1, 7, 64, 200):
         for start in range(0, len(files), size):
-            asked = urllib.request.Request(
+            request = urllib.request.Request(
                 f"http://127.0.0.1:{process.port}/v1/predict",
                 form(files[start : start + size]),
                 {"Content-Type": "multipart/form-data; boundary=plumbline"},
             )
-            with urllib.request.urlopen(asked, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 results = orjson.loads(answer.read())["results"]
             for result, expected in zip(results, alone[start : start + size], strict=True):
                 same = (result["label"], result["flagged"]) == (expected.label, expected.flagged)
@@ -229,7 +229,7 @@ def agreement(artifact: Artifact, process: Process, options: Namespace) -> dict[
 
 
 def others(artifact: Artifact, path: Path, threads: int, options: Namespace) -> dict[str, Any]:
-    """Plumbline's throughput ÷ another server's, one PNG per request, all three running, one asked at a time."""
+    """Plumbline's throughput ÷ another server's, one PNG per request; all servers run, one has load at a time."""
     files = image_files(artifact, options.images, options.seed)
     ours = [predict_request("image/png", data) for data in files]
     plain = [predict_request("image/png", data, "/predict") for data in files]
@@ -259,7 +259,7 @@ def others(artifact: Artifact, path: Path, threads: int, options: Namespace) -> 
 
 @contextmanager
 def rival(module: str, path: Path, threads: int, request: bytes) -> Iterator[int]:
-    """The port of another server, once it answers `request`."""
+    """Run another server; yield its port once it answers `request`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = ["-m", module, "--artifact", str(path), "--port", str(port), "--threads", str(threads)]
@@ -268,7 +268,7 @@ def rival(module: str, path: Path, threads: int, request: bytes) -> Iterator[int
 
 
 def sending(port: int, requests: list[bytes], connections: int) -> Callable[[], None]:
-    """A function that sends the requests and checks that each is answered with 200."""
+    """A function that sends the requests and requires the status 200 of every answer."""
 
     def run() -> None:
         statuses = {answer.status for answer in send_all(port, requests, connections)}
@@ -278,7 +278,7 @@ def sending(port: int, requests: list[bytes], connections: int) -> Callable[[], 
     return run
 
 
-def decoded_and_judged(artifact: Artifact, files: list[bytes], size: int) -> Callable[[], None]:
+def decoded_and_scored(artifact: Artifact, files: list[bytes], size: int) -> Callable[[], None]:
     def run() -> None:
         for start in range(0, len(files), size):
             pixels = [decode_image(data, artifact.preprocessing) for data in files[start : start + size]]
@@ -288,7 +288,7 @@ def decoded_and_judged(artifact: Artifact, files: list[bytes], size: int) -> Cal
 
 
 def throughput(timed: Paired, number: int) -> dict[str, float]:
-    """Of the second of two ways, per second and relative to the first."""
+    """Throughput of the second function, per second and relative to the first."""
     return {
         "per_second": number / timed.second_s,
         "bare_per_second": number / timed.first_s,

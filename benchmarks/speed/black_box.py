@@ -1,14 +1,13 @@
-"""HopSkipJump and Boundary beside ART's, on the same network and images, from the same starts, by as many queries.
+"""HopSkipJump and Boundary beside ART's, on the same network, images and starts, with as many queries.
 
-    python -m benchmarks.speed.black_box --dataset npz:cifar10-test.npz
+    python -m benchmarks speed.black_box --dataset npz:cifar10-test.npz
 
-Queries are the images that the network is given. ART's attack runs first in every round; ours gets as many queries for
-an image as ART's took on average. ART gets our starts, since its own follow no seed. Each case has, of both: seconds,
-queries per image, success among the images (all are classified correctly at first), median and mean L2 of the
-successes; and
+Queries are images that the network receives. ART's attack runs first in every round; ours gets as many queries per
+image as ART's used on average. ART gets our starts, since its own ignore the seed. Each case has, for both: seconds,
+queries per image, success, median and mean L2 of the successes; and
 
     ratio             ART's duration ÷ ours, the median over rounds in which both run, one after the other
-    to_their_median   ours again with fewer queries: the fewest of those tried that reach ART's median L2, and ART's
+    to_their_median   ours with fewer queries: the fewest of the tried numbers that reach ART's median L2, and ART's
                       duration ÷ that of this run; null where none does
 """
 
@@ -31,7 +30,7 @@ from models.loading import load_network
 from models.memory import keep_freed_memory
 
 BARS = {"hop_skip_jump": 3.0, "boundary": None}
-SHARES = (0.25, 0.5, 0.75)  # of the queries, for what it takes to reach ART's median
+SHARES = (0.25, 0.5, 0.75)  # of the queries, to reach ART's median
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--art-boundary-steps", type=int, default=100, help="of ART's Boundary (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     options = parser.parse_args(argv)
-    keep_freed_memory()  # as the jobs that attack do; both sides of the comparison gain
+    keep_freed_memory()  # the jobs that attack do the same
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -77,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         "seed": options.seed,
         "device": options.device,
         "network": options.network,
-        "dataset": data.name.rpartition("/")[2],  # no folders of this machine
+        "dataset": data.name.rpartition("/")[2],  # without local folders
         "dataset_sha256": data.fingerprint(),
         "libraries": art_version(),
         "unit": "duration of ART's ÷ duration of ours, on the same images with as many queries",
@@ -87,13 +86,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class _Run:
-    """Attacks on one network and one set of images, with what they cost and reach."""
+    """Attacks on one network and one set of images, with their cost and success."""
 
     def __init__(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
         self.network, self.images, self.labels = network, images, labels
 
     def __call__(self, attack: Attack, count: int | None = None) -> dict[str, Any]:
-        """One run, by ART in one batch too"""
+        """Run an attack on the first `count` images in one batch."""
         given = 0
 
         def counted(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -111,12 +110,12 @@ class _Run:
         finally:
             hook.remove()
         with torch.no_grad():
-            turned = self.network(attacked).argmax(1) != labels
-        l2 = (attacked - images).flatten(1).double().norm(dim=1)[turned]
+            success = self.network(attacked).argmax(1) != labels
+        l2 = (attacked - images).flatten(1).double().norm(dim=1)[success]
         return {
             "seconds": seconds,
             "queries_per_image": given / len(images),
-            "success_rate": turned.double().mean().item(),
+            "success_rate": success.double().mean().item(),
             "l2_median": l2.quantile(0.5).item() if len(l2) else None,
             "l2_mean": l2.mean().item() if len(l2) else None,
             "parameters": attack.parameters(),
@@ -127,7 +126,7 @@ def _case(run: _Run, ours: Callable[[int], Attack], theirs: Attack, rounds: int)
     for attack in (theirs, ours(200)):  # imports and first allocations
         run(type(attack)(**attack.parameters() | {"steps": 1}), 1)
     ratios, found = [], dict[str, dict[str, Any]]()
-    for _ in range(rounds):  # all rounds of an attack make the same images: both follow the seed
+    for _ in range(rounds):  # both attacks follow the seed, so all rounds make the same images
         found["theirs"] = run(theirs)
         queries = int(found["theirs"]["queries_per_image"])
         found["ours"] = run(ours(queries))

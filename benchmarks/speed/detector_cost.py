@@ -1,13 +1,14 @@
-"""What a detector costs: a batch through network and detector ÷ the same batch through the network alone.
+"""Duration of a batch through network and detector ÷ the same batch through the network alone.
 
-The detector's part is everything between the images and the score: what is measured of the pass, a second view where it
-looks at one, columns, signs and classifiers. Images are smooth noise; what is timed does not depend on them.
+The detector's part is everything between images and score: features of the pass, a second view if the detector needs
+one, columns, components and classifiers. The images are smooth noise, which has no effect on the durations.
 
-    ratio     network and detector, judging included
-    judging   of it, what comes after the pass
-    compiled  compiled pass with what is measured ÷ compiled pass without (with --compile), and judging ÷ the latter
+    ratio     network and detector, including scoring
+    scoring   of this, the part after the pass
+    compiled  compiled pass with features ÷ compiled pass without (with --compile), and scoring ÷ the latter
 
-Of every batch size also what twice as many images cost the network alone: no view can cost less.
+For every batch size the result also has the ratio for twice as many images through the network alone: the lower bound
+of a detector with a second view.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ FITTED_ON = 600  # natural images, and as many others
 
 
 def images(count: int, shape: tuple[int, int, int], seed: int, coarse: int) -> Tensor:
-    """Smooth noise ``(count, 3, H, W)`` in [0, 1]; the more coarse places, the less smooth."""
+    """Smooth noise ``(count, 3, H, W)`` in [0, 1], interpolated from `coarse` × `coarse` random values."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand((count, 3, coarse, coarse), generator=generator)
     return F.interpolate(noise, shape[1:], mode="bilinear", align_corners=True)
@@ -70,22 +71,22 @@ def pipeline(loaded: LoadedNetwork, name: str, options: dict[str, Any], seed: in
     )  # fmt: skip
 
 
-def statistics_spec(
+def measure(
     loaded: LoadedNetwork, label: str, batch: int, rounds: int, seed: int, device: str, compiled: bool
 ) -> dict[str, Any]:
     """The ratios of one detector at one batch size, and the bytes of its state."""
     name, options = DETECTORS[label]
-    judging = pipeline(loaded, name, options, seed, device)
+    scorer = pipeline(loaded, name, options, seed, device)
     given = images(batch, loaded.spec.image_shape, seed, 8).to(device)
 
     plain = passing(loaded.network, given)
-    whole = paired(plain, lambda: judging.detector.score_components(judging.features(given)), rounds, warmup=3)
-    features = judging.features(given)
-    judge = paired(plain, lambda: judging.detector.score_components(features), rounds)
+    whole = paired(plain, lambda: scorer.detector.score_components(scorer.features(given)), rounds, warmup=3)
+    features = scorer.features(given)
+    scoring = paired(plain, lambda: scorer.detector.score_components(features), rounds)
     return {
-        "detector": label, "batch": batch, "ratio": whole.to_json(), "judging": judge.to_json(),
-        "state_bytes": sum(array.nbytes for array in judging.detector.state().values()),
-        "compiled": compiled_cost(judging, given, rounds) if compiled else None,
+        "detector": label, "batch": batch, "ratio": whole.to_json(), "scoring": scoring.to_json(),
+        "state_bytes": sum(array.nbytes for array in scorer.detector.state().values()),
+        "compiled": compiled_cost(scorer, given, rounds) if compiled else None,
     }  # fmt: skip
 
 
@@ -100,20 +101,20 @@ def passing(network: nn.Module, given: Tensor) -> Callable[[], None]:
     return run
 
 
-def compiled_cost(judging: Pipeline, given: Tensor, rounds: int) -> dict[str, Any] | None:
-    """The ratios with both passes compiled; None for what is measured by hooks only."""
-    needs = needs_of(judging.detector.feature_requests())
+def compiled_cost(scorer: Pipeline, given: Tensor, rounds: int) -> dict[str, Any] | None:
+    """The ratios with both passes compiled; None for features that need hooks."""
+    needs = needs_of(scorer.detector.feature_requests())
     if needs.embeddings:
         return None
     kind = WithPooled if needs.pooled else WithStatistics
-    watching = kind(judging.network, judging.discovery, image_shape=judging.image_shape).eval()
+    watching = kind(scorer.network, scorer.discovery, image_shape=scorer.image_shape).eval()
     torch.compiler.reset()
-    plain = passing(torch.compile(judging.network), given)
+    plain = passing(torch.compile(scorer.network), given)
     seen = torch.cat([given, *(view(given) for view in needs.views)])
     whole = paired(plain, passing(torch.compile(watching), seen), rounds, warmup=3)
-    features = judging.features(given)
-    judge = paired(plain, lambda: judging.detector.score_components(features), rounds)
-    return {"passing": whole.to_json(), "judging": judge.to_json()}
+    features = scorer.features(given)
+    scoring = paired(plain, lambda: scorer.detector.score_components(features), rounds)
+    return {"passing": whole.to_json(), "scoring": scoring.to_json()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -123,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="also compiled; needs a C++ compiler on CPU")
     options = parser.parse_args(argv)
-    keep_freed_memory()  # as `plumbline serve` and the jobs do; both sides of the comparison gain
+    keep_freed_memory()  # `plumbline serve` and the jobs do the same
     if options.threads:
         torch.set_num_threads(options.threads)
     loaded = load_network(options.network)
@@ -136,12 +137,12 @@ def main(argv: list[str] | None = None) -> None:
         ).to_json()
         print(f"twice {batch}: {twice[str(batch)]['ratio']:.3f}", flush=True)
         for label in DETECTORS:
-            case = statistics_spec(loaded, label, batch, options.rounds, options.seed, options.device, options.compile)
+            case = measure(loaded, label, batch, options.rounds, options.seed, options.device, options.compile)
             cases.append(case)
             ratio = case["ratio"]
             print(
                 f"{label}, batch {batch}: {ratio['ratio']:.3f} [{ratio['low']:.3f} to {ratio['high']:.3f}], of which "
-                f"judging {case['judging']['ratio']:.3f}; state {case['state_bytes'] / 1e6:.2f} MB",
+                f"scoring {case['scoring']['ratio']:.3f}; state {case['state_bytes'] / 1e6:.2f} MB",
                 flush=True,
             )
             if case["compiled"]:

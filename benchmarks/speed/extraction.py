@@ -1,13 +1,13 @@
-"""What taking the statistics costs, against a plain forward pass and against a loop over images.
+"""Duration of a forward pass with statistics, beside a plain pass and a loop over images.
 
-Ratios of durations, so that 1.05 means 5 % more than the plain forward pass of the same batch:
+Ratios of durations; 1.05 means 5 % more than the plain forward pass of the same batch:
 
     recorder        eager forward pass under record_residues ÷ eager forward pass
     module          eager WithStatistics ÷ eager forward pass
     per_image_loop  one reduction per image and block, in Python ÷ eager forward pass
     compiled        compiled WithStatistics ÷ compiled forward pass (with --compile)
 
-and the largest relative error of the statistics against float64.
+The result also has the largest relative error of the statistics against float64.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def build(name: str, seed: int, device: str, channels_last: bool) -> nn.Module:
 
 
 def waiting(function: Callable[[], Any], device: str) -> Callable[[], None]:
-    """The function, run without gradients and to its end."""
+    """The function without gradients; on a GPU it waits for the end of the work."""
 
     def run() -> None:
         with torch.inference_mode():
@@ -49,7 +49,7 @@ def recorded(network: nn.Module, images: Tensor, discovery: Discovery, statistic
 
 
 def per_image_loop(network: nn.Module, images: Tensor, discovery: Discovery) -> list[list[float]]:
-    """Statistics as published scripts take them: residues kept whole, then image by image and block by block."""
+    """Statistics as in published scripts: from whole residues, image by image and block by block."""
     rows = []
     with record_residues(network, discovery, keep=True) as recording:
         network(images)

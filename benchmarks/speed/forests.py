@@ -1,12 +1,12 @@
-"""Forest inference against scikit-learn's, on one core.
+"""Forest inference beside scikit-learn's, on one core.
 
-For one image (two forests of it: all-class and its predicted class's) and for 256 images (11 forests: all-class, and of
-ten classes each row's own), the ratio of our duration to
+For one image (two forests: all-class and its predicted class's) and for 256 images (11 forests: all-class, and each
+row's own of ten classes), the ratio of our duration to
 
     predict_proba   scikit-learn's predict_proba of the same forests on the same rows
-    tree_loop       a loop over the trees' own predict, which skips scikit-learn's checks and threads
+    tree_loop       a loop over the trees' own predict, without scikit-learn's checks and threads
 
-and the durations themselves. Every answer is compared with scikit-learn's to the last bit first.
+Every answer is first compared with scikit-learn's, bit for bit.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ TREES = 100
 
 
 def fitted_forests(images: int, random: np.random.Generator) -> list[RandomForestClassifier]:
-    """The all-class forest and one per class, on columns that overlap enough for trees to grow deep."""
+    """The all-class forest and one per class, on columns that overlap enough for deep trees."""
     labels = np.repeat([0, 1], images)
     shift = random.uniform(0, 0.35, size=COLUMNS)
     columns = (random.normal(size=(2 * images, COLUMNS)) + labels[:, None] * shift).astype(np.float32)
@@ -35,7 +35,7 @@ def fitted_forests(images: int, random: np.random.Generator) -> list[RandomFores
 
 
 def by_scikit_learn(forests: list[RandomForestClassifier], columns: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Both votes of every row (2, B), each class's rows handed to its forest together."""
+    """Both votes of every row (2, B), the rows of a class in one call of its forest."""
     votes = np.empty((2, len(columns)))
     votes[0] = forests[0].predict_proba(columns)[:, 1]
     for k in np.unique(own):
@@ -65,7 +65,8 @@ def ours(forests: Forests, columns: np.ndarray, own: np.ndarray) -> np.ndarray:
     return forests.probability(columns, np.concatenate([rows, rows]), which).reshape(2, -1)
 
 
-def statistics_spec(images: int, rounds: int, seed: int) -> dict[str, Any]:
+def measure(images: int, rounds: int, seed: int) -> dict[str, Any]:
+    """Ratios for one row and for 256 rows."""
     random = np.random.default_rng(seed)
     scikit = fitted_forests(images, random)
     forests = Forests.from_sklearn(scikit)
@@ -74,7 +75,7 @@ def statistics_spec(images: int, rounds: int, seed: int) -> dict[str, Any]:
         columns = random.normal(size=(count, COLUMNS)).astype(np.float32)
         own = random.integers(1, CLASSES + 1, size=count)
         if not np.array_equal(ours(forests, columns, own), by_scikit_learn(scikit, columns, own)):
-            raise SystemExit(f"expected scikit-learn's probabilities to the last bit, got others for {count} rows")
+            raise SystemExit(f"the probabilities of {count} rows differ from scikit-learn's")
         for name, reference in (("predict_proba", by_scikit_learn), ("tree_loop", by_tree_loop)):
             timed = paired(
                 partial(reference, scikit, columns, own), partial(ours, forests, columns, own), rounds=rounds
@@ -90,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads or 1)
     payload = {"n": options.images, "seed": options.seed, "trees": TREES, "columns": COLUMNS, "classes": CLASSES}
-    print(write_result("forests", payload | statistics_spec(options.images, options.rounds, options.seed), options.out))
+    print(write_result("forests", payload | measure(options.images, options.rounds, options.seed), options.out))
 
 
 if __name__ == "__main__":

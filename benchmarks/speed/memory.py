@@ -1,14 +1,13 @@
 """Peak memory of one training step: end to end, and module by module in parallel (tables 9 and 31 of the thesis).
 
-What is counted is every byte of every tensor that is alive at once: parameters, gradients, momentum, batch, activations
-that autograd keeps, and what each function gives out. The first step makes the momentum; the second is measured.
+The figure counts every byte of every tensor that is alive at once: parameters, gradients, momentum, batch, activations
+that autograd keeps, and results of functions. The first step creates the momentum; the second is measured.
 
-On the CPU nothing is estimated and nothing is left to an allocator's habits: each function that torch dispatches is
-watched, a tensor's memory counts once however many views share it, from the function that makes it until it is freed.
-What a kernel takes and gives back inside one function is not seen. By default the tensors are on torch's "meta" device:
-they have sizes and lifetimes but no contents, so that a step that needs many GiB is measured without needing them. The
-figures are those of real tensors, which a test holds against them. With ``--device cuda``, it is the peak that torch's
-own allocator tells, workspaces and caches of kernels included.
+On the CPU the count is exact: every function that torch dispatches is watched, and a tensor's memory counts once for
+all its views, from the function that creates it until it is freed. Temporary memory inside one kernel is not seen. By
+default the tensors are on torch's "meta" device: they have sizes and lifetimes but no contents, so that a step that
+needs many GiB is measured without them. A test compares these figures with those of real tensors. With
+``--device cuda`` the figure is the peak of torch's allocator, including workspaces and caches of kernels.
 """
 
 import gc
@@ -39,7 +38,7 @@ TAU = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its images, and into how many modules it is split."""
+    """A network, its images, and the numbers of modules of its splits."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -57,10 +56,10 @@ CASES = (
 
 
 class AliveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of tensors that are alive, now and at most, while the mode is on.
+    """Bytes of tensors that are alive, `now` and at `peak`, while the mode is active.
 
     Args:
-        tensors: those that are alive before.
+        tensors: alive before the mode starts.
     """
 
     def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
@@ -135,7 +134,7 @@ def peak_of_a_step(network: nn.Module, objective: Objective, batch: tuple[int, i
 
 
 def _move(network: nn.Module, objective: Objective, device: str) -> None:
-    """Moves what is trained, with the copies of the network's own buffers that its modules hold."""
+    """Move the trained parameters, and the copies of the network's buffers in its modules."""
     everything = nn.ModuleList([network])
     for unit in getattr(objective, "_units", ()):
         everything.extend([unit.module, *([unit.classifier] if unit.classifier is not None else [])])
@@ -147,7 +146,7 @@ def _regularisations() -> dict[str, float | None]:
 
 
 def measure_case(case: Case, device: str, seed: int, batch: int | None = None) -> dict[str, Any]:
-    """Peaks of the network end to end and split, in MiB, and what splitting saves."""
+    """Peaks of the network end to end and split, in MiB, and the share that each split saves."""
     images = (batch or case.batch, case.size)
 
     def peak(objective: Objective) -> float:

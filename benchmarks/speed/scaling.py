@@ -1,8 +1,8 @@
-"""How the time and the memory of taking statistics grow with depth, image size and the number of images.
+"""Time and memory of statistics against depth, image size and number of images.
 
-Memory is the peak of what tensors take during one pass, above what is held before it: for the plain forward pass, with
-statistics, and with whole residues kept. Statistics should add a few bytes per image and block, kept residues an amount
-that grows with depth. Time is one pass with statistics over one without, in paired rounds, and the duration per image.
+Memory is the peak of all tensors during one pass, above the memory before it: for the plain forward pass, with
+statistics, and with whole residues. Statistics should add a few bytes per image and block, whole residues an amount
+that grows with depth. Time is one pass with statistics ÷ one without, in paired rounds, and the duration per image.
 """
 
 from collections.abc import Callable
@@ -55,8 +55,8 @@ def forward(network: nn.Module, images: Tensor, discovery: Discovery, kind: Kind
 
 
 def peak_memory(network: nn.Module, images: Tensor, discovery: Discovery, kind: Kind) -> int:
-    """Bytes of tensors that one forward pass needs at its peak, above what is held before it."""
-    forward(network, images, discovery, kind)  # what is set up once does not count
+    """Bytes of tensors at the peak of one forward pass, above those before it."""
+    forward(network, images, discovery, kind)  # allocations of the first pass do not count
     if images.is_cuda:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -64,18 +64,18 @@ def peak_memory(network: nn.Module, images: Tensor, discovery: Discovery, kind: 
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         forward(network, images, discovery, kind)
-    # Every allocation and release of torch's, exactly; a process's own size moves in pages that are kept for reuse.
+    # The events are exact; the size of the process changes in pages that are kept for reuse.
     assert profiler.profiler is not None
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
+    now = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        now += event.nbytes()
+        peak = max(peak, now)
     return peak
 
 
 def peaks(depth: int, size: int, batch: int, seed: int, device: str) -> dict[str, float]:
-    """KiB at the peak of a plain pass, and how many more with statistics and with kept residues."""
+    """KiB at the peak of a plain pass, and the additional ones with statistics and with whole residues."""
     network = build(depth, seed, device)
     discovery = discover(network)
     images = noise(batch, size, seed, device)
@@ -110,7 +110,7 @@ def durations(depth: int, size: int, batch: int, rounds: int, seed: int, device:
 
 
 def many_images(counts: tuple[int, ...], batch: int, rounds: int, seed: int, device: str) -> list[dict[str, Any]]:
-    """Duration of `extract_features` over more and more images, beside the smallest number in the same rounds."""
+    """Duration of `extract_features` by number of images, beside the smallest number in the same rounds."""
     network = build(20, seed, device)
     discovery = discover(network)
     images = noise(max(counts), 32, seed, "cpu")
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
         "n": options.batch,
         "seed": options.seed,
         "device": options.device,
-        "unit": "ratio: duration with statistics ÷ plain; memory: KiB above what is held before the pass",
+        "unit": "ratio: duration with statistics ÷ plain; memory: KiB above the memory before the pass",
         **cases,
         "images": many_images(tuple(sorted(options.counts)), options.batch, *common),
     }

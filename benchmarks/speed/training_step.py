@@ -1,8 +1,8 @@
-"""What a training step costs with another objective than cross-entropy.
+"""Duration of a training step with another objective ÷ that with cross-entropy.
 
-A step is what `models.training.loop.train` does with a batch: gradients cleared, objective and its gradients, SGD, the
-objective's own state. Each ratio is the median over paired rounds of the duration of a step with the objective ÷ that
-of a step with cross-entropy, in a copy of the same network and on the same images; 1.05 means 5 % more.
+A step is that of `models.training.loop.train`: clearing of gradients, objective and its gradients, SGD, the objective's
+own state. Each ratio is the median over paired rounds, in a copy of the same network and on the same images; 1.05 means
+5 % more.
 """
 
 import copy
@@ -20,14 +20,13 @@ from models.normalization import Normalized
 from models.objectives.base import Objective, build_objective
 from models.residuals import discover
 
-# The largest ratio that is asked of least action.
-BAR = 1.10
+BAR = 1.10  # for least action
 OBJECTIVES = ("least_action", "reverse_cross_entropy")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class Case(NamedTuple):
-    """A network, and the batch that a step on two cores can take."""
+    """A network, and a batch for a step on two cores."""
 
     constructor: Callable[[], nn.Module]
     batch: int
@@ -50,7 +49,7 @@ CASES = {
 
 
 def build(case: Case, seed: int, device: str) -> nn.Module:
-    """The network as `train` has it: in training mode, channels last."""
+    """The network in training mode and channels last, as in `train`."""
     torch.manual_seed(seed)
     network = Normalized(case.constructor(), (0.5,) * 3, (0.25,) * 3).to(device).train()
     return network.to(memory_format=torch.channels_last)
@@ -59,9 +58,9 @@ def build(case: Case, seed: int, device: str) -> nn.Module:
 def stepping(
     network: nn.Module, objective: Objective, images: Tensor, labels: Tensor, dtype: torch.dtype | None
 ) -> Callable[[], None]:
-    """A function that makes one training step and waits for its end."""
+    """A function that runs one training step and waits for its end."""
     objective.prepare(network, (3, *images.shape[2:]), epochs=1)
-    # A step of no length keeps the weights, so that every round does the same work.
+    # A learning rate of 0 keeps the weights, so that every round does the same work.
     optimizer = torch.optim.SGD(network.parameters(), 0.0, momentum=0.9, weight_decay=5e-4, nesterov=True)
 
     def step() -> None:
@@ -70,15 +69,15 @@ def stepping(
             value = objective.accumulate(network, images, labels)
         optimizer.step()
         objective.after_step(value)
-        # The loop reads these numbers for its log, so that both objectives wait for the device.
+        # The training loop reads these numbers for its log, which waits for the device.
         float(value.loss.detach())
-        for statistics_spec in value.measures.values():
-            float(statistics_spec)
+        for number in value.measures.values():
+            float(number)
 
     return step
 
 
-def statistics_spec(
+def measure(
     name: str, precision: str, rounds: int, seed: int, device: str, batch: int | None = None
 ) -> list[dict[str, Any]]:
     """One entry per objective for a network in a precision."""
@@ -109,19 +108,19 @@ def statistics_spec(
 def main(argv: list[str] | None = None) -> None:
     """Measure and write the result."""
     parser = arguments(__doc__)
-    parser.add_argument("--batch", type=int, help="images per step, for every network (default: as the network allows)")
+    parser.add_argument("--batch", type=int, help="images per step (default: depends on the network)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS))
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
-    keep_freed_memory()  # as `plumbline train` does
+    keep_freed_memory()  # `plumbline train` does the same
     cases = [
         entry
         for name in options.networks
         for precision in options.precisions
-        for entry in statistics_spec(name, precision, options.rounds, options.seed, options.device, options.batch)
+        for entry in measure(name, precision, options.rounds, options.seed, options.device, options.batch)
     ]
     payload = {
         "n": options.rounds,

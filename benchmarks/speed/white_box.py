@@ -1,15 +1,13 @@
 """White-box attacks beside ART's and torchattacks', on the same network, images and number of steps.
 
-    pip install --no-deps torchattacks==3.5.1          # for this benchmark only: its dependencies are not needed
-    python -m benchmarks.speed.white_box --dataset npz:cifar10-test.npz
+    pip install --no-deps torchattacks==3.5.1          # for this benchmark only; its dependencies are not needed
+    python -m benchmarks speed.white_box --dataset npz:cifar10-test.npz
 
-DeepFool and Carlini-Wagner stand beside ART's as ART's manual runs them, but in one batch, which is faster there than
-its own default of single images: seconds, success among the images classified correctly, median and mean L2 of the
-successes. BIM, PGD and APGD stand beside torchattacks': as many steps of the same size, from one start, within one
-epsilon; accuracy left and loss reached. All images are such as the network gets right. A ratio is the library's
-duration ÷ ours, the median over rounds in which both run in turn, in one process with one number of threads. The
-library has a copy of the network whose weights ask for no gradient, as ours does: it does not pay for gradients that
-it has no use for.
+DeepFool and Carlini-Wagner are compared with ART's with the options of its manual, but in one batch, which is faster
+than its default of single images: seconds, success, median and mean L2 of the successes. BIM, PGD and APGD are compared
+with torchattacks': equal steps, start and epsilon; remaining accuracy and loss. The network classifies all images
+correctly. A ratio is the library's duration ÷ ours, the median over rounds in one process. The library gets a copy of
+the network whose weights need no gradient, as ours does.
 """
 
 import copy
@@ -52,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gradient-images", type=int, default=128)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     options = parser.parse_args(argv)
-    keep_freed_memory()  # as the jobs that attack do; both sides of the comparison gain
+    keep_freed_memory()  # the jobs that attack do the same
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -60,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     data = load_dataset(options.dataset, DatasetRequest(root=options.data_root))
 
     def compared(name: str, ours: Attack, theirs: Callable[[int], Attacked], count: int) -> dict[str, Any]:
-        # torchattacks' APGD spares itself the images that the network gets wrong.
+        # torchattacks' APGD skips misclassified images.
         images, labels = right_images(network, data, count, drawn=2 * count, seed=options.seed, device=device)
         case: dict[str, Any] = {"attack": name, "parameters": ours.parameters(), "n": count, "bar": BARS[name]}
         case |= _compare(network, ours, theirs(count), images, labels, options.rounds)
@@ -91,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         "seed": options.seed,
         "device": options.device,
         "network": options.network,
-        "dataset": data.name.rpartition("/")[2],  # no folders of this machine
+        "dataset": data.name.rpartition("/")[2],  # without local folders
         "dataset_sha256": data.fingerprint(),
         "libraries": {
             package: importlib.metadata.version(package)
@@ -110,7 +108,7 @@ def _frozen_copy(network: nn.Module) -> nn.Module:
 def _art(
     network: nn.Module, attack: str, data: ImageDataset, device: torch.device, **options: Any
 ) -> Callable[[int], Attacked]:
-    """ART's attack as its manual makes it, on a copy of the network: for a number of images per batch"""
+    """ART's attack with the options of its manual, on a copy of the network, as a function of the batch size."""
     evasion = importlib.import_module("art.attacks.evasion")
     classifier = importlib.import_module("art.estimators.classification").PyTorchClassifier(
         model=_frozen_copy(network),
@@ -136,9 +134,7 @@ def _torchattacks(network: nn.Module, attack: str, **options: Any) -> Callable[[
             _frozen_copy(network), eps=EPSILON, steps=STEPS, **options
         )
     except ImportError as exc:
-        raise SystemExit(
-            f"this benchmark needs torchattacks ({exc}): pip install --no-deps torchattacks==3.5.1"
-        ) from exc
+        raise SystemExit(f"torchattacks is not installed ({exc}): pip install --no-deps torchattacks==3.5.1") from exc
     return lambda count: made  # all images at once
 
 
@@ -167,14 +163,14 @@ def _compare(
 
 @torch.no_grad()
 def _figures(network: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor) -> dict[str, float | None]:
-    """What the attack made of the images that are classified correctly"""
+    """Success, accuracy, loss and size of the perturbation."""
     right = network(images).argmax(1) == labels
     logits = network(attacked).double()
-    turned = right & (logits.argmax(1) != labels)
-    moved = (attacked.double() - images.double()).flatten(1)[turned]
+    success = right & (logits.argmax(1) != labels)
+    moved = (attacked.double() - images.double()).flatten(1)[success]
     l2, linf = moved.norm(dim=1), moved.abs().amax(1)
     return {
-        "success": (turned.sum() / right.sum()).item(),
+        "success": (success.sum() / right.sum()).item(),
         "accuracy": (logits.argmax(1) == labels).double().mean().item(),
         "loss": F.cross_entropy(logits, labels).item(),
         "l2_median": l2.quantile(0.5).item() if len(l2) else None,

@@ -39,9 +39,9 @@ def cost(result: Result) -> list[str]:
         lines.append(f"| none, twice as many images | {batch} | {ratio(twice)} | – | – | – | – |")
     for case in result["cases"]:
         compiled = case["compiled"]
-        cells = (ratio(compiled["passing"]), f"{compiled['judging']['ratio']:.3f}") if compiled else ("–", "–")
+        cells = (ratio(compiled["passing"]), f"{compiled['scoring']['ratio']:.3f}") if compiled else ("–", "–")
         lines.append(
-            f"| {case['detector']} | {case['batch']} | {ratio(case['ratio'])} | {case['judging']['ratio']:.3f} | "
+            f"| {case['detector']} | {case['batch']} | {ratio(case['ratio'])} | {case['scoring']['ratio']:.3f} | "
             f"{' | '.join(cells)} | {case['state_bytes'] / 1e6:.2f} MB |"
         )
     return lines

@@ -69,7 +69,7 @@ def objectives(results: Mapping[str, Result]) -> list[str]:
 
 def correlation(result: Result) -> list[str]:
     """Correlations of transport cost and test accuracy over networks, with 95 % intervals."""
-    found = result["experiments"]["figure-11"]
+    found = result["experiments"].get("figure-11", {})
     lines = ["| transport cost | test accuracy | Pearson | Spearman | networks |", "|---|---|---|---|---|"]
     for key, cost in (("correlation", "as it is"), ("log_correlation", "its logarithm")):
         for measure, name in (("accuracy", "last epoch"), ("averages_anew", "averages anew")):
@@ -81,7 +81,7 @@ def correlation(result: Result) -> list[str]:
 
 
 def _rows(result: Result, experiment: str) -> Iterator[Entry]:
-    rows = result["experiments"][experiment]["rows"]
+    rows = result["experiments"].get(experiment, {"rows": []})["rows"]
     yield from sorted(rows, key=lambda row: (-row["batch"], row["images"]))
 
 

@@ -1,11 +1,11 @@
-"""Many small trainings, each written down as soon as it is done and never done twice.
+"""Small trainings; each writes its figures once it is done, and none is trained twice.
 
 An instance is one training of a `Setting`: a random subset of the training images, random initial weights and a random
-order, all drawn from the instance's number. Two settings with the same number share all three as far as they have them
-in common, so that their difference is the objective's.
+order of batches, all drawn from the instance's number. Two settings with the same number share all three as far as they
+have them in common, so that their difference is the objective's. Delete the folder of the instances after a change of
+the code that trains them.
 """
 
-import ast
 import hashlib
 import io
 import json
@@ -33,36 +33,21 @@ from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
 
 __all__ = [
-    "Images", "Instance", "Setting", "code_digest", "finished", "run_instance", "take_averages_anew", "transport_cost",
+    "Images", "Instance", "Setting", "finished", "run_instance", "take_averages_anew", "transport_cost",
 ]  # fmt: skip
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
-# What the weights of an instance are made by, besides its objective.
-_SOURCES = (
-    "training.py", "initialization.py", "networks/one_representation_resnet.py", "networks/resnet.py",
-    "objectives/base.py", "normalization.py", "datasets/base.py",
-)  # fmt: skip
-_SOURCES_OF = {
-    "least_action": ("residues.py", "discovery.py", "tracing.py"),
-    "module_wise": (
-        "residues.py", "discovery.py", "tracing.py", "splitting.py", "graphs.py", "auxiliary.py",
-        "objectives/_schedule.py", "objectives/least_action.py",
-    ),
-}  # fmt: skip
-
-# On a CPU, the activations of larger batches of small images leave the cache.
-_BATCH = 100
+_BATCH = 100  # on a CPU, the activations of larger batches of small images leave the cache
 
 
 @dataclass(frozen=True)
 class Images:
-    """Where images come from.
+    """Source of the images of a data set.
 
     Args:
         name: of the data set, such as "mnist".
-        train: the reference that training subsets are drawn from.
-        test: the reference that is tested on; None holds `tested` images of `train` out, the same for every instance.
-        tested: how many images are tested on.
+        train: reference of the training images.
+        test: reference of the test images; None reserves `tested` images of `train`, the same for every instance.
+        tested: number of test images.
         root: folder of downloaded data sets.
     """
 
@@ -73,7 +58,7 @@ class Images:
     root: Path = Path("data")
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
-        """The pool to draw training subsets from, and the test images; no image is in both.
+        """The pool of training images and the test images; no image is in both.
 
         Raises:
             InputError: too few images.
@@ -82,12 +67,14 @@ class Images:
         if self.test is not None:
             return pool, _loaded(self.test, "test", self.root).limited(self.tested)
         if len(pool) <= self.tested:
-            raise InputError(f"expected more than the {self.tested} images to test on in {self.name}, got {len(pool)}")
+            raise InputError(
+                f"{self.name} has {len(pool)} images; more than the {self.tested} images to test on are needed"
+            )
         order = np.random.default_rng(0).permutation(len(pool))
         return pool.take(np.sort(order[self.tested :])), pool.take(np.sort(order[: self.tested]))
 
     def fingerprints(self) -> list[str]:
-        """SHA-256 of what is drawn from, and of what is tested on where that comes from elsewhere."""
+        """SHA-256 of the training images, and of the test images if they have another source."""
         named = [(self.train, "train")] + ([(self.test, "test")] if self.test is not None else [])
         return [_fingerprint(reference, split, self.root) for reference, split in named]
 
@@ -104,18 +91,18 @@ def _loaded(reference: str, split: Any, root: Path) -> ImageDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an instance is trained on, and how: JSON values only.
+    """Images, network, objective and recipe of an instance; JSON values only.
 
     Args:
-        experiment: the table or figure that it belongs to.
-        method: the column.
+        experiment: the table or figure of the thesis.
+        method: name in the tables.
         dataset: a name of `Images`.
         images: number of training images.
         network: a name of `models.networks`.
         arguments: keywords of its constructor besides num_classes.
         objective, options: see `models.objectives`.
         recipe: keywords of `models.training.recipe.Recipe`, without the seed.
-        tracked: number of test images that are looked at after every epoch; 0 for none.
+        tracked: number of test images that are tested after every epoch; 0 for none.
     """
 
     experiment: str
@@ -138,7 +125,7 @@ class Instance:
     """One training of a setting on these images.
 
     Args:
-        number: from 0; chooses subset, weights and order.
+        number: from 0; seeds subset, weights and order.
         seed: of all instances.
     """
 
@@ -147,55 +134,50 @@ class Instance:
     number: int
     seed: int = 0
 
-    def path(self, work: Path, code: str) -> Path:
-        """Where the figures of the instance are written, when the code has this digest."""
-        return work / self.setting.experiment / self._key() / f"instance-{self.number:03d}-{code}.json"
+    def path(self, work: Path) -> Path:
+        """The file of the instance's figures."""
+        return work / self.setting.experiment / self._key() / f"instance-{self.number:03d}.json"
 
     def _key(self) -> str:
-        # The name of a method says nothing about the training, and may be written otherwise one day.
-        told = {k: v for k, v in self.setting.to_json().items() if k not in ("experiment", "method")}
-        told |= {"seed": self.seed, "tested": self.images.tested, "images_sha256": self.images.fingerprints()}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        # The name of a method has no effect on the training.
+        settings = {k: v for k, v in self.setting.to_json().items() if k not in ("experiment", "method")}
+        settings |= {"seed": self.seed, "tested": self.images.tested, "images_sha256": self.images.fingerprints()}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def finished(instance: Instance, work: Path, *, any_code: bool = False) -> dict[str, Any] | None:
-    """The figures of an instance if it is done; with `any_code` also those of other code, the latest, if need be."""
-    path = instance.path(work, code_digest(instance.setting.objective))
+def finished(instance: Instance, work: Path) -> dict[str, Any] | None:
+    """The figures of an instance, or None if it is not done."""
+    path = instance.path(work)
     if not path.is_file():
-        others = sorted(path.parent.glob(f"instance-{instance.number:03d}-*.json"), key=lambda p: p.stat().st_mtime)
-        if not (any_code and others):
-            return None
-        path = others[-1]
+        return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
 def run_instance(instance: Instance, work: Path) -> dict[str, Any]:
-    """Train, test, write the figures and give them; an instance that was interrupted goes on after its last epoch.
+    """Train, test, write the figures and return them; an interrupted instance continues after its last epoch.
 
     Raises:
-        InputError: fewer images than the setting asks for.
+        InputError: fewer images than the setting needs.
     """
     setting, seed = instance.setting, instance.seed * 1000 + instance.number
     pool, test = instance.images.load()
     if setting.images > len(pool):
-        raise InputError(f"expected at least {setting.images} training images in {setting.dataset}, got {len(pool)}")
+        raise InputError(f"{setting.dataset} has {len(pool)} training images; at least {setting.images} are needed")
     chosen = np.random.default_rng([instance.seed, instance.number]).permutation(len(pool))[: setting.images]
     data = pool.take(np.sort(chosen))
-    code = code_digest(setting.objective)
-    path = instance.path(work, code)
+    path = instance.path(work)
     started = time.perf_counter()
     network = _network(setting, data, seed)
     objective = build_objective(setting.objective, setting.options)
     tracked = test.limited(setting.tracked) if setting.tracked else None
-    # Rows and bars of a thousand epochs say less than one bar over all instances.
+    # One progress bar over all instances replaces the output of every epoch.
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         rows = train(network, data, objective, Recipe(**setting.recipe, seed=seed), path.with_suffix(""), test=tracked)
     figures = {
         "setting": setting.to_json(),
         "instance": instance.number,
         "seed": instance.seed,
-        "code": code,
         "tested": len(test),
         "tracked": [row["test_accuracy"] for row in rows] if tracked else [],
         "train_accuracy": [row["train_accuracy"] for row in rows],
@@ -212,9 +194,9 @@ def run_instance(instance: Instance, work: Path) -> dict[str, Any]:
 
 
 def take_averages_anew(network: nn.Module, data: ImageDataset) -> None:
-    """Batch normalisation's averages over all of `data`, with the weights as they are now, in place.
+    """Replace batch normalisation's averages by those of `data` under the present weights, in place.
 
-    In training they are running averages, which after few steps are still those of weights that are long gone.
+    The running averages of a training are still those of earlier weights after few steps.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     for layer in layers:
@@ -222,7 +204,7 @@ def take_averages_anew(network: nn.Module, data: ImageDataset) -> None:
         layer.train()
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
-        layer.momentum = None  # every batch counts alike
+        layer.momentum = None  # all batches have equal weight
     count = len(data) // max(1, len(data) // 500)
     with torch.no_grad():
         for start in range(0, len(data) - count + 1, count):
@@ -233,7 +215,7 @@ def take_averages_anew(network: nn.Module, data: ImageDataset) -> None:
 
 
 def transport_cost(network: nn.Module, data: ImageDataset) -> float:
-    """Mean over images of the sum over blocks of ‖r‖²/d: what the thesis's figure 11 shows, by the dimension."""
+    """Mean over images of the sum over blocks of ‖r‖²/d (the thesis's figure 11 does not divide by d)."""
     discovery = discover(network, data.image_shape)
     total = 0.0
     with torch.inference_mode(), evaluation_mode(network), record_residues(network, discovery) as recording:
@@ -243,22 +225,9 @@ def transport_cost(network: nn.Module, data: ImageDataset) -> float:
     return total / len(data)
 
 
-def code_digest(objective: str) -> str:
-    """Which code the weights of an instance are made by; comments, docstrings and layout do not count."""
-    names = (*_SOURCES, f"objectives/{objective}.py", *_SOURCES_OF.get(objective, ()))
-    digest = hashlib.sha256()
-    for name in names:
-        tree = ast.parse((MODELS / name).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:12]
-
-
 def _network(setting: Setting, data: ImageDataset, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     inner: nn.Module = NETWORKS.load(setting.network)(num_classes=len(data.classes), **setting.arguments)
-    # One mean for all channels: small sets, and digits in black and white, have no colours to balance.
+    # One mean for all channels, since digits have no colours.
     pixels = data.tensor()
     return Normalized(inner, (float(pixels.mean()),) * 3, (float(pixels.std()),) * 3)

@@ -1,6 +1,6 @@
 """Means, paired differences and correlations over instances, with their 95 % intervals, as JSON values.
 
-An instance is one training run: what varies is its subset of the images, its initial weights and its order of batches.
+An instance is one training; its subset of the images, initial weights and order of batches vary.
 """
 
 import math
@@ -31,8 +31,8 @@ def mean_interval(values: Sequence[float]) -> dict[str, Any]:
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """`mean_interval` of second − first, pair by pair, `wins` of the second, and `p` of the two-sided paired t-test.
 
-    p is None with fewer than two pairs, and where all differences are the same to rounding and not zero: a deviation of
-    nothing is no measure of chance. Where all are zero it is 1.
+    p is None with fewer than two pairs, and where all differences are equal up to rounding and not zero, because a
+    deviation of zero does not measure chance. It is 1 where all are zero.
     """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     found = mean_interval(differences)
@@ -48,8 +48,8 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[s
 def correlations(first: Sequence[float], second: Sequence[float]) -> dict[str, dict[str, Any]]:
     """`pearson` and `spearman`, each with n, r, `low`, `high` and p.
 
-    The intervals are Fisher's, for the ranks with Bonett and Wright's variance (1 + r²/2) / (n − 3). Fewer than four
-    points, or a side that never varies, have None.
+    The intervals are Fisher's, for the ranks with Bonett and Wright's variance (1 + r²/2) / (n − 3). With fewer
+    than four points, or a constant side, the values are None.
     """
     n = len(first)
     if n < 4 or len(set(first)) == 1 or len(set(second)) == 1:
@@ -62,7 +62,7 @@ def correlations(first: Sequence[float], second: Sequence[float]) -> dict[str, d
         tested = test(first, second)
         r = float(tested.statistic)
         half = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt(variance(r) / (n - 3))
-        # At ±1 the transform is infinite, and so is what it is moved by to no effect.
+        # The transform is infinite at ±1.
         centre = math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15))
         low, high = math.tanh(centre - half), math.tanh(centre + half)
         found[name] = {"n": n, "r": r, "low": low, "high": high, "p": float(tested.pvalue)}

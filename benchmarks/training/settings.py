@@ -1,15 +1,15 @@
-"""What `benchmarks.training.small_sets` trains: the settings of its tables and of its figure, at the size of two cores.
+"""Settings of `training.small_sets`, at a size for two cores.
 
 The networks have 16 filters where the thesis has 32 (MNIST) or 100 (CIFAR-10), and table 25's has 10 blocks instead of
-20. What the thesis does not state is chosen here: numbers of epochs on small sets other than table 1's 30, the λ of
-tables 1 and 25, and learning rates of module-wise training on MNIST.
+20. The thesis does not state the numbers of epochs on small sets other than table 1's 30, the λ of tables 1 and 25, and
+the learning rates of module-wise training on MNIST; they are chosen here.
 """
 
 from collections.abc import Iterator
 
 from benchmarks.training.instances import Setting
 
-__all__ = ["INSTANCES", "EXPERIMENTS", "settings"]
+__all__ = ["EXPERIMENTS", "INSTANCES", "settings"]
 
 EXPERIMENTS = ("table-1", "figure-11", "table-25", "table-2")
 INSTANCES = {"table-1": 10, "figure-11": 2, "table-25": 10, "table-2": 10}

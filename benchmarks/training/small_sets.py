@@ -1,17 +1,16 @@
-"""Small training sets and few blocks: the pattern of the thesis's tables 1, 2 and 25 and of its figure 11.
+"""Train on small training sets: tables 1, 2 and 25 and figure 11 of the thesis, at a size for two cores.
 
-    python -m benchmarks.training.small_sets --use mnist=npz:mnist-test.npz --use cifar10=npz:cifar10-train.npz \\
+    python -m benchmarks training.small_sets --use mnist=npz:mnist-test.npz --use cifar10=npz:cifar10-train.npz \\
         --use cifar10-test=npz:cifar10-test.npz --threads 1
-    python -m benchmarks.training.small_sets --condense  # with the same --use: what is finished, without training
+    python -m benchmarks training.small_sets --condense  # with the same --use: finished instances, without training
 
-Each instance is written to WORK/small-sets as soon as it is done and is not trained again; an interrupted run goes on
-where it was. `--use NAME=REFERENCE` reads images elsewhere; a data set that has no NAME-test beside it there, and no
-split of its own, has its test images held out of NAME. The result goes to benchmarks/results/small_sets.json, with the
-number of instances behind every figure, and figure 11's pattern to docs/images.
+Each instance writes its figures to WORK/small-sets and is not trained again; an interrupted run continues. Without
+`--use` the images are those of torchvision under --data-root. A data set of --use without NAME-test reserves test
+images of NAME. The result has the number of instances behind every figure; the picture of figure 11 goes to docs/images.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,7 @@ from models.errors import PlumblineError
 from models.progress import progress_bar
 
 IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "transport-cost-accuracy.png"
-# Images of one file that is no split: how many are tested on.
-TESTED = 1000
+TESTED = 1000  # test images of a data set without a split
 
 
 def instances(
@@ -38,8 +36,8 @@ def instances(
     """Every instance of the settings in running order: in an experiment, all settings of one number, then the next.
 
     Args:
-        images: by the data sets' names; settings of other data sets are left out.
-        count: of instances per setting, instead of the experiment's own.
+        images: by name of the data set; settings of other data sets are skipped.
+        count: of instances per setting; None for the number of the experiment.
     """
     found = []
     for experiment in dict.fromkeys(setting.experiment for setting in chosen):
@@ -53,7 +51,7 @@ def instances(
 
 
 def run(todo: Sequence[Instance], work: Path, jobs: int = 1, threads: int | None = None) -> int:
-    """Train these instances, each written when it is done; how many failed, which are told and passed over."""
+    """Train these instances and return the number of failures, which are printed and skipped."""
     calls = (joblib.delayed(_run)(instance, work, threads) for instance in todo)
     failed = 0
     with progress_bar(what="instances", unit="instance", total=len(todo)) as bar:
@@ -74,7 +72,7 @@ def _run(instance: Instance, work: Path, threads: int | None) -> str:
     name = f"{setting.experiment} {setting.dataset} {setting.images} {setting.method} #{instance.number}"
     try:
         figures = run_instance(instance, work)
-    except PlumblineError as exc:  # one network that diverges shall not cost the others
+    except PlumblineError as exc:  # a network that diverges does not end the run
         return f"{_FAILED}{name}: {exc}"
     return (
         f"{name}: {figures['accuracy']:.3f}, highest {max(figures['tracked'], default=0):.3f}, averages anew "
@@ -83,17 +81,16 @@ def _run(instance: Instance, work: Path, threads: int | None) -> str:
     )
 
 
-# --- what came out
+# --- condensed result
 
 
 def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of tables and points of the figure, from the figures of the instances that are done."""
+    """Rows of tables and points of the figure, from the figures of finished instances."""
     experiments: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for figures in found:
         experiments[figures["setting"]["experiment"]].append(figures)
     return {
         "instances": len(found),
-        "code": dict(sorted(Counter(figures["code"] for figures in found).items())),
         "experiments": {
             experiment: _points(each) if experiment == "figure-11" else {"rows": _rows(each)}
             for experiment, each in experiments.items()
@@ -101,8 +98,7 @@ def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-# What is said of an instance: the thesis's choice of the epoch by the test images, no choice, and no choice with
-# averages of batch normalisation that do not lag.
+# The best epoch by test images (the thesis), the last epoch, and the last epoch with new averages.
 _MEASURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "highest": lambda figures: max(figures["tracked"], default=None),
     "last": lambda figures: figures["accuracy"],
@@ -138,7 +134,7 @@ def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _reference(setting: Mapping[str, Any]) -> str | None:
-    """The method that the others of its row are compared with, whether or not it has a finished instance."""
+    """The method that the others of its row are compared with, finished or not."""
     row = ("experiment", "dataset", "images", "network")
     return next(
         (
@@ -154,24 +150,25 @@ def _reference(setting: Mapping[str, Any]) -> str | None:
 def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     members = [instances_of[number] for number in sorted(instances_of)]
     measured = {
-        key: mean_interval([value for value in map(statistics_spec, members) if value is not None])
-        for key, statistics_spec in _MEASURES.items()
+        key: mean_interval([value for value in map(measure, members) if value is not None])
+        for key, measure in _MEASURES.items()
     }
     cost = mean_interval([figures["transport_cost"] for figures in members])
     setting = members[0]["setting"]
-    told = {"objective": setting["objective"], "options": setting["options"]}
-    return {"method": name, **told, **measured, "transport_cost": cost}
+    return {
+        "method": name, "objective": setting["objective"], "options": setting["options"], **measured,
+        "transport_cost": cost,
+    }  # fmt: skip
 
 
 def _difference(first: Mapping[int, dict[str, Any]], second: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     numbers = sorted(first.keys() & second.keys())
     made = {}
-    for key, statistics_spec in _MEASURES.items():
+    for key, measure in _MEASURES.items():
         pairs = [
             (one, other)
             for number in numbers
-            if (one := statistics_spec(first[number])) is not None
-            and (other := statistics_spec(second[number])) is not None
+            if (one := measure(first[number])) is not None and (other := measure(second[number])) is not None
         ]
         made[key] = paired_difference([one for one, _ in pairs], [other for _, other in pairs])
     return made
@@ -231,7 +228,7 @@ def draw(points: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def sources(used: Mapping[str, str], root: Path) -> dict[str, Images]:
-    """Where the images of each data set come from, by `--use`; those named there, or both where none is."""
+    """Images of each data set that `--use` names, or of both without `--use`."""
     names = [name for name in ("mnist", "cifar10") if name in used or not used]
     return {
         name: Images(
@@ -242,16 +239,17 @@ def sources(used: Mapping[str, str], root: Path) -> dict[str, Images]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train what is not done yet, and condense what is."""
+    """Train the instances that are not finished, and condense the finished ones."""
     parser = arguments(__doc__)
-    parser.add_argument("--use", action="append", default=[], metavar="NAME=REFERENCE", help="read images elsewhere")
+    parser.add_argument(
+        "--use", action="append", default=[], metavar="NAME=REFERENCE", help="read images from REFERENCE"
+    )
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), choices=EXPERIMENTS, help="default: all")
-    parser.add_argument("--instances", type=int, help="per setting, instead of the experiment's own number")
+    parser.add_argument("--instances", type=int, help="per setting (default: the experiment's number)")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="for finished instances (default: %(default)s)")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
     parser.add_argument("--condense", action="store_true", help="train nothing")
-    parser.add_argument("--any-code", action="store_true", help="instances that other code made are done, too")
     parser.add_argument("--image", type=Path, default=IMAGE, help="of figure 11 (default: in docs/images)")
     options = parser.parse_args(argv)
     work = options.work / "small-sets"
@@ -260,18 +258,18 @@ def main(argv: list[str] | None = None) -> None:
     every = instances(chosen, sources(used, options.data_root), options.seed, options.instances)
     failed = 0
     if not options.condense:
-        todo = [each for each in every if finished(each, work, any_code=options.any_code) is None]
+        todo = [each for each in every if finished(each, work) is None]
         failed = run(todo, work, options.jobs, options.threads)
-    found = [figures for each in every if (figures := finished(each, work, any_code=options.any_code)) is not None]
+    found = [figures for each in every if (figures := finished(each, work)) is not None]
     if not found:
-        raise SystemExit("expected finished instances, found none; leave --condense out, or give --any-code")
+        raise SystemExit("no instance is finished; run the command without --condense")
     payload = {"n": len(found), "planned": len(every), "seed": options.seed, **condensed(found)}
     print(write_result("small_sets", payload, options.out))
     if points := payload["experiments"].get("figure-11", {}).get("points"):
         draw(points, options.image)
         print(options.image)
     if failed:
-        raise SystemExit(f"{failed} instances failed; the lines above say why")
+        raise SystemExit(f"{failed} instances failed; see the lines above")
 
 
 if __name__ == "__main__":
