@@ -1,1 +1,1 @@
-"""Measurements, each a module that runs on its own: ``python -m benchmarks.speed.extraction [--out FILE]``."""
+"""Measurements, each a module that runs as ``python -m benchmarks NAME [OPTION …]``."""

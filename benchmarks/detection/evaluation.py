@@ -52,7 +52,7 @@ def main() -> None:
         _train_and_evaluate(evaluation.get("train", {}), words, report, options)
     figures = json.loads((report / "report.json").read_text(encoding="utf-8"))
     payload = {
-        **{key: figures["facts"][key] for key in _ORIGIN},
+        **{key: figures["facts"][key] for key in _ORIGIN if key in figures["facts"]},
         "n": figures["natural"]["images"], "seed": options.seed, "evaluation": words, **condensed(figures),
     }  # fmt: skip
     print(f"written to {write_result(name, payload, options.out)}")

@@ -2,8 +2,8 @@
 
 `python -m benchmarks detection.evaluation FILE` does this after the evaluation, and with `--condense` for a report that
 exists. A figure over runs is the list `[mean, standard deviation, low, high]`, where low and high bound the 95 %
-interval of the mean over runs and images together (`service.evaluation.intervals`), or `[mean, standard deviation]`
-where the pages print no interval.
+interval of the mean over runs and images together (`service.evaluation.summary.intervals`), or
+`[mean, standard deviation]` where the pages print no interval.
 """
 
 from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@
 
 Each instance writes its figures to WORK/small-sets and is not trained again; an interrupted run continues. Without
 `--use` the images are those of torchvision under --data-root. A data set of --use without NAME-test reserves test
-images of NAME. The result has the number of instances behind every figure; the picture of figure 11 goes to docs/images.
+images of NAME. The result has the number of instances of every figure; the picture of figure 11 is in docs/images.
 """
 
 import math

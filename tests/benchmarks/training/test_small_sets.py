@@ -144,7 +144,7 @@ def test_reserved_test_images_are_not_in_the_pool() -> None:
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="digits has .* to test on"):
+    with pytest.raises(InputError, match=r"digits has .* to test on"):
         Images("digits", "digits", None, 5000).load()
     with pytest.raises(InputError, match="at least 5000 are needed"):
         run_instance(Instance(replace(VANILLA, images=5000), DIGITS, 0), tmp_path)
