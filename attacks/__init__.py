@@ -1,4 +1,4 @@
-"""How images are attacked. The only package that imports ART and AutoAttack, and those only when an attack runs."""
+"""Attacks on image classifiers. No other package imports ART or AutoAttack, and this one only when an attack runs."""
 
 from attacks.common.base import Attack
 from attacks.common.building import build_attack, parse_epsilon

@@ -1,4 +1,4 @@
-"""Auto-PGD: PGD with momentum that finds its step size itself (Croce and Hein, 2020)."""
+"""Auto-PGD (APGD): PGD with momentum and an adaptive step size (Croce and Hein, 2020)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,30 +9,31 @@ from attacks.common.steps import beats, check_step, losses_and_gradient, losses_
 
 __all__ = ["APGD"]
 
-_MOMENTUM = 0.75  # α of equation (1): weight of the new step, the rest continues the last move
-_RISING = 0.75  # ρ of condition 1: share of steps since the last checkpoint that must have raised the loss
+_MOMENTUM = 0.75  # α of equation (1): weight of the new step; the rest is the previous move
+_RISING = 0.75  # ρ of condition 1: minimum share of steps since the last checkpoint that raise the loss
 
 
 class APGD(Attack):
     """Algorithm 1 of Croce and Hein with cross-entropy ("APGD-CE"): 100 steps, five starts as in ART.
 
-    Each image has a step size of its own. At checkpoints it is halved, and the search goes back to the best point,
-    where too few of the steps since the last one raised the loss, or where nothing was gained at an unchanged size.
+    Each image has its own step size. At a checkpoint the step size is halved, and the search returns to the best point,
+    if too few steps since the last checkpoint raised the loss (condition 1), or if neither the step size nor the best
+    loss has changed since then (condition 2).
 
-    Two departures. The step starts at epsilon and not at the paper's 2 · epsilon, since no step here is above epsilon
-    unless asked for: `step=2 * epsilon, allow_large_step=True` is the paper's. And an image comes back at the highest
-    loss among the points that fool the network, where there are any, else at the highest loss of all (the paper's
-    x_max); so a failed image is attacked too, and a misclassified original is carried further into its error.
+    Departures from the paper: the step starts at epsilon and not at 2 · epsilon, since a step above epsilon requires
+    `allow_large_step`; `step=2 * epsilon, allow_large_step=True` is the paper's. The result is the point with the
+    highest loss among those that fool the network, or among all points (the paper's x_max) if none does. Images that
+    are misclassified from the start are attacked, too.
 
-    The later starts are for the images that no start before has turned. Every image has a random stream of its own:
-    neither the batch size nor the other images change its starts.
+    Later starts run only for images that no earlier start made adversarial. Every image has its own random stream, so
+    that neither the batch size nor the other images change its starts.
 
     Args:
         step: first step size in the attack's norm; None: epsilon.
         allow_large_step: accept a step above epsilon.
         restarts: number of random starts.
-        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks.common.targets`). The steps then go down the loss of that class.
+        target: None, or the target class: "least_likely", "runner_up", "random", or an index (see
+            `attacks.common.targets`). The steps then lower the loss of this class.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class APGD(Attack):
         self._step = check_step(step, epsilon, epsilon, allow_large_step=allow_large_step)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """The best point of all starts, image by image."""
+        """The best point of all starts, for each image."""
         labels, _ = aim(self.target, network, images, labels, noise)
         start = random_start(images, self.epsilon, self.norm, noise, 0)
         best, best_fooled, best_losses = self._search(network, images, labels, start)
@@ -76,12 +77,12 @@ class APGD(Attack):
     def _search(
         self, network: nn.Module, natural: Tensor, labels: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Best points from one start ``(B, C, H, W)``, whether they fool the network ``(B,)``, their losses ``(B,)``"""
+        """Algorithm 1 from one start: best points ``(B, C, H, W)``, their successes and losses ``(B,)`` each."""
         targeted, nearest = self.target is not None, projection(natural, self.epsilon, self.norm)
         x, x_last = start, start
         loss, fooled, gradient = losses_and_gradient(network, x, labels, targeted=targeted)
         best, best_fooled, best_loss = x.clone(), fooled, loss
-        # x_max, f_max and its gradient drive the search; `best` is only what comes out.
+        # The search returns to x_max and its loss f_max; `best` is the result only.
         x_max, f_max, gradient_max = x.clone(), loss, gradient.clone()
         f_checkpoint, rises = f_max, torch.zeros_like(loss)
         halved = torch.zeros_like(loss, dtype=torch.bool)
@@ -115,7 +116,7 @@ class APGD(Attack):
 def _keep(
     where: Tensor, new: tuple[Tensor, Tensor, Tensor], old: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The new values of the images where it says so ``(B,)``, the old ones elsewhere"""
+    """The new values of the images in the mask ``(B,)``, and the old ones of the others."""
     first, second, third = (
         torch.where(_spread(where) if a.ndim == 4 else where, a, b) for a, b in zip(new, old, strict=True)
     )
@@ -127,7 +128,7 @@ def _spread(where: Tensor) -> Tensor:
 
 
 def _checkpoints(steps: int) -> set[int]:
-    """Steps ⌈p_j · steps⌉ at which the step size is looked at, ever closer together (their section 3.1).
+    """Steps ⌈p_j · steps⌉ at which the step size may change (section 3.1).
 
     p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
     """

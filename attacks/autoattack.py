@@ -1,4 +1,4 @@
-"""AutoAttack: APGD on two losses, FAB and Square in turn, each on what the ones before left (Croce and Hein, 2020)."""
+"""AutoAttack: APGD on two losses, FAB and Square, each on the images that the others left (Croce and Hein, 2020)."""
 
 import contextlib
 import functools
@@ -21,24 +21,24 @@ __all__ = ["AutoAttack"]
 _Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 _Version = Literal["standard", "plus", "rand", "custom"]
 
-# Fewest classes of each part, where that is more than two. The DLR loss divides by the gap between the first and the
-# third logit, its targeted form looks at the fourth.
+# Minimum number of classes of each part, if more than two. The DLR loss divides by the difference of the first and the
+# third logit; its targeted form uses the fourth.
 _CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
 
 
 class AutoAttack(Attack):
     """The authors' AutoAttack, version "standard": APGD-CE, targeted APGD-DLR, targeted FAB, Square.
 
-    It leaves images untouched that the network already misclassifies, and those on which every part failed: a detector
-    that is fed these as "attacked" cannot reach an accuracy of 100 %; look at the success rate and at the share of
-    unchanged images. Each part runs under the same seed in every batch, so the batch size changes which noise an image
-    gets. With fewer than ten classes, the targeted parts try all the wrong ones.
+    Misclassified images, and images on which every part failed, are returned unchanged. A detector that receives these
+    as attacked images cannot reach an accuracy of 100 %; check the success rate and the share of unchanged images. Each
+    part runs under the same seed in every batch, so the batch size changes the noise of an image. With fewer than ten
+    classes, the targeted parts try all wrong classes.
 
-    The code is that of the package `autoattack` where it is installed, else of `pyautoattack`, the same repackaged.
+    The code is that of the package `autoattack` if it is installed, else of `pyautoattack`, the same code repackaged.
 
     Args:
         version: "standard", "plus", "rand" (for randomised networks) or "custom".
-        attacks_to_run: the parts, in order, also as one text such as "apgd-ce+square"; only with version "custom".
+        attacks_to_run: the parts in order, as a list or as text such as "apgd-ce+square"; only with version "custom".
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class AutoAttack(Attack):
             raise InputError(f"expected version {', '.join(get_args(_Version))}, got {version!r}")
         parts = _parts(attacks_to_run)
         if (version == "custom") != bool(parts):
-            raise InputError("expected attacks_to_run with version 'custom', and only with it")
+            raise InputError("attacks_to_run and version='custom' require each other")
         self.version: _Version = version
         self.attacks_to_run = parts
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch through the authors' code.
+        """One batch, attacked by the authors' code.
 
         Raises:
             InputError: the network has too few classes for one of the parts.
-            AttackError: the library is missing, or failed; logits or a gradient of the network are not finite.
+            AttackError: the library is missing or failed, or logits or a gradient of the network are not finite.
         """
         classes = class_count(network, images[:1])
         library = autoattack_library()
@@ -88,7 +88,7 @@ class AutoAttack(Attack):
         return project(found, images, self.epsilon, self.norm)
 
     def libraries(self) -> dict[str, str]:
-        """Name and version of the package in use."""
+        """Name and version of the authors' package."""
         return autoattack_version()
 
     def _runner(self, library: Any, repackaged: bool, network: nn.Module, images: Tensor) -> Any:
@@ -127,7 +127,7 @@ class AutoAttack(Attack):
 
 
 def _parts(attacks_to_run: Any) -> tuple[str, ...] | None:
-    """The parts by name, from a sequence of names or one text with a plus between them; None as it is"""
+    """The parts by name, from a sequence of names or from text with "+" between them; None for None."""
     if attacks_to_run is None:
         return None
     parts = attacks_to_run.split("+") if isinstance(attacks_to_run, str) else attacks_to_run
@@ -141,7 +141,7 @@ def _parts(attacks_to_run: Any) -> tuple[str, ...] | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing printed, and the debugger's or the coverage tool's trace function kept, which the library takes away."""
+    """Suppress output, and restore the trace function of debuggers and coverage tools, which the library removes."""
     tracer = sys.gettrace()
     try:
         with quiet_logger("auto-attack"), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Basic Iterative Method: FGM in many small steps (Kurakin et al., 2017)."""
+"""Basic Iterative Method (BIM): many small steps of FGM (Kurakin et al., 2017)."""
 
 from torch import Tensor, nn
 
@@ -9,20 +9,20 @@ __all__ = ["BIM"]
 
 
 class BIM(Attack):
-    """`steps` steps of FGM from the image itself, each projected back into the ball and into [0, 1].
+    """`steps` steps of FGM from the image itself, each projected onto the ball and onto [0, 1].
 
-    The default step is epsilon / steps, the α = ε/k of the thesis (E.1.1): the k steps together can just reach the
-    border of the ball, and a pixel gets there only when its gradient never changes sign. 100 steps are ART's default.
-    A larger step, such as epsilon / 10, gives higher losses. ART's own default step of 0.1 is above the thesis's
-    epsilon of 0.03; here a step above epsilon has to be asked for.
+    The default step is epsilon / steps, the α = ε/k of the thesis (E.1.1): k steps just reach the border of the ball,
+    and only for pixels whose gradient never changes sign. 100 steps are ART's default. A larger step, such as
+    epsilon / 10, gives higher losses. ART's default step of 0.1 is above the thesis's epsilon of 0.03; here a step
+    above epsilon requires `allow_large_step`.
 
-    Deterministic; the batch size changes nothing but the rounding of the gradients.
+    The attack is deterministic; the batch size changes nothing but the rounding of the gradients.
 
     Args:
         step: size of one step in the attack's norm; None: epsilon / steps.
         allow_large_step: accept a step above epsilon.
-        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks.common.targets`). The steps then go down the loss of that class.
+        target: None, or the target class: "least_likely", "runner_up", "random", or an index (see
+            `attacks.common.targets`). The steps then lower the loss of this class.
     """
 
     def __init__(

@@ -14,30 +14,29 @@ __all__ = ["Boundary"]
 
 
 class Boundary(Attack):
-    """A small L2 perturbation found from the network's predicted classes alone; no budget, 5,000 steps as the thesis.
+    """A small L2 perturbation from the network's predicted classes alone; no budget, 5,000 steps as in the thesis.
 
-    One step tries `candidates` points: a random move on the sphere around the image, then one towards it. The nearest
-    misclassified one is kept. Both lengths follow each image's own rates of success
-    (`attacks/decision_based/decision.py`). ART tries
-    20 moves on the sphere in each step, then goes on from each: about 30 times as many queries per step.
+    One step tries `candidates` points: a random move on the sphere around the image, then a move towards it. The
+    nearest misclassified point is accepted. Both lengths adapt to the success rates of each image
+    (`attacks/decision_based/boundary.py`). ART tries 20 moves on the sphere in each step and continues from each, which
+    takes about 30 times as many queries per step.
 
-    It begins at the first misclassified one of up to `start_tries` random images, and from there by a binary search at
-    the boundary. Images that are misclassified already, and those for which no start is found, come back unchanged.
-    Everything else comes back misclassified, on the boundary: a rounding to 8 bits undoes most of it.
+    The start is the first misclassified one of up to `start_tries` random images, followed by a binary search to the
+    boundary. Misclassified images, and images without a start, are returned unchanged. All others are returned
+    misclassified, on the boundary: rounding to 8 bits restores the class of most of them.
 
-    Every image has a random stream of its own; the batch changes nothing but the rounding of the network's logits,
-    which may decide otherwise about a point tried at the boundary and so lead the walk elsewhere.
+    Every image has its own random stream. The batch changes nothing but the rounding of the logits, which can change
+    the answer for a point on the boundary and thus the rest of the walk.
 
     Args:
         steps: of the walk.
-        candidates: points tried in each step; None: 1. With engine "art" moves on the sphere; None: 20, as ART.
-        orthogonal_step, source_step: first lengths, relative to the distance; None: 0.1, with engine "art" its 0.01.
-        total_queries: most queries of the walk for one image (the tries for a start come on top); None: no limit.
-        start_tries: random images tried for a start.
-        target: None, or the class to aim at (see `attacks.common.targets`). An image then starts at the nearest one of
-        its
-            batch that is predicted as its target; at random where there is none, and unchanged where no try is either.
-        engine: "torch", or "art" for ART's code from the same starts, image by image: without `total_queries` and
+        candidates: points of one step; None: 1. With engine "art", moves on the sphere; None: ART's 20.
+        orthogonal_step, source_step: first lengths, relative to the distance; None: 0.1, or ART's 0.01 with its engine.
+        total_queries: maximum number of queries for one image, without those for its start; None: no limit.
+        start_tries: number of random images to try as a start.
+        target: None, or the target class (see `attacks.common.targets`). An image then starts at the nearest image of
+            its batch that is predicted as its target, or at a random one.
+        engine: "torch", or "art" for ART's code from the same starts, image by image, without `total_queries` and
             `target`. It draws from the global generators, so the batch size changes its results.
     """
 
@@ -58,17 +57,17 @@ class Boundary(Attack):
         super().__init__(norm="l2", epsilon=None, batch_size=batch_size, seed=seed)
         self.steps = check_count("steps", steps)
         self.candidates = None if candidates is None else check_count("candidates", candidates)
-        self.orthogonal_step = _check_part("orthogonal_step", orthogonal_step)
-        self.source_step = _check_part("source_step", source_step)
+        self.orthogonal_step = _check_share("orthogonal_step", orthogonal_step)
+        self.source_step = _check_share("source_step", source_step)
         self.total_queries = None if total_queries is None else check_count("total_queries", total_queries)
         self.start_tries = check_count("start_tries", start_tries)
         self.target = check_target(target)
         self.engine: Literal["torch", "art"] = check_choice("engine", engine, ("torch", "art"))
         if engine == "art" and (total_queries is not None or target is not None):
-            raise InputError("expected neither total_queries nor target with engine 'art'; use engine 'torch'")
+            raise InputError("engine 'art' supports neither total_queries nor target; use engine 'torch'")
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch through the engine."""
+        """One batch, attacked by the engine."""
         if self.engine == "art":
             options = {
                 "max_iter": self.steps,
@@ -94,13 +93,13 @@ class Boundary(Attack):
         return found.images
 
     def libraries(self) -> dict[str, str]:
-        """ART's version where it is the engine."""
+        """ART's version for engine "art"."""
         return art_version() if self.engine == "art" else {}
 
 
-def _check_part(name: str, value: float | None) -> float | None:
+def _check_share(name: str, value: float | None) -> float | None:
     if value is None:
         return None
     if check_number(name, value, above=0) >= 1:
-        raise InputError(f"expected {name} below 1, as a part of the distance, got {value!r}")
+        raise InputError(f"expected {name} below 1, as a share of the distance, got {value!r}")
     return float(value)

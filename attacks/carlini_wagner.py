@@ -1,4 +1,4 @@
-"""Carlini and Wagner's attacks: the smallest perturbation that fools, by optimisation (Carlini and Wagner, 2017)."""
+"""Carlini and Wagner's attacks: minimal perturbations by optimisation (Carlini and Wagner, 2017)."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -23,53 +23,54 @@ from attacks.libraries.art import art_version, run_art_attack
 
 __all__ = ["CarliniWagner"]
 
-_SMOOTHER = 0.999999  # keeps the arctanh of black and white pixels finite; the authors' and ART's
-_GROWTH = 10.0  # of c as long as nothing was found; the authors'
+_SMOOTHER = 0.999999  # keeps the arctanh of black and white pixels finite; as in the authors' code and ART
+_GROWTH = 10.0  # factor of c until the attack succeeds; as in the authors' code
 _LARGEST_C = 1e10
 _TINY = 1e-12
-_SHRINK = 0.9  # of τ once something was found inside it; the authors'
+_SHRINK = 0.9  # factor of τ after a success; as in the authors' code
 
 
 class CarliniWagner(Attack):
-    """Least distance + c · max(Z_y(x̃) - max_j≠y Z_j(x̃) + confidence, 0), over images x̃.
+    """Minimise distance + c · max(Z_y(x̃) - max_{j ≠ y} Z_j(x̃) + confidence, 0) over images x̃.
 
-    Norm "l2": the distance is ‖x̃ - x‖², and x̃ = (tanh(w) + 1) / 2. `steps` gradient steps in w for each of
-    `search_steps` values of c, every image with a c of its own: ten times as large until something is found, then
-    between the largest that failed and the smallest that did not. Departures from the paper: plain gradient steps whose
-    size falls linearly to a tenth, where the paper has Adam (whose first steps are of one size for near and far images;
-    ten of them find little) and ART a line search; c is halved on a logarithmic scale. On a ResNet-20, 10 · 10 steps
-    find perturbations 8 % smaller than ART's with as many.
+    Norm "l2" (the paper's section V): the distance is ‖x̃ - x‖², and x̃ = (tanh(w) + 1) / 2, so that pixels stay in
+    [0, 1]. For each of `search_steps` values of c there are `steps` gradient steps in w. Every image has its own c,
+    which grows by a factor of ten until the attack succeeds, and is then halved on a logarithmic scale between the
+    largest c that failed and the smallest c that succeeded. Departures from the paper: plain gradient steps with a size
+    that falls linearly to a tenth instead of Adam, whose first steps have the same size for near and far images, and
+    instead of ART's line search. On a ResNet-20, 10 · 10 steps find perturbations 8 % smaller than those of ART with
+    the same number.
 
-    Norm "linf": the distance is Σ max(|x̃_i - x_i| - τ, 0). In each of `search_steps` rounds `steps` steps of Adam go on
-    from the nearest image found; then τ shrinks to 0.9 of that image's distance. c grows until something is found;
-    where nothing nearer was, τ goes half the way back, and the steps are halved. Departures from the paper:
-    the first τ is twice the distance to the linearised boundary, not 1; a step's size is a share of τ, so that near and
-    far images need equally many; pixels are clipped to [0, 1], since under the tanh black and white ones hardly move,
-    and L∞ needs all of them.
+    Norm "linf" (section VII): the distance is Σ max(|x̃_i - x_i| - τ, 0). Each of `search_steps` rounds makes `steps`
+    steps of Adam from the nearest adversarial image so far. If the round finds a nearer one, τ shrinks to 0.9 of its
+    distance; else τ grows half of the way back, and the step size is halved. c grows until the attack succeeds.
+    Departures from the paper: the first τ is twice the distance to the linearised boundary, not 1. The step size is a
+    share of τ, so that near and far images need equally many steps. Pixels are clipped to [0, 1], since the tanh hardly
+    moves black and white ones, and L∞ needs all of them.
 
-    Either way an image comes back as the nearest of all points that reached the goal, and as it is where none did and
-    where it is there already: misclassified (by the confidence). There is no budget. Deterministic but for a random
-    target, and no image depends on another.
+    The result is the nearest point that reached the goal. Images for which no point did, and images that are
+    misclassified (by the confidence) already, are returned unchanged. There is no budget. The attack is deterministic
+    except for a random target, and images do not influence each other.
 
-    **The scale of the logits counts.** Distance and logits are added up, so a network whose logits are multiplied by s
-    needs c / s for the same images, and c grows at most `search_steps` - 1 times by ten from `initial_const`, never
-    beyond 1e10. With logits times 1e-9 the defaults end where the unscaled network's search begins, at a c that moves
-    few images over the boundary: most come back as they are, and the network passes for robust though nothing but its
-    scale has changed. Give `initial_const` in proportion to 1 / s there, as far as 1e10 allows. That is L2's limit; in
-    L∞ images within τ are at no distance, and any c moves them.
+    **The scale of the logits matters.** The objective adds a distance and logits, so a network whose logits are
+    multiplied by s needs c / s for the same images, but c grows at most `search_steps` - 1 times by ten from
+    `initial_const`, and never above 1e10. With logits multiplied by 1e-9, the default search ends with the c at which
+    it begins for the unscaled network. Most images are then returned unchanged, and the network seems robust. Set
+    `initial_const` in proportion to 1 / s for such networks, as far as 1e10 allows. This limit applies to L2 only: in
+    L∞ images within τ have distance 0, and every c moves them.
 
     Args:
-        steps: gradient steps for each value of c, or of τ.
-        search_steps: values tried of c, the weight of being misclassified against being near, or of τ.
-        confidence: by how much a wrong class's logit is to exceed the right one's; high-confidence images are farther.
-        learning_rate: first step size; None: 1 for L2, in units of the step that undoes the perturbation of a mid-grey
+        steps: gradient steps for each value of c or τ.
+        search_steps: number of values of c, the weight of the margin against the distance, or of τ.
+        confidence: required lead of a wrong class's logit over the right one's; a higher lead needs a larger distance.
+        learning_rate: first step size; None: 1 for L2, in units of the step that reverts the perturbation of a mid-grey
             pixel, 0.2 for L∞, in units of τ, and 0.01 with engine "art".
         initial_const: first c.
         norm: "l2" or "linf".
-        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
+        target: None, or the target class: "least_likely", "runner_up", "random", or an index (see
             `attacks.common.targets`). The goal is then that its logit exceeds all others, by the confidence.
-        engine: "torch", or "art" for ART's CarliniL2Method and CarliniLInfMethod. The latter goes through about 20
-            values of c for each τ, image by image, and takes no `search_steps`.
+        engine: "torch", or "art" for ART's CarliniL2Method and CarliniLInfMethod. The latter tries about 20 values of c
+            for each τ, image by image, and ignores `search_steps`.
     """
 
     algorithm = 2
@@ -101,31 +102,31 @@ class CarliniWagner(Attack):
         self.engine = check_choice("engine", engine, ("torch", "art"))
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch through the engine."""
+        """One batch, attacked by the engine."""
         classes, _ = aim(self.target, network, images, labels, noise)
         if self.engine == "art":
             return self._through_art(network, images, classes)
         found = images.clone()
         with torch.no_grad():
-            (rows,) = torch.nonzero(self._behind(network(images), classes) > 0, as_tuple=True)
+            (rows,) = torch.nonzero(self._lag(network(images), classes) > 0, as_tuple=True)
         if len(rows):
             search = self._search_c if self.norm == "l2" else self._shrink_tau
             found[rows] = search(network, images[rows], classes[rows])
         return found
 
     def libraries(self) -> dict[str, str]:
-        """ART's version where it is the engine."""
+        """ART's version for engine "art"."""
         return art_version() if self.engine == "art" else {}
 
     def _search_c(self, network: nn.Module, natural: Tensor, classes: Tensor) -> Tensor:
-        """The nearest images in L2 of all values of c"""
+        """The nearest images in L2 over all values of c."""
         best, nearest = natural.clone(), torch.full_like(natural[:, 0, 0, 0], torch.inf)
         c = torch.full_like(nearest, self.initial_const)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         for _ in range(self.search_steps):
-            worked = self._descend(network, natural, classes, c, best, nearest)
-            high, low = torch.where(worked, c, high), torch.where(worked, low, c)
-            # Of c's that all worked the next is a quarter: the root of 0 · high would be 0.
+            succeeded = self._descend(network, natural, classes, c, best, nearest)
+            high, low = torch.where(succeeded, c, high), torch.where(succeeded, low, c)
+            # The geometric mean of the bounds; without a failure the lower bound is 0, and c is divided by four.
             between = torch.where(low > 0, (low * high).sqrt(), high / 4)
             c = torch.where(high.isfinite(), between, (_GROWTH * c).clamp(max=_LARGEST_C))
         return best
@@ -133,28 +134,37 @@ class CarliniWagner(Attack):
     def _descend(
         self, network: nn.Module, natural: Tensor, classes: Tensor, c: Tensor, best: Tensor, nearest: Tensor
     ) -> Tensor:
-        """Whether any point of the descent reached the goal ``(B,)``.
+        """One descent at fixed c.
 
-        `best` and their squared distances `nearest` are kept up to date.
+        Args:
+            network: returns logits.
+            natural: ``(B, C, H, W)``.
+            classes: ``(B,)``, the classes to leave or to reach.
+            c: ``(B,)``, weights of the margin.
+            best: ``(B, C, H, W)``, the nearest adversarial images so far, updated in place.
+            nearest: ``(B,)``, their squared distances, updated in place.
+
+        Returns:
+            ``(B,)`` bool, whether any point of the descent reached the goal.
         """
         w = _to_w(natural)
-        worked = torch.zeros_like(c, dtype=torch.bool)
+        succeeded = torch.zeros_like(c, dtype=torch.bool)
         rate = 1.0 if self.learning_rate is None else self.learning_rate
         for step in range(self.steps + 1):
             images = _to_images(w.requires_grad_(True))
             distance = (images - natural).square().flatten(1).sum(1)
-            behind = self._behind(network(images), classes)
-            worked |= _keep_nearer(behind <= 0, images, distance, best, nearest)
+            lag = self._lag(network(images), classes)
+            succeeded |= _keep_nearer(lag <= 0, images, distance, best, nearest)
             if step == self.steps:
                 break
-            (gradient,) = torch.autograd.grad((distance + c * behind.clamp_min(0.0)).sum(), w)
+            (gradient,) = torch.autograd.grad((distance + c * lag.clamp_min(0.0)).sum(), w)
             check_finite("gradients", gradient)
-            # dx/dw is 1/2 at mid-grey, so the distance's second derivative is 1/2 and a step of 2 undoes it.
+            # At mid-grey dx/dw is 1/2, so the second derivative of the distance is 1/2, and a step of 2 reverts it.
             w = w.detach() - 2 * rate * _decay(step, self.steps) * gradient
-        return worked
+        return succeeded
 
     def _shrink_tau(self, network: nn.Module, natural: Tensor, classes: Tensor) -> Tensor:
-        """The nearest images in L∞ of all values of τ"""
+        """The nearest images in L∞ over all values of τ."""
         best, nearest = natural.clone(), torch.full_like(natural[:, 0, 0, 0], torch.inf)
         c, tau = torch.full_like(nearest, self.initial_const), self._first_tau(network, natural, classes)
         rate = torch.full_like(nearest, 0.2 if self.learning_rate is None else self.learning_rate)
@@ -163,7 +173,7 @@ class CarliniWagner(Attack):
             self._squeeze(network, natural, classes, c, tau, rate * tau, best, nearest)
             nearer, found = nearest < before, nearest.isfinite()
             c = torch.where(found, c, (_GROWTH * c).clamp(max=_LARGEST_C))
-            # A round that gained nothing asked for too much, or stepped too far.
+            # After a round without gain, τ was too small or the steps were too large.
             rate = torch.where(found & ~nearer, rate / 2, rate)
             tau = torch.where(
                 nearer, _SHRINK * torch.minimum(tau, nearest), torch.where(found, (tau + nearest) / 2, tau)
@@ -181,18 +191,26 @@ class CarliniWagner(Attack):
         best: Tensor,
         nearest: Tensor,
     ) -> None:
-        """Adam from the nearest images found so far, in steps of that size; `best` and `nearest` are kept up to date"""
+        """One round of Adam at fixed τ, from the nearest adversarial images so far.
+
+        Args:
+            network, natural, classes, c: as in `_descend`.
+            tau: ``(B,)``, distances below which a pixel costs nothing.
+            size: ``(B,)``, first step sizes.
+            best: ``(B, C, H, W)``, the nearest adversarial images so far, updated in place.
+            nearest: ``(B,)``, their L∞ distances, updated in place.
+        """
         images, bound = best.clone(), tau[:, None, None, None]
         mean, square = torch.zeros_like(images), torch.zeros_like(images)
         for step in range(self.steps + 1):
             images.requires_grad_(True)
             sizes = (images - natural).abs()
-            behind = self._behind(network(images), classes)
-            _keep_nearer(behind <= 0, images, sizes.flatten(1).amax(1), best, nearest)
+            lag = self._lag(network(images), classes)
+            _keep_nearer(lag <= 0, images, sizes.flatten(1).amax(1), best, nearest)
             if step == self.steps:
                 break
             excess = (sizes - bound).clamp_min(0.0).flatten(1).sum(1)
-            (gradient,) = torch.autograd.grad((excess + c * behind.clamp_min(0.0)).sum(), images)
+            (gradient,) = torch.autograd.grad((excess + c * lag.clamp_min(0.0)).sum(), images)
             check_finite("gradients", gradient)
             mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient.square()
             direction = mean / (1 - 0.9 ** (step + 1))
@@ -202,15 +220,15 @@ class CarliniWagner(Attack):
             )
 
     def _first_tau(self, network: nn.Module, natural: Tensor, classes: Tensor) -> Tensor:
-        """Twice the L∞ distance to the linearised boundary ``(B,)``, at most 1"""
+        """Twice the L∞ distance to the linearised boundary ``(B,)``, at most 1."""
         images = natural.clone().requires_grad_(True)
-        behind = self._behind(network(images), classes)
-        (gradient,) = torch.autograd.grad(behind.sum(), images)
+        lag = self._lag(network(images), classes)
+        (gradient,) = torch.autograd.grad(lag.sum(), images)
         check_finite("gradients", gradient)
-        return (2 * behind.detach() / gradient.abs().flatten(1).sum(1).clamp_min(_TINY)).clamp(max=1.0)
+        return (2 * lag.detach() / gradient.abs().flatten(1).sum(1).clamp_min(_TINY)).clamp(max=1.0)
 
-    def _behind(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """How far the logits are from the goal ``(B,)``, zero or less once they are there"""
+    def _lag(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Distance of the logits from the goal ``(B,)``; zero or less once it is reached."""
         check_finite("logits", logits)
         return margins(logits, classes, targeted=self.target is not None) + self.confidence + least_lead(logits)
 
@@ -231,15 +249,15 @@ class CarliniWagner(Attack):
 
 
 @torch.no_grad()
-def _keep_nearer(there: Tensor, images: Tensor, distance: Tensor, best: Tensor, nearest: Tensor) -> Tensor:
-    """Takes the images that are there and nearer than the best so far; returns `there` ``(B,)``"""
-    nearer = there & (distance < nearest)
+def _keep_nearer(reached: Tensor, images: Tensor, distance: Tensor, best: Tensor, nearest: Tensor) -> Tensor:
+    """Keep the adversarial images that are nearer than the best so far; returns `reached` ``(B,)``."""
+    nearer = reached & (distance < nearest)
     best[nearer], nearest[nearer] = images[nearer], distance[nearer]
-    return there
+    return reached
 
 
 def _decay(step: int, steps: int) -> float:
-    """From 1 at the first step to 0.1 at the last"""
+    """Factor of the step size, from 1 at the first step to 0.1 at the last."""
     return 1 - 0.9 * step / max(1, steps - 1)
 
 

@@ -1,4 +1,4 @@
-"""DeepFool: over the nearest decision boundary, linearised again at each step (Moosavi-Dezfooli et al., 2016)."""
+"""DeepFool: steps to the nearest linearised decision boundary (Moosavi-Dezfooli et al., 2016)."""
 
 from typing import Literal
 
@@ -14,34 +14,35 @@ from models.errors import InputError
 
 __all__ = ["DeepFool"]
 
-# A class is left out of a step when its boundary, judged by the last slope known of it, is this many times as far as
-# the nearest: slopes change by a few per cent over such small perturbations, so what is left out is not the nearest.
+# A step skips a class if its boundary, estimated from its last known slope, is this many times as far as the nearest
+# one. Slopes change by a few per cent over such small perturbations, so a skipped class is not the nearest.
 _REACH = 2.0
 _TINY = 1e-12
 
 
 class DeepFool(Attack):
-    """Up to 100 steps, each to the nearest of the linearised boundaries; an image stops when its class changes.
+    """Up to 100 steps, each to the nearest linearised boundary; an image stops when its class changes.
 
-    It moves away from the network's *prediction* and ignores the labels, as ART's does and unlike thesis E.1.1, so an
-    image that was misclassified may come back classified correctly. There is no budget. Results lie on the decision
-    boundary: a rounding to 8 bits undoes nearly all of them. Deterministic, and no image depends on another.
+    The attack leaves the network's *prediction* and ignores the labels, as in ART and unlike thesis E.1.1. The result
+    for a misclassified image may therefore be classified correctly. There is no budget. Results lie on the decision
+    boundary: rounding to 8 bits restores the class of nearly all of them. The attack is deterministic, and images do
+    not influence each other.
 
-    The steps are the paper's algorithm 2 with pixels clipped to [0, 1]; norm "linf" is its section 3.3 with p = ∞. An
-    image has changed its class only once the new class leads by 2⁻¹⁶ of the largest logit, and each step goes that
-    much further. ART asks for no lead, so rounding carries up to half of its images back over the boundary.
+    The steps are the paper's algorithm 2 with pixels clipped to [0, 1]; norm "linf" is its section 3.3 with p = ∞. The
+    class of an image counts as changed once the new class leads by 2⁻¹⁶ of the largest logit, and each step goes that
+    much further. ART requires no lead, and rounding moves up to half of its images back over the boundary.
 
-    Images leave the batch as soon as they are done. All `classes` slopes are computed at the first step; afterwards a
-    class is looked at only if its boundary may be among the nearest. That leaves about 12 gradients per image on a
-    ResNet-20, where ART makes 1,000.
+    Finished images leave the batch. The first step computes the slopes of all `classes`; later steps only those whose
+    boundary may be the nearest. On a ResNet-20 this takes about 12 gradients per image, where ART takes 1,000.
 
     Args:
-        steps: most steps for an image.
-        overshoot: how far past the boundary, relative to the perturbation; the authors' value is 0.02, ART's 1e-6.
-        classes: number of classes, the most probable ones of the natural image, whose boundaries are looked at.
-        norm: what is to be small, "l2" or "linf".
-        engine: "torch", or "art" for ART's code, which knows only L2. Above `classes` classes ART follows every class
-            that is among the most probable of *any* image of the batch, so there the batch changes results.
+        steps: maximum number of steps.
+        overshoot: distance past the boundary, relative to the perturbation; 0.02 in the paper, 1e-6 in ART.
+        classes: number of classes, the most probable ones of the natural image, whose boundaries are considered.
+        norm: norm to minimise, "l2" or "linf".
+        engine: "torch", or "art" for ART's code, for L2 only. If the network has more than `classes` classes, ART
+            follows every class that is among the most probable of *any* image of the batch, so the batch changes
+            results.
     """
 
     algorithm = 2
@@ -65,10 +66,10 @@ class DeepFool(Attack):
         self.classes = check_count("classes", classes, least=2)
         self.engine = check_choice("engine", engine, ("torch", "art"))
         if engine == "art" and norm != "l2":
-            raise InputError("expected norm 'l2' with engine 'art', which has no other; use engine 'torch'")
+            raise InputError("engine 'art' supports norm 'l2' only; use engine 'torch'")
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch through the engine."""
+        """One batch, attacked by the engine."""
         if self.engine == "torch":
             return self._search(network, images)
         options = {
@@ -81,23 +82,23 @@ class DeepFool(Attack):
         return run_art_attack("DeepFool", network, images, labels, options)
 
     def libraries(self) -> dict[str, str]:
-        """ART's version where it is the engine."""
+        """ART's version for engine "art"."""
         return art_version() if self.engine == "art" else {}
 
     def _search(self, network: nn.Module, natural: Tensor) -> Tensor:
         found = natural.clone()
-        # In float64: towards the end a step is less than float32 can add to a pixel.
+        # In float64, since the last steps are below the resolution of float32.
         moved = natural.double()
         active = torch.arange(len(natural), device=natural.device)
         home = others = slopes = torch.empty(0)
         for step in range(self.steps + 1):
             images = found[active].requires_grad_(True)
             logits = network(images)
-            check_finite("logits", logits)  # a lead that is NaN would end the search as one that is lost
+            check_finite("logits", logits)  # a NaN lead would look like a changed class
             if step == 0:
                 order = logits.detach().argsort(dim=1, descending=True)[:, : self.classes]
                 home, others = order[:, 0], order[:, 1:]
-                slopes = torch.zeros_like(others, dtype=images.dtype)  # not known yet
+                slopes = torch.zeros_like(others, dtype=images.dtype)  # unknown
             left = margins(logits.detach(), home) > -least_lead(logits)
             if step == self.steps or not left.any():
                 break
@@ -115,17 +116,19 @@ class DeepFool(Attack):
 def _to_nearest(
     network: nn.Module, images: Tensor, logits: Tensor, home: Tensor, others: Tensor, slopes: Tensor, norm: Norm
 ) -> Tensor:
-    """The shortest step ``(B, C, H, W)`` over one of the linearised boundaries.
+    """The shortest step ``(B, C, H, W)`` across one of the linearised boundaries (the paper's equations 8 and 9).
 
     Args:
+        network: takes images in [0, 1], returns logits.
         images, logits: with their graph.
         home: ``(B,)``, the class to leave.
-        others: ``(B, K)``, the classes to go to.
-        slopes: ``(B, K)``, dual norms of the gradients of the logits' differences, 0 where never computed; brought up
-            to date here.
+        others: ``(B, K)``, the other classes.
+        slopes: ``(B, K)``, dual norms of the gradients of the differences of logits, 0 if never computed; updated in
+            place.
+        norm: "l2" or "linf".
     """
     scores = logits.detach()
-    # To where the other class leads, not to where both are equal; on from there where it leads by too little.
+    # To the point where the other class leads, not to the one where both logits are equal.
     lag = (scores.gather(1, home[:, None]) - scores.gather(1, others)).abs() + 2 * least_lead(scores)[:, None]
     guess = torch.where(slopes > 0, lag / slopes.clamp_min(_TINY), 0.0)
     order = guess.argsort(dim=1, stable=True)
@@ -148,8 +151,8 @@ def _to_nearest(
 
 
 def _gradient(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor, home: Tensor, other: Tensor) -> Tensor:
-    """Gradients of z_other - z_home in the images of these rows; `home` and `other` are given for the rows alone."""
-    if 2 * len(rows) < len(images):  # a pass forward for few costs less than one backward for all
+    """Gradients of z_other - z_home in the images of these rows; `home` and `other` have one entry per row."""
+    if 2 * len(rows) < len(images):  # a forward pass of few images costs less than a backward pass of all
         images = images.detach()[rows].requires_grad_(True)
         logits, rows = network(images), torch.arange(len(rows), device=rows.device)
     (gradient,) = torch.autograd.grad((logits[rows, other] - logits[rows, home]).sum(), images, retain_graph=True)
@@ -158,6 +161,6 @@ def _gradient(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor, 
 
 
 def _dual_norm(gradient: Tensor, norm: Norm) -> Tensor:
-    """How fast a linear function of this gradient rises per unit of the norm ``(B,)``: L2 for L2, L1 for L∞"""
+    """Dual norms of the gradients ``(B,)``: L2 for L2, L1 for L∞."""
     flat = gradient.flatten(1)
     return flat.norm(dim=1) if norm == "l2" else flat.abs().sum(1)

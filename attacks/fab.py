@@ -1,4 +1,4 @@
-"""FAB, Fast Adaptive Boundary: along linearised boundaries, drawn back to the image (Croce and Hein, 2020)."""
+"""Fast Adaptive Boundary (FAB): minimal perturbations along linearised boundaries (Croce and Hein, 2020)."""
 
 import functools
 import importlib
@@ -16,22 +16,22 @@ __all__ = ["FAB"]
 
 
 class FAB(Attack):
-    """The authors' FAB, through AutoAttack's package: looks for the smallest perturbation; no budget.
+    """The authors' FAB from AutoAttack's package. It minimises the perturbation and has no budget.
 
-    Each step goes to a point between the projections of the last point and of the image itself on the nearest of the
-    linearised boundaries; a point that fools is drawn back towards the image. An image comes back as the nearest point
-    that fooled the network, and as it is where none did and where it is misclassified already.
+    Each step goes to a point between the projections of the last point and of the image itself on the nearest
+    linearised boundary. An adversarial point is moved back towards the image. The result is the nearest adversarial
+    point. Images without one, and misclassified images, are returned unchanged.
 
-    A step costs as many gradients as the network has classes. With `target_classes` = n it is the authors' FAB-T: the
-    search is made for each of the n most probable wrong classes in turn, and a step is one gradient. The first run is
-    deterministic; the starts of later runs are drawn for the whole batch, so there the batch changes results.
+    A step computes one gradient per class of the network. `target_classes` = n gives the authors' FAB-T: one search for
+    each of the n most probable wrong classes, with one gradient per step. The first run is deterministic. The starts of
+    later runs are drawn for the whole batch, so the batch changes results.
 
     Args:
         steps: of one search.
-        restarts: searches; all but the first from a random point.
-        radius: of the ball that random points are drawn from; None: 0.3 for L∞, 1 for L2, the authors'.
-        target_classes: number of classes aimed at one by one; None: all at once.
-        norm: what is to be small, "linf" or "l2".
+        restarts: number of searches; all but the first start at a random point.
+        radius: of the ball of the random points; None: the authors' 0.3 for L∞ and 1 for L2.
+        target_classes: number of targets, searched one by one; None: one search over all classes.
+        norm: norm to minimise, "linf" or "l2".
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class FAB(Attack):
         """The nearest image of all searches.
 
         Raises:
-            AttackError: the library is missing, or failed; logits or a gradient of the network are not finite.
+            AttackError: the library is missing or failed, or logits or a gradient of the network are not finite.
         """
         library = importlib.import_module(f"{autoattack_library().__name__}.fab_pt")
         search = library.FABAttack_PT(
@@ -81,10 +81,10 @@ class FAB(Attack):
                     raise AttackError(f"{library.__name__} failed: {exc}") from exc
                 linf, l2 = perturbation_norms(images, found)
                 size = linf if self.norm == "linf" else l2
-                nearer = (size > 0) & (size < nearest)  # what the search gives back unmoved it did not turn
+                nearer = (size > 0) & (size < nearest)  # the search returns failures unchanged
                 best[nearer], nearest[nearer] = found[nearer], size[nearer]
         return best
 
     def libraries(self) -> dict[str, str]:
-        """Name and version of the package in use."""
+        """Name and version of the authors' package."""
         return autoattack_version()

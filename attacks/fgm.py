@@ -1,4 +1,4 @@
-"""Fast Gradient Method: one step of size epsilon up the loss (Goodfellow et al., 2015)."""
+"""Fast Gradient Method (FGM): one step of size epsilon up the loss (Goodfellow et al., 2015)."""
 
 from torch import Tensor, nn
 
@@ -11,12 +11,12 @@ __all__ = ["FGM"]
 class FGM(Attack):
     """x + epsilon · sign(∇L(x, y)), clipped to [0, 1] (thesis E.1.1); with norm "l2", along the gradient itself.
 
-    Deterministic; the batch size changes nothing but the rounding of the gradients. An image whose gradient is zero
-    stays as it is.
+    The attack is deterministic; the batch size changes nothing but the rounding of the gradients. An image with a zero
+    gradient is unchanged.
 
     Args:
-        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks.common.targets`). The steps then go down the loss of that class.
+        target: None, or the target class: "least_likely", "runner_up", "random", or an index (see
+            `attacks.common.targets`). The steps then lower the loss of this class.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FGM(Attack):
         self.target = check_target(target)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One step, as the class says."""
+        """One step from the natural images."""
         classes, targeted = aim(self.target, network, images, labels, noise)
         return ascend(
             network,

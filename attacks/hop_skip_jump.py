@@ -1,4 +1,4 @@
-"""HopSkipJump: along the decision boundary by answers alone, its normal by Monte Carlo (Chen et al., 2020)."""
+"""HopSkipJump: decisions alone, with a Monte Carlo estimate of the boundary's normal (Chen et al., 2020)."""
 
 import math
 from typing import Literal
@@ -15,29 +15,28 @@ __all__ = ["HopSkipJump"]
 
 
 class HopSkipJump(Attack):
-    """A small perturbation found from the network's predicted classes alone; no budget, 50 steps as in the thesis.
+    """A small perturbation from the network's predicted classes alone; no budget, 50 steps as in the thesis.
 
-    Each step estimates the boundary's normal from first_queries · √step random probes, jumps along it, and goes back to
-    the boundary by a binary search (`attacks/decision_based/decision.py`): about 25,000 queries per image for 50 steps
-    of 32 x 32 pixels. It begins at the first misclassified one of up to `start_tries` random images: uniform pixels,
-    as ART and the paper, and coarse squares of colour between them. Images that are misclassified already, and those
-    for which no start is found, come back unchanged. Everything else comes back misclassified, on the boundary: a
-    rounding to 8 bits undoes most of it.
+    Each step estimates the normal of the boundary from first_queries · √step random probes, jumps along it, and returns
+    to the boundary by a binary search (`attacks/decision_based/hop_skip_jump.py`): about 25,000 queries per image for
+    50 steps on 32 x 32 pixels. The start is the first misclassified one of up to `start_tries` random images, with
+    uniform pixels as in ART and the paper, and with coarse squares of colour in between. Misclassified images, and
+    images without a start, are returned unchanged. All others are returned misclassified, on the boundary: rounding to
+    8 bits restores the class of most of them.
 
-    Every image has a random stream of its own; the batch changes nothing but the rounding of the network's logits,
-    which may decide otherwise about a point tried at the boundary and so lead the search elsewhere.
+    Every image has its own random stream. The batch changes nothing but the rounding of the logits, which can change
+    the answer for a point on the boundary and thus the rest of the search.
 
     Args:
         steps: rounds of estimate, jump and search.
         first_queries: probes of the first estimate.
-        max_queries: most probes in one estimate.
-        total_queries: most queries of the search for one image (the tries for a start come on top); None: no limit.
-        start_tries: random images tried for a start.
-        norm: what is to be small, "l2" or "linf".
-        target: None, or the class to aim at (see `attacks.common.targets`). An image then starts at the nearest one of
-        its
-            batch that is predicted as its target; at random where there is none, and unchanged where no try is either.
-        engine: "torch", or "art" for ART's code from the same starts, image by image: without `total_queries` and
+        max_queries: maximum number of probes of one estimate.
+        total_queries: maximum number of queries for one image, without those for its start; None: no limit.
+        start_tries: number of random images to try as a start.
+        norm: norm to minimise, "l2" or "linf".
+        target: None, or the target class (see `attacks.common.targets`). An image then starts at the nearest image of
+            its batch that is predicted as its target, or at a random one.
+        engine: "torch", or "art" for ART's code from the same starts, image by image, without `total_queries` and
             `target`. It draws from the global generators, so the batch size changes its results.
     """
 
@@ -64,10 +63,10 @@ class HopSkipJump(Attack):
         self.engine: Literal["torch", "art"] = check_choice("engine", engine, ("torch", "art"))
         self.target = check_target(target)
         if engine == "art" and (total_queries is not None or target is not None):
-            raise InputError("expected neither total_queries nor target with engine 'art'; use engine 'torch'")
+            raise InputError("engine 'art' supports neither total_queries nor target; use engine 'torch'")
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch through the engine."""
+        """One batch, attacked by the engine."""
         if self.engine == "art":
             options = {
                 "norm": 2 if self.norm == "l2" else math.inf,
@@ -93,5 +92,5 @@ class HopSkipJump(Attack):
         return found.images
 
     def libraries(self) -> dict[str, str]:
-        """ART's version where it is the engine."""
+        """ART's version for engine "art"."""
         return art_version() if self.engine == "art" else {}

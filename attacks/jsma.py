@@ -1,4 +1,4 @@
-"""JSMA, Jacobian-based Saliency Map Attack: two values at a time, those that matter most (Papernot et al., 2016)."""
+"""Jacobian-based Saliency Map Attack (JSMA): changes the two most salient values at a time (Papernot et al., 2016)."""
 
 import math
 from typing import ClassVar, Literal
@@ -22,32 +22,34 @@ from models.errors import InputError
 
 __all__ = ["JSMA"]
 
-_SMALLEST_STEP = 1 / 255  # one grey level; steps that float32 rounds away would never end
+_SMALLEST_STEP = 1 / 255  # one grey level; with steps below the resolution of float32 the search would not end
 
 
 class JSMA(Attack):
-    """Moves few values far: at most `gamma` of an image's values, each by `theta` at a time, within [0, 1].
+    """Changes at most a share `gamma` of an image's values, each by `theta` at a time, within [0, 1].
 
-    Each step takes the pair (p, q) of values, pixel and channel, with the highest saliency of algorithm 3,
-    (a_p + a_q) · (b_p + b_q): a is how fast the target's logit rises with theta, b how fast the sum of all others
-    falls; both sums are to be positive. Where no pair is left that has them so, the paper gives up; here the pair that
-    raises a + b most is taken, since the logits of a good network often rise together. The best pair is found without
-    going through all of them: a value is left out where no partner could lift it above the best pair known. More than
-    `candidates` values left are cut to those of highest bound, which may miss the best pair.
+    Each step changes the pair (p, q) of values, by pixel and channel, with the highest saliency of algorithm 3,
+    (a_p + a_q) · (b_p + b_q), where both sums have to be positive: a is the rise of the target's logit with theta, and
+    b the fall of the sum of the other logits. If no pair qualifies, the paper stops; here the pair with the largest
+    a + b is changed, since the logits of a good network often rise together.
 
-    The paper always aims at a class. Without a target this attack aims at the runner-up of the natural image and stops
-    as soon as the image is misclassified; with one it stops in that class. There is no budget in L2 or L∞.
-    Deterministic but for a random target, and no image depends on another.
+    The search for the best pair is exact as a rule: it excludes values that cannot exceed the best known pair with any
+    partner. If more than `candidates` values remain, only those with the highest bounds are paired, which may miss the
+    best pair.
+
+    The attack in the paper is always targeted. Without a target, this attack moves to the runner-up of the natural
+    image and stops as soon as the image is misclassified; with a target it stops in that class. There is no budget in
+    L2 or L∞. The attack is deterministic except for a random target, and images do not influence each other.
 
     Args:
-        theta: what a step adds to a value; negative: takes away; at least one grey level, 1/255. The paper's is 1,
-            ART's 0.1. A value may be moved again, so there are up to gamma · D / (2 · |theta|) steps for D values.
-        gamma: largest share of an image's values that may change; the paper's.
-        candidates: most values of an image that are paired at a step.
-        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
+        theta: change of a value in one step, positive or negative, at least one grey level (1/255) in size; 1 in the
+            paper, 0.1 in ART. A value may change repeatedly, in up to gamma · D / (2 · |theta|) steps for D values.
+        gamma: largest share of an image's values that may change, by default the paper's.
+        candidates: maximum number of values of an image that are paired in one step.
+        target: None, or the target class: "least_likely", "runner_up", "random", or an index (see
             `attacks.common.targets`).
-        engine: "torch", or "art" for ART's SaliencyMapMethod, which takes the two values whose gradient of the target's
-            logit is largest (often fewer values than the paper's rule needs), and always goes on to the target.
+        engine: "torch", or "art" for ART's SaliencyMapMethod, which changes the two values with the largest gradient of
+            the target's logit (often fewer values than with the paper's rule), and always continues to the target.
     """
 
     lp_bounded: ClassVar[bool] = False
@@ -68,7 +70,7 @@ class JSMA(Attack):
         if not _SMALLEST_STEP <= abs(self.theta) <= 1:
             raise InputError(
                 f"expected theta in [-1, 1] and at least 1/255 = {_SMALLEST_STEP:.4g} either way, got {theta!r}; "
-                "a smaller step is less than a grey level, and the search would hardly end"
+                "a step below one grey level would make the search very long"
             )
         self.gamma = check_number("gamma", gamma, above=0)
         if self.gamma > 1:
@@ -78,7 +80,7 @@ class JSMA(Attack):
         self.engine = check_choice("engine", engine, ("torch", "art"))
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch through the engine."""
+        """One batch, attacked by the engine."""
         targets = target_classes("runner_up" if self.target is None else self.target, network, images, labels, noise)
         if self.engine == "art":
             options = {"theta": self.theta, "gamma": self.gamma, "batch_size": len(images), "verbose": False}
@@ -86,7 +88,7 @@ class JSMA(Attack):
         return self._search(network, images, labels, targets)
 
     def libraries(self) -> dict[str, str]:
-        """ART's version where it is the engine."""
+        """ART's version for engine "art"."""
         return art_version() if self.engine == "art" else {}
 
     def _search(self, network: nn.Module, images: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -95,7 +97,7 @@ class JSMA(Attack):
         most = int(self.gamma * changed.shape[1])
         end = 1.0 if self.theta > 0 else 0.0
         active = torch.arange(len(images), device=images.device)
-        # Each step takes two values on, and none can be taken on more often than this.
+        # Each step changes two values, and each value can change this many times.
         moves = math.ceil(1 / abs(self.theta)) + 1
         for _ in range(most * moves // 2 + 1):
             tried = found[active].requires_grad_(True)
@@ -108,7 +110,7 @@ class JSMA(Attack):
             check_finite("logits and gradients", logits, of_target, of_others)
             sign = 1.0 if self.theta > 0 else -1.0
             pixels = tried.detach().flatten(1)
-            # A value at the end of its range cannot go on; once `most` have changed, only those may be moved again.
+            # Values at the end of their range cannot change; after `most` changed values, only these may change again.
             full = changed[active].sum(1) + 2 > most
             free = (pixels != end) & (changed[active] | ~full[:, None])
             on = ~there & (free.sum(1) >= 2)
@@ -130,12 +132,13 @@ def _best_pairs(a: Tensor, b: Tensor, free: Tensor, candidates: int) -> Tensor:
     """The pair ``(B, 2)`` of free values with the highest saliency.
 
     Args:
-        a, b: ``(B, D)``, how fast the target's logit rises and the others' sum falls with each value.
-        free: ``(B, D)`` bool, values that may be taken; at least two of each image.
+        a, b: ``(B, D)``, rise of the target's logit and fall of the sum of the others with each value.
+        free: ``(B, D)`` bool, values that may change; at least two per image.
+        candidates: maximum number of values to pair.
     """
     a, b = a.masked_fill(~free, -torch.inf), b.masked_fill(~free, -torch.inf)
     rising = (a + b).topk(2, dim=1)
-    # A pair to beat; where it is none that counts, every value with a positive bound stays.
+    # A lower bound of the best saliency; if this pair is not admissible, every value with a positive bound stays.
     known = _saliency(a.gather(1, rising.indices).sum(1), b.gather(1, rising.indices).sum(1))
     bound = _saliency(a + a.amax(1, keepdim=True), b + b.amax(1, keepdim=True))
     kept = (bound >= known[:, None].clamp_min(0.0)) & (bound > -torch.inf)
@@ -153,5 +156,5 @@ def _best_pairs(a: Tensor, b: Tensor, free: Tensor, candidates: int) -> Tensor:
 
 
 def _saliency(a: Tensor, b: Tensor) -> Tensor:
-    """a · b where both are positive, else -∞: the pair is not admissible"""
+    """a · b if both are positive, else -∞ for pairs that are not admissible."""
     return torch.where((a > 0) & (b > 0), a * b, -torch.inf)

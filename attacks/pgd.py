@@ -1,4 +1,4 @@
-"""Projected Gradient Descent: BIM from a random point of the ball (Madry et al., 2018)."""
+"""Projected Gradient Descent (PGD): BIM from a random point of the ball (Madry et al., 2018)."""
 
 from torch import Tensor, nn
 
@@ -11,19 +11,19 @@ __all__ = ["PGD"]
 class PGD(Attack):
     """`steps` projected steps up the loss from a random start; the best of `restarts` such runs.
 
-    The default step is 2.5 · epsilon / steps, the rule of Madry et al.: the steps together can cross the ball from
-    any start and still move along its border. It is never above epsilon, also for a single step. 100 steps and one run
-    are ART's defaults.
+    The default step is 2.5 · epsilon / steps, the rule of Madry et al.: the steps can cross the ball from any start and
+    then move along its border. It is never above epsilon, also for a single step. 100 steps and one run are ART's
+    defaults.
 
-    Of several runs an image keeps the one that fools the network with the highest loss, else the one with the highest
-    loss. Every image has a random stream of its own: neither the batch size nor the other images change its start.
+    The result is the run with the highest loss among those that fool the network, or among all runs if none does. Every
+    image has its own random stream, so that neither the batch size nor the other images change its start.
 
     Args:
         step: size of one step in the attack's norm; None: 2.5 · epsilon / steps.
         allow_large_step: accept a step above epsilon.
-        restarts: runs from different starts.
-        target: None, or the class to aim at: "least_likely", "runner_up", "random", or a number (see
-            `attacks.common.targets`). The steps then go down the loss of that class.
+        restarts: number of runs from different starts.
+        target: None, or the target class: "least_likely", "runner_up", "random", or an index (see
+            `attacks.common.targets`). The steps then lower the loss of this class.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PGD(Attack):
         self._step = check_step(step, epsilon, min(2.5 / steps, 1.0) * epsilon, allow_large_step=allow_large_step)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """The best of all runs, image by image."""
+        """The best run of each image."""
         classes, targeted = aim(self.target, network, images, labels, noise)
         best = self._once(network, images, classes, noise, 0)
         if self.restarts == 1:

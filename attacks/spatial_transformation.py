@@ -1,4 +1,4 @@
-"""Rotations and translations, the worst of many (Engstrom et al., 2019)."""
+"""Spatial transformations: the worst of many rotations and translations (Engstrom et al., 2019)."""
 
 import math
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ __all__ = ["SpatialTransformation"]
 
 
 class SpatialTransformation(Attack):
-    """Turns and shifts an image; no value is perturbed, so no Lp budget holds or is checked.
+    """Rotates and shifts an image. Values are not perturbed, so there is no Lp budget.
 
     The threat model: one rotation by up to `rotation` degrees about the centre, then one translation by up to
-    `translation` of the side along each axis, bilinear, black where the image has moved away. Sizes in L∞ and L2 are
-    reported for these images as for others; they are large and say nothing about how visible the attack is.
+    `translation` of the side along each axis, with bilinear interpolation and black outside the image. Reports contain
+    the L∞ and L2 norms of these perturbations, too; they are large and do not measure how visible the attack is.
 
-    Either the whole grid of `angles` · `shifts`² transformations is tried, as in the paper (31 · 5²), or, with `draws`,
-    that many random ones ("worst of k"), each image's from its own stream. An image comes back in the transformation
-    that fools the network with the highest loss, else in the one with the highest loss; the identity counts as one.
-    Costs a forward pass for each transformation and no gradient. The batch size changes nothing but rounding.
+    The attack tries the whole grid of `angles` · `shifts`² transformations, as in the paper (31 · 5²), or `draws`
+    random ones ("worst of k"), from each image's own stream. The result is the transformation with the highest loss
+    among those that fool the network, or among all, the identity included, if none does. Each transformation costs one
+    forward pass and no gradient. The batch size changes nothing but rounding.
 
     Args:
-        rotation: largest angle in degrees, either way.
-        translation: largest shift as a share of height and width, either way. The paper's 3 of 32 pixels.
-        angles: angles of the grid, evenly spaced.
-        shifts: shifts of the grid along each axis, evenly spaced.
-        draws: random transformations instead of the grid; None: the grid.
+        rotation: largest angle in degrees, in both directions.
+        translation: largest shift as a share of height and width, in both directions; the paper's 3 of 32 pixels.
+        angles: number of angles of the grid, evenly spaced.
+        shifts: number of shifts of the grid along each axis, evenly spaced.
+        draws: number of random transformations; None: the grid.
     """
 
     lp_bounded: ClassVar[bool] = False
@@ -74,7 +74,7 @@ class SpatialTransformation(Attack):
         return best
 
     def _transformations(self, images: Tensor, noise: ImageNoise) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Angle in degrees and shifts as shares of the side, each ``(B,)``, one transformation after the other"""
+        """Angles in degrees and shifts as shares of the sides, ``(B,)`` each, for every transformation."""
         if self.draws is not None:
             for draw in range(self.draws):
                 angle, down, right = noise.uniform(images[:, :1, :1, :1].expand(-1, 3, -1, -1), draw)[:, :, 0, 0].T
@@ -88,16 +88,17 @@ class SpatialTransformation(Attack):
 
 
 def transformed(images: Tensor, angle: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Images ``(B, C, H, W)`` turned about their centre, then shifted; black comes in from outside.
+    """Images rotated about their centre, then shifted, with black outside the image.
 
     Args:
-        angle: degrees, anticlockwise ``(B,)``.
-        down, right: shares of height and width ``(B,)``.
+        images: ``(B, C, H, W)``.
+        angle: ``(B,)``, in degrees, anticlockwise.
+        down, right: ``(B,)``, shares of height and width.
     """
     height, width = images.shape[2:]
     cosine, sine = torch.cos(angle * math.pi / 180), torch.sin(angle * math.pi / 180)
-    # `affine_grid` asks for where each new pixel comes from, in coordinates where the image is [-1, 1]²: the shift is
-    # taken back first, then the turn, which is one of pixels and so needs the ratio of the sides.
+    # `affine_grid` expects the source of each new pixel, in coordinates where the image is [-1, 1]². The inverse
+    # transformation reverts the shift first, then the rotation, which in pixels depends on the ratio of the sides.
     from_x, from_y = -2 * right, -2 * down
     rows = [
         [cosine, -sine * height / width, cosine * from_x - sine * height / width * from_y],
@@ -109,7 +110,7 @@ def transformed(images: Tensor, angle: Tensor, down: Tensor, right: Tensor) -> T
 
 
 def _evenly(most: float, count: int) -> list[float]:
-    """`count` numbers from -most to most; 0 alone for one"""
+    """`count` evenly spaced numbers from -most to most; [0] for one."""
     if count == 1:
         return [0.0]
     return [most * (2 * step / (count - 1) - 1) for step in range(count)]

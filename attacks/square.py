@@ -1,4 +1,4 @@
-"""Square: random squares of the largest perturbation, kept if they lower the margin (Andriushchenko et al., 2020)."""
+"""Square: random squares of ±epsilon, accepted if they lower the margin (Andriushchenko et al., 2020)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,26 +11,26 @@ from models.errors import InputError
 
 __all__ = ["Square"]
 
-_BLOCK = 64  # steps whose random numbers are drawn at once
+_BLOCK = 64  # number of steps whose random numbers are drawn at once
 
 
 class Square(Attack):
-    """Random search in the ball of radius epsilon by the network's logits alone; one query per image and step.
+    """Random search in the ball of radius epsilon by logits alone, with one query per image and step.
 
-    It starts at vertical stripes of ±epsilon, or in L2 at a grid of bumps. Each step puts a square of ±epsilon in every
-    channel at a random place (in L2: moves the length that lies in one square into another), and keeps it where the
-    margin between the true class and the best other one falls. Squares shrink by the paper's schedule,
-    stretched over `steps`. The same rule serves for targets: there the paper takes the cross-entropy.
+    It starts at vertical stripes of ±epsilon, or in L2 at a grid of bumps. Each step sets a random square to ±epsilon
+    in every channel (in L2 it moves the norm of one square into another), and accepts the image if the margin between
+    the true class and the best other one falls. The squares shrink by the paper's schedule, stretched over `steps`.
+    Targeted attacks use the margin, too, where the paper uses the cross-entropy.
 
-    Images that are misclassified already come back unchanged, turned ones leave the search at once, and those that are
-    not turned come back at the lowest margin found. Every image has a random stream of its own: the batch changes
+    Misclassified images are returned unchanged. An image leaves the search as soon as it is misclassified; without
+    success it is returned at the lowest margin found. Every image has its own random stream, and the batch changes
     nothing but the rounding of the logits.
 
     Args:
-        steps: most queries for one image after the first.
-        first_share: share of the image that the first squares cover; 0.8 is the paper's for L∞ on ImageNet and that of
+        steps: maximum number of queries for one image after the first.
+        first_share: share of the image that the first squares cover; 0.8 in the paper for L∞ on ImageNet, and in
             AutoAttack.
-        target: None, or the class to aim at (see `attacks.common.targets`).
+        target: None, or the target class (see `attacks.common.targets`).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Square(Attack):
         self.target = check_target(target)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """The search, image by image until its class is left or reached."""
+        """The search, for each image until its class is left or reached."""
         if min(images.shape[2:]) < 3:
             raise InputError(f"expected images of at least 3 x 3 pixels, got {tuple(images.shape[2:])}")
         classes, targeted = aim(self.target, network, images, labels, noise)
@@ -87,7 +87,7 @@ class Square(Attack):
 
 
 def _side(done: float, first_share: float, height: int, width: int) -> int:
-    """Side of the squares in pixels once this part of the steps is done: the share halves at the paper's points"""
+    """Side of the squares in pixels after this share of the steps: their area halves at the paper's points."""
     halvings = sum(done * 10_000 > point for point in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
     side = round((first_share / 2**halvings * height * width) ** 0.5)
     return int(min(max(side, 1), min(height, width) - 1))

@@ -1,4 +1,4 @@
-"""Transfer: a white-box attack on a substitute network, its images handed over (Papernot et al., 2016 and 2017)."""
+"""Transfer: images of a white-box attack on a substitute network (Papernot et al., 2016 and 2017)."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ from attacks.common.checks import class_count
 from attacks.common.digests import network_digest
 from attacks.common.isolation import evaluation_mode
 from attacks.common.queries import logits_of
-from attacks.decision_based.substitute import teach_substitute
+from attacks.decision_based.substitute import fit_substitute
 from models.errors import InputError
 from models.files import sha256_of
 from models.loading import PRETRAINED, load_network
@@ -22,24 +22,23 @@ __all__ = ["Transfer"]
 
 
 class Transfer(Attack):
-    """What a white-box attack finds on another network, within epsilon; the attacked network's gradients are not used.
+    """A white-box attack on another network, within epsilon, without gradients of the attacked network.
 
-    The substitute is any network by reference. Without one, a small network is taught on the spot, by the attacked
+    The substitute is a network given by reference. Without a reference, a small network is fitted to the attacked
     network's probabilities on the images of the batch and on probes of them (`attacks/decision_based/substitute.py`).
-    It is then a
-    weak one, and depends on the images that are attacked together: the batch size and the order of the images change
-    results. With a reference, they change no more than they do for the attack that is used.
+    Such a substitute is weak and depends on the images of the batch: the batch size and the order of the images change
+    results. With a reference they change only what they change for the white-box attack.
 
-    Images that the attacked network misclassifies already come back unchanged.
+    Images that the attacked network misclassifies are returned unchanged.
 
     Args:
-        substitute: as on a command line (see `models/loading/references.py`): a RUN folder, pretrained:NAME,
-            torchvision:NAME:WEIGHTS or PATH.py:CALLABLE[:WEIGHTS]; with the attacked network's classes, in their order.
-            None: taught on the spot.
-        attack: name of the white-box attack, with its own settings but for epsilon and norm where it has these. What an
-            attack without a budget finds is cut down to epsilon.
-        epochs: passes over the images in each round of teaching.
-        rounds: of teaching after the first, each of which doubles the images.
+        substitute: reference as on the command line (see `models/loading/references.py`): a RUN folder,
+            pretrained:NAME, torchvision:NAME:WEIGHTS or PATH.py:CALLABLE[:WEIGHTS], with the classes of the attacked
+            network in their order. None: a substitute fitted to each batch.
+        attack: name of the white-box attack, with its default settings except for epsilon and norm. Perturbations of an
+            attack without a budget are projected onto epsilon.
+        epochs: passes over the images in each round of the fit.
+        rounds: of the fit after the first; each doubles the number of images.
     """
 
     def __init__(
@@ -57,23 +56,23 @@ class Transfer(Attack):
         super().__init__(norm=norm, epsilon=epsilon, batch_size=batch_size, seed=seed)
         self.epsilon: float = epsilon
         if substitute is not None and (not isinstance(substitute, str) or not substitute):
-            raise InputError(f"expected substitute as the reference of a network, or left out, got {substitute!r}")
+            raise InputError(f"expected substitute as the reference of a network or None, got {substitute!r}")
         if attack == "transfer":
             raise InputError("expected a white-box attack such as pgd, got 'transfer' itself")
         self.substitute = substitute
         self.attack = attack
         self.epochs = check_count("epochs", epochs)
         self.rounds = check_count("rounds", rounds, least=0)
-        self._white_box()  # refuses an unknown name at once
+        self._white_box()  # fails for an unknown name
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """One batch: the substitute, then the attack on it.
+        """One batch: the substitute, then the white-box attack on it.
 
         Raises:
-            InputError: the substitute has other classes, was never trained, or does not take such images.
+            InputError: the substitute has other classes, has no weights, or cannot process the images.
         """
         if self.substitute is None:
-            substitute = teach_substitute(network, images, epochs=self.epochs, rounds=self.rounds, seed=self.seed)
+            substitute = fit_substitute(network, images, epochs=self.epochs, rounds=self.rounds, seed=self.seed)
         else:
             _, *shape = images.shape
             content = _content(self.substitute)
@@ -81,8 +80,8 @@ class Transfer(Attack):
             theirs, ours = class_count(substitute, images[:1]), class_count(network, images[:1])
             if theirs != ours:
                 raise InputError(
-                    f"expected a substitute with the attacked network's {ours} classes, got {theirs} in "
-                    f"{self.substitute!r}; name a network for the same classes"
+                    f"expected a substitute with the attacked network's {ours} classes, got {theirs} classes of "
+                    f"{self.substitute!r}; pass a network for the same classes"
                 )
         correct = logits_of(network, images).argmax(1) == labels
         with evaluation_mode(substitute):
@@ -91,13 +90,12 @@ class Transfer(Attack):
         return torch.where(correct[:, None, None, None], found, images)
 
     def libraries(self) -> dict[str, str]:
-        """Those of the white-box attack, and what else decides the result without being an option here.
+        """Libraries of the white-box attack, and what else decides the result without being an option.
 
-        That is the white-box attack with all its settings and the number of its algorithm, and the SHA-256 of a
-        substitute that is given.
+        These are the white-box attack with its settings and its algorithm number, and the SHA-256 of the substitute.
 
         Raises:
-            InputError: there is no such substitute, or it was never trained.
+            InputError: there is no such substitute, or it has no weights.
         """
         attack = self._white_box()
         versions = attack.libraries() | {"attack": f"{attack!r}, algorithm {attack.algorithm}"}
@@ -112,12 +110,12 @@ class Transfer(Attack):
 
 @functools.lru_cache(maxsize=1)
 def _loaded(reference: str, content: str, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The network of that reference, the same object while the reference and its content are the same"""
+    """The network of the reference; the same object for the same reference and content."""
     return _trained(reference, image_shape)
 
 
 def _content(reference: str) -> str:
-    """SHA-256 of all files that the reference names; of the network where it names none, as torchvision's presets"""
+    """SHA-256 of all files of the reference; of the network if it has none, as for torchvision's presets."""
     head, _, rest = reference.partition(":")
     if head == "pretrained":
         named = [PRETRAINED / rest]
@@ -135,7 +133,7 @@ def _trained(reference: str, image_shape: tuple[int, int, int] | None) -> nn.Mod
     loaded = load_network(reference, image_shape=image_shape)
     if not loaded.trained:
         raise InputError(
-            f"expected a substitute with weights, got {reference!r}, whose weights would be drawn anew each time; name "
-            "a RUN folder, pretrained:NAME, torchvision:NAME:WEIGHTS or PATH.py:CALLABLE"
+            f"expected a substitute with weights, got {reference!r}, whose weights would be random; pass a RUN "
+            "folder, pretrained:NAME, torchvision:NAME:WEIGHTS or PATH.py:CALLABLE"
         )
     return loaded.network

@@ -1,4 +1,4 @@
-"""One perturbation for all images of a batch: a universal adversarial perturbation (Moosavi-Dezfooli et al., 2017)."""
+"""Universal adversarial perturbation: the same one for all images of a batch (Moosavi-Dezfooli et al., 2017)."""
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +15,19 @@ __all__ = ["UniversalPerturbation"]
 class UniversalPerturbation(Attack):
     """Adds the same v to every image of the batch, clipped to [0, 1]; v stays within `epsilon`.
 
-    The threat is Moosavi-Dezfooli et al.'s, the algorithm is not theirs (DeepFool image by image, hours on a data set)
-    but projected gradient ascent on the mean loss of the batch, as in Shafahi et al. (2020): v ← P(v + step ·
-    steepest(Σ ∇L(x_i + v, y_i))). An image's loss counts no further once it is above `loss_limit`, else a few images
-    that are far in error would direct the sum. Of all v met, the one that fools most images is taken.
+    The threat model is that of Moosavi-Dezfooli et al. Their algorithm, DeepFool image by image, takes hours on a data
+    set. This one is projected gradient ascent on the loss of the batch, as in Shafahi et al. (2020): v ← P(v + step ·
+    steepest(Σ ∇L(x_i + v, y_i))). Losses are capped at `loss_limit`, so that a few images with a high loss do not
+    dominate the sum. The result is the v that fools most images.
 
-    **The images of a batch decide together.** Other images, another order or another batch size give another v; a
-    batch of one is an ordinary attack on one image. Use batches as large as the attack is meant to be universal.
-    `plumbline` attacks in shards of 256 images, so there is one v for at most that many. Deterministic.
+    **The images of a batch share one v.** Other images, another order or another batch size give another v, and a batch
+    of one is an ordinary attack on one image. Choose the batch size as the number of images that v is to be universal
+    for. `plumbline` attacks in shards of 256 images, so one v serves at most that many. The attack is deterministic.
 
     Args:
         steps: gradient steps for a batch.
         step: size of one step in the attack's norm; None: epsilon / 10.
-        loss_limit: cross-entropy above which an image counts no further.
+        loss_limit: cross-entropy at which the loss of an image is capped.
         batch_size: images that share one perturbation.
     """
 
@@ -50,10 +50,10 @@ class UniversalPerturbation(Attack):
         self._step = check_step(step, epsilon, epsilon / 10, allow_large_step=False)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """The batch with its perturbation."""
+        """The batch with its universal perturbation."""
         shared, best, most = torch.zeros_like(images[:1]), images, -1
         for step in range(self.steps + 1):
-            # Within the ball around each image is within the ball around all of them: v itself is projected below.
+            # Clips each image; v itself is projected below.
             attacked = project(images + shared, images, self.epsilon, self.norm).requires_grad_(True)
             logits = network(attacked)
             check_finite("logits", logits)
@@ -71,7 +71,7 @@ class UniversalPerturbation(Attack):
 
 
 def _within(shared: Tensor, epsilon: float, norm: Norm) -> Tensor:
-    """The nearest perturbation inside the ball"""
+    """The nearest perturbation inside the ball."""
     if norm == "linf":
         return shared.clamp(-epsilon, epsilon)
     length: Tensor = torch.linalg.vector_norm(shared)

@@ -1,4 +1,4 @@
-"""ZOO: Carlini and Wagner's objective with gradients from finite differences of the logits (Chen et al., 2017)."""
+"""Zeroth-order optimisation (ZOO): gradients from finite differences of the logits (Chen et al., 2017)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,32 +10,31 @@ from attacks.common.queries import logits_of
 
 __all__ = ["ZOO"]
 
-_BETA1, _BETA2, _DELTA = 0.9, 0.999, 1e-8  # Adam's own defaults, as in the paper
-_POOL = 1024  # points made at once
+_BETA1, _BETA2, _DELTA = 0.9, 0.999, 1e-8  # Adam's defaults, as in the paper
+_POOL = 1024  # number of points in memory at once
 
 
 class ZOO(Attack):
     """A small L2 perturbation by coordinate-wise Adam (ZOO-ADAM, their algorithm 2), from logits alone; no budget.
 
-    It lowers ||x - x0||² + constant · max(log p_y - max_j log p_j, 0) over images in [0, 1]. Each step takes
-    `coordinates` coordinates of every image, asks the network at x ± width along each, and moves these by Adam with
-    moments of their own, and asks at the point reached: 2 · coordinates + 1 queries per image and step, after one for
-    the image itself (and one for a target by name). An image keeps the nearest misclassified point
-    that it passed; without any, it comes back where the search ended. Images that are misclassified already come back
-    unchanged.
+    It minimises ‖x - x₀‖² + constant · max(log p_y - max_j log p_j, 0), Carlini and Wagner's objective, over images in
+    [0, 1]. Each step queries the network at x ± width along `coordinates` coordinates of every image, moves these by
+    Adam with separate moments, and queries the new point: 2 · coordinates + 1 queries per image and step, after one for
+    the image itself (and one for a named target). The result is the nearest misclassified point of the search, or its
+    last point without one. Misclassified images are returned unchanged.
 
-    Departures: pixels are clipped instead of written as a tanh; the constant is fixed, and large enough that leaving
-    the class comes first; coordinates are taken in a random order that visits all before any comes again; there is
-    neither importance sampling nor a search at lower resolution. The width is larger than the paper's 1e-4, whose
-    differences float32 logits drown in rounding. Every image has a random stream of its own.
+    Departures from the paper: pixels are clipped and not parametrised by a tanh. The constant is fixed, and large
+    enough that leaving the class has priority. Coordinates follow a random order that visits all before any repeats.
+    There is neither importance sampling nor a search at lower resolution. The width is larger than the paper's 1e-4, at
+    which rounding dominates differences of float32 logits. Every image has its own random stream.
 
     Args:
         steps: of the search; 100 steps visit each of 3,072 coordinates about four times.
         coordinates: differences per image and step.
         width: of one difference, in pixel units.
-        learning_rate: Adam's; about how far a coordinate moves when it is visited.
+        learning_rate: of Adam; about the change of a coordinate in one visit.
         constant: weight of the margin against the squared distance.
-        target: None, or the class to aim at (see `attacks.common.targets`).
+        target: None, or the target class (see `attacks.common.targets`).
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ZOO(Attack):
         self.target = check_target(target)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-        """All steps; every image that was classified correctly makes them all."""
+        """All steps, for every image that is classified correctly."""
         classes, targeted = aim(self.target, network, images, labels, noise)
         logits = logits_of(network, images)
         (rows,) = torch.nonzero(margins(logits, classes, targeted=targeted) > -least_lead(logits), as_tuple=True)
@@ -77,7 +76,7 @@ class ZOO(Attack):
         for _ in range(self.steps):
             coordinates = orders.take(taken)
             slopes = self._slopes(network, at, coordinates, classes, targeted, images.shape[1:])
-            # Past the boundary the margin has no part in the objective, and the squared distance pulls back.
+            # Beyond the boundary only the squared distance contributes to the objective.
             slopes = torch.where((away > 0)[:, None], self.constant * slopes, 0.0)
             slopes = slopes + 2 * (at - natural).gather(1, coordinates)
             adam.step(at, coordinates, slopes)
@@ -89,17 +88,26 @@ class ZOO(Attack):
     def _slopes(
         self, network: nn.Module, at: Tensor, coordinates: Tensor, classes: Tensor, targeted: bool, shape: torch.Size
     ) -> Tensor:
-        """Central differences ``(r, coordinates)`` of the margin of log-probabilities, which is that of the logits"""
+        """Central differences ``(r, coordinates)`` of the margin, equal for log-probabilities and logits.
+
+        Args:
+            network: returns logits.
+            at: ``(r, D)``, the points.
+            coordinates: ``(r, coordinates)``, indices of the coordinates.
+            classes: ``(r,)``, the classes to leave or to reach.
+            targeted: whether the classes are targets.
+            shape: of one image.
+        """
         taken = coordinates.shape[1]
         parts = []
         group = max(1, _POOL // (2 * taken))
         for first in range(0, len(at), group):
             centres, chosen = at[first : first + group], coordinates[first : first + group]
-            shifts = F.one_hot(torch.arange(taken, device=at.device)).to(at)  # one row for each coordinate
+            shifts = F.one_hot(torch.arange(taken, device=at.device)).to(at)  # one row per coordinate
             moves = at.new_zeros((len(centres), taken, at.shape[1]))
             moves.scatter_(2, chosen[:, None].expand(-1, taken, -1), self.width * shifts.expand(len(centres), -1, -1))
             points = torch.stack([centres[:, None] + moves, centres[:, None] - moves], dim=1).clamp_(0, 1)
-            # What clipping has left of the width; zero only where a coordinate cannot move at all.
+            # The width after clipping, which is above zero since one side can always move.
             widths = (points[:, 0] - points[:, 1]).gather(2, chosen[:, :, None])[..., 0]
             logits = logits_of(network, points.reshape(-1, *shape))
             of = classes[first : first + group].repeat_interleave(2 * taken)
@@ -118,7 +126,16 @@ class ZOO(Attack):
         best: Tensor,
         nearest: Tensor,
     ) -> Tensor:
-        """Takes the points that are turned and nearer than the best so far; returns the margins of all ``(r,)``"""
+        """Keep the adversarial points that are nearer than the best so far; returns the margins of all ``(r,)``.
+
+        Args:
+            network: returns logits.
+            at, natural: ``(r, D)``, the points and the natural images.
+            rows: ``(r,)``, their rows in `best`.
+            classes, targeted: the goal.
+            best: ``(B, C, H, W)``, the nearest adversarial images so far, updated in place.
+            nearest: ``(r,)``, their squared distances, updated in place.
+        """
         points = at.reshape(-1, *best.shape[1:])
         logits = logits_of(network, points)
         distance = (at - natural).square().sum(1)
@@ -129,16 +146,16 @@ class ZOO(Attack):
 
 
 class _Orders:
-    """Coordinates to take next, each image's in random orders of its own, one order after the other."""
+    """The next coordinates of each image, from random orders of its own, one order after the other."""
 
     def __init__(self, generators: list[torch.Generator], size: int, device: torch.device) -> None:
         self._generators, self._size, self._device = generators, size, device
         self._waiting = torch.empty((len(generators), 0), dtype=torch.int64, device=device)
 
     def take(self, count: int) -> Tensor:
-        """``(r, count)``, different ones in each row"""
+        """The next ``(r, count)`` coordinates, distinct in each row."""
         if self._waiting.shape[1] < count:
-            # What is left of an order is dropped rather than joined to the next, which may hold the same coordinates.
+            # The rest of an order is dropped, since the next order may begin with the same coordinates.
             orders = [torch.randperm(self._size, generator=g, device=self._device) for g in self._generators]
             self._waiting = torch.stack(orders)
         taken, self._waiting = self._waiting[:, :count], self._waiting[:, count:]
@@ -146,14 +163,14 @@ class _Orders:
 
 
 class _Adam:
-    """Adam with moments, and a count of steps, for every coordinate of every image (their algorithm 2)."""
+    """Adam with separate moments and step counts for every coordinate of every image (their algorithm 2)."""
 
     def __init__(self, like: Tensor, learning_rate: float) -> None:
         self._rate = learning_rate
         self._mean, self._square, self._count = (torch.zeros_like(like) for _ in range(3))
 
     def step(self, at: Tensor, coordinates: Tensor, slopes: Tensor) -> None:
-        """Moves `at` in these coordinates, within [0, 1]."""
+        """Move the points `at` in place along these coordinates, within [0, 1]."""
         mean = _BETA1 * self._mean.gather(1, coordinates) + (1 - _BETA1) * slopes
         square = _BETA2 * self._square.gather(1, coordinates) + (1 - _BETA2) * slopes.square()
         count = self._count.gather(1, coordinates) + 1

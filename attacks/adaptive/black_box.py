@@ -11,18 +11,20 @@ __all__ = ["black_box", "find_features", "nearest_starts"]
 
 
 def nearest_starts(targets: Tensor, pool: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """For each target ``(B, …)`` the nearest of the pool ``(P, …)`` that is allowed for it, and whether there is one.
+    """The nearest allowed element of the pool for each target.
 
     Args:
+        targets: ``(B, …)``.
+        pool: ``(P, …)``, the candidates.
         allowed: ``(B, P)`` bool.
 
     Returns:
-        Starts ``(B, …)``, the target itself where none is allowed, and ``(B,)`` bool.
+        Starts ``(B, …)``, the target itself where no candidate is allowed, and ``(B,)`` bool, whether one is.
     """
     distances = torch.cdist(targets.flatten(1), pool.flatten(1)).masked_fill(~allowed, torch.inf)
     any_allowed = allowed.any(1)
     starts = targets.clone()
-    if any_allowed.any():  # an empty pool has no nearest
+    if any_allowed.any():  # an empty pool has no minimum
         starts[any_allowed] = pool[distances.argmin(1)[any_allowed]]
     return starts, any_allowed
 
@@ -38,18 +40,21 @@ def black_box(
     total_queries: int | None = None,
     seed: int = 0,
 ) -> AdaptiveResult:
-    """HopSkipJump from the starts towards the images, staying where `decide` says yes; smallest L2 distance wins.
+    """HopSkipJump from the starts towards the images, through points that `decide` accepts.
 
-    The distance that is made small is that from `images`. In the thesis (5.4.5) these are the detected adversarial
-    images x̃; how far the result is from the natural image x is then no aim of the attack, and is measured afterwards.
+    It minimises the L2 distance from `images`. In the thesis (5.4.5) these are the detected adversarial images x̃; the
+    distance from the natural image x is then measured, not minimised.
 
-    Whoever starts from an image that passes has one all along: that an image is evaded says nothing without its
-    distance. Rows whose start does not pass come back as they were.
+    Every start that `decide` accepts is an evasion already, so only the distance of the result is informative. Images
+    whose start is not accepted are returned unchanged.
 
     Args:
+        decide: whether a point fools the network and passes the detector.
         images, starts: ``(B, C, H, W)`` in [0, 1].
-        steps, max_queries, first_queries: as `hop_skip_jump`; the thesis's 50 iterations and 10,000 evaluations.
-        total_queries: most queries for one image in all; None: no limit but these.
+        steps, max_queries, first_queries: as in `hop_skip_jump`; by default the thesis's 50 iterations and 10,000
+            evaluations.
+        total_queries: maximum number of queries for one image; None: no further limit.
+        seed: of the random probes.
     """
     found = hop_skip_jump(
         decide, images, starts, norm="l2", steps=steps, max_queries=max_queries, first_queries=first_queries,
@@ -72,13 +77,20 @@ def find_features(
     total_queries: int | None = None,
     seed: int = 0,
 ) -> AdaptiveResult:
-    """Features ``(B, F)`` near the given ones that the detector does not flag, from starts that it does not flag.
+    """HopSkipJump in feature space: features near the given ones that the detector does not flag.
 
-    HopSkipJump in the box between `low` and `high` ``(F,)``, scaled to [0, 1]: columns of different units would
-    otherwise not count alike in its distances. `decide` is asked in the features' own units.
+    It runs in the box between `low` and `high`, scaled to [0, 1], so that columns of different units have equal weight
+    in distances. `decide` receives features in their own units.
+
+    Args:
+        decide: whether the detector accepts features ``(b, F)``.
+        features: ``(B, F)``, the flagged features.
+        starts: ``(B, F)``, accepted features.
+        low, high: ``(F,)``, the box.
+        steps, max_queries, first_queries, total_queries, seed: as in `black_box`.
     """
     extent = high - low
-    unit = torch.where(extent > 0, extent, torch.ones_like(extent))  # a column without extent stays where it is
+    unit = torch.where(extent > 0, extent, torch.ones_like(extent))  # a column without extent is constant
 
     def decide_scaled(points: Tensor, rows: Tensor) -> Tensor:
         return decide(low + points * extent, rows)

@@ -34,29 +34,35 @@ def descend(
     seed: int = 0,
     visit: Callable[[Tensor], None] | None = None,
 ) -> AdaptiveResult:
-    """Images within L∞ `epsilon` that fool and pass, by projected gradient descent on one of two losses at a time.
+    """Images within L∞ `epsilon` that fool the network and pass the detector, by projected gradient descent.
 
-    While the network is right, a step follows the gradient that fools it; once it is wrong, the one that lowers the
-    detector's margin. "selective" takes these gradients as they are, "orthogonal" takes from each the component along
-    the other, so that a step towards one aim does not undo the other (Bryniarski et al., 2022, "Evading adversarial
-    example detection defenses with orthogonal projected gradient descent").
+    Each step follows one of two gradients: while the network is right, the gradient that fools it; once it is wrong,
+    the gradient that lowers the detector's margin. "selective" uses these gradients unchanged. "orthogonal" removes
+    from each its component along the other, so that a step towards one goal does not undo the other (Bryniarski et al.,
+    2022, "Evading adversarial example detection defenses with orthogonal projected gradient descent").
 
-    Runs start at the image itself first, then at random points of the ball. Every second run steps along the gradient
-    with its length set to that of a sign step (no entry above 2.5 of them): a sign step is not orthogonal any more. The
-    first iterate that `decide` lets pass ends an image's run, so norms are not made small.
+    The first run starts at the image itself, later runs at random points of the ball. Runs with an even index take sign
+    steps. Runs with an odd index step along the gradient, scaled to the norm of a sign step with entries of at most
+    2.5, since a sign step is no longer orthogonal. The run of an image ends at the first iterate that `decide` accepts,
+    so distances are not minimised.
 
     Args:
-        forward: images → logits ``(b, K)`` and margins ``(b,)``, above 0 where flagged, both differentiable.
+        forward: images → logits ``(b, K)`` and margins ``(b,)``, above 0 if flagged, both differentiable.
+        decide: whether an image fools the network and passes the detector.
         images: ``(B, C, H, W)`` in [0, 1].
         labels: ``(B,)``, the true classes.
-        steps: of each run. Their length falls geometrically from 10 · epsilon / steps to a tenth of that, so that the
-            first ones cross the ball and the last ones settle between two aims. None is above 8/255: without a budget
-            too, a step has to be as fine as an image is.
-        visit: is shown each batch of iterates.
+        kind: "selective" or "orthogonal".
+        epsilon: L∞ budget.
+        steps: of each run. The step size falls geometrically from 10 · epsilon / steps to a tenth of that: the first
+            steps cross the ball, and the last ones settle between both goals. It is at most 8/255, also without a
+            budget.
+        restarts: number of runs.
+        seed: of the random starts.
+        visit: called with each batch of iterates.
 
     Raises:
-        InputError: another kind, or counts and numbers out of range.
-        AttackError: a gradient that is not finite.
+        InputError: an unknown kind, or a number out of range.
+        AttackError: a gradient is not finite.
     """
     if kind not in ("selective", "orthogonal"):
         raise InputError(f"expected kind 'selective' or 'orthogonal', got {kind!r}")
@@ -74,7 +80,7 @@ def descend(
             if not len(rows):
                 return AdaptiveResult(best, evaded, queries, gradients)
             direction = _direction(forward, points[rows], labels[rows], kind)
-            step = direction.sign() if run % 2 == 0 else _as_long_as_a_sign(direction)
+            step = direction.sign() if run % 2 == 0 else _scaled_to_sign(direction)
             moved = project(points[rows] + size * step, images[rows], epsilon, "linf")
             points[rows] = moved
             if visit is not None:
@@ -87,11 +93,11 @@ def descend(
 
 
 def without_component(values: Tensor, along: Tensor) -> Tensor:
-    """Values ``(B, …)`` less their component along the other tensor: the result is orthogonal to it, row by row.
+    """Values ``(B, …)`` minus their component along the other tensor: orthogonal to it, row by row.
 
-    Where `along` is zero, the values stay as they are.
+    Rows where `along` is zero are unchanged.
     """
-    # In float64, and with a largest entry of 1: gradients of confident networks are so small that squares underflow.
+    # In float64 and with a largest entry of 1, since squares of a confident network's gradients underflow.
     flat, other = values.flatten(1).double(), along.flatten(1).double()
     other = other / other.abs().amax(1, keepdim=True).clamp_min(torch.finfo(other.dtype).tiny)
     length = other.square().sum(1, keepdim=True)
@@ -100,7 +106,7 @@ def without_component(values: Tensor, along: Tensor) -> Tensor:
 
 
 def _direction(forward: Forward, points: Tensor, labels: Tensor, kind: str) -> Tensor:
-    """Where to go: up the fooling loss while the network is right, else down the detector's margin"""
+    """Direction of the next step: up the fooling loss while the network is right, else down the detector's margin."""
     points = points.detach().requires_grad_(True)
     with torch.enable_grad():
         logits, margins = forward(points)
@@ -118,8 +124,8 @@ def _direction(forward: Forward, points: Tensor, labels: Tensor, kind: str) -> T
     )
 
 
-def _as_long_as_a_sign(direction: Tensor) -> Tensor:
-    """Along the direction, with a root mean square of 1 and no entry beyond 2.5"""
+def _scaled_to_sign(direction: Tensor) -> Tensor:
+    """The direction scaled to a root mean square of 1, with entries clipped to 2.5."""
     scaled = direction / direction.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(direction.dtype).tiny)
     rms = scaled.square().mean((1, 2, 3), keepdim=True).sqrt()
     return (scaled / rms.clamp_min(1e-12)).clamp(-2.5, 2.5)

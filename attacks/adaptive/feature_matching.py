@@ -34,28 +34,31 @@ def match_features(
 ) -> AdaptiveResult:
     """Images that fool the network and have features near the targets (thesis, equation 42).
 
-    Minimises −L(N(x*), y) + c₁ ‖(D(x*) − z*) / scale‖ + c₂ ‖x* − x‖ over x* in [0, 1] with Adam, from `starts`, once
-    for each c₁. The division by `scale` is not in the thesis: columns differ by orders of magnitude. Every iterate of
-    every c₁ is judged, and of those that `decide` lets pass an image keeps the one nearest to x in L2. Deterministic,
-    and no image depends on another.
+    Adam minimises −L(N(x*), y) + c₁ ‖(D(x*) − z*) / scale‖ + c₂ ‖x* − x‖ over x* in [0, 1], from `starts`, once for
+    each c₁. The division by `scale` is not in the thesis; columns differ by orders of magnitude. `decide` checks every
+    iterate for every c₁, and the result is the accepted iterate nearest to x in L2. The attack is deterministic, and
+    images do not influence each other.
 
     Args:
         forward: images → logits ``(b, K)`` and features ``(b, F)``, both differentiable.
-        images: ``(B, C, H, W)``, the natural originals x.
+        decide: whether an image fools the network and passes the detector.
+        images: ``(B, C, H, W)``, the natural images x.
         starts: of the same shape, the detected adversarial images.
         labels: ``(B,)``, the true classes y.
-        targets: ``(B, F)``, the features z* that pass.
+        targets: ``(B, F)``, accepted features z*.
         scale: ``(F,)``, above 0.
-        weights: the c₁ that are tried.
+        weights: values of c₁.
         distance_weight: c₂.
-        loss: L; "margin" is the largest wrong logit minus the right one, cut at 1, so that it stops pulling there.
+        loss: L; "margin" is the largest wrong logit minus the right one, capped at 1.
+        steps: of Adam for each c₁.
+        learning_rate: of Adam, in pixel units.
 
     Raises:
-        InputError: no weights, or a loss of another name.
-        AttackError: a gradient that is not finite.
+        InputError: no weights, an unknown loss, or a number out of range.
+        AttackError: a gradient is not finite.
     """
     if not weights:
-        raise InputError("expected at least one weight of the features, got none; give some, such as (1.0, 10.0)")
+        raise InputError("expected at least one weight of the features, got none; pass some, such as (1.0, 10.0)")
     if loss not in ("cross_entropy", "margin"):
         raise InputError(f"expected loss 'cross_entropy' or 'margin', got {loss!r}")
     check_count("steps", steps)
@@ -78,7 +81,7 @@ def match_features(
                 + weight * _length((features - targets) / scale)
                 + distance_weight * _length((point - images).flatten(1))
             )
-            # Summed: Adam works entry by entry, so each image is optimised as if it were alone.
+            # Summed: Adam works entry by entry, so images do not influence each other.
             (gradient,) = torch.autograd.grad(objective.sum(), point)
             check_finite("gradients", gradient)
             point.grad = gradient
@@ -95,5 +98,5 @@ def match_features(
 
 
 def _length(values: Tensor) -> Tensor:
-    """``(B, F)`` → ``(B,)``; with a slope of zero at zero, where the norm itself has none"""
+    """L2 norms ``(B,)`` of rows ``(B, F)``, with gradient zero at zero, where the norm is not differentiable."""
     return (values.square().sum(1) + 1e-12).sqrt()

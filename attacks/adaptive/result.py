@@ -12,13 +12,13 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class AdaptiveResult(NamedTuple):
-    """What an adaptive attack made of B images.
+    """Result of an adaptive attack on B images.
 
     Attributes:
-        images: ``(B, …)``; where nothing was found, the image the attack was given.
-        evaded: ``(B,)`` bool, `decide` says so.
-        queries: ``(B,)`` int64, how often `decide` was asked.
-        gradients: ``(B,)`` int64, backward passes through the network.
+        images: ``(B, …)``; the given image or features where the attack failed.
+        evaded: ``(B,)`` bool, `decide` accepts the result.
+        queries: ``(B,)`` int64, number of queries of `decide`.
+        gradients: ``(B,)`` int64, number of backward passes through the network.
     """
 
     images: Tensor

@@ -1,4 +1,4 @@
-"""A differentiable stand-in for a detector whose score has no gradient, such as a forest's."""
+"""A differentiable surrogate of a detector whose score has no gradient, such as a forest."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -14,13 +14,13 @@ __all__ = ["Surrogate", "fit_surrogate"]
 
 
 class Surrogate(nn.Module):
-    """Inputs ``(B, F)`` → margins ``(B,)``, above 0 where the detector is expected to flag.
+    """Perceptron with two hidden layers: inputs ``(B, F)`` → margins ``(B,)``, above 0 if the detector is to flag.
 
-    A perceptron with two hidden layers. Inputs are standardised, then squashed by asinh: an attack leaves the range of
-    natural images by orders of magnitude, where a linear scale would leave the layers without a useful slope.
+    Inputs are standardised and compressed by asinh. An attack leaves the range of natural images by orders of
+    magnitude, where the layers would have no useful slope on a linear scale.
 
     Args:
-        centre, spread: ``(F,)``, of the inputs it is fitted on.
+        centre, spread: ``(F,)``, mean and standard deviation of the inputs of the fit.
         width: of the hidden layers.
     """
 
@@ -31,19 +31,19 @@ class Surrogate(nn.Module):
         super().__init__()
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
-        # SiLU rather than ReLU: its slope is nowhere zero, and a step along it is what the surrogate is for.
+        # SiLU and not ReLU, whose slope is zero on one side: the surrogate exists for its gradient.
         self.layers = nn.Sequential(
             nn.Linear(len(centre), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Margins of inputs ``(B, F)``, in units of the spread of those it was fitted on."""
+        """Margins ``(B,)`` of inputs ``(B, F)``, divided by the root mean square of the margins of the fit."""
         margins: Tensor = self.layers(torch.asinh((inputs - self.centre) / self.spread)).squeeze(1)
         return margins
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Tensor]) -> Self:
-        """The surrogate whose `state_dict` this is, in evaluation mode and without gradients of its weights."""
+        """The surrogate with this `state_dict`, in evaluation mode and without gradients of its weights."""
         surrogate = cls(arrays["centre"], arrays["spread"], width=len(arrays["layers.0.bias"]))
         surrogate.load_state_dict(arrays)
         return surrogate.to(arrays["centre"].device).eval().requires_grad_(False)
@@ -52,25 +52,29 @@ class Surrogate(nn.Module):
 def fit_surrogate(
     inputs: Tensor, margins: Tensor, *, width: int = 128, epochs: int = 60, batch_size: int = 128, seed: int = 0
 ) -> Surrogate:
-    """A surrogate regressed on the detector's margins, in evaluation mode and without gradients of its weights.
+    """Fit a surrogate to the detector's margins; in evaluation mode, without gradients of its weights.
 
-    Margins are divided by their root mean square, not centred: zero stays the threshold. The same arguments give the
-    same surrogate on the same machine, and the global random state stays as it was.
+    Margins are divided by their root mean square and not centred, so that zero stays the threshold. The same arguments
+    give the same surrogate on the same machine. The global random state is restored.
 
     Args:
-        inputs: ``(N, F)`` float32, what the detector sees of N images.
+        inputs: ``(N, F)`` float32, features of N images.
         margins: ``(N,)``, the detector's score minus its threshold.
+        width: of the hidden layers.
+        epochs: passes over the images.
+        batch_size: images per step.
+        seed: of the initial weights and the order of the images.
 
     Raises:
-        InputError: no images, as many inputs as margins missing, or values that are not finite.
+        InputError: no images, unequal numbers of inputs and margins, or values that are not finite.
     """
     if inputs.ndim != 2 or margins.shape != inputs.shape[:1] or not len(inputs):
         raise InputError(
             f"expected inputs (N, F) and margins (N,) with N above 0, got {tuple(inputs.shape)} and "
-            f"{tuple(margins.shape)}; give one margin per image"
+            f"{tuple(margins.shape)}; pass one margin per image"
         )
     if not (torch.isfinite(inputs).all() and torch.isfinite(margins).all()):
-        raise InputError("expected finite inputs and margins, got NaN or infinity; leave those images out")
+        raise InputError("expected finite inputs and margins, got NaN or infinity; remove these images")
     check_count("epochs", epochs)
     inputs = inputs.float()
     targets = margins.float() / margins.float().square().mean().sqrt().clamp_min(1e-6)  # avoid division by zero

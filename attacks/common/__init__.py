@@ -1,1 +1,1 @@
-"""Shared parts of attacks: contract, norms, steps, targets."""
+"""Base class and shared functions of attacks."""

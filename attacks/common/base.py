@@ -1,8 +1,10 @@
-"""The contract of an attack: `(network, images, labels) → images` of the same shape and dtype, inside its threat model.
+"""Base class of attacks: `(network, images, labels) → images` of the same shape and dtype, inside a threat model.
 
-A new attack is one file: a class that derives from `Attack`, stores its keyword-only options under their own names, and
-writes `run` for one batch. `__call__` is final and does for every attack what each would otherwise have to do: it
-checks what comes in, splits it into batches, isolates the network and the random generators, checks what comes out.
+A new attack is one file with a class that derives from `Attack`, stores its keyword-only options under their own names
+and implements `run` for one batch. `__call__` is final: it checks the inputs, splits them into batches, isolates the
+network and the random generators, and checks the result.
+
+This module also exports the names that most attacks import.
 """
 
 import copy
@@ -38,21 +40,23 @@ __all__ = [
 
 
 class Attack(ABC):
-    """Finds images near the given ones that the network gets wrong.
+    """Base class: misclassified images near the given ones.
 
     Args:
-        norm: what the perturbation is measured in, "linf" or "l2".
-        epsilon: largest perturbation in that norm, pixels in [0, 1]; None: no budget, the attack looks for a small one.
-        batch_size: images attacked at once. It bounds memory; whether it changes results is for each attack to say.
-        seed: of everything random in the attack. Same seed, images and batch size: same result on the same machine.
+        norm: norm of the perturbation, "linf" or "l2".
+        epsilon: largest perturbation in this norm, pixels in [0, 1]; None: the attack minimises the perturbation.
+        batch_size: images attacked at once. It bounds memory; the docstring of an attack says if it changes results.
+        seed: of everything random in the attack. The same seed, images and batch size give the same result on the same
+            machine.
 
-    Every keyword of a subclass's constructor is kept in an attribute of the same name: `parameters` and `repr` read it.
+    A subclass stores every keyword of its constructor in an attribute of the same name, which `parameters` and `repr`
+    read.
     """
 
-    # Its perturbations are meant to be small in some Lp norm, so that noise of that size compares.
+    # Whether perturbations are small in some Lp norm, so that noise of the same size is a fair comparison.
     lp_bounded: ClassVar[bool] = True
-    algorithm: ClassVar[int] = 1  # counted up when results change, so that attacked sets on disk are made again
-    # Options that came later, at the values that change nothing: sets on disk from before are found again.
+    algorithm: ClassVar[int] = 1  # increase it when results change, so that cached sets are attacked again
+    # Options added later, with the values that change nothing, so that earlier cached sets stay valid.
     added_options: ClassVar[Mapping[str, Any]] = {"target": None}
 
     def __init__(self, *, norm: Norm, epsilon: float | None, batch_size: int = 128, seed: int = 0) -> None:
@@ -67,23 +71,24 @@ class Attack(ABC):
 
     @final
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attacked images ``(B, C, H, W)`` float32 in [0, 1], on the device the images came on.
+        """Attacked images ``(B, C, H, W)`` float32 in [0, 1], on the device of the given images.
 
-        The given images are not written to. Batches are moved to the network's device. The network is left as it was
-        found (mode, gradients, hooks), and so is the global random state. A result is not necessarily misclassified: an
-        attack may fail on an image.
+        The given images are not modified. Batches are moved to the network's device. The state of the network (mode,
+        gradients, hooks) and the global random state are restored. An attack may fail on an image, so a result is not
+        necessarily misclassified.
 
         Args:
+            network: takes images in [0, 1], returns logits.
             images: ``(B, C, H, W)`` float32 in [0, 1].
             labels: ``(B,)`` int64, the true classes.
 
         Raises:
             InputError: images or labels of another shape, type or range.
-            AttackError: the attack failed, or what it returned is outside its threat model.
+            AttackError: the attack failed, or its result is outside its threat model.
         """
         check_images(images)
         device = device_of(network) or images.device
-        # Attacks need gradients whatever mode the caller is in; copies made in here are no inference tensors.
+        # Attacks need gradients in every mode of the caller; copies made here are not inference tensors.
         with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(network):
             attacked = torch.empty_like(images)
             check_labels(labels, images, class_count(network, images[:1].to(device, copy=True)))
@@ -91,44 +96,43 @@ class Attack(ABC):
                 part = slice(first, first + self.batch_size)
                 natural = images[part].detach().to(device, copy=True)
                 with seeded(self.seed, device):
-                    found = self.run(
+                    attacked_part = self.run(
                         network, natural.clone(), labels[part].to(device, copy=True), ImageNoise(self.seed, first)
                     )
-                self._check_found(natural, found)
-                attacked[part] = found.detach().to(images.device)
+                self._check_result(natural, attacked_part)
+                attacked[part] = attacked_part.detach().to(images.device)
         return attacked
 
     @abstractmethod
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """Attacked images of one batch, already clipped to [0, 1] and to the budget.
 
-        The network is in eval mode, its weights require no gradient, and images may be overwritten. Draw randomness
-        from `noise`; the global generators are seeded too, for libraries that use them.
-
         Args:
-            images: ``(B, C, H, W)`` float32 in [0, 1], on the network's device.
+            network: in eval mode, with weights that require no gradient.
+            images: ``(B, C, H, W)`` float32 in [0, 1], on the network's device; may be overwritten.
             labels: ``(B,)`` int64, on the same device.
+            noise: random numbers. The global generators are seeded, too, for libraries that use them.
         """
 
     @final
     def parameters(self) -> dict[str, Any]:
-        """All constructor arguments as JSON values; `type(attack)(**attack.parameters())` is the same attack."""
+        """All constructor arguments as JSON values; `type(attack)(**attack.parameters())` is an equal attack."""
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
         values = {name: getattr(self, name) for name in names}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def libraries(self) -> dict[str, str]:
-        """Versions, by package, of the libraries whose code decides the result; empty where it is ours alone."""
+        """Versions, by package, of the libraries whose code decides the result; empty for our own code."""
         return {}
 
     @property
     def name(self) -> str:
-        """The attack's name: that of the file it is in."""
+        """Name of the attack, which is the name of its file."""
         return type(self).__module__.rpartition(".")[2]
 
     @final
     def with_seed(self, seed: int) -> Self:
-        """The same attack under another seed."""
+        """A copy of the attack with another seed."""
         other = copy.copy(self)
         other.seed = check_count("seed", seed, least=0, most=2**63 - 1)
         return other
@@ -136,21 +140,21 @@ class Attack(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters().items())})"
 
-    def _check_found(self, natural: Tensor, found: Tensor) -> None:
-        if found.shape != natural.shape or found.dtype != natural.dtype:
+    def _check_result(self, natural: Tensor, attacked: Tensor) -> None:
+        if attacked.shape != natural.shape or attacked.dtype != natural.dtype:
             raise AttackError(
-                f"{self!r} was to return images {tuple(natural.shape)} {natural.dtype}, "
-                f"returned {tuple(found.shape)} {found.dtype}"
+                f"{self!r} returned images {tuple(attacked.shape)} {attacked.dtype} instead of "
+                f"{tuple(natural.shape)} {natural.dtype}"
             )
-        if not torch.isfinite(found).all():
-            raise AttackError(f"{self!r} returned pixels that are not finite; look at the network's gradients")
-        low, high = found.min().item(), found.max().item()
+        if not torch.isfinite(attacked).all():
+            raise AttackError(f"{self!r} returned pixels that are not finite; check the network's gradients")
+        low, high = attacked.min().item(), attacked.max().item()
         if low < 0 or high > 1:
-            raise AttackError(f"{self!r} was to return pixels in [0, 1], returned pixels in [{low:.7g}, {high:.7g}]")
+            raise AttackError(f"{self!r} returned pixels in [{low:.7g}, {high:.7g}], expected pixels in [0, 1]")
         if self.epsilon is not None:
-            linf, l2 = perturbation_norms(natural, found)
+            linf, l2 = perturbation_norms(natural, attacked)
             largest = (linf if self.norm == "linf" else l2).max().item()
             if largest > self.epsilon + tolerance(self.norm, natural[0].numel()):
                 raise AttackError(
-                    f"{self!r} was to stay within {self.norm} {self.epsilon:.7g}, moved an image by {largest:.7g}"
+                    f"{self!r} moved an image by {largest:.7g}, above its {self.norm} budget of {self.epsilon:.7g}"
                 )

@@ -15,16 +15,16 @@ __all__ = ["build_attack", "parse_epsilon"]
 def build_attack(
     name: str, options: Mapping[str, Any] | None = None, *, where_accepted: Mapping[str, Any] | None = None
 ) -> Attack:
-    """The attack of that name with these options: the edge where names and numbers from outside become an object.
+    """The attack with this name and these options.
 
     Args:
         name: of the plug-in, such as "bim".
         options: constructor arguments; "epsilon" may be a fraction as text.
-        where_accepted: the same, but left out where the attack has no such option: DeepFool has no epsilon.
+        where_accepted: further arguments, ignored if the attack has no such option: DeepFool has no epsilon.
 
     Raises:
-        UnknownNameError: no such attack.
-        InputError: an option that the attack does not have, or a value that it refuses.
+        UnknownNameError: there is no such attack.
+        InputError: an option that the attack does not have, or a value out of its domain.
     """
     attack_class = ATTACKS.load(name)
     known = [option for option in inspect.signature(attack_class.__init__).parameters if option != "self"]
@@ -38,13 +38,13 @@ def build_attack(
 
 
 def parse_epsilon(text: str | float) -> float:
-    """A budget in pixel units of images in [0, 1], from "0.03" or "8/255".
+    """A budget in pixel units of [0, 1], from text such as "0.03" or "8/255".
 
     >>> parse_epsilon("8/255") == 8 / 255
     True
 
     Raises:
-        InputError: no number or fraction, not finite, or not above zero.
+        InputError: not a number or fraction, not finite, or not above zero.
     """
     parts = str(text).split("/")
     try:

@@ -1,4 +1,4 @@
-"""NaN and infinity stop an attack: no step follows from them, and an image without a step would pass for robust."""
+"""Checks for NaN and infinity: an attack cannot step along them, and an image without a step would seem robust."""
 
 import functools
 
@@ -11,34 +11,31 @@ __all__ = ["check_finite", "watched_logits"]
 
 
 def check_finite(what: str, *values: Tensor) -> None:
-    """Nothing, where all values ``(B, ...)`` are finite; several tensors cost one wait for the device.
+    """Raise `AttackError` unless all values are finite. Several tensors cost one synchronisation of the device.
 
     Args:
-        what: their name in the message, such as "gradients".
-        values: one row for each image, in the same order.
-
-    Raises:
-        AttackError: NaN or infinity among them.
+        what: name of the values in the message, such as "gradients".
+        values: ``(B, ...)`` each, one row per image.
     """
-    # Both ends of the range are one pass over memory; `isfinite` is several, ten times as long on a CPU.
+    # Minimum and maximum take one pass over memory; `isfinite` takes several and ten times as long on a CPU.
     ends = [end.double() for part in values if part.numel() for end in part.detach().aminmax()]
     if not ends or torch.stack(ends).isfinite().all():
         return
     bad = ~torch.stack([_finite_rows(part) for part in values]).all(0)
     raise AttackError(
         f"expected finite {what} from the network, got NaN or infinity for {int(bad.sum())} of {len(bad)} images, "
-        "which would pass for robust; look for NaN among its weights, and for a root, a logarithm or a division at 0 "
-        "in its forward"
+        "which would seem robust; look for NaN among its weights, and for a root, a logarithm or a division at 0 in "
+        "its forward pass"
     )
 
 
 def watched_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's logits ``(B, K)`` with their graph, for libraries that make the gradient themselves.
+    """The network's logits ``(B, K)`` with their graph, for libraries that compute the gradient themselves.
 
-    Images that the library has made NaN are left out: they are no fault of the network's.
+    Images with NaN pixels are not checked, since the library produced them and not the network.
 
     Raises:
-        AttackError: the logits are not finite; later, in the backward pass, a gradient that reaches the images is not.
+        AttackError: the logits are not finite, or later, in the backward pass, the gradient in the images is not.
     """
     if images.requires_grad:
         check = functools.partial(_check_where_finite, "gradients", images.detach())

@@ -1,23 +1,23 @@
-"""By how much one class leads: what attacks on logits push down, and when they count an image as turned."""
+"""Margin of a class over the others, which attacks on logits lower, and the margin that counts as misclassified."""
 
 import torch
 from torch import Tensor
 
 __all__ = ["least_lead", "margins"]
 
-# As a share of the largest logit: more than another order of adding floats can undo.
+# As a share of the largest logit: more than the rounding of another summation order.
 _LEAD = 2.0**-16
 
 
 def margins(logits: Tensor, classes: Tensor, *, targeted: bool = False) -> Tensor:
-    """How far an image is from its goal ``(B,)``; negative once it is there. Keeps the graph.
+    """Margin of each image ``(B,)``, negative once the attack's goal is reached. Differentiable.
 
-    Untargeted: the lead of the class given, z_y - max_{j ≠ y} z_j. Targeted: how far that class is behind,
-    max_{j ≠ t} z_j - z_t.
+    Untargeted: z_y - max_{j ≠ y} z_j. Targeted: max_{j ≠ t} z_j - z_t.
 
     Args:
         logits: ``(B, K)``.
-        classes: ``(B,)``, the classes to leave, or to reach.
+        classes: ``(B,)``, the true classes y, or the target classes t.
+        targeted: whether the classes are targets.
     """
     at = classes[:, None]
     lead = logits.gather(1, at)[:, 0] - logits.scatter(1, at, -torch.inf).amax(1)
@@ -25,5 +25,5 @@ def margins(logits: Tensor, classes: Tensor, *, targeted: bool = False) -> Tenso
 
 
 def least_lead(logits: Tensor) -> Tensor:
-    """The lead ``(B,)`` from which on a class is taken to be the prediction in whatever batch the image is seen."""
+    """Lead ``(B,)`` with which a class is the prediction in every batch, whatever the rounding."""
     return _LEAD * logits.detach().abs().amax(1)

@@ -7,17 +7,17 @@ from attacks.common.finite import check_finite
 
 __all__ = ["logits_of"]
 
-# Points per pass: few on a CPU, where the activations of a batch should stay in its caches, many on a GPU.
+# Images per pass: few on a CPU, so that the activations stay in its caches, and many on a GPU.
 _PASS = {"cpu": 64}
 _PASS_ELSEWHERE = 2048
 
 
 @torch.no_grad()
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's logits ``(B, K)``, in passes of a size that suits the device.
+    """Logits ``(B, K)`` of images ``(B, C, H, W)``, in batches of a size that suits the device.
 
     Raises:
-        AttackError: they are not finite.
+        AttackError: the logits are not finite.
     """
     size = _PASS.get(images.device.type, _PASS_ELSEWHERE)
     logits = torch.cat([network(part) for part in torch.split(images, size)])

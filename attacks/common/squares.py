@@ -1,7 +1,7 @@
-"""Starts and moves of the Square attack, all images of a batch at once (Andriushchenko et al., 2020, algorithms 2, 3).
+"""Starts and proposals of the Square attack for a whole batch (Andriushchenko et al., 2020, algorithms 2 and 3).
 
-The random numbers of a move come from outside, ``(B, 6 + C)`` uniform in [0, 1): place of the first square (2) and of
-the second (2), orientation (1), sign of everything (1), signs of the channels (C).
+The caller provides the random numbers of a proposal, ``(B, 6 + C)`` uniform in [0, 1): position of the first square (2)
+and of the second (2), orientation (1), common sign (1), sign of each channel (C).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _CELLS = 5  # of the L2 start, along each side
 
 
 def start_linf(natural: Tensor, epsilon: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """Vertical stripes one pixel wide, ±epsilon in every channel."""
+    """The start in L∞: vertical stripes one pixel wide, ±epsilon in every channel."""
     stripes = natural.new_empty((*natural.shape[:2], 1, natural.shape[3]))
     for stripe, generator in zip(stripes, generators, strict=True):
         stripe.uniform_(-1, 1, generator=generator)
@@ -24,7 +24,15 @@ def start_linf(natural: Tensor, epsilon: float, generators: Sequence[torch.Gener
 
 
 def propose_linf(natural: Tensor, best: Tensor, epsilon: float, side: int, drawn: Tensor) -> Tensor:
-    """The best images with one square at natural ± epsilon, a sign for every channel."""
+    """The best images with one square set to natural ± epsilon, with a sign per channel.
+
+    Args:
+        natural: ``(B, C, H, W)``.
+        best: the best images so far, of the same shape.
+        epsilon: L∞ budget.
+        side: of the square, in pixels.
+        drawn: ``(B, 6 + C)``, random numbers.
+    """
     tried = best.clone()
     at = _square(_places(drawn[:, :2], side, natural), side)
     tried[at] = natural[at] + epsilon * _signs(2 * drawn[:, 6:] - 1)[:, None, None]
@@ -32,7 +40,7 @@ def propose_linf(natural: Tensor, best: Tensor, epsilon: float, side: int, drawn
 
 
 def start_l2(natural: Tensor, epsilon: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """A grid of bumps, a random sign for every one and channel, of length epsilon together."""
+    """The start in L2: a grid of bumps with a random sign per bump and channel and a total norm of epsilon."""
     count, channels, height, width = natural.shape
     side = max(min(height, width) // _CELLS, 2)
     drawn = natural.new_empty((count, height // side, width // side, 1 + channels))
@@ -49,18 +57,25 @@ def start_l2(natural: Tensor, epsilon: float, generators: Sequence[torch.Generat
 
 
 def propose_l2(natural: Tensor, best: Tensor, epsilon: float, side: int, drawn: Tensor) -> Tensor:
-    """The best images with the second square's perturbation taken away and its length put into the first one.
+    """The best images with the perturbation of the second square removed and its norm moved into the first square.
 
-    What the budget has left, since clipping to [0, 1] cost some, goes there too.
+    The norm that clipping to [0, 1] has freed goes there, too.
+
+    Args:
+        natural: ``(B, C, H, W)``.
+        best: the best images so far, of the same shape.
+        epsilon: L2 budget.
+        side: of the squares, in pixels.
+        drawn: ``(B, 6 + C)``, random numbers.
     """
-    side = max(side, 3)  # a bump has two halves, and a length
+    side = max(side, 3)  # a bump has two halves and a norm above 0
     perturbation = best - natural
     into = _square(_places(drawn[:, :2], side, natural), side)
     out_of = _square(_places(drawn[:, 2:4], side, natural), side)
     touched = torch.zeros_like(natural)
     touched.permute(0, 2, 3, 1)[_last(into)] = 1
     touched.permute(0, 2, 3, 1)[_last(out_of)] = 1
-    # Squared lengths: of the whole, channel by channel of the two squares, and of what clipping has left over.
+    # Squared norms: of the whole perturbation, of both squares per channel, and the unused rest of the budget.
     spent = perturbation.square().sum(dim=(1, 2, 3))
     of_squares = (perturbation.square() * touched).sum(dim=(2, 3))
     spare = (epsilon**2 - spent).clamp_min(0) / natural.shape[1]
@@ -74,13 +89,13 @@ def propose_l2(natural: Tensor, best: Tensor, epsilon: float, side: int, drawn: 
 
 
 def _places(drawn: Tensor, side: int, images: Tensor) -> Tensor:
-    """Top and left edge ``(B, 2)`` of squares that lie inside the images, from numbers uniform in [0, 1)"""
+    """Top and left edges ``(B, 2)`` of squares inside the images, from numbers uniform in [0, 1)."""
     room = torch.tensor([images.shape[2] - side + 1, images.shape[3] - side + 1], device=images.device)
     return torch.minimum((drawn * room).long(), room - 1)
 
 
 def _square(places: Tensor, side: int) -> tuple[Tensor, slice, Tensor, Tensor]:
-    """An index that picks ``(B, side, side, C)`` out of ``(B, C, H, W)``"""
+    """An index that selects ``(B, side, side, C)`` from ``(B, C, H, W)``."""
     along = torch.arange(side, device=places.device)
     rows = torch.arange(len(places), device=places.device)[:, None, None]
     return rows, slice(None), places[:, :1, None] + along[None, :, None], places[:, 1:, None] + along[None, None]
@@ -91,18 +106,18 @@ def _last(index: tuple[Tensor, slice, Tensor, Tensor]) -> tuple[Tensor, Tensor, 
     return rows, top, left
 
 
-def _bumps(side: int, turned: Tensor) -> Tensor:
-    """``(B, side, side)`` of length 1: a hill beside a hollow, or, where turned, one above the other"""
+def _bumps(side: int, transposed: Tensor) -> Tensor:
+    """``(B, side, side)`` of norm 1: a positive and a negative half, one above the other or, transposed, in a row."""
     half = side // 2
     both = torch.cat([_hill(half, side), -_hill(side - half, side)])
-    both = (both / both.norm()).to(turned.device)
-    return torch.where(turned[:, None, None], both.T, both)
+    both = (both / both.norm()).to(transposed.device)
+    return torch.where(transposed[:, None, None], both.T, both)
 
 
 def _hill(height: int, width: int) -> Tensor:
-    """``(height, width)`` of length 1: nested rectangles, the k-th from within adding 1 / k²"""
+    """``(height, width)`` of norm 1: nested rectangles, where the k-th from the centre adds 1 / k²."""
     i, j = torch.arange(height)[:, None], torch.arange(width)[None]
-    # Rings are counted from the middle outwards, in each direction as far as it goes.
+    # Rings are counted from the centre outwards.
     rings = max(height // 2 + 1, width // 2 + 1)
     across = torch.maximum((i - height // 2).abs(), (j - width // 2).abs())
     weights = torch.tensor([sum(1 / k**2 for k in range(ring + 1, rings + 1)) for ring in range(rings + 1)])

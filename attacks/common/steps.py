@@ -1,9 +1,9 @@
-"""Gradient steps: what FGM, BIM, PGD and APGD are made of. Everything stays on the network's device.
+"""Gradient steps of FGM, BIM, PGD and APGD. Everything stays on the network's device.
 
-They are written here rather than taken from ART because of what ART 1.20 does around each gradient: AutoPGD makes two
-forward passes for one gradient, PGD ends with two more, the weights are differentiated too unless they are frozen, and
-a random start depends on what else is in the batch. Here one step is one forward pass and one backward pass to the
-images, and the images are ART's where that can be compared (`tests/attacks/test_against_art.py`).
+They do not use ART because of its cost around each gradient: in ART 1.20, AutoPGD makes two forward passes per
+gradient, PGD ends with two more, unfrozen weights are differentiated, too, and a random start depends on the other
+images of the batch. Here one step is one forward pass and one backward pass to the images. The resulting images equal
+those of ART where they are comparable (`tests/attacks/test_against_art.py`).
 """
 
 import math
@@ -23,17 +23,23 @@ __all__ = ["ascend", "beats", "check_step", "losses_and_gradient", "losses_of", 
 def losses_and_gradient(
     network: nn.Module, images: Tensor, classes: Tensor, *, targeted: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the attack raises ``(B,)``, whether it is there ``(B,)``, and the gradient in the images ``(B, C, H, W)``.
+    """Losses to raise ``(B,)``, successes ``(B,)`` bool, and the gradient in the images ``(B, C, H, W)``.
 
-    Untargeted: the cross-entropy of the classes given, and whether the image is taken for another. Targeted: minus the
-    cross-entropy, and whether it is taken for the class given.
+    Untargeted: the cross-entropy of the given classes, and a prediction of any other class. Targeted: minus the
+    cross-entropy, and a prediction of the given class.
+
+    Args:
+        network: takes images in [0, 1], returns logits.
+        images: ``(B, C, H, W)``.
+        classes: ``(B,)``, the true classes, or the targets.
+        targeted: whether the classes are targets.
 
     Raises:
         AttackError: a loss or a gradient is not finite, or there is no gradient in the images.
     """
     images = images.detach().requires_grad_(True)
     losses, fooled = _losses(network, images, classes, targeted)
-    # Summed and not averaged, so that an image's gradient does not depend on how many are in the batch.
+    # Summed and not averaged, so that an image's gradient does not depend on the batch size.
     gradient = _gradient(losses.sum(), images)
     check_finite("losses and gradients", losses, gradient)
     return losses.detach(), fooled, gradient
@@ -49,20 +55,23 @@ def _gradient(loss: Tensor, images: Tensor) -> Tensor:
         except RuntimeError as exc:
             why = str(exc).partition(" Hint:")[0].rstrip(".")
             raise AttackError(
-                f"expected a network that torch can differentiate in the images, but it cannot ({why}); take out of "
-                "its forward what changes tensors in place, or attack without gradients, such as by square"
+                f"torch cannot differentiate the network in the images ({why}); remove in-place operations from its "
+                "forward pass, or use an attack without gradients, such as square"
             ) from exc
     if gradient is None:
         raise AttackError(
-            "expected logits that depend on the images by differentiable steps, got no gradient; look for no_grad, "
-            "detach or NumPy in the network's forward, or attack without gradients, such as by square"
+            "the logits have no gradient in the images; look for no_grad, detach or NumPy in the network's forward "
+            "pass, or use an attack without gradients, such as square"
         )
     return gradient
 
 
 @torch.no_grad()
 def losses_of(network: nn.Module, images: Tensor, classes: Tensor, *, targeted: bool = False) -> tuple[Tensor, Tensor]:
-    """The first two of `losses_and_gradient`, without a gradient.
+    """Losses and successes of `losses_and_gradient`, without the gradient.
+
+    Args:
+        network, images, classes, targeted: as in `losses_and_gradient`.
 
     Raises:
         AttackError: a loss is not finite.
@@ -74,14 +83,19 @@ def losses_of(network: nn.Module, images: Tensor, classes: Tensor, *, targeted: 
 
 def _losses(network: nn.Module, images: Tensor, classes: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:
     logits = network(images)
-    # In float64: a float32 softmax of 1 - 1e-8 is 1, and the gradient of a confident image would be lost.
+    # In float64, since the float32 softmax of a confident image rounds to 1 and its gradient to 0.
     losses = F.cross_entropy(logits.double(), classes, reduction="none")
     other = logits.detach().argmax(1) != classes
     return (-losses, ~other) if targeted else (losses, other)
 
 
 def beats(fooled: Tensor, losses: Tensor, best_fooled: Tensor, best_losses: Tensor) -> Tensor:
-    """Where an image is a better attack than the best so far: fooling first, then the higher loss. All ``(B,)``."""
+    """Where an image is a better result than the best so far: success first, then the higher loss.
+
+    Args:
+        fooled, losses: ``(B,)``, successes and losses of the new images.
+        best_fooled, best_losses: ``(B,)``, those of the best images so far.
+    """
     return (fooled & ~best_fooled) | ((fooled == best_fooled) & (losses > best_losses))
 
 
@@ -97,9 +111,17 @@ def ascend(
     steps: int,
     targeted: bool = False,
 ) -> Tensor:
-    """Images after `steps` projected steps of size `step` up the loss: x ← P(x + step · steepest(∇L(x, y))).
+    """Images after projected gradient steps: x ← P(x + step · steepest(∇L(x, y))).
 
-    Targeted, they go down the loss of the classes given.
+    Args:
+        network: takes images in [0, 1], returns logits.
+        natural: ``(B, C, H, W)``, the centres of the balls.
+        classes: ``(B,)``, the true classes, or the targets.
+        start: ``(B, C, H, W)``, where the steps begin.
+        norm, epsilon: the ball.
+        step: size of one step in this norm.
+        steps: number of steps.
+        targeted: whether the steps lower the loss of the classes.
     """
     images, nearest = start, projection(natural, epsilon, norm)
     for _ in range(steps):
@@ -109,25 +131,38 @@ def ascend(
 
 
 def random_start(natural: Tensor, epsilon: float, norm: Norm, noise: ImageNoise, draw: int) -> Tensor:
-    """Images drawn uniformly from the ball around the natural ones, then clipped to [0, 1]."""
+    """Images drawn uniformly from the ball around the natural ones, then clipped to [0, 1].
+
+    Args:
+        natural: ``(B, C, H, W)``, the centres.
+        epsilon, norm: the ball.
+        noise: random streams of the images.
+        draw: index of the draw.
+    """
     uniform = noise.uniform(natural, 2 * draw)
     if norm == "linf":
         return project(natural + epsilon * uniform, natural, epsilon, norm)
-    # A normal vector's direction is uniform on the sphere; the d-th root of a uniform number fills the ball evenly.
+    # The direction of a normal vector is uniform on the sphere; the d-th root of a uniform number is the radius.
     normal = torch.erfinv(uniform.clamp(-1 + 1e-6, 1 - 1e-6))
     radius = ((noise.uniform(natural[:, :1, :1, :1], 2 * draw + 1) + 1) / 2) ** (1 / natural[0].numel())
     return project(natural + epsilon * radius * steepest(normal, norm), natural, epsilon, norm)
 
 
 def check_step(step: float | None, epsilon: float, default: float, *, allow_large_step: bool) -> float:
-    """The step size, or the default where none is given.
+    """The step size, or the default if it is None.
+
+    Args:
+        step: size of one step.
+        epsilon: radius of the ball.
+        default: step size if `step` is None.
+        allow_large_step: accept a step above epsilon. With such a step every iterate jumps between corners of the ball;
+            in published results, ART's default step of 0.1 did so at epsilon 0.03.
 
     Raises:
-        InputError: `allow_large_step` is no bool, or the step is not a positive number, or is above epsilon without
-            `allow_large_step`. A step above epsilon makes every iterate jump from corner to corner of the ball: ART's
-            default step of 0.1 did so under epsilon 0.03 in published results.
+        InputError: `allow_large_step` is not a bool, the step is not a positive number, or it is above epsilon without
+            `allow_large_step`.
     """
-    if not isinstance(allow_large_step, bool):  # the text "no" is true
+    if not isinstance(allow_large_step, bool):  # the string "no" is true
         raise InputError(f"expected allow_large_step as True or False, got {allow_large_step!r}")
     if step is None:
         return default
@@ -136,6 +171,6 @@ def check_step(step: float | None, epsilon: float, default: float, *, allow_larg
     if step > epsilon and not allow_large_step:
         raise InputError(
             f"expected a step of at most epsilon = {epsilon:.6g}, got {step:.6g}; "
-            "leave step out, or say allow_large_step=True"
+            "leave step out, or pass allow_large_step=True"
         )
     return float(step)

@@ -1,4 +1,4 @@
-"""Which class an image is to be taken for, where an attack aims at one."""
+"""Target classes of targeted attacks."""
 
 from typing import Literal
 
@@ -13,19 +13,19 @@ __all__ = ["Target", "aim", "check_target", "target_classes"]
 Target = Literal["least_likely", "runner_up", "random"] | int
 
 _NAMES = ("least_likely", "runner_up", "random")
-_DRAW = 2**63  # a number of its own for the noise's draw, so that a random target changes no random start
+_DRAW = 2**63  # a draw index of its own, so that a random target does not change random starts
 
 
 def check_target(target: Target | None) -> Target | None:
-    """The target as it is: a name, the number of a class, or None for an attack that aims at no class.
+    """The target unchanged: a name, the index of a class, or None for an untargeted attack.
 
     Raises:
-        InputError: it is none of these.
+        InputError: any other value.
     """
     number = isinstance(target, int) and not isinstance(target, bool) and target >= 0
     if target is not None and not number and target not in _NAMES:
         raise InputError(
-            f"expected target as one of {', '.join(_NAMES)}, as the number of a class, or left out, got {target!r}"
+            f"expected target as one of {', '.join(_NAMES)}, as the index of a class, or None, got {target!r}"
         )
     return target
 
@@ -33,22 +33,28 @@ def check_target(target: Target | None) -> Target | None:
 def aim(
     target: Target | None, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise
 ) -> tuple[Tensor, bool]:
-    """The classes that an attack's loss is about ``(B,)``, and whether they are to be reached: else they are left."""
+    """The classes of the attack's loss ``(B,)``, and whether they are targets: else they are the true classes.
+
+    Args:
+        target: None for an untargeted attack; see `target_classes`.
+        network, images, labels, noise: as in `Attack.run`.
+    """
     if target is None:
         return labels, False
     return target_classes(target, network, images, labels, noise), True
 
 
 def target_classes(target: Target, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
-    """The class ``(B,)`` that each image of a batch is to be taken for; never its label.
+    """Target class of each image ``(B,)``, never its label.
 
     Args:
-        target: "least_likely" or "runner_up": the least or most probable class of the natural image that is not its
-            label; "random": any other class, from the image's own stream; a number: that class, and the next one for
-            images whose label it is.
+        target: "least_likely" or "runner_up": the least or most probable class of the natural image other than its
+            label; "random": any other class, from the image's own stream; an index: this class, or the next one for
+            images with this label.
+        network, images, labels, noise: as in `Attack.run`.
 
     Raises:
-        InputError: the network has no class of that number.
+        InputError: the network has no class with this index.
     """
     with torch.no_grad():
         logits: Tensor = network(images)

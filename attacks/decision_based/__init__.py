@@ -1,1 +1,1 @@
-"""Shared parts of attacks that see decisions or scores only."""
+"""Attacks that use decisions only, over an arbitrary decision function."""

@@ -11,7 +11,7 @@ from attacks.decision_based.search import Bounds, Decide, DecisionResult, Decisi
 
 __all__ = ["hop_skip_jump"]
 
-_FEWEST = 10  # probes that an estimate is still worth making with, where a limit leaves no more
+_MIN_PROBES = 10  # fewest probes of an estimate when the query limit leaves no more
 
 
 @torch.no_grad()
@@ -32,42 +32,44 @@ def hop_skip_jump(
 ) -> DecisionResult:
     """Adversarial points near the images, by HopSkipJump (Chen, Jordan and Wainwright, 2020, algorithm 2).
 
-    In every step: the direction of the boundary's normal by Monte Carlo, with the mean answer as baseline (equation
-    16); a jump along it by d / √step, halved until it is adversarial; a binary search back to the boundary. The widths
-    of searches and probes are those of ART, which widens what the authors' code takes.
+    Each step has three parts. (1) A Monte Carlo estimate of the normal of the boundary, with the mean answer as
+    baseline (equation 16). (2) A jump along it by d / √step, halved until the point is adversarial. (3) A binary search
+    back to the boundary. The widths of searches and probes are those of ART, which are larger than the authors'.
 
-    Unlike ART's, the last jump is followed by a binary search too, and what comes out is the nearest of all points
-    that were found on the boundary. An image that is adversarial itself comes back as it is, at a distance of 0.
+    Unlike in ART, a binary search also follows the last jump, and the result is the nearest of all adversarial points
+    on the boundary. An image that is adversarial itself is returned unchanged, at distance 0.
 
     Args:
+        decide: whether a point is adversarial.
         images: ``(B, ...)`` floating point.
-        starts: ``(B, ...)``, points for which `decide` says yes; where it does not, the image comes back, not found.
+        starts: ``(B, ...)``, adversarial points; where a start is not adversarial, the image is returned, not found.
         norm: "l2" or "linf".
         steps: rounds of estimate, jump and search.
-        first_queries: probes of the first estimate; step t makes first_queries · √t.
-        max_queries: most probes in one estimate.
-        total_queries: most queries for one image, all included; None: no limit.
-        bounds: of the values. Where they are infinite, the first probes are as wide as the later ones.
-        forward_batch: most points that `decide` is given at once; None: 1024, fewer where points are large.
-        generators: one for each image, on the images' device; None: made of `seed` and the image's row.
+        first_queries: probes of the first estimate; the estimate of step t has first_queries · √t.
+        max_queries: maximum number of probes of one estimate.
+        total_queries: maximum number of queries for one image; None: no limit.
+        bounds: of the values. With infinite bounds, the first probes are as wide as the later ones.
+        forward_batch: maximum number of points in one call of `decide`; None: 1024, fewer for large points.
+        generators: one per image, on the images' device; None: derived from `seed` and the row of the image.
+        seed: of the random probes if there are no generators.
     """
-    walk = DecisionSearch(decide, images, starts, norm, total_queries, bounds, forward_batch, generators, seed)
-    rows = walk.begin()
-    current = walk.search(rows, walk.points[rows])
-    scale = walk.theta * (math.sqrt(walk.size) if norm == "l2" else walk.size)
+    search = DecisionSearch(decide, images, starts, norm, total_queries, bounds, forward_batch, generators, seed)
+    rows = search.begin()
+    current = search.search(rows, search.points[rows])
+    scale = search.theta * (math.sqrt(search.size) if norm == "l2" else search.size)
     for step in range(1, steps + 1):
         wanted = max(2, min(int(first_queries * math.sqrt(step)), max_queries))
-        # What is left has to pay for the jump and the search as well, or the estimate was for nothing.
-        counts = (walk.left(rows) - walk.halvings - 4).clamp(max=wanted)
-        worth = (counts >= min(wanted, _FEWEST)) & (walk.distance[rows] > 0)
+        # The remaining queries have to suffice for the jump and the search, too.
+        counts = (search.remaining(rows) - search.halvings - 4).clamp(max=wanted)
+        worth = (counts >= min(wanted, _MIN_PROBES)) & (search.distance[rows] > 0)
         rows, current, counts = rows[worth], current[worth], counts[worth]
         if len(rows) == 0:
             break
-        lengths = walk.lengths(current - images[rows])
+        lengths = search.lengths(current - images[rows])
         widths = scale * lengths
-        if step == 1 and math.isfinite(span := walk.span()):
+        if step == 1 and math.isfinite(span := search.span()):
             widths = torch.full_like(lengths, 0.1 * span)
-        direction = walk.normal(rows, current, widths, counts)
-        current = walk.jump(rows, current, direction, lengths / math.sqrt(step))
-        current = walk.search(rows, current)
-    return walk.result()
+        direction = search.normal(rows, current, widths, counts)
+        current = search.jump(rows, current, direction, lengths / math.sqrt(step))
+        current = search.search(rows, current)
+    return search.result()

@@ -1,4 +1,4 @@
-"""What decision-based attacks on a network ask and where they begin: points that it already gets wrong."""
+"""Decision functions of a network, and adversarial starts for decision-based attacks on it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,10 +28,15 @@ _GRIDS = (1, 2, 4, 8)  # sides of the coarse noise, in cells
 def decision_and_starts(
     network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise, target: Target | None, tries: int
 ) -> tuple[Decide, Tensor]:
-    """What a decision-based attack asks of the network, and a start for each image: itself where there is none.
+    """A decision function, and a start for each image ``(B, C, H, W)``, which is the image itself if there is none.
 
-    Without a target, any other class will do, and the starts are random. With one, only that class does, and an image
-    starts at the nearest of the batch that the network gives that class, or, where the batch has none, at random.
+    Without a target, every other class is adversarial, and the starts are random. With a target, only that class is,
+    and an image starts at the nearest image of the batch that is predicted as its target, or at random without one.
+
+    Args:
+        network, images, labels, noise: as in `Attack.run`.
+        target: None, or the target of the attack.
+        tries: maximum number of random images per image.
     """
     if target is None:
         decide = network_decision(network, labels)
@@ -43,9 +48,14 @@ def decision_and_starts(
 
 
 def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None = None) -> Decide:
-    """Whether the network misses the images' labels, or, with targets, whether it says these.
+    """A decision function: the network misclassifies the image, or, with targets, predicts its target.
 
-    By a lead that no other batch size can undo: a point that is adversarial here is so wherever it is seen.
+    The required lead is larger than any rounding, so that a point which is adversarial here is so in every batch.
+
+    Args:
+        network: takes images in [0, 1], returns logits.
+        labels: ``(B,)``, the true classes of the images.
+        targets: ``(B,)``, their targets, if any.
     """
     classes, targeted = (labels, False) if targets is None else (targets, True)
 
@@ -57,13 +67,18 @@ def network_decision(network: nn.Module, labels: Tensor, targets: Tensor | None 
 
 
 def random_starts(decide: Decide, images: Tensor, noise: ImageNoise, tries: int, first: Tensor | None = None) -> Tensor:
-    """For each image the first of its random images ``(B, ...)`` that is adversarial; itself where none is.
+    """The first adversarial random image of each image; the image itself if none is adversarial.
 
-    With `first` ``(B, ...)``, that where it is adversarial, and where no random image is either.
+    Every second try has uniform pixels, as in the papers and ART. A network often predicts one class for all of these,
+    so that images of this class would have no start. The other tries are coarse: one colour, or a grid of 2 x 2 up to
+    8 x 8 colours. All are drawn from the image's own stream.
 
-    Every other try is an image of uniform pixels, as in the papers and ART. A network often gives all of those one
-    class, and images of that class would then never start. So the tries between are coarse: one colour, or squares of
-    2 x 2 up to 8 x 8 colours, all drawn from the image's own stream.
+    Args:
+        decide: whether a point is adversarial.
+        images: ``(B, C, H, W)``.
+        noise: random streams of the images.
+        tries: maximum number of random images per image.
+        first: ``(B, C, H, W)``, starts that come before the random ones, and that are returned if none is adversarial.
     """
     starts = (images if first is None else first).clone()
     rows = torch.arange(len(images), device=images.device)
@@ -87,11 +102,12 @@ def _random_images(images: Tensor, noise: ImageNoise, draw: int) -> Tensor:
 
 
 def nearest_of_class(images: Tensor, predicted: Tensor, targets: Tensor) -> Tensor:
-    """For each image the nearest one (L2) of those given that is predicted as its target; itself where none is.
+    """The nearest image in L2 that is predicted as the target of each image; the image itself without one.
 
     Args:
-        predicted: ``(B,)``, the network's classes of the images.
-        targets: ``(B,)``, the classes wanted.
+        images: ``(B, C, H, W)``.
+        predicted: ``(B,)``, their predicted classes.
+        targets: ``(B,)``, their targets.
     """
     flat = images.flatten(1)
     distances = torch.cdist(flat, flat).masked_fill(predicted[None] != targets[:, None], torch.inf)
@@ -111,10 +127,16 @@ def run_art_from_starts(
     tries: int,
     options: Mapping[str, Any],
 ) -> Tensor:
-    """ART's attack of that class from our starts, which follow the seed; images without one come back as they are.
+    """ART's attack of this class, from starts that depend on the seed only.
 
-    So do images that are misclassified already: ART leaves the predicted class and not the label, and would carry some
-    of them back to it.
+    Images without a start are returned unchanged, and so are misclassified images: ART leaves the predicted class and
+    not the label, and would move some of them back to the label.
+
+    Args:
+        class_name: of `art.attacks.evasion`.
+        network, images, labels, noise: as in `Attack.run`.
+        tries: maximum number of random images per image.
+        options: arguments of the attack's constructor.
     """
     decide, starts = decision_and_starts(network, images, labels, noise, None, tries)
     rows = torch.arange(len(images), device=images.device)

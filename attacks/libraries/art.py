@@ -1,6 +1,6 @@
-"""The one adapter between a network here and ART: tensors in, tensors out, nothing of ART imported before use.
+"""Adapter to the Adversarial Robustness Toolbox (ART), which is imported when an attack runs.
 
-`Any` stands for ART's untyped classes in this file and nowhere else.
+`Any` stands for ART's untyped classes in this file only.
 """
 
 import importlib
@@ -29,18 +29,18 @@ def run_art_attack(
     options: Mapping[str, Any],
     starts: Tensor | None = None,
 ) -> Tensor:
-    """Images ``(B, C, H, W)`` float32 in [0, 1] that ART's attack of that class made of one batch.
+    """Images ``(B, C, H, W)`` float32 in [0, 1] from ART's attack of this class on one batch.
 
-    ART gets the network as it is: pixels in [0, 1], no preprocessing, logits. What it returns is clipped to [0, 1],
-    which ART's change of variables can leave by a rounding error (Carlini and Wagner: up to 5e-7).
+    ART receives the network unchanged: pixels in [0, 1], no preprocessing, logits. The result is clipped to [0, 1],
+    since rounding in ART's change of variables can leave this range (Carlini and Wagner: up to 5e-7).
 
     Args:
-        class_name: such as "DeepFool", in `art.attacks.evasion`.
+        class_name: of `art.attacks.evasion`, such as "DeepFool".
         network: in eval mode; weights that require no gradient save ART their backward pass.
         images: ``(B, C, H, W)`` float32 in [0, 1], on the network's device.
         labels: ``(B,)`` int64.
-        options: of the attack's constructor, beside the estimator.
-        starts: adversarial images ``(B, C, H, W)`` where the attack begins; its own are drawn anew in every run.
+        options: arguments of the attack's constructor, without the estimator.
+        starts: adversarial images ``(B, C, H, W)`` where the attack starts; None: ART draws new ones in every run.
 
     Raises:
         AttackError: ART cannot be imported, or its attack failed; logits or a gradient of the network are not finite.
@@ -60,14 +60,14 @@ def run_art_attack(
 
 
 def art_version() -> dict[str, str]:
-    """The version of ART in use, by package name, for cache keys and reports."""
+    """Version of ART by package name, for cache keys and reports."""
     package = "adversarial-robustness-toolbox"
     return {package: importlib.metadata.version(package)}
 
 
 @contextmanager
 def quiet_logger(name: str) -> Iterator[None]:
-    """A library's logger silent below errors for as long as the context lasts."""
+    """Silence a library's logger below errors inside the context."""
     logger = logging.getLogger(name)
     level = logger.level
     try:
@@ -78,10 +78,10 @@ def quiet_logger(name: str) -> Iterator[None]:
 
 
 def _classifier(network: nn.Module, images: Tensor) -> Any:
-    """ART's view of the network"""
+    """The network as an ART estimator."""
     return _import("art.estimators.classification").PyTorchClassifier(
-        # In a module of its own: of a bare nn.Sequential ART would call the parts and leave out the container's hooks.
-        model=_Whole(network),
+        # Wrapped, since ART calls the parts of a bare nn.Sequential and skips the container's hooks.
+        model=_Wrapped(network),
         loss=nn.CrossEntropyLoss(),
         input_shape=tuple(images.shape[1:]),
         nb_classes=class_count(network, images[:1]),
@@ -91,20 +91,20 @@ def _classifier(network: nn.Module, images: Tensor) -> Any:
     )
 
 
-class _Whole(nn.Module):
+class _Wrapped(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.training = network.training
 
     def forward(self, images: Tensor) -> Tensor:
-        # Some of ART's attacks interpolate in float64, which no network here takes.
+        # Some of ART's attacks interpolate in float64; networks here take float32.
         return watched_logits(self.network, images.float())
 
 
 @contextmanager
 def _current_device(device: torch.device) -> Iterator[None]:
-    """ART runs on the current CUDA device, whichever device the network is on: make them the same."""
+    """Make the device of the network the current CUDA device, on which ART runs."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             yield

@@ -1,4 +1,4 @@
-"""The package that holds the code of AutoAttack's authors: `autoattack` where it is installed, else `pyautoattack`."""
+"""Import of the AutoAttack authors' code: package `autoattack` if it is installed, else `pyautoattack`."""
 
 import importlib
 import importlib.metadata
@@ -15,7 +15,7 @@ def _package() -> str:
 
 
 def autoattack_version() -> dict[str, str]:
-    """Name and version of the package that holds the authors' code."""
+    """Name and version of the package with the authors' code."""
     name = _package()
     try:
         return {name: importlib.metadata.version(name)}
@@ -24,10 +24,10 @@ def autoattack_version() -> dict[str, str]:
 
 
 def autoattack_library() -> Any:
-    """That package.
+    """The package with the authors' code.
 
     Raises:
-        AttackError: it cannot be imported.
+        AttackError: the package cannot be imported.
     """
     name = _package()
     try:

@@ -70,7 +70,7 @@ def test_a_network_without_a_gradient_in_the_images_is_named(frozen: bool) -> No
     images, classes = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
     with pytest.raises(AttackError, match="no_grad"):
         losses_and_gradient(_WithoutGradient().requires_grad_(not frozen), images, classes)
-    with pytest.raises(AttackError, match=r"in place, .* without gradients"):
+    with pytest.raises(AttackError, match=r"in-place .* without gradients"):
         losses_and_gradient(_InPlace(), images, classes)
 
 
