@@ -118,7 +118,7 @@ def test_engines_are_named(digits_network: Digits) -> None:
             attack_class(engine="numpy")
         assert attack_class().libraries() == {}
         assert set(attack_class(engine="art").libraries()) == {"adversarial-robustness-toolbox"}
-    with pytest.raises(InputError, match="norm 'l2' with engine 'art'"):
+    with pytest.raises(InputError, match="engine 'art' supports norm 'l2'"):
         DeepFool(norm="linf", engine="art")
 
 
