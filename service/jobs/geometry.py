@@ -62,8 +62,8 @@ def write_geometry(request: GeometryRequest, *, progress: bool = True) -> Geomet
         )
         for reference in request.networks
     ]
-    measured, facts = measure_all(networks, data, settings, progress=progress)
-    return GeometryResult(write_geometry_report(request.out, measured, facts), request.out / "report.html")
+    measured, context = measure_all(networks, data, settings, progress=progress)
+    return GeometryResult(write_geometry_report(request.out, measured, context), request.out / "report.html")
 
 
 def measure_all(
@@ -90,7 +90,7 @@ def measure_all(
         measure(name, each.network, images, settings, progress=progress)
         for name, each, images in zip(_names(networks), networks, labelled, strict=True)
     ]
-    facts = {
+    context = {
         "dataset": {
             "name": label(data.name), "sha256": data.fingerprint(), "images": len(data),
             "image_shape": list(data.image_shape), "classes": len(data.classes),
@@ -107,7 +107,7 @@ def measure_all(
         },
         "provenance": provenance(),
     }  # fmt: skip
-    return measured, facts
+    return measured, context
 
 
 def _common_size(references: Sequence[str]) -> tuple[int | None, int | None]:

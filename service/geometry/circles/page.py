@@ -27,7 +27,7 @@ _OUTLIER_NAMES = {"plain": "ResNet", "fixed": "λ = 0.07", "multipliers": "LAP-R
 _OUTLIER_HEADERS = (
     "network", "outliers", "cost of test points", "cost of outliers", "AUROC of the cost", "of its deviation",
 )  # fmt: skip
-_FACTS = ("n", "seed", "epochs", "width", "published", "date", "machine", "python", "versions", "revision")
+_PROVENANCE = ("n", "seed", "epochs", "width", "published", "date", "machine", "python", "versions", "revision")
 
 
 def circles_page(report: dict[str, Any], pictures: Mapping[str, Figure]) -> str:
@@ -48,7 +48,7 @@ def circles_page(report: dict[str, Any], pictures: Mapping[str, Figure]) -> str:
         Drawing(inline_svg(picture, prefix=name.replace("-", ""), alt=CAPTIONS[name]), CAPTIONS[name])
         for name, picture in pictures.items()
     ]
-    facts = {key: report[key] for key in _FACTS}
+    entries = {key: report[key] for key in _PROVENANCE}
     return render(
         "geometry/circles.html.jinja",
         title="circles",
@@ -63,7 +63,7 @@ def circles_page(report: dict[str, Any], pictures: Mapping[str, Figure]) -> str:
                 "geometry/circles-outliers.html.jinja",
                 {"table": _outliers(report)},
             ),
-            Section("provenance", "Provenance", "provenance.html.jinja", {"facts": facts, "page": ""}),
+            Section("provenance", "Provenance", "provenance.html.jinja", {"entries": entries, "page": ""}),
         ],
     )
 

@@ -44,7 +44,7 @@ def decodings_page(report: dict[str, Any], pictures: Mapping[str, Figure]) -> st
         for name, picture in pictures.items()
     ]
     networks = {"table": Table("networks", _HEADERS, rows), "report": report}
-    provenance = {"facts": {key: value for key, value in report.items() if key != "networks"}, "page": ""}
+    provenance = {"entries": {key: value for key, value in report.items() if key != "networks"}, "page": ""}
     return render(
         "geometry/decodings.html.jinja",
         title="decodings",

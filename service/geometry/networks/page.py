@@ -35,36 +35,36 @@ _HEADERS = (
 )  # fmt: skip
 
 
-def write_geometry_report(folder: Path, networks: Sequence[Measured], facts: dict[str, Any]) -> dict[str, Any]:
+def write_geometry_report(folder: Path, networks: Sequence[Measured], context: dict[str, Any]) -> dict[str, Any]:
     """Write report.json and report.html to a folder, each atomically; the content of report.json.
 
     Args:
         folder: created if missing; an earlier report in it is replaced.
         networks: at least one, measured on the same images with the same settings.
-        facts: data set, settings and provenance, as JSON values.
+        context: data set, settings and provenance, as JSON values.
 
     Raises:
         InputError: the folder is not writable.
     """
-    report, _ = as_json({"schema": SCHEMA, **facts, "networks": [each.figures for each in networks]}, "report")
+    report, _ = as_json({"schema": SCHEMA, **context, "networks": [each.figures for each in networks]}, "report")
     assert isinstance(report, dict)
     page = geometry_page(networks, {key: value for key, value in report.items() if key != "networks"})
     write_files(folder, report, page)
     return report
 
 
-def geometry_page(networks: Sequence[Measured], facts: dict[str, Any]) -> str:
+def geometry_page(networks: Sequence[Measured], context: dict[str, Any]) -> str:
     """The page. Names of networks, blocks and data sets come from outside and are escaped.
 
     Args:
         networks: at least one, all with the same disturbances.
-        facts: data set, settings and provenance, as JSON values.
+        context: data set, settings and provenance, as JSON values.
     """
     units = _each(networks, draw_units, "units", "Accuracy with important units reset.")
     costs = _each(networks, draw_costs, "costs", "Histogram of transport cost.")
     paths = _each(networks, draw_paths, "paths", "Projected paths.")
     tables = {each.name: _table(each) for each in networks}
-    provenance = {"facts": facts, "page": "docs/geometry.md", "csv": False}
+    provenance = {"entries": context, "page": "docs/geometry.md", "csv": False}
     sections = [
         Section("overview", "Side by side", "table.html.jinja", {"table": _overview(networks)}),
         Section("costs", "Transport cost", "geometry/costs.html.jinja", {"drawings": costs}),
@@ -78,7 +78,7 @@ def geometry_page(networks: Sequence[Measured], facts: dict[str, Any]) -> str:
         "geometry/page.html.jinja",
         title="geometry",
         question="How straight and how short are the paths?",
-        dataset=facts["dataset"],
+        dataset=context["dataset"],
         networks=networks,
         sections=[section for section in sections if section.name != "units" or units],
     )
@@ -86,7 +86,7 @@ def geometry_page(networks: Sequence[Measured], facts: dict[str, Any]) -> str:
 
 def _overview(networks: Sequence[Measured]) -> Table:
     rows = [
-        Row([what.strip(), *cells], "" if what.startswith(" ") else "apart")
+        Row([what.strip(), *cells], "" if what.startswith(" ") else "ruled")
         for what, cells in overview([each.figures for each in networks])
     ]
     return Table("figures of each network", ["", *(name_cell(each.name) for each in networks)], rows)
@@ -131,5 +131,5 @@ def _table(measured: Measured) -> Table:
             "×".join(map(str, block["shape"])),
             *map(number, figures),
         ]
-        rows.append(Row(cells, "apart" if first else ""))
+        rows.append(Row(cells, "ruled" if first else ""))
     return Table(f"blocks of {measured.name}", _HEADERS, rows)

@@ -105,7 +105,7 @@ def line_label(axes: Axes, x: float, height: float, text: str, *, left: bool) ->
 
 
 def draw_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int | None = None) -> None:
-    """Add a legend under the whole figure, in as many columns as fit its width."""
+    """Add a legend under the whole figure, in so many columns, or in as many as fit its width."""
     if not handles:
         return
     legend = figure.legend(
@@ -114,8 +114,8 @@ def draw_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], c
         loc="outside lower left",
         ncols=columns or max(1, min(3, len(handles), 66 // (max(map(len, labels)) + 5))),
         frameon=False,
-        handlelength=1.9,
-        columnspacing=1.2,
+        handlelength=1.9 if columns is None else 1.4,
+        columnspacing=1.2 if columns is None else 1.0,
         handletextpad=0.5,
         prop={"family": FAMILY, "size": SMALL},
         labelcolor=INK,

@@ -63,7 +63,7 @@ class Row:
 
     Args:
         cells: one per column.
-        style: classes: "baseline", "apart" (a rule above the row).
+        style: classes: "baseline", "ruled" (a rule above the row).
     """
 
     cells: Sequence[Cell | str]

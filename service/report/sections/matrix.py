@@ -31,7 +31,7 @@ def matrix(figures: dict[str, Any]) -> Section | None:
                 name_cell(shortened(detector, _LONGEST), note=words),
                 *(_area_cell(entries.get(n)) for n in names),
             ]
-            rows.append(Row(cells, " ".join(["baseline"] * baseline[detector] + ["apart"] * (place == 0))))
+            rows.append(Row(cells, " ".join(["baseline"] * baseline[detector] + ["ruled"] * (place == 0))))
     headers: list[Cell | str] = ["fitted on ↓ tested on →", *(label(shortened(name, _LONGEST)) for name in names)]
     content = {"table": Table("AUROC: fitted on by tested on", headers, rows, style="heat")}
     return Section("matrix", "Fitted on × tested on", "evaluation/matrix.html.jinja", content)

@@ -95,7 +95,7 @@ def _groups(entries: Entries) -> Table:
                 *(figure_cell(of_group(entry, group, key), written) for _, (key, written) in shown),
                 area(of_group(entry, group, "aupr").mean),
             ]
-            rows.append(Row(cells, "apart" if group == "successful" else ""))
+            rows.append(Row(cells, "ruled" if group == "successful" else ""))
     headers = ["tested on", "on", "images", *(header for header, _ in shown), "AUPR"]
     return Table("successful, failed and all images", headers, rows)
 

@@ -38,9 +38,9 @@ def _norm(value: float | None) -> str:
 
 def provenance_section(provenance: dict[str, Any], figures: dict[str, Any]) -> Section:
     """The provenance, and the summary of each attack."""
-    facts = {shortened(str(key), 200): value for key, value in provenance.items()}
+    entries = {shortened(str(key), 200): value for key, value in provenance.items()}
     summaries = {entry["name"]: entry["attack"] for entry in figures["sets"] if entry["attack"]}
     if summaries:
-        facts["attacks, as they were run"] = summaries
-    content = {"facts": facts, "page": "docs/report.md", "csv": True}
+        entries["attacks, as they were run"] = summaries
+    content = {"entries": entries, "page": "docs/report.md", "csv": True}
     return Section("provenance", "Provenance", "provenance.html.jinja", content)

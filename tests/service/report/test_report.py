@@ -62,7 +62,7 @@ def whole(rng: np.random.Generator, **more: Any) -> Evaluation:
     )  # fmt: skip
 
 
-TURNED = {
+EVADED = {
     "attempted": 40, "evaded": 10, "share": 0.25, "interval": [0.127, 0.412], "not_confirmed": 0,
     "within": [{"norm": "l2", "limit": 0.5, "evaded": 4, "share": 0.1, "interval": [0.03, 0.24]}],
     "l2_median": 0.71, "linf_median": 0.031, "queries_median": 1234.0, "gradients_median": 0.0,
@@ -73,8 +73,8 @@ ADAPTIVE: dict[str, Any] = {
     "natural": {"accuracy": 0.91, "accuracy_interval": [0.86, 0.95], "flagged": 0.06},
     "carlini_wagner": {"fooled": 180, "detected": 90, "detected_share": 0.5, "l2_median": 0.2},
     "attacks": {
-        "black_box": TURNED,
-        "orthogonal": {"budgets": [{"epsilon": 8 / 255, **TURNED}], "unlimited": TURNED, "few_steps": TURNED},
+        "black_box": EVADED,
+        "orthogonal": {"budgets": [{"epsilon": 8 / 255, **EVADED}], "unlimited": EVADED, "few_steps": EVADED},
     },
     "robustness": [{"epsilon": 8 / 255, "robust": 0.4, "sentence": "Robust detection at ε implies something."}],
     "warnings": ["the surrogate is on the wrong side"],
@@ -84,7 +84,7 @@ ADAPTIVE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Evaluation, dict[str, Any]]:
     """One report of a whole evaluation, for all tests that only read it."""
-    folder = tmp_path_factory.mktemp("study") / "new" / "report"
+    folder = tmp_path_factory.mktemp("evaluation") / "new" / "report"
     given = whole(np.random.default_rng(11))
     return folder, given, write_evaluation_report(folder, given, resamples=10, per_image_csv=True)
 
@@ -104,9 +104,9 @@ def test_the_files_agree(written: tuple[Path, Evaluation, dict[str, Any]]) -> No
             if (row["detector"], row["fitted_on"], row["tested_on"])
             == (entry["detector"], "+".join(entry["fitted_on"]), entry["tested_on"])
         }
-        for number, told in [*((str(run["run"]), run) for run in entry["runs"]), ("mean", entry["mean"])]:
+        for number, values in [*((str(run["run"]), run) for run in entry["runs"]), ("mean", entry["mean"])]:
             for group in ("successful", "failed", "all", "system_accuracy", "paper"):
-                for key, value in (told[group] or {}).items():
+                for key, value in (values[group] or {}).items():
                     if not key.endswith("interval"):
                         text = own[number][f"{group}_{key}"]
                         assert text == "" if value is None else float(text) == value
@@ -196,8 +196,8 @@ def test_baselines_stand_in_every_table_and_apart(written: tuple[Path, Evaluatio
     folder, _, found = written
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     headers = [row for row in page.rows if row[0] == "tested on" and "AUROC of max softmax" in row]
-    learnt = {(e["detector"], tuple(e["fitted_on"])) for e in found["results"] if not e["baseline"]}
-    assert len(headers) == len(learnt)
+    fits = {(e["detector"], tuple(e["fitted_on"])) for e in found["results"] if not e["baseline"]}
+    assert len(headers) == len(fits)
     assert all("AUROC of pixel statistics" in row for row in headers)
     assert "baseline" in page.classes
     assert "seen-cell" in page.classes
@@ -210,7 +210,7 @@ def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator
         attacks={HOSTILE: 0.6, f"{HOSTILE}:epsilon=1/255": 0.5, "Ж 雪 🦊 _x": 0.5}, outliers={f"ood:{long}": 0.4},
         detectors={HOSTILE: 0.9, long: 0.8, "max_softmax": 0.3},
         provenance={"network": HOSTILE, "dataset": {"name": long}, "classes": [HOSTILE], HOSTILE: 1},
-        adaptive={HOSTILE: {"attacks": {HOSTILE: TURNED}, "warnings": [HOSTILE], HOSTILE: HOSTILE}},
+        adaptive={HOSTILE: {"attacks": {HOSTILE: EVADED}, "warnings": [HOSTILE], HOSTILE: HOSTILE}},
     )  # fmt: skip
     given = replace(given, branches=(HOSTILE, long))
     found = write_evaluation_report(tmp_path, given, resamples=2, per_image_csv=True)
@@ -328,30 +328,30 @@ def test_curves_are_those_of_the_scores(rng: np.random.Generator) -> None:
     assert np.array_equal(fpr, reference[0])
     assert np.array_equal(tpr, reference[1])
     given = random_evaluation(rng, count=60, runs=1)
-    judged = given.detector_results[0]
-    for name, rows in judged.rows.items():
-        images, scores = given.sets[name], judged.scores[name]
-        rejected, rightly = rejection_points(given, judged, name)
+    result = given.detector_results[0]
+    for name, rows in result.rows.items():
+        images, scores = given.sets[name], result.scores[name]
+        rejected, correctly = rejection_points(given, result, name)
         assert (rejected[0], rejected[-1]) == (0, 1)
-        for threshold in (0.1, 0.3, float(judged.threshold or 0)):
-            share = np.mean(judged.scores[NATURAL] >= threshold)
+        for threshold in (0.1, 0.3, float(result.threshold or 0)):
+            share = np.mean(result.scores[NATURAL] >= threshold)
             right = images.right[rows]
             passed = scores < threshold
             expected = np.mean(right & passed) if name == NATURAL else np.mean(~passed | right)
             # Points are at natural scores: the last one that rejects no more than the threshold does.
-            if threshold in judged.scores[NATURAL]:
-                assert np.any(np.isclose(rejected, share) & np.isclose(rightly, expected))
+            if threshold in result.scores[NATURAL]:
+                assert np.any(np.isclose(rejected, share) & np.isclose(correctly, expected))
 
 
 def test_paths_show_medians_of_successful_images(rng: np.random.Generator) -> None:
     given = random_evaluation(rng, count=60, blocks=5, runs=1)
-    judged = given.detector_results[0]
-    figure = draw_paths(given, judged, title="Paths")
+    result = given.detector_results[0]
+    figure = draw_paths(given, result, title="Paths")
     panels = [panel for panel in figure.axes if panel.get_visible()]
     attacks = [name for name, images in given.sets.items() if images.kind == "attack"]
     assert len(panels) == 2 * len(attacks)
     for place, name in enumerate(attacks):
-        images, rows = given.sets[name], judged.rows[name]
+        images, rows = given.sets[name], result.rows[name]
         chosen = rows[images.success[rows]] if images.success is not None else rows
         for statistic in (0, 1):
             panel = panels[statistic * len(attacks) + place]
@@ -364,7 +364,7 @@ def test_paths_show_medians_of_successful_images(rng: np.random.Generator) -> No
                 assert natural or any(len(line) == 5 and np.allclose(line, expected, rtol=1e-5) for line in lines)
         assert panels[place].get_title(loc="left").startswith(name[:10])
     with pytest.raises(InputError, match="expected sets scored by transport, got other"):
-        draw_paths(given, judged, ["other"])
+        draw_paths(given, result, ["other"])
 
 
 @pytest.mark.parametrize("dark", [False, True])

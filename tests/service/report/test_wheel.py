@@ -49,7 +49,7 @@ def test_published_figures_are_read_from_the_wheel(installed: Path) -> None:
 def test_templates_are_read_from_the_wheel(installed: Path) -> None:
     code = (
         "from service.report.html.elements import Section; from service.report.html.rendering import render\n"
-        "section = Section('provenance', 'Provenance', 'provenance.html.jinja', {'facts': {'a': 1}, 'page': None})\n"
+        "section = Section('provenance', 'Provenance', 'provenance.html.jinja', {'entries': {'a': 1}, 'page': None})\n"
         "print(render('layout.html.jinja', title='t', question='q', sections=[section]))"
     )
     page = python(code, installed)
