@@ -16,7 +16,7 @@ from typing import Any
 from models.errors import UnknownNameError
 from models.extras import missing_extra
 
-__all__ = ["ATTACKS", "DATASETS", "DETECTORS", "NETWORKS", "OBJECTIVES", "PluginFolder"]
+__all__ = ["ATTACKS", "COMPONENTS", "DATASETS", "DETECTORS", "NETWORKS", "OBJECTIVES", "PluginFolder"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -105,3 +105,4 @@ OBJECTIVES = PluginFolder("objective", "models.objectives")
 DATASETS = PluginFolder("data set", "models.datasets")
 ATTACKS = PluginFolder("attack", "attacks")
 DETECTORS = PluginFolder("detector", "detector.detectors")
+COMPONENTS = PluginFolder("component", "detector.components", frozenset({"class_distances"}))

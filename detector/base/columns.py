@@ -8,10 +8,10 @@ import numpy as np
 
 from detector.base.classifier_option import NeedsAdversarial
 from detector.base.detector import Detector
-from detector.classifiers.conditional import Classifier, ClassifierOptions, ConditionalClassifiers
+from detector.classifiers.conditional import CLASSIFIER_INFO, Classifier, ClassifierOptions, ConditionalClassifiers
 from detector.common.array_api import float32_columns
 from detector.common.arrays import require_array, require_keys
-from detector.common.result import ScoreResult
+from detector.common.result import ComponentInfo, ScoreResult
 from models.errors import InputError
 from models.features import Features
 
@@ -78,6 +78,10 @@ class ColumnsDetector(Detector):
     def _choices(cls) -> list[str]:
         has_own_score = cls._outlier_score is not ColumnsDetector._outlier_score
         return [choice for choice in get_args(Classifier) if choice != "none" or has_own_score]
+
+    def component_info(self) -> Mapping[str, ComponentInfo]:
+        """Of both probabilities."""
+        return {} if self.classifier == "none" else CLASSIFIER_INFO
 
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         if self.classifier == "none":

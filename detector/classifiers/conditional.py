@@ -15,10 +15,10 @@ from detector.classifiers.forests import Forests
 from detector.classifiers.logistic import LogisticRegressions
 from detector.classifiers.svm import FOLDS, SupportVectorMachines
 from detector.common.arrays import require_array
-from detector.common.result import ScoreResult
+from detector.common.result import ComponentInfo, ScoreResult
 from models.errors import InputError
 
-__all__ = ["Classifier", "ClassifierOptions", "ConditionalClassifiers", "LearnedClassifier"]
+__all__ = ["CLASSIFIER_INFO", "Classifier", "ClassifierOptions", "ConditionalClassifiers", "LearnedClassifier"]
 
 LearnedClassifier = Literal["random_forest", "gradient_boosting", "logistic_regression", "svm"]
 Classifier = Literal[LearnedClassifier, "none"]
@@ -65,6 +65,16 @@ class ClassifierOptions:
         if self.classifier == "none":
             return ("num_trees", "minimum_per_class", "seed", "n_jobs")
         return () if self.classifier == "random_forest" else ("num_trees",)
+
+
+CLASSIFIER_INFO = {
+    "all_class": ComponentInfo(
+        "Classifier of all classes", "resemblance to attacked images, by a classifier that learned from all classes"
+    ),
+    "predicted_class": ComponentInfo(
+        "Classifier of the predicted class", "resemblance to attacked images that the network assigns to this class"
+    ),
+}
 
 
 class _Classifiers(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from detector.classifiers.conditional import ClassifierOptions, ConditionalClassifiers
+from detector.classifiers.conditional import CLASSIFIER_INFO, ClassifierOptions, ConditionalClassifiers
 from detector.common.array_api import Array
 from detector.common.result import ComponentInfo, ScoreResult
 from detector.components.base import ColumnTable, Component, Inputs, Sizes
@@ -33,10 +33,7 @@ class ClassifierOdds(Component):
 
     def info(self) -> dict[str, ComponentInfo]:
         """Both probabilities."""
-        return {
-            "all_class": ComponentInfo("Classifier of all classes", self.description),
-            "predicted_class": ComponentInfo("Classifier of the predicted class", self.description),
-        }
+        return dict(CLASSIFIER_INFO)
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
         """None of its own."""

@@ -17,15 +17,15 @@ class LogitShift(Component):
 
     Args:
         view: the mirrored or shifted image.
-        options: see `Component`.
+        flags: see `Component`.
     """
 
     title = "Logit shift"
     description = "the network's output changes when the image is mirrored or shifted"
     groups = ("outputs",)
 
-    def __init__(self, view: View, **options: bool) -> None:
-        super().__init__(**options)
+    def __init__(self, view: View, **flags: bool) -> None:
+        super().__init__(**flags)
         self._logits = ViewLogits(view)
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:

@@ -18,7 +18,7 @@ class PathDistance(Component):
     Args:
         embeddings: distances of the pooled embeddings.
         residues: distances of the pooled residues.
-        options: see `Component`.
+        flags: see `Component`.
     """
 
     title = "Path"
@@ -27,8 +27,8 @@ class PathDistance(Component):
 
     natural_: NaturalColumns
 
-    def __init__(self, embeddings: ClassDistances, residues: ClassDistances, **options: bool) -> None:
-        super().__init__(**options)
+    def __init__(self, embeddings: ClassDistances, residues: ClassDistances, **flags: bool) -> None:
+        super().__init__(**flags)
         self._embeddings, self._residues = embeddings, residues
 
     def references(self) -> tuple[Reference, ...]:

@@ -17,15 +17,15 @@ class ViewEnergy(Component):
 
     Args:
         view: the mirrored or shifted image.
-        options: see `Component`.
+        flags: see `Component`.
     """
 
     title = "Energy of both views"
     description = "low evidence for every class, in the image and in its view together"
     groups = ("view_energy",)
 
-    def __init__(self, view: View, **options: bool) -> None:
-        super().__init__(**options)
+    def __init__(self, view: View, **flags: bool) -> None:
+        super().__init__(**flags)
         self._logits = ViewLogits(view)
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from detector.base.measured_columns import MeasuredColumns
+from detector.base.requested_columns import RequestedColumns
 from detector.classifiers.conditional import LearnedClassifier
 from detector.features.embeddings import chosen_blocks
 from detector.features.image_statistics import spectrum
@@ -23,7 +23,7 @@ Layers = Literal["input", "all", "stages"]
 _MOST_BLOCKS = 10_000
 
 
-class Fourier(MeasuredColumns):
+class Fourier(RequestedColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the spectrum of image or embeddings.
 
     See `detector.features.image_statistics.spectrum` for the columns and

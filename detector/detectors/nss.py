@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from detector.base.measured_columns import MeasuredColumns
+from detector.base.requested_columns import RequestedColumns
 from detector.classifiers.conditional import LearnedClassifier
 from detector.features.image_statistics import nss
 from models.features import FeatureRequest, ForwardPass, Needs
@@ -12,7 +12,7 @@ from models.features import FeatureRequest, ForwardPass, Needs
 __all__ = ["NSS"]
 
 
-class NSS(MeasuredColumns):
+class NSS(RequestedColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the image's scene statistics.
 
     The network is looked at only for the class that it predicts. See `detector.features.image_statistics.nss` for the

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from detector.base.measured_columns import MeasuredColumns
+from detector.base.requested_columns import RequestedColumns
 from detector.classifiers.conditional import LearnedClassifier
 from detector.features.image_statistics import pixel_statistics
 from models.errors import InputError
@@ -13,7 +13,7 @@ from models.features import FeatureRequest, ForwardPass, Needs
 __all__ = ["PixelStatistics"]
 
 
-class PixelStatistics(MeasuredColumns):
+class PixelStatistics(RequestedColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given 19 plain facts about its pixels.
 
     A baseline, not a defence: it looks for clipped values, another range, noise. Where it comes near an AUROC of 1, so

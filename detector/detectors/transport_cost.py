@@ -6,7 +6,7 @@ import numpy as np
 
 from detector.base.detector import Detector
 from detector.common.arrays import require_array, require_keys
-from detector.common.result import ScoreResult
+from detector.common.result import ComponentInfo, ScoreResult
 from detector.features.statistics import by_block
 from models.errors import InputError
 from models.features import Features
@@ -88,6 +88,13 @@ class TransportCost(Detector):
         cost = squares.sum(axis=1)
         logs: np.ndarray = np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a blank path has cost 0
         return logs
+
+    def component_info(self) -> Mapping[str, ComponentInfo]:
+        """Of both sides of the band."""
+        return {
+            "too_low": ComponentInfo("Short path", "the path is shorter than natural paths of the predicted class"),
+            "too_high": ComponentInfo("Long path", "the path is longer than natural paths of the predicted class"),
+        }
 
     def _score(self, features: Features) -> ScoreResult:
         costs = self._log_costs(features)

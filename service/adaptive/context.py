@@ -99,7 +99,7 @@ class AttackContext:
         """``(K,)`` bool: at least one of 100 uniformly random images passes and is predicted as this class."""
         shape = (_RANDOM_STARTS, *self.images.shape[1:])
         images = torch.rand(shape, generator=torch.Generator().manual_seed(self.settings.seed)).to(self.images)
-        predicted, flagged = self.system.judge(images)
+        predicted, flagged = self.system.classify(images)
         passing = np.zeros(len(self.system.pipeline.classes), dtype=np.bool_)
         passing[predicted[~flagged]] = True
         return self.tensor(passing)

@@ -63,7 +63,7 @@ def run_in_shards(context: AttackContext, cache: AdaptiveCache, job: AdaptiveJob
             for key in shard.keys() - _RESULT:
                 extra.setdefault(key, np.zeros(len(job.attempted), np.bool_))[part] = shard[key]
             bar.update(len(part))
-    predicted, flagged = context.system.judge(images)
+    predicted, flagged = context.system.classify(images)
     evaded = claimed & (predicted != context.truth) & ~flagged
     linf, l2 = context.distances(images)
     from_fooled = None

@@ -1,4 +1,4 @@
-"""A fitted pipeline as an attacker meets it: verdicts to be asked for, and what there is to differentiate."""
+"""A fitted pipeline from the attacker's side: decisions, and what has a gradient."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -20,29 +20,29 @@ __all__ = ["Decision", "System", "predicted_by"]
 Decision = Literal["calibrated", "vote"]
 
 _VOTE = 0.5  # thesis 5.4.2: a forest says "adversarial" from half of its trees on
-_LOGIT_LEAD = 1e-6  # of the largest logit's size, by which a class has to lead while an attack searches
-_LEAST = -1e-300  # a score below the threshold by less than its last place is still below
+_LOGIT_LEAD = 1e-6  # relative to the largest logit, that a class needs during a search
+_SMALLEST = -1e-300  # a score can be below the threshold by less than its last digit
 
 Parts = dict[str, NDArray[np.float32]]
 
 
 class System:
-    """Network and detector with the rule by which an image is flagged: score − threshold ≥ 0.
+    """Network and detector; an image is flagged if score − threshold ≥ 0.
 
     Args:
         pipeline: network, detector, calibration.
         decision: "calibrated", the threshold for a false-positive rate, or "vote", 0.5.
-        ensemble: whether the score is the detector's own, for classifiers the larger of both votes; else it is the
-            vote "all_class" alone. A detector without votes has only its score.
-        calibration: of that score; by default the pipeline's, which is of the ensemble's.
+        ensemble: True for the detector's score, which for classifiers is the larger of both probabilities; False for
+            the probability "all_class" alone. A detector without classifiers has its score only.
+        calibration: of that score; by default the pipeline's, which belongs to the detector's score.
         batch_size: images in one forward pass.
 
     Attributes:
         differentiable: names of the parts of the features that have a gradient in the images.
-        exact_margins: differentiable margins from these parts, where the score itself has a gradient; else None.
+        exact_margins: differentiable margins from these parts; None if the score has no gradient.
 
     Raises:
-        InputError: a decision that this detector cannot make.
+        InputError: the detector cannot make this decision.
     """
 
     def __init__(
@@ -67,13 +67,12 @@ class System:
         has_votes = "all_class" in pipeline.detector.score_components(features).components
         if decision == "vote" and not has_votes:
             raise InputError(
-                f"expected a detector with classifiers for decision='vote', got {pipeline.detector!r}, whose score is "
-                "no vote; use decision='calibrated'"
+                f"decision='vote' needs a detector with classifiers, got {pipeline.detector!r}; use decision='calibrated'"
             )
         if decision == "calibrated" and not ensemble and has_votes and calibration is None:
             raise InputError(
-                "expected a calibration of the vote 'all_class', since the pipeline's is of the larger of both votes; "
-                "pass calibration=Calibration(votes of held-out natural images, fpr), or decision='vote'"
+                "ensemble=False needs a calibration of the vote 'all_class': the pipeline's belongs to the larger of both; "
+                "pass calibration=Calibration(votes of other natural images, fpr), or decision='vote'"
             )
         self._only_all_class = has_votes and not ensemble
         self.threshold = _VOTE if decision == "vote" else (calibration or pipeline.calibration).threshold
@@ -97,23 +96,23 @@ class System:
     # --- verdicts
 
     def features(self, images: Tensor) -> Features:
-        """What the pipeline takes of the images ``(N, 3, H, W)``, batch by batch."""
+        """The pipeline's features of images ``(N, 3, H, W)``, batch by batch."""
         return Features.concatenated([self.pipeline.features(batch) for batch in torch.split(images, self.batch_size)])
 
     def margins(self, features: Features) -> NDArray[np.float64]:
         """Score minus threshold ``(N,)``; flagged where it is at least 0."""
         return self._margins(self.pipeline.detector.score_components(features))
 
-    def _margins(self, judged: ScoreResult) -> NDArray[np.float64]:
-        scores = judged.score
+    def _margins(self, result: ScoreResult) -> NDArray[np.float64]:
+        scores = result.score
         if self._only_all_class:
-            scores = judged.components["all_class"]
-        elif self.decision == "vote":  # of a detector by signs, the score is no vote
-            scores = np.maximum(judged.components["all_class"], judged.components["predicted_class"])
+            scores = result.components["all_class"]
+        elif self.decision == "vote":  # the score of a composite detector is no probability
+            scores = np.maximum(result.components["all_class"], result.components["predicted_class"])
         margins: NDArray[np.float64] = scores - self.threshold
-        return np.where(scores >= self.threshold, margins, np.minimum(margins, _LEAST))
+        return np.where(scores >= self.threshold, margins, np.minimum(margins, _SMALLEST))
 
-    def judge(self, images: Tensor) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def classify(self, images: Tensor) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Predicted classes and flags, each ``(N,)``."""
         features = self.features(images)
         return features.predicted, self.margins(features) >= 0
@@ -121,13 +120,14 @@ class System:
     def decide(
         self, wanted: Callable[[Tensor, Tensor], Tensor], *, lead: float = 0.0
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """`(images, rows) → (b,) bool`: not flagged, and predicted as `wanted(predicted, rows)` says, both clearly.
+        """A function `(images, rows) → (b,) bool`: not flagged, and predicted as `wanted(predicted, rows)` requires.
 
-        What is found is judged again in other batches, where rounding may decide otherwise for an image that lies on
-        the very boundary, as those of HopSkipJump do.
+        Both hold with a small lead: images at the boundary, such as HopSkipJump's, are scored again in other batches,
+        where rounding can change the decision.
 
         Args:
-            lead: by how much the score has to be below the threshold.
+            wanted: which predictions are accepted.
+            lead: of the score below the threshold.
         """
 
         def passes(images: Tensor, rows: Tensor) -> Tensor:
@@ -143,25 +143,25 @@ class System:
     # --- features as matrices
 
     def parts(self, features: Features) -> Parts:
-        """Logits, statistics and everything measured as float32 matrices ``(N, F_i)``, by name.
+        """Logits, statistics and requested features as float32 matrices ``(N, F_i)``, by name.
 
-        Measurements that count by columns made of them alone are there as columns.
+        The detector's columns replace the features that are used for them only.
         """
         requested = {name: values.reshape(len(values), -1) for name, values in features.requested.items()}
         if self._columns is not None:
             requested = {name: values for name, values in requested.items() if name not in self._columns.replaces}
-            requested[self._columns.name] = self._columns.requested(features)
+            requested[self._columns.name] = self._columns.from_features(features)
         return {"logits": features.logits, "statistics": features.statistics, **requested}
 
     def margins_of(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
-        """As `margins`, of parts that need not be those of any image."""
+        """As `margins`, of parts that are not necessarily those of images."""
         if self._columns is not None:
-            return self._margins(self._columns.judge(parts[self._columns.name], predicted_by(parts)))
+            return self._margins(self._columns.score_components(parts[self._columns.name], predicted_by(parts)))
         requested = {name: parts[name].reshape(-1, *shape) for name, shape in self._shapes.items()}
         return self.margins(Features(parts["logits"], parts["statistics"], requested))
 
     def used_parts(self, features: Features) -> tuple[str, ...]:
-        """Names of the parts that the score depends on: those whose exchange between images changes some score."""
+        """Names of the parts that the score depends on: a permutation of their rows changes some score."""
         parts = self.parts(features)
         margins = self.margins_of(parts)
         generator = np.random.default_rng(0)
@@ -187,7 +187,7 @@ class System:
         statistics = context.statistics
         requested = {request.name: request(context) for request in extractor.feature_requests}
         if self._columns is not None and set(self._columns.replaces) <= set(requested):
-            made = self._columns(context.logits, statistics, requested)
+            made = self._columns.from_tensors(context.logits, statistics, requested)
             requested = {name: values for name, values in requested.items() if name not in self._columns.replaces}
             requested[self._columns.name] = made
         requested = {name: values.flatten(1) for name, values in requested.items()}
@@ -200,7 +200,7 @@ class System:
                 _, parts = self._forward(images, self._extractor_of([feature_request]))
         except NetworkError:
             raise
-        except RuntimeError:  # NumPy is not told of gradients, and torch refuses to hand it such a tensor
+        except RuntimeError:  # torch does not convert a tensor with gradients to NumPy
             return False
         return all(values.requires_grad for values in parts.values())
 

@@ -1,103 +1,51 @@
-"""What every detector promises, run on every file in detector/detectors."""
+"""Conformance suite of detectors, run on every file in detector/detectors."""
 
 import ast
 import inspect
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
-from detector.base.columns import ColumnsDetector
-from detector.base.detector import Detector
+from detector.base.detector import Detector, build_detector
 from detector.classifiers import boosting
 from models.errors import InputError, NotFittedError
-from models.features import Features, ForwardPass, Head, needs_of
+from models.features import Features
 from models.registry import DETECTORS
-from models.residuals import Branch, Discovery
+from tests.conformance.made_up import CLASSES, features_of
 
-CLASSES, COLUMNS = 3, 8
-
-# Small ones, so that the suite is quick; every detector with the classifiers' options gets few trees.
+# Small values keep the suite fast; detectors with classifiers get few trees.
 QUICK: dict[str, dict[str, Any]] = {"knn": {"k": 10}, "lid": {"k": 10}, "kernel_density": {"passes": 10}}
 
 
 def variants() -> list[tuple[str, dict[str, Any]]]:
-    """Every detector with a forest, its default classifier, and its own outlier score where it has one."""
+    """Every detector with a forest, with its default classifier, and without classifiers where it can."""
     found = []
     for name in DETECTORS.names():
         kind, options = DETECTORS.load(name), QUICK.get(name, {})
-        if not issubclass(kind, ColumnsDetector):
+        default = kind().parameters().get("classifier")
+        if default is None:
             found.append((name, options))
             continue
-        default = kind().parameters()["classifier"]
-        own = ("none",) if "none" in kind._choices() else ()
+        own = ("none",) if can_do_without_classifiers(kind) else ()
         classifiers = dict.fromkeys(("random_forest", default, *own))
         found += [(name, options | {"num_trees": 10, "classifier": classifier}) for classifier in classifiers]
     return found
 
 
+def can_do_without_classifiers(kind: type[Detector]) -> bool:
+    try:
+        build_detector(kind().name, {"classifier": "none"})
+    except InputError:
+        return False
+    return True
+
+
 @pytest.fixture(autouse=True)
 def few_boosted_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few as there are trees in the forests: detectors have no option for it."""
+    """As few boosting iterations as there are trees in the forests; detectors have no option for them."""
     monkeypatch.setitem(boosting._OPTIONS, "max_iter", 10)
-
-
-def features_of(detector: Detector, rng: np.random.Generator, odd: np.ndarray) -> Features:
-    """Features of images of which some are odd: all that can be seen of these differs from the others.
-
-    What the detector asks to be measured is measured on a pass of which images, embeddings and logits are made up.
-    """
-    count = len(odd)
-    predicted = rng.integers(CLASSES, size=count)
-    statistics = rng.uniform(0.9, 1.1, size=(count, COLUMNS)) * (1 + 0.1 * predicted[:, None])
-    statistics[odd] = rng.uniform(8, 12, size=(odd.sum(), COLUMNS))
-    waves = np.sin(np.linspace(0, 6, 16))[:, None] * np.cos(np.linspace(0, 5, 16))
-    images = 0.5 + 0.3 * waves + rng.normal(scale=0.02, size=(count, 3, 16, 16))
-    images[odd] = rng.uniform(size=(odd.sum(), 3, 16, 16))
-    embeddings = []
-    for layer, (width, side) in enumerate(((4, 4), (6, 2), (6, 2))):
-        means = 3 * np.random.default_rng(layer).normal(size=(CLASSES, width))
-        values = means[predicted] + rng.normal(scale=0.3, size=(count, width))
-        values[odd] = rng.normal(scale=20, size=(odd.sum(), width))
-        embeddings.append(values[:, :, None, None] + rng.normal(scale=0.05, size=(count, width, side, side)))
-    # Confident logits, but undecided ones of odd images; a linear layer makes them of four parts each.
-    logits = rng.normal(scale=0.3, size=(count, CLASSES))
-    logits[np.arange(count)[~odd], predicted[~odd]] += 8
-    inputs = as_tensor(np.repeat(logits / 4, 4, axis=1))
-    linear = nn.Linear(4 * CLASSES, CLASSES, bias=False)
-    with torch.no_grad():
-        linear.weight.copy_(torch.eye(CLASSES).repeat_interleave(4, dim=1))
-        output = linear(inputs)
-        context = ForwardPass(
-            as_tensor(images.clip(0, 1)), output, as_tensor(statistics), linear, discovery_of(embeddings),
-            tuple(as_tensor(embedding) for embedding in embeddings), Head(linear, inputs, output),
-            pooled_embeddings=tuple(as_tensor(embedding.mean(axis=(2, 3))) for embedding in embeddings),
-            pooled_residues=tuple(as_tensor(embedding[:, :, 0].mean(axis=2)) for embedding in embeddings),
-        )  # fmt: skip
-        # Another view of a natural image changes little.
-        other = replace(
-            context,
-            logits=output + as_tensor(rng.normal(scale=np.where(odd, 4, 0.1)[:, None], size=output.shape)),
-            pooled_embeddings=tuple(1.1 * vector for vector in context.pooled_embeddings),
-        )
-        context = replace(context, views=dict.fromkeys(needs_of(detector.feature_requests()).views, other))
-        requested = {
-            feature_request.name: feature_request(context).numpy() for feature_request in detector.feature_requests()
-        }
-    return Features(output.numpy(), statistics.astype(np.float32), requested)
-
-
-def discovery_of(embeddings: list[np.ndarray]) -> Discovery:
-    branches = [Branch(str(block), values.shape[1:], "addition") for block, values in enumerate(embeddings)]
-    return Discovery(tuple(branches), ())
-
-
-def as_tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32))
 
 
 def natural_features(detector: Detector, rng: np.random.Generator, count: int = 90) -> Features:
@@ -131,8 +79,15 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 
 @pytest.fixture
 def mixed(detector: Detector, rng: np.random.Generator) -> Features:
-    """What a detector that learnt from images of its own judges: 20 natural and 20 odd ones, mixed."""
+    """Features to score: 20 natural and 20 odd images, mixed."""
     return features_of(detector, rng, rng.permutation(np.arange(40) % 2 == 0))
+
+
+def test_components_are_explained(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    result, info = fit(detector, rng).score_components(mixed), detector.component_info()
+    assert list(result.components) == list(info)
+    assert all(title and description for title, description in info.values())
+    assert set(result.main_components()) <= (set(info) or {None})
 
 
 def test_name_is_the_files(detector: Detector) -> None:

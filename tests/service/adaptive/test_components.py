@@ -13,7 +13,8 @@ from detector.pipeline import Pipeline
 from models.features import extract_features
 from models.normalization import Normalized
 from models.residuals import StatisticsSpec, discover
-from service.adaptive.exact import Columns, columns_of
+from service.adaptive.components import Columns
+from service.adaptive.exact import columns_of
 from service.adaptive.system import System
 
 SHAPE = (3, 16, 16)
@@ -23,12 +24,12 @@ DETECTORS = ("path", "views", "fusion")
 
 @pytest.fixture
 def network(tiny_network: nn.Module) -> Normalized:
-    """The tiny network, as a pipeline takes it."""
+    """The tiny network with normalisation."""
     return Normalized(tiny_network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
 def pipeline_of(network: Normalized, rng: np.random.Generator, name: str, classifier: str) -> Pipeline:
-    """A detector fitted on noise, attacked images being noisier."""
+    """A detector fitted on noise; attacked images have more noise."""
     discovery = discover(network, SHAPE)
     detector = build_detector(name, {"classifier": classifier})
     natural = torch.from_numpy(rng.uniform(0.3, 0.7, (160, *SHAPE)).astype(np.float32))
@@ -53,16 +54,16 @@ def pipeline_of(network: Normalized, rng: np.random.Generator, name: str, classi
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_columns_and_score_are_the_detectors_own(network: Normalized, rng: np.random.Generator, name: str) -> None:
+def test_columns_and_score_equal_the_detectors(network: Normalized, rng: np.random.Generator, name: str) -> None:
     system = System(pipeline_of(network, rng, name, "none"))
     images = torch.from_numpy(rng.random((20, *SHAPE), dtype=np.float32))
     features = system.features(images)
     columns = columns_of(system.pipeline.detector)
     assert columns is not None
     _, parts = system.forward(images)
-    given = columns.requested(features)
+    given = columns.from_features(features)
     np.testing.assert_allclose(parts[columns.name].detach().numpy(), given, rtol=2e-3, atol=2e-3)
-    score = columns.outlier_score(torch.from_numpy(given), torch.from_numpy(features.predicted))
+    score = columns.score(torch.from_numpy(given), torch.from_numpy(features.predicted))
     np.testing.assert_allclose(score.numpy(), system.pipeline.detector.score(features), rtol=1e-5, atol=1e-5)
     assert system.exact_margins is not None
     np.testing.assert_allclose(
@@ -71,7 +72,9 @@ def test_columns_and_score_are_the_detectors_own(network: Normalized, rng: np.ra
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_margin_has_a_gradient_that_goes_down(network: Normalized, rng: np.random.Generator, name: str) -> None:
+def test_the_gradient_of_the_margin_is_a_descent_direction(
+    network: Normalized, rng: np.random.Generator, name: str
+) -> None:
     system = System(pipeline_of(network, rng, name, "none"))
     images = torch.from_numpy(rng.random((24, *SHAPE), dtype=np.float32)).requires_grad_(True)
     assert system.exact_margins is not None
@@ -79,7 +82,7 @@ def test_the_margin_has_a_gradient_that_goes_down(network: Normalized, rng: np.r
     (gradient,) = torch.autograd.grad(margins.sum(), images)
     assert torch.isfinite(gradient).all()
     size = gradient.flatten(1).norm(dim=1)
-    # An image that is less odd than any natural one in every sign scores 0, and so do its neighbours.
+    # An image with a tail score of 0 in every component scores 0, and so do its neighbours.
     odd = torch.from_numpy(system.pipeline.detector.score(system.features(images.detach())) > 0)
     assert odd.sum() >= 12
     assert (size[odd] > 0).all()
@@ -90,9 +93,7 @@ def test_the_margin_has_a_gradient_that_goes_down(network: Normalized, rng: np.r
     assert (moved < margins)[odd].double().mean() >= 0.75  # a step may cross a kink
 
 
-def test_with_a_classifier_columns_are_what_a_surrogate_is_fitted_on(
-    network: Normalized, rng: np.random.Generator
-) -> None:
+def test_with_a_classifier_a_surrogate_is_fitted_on_columns(network: Normalized, rng: np.random.Generator) -> None:
     system = System(pipeline_of(network, rng, "fusion", "gradient_boosting"))
     columns: Columns | None = columns_of(system.pipeline.detector)
     assert columns is not None

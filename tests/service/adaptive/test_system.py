@@ -1,4 +1,4 @@
-"""The system of network and detector, from the attacker's side."""
+"""Network and detector from the attacker's side."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ from service.adaptive.system import System
 from tests.service.adaptive.small_systems import pipeline_of
 
 
-def test_a_search_keeps_a_lead_over_the_threshold(energy: Pipeline, images: torch.Tensor) -> None:
+def test_a_search_keeps_a_lead_below_the_threshold(energy: Pipeline, images: torch.Tensor) -> None:
     system = System(energy)
     margins = system.margins(system.features(images))
     rows = torch.arange(len(images))
-    everyone = lambda predicted, which: torch.ones_like(which, dtype=torch.bool)  # noqa: E731
+    accept_all = lambda predicted, which: torch.ones_like(which, dtype=torch.bool)  # noqa: E731
     for lead in (0.0, float(np.quantile(-margins[margins < 0], 0.5))):
-        passed = system.decide(everyone, lead=lead)(images, rows).numpy()
+        passed = system.decide(accept_all, lead=lead)(images, rows).numpy()
         assert np.array_equal(passed, (margins < 0) & (margins <= -lead))
 
 
@@ -38,13 +38,13 @@ def test_a_search_keeps_a_lead_over_the_threshold(energy: Pipeline, images: torc
     ],
     ids=repr,
 )
-def test_exact_margins_are_the_detector_s_own(detector: Detector, images: torch.Tensor) -> None:
+def test_exact_margins_equal_the_detectors(detector: Detector, images: torch.Tensor) -> None:
     system = System(pipeline_of(detector))
     assert system.exact_margins is not None
     batch = images.clone().requires_grad_(True)
     margins = system.exact_margins(system.forward(batch)[1])
     wanted = system.margins(system.features(images))
-    if isinstance(detector, MaxSoftmax):  # log-odds rise with the score, and are 0 where the margin is
+    if isinstance(detector, MaxSoftmax):  # log-odds, an increasing function of the margin
         order = np.argsort(wanted)
         assert (np.diff(margins.detach().numpy()[order]) >= -1e-5).all()
         assert ((margins.detach().numpy() >= 0) == (wanted >= 0)).all()
@@ -63,7 +63,7 @@ def test_exact_margins_are_the_detector_s_own(detector: Detector, images: torch.
     ],
     ids=repr,
 )
-def test_parts_are_what_the_detector_judges_by(detector: Detector, used: tuple[str, ...], images: torch.Tensor) -> None:
+def test_parts_determine_the_score(detector: Detector, used: tuple[str, ...], images: torch.Tensor) -> None:
     system = System(pipeline_of(detector))
     features = system.features(images)
     parts = system.parts(features)
@@ -75,7 +75,7 @@ def test_parts_are_what_the_detector_judges_by(detector: Detector, used: tuple[s
         assert np.allclose(values.detach().numpy(), parts[name], rtol=1e-3, atol=1e-4 * np.abs(parts[name]).max())
 
 
-def test_decisions_that_a_detector_cannot_make(transport: Pipeline, energy: Pipeline) -> None:
+def test_impossible_decisions_are_refused(transport: Pipeline, energy: Pipeline) -> None:
     with pytest.raises(InputError, match="calibration of the vote 'all_class'"):
         System(transport, ensemble=False)
     with pytest.raises(InputError, match="decision='calibrated'"):

@@ -1,4 +1,4 @@
-"""Detectors whose columns are one measurement as it is: what they add is only what is measured."""
+"""Detectors whose columns are the values of one feature request."""
 
 import math
 from abc import abstractmethod
@@ -8,18 +8,18 @@ import numpy as np
 from detector.base.columns import ColumnsDetector
 from models.features import FeatureRequest, Features
 
-__all__ = ["MeasuredColumns"]
+__all__ = ["RequestedColumns"]
 
 
-class MeasuredColumns(ColumnsDetector):
-    """The classifiers of `ColumnsDetector` on one measurement; a subclass says which."""
+class RequestedColumns(ColumnsDetector):
+    """The classifiers of `ColumnsDetector` on the values of one feature request, which a subclass names."""
 
     @abstractmethod
     def _request(self) -> FeatureRequest:
-        """The measurement, which the options may choose; of whatever shape, it is flattened image by image."""
+        """The feature request, which can depend on the options; its values of an image are flattened."""
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """The one measurement."""
+        """The one request."""
         return (self._request(),)
 
     def _columns(self, features: Features) -> np.ndarray:
