@@ -67,11 +67,12 @@ class System:
         has_votes = "all_class" in pipeline.detector.score_components(features).components
         if decision == "vote" and not has_votes:
             raise InputError(
-                f"decision='vote' needs a detector with classifiers, got {pipeline.detector!r}; use decision='calibrated'"
+                f"decision='vote' needs a detector with classifiers, got {pipeline.detector!r}; use "
+                "decision='calibrated'"
             )
         if decision == "calibrated" and not ensemble and has_votes and calibration is None:
             raise InputError(
-                "ensemble=False needs a calibration of the vote 'all_class': the pipeline's belongs to the larger of both; "
+                "ensemble=False needs a calibration of the vote 'all_class': the pipeline's belongs to the larger vote; "
                 "pass calibration=Calibration(votes of other natural images, fpr), or decision='vote'"
             )
         self._only_all_class = has_votes and not ensemble

@@ -72,9 +72,7 @@ def test_columns_and_score_equal_the_detectors(network: Normalized, rng: np.rand
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_gradient_of_the_margin_is_a_descent_direction(
-    network: Normalized, rng: np.random.Generator, name: str
-) -> None:
+def test_the_gradient_is_a_descent_direction(network: Normalized, rng: np.random.Generator, name: str) -> None:
     system = System(pipeline_of(network, rng, name, "none"))
     images = torch.from_numpy(rng.random((24, *SHAPE), dtype=np.float32)).requires_grad_(True)
     assert system.exact_margins is not None
