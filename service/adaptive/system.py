@@ -72,7 +72,7 @@ class System:
             )
         if decision == "calibrated" and not ensemble and has_votes and calibration is None:
             raise InputError(
-                "ensemble=False needs a calibration of the vote 'all_class': the pipeline's belongs to the larger vote; "
+                "ensemble=False needs a calibration of the vote 'all_class'; the pipeline's is of the larger vote; "
                 "pass calibration=Calibration(votes of other natural images, fpr), or decision='vote'"
             )
         self._only_all_class = has_votes and not ensemble
