@@ -1,4 +1,4 @@
-"""The papers' recipes: each is what `plumbline train` takes, and builds its network and its objective."""
+"""Recipes of the papers: `plumbline train` accepts each, and each builds its network and its objective."""
 
 import re
 import tomllib
@@ -32,7 +32,7 @@ def test_a_recipe_builds_its_network_and_its_objective(path: Path) -> None:
     assert recipe.initialization != "default"
     assert options.objective.startswith(objective_of(options.objective, {}).__class__.__module__.split(".")[-1])
     head, *words = options.network.split(":")
-    # Nothing is computed on the meta device, so that the large networks are cheap, too.
+    # The meta device computes nothing, so that large networks are cheap.
     with torch.device("meta"):
         if head == "torchvision":
             network = get_model(*words, num_classes=classes)
@@ -43,7 +43,7 @@ def test_a_recipe_builds_its_network_and_its_objective(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_says_where_it_comes_from_and_leaves_nothing_to_defaults(path: Path) -> None:
+def test_a_recipe_names_its_source_and_every_option(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert "thesis" in text.partition("[train]")[0]
@@ -67,14 +67,14 @@ def test_the_recipe_on_the_page_is_the_one_of_its_command() -> None:
     assert tomllib.loads(block) == tomllib.loads((FOLDER / file).read_text(encoding="utf-8"))
 
 
-def test_the_pages_options_of_networks_are_those_there_are() -> None:
+def test_network_options_on_the_page_are_complete() -> None:
     page = (FOLDER.parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     table = page.partition("## Networks")[2].partition("## Objectives")[0]
     assert set(re.findall(r"^\| `(\w+)=", table, flags=re.MULTILINE)) == set(NETWORK_OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["mnist-resnet9", "mnist-20-1-parallel"])
-def test_small_recipes_run_on_made_images(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_small_recipes_run_on_random_images(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     classes = np.array([str(digit) for digit in range(10)])
     for split in ("train", "test"):
         images = rng.integers(0, 256, (8, 28, 28), dtype=np.uint8)

@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> None:
         ),
         transport_images=options.transport_images, seed=options.seed, device=options.device,
     )  # fmt: skip
-    measured, facts = measure_all(networks, data, settings)
-    figures, _ = as_json({"schema": SCHEMA, **facts, "networks": [each.figures for each in measured]})
+    measured, provenance = measure_all(networks, data, settings)
+    figures, _ = as_json({"schema": SCHEMA, **provenance, "networks": [each.figures for each in measured]})
     figures.pop("provenance")  # write_result adds it
     payload = {"n": len(data), "seed": options.seed, **figures}
     print(as_table(payload["networks"]))

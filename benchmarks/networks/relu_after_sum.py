@@ -1,6 +1,6 @@
-"""A residual network as users bring them: a ReLU written as a function after the sum, shortcuts without parameters.
+"""A residual network of a user's file: a functional ReLU after the sum, shortcuts without parameters.
 
-Nothing in it knows of Plumbline. It takes normalised images (B, 3, 32, 32).
+The file does not import Plumbline. The network takes normalised images (B, 3, 32, 32).
 """
 
 import torch.nn.functional as F

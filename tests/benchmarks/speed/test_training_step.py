@@ -1,4 +1,4 @@
-"""The step that is timed is a training step; the figures of a tiny run are complete. No duration is judged."""
+"""The timed step is a training step; the figures of a tiny run are complete. No duration is checked."""
 
 import copy
 import json
@@ -47,14 +47,14 @@ def test_a_tiny_run_writes_a_ratio_for_every_objective_and_its_table(
     out = tmp_path / "objectives.json"
     main(["--networks", "resnet20", "--rounds", "2", "--batch", "2", "--out", str(out)])
     result = json.loads(out.read_text())
-    told = {(case["objective"], case["precision"]): case for case in result["cases"]}
-    assert len(told) == len(OBJECTIVES) * 2
-    for (objective, _), case in told.items():
+    cases = {(case["objective"], case["precision"]): case for case in result["cases"]}
+    assert len(cases) == len(OBJECTIVES) * 2
+    for (objective, _), case in cases.items():
         assert case["blocks"] == 3
         assert case["batch"] == 2
         assert case["ratio"] > 0
         assert case["bar"] == (1.10 if objective == "least_action" else None)
-    assert len(overhead(result)) == 2 + len(told)
+    assert len(overhead(result)) == 2 + len(cases)
 
 
 def test_every_network_can_be_built() -> None:

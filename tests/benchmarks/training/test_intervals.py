@@ -7,7 +7,7 @@ from scipy import stats
 from benchmarks.training.intervals import correlations, mean_interval, paired_difference
 
 
-def test_the_interval_of_a_mean_is_students(rng: np.random.Generator) -> None:
+def test_the_interval_of_a_mean_is_that_of_student(rng: np.random.Generator) -> None:
     values = list(rng.normal(0.7, 0.1, 11))
     found = mean_interval(values)
     low, high = stats.t.interval(0.95, 10, loc=np.mean(values), scale=stats.sem(values))
@@ -31,7 +31,7 @@ def test_the_paired_difference_is_scipys_paired_test(rng: np.random.Generator) -
     assert stats.ttest_ind(second, first).pvalue > found["p"]
 
 
-def test_differences_that_are_all_the_same_say_nothing_of_chance() -> None:
+def test_equal_differences_have_no_p_value() -> None:
     assert paired_difference([0.25, 0.5], [0.5, 0.75])["p"] is None
     assert paired_difference([0.1, 0.2, 0.3], [0.2, 0.3, 0.4])["p"] is None  # the same but for rounding
     assert paired_difference([0.25, 0.5], [0.25, 0.5])["p"] == 1
@@ -44,14 +44,14 @@ def test_correlations_are_scipys(rng: np.random.Generator) -> None:
     found = correlations(list(first), list(second))
     pearson, spearman = stats.pearsonr(first, second), stats.spearmanr(first, second)
     interval = pearson.confidence_interval(0.95)
-    told = found["pearson"]
-    assert (told["r"], told["low"], told["high"], told["p"]) == pytest.approx(
+    coefficient = found["pearson"]
+    assert (coefficient["r"], coefficient["low"], coefficient["high"], coefficient["p"]) == pytest.approx(
         (pearson.statistic, interval.low, interval.high, pearson.pvalue)
     )
-    told = found["spearman"]
-    assert (told["r"], told["p"]) == pytest.approx((spearman.statistic, spearman.pvalue))
-    half = (math.atanh(told["high"]) - math.atanh(told["low"])) / 2
-    assert half == pytest.approx(1.959964 * math.sqrt((1 + told["r"] ** 2 / 2) / 22), rel=1e-5)
+    coefficient = found["spearman"]
+    assert (coefficient["r"], coefficient["p"]) == pytest.approx((spearman.statistic, spearman.pvalue))
+    half = (math.atanh(coefficient["high"]) - math.atanh(coefficient["low"])) / 2
+    assert half == pytest.approx(1.959964 * math.sqrt((1 + coefficient["r"] ** 2 / 2) / 22), rel=1e-5)
 
 
 def test_perfect_and_impossible_correlations() -> None:
