@@ -136,8 +136,8 @@ def peak_of_a_step(network: nn.Module, objective: Objective, batch: tuple[int, i
 def _move(network: nn.Module, objective: Objective, device: str) -> None:
     """Move the trained parameters, and the copies of the network's buffers in its modules."""
     everything = nn.ModuleList([network])
-    for unit in getattr(objective, "_units", ()):
-        everything.extend([unit.module, *([unit.classifier] if unit.classifier is not None else [])])
+    for local in getattr(objective, "local_modules", ()):
+        everything.extend([local.module, *([local.classifier] if local.classifier is not None else [])])
     everything.to(device)
 
 

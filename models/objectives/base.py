@@ -1,4 +1,4 @@
-"""What a training objective is: from a network and a labelled batch to the number that is minimised."""
+"""The base class of training objectives: from a network and a labelled batch to a loss."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -23,12 +23,12 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class ObjectiveValue(NamedTuple):
-    """What one batch costs.
+    """The loss of one batch.
 
     Args:
         loss: scalar, differentiable.
-        logits: ``(B, K)``, for the accuracy shown while training.
-        measures: further scalars to be averaged over the epoch and logged, by name, without a graph.
+        logits: ``(B, K)``, for the accuracy during training.
+        measures: further scalars by name, without a graph; their means over an epoch are logged.
     """
 
     loss: Tensor
@@ -37,88 +37,101 @@ class ObjectiveValue(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """What a run leaves behind.
+    """The result of a training run.
 
     Args:
-        network, spec: what is to be kept, and how to build it again.
-        facts: further JSON values for the checkpoint's provenance.
-        summary: lines for a person.
+        network, spec: the network to store, and its specification.
+        provenance: further JSON values for the checkpoint.
+        summary: lines for the terminal.
     """
 
     network: Normalized
     spec: NetworkSpec
-    facts: Mapping[str, Any] = _NOTHING
+    provenance: Mapping[str, Any] = _NOTHING
     summary: tuple[str, ...] = ()
 
 
 class Objective(ABC):
-    """What `models.training.loop.train` minimises; a new one writes `evaluate` and, if it learns on the way, its state.
+    """A loss for `models.training.loop.train`; a subclass writes `evaluate` and, if it has state, the state methods.
 
-    Public attributes are the objective's options, by which a run is known again; what it learns goes into attributes
-    that begin with an underscore. One object serves one run.
+    Public attributes are the objective's options, which identify a run. State goes into attributes that begin with an
+    underscore. One object serves one run.
 
-    An objective that chooses something after training asks for images to choose by: `held_out` is the share of the
-    training images that are kept out of training for that.
+    Attributes:
+        held_out: share of the training images that are reserved for a choice after training.
     """
 
     held_out: float = 0.0
 
     def options(self) -> dict[str, Any]:
-        """The public attributes that are numbers, text or None: what the objective was made with."""
+        """The public attributes that are numbers, text or None."""
         kinds = bool | int | float | str | None
         return {k: value for k, value in vars(self).items() if not k.startswith("_") and isinstance(value, kinds)}
 
     def prepare(self, network: nn.Module, image_shape: tuple[int, int, int], epochs: int) -> None:  # noqa: B027
-        """Called once, before anything of the run: the network on its device, the images' (3, H, W), all epochs."""
+        """Called once at the start of a run.
+
+        Args:
+            network: on its device.
+            image_shape: (3, H, W) of the images.
+            epochs: of the whole run.
+        """
 
     def parameters(self) -> Sequence[nn.Parameter]:
-        """What is trained besides the network's own parameters, such as auxiliary classifiers; after `prepare`."""
+        """Parameters to train besides those of the network, such as auxiliary classifiers; after `prepare`."""
         return ()
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027  most objectives are the same in every epoch
-        """Called before the epoch of that number, from 0; also the first time after a resumption."""
+        """Called before the epoch of that number, from 0; also when a run continues."""
 
     @abstractmethod
     def evaluate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
         """The loss of images ``(B, 3, H, W)`` in [0, 1] with labels ``(B,)``; runs the forward pass itself."""
 
     def accumulate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:
-        """`evaluate`, with the loss's gradients added to the parameters' own; the graph is freed.
+        """`evaluate`, followed by the backward pass; the graph is freed.
 
-        An objective that never holds the whole network's graph writes its own.
+        An objective that needs no graph of the whole network overrides it.
         """
         value = self.evaluate(network, images, labels)
         backward(value.loss)
         return value
 
-    def after_step(self, value: ObjectiveValue) -> None:  # noqa: B027  most objectives learn nothing
-        """Called after each optimiser step, for objectives with multipliers of their own."""
+    def after_step(self, value: ObjectiveValue) -> None:  # noqa: B027  most objectives have no state
+        """Called after each optimiser step, for objectives with multipliers."""
 
     def finish(
         self, network: Normalized, spec: NetworkSpec, held_out: ImageDataset | None, test: ImageDataset
     ) -> Finished:
-        """What is kept of the trained network; the test images are for telling, never for choosing."""
+        """The network to store after training.
+
+        Args:
+            network: the trained network.
+            spec: its specification.
+            held_out: the reserved training images; None without `held_out`.
+            test: for reporting only, never for a choice.
+        """
         return Finished(network, spec)
 
     def state(self) -> dict[str, Any]:
-        """JSON values that a resumed run needs."""
+        """JSON values for `load_state` when a run continues."""
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027  most objectives learn nothing
-        """Take back what `state` gave."""
+    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027  most objectives have no state
+        """Restore the values of `state`."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors that a resumed run needs, by name; after `prepare`."""
+        """Tensors by name for `load_tensors` when a run continues; after `prepare`."""
         return {}
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:  # noqa: B027  most objectives hold none
-        """Take back what `tensors` gave."""
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:  # noqa: B027  most objectives have none
+        """Restore the tensors of `tensors`."""
 
 
 def backward(loss: Tensor) -> None:
-    """Adds the loss's gradients to the parameters' own, outside of mixed precision.
+    """Add the loss's gradients to those of the parameters, outside of mixed precision.
 
-    The forward pass may be in mixed precision; the backward pass takes its types from there.
+    The forward pass may be in mixed precision; the backward pass uses the same types.
     """
     kind = loss.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
@@ -128,16 +141,16 @@ def backward(loss: Tensor) -> None:
 def build_objective(
     name: str, options: Mapping[str, Any] | None = None, *, where_accepted: Mapping[str, Any] | None = None
 ) -> Objective:
-    """The objective of that name with these options: the edge where names and numbers from outside become an object.
+    """The objective of that name with these options.
 
     Args:
-        name: of the plug-in, such as "least_action".
+        name: of the objective, such as "least_action".
         options: constructor arguments.
-        where_accepted: the same, but left out where the objective has no such option.
+        where_accepted: the same, but ignored if the objective has no such option.
 
     Raises:
         UnknownNameError: no such objective.
-        InputError: an option that the objective does not have, or a value that it refuses.
+        InputError: an option that the objective does not have, or a value outside its domain.
     """
     kind: type[Objective] = OBJECTIVES.load(name)
     known = list(inspect.signature(kind).parameters)
@@ -151,7 +164,7 @@ def build_objective(
 
 
 def check_label_smoothing(share: float) -> float:
-    """The share of the target that is spread evenly over all classes, in [0, 1).
+    """The share of the target that is spread evenly over all classes, if it is in [0, 1).
 
     Raises:
         InputError: it is not.

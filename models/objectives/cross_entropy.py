@@ -1,4 +1,4 @@
-"""Cross-entropy, with label smoothing if asked for."""
+"""Cross-entropy, with optional label smoothing."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

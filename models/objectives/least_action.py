@@ -18,22 +18,23 @@ _LARGEST_EXPONENT = 8
 
 
 class LeastAction(Objective):
-    """Cross-entropy L plus transport cost C over every residual branch that is found in the network.
+    """Cross-entropy L plus transport cost C over every residual branch of the network.
 
-    By the method of multipliers, equation 19 divided by λ_i: L + C/λ is minimised, and after every `update_every`
-    batches λ grows by `increase` times the latest batch's L. With `fixed_weight`, L + fixed_weight · C (appendix F.3).
+    The method of multipliers (equation 19 divided by λ_i) minimises L + C/λ, and after every `update_every` batches it
+    increases λ by `increase` times the L of the latest batch. With `fixed_weight`, the loss is L + fixed_weight · C
+    (appendix F.3).
 
-    C is the sum over branches of the mean of |r|^p over batch and dimensions, as in the published runs; equation 18
-    sums over the dimensions, which weighs a branch by its size. The residue of a block with an activation behind the
-    sum is the branch's output, as in `models.residuals.discovery.additions`.
+    C is the sum over branches of the mean of |r|^p over batch and dimensions, as in the published runs. Equation 18
+    sums over the dimensions, which weighs a branch by its size. The residue of a block with an activation after the sum
+    is the branch's output, as in `models.residuals.discovery.additions`.
 
     Args:
         initial_weight: λ_0, above 0.
         increase: τ, at least 0.
         update_every: s, in batches.
-        exponent: p, from 1 to 8: sums of larger powers leave the range of float32.
-        fixed_weight: of C in appendix F.3's form, beside which the multipliers' options are refused; None for the
-            method of multipliers.
+        exponent: p, from 1 to 8; sums of larger powers exceed the range of float32.
+        fixed_weight: the weight of C in appendix F.3; it excludes the options of the multipliers. None for the method
+            of multipliers.
         label_smoothing: of the cross-entropy, in [0, 1).
     """
 
@@ -57,15 +58,15 @@ class LeastAction(Objective):
         self.label_smoothing = check_label_smoothing(label_smoothing)
         if fixed_weight is not None and (self.initial_weight, self.increase, self.update_every) != (1, 1, 1):
             raise InputError(
-                "expected fixed_weight or the method of multipliers, got fixed_weight beside initial_weight, increase "
-                "or update_every; leave one out"
+                "fixed_weight excludes initial_weight, increase and update_every, which belong to the method of "
+                "multipliers; omit one of them"
             )
         self._weight = self.initial_weight
         self._batches = 0
         self._discovery: Discovery | None = None
 
     def prepare(self, network: nn.Module, image_shape: tuple[int, int, int], epochs: int) -> None:
-        """Finds the branches.
+        """Find the branches.
 
         Raises:
             NetworkError: the network has none.
@@ -114,11 +115,11 @@ def _mean_power(residue: Tensor, exponent: float) -> Tensor:
 
 
 class _MeanSquare(torch.autograd.Function):
-    """The mean of r²: one pass over memory there and one back, where the norm's own derivative takes several."""
+    """The mean of r²: one pass over memory forwards and one backwards; the norm's own derivative takes several."""
 
     @staticmethod
     def forward(ctx: Any, residue: Tensor) -> Tensor:
-        ctx.save_for_backward(residue)  # which is alive already
+        ctx.save_for_backward(residue)  # no extra memory: the recording keeps it anyway
         return _norm(residue, 2).square() / residue.numel()
 
     @staticmethod
@@ -130,7 +131,7 @@ class _MeanSquare(torch.autograd.Function):
 
 
 def _norm(residue: Tensor, exponent: float) -> Tensor:
-    # In float32 at least, since sums in half precision would stop growing.
+    # At least float32: sums in half precision stop growing.
     wide = torch.promote_types(residue.dtype, torch.float32)
     norm: Tensor = torch.linalg.vector_norm(residue, exponent, dtype=wide)
     return norm

@@ -1,4 +1,4 @@
-"""Reverse cross-entropy: all classes but the true one are to be predicted alike, reversed (Pang et al. 2018)."""
+"""Reverse cross-entropy: a uniform prediction over all classes but the true one (Pang et al. 2018)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ __all__ = ["ReverseCrossEntropy"]
 class ReverseCrossEntropy(Objective):
     """Cross-entropy of softmax(-z) with the reversed label: 0 for the true class, 1/(K - 1) for each other one.
 
-    Pang et al. train a network Z to predict the reversed label and classify by softmax(-Z). Here the network *is* -Z:
-    its last layer carries the sign from the first step on, which is the same training, and what comes out is a network
-    like any other, whose largest logit is its answer. Attacks and detectors need not know how it was trained.
+    Pang et al. train a network Z to predict the reversed label and classify by softmax(-Z). Here the network *is* -Z,
+    with the sign in its last layer from the first step on. The training is the same, and the largest logit of the
+    result is its prediction, so that attacks and detectors need no special case.
     """
 
     def evaluate(self, network: nn.Module, images: Tensor, labels: Tensor) -> ObjectiveValue:

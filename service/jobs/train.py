@@ -74,7 +74,7 @@ def run(options: Namespace) -> None:
     test_accuracy = accuracy(network, test)
     facts = {
         "network": label(options.network), "dataset": label(options.dataset), "dataset_sha256": data.fingerprint(),
-        "training_images": len(data), **({"held_out_images": len(held_out)} if held_out else {}), **finished.facts,
+        "training_images": len(data), **({"held_out_images": len(held_out)} if held_out else {}), **finished.provenance,
         "objective": {"name": options.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
         "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
         **provenance(),

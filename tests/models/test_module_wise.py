@@ -15,7 +15,7 @@ from models.images.preprocessing import Preprocessing
 from models.loading import NetworkSpec, load_checkpoint, save_checkpoint
 from models.networks.resnet import ResNet, resnet8
 from models.normalization import Normalized
-from models.objectives._schedule import module_of_each_epoch
+from models.objectives._epochs import module_of_each_epoch
 from models.objectives.base import ObjectiveValue, build_objective
 from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.module_wise import ModuleWise
@@ -62,7 +62,7 @@ def test_no_gradient_crosses_a_module_boundary(seed: int) -> None:
     for number in range(3):
         outputs, value = objective._step(number, x, labels, learn=False)
         gradients = torch.autograd.grad(value.loss, list(network.parameters()), allow_unused=True)
-        own = {id(parameter) for parameter in objective._units[number].module.parameters()}
+        own = {id(parameter) for parameter in objective.local_modules[number].module.parameters()}
         for parameter, gradient in zip(network.parameters(), gradients, strict=True):
             # The classifier's loss reaches every parameter of its own module but none of another.
             assert (gradient is not None) == (id(parameter) in own)
@@ -89,7 +89,7 @@ def test_a_modules_loss_is_its_cross_entropy_and_its_weighted_cost(seed: int) ->
     images, labels = _batch(seed)
     value = objective.evaluate(network, images, labels)
     x, total = images, torch.zeros(())
-    for number, unit in enumerate(objective._units):
+    for number, unit in enumerate(objective.local_modules):
         assert unit.discovery is not None
         with record_residues(unit.module, unit.discovery, keep=True) as recording:
             x = unit.module(x)
@@ -102,7 +102,7 @@ def test_a_modules_loss_is_its_cross_entropy_and_its_weighted_cost(seed: int) ->
         torch.testing.assert_close(value.measures[f"module_{number + 1}_cost"], torch.as_tensor(cost).detach())
     torch.testing.assert_close(value.loss, total)
     assert torch.equal(value.logits, x)
-    found = [branch.name for unit in objective._units if unit.discovery for branch in unit.discovery.branches]
+    found = [branch.name for unit in objective.local_modules if unit.discovery for branch in unit.discovery.branches]
     assert len(found) == 3
 
 
@@ -132,7 +132,7 @@ def test_other_modules_stay_as_they_are_bit_for_bit(mode: str, easy: ImageDatase
     begin = objective.begin_epoch
 
     def begin_epoch(epoch: int) -> None:
-        states.append([{k: v.clone() for k, v in unit.module.state_dict().items()} for unit in objective._units])
+        states.append([{k: v.clone() for k, v in unit.module.state_dict().items()} for unit in objective.local_modules])
         begin(epoch)
 
     objective.begin_epoch = begin_epoch  # type: ignore[method-assign]
@@ -154,7 +154,7 @@ def test_in_sequence_only_the_trained_module_has_gradients(seed: int) -> None:
         objective.begin_epoch(epoch)
         network.zero_grad(set_to_none=True)
         objective.accumulate(network, *_batch(seed))
-        own = {id(parameter) for parameter in objective._units[trained].module.parameters()}
+        own = {id(parameter) for parameter in objective.local_modules[trained].module.parameters()}
         assert all((p.grad is not None) == (id(p) in own) for p in network.parameters())
 
 
@@ -191,9 +191,12 @@ def test_multipliers_grow_by_each_modules_own_loss(seed: int) -> None:
     assert objective.state()["weights"] == [2.0, 2.0, 2.0]
     stepped(3.0, 1.0, 8.0)
     assert objective.state()["weights"] == [3.5, 2.5, 6.0]
-    other = ModuleWise(modules=3, initial_weight=2.0)
+    network, other = _prepared(seed, initial_weight=2.0)
     other.load_state(objective.state())
-    assert [other._cost_weight(k) for k in range(3)] == [1 / 3.5, 1 / 2.5, 1 / 6.0]
+    value = other.evaluate(network, images, labels)
+    costs = [value.measures[f"module_{k}_cost"] / weight for k, weight in ((1, 3.5), (2, 2.5), (3, 6.0))]
+    total = sum(value.measures[f"module_{k}_loss"] for k in (1, 2, 3)) + sum(costs)
+    torch.testing.assert_close(value.loss.detach(), torch.as_tensor(total))
 
 
 # --- whole runs
@@ -254,7 +257,7 @@ def test_the_loss_falls_on_digits_and_the_best_module_is_kept(tmp_path: Path, se
     assert accuracies[-1] == accuracy(network, test)
     assert max(accuracies) > 0.5
     finished = objective.finish(network, spec, kept, test)
-    best = finished.facts["stopped_at_module"]
+    best = finished.provenance["stopped_at_module"]
     assert best == int(np.argmax(objective.module_accuracies(kept))) + 1
     assert accuracy(finished.network, test) == accuracies[best - 1]
     assert objective.finish(network, spec, None, test).network is network
@@ -266,7 +269,7 @@ def test_a_network_that_stops_goes_through_a_checkpoint(tmp_path: Path, seed: in
     objective = ModuleWise(modules=3)
     objective.prepare(network, (3, 16, 16), 1)
     spec = NetworkSpec("plumbline", "resnet8", {"num_classes": 10}, 10, (3, 16, 16), (0.3,) * 3, (0.3,) * 3)
-    stopped, boundary = objective.stopped(network.eval(), 2, spec.image_shape)
+    stopped, boundary = objective.exit_after(network.eval(), 2, spec.image_shape)
     assert boundary is not None
     stopping = NetworkSpec.from_json(spec.to_json() | {"stop": boundary})
     save_checkpoint(tmp_path, stopped, stopping, tuple("0123456789"), {})
@@ -325,7 +328,7 @@ def test_options_that_contradict_each_other_are_refused(seed: int) -> None:
         ({"laps": 2}, "laps"),
         ({"growth": 0.2}, "growth"),
         ({"tau": 0.0}, "tau"),
-        ({"tau": 1.0, "initial_weight": 1.0}, "tau or initial_weight"),
+        ({"tau": 1.0, "initial_weight": 1.0}, "tau and initial_weight"),
         ({"held_out": 0.9}, "held_out"),
         ({"split": "height"}, "split"),
         ({"mode": "serial"}, "mode"),

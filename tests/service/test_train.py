@@ -19,7 +19,7 @@ def stopped(tmp_path: Path, seed: int) -> Path:
     loaded = load_network("resnet8", num_classes=10, image_shape=(3, 8, 8))
     objective = ModuleWise(modules=3)
     objective.prepare(loaded.network, (3, 8, 8), 1)
-    network, stop = objective.stopped(loaded.network, 2, (3, 8, 8))
+    network, stop = objective.exit_after(loaded.network, 2, (3, 8, 8))
     folder = tmp_path / "stopped"
     spec = loaded.spec.from_json({**loaded.spec.to_json(), "stop": stop})
     save_checkpoint(folder, network, spec, tuple("0123456789"), {})

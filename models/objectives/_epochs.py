@@ -1,4 +1,4 @@
-"""How the epochs of a sequential module-wise run are shared out (the thesis, sections 4.4.2 and 4.5.5)."""
+"""Distribution of the epochs of sequential module-wise training (the thesis, sections 4.4.2 and 4.5.5)."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -9,10 +9,13 @@ __all__ = ["module_of_each_epoch"]
 
 
 def module_of_each_epoch(epochs: int, modules: int, *, laps: int = 1, growth: float = 0.0) -> tuple[int, ...]:
-    """Which module, from 0, each epoch trains: in every lap from the first to the last, each for at least one epoch.
+    """The module, from 0, that each epoch trains: in every lap from the first to the last, at least one epoch each.
 
     Args:
-        growth: module k has epochs in proportion to 1 + growth · k.
+        epochs: the number of epochs.
+        modules: the number of modules.
+        laps: how often the sequence of modules is repeated.
+        growth: the epochs of module k are in proportion to 1 + growth · k.
 
     Raises:
         InputError: fewer epochs than modules times laps.
@@ -20,7 +23,7 @@ def module_of_each_epoch(epochs: int, modules: int, *, laps: int = 1, growth: fl
     if epochs < modules * laps:
         raise InputError(
             f"expected at least {modules * laps} epochs, one for each of {modules} modules in {laps} "
-            f"{'lap' if laps == 1 else 'laps'}, got {epochs}; give more epochs"
+            f"{'lap' if laps == 1 else 'laps'}, got {epochs}; use more epochs"
         )
     result: list[int] = []
     for length in _shares(epochs, [1.0] * laps):
@@ -30,7 +33,7 @@ def module_of_each_epoch(epochs: int, modules: int, *, laps: int = 1, growth: fl
 
 
 def _shares(total: int, proportions: Sequence[float]) -> list[int]:
-    """Whole numbers of that sum, in proportion as near as running sums can be rounded, and at least 1 each."""
+    """Integers of at least 1 with that sum, in these proportions as far as rounded running sums allow."""
     sums = list(accumulate(proportions))
     ends = [0]
     for number, end in enumerate(sums, start=1):
