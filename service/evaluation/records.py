@@ -8,12 +8,13 @@ ood:… ───┘                                       └─ …
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.common.result import ComponentInfo
 from models.errors import InputError
 
 __all__ = [
@@ -138,6 +139,7 @@ class DetectorResult:
         costs: "fit" in seconds, "score" in seconds per image, and optionally "measure", seconds per image from pixels
             to the detector's features.
         baseline: whether it is one of the trivial detectors of every table.
+        component_info: title and description of components, by name.
 
     Raises:
         InputError: no natural images, arrays of different lengths, numbers that are not finite.
@@ -153,6 +155,7 @@ class DetectorResult:
     votes: Mapping[str, Mapping[str, NDArray[np.float64]]]
     costs: dict[str, float]
     baseline: bool = False
+    component_info: Mapping[str, ComponentInfo] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         who = self._who()

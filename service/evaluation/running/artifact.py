@@ -68,6 +68,7 @@ def _of_artifact(plan: EvaluationPlan, artifact: Artifact, sets: Sets, rows: Map
         thresholds=_thresholds(calibration.scores, plan.settings), calibrated_on=len(calibration.scores), rows=rows,
         scores={name: each.score for name, each in scored.items()},
         votes={name: each.components for name, each in scored.items()}, costs={"score": seconds},
+        component_info=detector.component_info(),
     )  # fmt: skip
 
 

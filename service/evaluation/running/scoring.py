@@ -141,6 +141,7 @@ class Scorer:
             calibrated_on=len(testing.calibrate) if len(testing.calibrate) else None,
             rows=dict(testing.rows), scores={name: arrays[f"{index}.scores"] for index, name in enumerate(names)},
             votes=votes if more["votes"] else {}, costs=dict(more["costs"]), baseline=label in BASELINES,
+            component_info=detector.component_info(),
         )  # fmt: skip
 
     def fitted(self, label: str, detector: Detector, fitting: Fitting) -> tuple[Detector, float]:

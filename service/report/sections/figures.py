@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from detector.common.result import ComponentInfo
 from service.evaluation.records import NATURAL, DetectorResult, Evaluation
 from service.formatting import area, counted, percent, shortened
 from service.report.figures.curves import draw_rejection, draw_roc
@@ -54,7 +55,10 @@ def figure_sections(evaluation: Evaluation, figures: dict[str, Any]) -> list[Sec
     contents: dict[str, tuple[str, dict[str, Any]]] = {
         "curves": ("ROC curves", {"drawings": curves, "drawn": drawn, "left_out": left_out}),
         "rejection": ("Accuracy against rejection", {"svg": rejection, "about": about}),
-        "scores": ("Scores", {"drawings": _scores(evaluation, first), "about": about}),
+        "scores": (
+            "Scores",
+            {"drawings": _scores(evaluation, first), "about": about, "components": _components(first.result)},
+        ),
         "paths": (
             "Paths along the blocks",
             {"drawings": _paths(evaluation, first), "about": about, "branches": evaluation.branches},
@@ -108,6 +112,12 @@ def _scores(evaluation: Evaluation, subject: _Subject) -> list[Drawing]:
         figure = draw_scores(evaluation, subject.result, name, position=position, seen=seen)
         drawings.append(Drawing(inline_svg(figure, prefix=f"scores{position}", alt=alt)))
     return drawings
+
+
+def _components(result: DetectorResult) -> list[ComponentInfo]:
+    """The components of the score that have an explanation."""
+    names = result.votes.get(NATURAL, {})
+    return [info for name, info in result.component_info.items() if name in names]
 
 
 def _paths(evaluation: Evaluation, subject: _Subject) -> list[Drawing]:

@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 import service.formatting
 import service.inputs.names
 import service.report.sections.costs
+from detector.common.result import ComponentInfo
 from models.errors import InputError
 from service.evaluation.records import NATURAL, Evaluation
 from service.evaluation.summary.figures import figures
@@ -223,6 +224,17 @@ def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator
     assert long not in text.partition('id="provenance"')[0]
     assert {row["tested_on"] for row in rows_of(tmp_path / "report.csv")} == set(given.sets) - {NATURAL}
     assert all(len(line) <= 120 for line in as_table(found).splitlines())
+
+
+def test_components_are_explained(tmp_path: Path, rng: np.random.Generator) -> None:
+    given = random_evaluation(rng, count=40, runs=1, blocks=1, attacks={"fgm": 0.5}, outliers={})
+    info = {"all_class": ComponentInfo("All classes", HOSTILE), "absent": ComponentInfo("Another", "not in the score")}
+    results = tuple(replace(each, component_info=info) for each in given.detector_results)
+    write_evaluation_report(tmp_path, replace(given, detector_results=results), resamples=0)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"All classes {HOSTILE}" in Page(text).words
+    assert "<script" not in text
+    assert "not in the score" not in text
 
 
 def only_natural(rng: np.random.Generator) -> Evaluation:
