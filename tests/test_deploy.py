@@ -1,6 +1,5 @@
 """What deploy/ and the Dockerfile name exists: settings, ports, routes, options, metrics; and their numbers agree."""
 
-import argparse
 import importlib
 import json
 import os
@@ -17,14 +16,15 @@ import yaml
 
 from benchmarks.serving.running_server import RunningServer
 from detector.artifact import load_artifact
-from service.cli.main import _parser
 from service.cluster.ray_serve import Arguments, build, deployment_options
 from service.http.observability.metrics import Metrics
 from service.http.paths import OPEN_PATHS
 from service.http.server.app import create_app
 from service.http.server.run import FAILED_EXIT_CODE
 from service.http.settings import Settings, read_settings
+from service.requests.serving import ServeRequest
 from tests.conftest import SEED
+from tests.service.cli.command_line import request_of
 from tests.tiny_artifact import save_tiny_artifact
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -258,10 +258,9 @@ def commands() -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("where", "words"), commands(), ids=lambda value: value if isinstance(value, str) else "")
 def test_the_command_line_takes_the_commands(where: str, words: list[str]) -> None:
-    options = _parser(words).parse_args(words)
-    assert isinstance(options, argparse.Namespace)
-    assert options.command == "serve"
-    assert len(options.artifact) == 1
+    request = request_of(*words)
+    assert isinstance(request, ServeRequest)
+    assert len(request.artifact) == 1
 
 
 def test_the_unit_starts_again_what_died_and_not_what_is_set_wrongly() -> None:

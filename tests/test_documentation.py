@@ -1,8 +1,6 @@
-import argparse
 import json
 import re
 import tomllib
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -12,18 +10,14 @@ from benchmarks.__main__ import benchmarks
 from benchmarks.tables.pages import PAGES as PAGES_WITH_TABLES
 from benchmarks.tables.pages import with_tables
 from models.registry import ATTACKS, DETECTORS
-from service.cli.main import _parser
+from tests.service.cli.command_line import commands, options_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in parser._actions:
-        yield from action.option_strings
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from _flags(command)
+def _options() -> set[str]:
+    return {option for command in commands() for option in options_of(command)} | {"--help", "--version"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -34,18 +28,18 @@ def test_relative_links_have_targets(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_of_a_plumbline_command_in_the_pages_exists(page: Path) -> None:
-    known = set(_flags(_parser()))
+    known = _options()
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = re.findall(r"plumbline (?:train|fit|evaluate|score|serve|inspect|list|demo|geometry)\b[^\n`]*", text)
-    for command in commands:
+    found = re.findall(r"plumbline (?:train|fit|evaluate|score|serve|inspect|list|demo|geometry)\b[^\n`]*", text)
+    for command in found:
         for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", command):
             assert flag in known, f"{flag} in {command!r}"
 
 
 def test_every_command_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (commands,) = [a.choices for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    assert not [command for command in commands if f"plumbline {command}" not in text and f"make {command}" not in text]
+    named = {command for command in commands() if f"plumbline {command}" in text or f"make {command}" in text}
+    assert named == set(commands())
 
 
 def test_the_changelog_has_the_version() -> None:
@@ -87,7 +81,7 @@ def test_every_result_is_on_a_page_and_compact_and_has_its_provenance() -> None:
 
 
 def test_evaluations_have_options_attacks_and_detectors_that_exist() -> None:
-    known = set(_flags(_parser()))
+    known = _options()
     evaluations = sorted((ROOT / "benchmarks" / "evaluations").glob("*.toml"))
     assert evaluations
     for path in evaluations:

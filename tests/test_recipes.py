@@ -12,10 +12,10 @@ from torchvision.models import get_model
 from models.loading import load_network
 from models.loading.network_options import NETWORK_OPTIONS, parse_network_options
 from models.registry import NETWORKS
-from service.cli.main import _parser, main
-from service.cli.recipe_file import with_recipe
+from service.cli.main import main
 from service.inputs import objective_of
 from service.jobs.train import recipe_of
+from tests.service.cli.command_line import request_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "recipes" / "papers"
 RECIPES = sorted(FOLDER.glob("*.toml"))
@@ -24,8 +24,7 @@ SETS = {"mnist": (28, 10), "cifar10": (32, 10), "cifar100": (32, 100), "stl10": 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_builds_its_network_and_its_objective(path: Path) -> None:
-    parser = _parser()
-    options = parser.parse_args(with_recipe(["train", "--recipe", str(path), "--out", "X"], parser))
+    options = request_of("train", "--recipe", path, "--out", "X")
     size, classes = SETS[options.dataset]
     recipe = recipe_of(options)
     assert recipe.momentum == 0.9

@@ -31,8 +31,9 @@ from service.evaluation.planning.plan import plan_evaluation
 from service.evaluation.planning.settings import EvaluationSettings
 from service.evaluation.running.run import run_evaluation
 from service.inputs import attack_of
-from service.jobs.fit import fit
+from service.jobs.fit import FitInputs, fit_detector
 from service.report import as_table, write_evaluation_report
+from service.requests.fit import FitOptions
 
 
 def main() -> None:
@@ -102,11 +103,11 @@ def _train(words: dict[str, Any], options: argparse.Namespace, out: Path) -> str
 
 def _fit(words: dict[str, Any], network: str, data: ImageDataset, out: Path, options: argparse.Namespace) -> Artifact:
     loaded = load_network(network, num_classes=len(data.classes), image_shape=data.image_shape)
-    fit(
-        data, loaded, out=out, detector="transport", attacks=words["attack"], epsilon=words["epsilon"],
-        fpr=words["fpr"], split=words["split"], seed=options.seed, cache=options.work / "attacks",
-        workers=options.workers,
+    fit_options = FitOptions(
+        out=out, detector="transport", attack=tuple(words["attack"]), epsilon=words["epsilon"], fpr=words["fpr"],
+        split=words["split"], seed=options.seed, cache=options.work / "attacks", workers=options.workers,
     )  # fmt: skip
+    fit_detector(FitInputs(data=data, loaded=loaded), fit_options)
     return load_artifact(out, network_file=network if ".py:" in network else None)
 
 

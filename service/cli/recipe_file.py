@@ -1,4 +1,4 @@
-"""A recipe file: the [train] table of a TOML file gives the words of `plumbline train` that are not given themselves.
+"""A recipe file gives options of `plumbline train` that the command line does not give.
 
     [train]
     network = "resnet20:step_size=0.1"
@@ -6,101 +6,77 @@
     milestones = [120, 160, 200]
     flip = false
 
-Keys are the options' names without dashes in front. Other tables of the file are not looked at. What belongs to a
-schedule or an initialisation of the file goes with it, where the command line gives another one.
+Keys are the names of the options without dashes in front. Other tables of the file are ignored. Options of a schedule
+or an initialization that the command line replaces are ignored too.
 """
 
-import argparse
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cyclopts import App, ArgumentCollection
+from cyclopts.config import Dict
+
 from models.errors import InputError
 
-__all__ = ["recipe_words", "with_recipe"]
+__all__ = ["apply_recipe"]
 
-# Options that take several numbers.
-_LISTS = frozenset({"mean", "std", "milestones"})
+_LISTS = frozenset({"mean", "std", "milestones"})  # options of several numbers
+_SCALARS = (str, int, float)
 
 
-def with_recipe(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    """The words of a command line; behind ``train --recipe FILE`` with those of the file first, so that others win.
-
-    Args:
-        words: beginning with the command.
-        parser: of all commands.
+def apply_recipe(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Add the options of the file that --recipe names to those of the command line. A cyclopts config.
 
     Raises:
-        InputError: the file is no recipe, or says what the command does not know.
+        InputError: the file is not a recipe, or has a key or a value that `plumbline train` does not have.
     """
-    if words[:1] != ["train"]:
-        return list(words)
-    (commands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    only = argparse.ArgumentParser(add_help=False, prog="plumbline train")
-    only.add_argument("--recipe", type=Path)
-    found, others = only.parse_known_args(words[1:])
-    if found.recipe is None:
-        return list(words)
-    train = commands.choices["train"]
-    return ["train", *recipe_words(found.recipe, train, without=_superseded(others)), *others]
+    if commands != ("train",):
+        return
+    given = {argument.name.removeprefix("--"): argument for argument in arguments if argument.name.startswith("--")}
+    if not given["recipe"].tokens:
+        return
+    path = Path(given["recipe"].tokens[-1].value)
+    table = _read(path)
+    known = set(given) - {"recipe"}
+    if unknown := sorted(set(table) - known):
+        raise InputError(
+            f"{path}: [train] has the unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    values = {name: _checked(path, name, value, given[name].hint) for name, value in table.items()}
+    superseded = _superseded({name: argument.tokens[-1].value for name, argument in given.items() if argument.tokens})
+    kept = {name: value for name, value in values.items() if value != [] and name not in superseded}
+    Dict(kept, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
 
 
-def _superseded(words: Sequence[str]) -> set[str]:
-    """Keys that would do nothing beside these words, which the parser would refuse."""
-    only = argparse.ArgumentParser(add_help=False, prog="plumbline train")
-    for option in ("--schedule", "--initialization"):
-        only.add_argument(option)
-    given, _ = only.parse_known_args(words)
-    keys = {"milestones", "decay"} if given.schedule not in (None, "step") else set()
-    return keys | ({"gain"} if given.initialization == "default" else set())
-
-
-def recipe_words(path: Path, parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> list[str]:
-    """The [train] table as words of the command line.
-
-    Args:
-        without: keys that are checked and left out.
-
-    Raises:
-        InputError: the file cannot be read, has no such table, or has a key or a value that `parser` does not know.
-    """
+def _read(path: Path) -> Mapping[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("train")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise InputError(f"expected --recipe to name a readable TOML file, got {path}: {exc}") from exc
+        raise InputError(f"--recipe must name a readable TOML file; {path}: {exc}") from exc
     if not isinstance(table, Mapping):
-        raise InputError(f"{path}: expected a table [train], got none; see docs/training.md")
-    known = {
-        action.option_strings[0].removeprefix("--"): action
-        for action in parser._actions
-        if action.option_strings and action.option_strings[-1] not in ("--help", "--recipe")
-    }
-    if unknown := sorted(set(table) - set(known)):
-        raise InputError(
-            f"{path}: expected only options of plumbline train in [train], got {', '.join(unknown)}; known: "
-            f"{', '.join(sorted(known))}"
-        )
-    words = {name: _words(path, name, value, known[name], parser) for name, value in table.items()}
-    return [word for name, spoken in words.items() if name not in without for word in spoken]
+        raise InputError(f"{path}: the table [train] is missing; see docs/training.md")
+    return table
 
 
-def _words(path: Path, name: str, value: Any, action: argparse.Action, parser: argparse.ArgumentParser) -> list[str]:
-    switch = action.nargs == 0
-    if isinstance(value, bool) and switch:
-        if value:
-            return [f"--{name}"]
-        return [f"--no-{name}"] if f"--no-{name}" in action.option_strings else []
-    if name in _LISTS and value == [] and action.default == ():
-        return []
+def _superseded(given: Mapping[str, str]) -> set[str]:
+    """Keys that have no effect beside these options, so that the recipe would be refused."""
+    keys = {"milestones", "decay"} if given.get("schedule", "step") != "step" else set()
+    return keys | ({"gain"} if given.get("initialization") == "default" else set())
+
+
+def _checked(path: Path, name: str, value: Any, hint: Any) -> Any:
+    """The value as cyclopts takes it: a text, true or false, or numbers joined by commas."""
+    switch = hint in (bool, bool | None)
     several = name in _LISTS and isinstance(value, list)
-    values, kinds = (value, int | float) if several else ([value], str | int | float)
-    if switch or not values or not all(isinstance(v, kinds) and not isinstance(v, bool) for v in values):
-        wanted = "true or false" if switch else "a text, a number" + (", or numbers in a list" * (name in _LISTS))
-        raise InputError(f"{path}: expected {name} as {wanted}, got {value!r:.200}")
-    text = ",".join(map(str, values))
-    try:
-        parser._check_value(action, parser._get_value(action, text))
-    except argparse.ArgumentError as exc:
-        raise InputError(f"{path}: expected a value of {name}, got {value!r:.200}: {exc.message}") from exc
-    return [f"--{name}={text}"]
+    parts = value if several else [value]
+    allowed = (bool,) if switch else ((int, float) if several else _SCALARS)
+    if (value == [] and name != "milestones") or not all(
+        isinstance(part, allowed) and isinstance(part, bool) == switch for part in parts
+    ):
+        wanted = "true or false" if switch else "a text or a number" + (", or a list of numbers" * (name in _LISTS))
+        raise InputError(f"{path}: expected {name} to be {wanted}, got {value!r:.200}")
+    if several:
+        return ",".join(map(str, value)) or []
+    return value if switch else str(value)

@@ -1,11 +1,10 @@
-"""`plumbline demo`: the whole line on scikit-learn's digits: train, attack, fit, evaluate, draw, and perhaps serve."""
+"""`plumbline demo`: fit, attack, evaluate and draw on bundled photos, and save images to send to the server."""
 
-import functools
-import shlex
-import sys
-from argparse import Namespace
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,118 +13,103 @@ from PIL import Image
 from attacks import generate
 from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.errors import CheckpointError
-from models.loading import LoadedNetwork, load_checkpoint, load_network, save_checkpoint
-from models.objectives.cross_entropy import CrossEntropy
-from models.training.loop import accuracy, train
-from models.training.recipe import Recipe
+from models.loading import load_network
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.plan import plan_evaluation
 from service.evaluation.planning.settings import EvaluationSettings
 from service.evaluation.records import Evaluation
 from service.evaluation.running.run import run_evaluation
-from service.http.inference.repository import ModelSource
-from service.http.server.run import serve
-from service.http.settings import read_settings
 from service.inputs import attack_of, say
-from service.jobs.fit import fit
-from service.provenance import provenance
-from service.report import as_table, draw_paths, write_evaluation_report
+from service.jobs.fit import FitInputs, fit_detector
+from service.report import draw_paths, write_evaluation_report
+from service.requests.demo import DemoRequest
+from service.requests.fit import FitOptions
 
-__all__ = ["run"]
+__all__ = ["DemoResult", "demo", "serve_demo"]
 
-# Digits have strokes of full contrast, so a network on them stands more than one on photographs.
-EPSILON = "0.1"
-EXAMPLES = 6  # digits that the server's web page offers, each natural and attacked
-FITTED_ON = ["fgm", "pgd:steps=20"]
-TESTED_ON = ("fgm", "pgd:steps=20", "bim:steps=20", "apgd:steps=20")
+DATASET = "cifar10_sample"
+NETWORK = "pretrained:cifar10-resnet20"
+EPSILON = "8/255"
+FITTED_ON = ("fgm",)
+TESTED_ON = ("fgm", "pgd:steps=10:epsilon=2/255", "deepfool")
+OUTLIERS = f"random_crops:{DATASET}"
+_SPLIT = "0.5,0.25,0.25"
+_EXAMPLES = 6  # photos that the web page offers, each natural and attacked
 
 
-def run(options: Namespace) -> None:
-    """Everything, in `options.out`; what is there already from the same seed is used again."""
-    out: Path = options.out
-    train_data, data = (load_dataset("digits", DatasetRequest(split=split)) for split in ("train", "test"))
-    say("1/5  a ResNet-20 learns scikit-learn's digits")
-    loaded = _trained(train_data, data, out / f"network-{options.seed}", options.seed)
-    say(f"2/5  a detector is fitted on digits attacked by {' and '.join(FITTED_ON)}, epsilon {EPSILON}")
-    fit(
-        data, loaded, out=out / "artifact", attacks=FITTED_ON, epsilon=EPSILON, fpr=0.05, split="0.6,0.2,0.2",
-        seed=options.seed, cache=out / "attacks",
-    )  # fmt: skip
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo wrote.
+
+    Args:
+        figures: summary of the evaluation, as in report.json.
+        out: folder with artifact/, report/, examples/, paths.png, natural.png and attacked.png.
+    """
+
+    figures: dict[str, Any]
+    out: Path
+
+
+def demo(request: DemoRequest) -> DemoResult:
+    """Fit on natural and FGM images, then evaluate on images and attacks that the detector has not seen.
+
+    Attacks that are already in ``request.out`` are used again.
+    """
+    out, seed, cache = request.out, request.seed, request.out / "attacks"
+    data = load_dataset(DATASET, DatasetRequest())
+    say(f"1/4  fit a detector for {NETWORK} on {len(data)} CIFAR-10 photos, natural and attacked by FGM at {EPSILON}")
+    options = FitOptions(out=out / "artifact", attack=FITTED_ON, epsilon=EPSILON, split=_SPLIT, seed=seed, cache=cache)
+    fit_detector(FitInputs(data=data, loaded=load_network(NETWORK)), options)
     artifact = load_artifact(out / "artifact")
     fresh = without_seen(artifact, data)
-    say(f"3/5  it judges {len(fresh)} digits it never saw, as they are and attacked by {', '.join(TESTED_ON)}")
-    settings = EvaluationSettings(test_on=TESTED_ON, epsilon=EPSILON, seed=options.seed, cache=out / "attacks")
-    evaluation = run_evaluation(plan_evaluation(EvaluationInputs(data=fresh, artifact=artifact), settings))
-    say("4/5  the report is drawn")
+    say(f"2/4  evaluate it on {len(fresh)} unseen photos: natural, attacked by {', '.join(TESTED_ON)}, and outliers")
+    settings = EvaluationSettings(test_on=TESTED_ON, epsilon=EPSILON, seed=seed, cache=cache)
+    outliers = {OUTLIERS: load_dataset(OUTLIERS, DatasetRequest())}
+    inputs = EvaluationInputs(data=fresh, artifact=artifact, outliers=outliers)
+    evaluation = run_evaluation(plan_evaluation(inputs, settings))
+    say("3/4  draw the report")
     figures = write_evaluation_report(out / "report", evaluation)
-    _save_picture(out / "paths.png", evaluation)
-    say("5/5  two digits to send to the server are saved")
-    _save_digits(out, artifact, fresh, options.seed)
-    print(as_table(figures))
-    print(f"\npaths of natural and attacked digits, block by block: {out / 'paths.png'}")
-    print(f"report: {out / 'report' / 'report.html'}\nartifact: {out / 'artifact'}")
-    url = f"http://127.0.0.1:{options.port}/v1/predict"
-    print("\nserve it, then ask it from another terminal:")
-    print(f"  {_command()} serve --artifact {shlex.quote(str(out / 'artifact'))} --port {options.port}")
-    for name in ("natural.png", "attacked.png"):
-        print(f"  curl --data-binary @{shlex.quote(str(out / name))} {url}")
-    if options.serve:
-        load = functools.partial(load_artifact, out / "artifact")
-        serve({"digits": ModelSource(artifact, load)}, read_settings(port=options.port, examples=out / "examples"))
+    _save_paths(out / "paths.png", evaluation)
+    say("4/4  save photos to send to the server")
+    _save_examples(out, artifact, fresh, seed)
+    return DemoResult(figures, out)
 
 
-def _command() -> str:
-    """How the reader started this program, to be pasted: it may not be on the search path."""
-    called = Path(sys.argv[0])
-    return shlex.quote(str(called)) if called.name == "plumbline" and called.is_file() else "plumbline"
+def serve_demo(request: DemoRequest) -> None:
+    """Serve the artifact of the demo with its examples, until a signal stops the server."""
+    from service.http.inference.repository import ModelSource
+    from service.http.server.run import serve
+    from service.http.settings import read_settings
+
+    load: Callable[[], Artifact] = partial(load_artifact, request.out / "artifact")
+    settings = read_settings(port=request.port, examples=request.out / "examples")
+    serve({"cifar10": ModelSource(load(), load)}, settings)
 
 
-def _trained(data: ImageDataset, test: ImageDataset, folder: Path, seed: int) -> LoadedNetwork:
-    recipe = Recipe(epochs=20, batch_size=64, crop_padding=2, flip=False, seed=seed)
-    try:
-        loaded = load_checkpoint(folder)
-        if loaded.provenance.get("recipe") == asdict(recipe):
-            return loaded
-    except CheckpointError:
-        pass  # none yet, or a damaged one: trained below
-    torch.manual_seed(seed)
-    loaded = load_network("resnet20", mean=(0.3,) * 3, std=(0.38,) * 3, num_classes=10, image_shape=data.image_shape)
-    train(loaded.network, data, CrossEntropy(), recipe, folder, test=test)
-    facts = {
-        "network": "resnet20", "dataset": "digits", "recipe": asdict(recipe),
-        "test_accuracy": accuracy(loaded.network, test), **provenance(),
-    }  # fmt: skip
-    save_checkpoint(folder, loaded.network, loaded.spec, data.classes, facts)
-    return load_checkpoint(folder)
+def _save_paths(path: Path, evaluation: Evaluation) -> None:
+    result = next(each for each in evaluation.detector_results if not each.baseline)
+    draw_paths(evaluation, result, title="Paths of photos through the residual blocks").savefig(path, dpi=120)
 
 
-def _save_picture(path: Path, evaluation: Evaluation) -> None:
-    judged = next(each for each in evaluation.detector_results if not each.baseline)
-    draw_paths(evaluation, judged, title="Paths of digits through the residual blocks").savefig(path, dpi=120)
-
-
-def _save_digits(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -> None:
-    """A natural digit and the same one attacked, as PNG files, so rounded to 8 bits."""
+def _save_examples(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -> None:
+    """Photos and the same photos attacked, as PNG files and so rounded to 8 bits."""
     attack = attack_of("fgm", epsilon=EPSILON, seed=seed)
-    made = generate(
-        artifact.pipeline.network, data.tensor(), data.labels, attack, cache=out / "attacks", progress=False
-    )
-    rounded = torch.from_numpy(made.images).mul(255).round().div_(255)
-    natural = artifact.pipeline.score(data.tensor())
-    attacked = artifact.pipeline.score(rounded)
-    # One that shows what happens: passed as it is; attacked, taken for another digit and flagged. Else the first.
-    telling = [
+    images = data.tensor()
+    made = generate(artifact.pipeline.network, images, data.labels, attack, cache=out / "attacks", progress=False)
+    attacked = torch.from_numpy(made.images).mul(255).round().div_(255)
+    # Prefer a photo that passes, and that is misclassified and flagged once it is attacked.
+    clear = [
         not before.flagged and after.flagged and before.label == label != after.label
-        for before, after, label in zip(natural, attacked, data.labels, strict=True)
+        for before, after, label in zip(
+            artifact.pipeline.score(images), artifact.pipeline.score(attacked), data.labels, strict=True
+        )
     ]
-    place = int(np.argmax(telling))
+    rows = np.argsort(~np.array(clear), kind="stable")[:_EXAMPLES]
     (out / "examples").mkdir(exist_ok=True)
-    others = [row for row in range(len(data)) if row != place][: EXAMPLES - 1]
-    for number, row in enumerate([place, *others], start=1):
-        for kind, image in (("natural", data.tensor()[row]), ("attacked", rounded[row])):
+    for number, row in enumerate(rows, start=1):
+        for kind, image in (("natural", images[row]), ("attacked", attacked[row])):
             picture = Image.fromarray(image.mul(255).round().byte().permute(1, 2, 0).numpy())
             picture.save(out / "examples" / f"{number}-{kind}.png")
-            if row == place:
+            if number == 1:
                 picture.save(out / f"{kind}.png")

@@ -7,13 +7,13 @@ from typing import Any
 
 from models.errors import InputError
 from service.evaluation.planning.plan import resolve
-from service.evaluation.planning.request import EvaluationRequest
 from service.evaluation.running.run import run_evaluation
 from service.inputs import label
 from service.report import as_table, write_evaluation_report
 from service.report.results.published import PUBLISHED, chosen_rows, read_published
+from service.requests.evaluate import EvaluationRequest
 
-__all__ = ["EvaluationOutcome", "run"]
+__all__ = ["EvaluationOutcome", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EvaluationOutcome:
     page: Path
 
 
-def run(request: EvaluationRequest) -> EvaluationOutcome:
+def evaluate(request: EvaluationRequest) -> EvaluationOutcome:
     """Evaluate, and write the report to `request.out`.
 
     Raises:
@@ -48,7 +48,7 @@ def _published_figures(request: EvaluationRequest) -> Path | Traversable | None:
         if request.published is not None:
             raise InputError(f"--published {request.published} needs --beside-paper; add it")
         return None
-    path = Path(request.beside_paper) if request.beside_paper else PUBLISHED
+    path = request.beside_paper[0] if request.beside_paper else PUBLISHED
     if not path.is_file():
         raise InputError(f"expected a CSV file of published figures for --beside-paper, got {path}")
     # Validate before the evaluation, which can take hours.

@@ -1,39 +1,54 @@
-"""`plumbline inspect`: which residual branches are found in a network, and what is left out and why."""
+"""`plumbline inspect`: the residual branches of a network, and the candidates that are skipped."""
 
-import json
-from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
 
 from models.loading import load_network
 from models.residuals import Discovery, discover
+from service.requests.inspection import InspectRequest
 
-__all__ = ["run"]
-
-
-def run(options: Namespace) -> None:
-    """Print the branches of `options.network` in execution order, as a table or as JSON."""
-    shape = (3, *options.image_size) if options.image_size else None
-    loaded = load_network(options.network, image_shape=shape)
-    # The module inside the normalisation, so that the names are those of the user's own network.
-    discovery = discover(loaded.network.network, loaded.spec.image_shape)
-    print(json.dumps(_as_json(discovery), indent=2) if options.json else _as_table(discovery, options.network))
+__all__ = ["Inspection", "inspect_network"]
 
 
-def _as_json(discovery: Discovery) -> dict[str, list[dict[str, object]]]:
-    return {
-        "branches": [{"name": b.name, "shape": list(b.shape), "kind": b.kind} for b in discovery.branches],
-        "left_out": [{"name": left.name, "why": left.why} for left in discovery.skipped_branches],
-    }
+@dataclass(frozen=True)
+class Inspection:
+    """The branches of a network, in execution order.
+
+    Args:
+        reference: of the network.
+        discovery: its branches.
+    """
+
+    reference: str
+    discovery: Discovery
+
+    def to_json(self) -> dict[str, list[dict[str, Any]]]:
+        """JSON values: branches and skipped candidates; `left_out` is the former name of `skipped`."""
+        skipped = [{"name": each.name, "why": each.why} for each in self.discovery.skipped_branches]
+        branches = [{"name": b.name, "shape": list(b.shape), "kind": b.kind} for b in self.discovery.branches]
+        return {"branches": branches, "skipped": skipped, "left_out": skipped}
+
+    def as_table(self) -> str:
+        """A table for people."""
+        branches = [(b.name, "×".join(map(str, b.shape)), b.kind) for b in self.discovery.branches]
+        rows = [("name", "shape", "kind"), *branches]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{len(branches)} residual branches in {self.reference}, in execution order", ""]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        if self.discovery.skipped_branches:
+            lines += ["", f"skipped: {len(self.discovery.skipped_branches)}"]
+            lines += [f"  {each.name}: {each.why}" for each in self.discovery.skipped_branches]
+        return "\n".join(lines)
 
 
-def _as_table(discovery: Discovery, reference: str) -> str:
-    branches = [(b.name, "×".join(map(str, b.shape)), b.kind) for b in discovery.branches]
-    widths = [max(len(row[column]) for row in [*branches, ("name", "shape", "kind")]) for column in range(3)]
-    lines = [f"{len(branches)} residual branches in {reference}, in execution order", ""]
-    lines += [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [("name", "shape", "kind"), *branches]
-    ]
-    if discovery.skipped_branches:
-        lines += ["", f"left out: {len(discovery.skipped_branches)}"]
-        lines += [f"  {left.name}: {left.why}" for left in discovery.skipped_branches]
-    return "\n".join(lines)
+def inspect_network(request: InspectRequest) -> Inspection:
+    """The branches that are found in the requested network.
+
+    Raises:
+        InputError: a reference that cannot be loaded.
+        NetworkError: a network without branches.
+    """
+    shape = (3, *request.image_size) if request.image_size else None
+    loaded = load_network(request.network, image_shape=shape)
+    # Discover inside the normalisation, so that the names are those of the user's own network.
+    return Inspection(request.network, discover(loaded.network.network, loaded.spec.image_shape))

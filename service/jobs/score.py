@@ -1,40 +1,42 @@
-"""`plumbline score`: a JSON line per image file."""
+"""`plumbline score`: one JSON line per image file."""
 
-import json
-from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from detector.artifact import Artifact, load_artifact
-from models.errors import ImageError, InputError
+from models.errors import ImageError
 from models.images.decoding import decode_image
+from service.requests.serving import ScoreRequest
 
-__all__ = ["run"]
+__all__ = ["score_files"]
 
 
-def run(options: Namespace) -> None:
-    """Print a line per file, in their order; one that cannot be read gets a line with `error`, and the status is 2."""
+def score_files(request: ScoreRequest) -> Iterator[dict[str, Any]]:
+    """A dictionary of JSON values per file, in order: the verdict, or `error` for a file that cannot be read.
+
+    Raises:
+        ArtifactError: an artifact that is refused.
+    """
+    options = request.artifact
     artifact = load_artifact(
         options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
     )
-    failed = 0
-    for name in options.files:
+    for file in request.files:
         try:
-            line = _score(artifact, Path(name), path=options.path)
+            values = _score(artifact, file, path=request.path)
         except ImageError as exc:
-            failed += 1
-            line = {"error": str(exc)}
-        print(json.dumps({"file": name, **line}), flush=True)
-    if failed:
-        raise InputError(f"expected readable images, {failed} of {len(options.files)} had an error; see their lines")
+            values = {"error": str(exc)}
+        yield {"file": str(file), **values}
 
 
 def _score(artifact: Artifact, file: Path, *, path: bool) -> dict[str, object]:
     try:
         content = file.read_bytes()
     except OSError as exc:
-        raise ImageError(f"expected a readable file, got {exc.strerror or exc}") from exc
+        raise ImageError(f"the file cannot be read: {exc.strerror or exc}") from exc
     pixels = decode_image(content, artifact.preprocessing)
     images = torch.from_numpy(pixels).float().div_(255)[None]
     (verdict,) = artifact.pipeline.score(images, path=path)

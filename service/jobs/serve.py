@@ -1,7 +1,6 @@
 """`plumbline serve`: answer over HTTP with the verdicts of one or several artifacts."""
 
 import functools
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,40 +12,39 @@ from service.http.inference.repository import ModelSource
 from service.http.paths import is_model_name
 from service.http.server.run import serve
 from service.http.settings import read_settings
+from service.requests.serving import ServeRequest
 
-__all__ = ["model_sources", "named", "run"]
+__all__ = ["model_sources", "named", "serve_artifacts"]
 
 
-def run(options: Namespace, reload_signal: ReloadSignal | None = None) -> None:
-    """Load the artifacts, then serve until a signal comes; nothing is listened on before all are found sound.
+def serve_artifacts(request: ServeRequest, reload_signal: ReloadSignal | None = None) -> None:
+    """Load the artifacts, then serve until a signal stops the server. It listens once all artifacts are verified.
 
     Args:
-        options: of the command line.
-        reload_signal: where SIGHUP is noted meanwhile.
+        request: artifacts and addresses.
+        reload_signal: records a SIGHUP that arrives meanwhile.
+
+    Raises:
+        InputError: settings that cannot be used.
+        ArtifactError: an artifact that is refused.
     """
     settings = read_settings(
-        host=options.host,
-        port=options.port,
-        admin_host=options.admin_host,
-        admin_port=options.admin_port,
-        api_keys_file=options.keys,
-        admin_keys_file=options.admin_keys,
-        insecure=options.insecure,
-        examples=options.examples,
-    )
-    models = model_sources(
-        options.artifact, options.network or [], device=options.device or "cpu", verify_key=options.verify_key
-    )
+        host=request.host, port=request.port, admin_host=request.admin_host, admin_port=request.admin_port,
+        api_keys_file=request.keys, admin_keys_file=request.admin_keys, insecure=request.insecure,
+        examples=request.examples,
+    )  # fmt: skip
+    models = model_sources(request.artifact, request.network, device=request.device, verify_key=request.verify_key)
     serve(models, settings, reload_signal=reload_signal)
 
 
 def model_sources(
     artifacts: Sequence[str], networks: Sequence[str], *, device: str, verify_key: Path | None
 ) -> dict[str, ModelSource]:
-    """Models by name, each read and found sound, of texts as `--artifact` and `--network` take them.
+    """Verified models by name, from texts as `--artifact` and `--network` take them.
 
     Raises:
-        InputError: two of one name, a network for none of them, or an artifact that is refused.
+        InputError: two models of one name, or a network for no model.
+        ArtifactError: an artifact that is refused.
     """
     keep_freed_memory()
     folders = named("--artifact", artifacts)
@@ -61,10 +59,10 @@ def model_sources(
 
 
 def named(option: str, given: Sequence[str]) -> dict[str, str]:
-    """Paths by name, of texts PATH or NAME=PATH; a path without a name is called as its last part.
+    """Paths by name, from texts PATH or NAME=PATH; the last part of a path is its default name.
 
     Raises:
-        InputError: two of one name, or a last part that cannot be a name.
+        InputError: two paths of one name, or a last part that is not a valid name.
     """
     found: dict[str, str] = {}
     for text in given:
@@ -82,7 +80,7 @@ def named(option: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def _network_files(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """The file of each network that needs one, by the model's name; without a name it is the only model's."""
+    """The file of each network that needs one, by the name of the model; the name may be omitted for one model."""
     files: dict[str, str] = {}
     for text in given:
         name, equals, file = text.partition("=")

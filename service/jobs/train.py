@@ -1,105 +1,141 @@
 """`plumbline train`: a network, a data set, an objective and a recipe → a checkpoint folder."""
 
 import json
-from argparse import Namespace
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, NetworkError
 from models.files import write_atomically
-from models.loading import NetworkSpec, build_network, load_network, rounded_to_half, save_checkpoint
+from models.loading import (
+    LoadedNetwork,
+    NetworkSpec,
+    build_network,
+    load_network,
+    rounded_to_half,
+    save_checkpoint,
+)
 from models.normalization import Normalized
+from models.objectives.base import Objective
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
 from service.inputs import label, objective_of
 from service.inputs.seen_images import image_digests
 from service.provenance import provenance
+from service.requests.train import TrainRequest
 
-__all__ = ["recipe_of", "run"]
+__all__ = ["TrainResult", "recipe_of", "train_network"]
 
-# Mirrored digits are other digits, or none.
+# A mirrored digit is another digit, or not a digit.
 _NOT_TO_BE_FLIPPED = frozenset({"digits", "mnist", "svhn"})
 
 
-def run(options: Namespace) -> None:
-    """Train and write `options.out`: network.safetensors, network.json and log.jsonl."""
-    objective = objective_of(options.objective, {"label_smoothing": options.label_smoothing})
-    if options.label_smoothing and objective.options().get("label_smoothing") != options.label_smoothing:
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` wrote.
+
+    Args:
+        summary: lines of the objective's own results, for people.
+        test_accuracy: of the written network, in [0, 1].
+        test_images: their number.
+    """
+
+    summary: Sequence[str]
+    test_accuracy: float
+    test_images: int
+
+
+def train_network(request: TrainRequest) -> TrainResult:
+    """Train and write ``request.out``: network.safetensors, network.json and log.jsonl.
+
+    Raises:
+        InputError: images or options that cannot be used.
+        NetworkError: a network that cannot be built again from its description.
+    """
+    objective = _objective(request)
+    data, test = _load(request)
+    data, held_out = _held_out(data, objective.held_out, request.seed)
+    loaded = _network(request, data)
+    recipe = recipe_of(request)
+    rows = train(
+        loaded.network, data, objective, recipe, request.out, test=test, device=request.device,
+        described=loaded.spec.to_json(),
+    )  # fmt: skip
+    finished = objective.finish(loaded.network, loaded.spec, held_out, test)
+    # Test and write the network that a later load builds.
+    network = _rebuilt(finished.network.cpu(), finished.spec, request.network)
+    if request.half:
+        rounded_to_half(network)
+    test_accuracy = accuracy(network, test)
+    written = {
+        "network": label(request.network), "dataset": label(request.dataset), "dataset_sha256": data.fingerprint(),
+        "training_images": len(data), **({"held_out_images": len(held_out)} if held_out else {}), **finished.provenance,
+        "objective": {"name": request.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
+        "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
+        **provenance(),
+    }  # fmt: skip
+    save_checkpoint(request.out, network, finished.spec, data.classes, written, half=request.half)
+    write_atomically(request.out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return TrainResult(finished.summary, test_accuracy, len(test))
+
+
+def recipe_of(request: TrainRequest) -> Recipe:
+    """The recipe of a request.
+
+    Raises:
+        InputError: a value outside its range, or one that has no effect beside another.
+    """
+    flip = request.flip if request.flip is not None else request.dataset.partition(":")[0] not in _NOT_TO_BE_FLIPPED
+    given = {field.name: getattr(request, field.name) for field in fields(Recipe) if field.name != "flip"}
+    return Recipe(**given, flip=flip)
+
+
+def _objective(request: TrainRequest) -> Objective:
+    objective = objective_of(request.objective, {"label_smoothing": request.label_smoothing})
+    if request.label_smoothing and objective.options().get("label_smoothing") != request.label_smoothing:
         raise InputError(
-            f"expected --label-smoothing with an objective that has it and does not say otherwise itself, got "
-            f"{options.label_smoothing:g} beside {options.objective}; leave one out, or give --label-smoothing 0"
+            f"--label-smoothing {request.label_smoothing:g} has no effect beside --objective {request.objective}; "
+            "leave one out, or give --label-smoothing 0"
         )
-    request = DatasetRequest(
-        root=options.data_root, download=options.download, resize=options.resize, crop=options.crop, split="train"
+    return objective
+
+
+def _load(request: TrainRequest) -> tuple[ImageDataset, ImageDataset]:
+    """Training and test images, which do not overlap."""
+    wanted = DatasetRequest(
+        root=request.data_root, download=request.download, resize=request.resize, crop=request.crop, split="train"
     )
-    data = load_dataset(options.dataset, request).limited(options.limit, options.seed)
-    test = load_dataset(options.test_dataset or options.dataset, replace(request, split="test"))
+    data = load_dataset(request.dataset, wanted).limited(request.limit, request.seed)
+    test = load_dataset(request.test_dataset or request.dataset, replace(wanted, split="test"))
     if test.classes != data.classes or test.image_shape != data.image_shape:
         raise InputError(
-            f"expected test images like the training ones, {data.image_shape} in {len(data.classes)} classes; got "
+            f"expected test images like the training images, {data.image_shape} in {len(data.classes)} classes; got "
             f"{test.image_shape} in {len(test.classes)}"
         )
     overlap = np.intersect1d(image_digests(test), image_digests(data)).size
     if overlap > len(test) / 2:
         raise InputError(
-            f"expected test images that are not trained on, got {overlap} of {len(test)} that are; give --test-dataset "
-            "or an images:FOLDER with train/ and test/ in it"
+            f"{overlap} of {len(test)} test images are training images; give --test-dataset or an images:FOLDER with "
+            "train/ and test/ in it"
         )
-    data, held_out = _held_out(data, objective.held_out, options.seed)
-    mean, std = options.mean or _channel_mean(data), options.std or _channel_std(data)
-    torch.manual_seed(options.seed)
+    return data, test
+
+
+def _network(request: TrainRequest, data: ImageDataset) -> LoadedNetwork:
+    mean, std = request.mean or _channel_mean(data), request.std or _channel_std(data)
+    torch.manual_seed(request.seed)
     loaded = load_network(
-        options.network, mean=mean, std=std, num_classes=len(data.classes), image_shape=data.image_shape
+        request.network, mean=mean, std=std, num_classes=len(data.classes), image_shape=data.image_shape
     )
     if loaded.spec.num_classes != len(data.classes):
         raise InputError(
             f"expected a network of {len(data.classes)} logits for {data.name}, got {loaded.spec.num_classes}; give "
             "its function a parameter num_classes, or choose another network"
         )
-    recipe = recipe_of(options)
-    out = Path(options.out)
-    rows = train(
-        loaded.network, data, objective, recipe, out, test=test, device=options.device, described=loaded.spec.to_json()
-    )
-    finished = objective.finish(loaded.network, loaded.spec, held_out, test)
-    # What is judged and written is what whoever loads the checkpoint will have.
-    network = _rebuilt(finished.network.cpu(), finished.spec, options.network)
-    if options.half:
-        rounded_to_half(network)
-    test_accuracy = accuracy(network, test)
-    facts = {
-        "network": label(options.network), "dataset": label(options.dataset), "dataset_sha256": data.fingerprint(),
-        "training_images": len(data), **({"held_out_images": len(held_out)} if held_out else {}), **finished.provenance,
-        "objective": {"name": options.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
-        "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
-        **provenance(),
-    }  # fmt: skip
-    save_checkpoint(out, network, finished.spec, data.classes, facts, half=options.half)
-    write_atomically(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-    for line in finished.summary:
-        tqdm.write(line)
-    tqdm.write(f"test accuracy {test_accuracy:.2%} on {len(test)} images; checkpoint in {out}")
-
-
-def recipe_of(options: Namespace) -> Recipe:
-    """The recipe that the words of the command line ask for.
-
-    Raises:
-        InputError: a value out of its range, or one that does nothing beside another.
-    """
-    flip = options.flip if options.flip is not None else options.dataset.partition(":")[0] not in _NOT_TO_BE_FLIPPED
-    return Recipe(
-        epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate,
-        schedule=options.schedule, milestones=options.milestones, decay=options.decay, optimizer=options.optimizer,
-        momentum=options.momentum, nesterov=options.nesterov, weight_decay=options.weight_decay,
-        gradient_clipping=options.gradient_clipping, initialization=options.initialization, gain=options.gain,
-        crop_padding=options.crop_padding, flip=flip, precision=options.precision, seed=options.seed,
-    )  # fmt: skip
+    return loaded
 
 
 def _rebuilt(network: Normalized, spec: NetworkSpec, reference: str) -> Normalized:

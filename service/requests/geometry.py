@@ -1,17 +1,30 @@
 """Requests of `plumbline geometry` and its two experiments; this module imports no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
 
 from models.errors import InputError
 from models.options import check_count
+from service.requests.options import Flag, PerChannel, Seed
 
 __all__ = ["TABLES", "CirclesRequest", "DecodingsRequest", "GeometryRequest"]
 
 TABLES = (19, 20, 21, 22)  # of the thesis
 
 
-@dataclass(frozen=True, kw_only=True)
+def _tables(_hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    text = tokens[0].value
+    try:
+        return tuple(dict.fromkeys(int(number) for number in text.split(",")))
+    except ValueError as exc:
+        raise ValueError(f"expected numbers of tables separated by commas, got {text!r}") from exc
+
+
+@dataclass(frozen=True)
 class GeometryRequest:
     """The options of `plumbline geometry`.
 
@@ -33,21 +46,22 @@ class GeometryRequest:
         seed: of sampling, noise and projections.
     """
 
-    networks: tuple[str, ...]
+    networks: Annotated[tuple[str, ...], Parameter(negative=())]
+    _: KW_ONLY
     out: Path
     dataset: str = "digits"
     data_root: Path = Path("data")
-    download: bool = False
+    download: Flag = False
     resize: int | None = None
     crop: int | None = None
     limit: int | None = None
     transport_images: int = 500
     epsilon: str = "0.01,0.03,0.1"
     noise: str = "0.03,0.1"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     device: str = "cpu"
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +82,7 @@ class CirclesRequest:
     out: Path
     instances: int = 20
     epochs: int = 100
-    tables: tuple[int, ...] = TABLES
+    tables: Annotated[tuple[int, ...], Parameter(converter=_tables, n_tokens=1, negative=())] = TABLES
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -108,7 +122,7 @@ class DecodingsRequest:
     out: Path
     dataset: str = "digits"
     data_root: Path = Path("data")
-    download: bool = False
+    download: Flag = False
     limit: int | None = None
     held_out: float = 0.2
     objective: str = "least_action:initial_weight=5:increase=1:update_every=5"

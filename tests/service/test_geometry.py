@@ -21,7 +21,7 @@ from models.geometry.transport import cosines, line_shape, optimal_transport
 from models.loading import load_network
 from models.normalization import Normalized
 from models.residuals import discover, record_residues
-from service.cli.main import GEOMETRY_FLAGS, _parser, _with_study, main
+from service.cli.main import main
 from service.geometry.networks import measuring
 from service.geometry.networks.block_figures import draw_overview, draw_variation
 from service.geometry.networks.clouds import SHARES
@@ -31,6 +31,7 @@ from service.geometry.networks.overview import as_table
 from service.geometry.networks.settings import Disturbance, GeometrySettings
 from service.jobs.geometry import measure_all
 from tests.models.blocks import Chain, OtherFirst, Perceptron, PlainSum, SequenceFirst, Shrinking, SkipInPlace
+from tests.service.cli.command_line import request_of
 
 NETWORKS = """
 from torch import nn
@@ -408,40 +409,20 @@ def test_an_interrupted_command_leaves_nothing_and_says_that_it_starts_anew(
 
     monkeypatch.setattr("service.geometry.networks.per_image.PathFigures.add", interrupted)
     assert main(["geometry", "nets.py:residual", "--limit", "20", "--out", "report"]) == 130
-    assert "starts anew" in capsys.readouterr().err
+    assert "starts again" in capsys.readouterr().err
     assert not (shop / "report").exists()
 
 
-@pytest.mark.parametrize("study", ["circles"])
-def test_a_study_has_options_of_its_own(study: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["geometry", study, "--help"])
-    assert exit_.value.code == 0
-    assert f"plumbline geometry {study}" in (text := capsys.readouterr().out)
+def test_experiments_are_sub_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["geometry", "circles", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "plumbline geometry circles" in text
     assert "--instances" in text
     assert "--transport-images" not in text
-    with pytest.raises(SystemExit):
-        main(["geometry", "--download", "--seed", "3", f"--out={study}", study, "--help"])
-    assert capsys.readouterr().out == text
-    assert _parser(["list"]).parse_args(["geometry", "a", "b", "--out", "c"]).network == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    "words", [["net", "circles"], ["--out", "circles", "net"], ["--", "circles"], ["--", "net", "circles"], ["--out"]]
-)
-def test_a_word_that_is_not_the_first_network_is_no_study(words: list[str]) -> None:
-    assert _with_study(["geometry", *words]) == ["geometry", *words]
-    study = ["--out", "circles", "--download", "circles", "--seed", "-3"]
-    assert _with_study(["geometry", *study]) == ["geometry circles", *study[:3], *study[4:]]
-
-
-def test_the_options_without_a_value_are_as_the_words_are_read() -> None:
-    (commands,) = [each for each in _parser()._actions if each.dest == "command"]
-    parsers = [parser for name, parser in commands.choices.items() if name.split()[0] == "geometry"]
-    actions = [each for parser in parsers for each in parser._actions if each.option_strings]
-    assert {name for each in actions if each.nargs == 0 for name in each.option_strings} == set(GEOMETRY_FLAGS)
-    assert {each.nargs for each in actions} == {0, None}
-    assert len(parsers) == 3
+    assert request_of("geometry", "a", "b", "--out", "c").networks == ("a", "b")
+    assert request_of("geometry", "./circles", "--out", "c").networks == ("./circles",)
+    assert request_of("geometry", "--out", "circles", "net", "circles").networks == ("net", "circles")
+    assert request_of("geometry", "circles", "--tables", "19,21", "--out", "c").tables == (19, 21)
 
 
 # --- the page of the documentation

@@ -90,9 +90,12 @@ def test_a_run_does_not_go_on_with_another_file(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--objective reverse_cross_entropy --label-smoothing 0.1", "--label-smoothing with an objective that has it"),
+        (
+            "--objective reverse_cross_entropy --label-smoothing 0.1",
+            "--label-smoothing 0.1 has no effect beside --objective reverse_cross_entropy",
+        ),
         ("--objective cross_entropy:label_smoothing=0.2 --label-smoothing 0.1", "leave one out"),
-        ("--objective least_action:increase=1:increase=2", "increase of least_action once"),
+        ("--objective least_action:increase=1:increase=2", "states the option increase twice"),
         ("--objective least_action:fixed_weight=1:increase=2", "fixed_weight or the method"),
         ("--learning-rate inf", "learning_rate as a finite number"),
         ("--gradient-clipping nan", "gradient_clipping as a finite number"),

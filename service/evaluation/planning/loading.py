@@ -9,9 +9,9 @@ from models.errors import ImageError, InputError
 from models.loading import load_network, preset_size
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
-from service.evaluation.planning.request import EvaluationRequest
 from service.evaluation.planning.settings import EvaluationSettings
 from service.inputs import label
+from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["load_inputs"]
 

@@ -13,12 +13,12 @@ from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.loading import load_inputs
 from service.evaluation.planning.protocols import Run, Splits, outlier_parts, split_images
 from service.evaluation.planning.provenance import provenance_of
-from service.evaluation.planning.request import EvaluationRequest
 from service.evaluation.planning.selection import Selection, select
 from service.evaluation.planning.settings import EvaluationSettings, settings_of
 from service.evaluation.planning.subject import Subject, subject_of
 from service.evaluation.threats import threats_fitted_on
 from service.inputs import label, refuse_unused, say
+from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["EvaluationPlan", "UnseenImages", "plan_evaluation", "resolve"]
 

@@ -8,9 +8,9 @@ from typing import Any
 from models.errors import InputError
 from service.adaptive.budgets import Budgets
 from service.adaptive.settings import ADAPTIVE_ATTACKS
-from service.evaluation.planning.request import EvaluationRequest
 from service.evaluation.records import Protocol
 from service.inputs import label
+from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["DEFAULT_DETECTOR", "EvaluationSettings", "settings_of"]
 

@@ -7,9 +7,8 @@ import pytest
 
 from models.errors import InputError
 from service.adaptive.budgets import Budgets
-from service.cli.evaluation_options import evaluation_request
-from service.cli.main import _parser
 from service.evaluation.planning.settings import EvaluationSettings, settings_of
+from tests.service.cli.command_line import request_of
 
 
 @pytest.mark.parametrize(
@@ -39,8 +38,7 @@ def test_budgets_are_the_thesis_s() -> None:
 
 
 def settings_said(*words: str) -> EvaluationSettings:
-    options = _parser().parse_args(["evaluate", "--network", "tiny", "--out", "report", *words])
-    return settings_of(evaluation_request(options))
+    return settings_of(request_of("evaluate", "--network", "tiny", "--out", "report", *words))
 
 
 def test_smaller_budgets_are_said_on_the_command_line() -> None:

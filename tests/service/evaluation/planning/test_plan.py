@@ -8,7 +8,7 @@ import pytest
 from models.errors import InputError
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.plan import plan_evaluation, resolve
-from service.evaluation.planning.request import EvaluationRequest
+from service.requests.evaluate import EvaluationRequest
 from tests.service.small_evaluation import loaded_network, settings, small_digits
 
 

@@ -1,8 +1,12 @@
-"""The request of `plumbline evaluate` in plain values; importing this module imports no torch."""
+"""The request of `plumbline evaluate`."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from service.requests.options import Commas, Flag, Names, PerChannel, Seed
 
 __all__ = ["EvaluationRequest"]
 
@@ -19,8 +23,9 @@ class EvaluationRequest:
         artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
         verify_key: file of the secret that the artifact has to be signed with.
-        detectors: detectors to fit, such as ``transport`` or ``mahalanobis:magnitude=0.0014``.
-        mean, std: normalisation of the network's input per channel, for pixels in [0, 1].
+        detectors: detectors to fit, such as `transport` or `mahalanobis:magnitude=0.0014`.
+        mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
+        std: normalisation standard deviation per channel R,G,B, for pixels in [0, 1].
         dataset: natural images.
         data_root: folder of downloaded data sets.
         download: download a missing data set.
@@ -32,11 +37,11 @@ class EvaluationRequest:
         split: shares to fit, calibrate and test on; with protocol "paper", to fit and test on.
         fpr: false-positive rate of thresholds; if not given, the artifact's, or 0.05.
         noisy: count noisy copies as natural images; protocol "paper" only.
-        test_on: attacks to test on, with options after colons; if not given, those of `fit_on`. Alias: ``--attacks``.
-        fit_on: attacks to fit on, one fit each; ``A+B`` fits on both, ``all`` on all. Default: fgm.
+        test_on: attacks to test on, with options after colons; if not given, those of `fit_on`.
+        fit_on: attacks to fit on, one fit each; `A+B` fits on both, `all` on all. Default: fgm.
         epsilon: budget of attacks that do not state theirs, such as 0.03 or 8/255.
         budgets: further budgets of each attack to test on.
-        attack_limit: ``NAME=N``, to try an attack on N originals only.
+        attack_limit: `NAME=N`, to try an attack on N originals only.
         eight_bit: round attacked images to 1/255.
         adaptive: adaptive attacks, such as black_box or orthogonal.
         adaptive_images: images that adaptive attacks are tried on; 200 if not given.
@@ -49,7 +54,7 @@ class EvaluationRequest:
         reference_limit: maximum number of reference images, sampled at random; 10,000 if not given.
         csv: write images.csv, a row per image and result.
         resamples: of bootstrap intervals; 0 for none.
-        beside_paper: file of published figures to print beside these; "" for the thesis's.
+        beside_paper: print published figures beside these: of the thesis, or of this file.
         published: network or data set whose published figures are printed.
         workers: processes that attack.
         cache: folder of attacked images, features and results.
@@ -61,12 +66,12 @@ class EvaluationRequest:
     artifact: Path | None = None
     network: str | None = None
     verify_key: Path | None = None
-    detectors: tuple[str, ...] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    detectors: Commas | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     dataset: str = "digits"
     data_root: Path = Path("data")
-    download: bool = False
+    download: Flag = False
     resize: int | None = None
     crop: int | None = None
     limit: int | None = None
@@ -74,26 +79,26 @@ class EvaluationRequest:
     runs: int | None = None
     split: str | None = None
     fpr: float | None = None
-    noisy: bool = False
-    test_on: tuple[str, ...] | None = None
-    fit_on: tuple[str, ...] | None = None
+    noisy: Flag = False
+    test_on: Annotated[Commas | None, Parameter(alias="--attacks")] = None
+    fit_on: Commas | None = None
     epsilon: str = "0.03"
-    budgets: tuple[str, ...] = ()
-    attack_limit: tuple[str, ...] = ()
-    eight_bit: bool = False
-    adaptive: tuple[str, ...] | None = None
+    budgets: Commas = ()
+    attack_limit: Names = ()
+    eight_bit: Flag = False
+    adaptive: Commas | None = None
     adaptive_images: int | None = None
     adaptive_queries: int | None = None
     adaptive_steps: int | None = None
-    ood: tuple[str, ...] = ()
-    fit_ood: tuple[str, ...] = ()
+    ood: Names = ()
+    fit_ood: Names = ()
     reference: str | None = None
     reference_limit: int | None = None
-    csv: bool = False
+    csv: Flag = False
     resamples: int = 1000
-    beside_paper: str | None = None
+    beside_paper: Annotated[tuple[Path, ...] | None, Parameter(consume_multiple=(0, 1), negative=())] = None
     published: str | None = None
     workers: int = 1
     cache: Path | None = Path("runs/attacks")
     device: str = "cpu"
-    seed: int = 0
+    seed: Seed = 0

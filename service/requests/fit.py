@@ -1,0 +1,70 @@
+"""The request of `plumbline fit`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import Parameter
+
+from service.requests.options import ImageOptions, Names, NetworkOptions, Seed
+
+__all__ = ["ClassifierChoice", "FitOptions", "FitRequest"]
+
+ClassifierChoice = Literal["random_forest", "gradient_boosting", "logistic_regression", "svm", "none"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How a detector is fitted, whatever the network and the images are.
+
+    Args:
+        out: folder of the artifact to write.
+        detector: a name from `plumbline list detectors`; options follow after colons: views:view=flip.
+        attack: attacks to fit on, with options after colons: pgd:steps=40:epsilon=2/255 [default: fgm].
+        epsilon: attack budget in units of [0, 1], such as 0.03 or 8/255.
+        fpr: false-positive rate to calibrate to.
+        split: shares of the images to fit, calibrate and test on.
+        classifier: classifier of the detector; none: its own score, without attacks [default: the detector's].
+        of: tensors whose norms and cosines are computed.
+        directions: cosines to this many further orthogonal vectors.
+        workers: number of attacking processes.
+        cache: folder of attacked images, from which an interrupted run resumes.
+        sign_key: sign the artifact with the secret in this file.
+        device: cpu or cuda.
+        seed: seed of the split, the attacks and the classifiers.
+    """
+
+    out: Path
+    detector: str = "fusion"
+    attack: Names | None = None
+    epsilon: str = "0.03"
+    fpr: float = 0.05
+    split: str = "0.8,0.1,0.1"
+    classifier: ClassifierChoice | None = None
+    of: Literal["residues", "embeddings"] = "residues"
+    directions: int = 0
+    workers: int = 1
+    cache: Path | None = Path("runs/attacks")
+    sign_key: Path | None = None
+    device: str = "cpu"
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRequest:
+    """Fit a detector to a network and write an artifact.
+
+    Args:
+        network: the network.
+        images: natural images, which `options.split` divides.
+        options: how the detector is fitted.
+        calibrate_on: natural images to calibrate on, instead of a share of the images.
+        reference: natural images for detectors that compare with some [default: a quarter of those to fit on].
+    """
+
+    network: NetworkOptions
+    options: FitOptions
+    images: ImageOptions = field(default_factory=ImageOptions)
+    calibrate_on: str | None = None
+    reference: str | None = None

@@ -1,0 +1,99 @@
+"""Option types and groups that several requests share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
+
+__all__ = ["ArtifactOptions", "Commas", "Flag", "ImageOptions", "Names", "NetworkOptions", "PerChannel", "Seed"]
+
+_MAX_SEED = 2**31 - 1
+
+
+def _seed(_hint: Any, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    if not text.isascii() or not text.isdigit() or int(text) > _MAX_SEED:
+        raise ValueError(f"expected a whole number from 0 to {_MAX_SEED}, got {text!r}")
+    return int(text)
+
+
+def _per_channel(_hint: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """Three numbers of "R,G,B", or of one number that stands for all three."""
+    text = ",".join(token.value for token in tokens)
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as exc:
+        raise ValueError(f"expected numbers separated by commas, got {text!r}") from exc
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"expected one number or three, got {text!r}")
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def _commas(_hint: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    return tuple(word.strip() for word in ",".join(token.value for token in tokens).split(","))
+
+
+Seed = Annotated[int, Parameter(converter=_seed)]
+PerChannel = Annotated[tuple[float, ...], Parameter(converter=_per_channel, n_tokens=1, negative=())]
+Names = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), negative=())]
+Flag = Annotated[bool, Parameter(negative=())]  # without a --no- form
+Commas = Annotated[tuple[str, ...], Parameter(converter=_commas, n_tokens=1, negative=())]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """A network and its normalisation.
+
+    Args:
+        network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from
+            `plumbline list networks`.
+        mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
+        std: normalisation standard deviation per channel R,G,B, for pixels in [0, 1].
+    """
+
+    network: str
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Natural images and their preprocessing.
+
+    Args:
+        dataset: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
+        data_root: folder of downloaded data sets.
+        download: fetch a missing data set.
+        resize: length of the shorter side, in pixels.
+        crop: side of the central square, in pixels.
+        limit: use this many images, sampled at random.
+    """
+
+    dataset: str = "digits"
+    data_root: Path = Path("data")
+    download: Flag = False
+    resize: int | None = None
+    crop: int | None = None
+    limit: int | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ArtifactOptions:
+    """An artifact to load.
+
+    Args:
+        artifact: folder that `plumbline fit` wrote.
+        network: PATH.py:CALLABLE of the network, if it comes from a user's file.
+        verify_key: refuse an artifact that is not signed with the secret in this file.
+        device: cpu or cuda.
+    """
+
+    artifact: Path
+    network: str | None = None
+    verify_key: Path | None = None
+    device: str = "cpu"

@@ -1,0 +1,61 @@
+"""The requests of `plumbline serve` and `plumbline score`."""
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from service.requests.options import ArtifactOptions, Flag
+
+__all__ = ["ScoreRequest", "ServeRequest"]
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Print one JSON line per image file: class, score, p-value, flag.
+
+    Args:
+        files: JPEG, PNG or WebP files.
+        artifact: the artifact.
+        path: add the path of the image and the natural band.
+    """
+
+    files: Annotated[tuple[Path, ...], Parameter(negative=())]
+    _: KW_ONLY
+    artifact: ArtifactOptions
+    path: Flag = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeRequest:
+    """Serve artifacts over HTTP.
+
+    Args:
+        artifact: [NAME=]FOLDER that `plumbline fit` wrote. Repeat it for several models; the default name is the
+            folder's.
+        network: [NAME=]PATH.py:CALLABLE of a model whose network comes from a user's file.
+        verify_key: refuse artifacts that are not signed with the secret in this file.
+        host: address to bind [default: 127.0.0.1].
+        port: port to bind [default: 8000].
+        admin_host: address of metrics and status [default: 127.0.0.1].
+        admin_port: port of metrics and status [default: 8001].
+        keys: file of API keys, one per line; required beyond loopback.
+        admin_keys: file of API keys for metrics and status.
+        insecure: serve beyond loopback without keys.
+        examples: folder of images that the web page offers.
+        device: cpu or cuda [default: cpu].
+    """
+
+    artifact: Annotated[tuple[str, ...], Parameter(negative=())]
+    network: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    verify_key: Path | None = None
+    host: str | None = None
+    port: int | None = None
+    admin_host: str | None = None
+    admin_port: int | None = None
+    keys: Path | None = None
+    admin_keys: Path | None = None
+    insecure: Annotated[bool | None, Parameter(negative=())] = None
+    examples: Path | None = None
+    device: str = "cpu"

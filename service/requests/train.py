@@ -1,0 +1,96 @@
+"""The request of `plumbline train`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+
+from service.requests.options import PerChannel, Seed
+
+__all__ = ["TrainRequest"]
+
+
+def _epochs(_hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    text = ",".join(token.value for token in tokens)
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError as exc:
+        raise ValueError(f"expected whole numbers separated by commas, got {text!r}") from exc
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """Train a network. An interrupted run resumes with the same command.
+
+    Args:
+        network: a name from `plumbline list networks`, with options as NAME:OPTION=VALUE, torchvision:NAME or
+            PATH.py:CALLABLE.
+        out: folder of the checkpoint to write.
+        recipe: TOML file whose table [train] gives the options that the command line does not give.
+        dataset: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
+        test_dataset: data set to test on, for npz:FILE, whose file is one split [default: dataset].
+        data_root: folder of downloaded data sets.
+        download: fetch a missing data set.
+        resize: length of the shorter side, in pixels.
+        crop: side of the central square, in pixels.
+        limit: train on this many images, sampled at random.
+        mean: normalisation mean per channel R,G,B, for pixels in [0, 1] [default: of the training images].
+        std: normalisation standard deviation per channel R,G,B [default: of the training images].
+        objective: a name from `plumbline list objectives`, with options: NAME:OPTION=VALUE.
+        epochs: number of epochs.
+        batch_size: images per step.
+        learning_rate: largest learning rate.
+        schedule: learning-rate schedule.
+        milestones: epochs at which schedule step decays, E,E [default: 50, 75 and 83 %].
+        decay: factor of schedule step at each milestone.
+        optimizer: optimizer.
+        momentum: momentum of sgd, or the first moment's decay of adamw.
+        nesterov: Nesterov momentum in sgd.
+        weight_decay: weight decay.
+        label_smoothing: label smoothing of the objective.
+        gradient_clipping: largest gradient norm.
+        initialization: of convolutions and linear layers [default: the network's own].
+        gain: gain of the initialization.
+        crop_padding: padding of random crops, in pixels.
+        flip: mirror images at random [default: not for digits].
+        precision: precision of the forward pass.
+        half: store the weights in half precision.
+        device: cpu or cuda.
+        seed: seed of weights, order and augmentation.
+    """
+
+    network: str
+    out: Path
+    recipe: Path | None = None
+    dataset: str = "digits"
+    test_dataset: str | None = None
+    data_root: Path = Path("data")
+    download: bool = False
+    resize: int | None = None
+    crop: int | None = None
+    limit: int | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
+    objective: str = "cross_entropy"
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: Literal["one_cycle", "step", "cosine", "constant"] = "one_cycle"
+    milestones: Annotated[tuple[int, ...], Parameter(converter=_epochs, n_tokens=1, negative=())] = ()
+    decay: float = 0.1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    gradient_clipping: float | None = None
+    initialization: Literal["default", "kaiming", "orthogonal", "normal"] = "default"
+    gain: float = 1.0
+    crop_padding: int = 4
+    flip: bool | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    half: bool = False
+    device: str = "cpu"
+    seed: Seed = 0
