@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import service.formatting
+import service.inputs.names
 import service.jsonable
 from models.errors import InputError
 from service.evaluation.records import NATURAL, DetectorResult, Evaluation, ImageSet, noisy_name
@@ -393,7 +394,7 @@ def test_warnings_on_attacks(rng: np.random.Generator) -> None:
     assert warned(large(rng, good(), right=0.0), "no original is classified correctly")
 
 
-@pytest.mark.parametrize("module", [service.formatting, service.jsonable])
+@pytest.mark.parametrize("module", [service.formatting, service.inputs.names, service.jsonable])
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted
