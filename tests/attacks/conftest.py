@@ -1,4 +1,4 @@
-"""A trained network of the tests' own, since an attack on an untrained one shows nothing."""
+"""A trained network for the tests of attacks."""
 
 import copy
 
@@ -9,6 +9,6 @@ from tests.attacks.digits import Digits, digits
 
 @pytest.fixture
 def digits_network(seed: int) -> Digits:
-    """Network, images and labels; the network is a copy, so that a test may do with it what it likes."""
+    """Network, images and labels; the network is a copy that a test may change."""
     made = digits(seed)
     return made._replace(network=copy.deepcopy(made.network))

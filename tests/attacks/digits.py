@@ -1,4 +1,4 @@
-"""A network that classifies scikit-learn's digits, trained in about two seconds, and images that it never saw."""
+"""A network for scikit-learn's digits, trained in about two seconds, and test images."""
 
 import functools
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Digits(NamedTuple):
 
 @functools.cache
 def digits(seed: int) -> Digits:
-    """Trained network, and 64 held-out images (64, 3, 16, 16) with their labels. Give tests a copy: it is made once."""
+    """Trained network, and 64 test images ``(64, 3, 16, 16)`` with labels. Cached: give tests a copy."""
     bunch = load_digits()
     images = torch.tensor(bunch.images / 16, dtype=torch.float32)[:, None].expand(-1, 3, -1, -1)
     images, labels = F.interpolate(images, scale_factor=2), torch.tensor(bunch.target, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Our gradient attacks beside ART's on the same network and images; ART's attacks through us beside ART by hand."""
+"""Gradient attacks compared with ART's, and the adapter compared with ART itself."""
 
 import copy
 from typing import Any
@@ -24,7 +24,7 @@ EPSILON = 0.05
 
 
 def _art(attack: str, digits: Digits, **options: Any) -> Tensor:
-    """ART as its manual says: no adapter of ours."""
+    """ART as in its manual, without the adapter."""
     from art.attacks import evasion
     from art.estimators.classification import PyTorchClassifier
 
@@ -105,7 +105,7 @@ def test_deepfool_through_art_is_arts(digits_network: Digits) -> None:
     torch.testing.assert_close(DeepFool(steps=20, engine="art")(*small), arts, atol=1e-6, rtol=0)
 
 
-def test_deepfool_is_arts_and_does_not_slip_back(digits_network: Digits) -> None:
+def test_deepfool_equals_arts_and_keeps_its_class(digits_network: Digits) -> None:
     small = _small(digits_network)
     arts, ours = _art("DeepFool", small, max_iter=30, nb_grads=10, verbose=False), DeepFool()(*small)
     assert _changed(small, ours).all()

@@ -1,4 +1,4 @@
-"""AutoAttack through our adapter: which parts run, what is left untouched, and that it keeps quiet."""
+"""AutoAttack through the adapter: its parts, unchanged images, no output."""
 
 import sys
 import types
@@ -60,7 +60,7 @@ def test_misclassified_images_and_failures_are_left_untouched(digits_network: Di
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_too_few_classes_are_named_with_the_cure(digits_network: Digits, classes: int) -> None:
+def test_too_few_classes_are_an_error_with_a_remedy(digits_network: Digits, classes: int) -> None:
     with pytest.raises(InputError, match=rf"apgd-t.*{classes} classes.*apgd-ce"):
         AutoAttack()(*_few(digits_network, classes))
 
@@ -101,7 +101,7 @@ def test_l2(digits_network: Digits) -> None:
         {"attacks_to_run": 0},
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         AutoAttack(**options)
 

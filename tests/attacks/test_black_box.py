@@ -1,4 +1,4 @@
-"""Black-box attacks on a network: beside ART and AutoAttack's authors, and what each paper says of itself."""
+"""Black-box attacks, compared with ART, with the authors' code and with their papers."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ all_of_them = pytest.mark.parametrize("name", sorted(QUICK))
 
 
 class _Counted:
-    """Images that a network is given while this is in use."""
+    """Number of images that a network receives inside the context."""
 
     def __init__(self, network: nn.Module) -> None:
         self.images = 0
@@ -59,13 +59,13 @@ def _some(made: Digits, count: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _judged(attack: Attack, made: Digits, count: int) -> tuple[float, Tensor, int]:
-    """Share of images turned, sizes of the perturbations, images that the network was given"""
+    """Success rate, norms of the perturbations, and number of queries."""
     network, images, labels = _some(made, count)
     counted = _Counted(network)
     attacked = attack(network, images, labels)
     queries = counted.stop()
-    turned = ~_correct(network, attacked, labels)
-    return float(turned.double().mean()), (attacked - images).flatten(1).norm(dim=1)[turned], queries
+    adversarial = ~_correct(network, attacked, labels)
+    return float(adversarial.double().mean()), (attacked - images).flatten(1).norm(dim=1)[adversarial], queries
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_other_batches_change_next_to_nothing(name: str, digits_network: Digits)
 
 
 @pytest.mark.parametrize("attack", [HopSkipJump(steps=3), Boundary(steps=300)], ids=["hop_skip_jump", "boundary"])
-def test_what_is_turned_is_turned_in_any_batch(attack: Attack, digits_network: Digits) -> None:
+def test_adversarial_images_are_adversarial_in_any_batch(attack: Attack, digits_network: Digits) -> None:
     network, images, labels = _some(digits_network, 10)
     attacked = attack(network, images, labels)
     assert not _correct(network, attacked, labels).any()
@@ -164,11 +164,11 @@ def test_a_targeted_start_is_the_nearest_of_its_class() -> None:
     images = torch.tensor([0.0, 0.1, 0.35, 0.9]).reshape(4, 1, 1, 1).expand(4, 3, 2, 2)
     predicted, targets = torch.tensor([0, 1, 1, 2]), torch.tensor([1, 2, 0, 5])
     starts = nearest_of_class(images, predicted, targets)
-    assert starts[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.9, 0.0, 0.9])  # nobody is of class 5: it stays
+    assert starts[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.9, 0.0, 0.9])  # no image is of class 5
 
 
 @pytest.mark.parametrize("attack", [HopSkipJump, Boundary])
-def test_a_targeted_attack_starts_at_random_where_its_batch_has_nobody_of_that_class(attack: Any, seed: int) -> None:
+def test_a_targeted_attack_starts_at_random_without_an_image_of_that_class(attack: Any, seed: int) -> None:
     """A network whose class is the image's brightest channel; all images given are brightest in the first."""
 
     class Brightest(nn.Module):
@@ -182,7 +182,7 @@ def test_a_targeted_attack_starts_at_random_where_its_batch_has_nobody_of_that_c
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_square_turns_as_many_as_its_authors_code(norm: Any, digits_network: Digits) -> None:
+def test_square_fools_as_many_as_its_authors_code(norm: Any, digits_network: Digits) -> None:
     from pyautoattack.square import SquareAttack
 
     network, images, labels = _some(digits_network, 40)
@@ -196,7 +196,7 @@ def test_square_turns_as_many_as_its_authors_code(norm: Any, digits_network: Dig
         ours = Square(epsilon=epsilon, steps=steps, norm=norm, seed=draw)(network, images, labels)
         left.append(int(_correct(network, ours, labels).sum()))
         left_by_theirs.append(int(_correct(network, theirs, labels).sum()))
-    assert sum(left) < 3 * 36  # some are turned
+    assert sum(left) < 3 * 36  # some are adversarial
     # All six are random: of 40 coins each, the means of three differ by 10 once in ten thousand times.
     assert sum(left) <= sum(left_by_theirs) + 30
 
@@ -259,21 +259,21 @@ def test_zoo_visits_all_coordinates_before_any_again(seed: int) -> None:
         assert (visited.sort(dim=1).values == torch.arange(12)).all()
 
 
-def test_zoo_asks_as_often_as_it_says(digits_network: Digits) -> None:
+def test_zoo_makes_the_documented_number_of_queries(digits_network: Digits) -> None:
     network, images, labels = _some(digits_network, 4)
     wrong = (labels[:1] + 1) % 10  # misclassified: only looked at
     images, labels = torch.cat([images, images[:1]]), torch.cat([labels, wrong])
     counted = _Counted(network)
     ZOO(steps=3, coordinates=20)(network, images, labels)
-    # One more for the number of classes, of which every attack is told.
+    # One more for the number of classes.
     assert counted.stop() == 1 + 5 + 4 * 3 * (2 * 20 + 1)
 
 
-def test_zoo_keeps_the_nearest_turned_point(digits_network: Digits) -> None:
+def test_zoo_returns_the_nearest_adversarial_point(digits_network: Digits) -> None:
     network, images, labels = _some(digits_network, 4)
     rows = [ZOO(steps=steps, coordinates=768, learning_rate=0.05)(network, images, labels) for steps in (3, 5)]
     early, late = (~_correct(network, attacked, labels) for attacked in rows)
-    assert (late | ~early).all()  # what is turned stays so
+    assert (late | ~early).all()  # adversarial images stay adversarial
     sizes = [(attacked - images).flatten(1).norm(dim=1) for attacked in rows]
     assert (sizes[1] <= sizes[0] + 1e-6)[early].all()
 
@@ -322,7 +322,7 @@ def _written(folder: Path, classes: int, seed: int) -> str:
     return f"{folder / 'linear.py'}:linear"
 
 
-def test_transfer_hands_over_what_the_other_network_gave(digits_network: Digits, tmp_path: Path, seed: int) -> None:
+def test_transfer_returns_the_images_of_the_substitute(digits_network: Digits, tmp_path: Path, seed: int) -> None:
     from models.loading import load_network
 
     network, images, labels = _some(digits_network, 6)
@@ -380,7 +380,7 @@ def test_transfer_names_bundled_and_torchvision_weights_by_content(
     assert all(first != second for first, second in zip(found[0], found[1], strict=True))
 
 
-def test_transfer_names_the_attack_it_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transfer_key_contains_the_white_box_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     from attacks.pgd import PGD
 
     plain, wider, other = (
@@ -449,5 +449,5 @@ def test_options_out_of_range_are_refused(attack_class: Any, options: dict[str, 
         attack_class(**options)
 
 
-def test_the_digits_of_these_tests_are_learnt(seed: int) -> None:
+def test_network_of_these_tests_is_accurate(seed: int) -> None:
     assert _correct(*digits(seed)).double().mean() > 0.8

@@ -1,4 +1,4 @@
-"""The example of docs/adding-an-attack.md is run, so that it cannot rot."""
+"""The example of docs/adding-an-attack.md runs."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_the_example_is_an_attack(digits_network: Digits) -> None:
     in_small_batches = namespace[name](epsilon=0.1, seed=2, batch_size=9)(network, images, labels)
     # Rounding may decide otherwise about an image that lies on a decision boundary, hence not every single one.
     assert (attacked == in_small_batches).flatten(1).all(1).float().mean() > 0.95
-    strong = namespace[name](epsilon=0.3, seed=2)(network, images, labels)  # at 0.1 hardly any is turned
+    strong = namespace[name](epsilon=0.3, seed=2)(network, images, labels)  # at 0.1 it fools hardly any
     with torch.no_grad():
         assert (network(strong).argmax(1) == labels).sum() < (network(images).argmax(1) == labels).sum()
 

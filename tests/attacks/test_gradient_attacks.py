@@ -1,4 +1,4 @@
-"""FGM, BIM, PGD and APGD: what the papers say about them, and what they cost."""
+"""FGM, BIM, PGD and APGD, compared with their papers, and their cost."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_steps_default_to_what_the_papers_say(digits_network: Digits) -> None:
 
 
 @pytest.mark.parametrize("attack_class", [BIM, PGD, APGD])
-def test_a_step_above_epsilon_has_to_be_asked_for(attack_class: type[Attack]) -> None:
+def test_a_step_above_epsilon_requires_allow_large_step(attack_class: type[Attack]) -> None:
     options = {"epsilon": 0.03, "step": 0.1}
     with pytest.raises(InputError, match="allow_large_step=True"):
         attack_class(**options)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def test_a_step_above_epsilon_has_to_be_asked_for(attack_class: type[Attack]) ->
 
 @pytest.mark.parametrize("attack_class", [BIM, PGD, APGD])
 @pytest.mark.parametrize("allow", ["no", "yes", "", 0, 1, None])
-def test_leave_for_a_large_step_is_true_or_false(attack_class: type[Attack], allow: object) -> None:
+def test_allow_large_step_is_true_or_false(attack_class: type[Attack], allow: object) -> None:
     for step in (None, 0.01, 0.1):
         with pytest.raises(InputError, match="allow_large_step as True or False"):
             attack_class(epsilon=0.03, step=step, allow_large_step=allow)  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""DeepFool, Carlini-Wagner and FAB: how near their images are, and what their options promise."""
+"""DeepFool, Carlini-Wagner and FAB: distances of their images, and their options."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def _lead(logits: Tensor, classes: Tensor) -> Tensor:
-    """By how much the class is ahead of all others; negative where it is not"""
+    """Lead of the class over all others."""
     own = logits.gather(1, classes[:, None])[:, 0]
     return own - logits.scatter(1, classes[:, None], -torch.inf).amax(1)
 
@@ -80,7 +80,7 @@ def test_a_linear_classifier_is_fooled_at_its_boundary(
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_deepfool_misses_nothing_by_leaving_far_boundaries_out(
+def test_deepfool_finds_the_same_without_far_boundaries(
     norm: Norm, digits_network: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pruned = _sizes(digits_network.images, DeepFool(norm=norm)(*digits_network), norm)
@@ -189,9 +189,9 @@ def test_carlini_wagner_needs_a_constant_in_units_of_the_logits(norm: Norm, digi
     )
     # What the docstring warns of in L2: the defaults' last c is where the unscaled search begins.
     right = _logits(network, images).argmax(1) == labels
-    found, missed = (  # shares of images that were turned
-        (CarliniWagner(norm=norm)(judged, images, labels) != images).flatten(1).any(1)[right].float().mean()
-        for judged in (network, scaled)
+    found, missed = (  # success rates
+        (CarliniWagner(norm=norm)(attacked, images, labels) != images).flatten(1).any(1)[right].float().mean()
+        for attacked in (network, scaled)
     )
     assert found > 0.9
     assert (missed < 0.5) if norm == "l2" else (missed > 0.9)

@@ -1,4 +1,4 @@
-"""Attacks whose threat model is no ball around each image: few values, one perturbation for all, turns and shifts."""
+"""Attacks without a ball around each image: few values, one perturbation for all, rotations and shifts."""
 
 import pytest
 import torch
@@ -122,7 +122,7 @@ def test_other_images_another_perturbation(digits_network: Digits) -> None:
     assert not torch.allclose(whole, split, atol=1e-3)
 
 
-def test_turns_and_shifts_are_what_they_say(generator: torch.Generator) -> None:
+def test_rotations_and_shifts_are_correct(generator: torch.Generator) -> None:
     images = torch.rand(3, 3, 8, 8, generator=generator)
     zero, ninety, eighth = torch.zeros(3), torch.full((3,), 90.0), torch.full((3,), 1 / 8)
     close = {"atol": 1e-4, "rtol": 0.0}
@@ -152,7 +152,7 @@ def test_a_finer_grid_and_more_draws_fool_more(digits_network: Digits) -> None:
     assert (_fooled(digits_network, many) | ~_fooled(digits_network, few)).all()
 
 
-def test_random_turns_are_the_images_own(digits_network: Digits) -> None:
+def test_random_rotations_belong_to_the_image(digits_network: Digits) -> None:
     whole = SpatialTransformation(draws=3)(*digits_network)
     split = SpatialTransformation(draws=3, batch_size=9)(*digits_network)
     torch.testing.assert_close(whole, split, atol=1e-5, rtol=0)

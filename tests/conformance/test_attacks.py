@@ -1,4 +1,4 @@
-"""What every attack has to do, run on everything in the attacks folder: a new file is picked up by itself."""
+"""Conformance of every attack in the attacks folder; new files are included."""
 
 import copy
 import inspect
@@ -16,7 +16,7 @@ from models.errors import AttackError, InputError
 from models.registry import ATTACKS
 from tests.attacks.digits import Digits, digits
 
-# Attacks that take long with their own settings; whatever is not listed here runs as it is.
+# Shorter settings for attacks that are slow with their defaults; others run with their defaults.
 QUICK: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 20},
     "autoattack": {"version": "custom", "attacks_to_run": ["apgd-ce"]},
@@ -104,7 +104,7 @@ def test_images_stay_valid_and_inside_the_budget(name: str, made: Digits) -> Non
 def test_accuracy_falls(name: str, made: Digits) -> None:
     natural = _correct(*made).float().mean()
     attacked = _correct(made.network, _attack(name)(*made), made.labels).float().mean()
-    assert natural >= 0.7, "the network of this test has not learnt its digits"
+    assert natural >= 0.7, "the network of this test is not accurate"
     assert attacked <= natural - 0.3
 
 
@@ -117,7 +117,7 @@ def test_same_seed_same_images(name: str, made: Digits) -> None:
 
 
 @attack_names
-def test_global_random_state_is_left_alone(name: str, made: Digits, seed: int) -> None:
+def test_global_random_state_is_restored(name: str, made: Digits, seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     expected = torch.rand(3), np.random.rand(3)  # noqa: NPY002
@@ -129,7 +129,7 @@ def test_global_random_state_is_left_alone(name: str, made: Digits, seed: int) -
 
 
 @attack_names
-def test_network_is_left_as_found(name: str, made: Digits) -> None:
+def test_state_of_the_network_is_restored(name: str, made: Digits) -> None:
     network = made.network
     seen: list[bool] = []
     hook = network.register_forward_hook(lambda module, *_: seen.append(module.training))
@@ -197,14 +197,14 @@ def test_finds_the_easy_case(name: str, seed: int) -> None:
         tried = [_attack(name, **options, seed=number)(network, image, label) for number in range(4)]
     else:
         tried = [_attack(name, **options)(network, image, label)]
-    turned = [attacked for attacked in tried if not _correct(network, attacked, label).any()]
-    assert turned
+    adversarial = [attacked for attacked in tried if not _correct(network, attacked, label).any()]
+    assert adversarial
     allowed = ALLOWED.get(name, lambda image, attacked: float((attacked - image).abs().max()) < 0.05)
-    assert all(allowed(image, attacked) for attacked in turned)
+    assert all(allowed(image, attacked) for attacked in adversarial)
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS.names() if _has(name, "target")])
-def test_a_target_is_aimed_at(name: str, seed: int) -> None:
+def test_targeted_attacks_reach_their_targets(name: str, seed: int) -> None:
     found = digits(seed)
     network, (images, labels) = copy.deepcopy(found.network), (part[:24].clone() for part in found[1:])
     with torch.no_grad():
@@ -212,7 +212,7 @@ def test_a_target_is_aimed_at(name: str, seed: int) -> None:
     others = labels != target
 
     def taken_for_it(attacked: Tensor) -> float:
-        """Expected number of the others that are taken for the target"""
+        """Expected number of other images that are predicted as the target."""
         with torch.no_grad():
             return float(network(attacked).double().softmax(1)[others, target].sum())
 
@@ -222,7 +222,7 @@ def test_a_target_is_aimed_at(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS.names() if _has(name, "target")])
-def test_a_target_that_is_none_is_refused(name: str, made: Digits) -> None:
+def test_invalid_targets_are_refused(name: str, made: Digits) -> None:
     for target in ("best", -1, True, 1.0, [3]):
         with pytest.raises(InputError, match="expected target"):
             _attack(name, target=target)
@@ -231,7 +231,7 @@ def test_a_target_that_is_none_is_refused(name: str, made: Digits) -> None:
 
 
 class _NanLogits(nn.Module):
-    """The network, but for what it says of bright images."""
+    """The network, with NaN logits for bright images."""
 
     def __init__(self, network: nn.Module, limit: float) -> None:
         super().__init__()
@@ -255,14 +255,14 @@ class _NanGradient(nn.Module):
 
 
 @attack_names
-def test_a_network_that_answers_nan_does_not_pass_for_robust(name: str, made: Digits) -> None:
+def test_nan_logits_are_an_error(name: str, made: Digits) -> None:
     bright = float(made.images.mean((1, 2, 3)).median())
     with pytest.raises(AttackError, match=r"expected finite .* got NaN or infinity for \d+ of \d+ images"):
         _attack(name)(_NanLogits(made.network, bright), made.images, made.labels)
 
 
 @attack_names
-def test_a_gradient_that_is_nan_does_not_pass_for_robust(name: str, made: Digits) -> None:
+def test_nan_gradients_are_an_error(name: str, made: Digits) -> None:
     broken = _NanGradient(made.network)
     if name in WITHOUT_GRADIENT:
         assert torch.equal(_attack(name)(broken, made.images, made.labels), _attack(name)(*made))
@@ -272,7 +272,7 @@ def test_a_gradient_that_is_nan_does_not_pass_for_robust(name: str, made: Digits
 
 
 @attack_names
-def test_refuses_what_it_cannot_attack(name: str, made: Digits) -> None:
+def test_invalid_images_labels_and_networks_are_refused(name: str, made: Digits) -> None:
     attack, (network, images, labels) = _attack(name), made
     nan = images.clone()
     nan[0, 0, 0, 0] = float("nan")
@@ -305,7 +305,7 @@ def test_refuses_options_out_of_range(name: str) -> None:
 
 
 @attack_names
-def test_parameters_make_the_same_attack_again(name: str) -> None:
+def test_parameters_rebuild_the_attack(name: str) -> None:
     attack = _attack(name, seed=11)
     parameters = json.loads(json.dumps(attack.parameters()))
     again = type(attack)(**parameters)

@@ -1,4 +1,4 @@
-"""Engines of adaptive attacks, on linear networks and detectors where it is known what can be found."""
+"""Adaptive attacks on linear networks and detectors, for which the solution is known."""
 
 from collections.abc import Callable
 
@@ -48,7 +48,7 @@ class Linear:
         return self.network(images.flatten(1)), self.margins(images)
 
     def columns(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, and two columns of different units, the first of which is what is flagged by."""
+        """Logits, and two columns of different units; the detector uses the first."""
         mean = images.flatten(1).mean(1)
         return self.network(images.flatten(1)), torch.stack([self.margins(images), 1e-3 * mean], dim=1)
 
@@ -93,8 +93,8 @@ def test_projected_gradients_are_orthogonal(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("orthogonal", True), ("selective", False)])
-def test_only_an_orthogonal_step_leaves_the_other_aim_where_it_is(linear: Linear, kind: str, kept: bool) -> None:
-    """On the way to being wrong, the detector's margin stays. Of the second run, whose steps are no signs."""
+def test_only_orthogonal_steps_keep_the_margin_constant(linear: Linear, kind: str, kept: bool) -> None:
+    """While the lead of the wrong class rises, the detector's margin stays. In the second run, without sign steps."""
     leads, margins = [], []
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,14 +127,14 @@ def test_descent_evades_inside_its_budget(linear: Linear, kind: str, seed: int) 
 
 
 @kinds
-def test_descent_finds_nothing_where_the_budget_is_too_small(linear: Linear, kind: str) -> None:
+def test_descent_fails_within_too_small_a_budget(linear: Linear, kind: str) -> None:
     found = descend(linear.forward, linear.decide, linear.images, linear.labels, kind=kind, epsilon=0.005, steps=20)
     assert not found.evaded.any()
     assert torch.equal(found.images, linear.images)
 
 
 @kinds
-def test_descent_never_says_that_it_passed_a_detector_that_says_no(linear: Linear, kind: str) -> None:
+def test_descent_fails_against_a_detector_that_accepts_nothing(linear: Linear, kind: str) -> None:
     found = descend(linear.forward, never, linear.images, linear.labels, kind=kind, epsilon=1.0, steps=7, restarts=3)
     assert not found.evaded.any()
     assert torch.equal(found.images, linear.images)
@@ -142,7 +142,7 @@ def test_descent_never_says_that_it_passed_a_detector_that_says_no(linear: Linea
 
 
 @kinds
-def test_no_image_depends_on_the_others(linear: Linear, kind: str) -> None:
+def test_images_do_not_influence_each_other(linear: Linear, kind: str) -> None:
     def run(rows: Tensor) -> AdaptiveResult:
         decide = lambda images, which: linear.decide(images, rows[which])  # noqa: E731
         return descend(
@@ -162,7 +162,7 @@ def test_no_image_depends_on_the_others(linear: Linear, kind: str) -> None:
     [{"kind": "both"}, {"kind": "selective", "epsilon": 0.0}, {"kind": "selective", "steps": 0}],
     ids=lambda options: str(options),
 )
-def test_descent_refuses_what_it_cannot_do(linear: Linear, options: dict[str, object]) -> None:
+def test_descent_refuses_invalid_options(linear: Linear, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match="expected"):
         descend(linear.forward, linear.decide, linear.images, linear.labels, **({"epsilon": 0.1} | options))  # type: ignore[arg-type]
 
@@ -203,7 +203,7 @@ def test_the_nearest_start_that_is_allowed() -> None:
     assert found.tolist() == [True, True, False]
 
 
-def test_black_box_comes_near_and_passes(linear: Linear, seed: int) -> None:
+def test_black_box_approaches_the_image_and_passes(linear: Linear, seed: int) -> None:
     starts = torch.cat([torch.ones(PIXELS // 2), torch.zeros(PIXELS // 2)]).view(1, 3, 4, 4).repeat(6, 1, 1, 1)
     starts[5] = linear.images[5]  # does not pass
     few = black_box(linear.decide, linear.images, starts, steps=50, total_queries=90, seed=seed)
@@ -219,14 +219,14 @@ def test_black_box_comes_near_and_passes(linear: Linear, seed: int) -> None:
 
 
 def test_features_that_pass_are_found_near_the_given_ones(seed: int) -> None:
-    """Columns in units that are far apart; what is asked is in the features' own units, inside their bounds."""
+    """Columns of different units; queries are in the features' own units, inside their bounds."""
     low, high = torch.tensor([0.0, -1e-4, 7.0]), torch.tensor([10.0, 1e-4, 7.0])
     features = torch.tensor([[9.0, 0.5e-4, 7.0], [8.0, 0.0, 7.0]])
     starts = torch.tensor([[1.0, -1e-4, 7.0], [9.5, 0.0, 7.0]])
-    asked = []
+    queried = []
 
     def decide(points: Tensor, rows: Tensor) -> Tensor:
-        asked.append(points)
+        queried.append(points)
         return points[:, 0] < 6
 
     found = find_features(
@@ -236,7 +236,7 @@ def test_features_that_pass_are_found_near_the_given_ones(seed: int) -> None:
     assert 5 < found.images[0, 0] < 6
     assert abs(found.images[0, 1] - features[0, 1]) < 0.5e-4
     assert torch.equal(found.images[1], features[1])
-    every = torch.cat(asked)
+    every = torch.cat(queried)
     assert (every >= low - 1e-6).all()
     assert (every <= high + 1e-6).all()
 
@@ -269,7 +269,7 @@ def test_an_image_with_the_wanted_features_is_found(linear: Linear, loss: str) -
     assert (found.gradients == 160).all()
 
 
-def test_of_the_images_that_pass_the_nearest_is_kept(linear: Linear) -> None:
+def test_matching_returns_the_nearest_accepted_iterate(linear: Linear) -> None:
     seen: list[Tensor] = []
 
     def decide(images: Tensor, rows: Tensor) -> Tensor:
@@ -290,7 +290,7 @@ def test_of_the_images_that_pass_the_nearest_is_kept(linear: Linear) -> None:
     assert torch.isinf(nearest[~found.evaded]).all()
 
 
-def test_matching_leaves_what_never_passes(linear: Linear) -> None:
+def test_matching_returns_failures_unchanged(linear: Linear) -> None:
     found = match_features(
         linear.columns, never, linear.images, linear.images, linear.labels, torch.zeros(6, 2), scale=torch.ones(2),
         steps=5,
@@ -302,7 +302,7 @@ def test_matching_leaves_what_never_passes(linear: Linear) -> None:
 @pytest.mark.parametrize(
     "options", [{"weights": ()}, {"loss": "hinge"}, {"steps": 0}], ids=lambda options: str(options)
 )
-def test_matching_refuses_what_it_cannot_do(linear: Linear, options: dict[str, object]) -> None:
+def test_matching_refuses_invalid_options(linear: Linear, options: dict[str, object]) -> None:
     forward: Forward = linear.columns
     decide: Decide = linear.decide
     match: Callable[..., AdaptiveResult] = match_features
@@ -317,7 +317,7 @@ def test_matching_refuses_what_it_cannot_do(linear: Linear, options: dict[str, o
 
 
 def fit_on_steps(seed: int) -> tuple[Surrogate, Tensor, Tensor]:
-    """A surrogate of a score that is a staircase, as a forest's is."""
+    """A surrogate of a step function, such as the score of a forest."""
     inputs = torch.randn(600, 5, generator=torch.Generator().manual_seed(seed)) * torch.tensor([1, 10, 1e-3, 1, 0])
     margins = torch.floor(3 * (inputs[:, 0] + inputs[:, 1] / 10)) / 3 + 0.1
     return fit_surrogate(inputs[:400], margins[:400], epochs=40, seed=seed), inputs[400:], margins[400:]
@@ -332,7 +332,7 @@ def test_the_surrogate_is_on_the_right_side_and_has_a_slope(seed: int) -> None:
     assert not any(parameter.requires_grad for parameter in surrogate.parameters())
 
 
-def test_the_surrogate_is_decided_by_its_seed_and_survives_as_arrays(seed: int) -> None:
+def test_surrogate_depends_on_its_seed_and_restores_from_arrays(seed: int) -> None:
     state = torch.random.get_rng_state()
     first, inputs, _ = fit_on_steps(seed)
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,4 +1,4 @@
-"""The contract that `Attack` enforces around every attack, and the edge where names and text become attacks."""
+"""The contract of `Attack`, and attacks built from names and text."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from tests.attacks.digits import Digits
 
 
 class Moved(Attack):
-    """Returns whatever `change` makes of the images: what a faulty attack would do."""
+    """Returns the images after `change`, as a faulty attack would."""
 
     def __init__(self, *, change: Callable[[Tensor], Tensor], epsilon: float | None = 0.1) -> None:
         super().__init__(norm="linf", epsilon=epsilon, batch_size=16)
@@ -41,7 +41,7 @@ def test_epsilon_that_is_none(text: str) -> None:
         parse_epsilon(text)
 
 
-def test_build_attack_reads_fractions_and_drops_what_does_not_apply() -> None:
+def test_build_attack_parses_fractions_and_ignores_options_where_accepted() -> None:
     assert (
         build_attack("bim", {"epsilon": "8/255", "steps": 5}).parameters() == BIM(epsilon=8 / 255, steps=5).parameters()
     )
@@ -108,7 +108,7 @@ def test_an_attack_that_overwrites_its_input_does_not_fool_the_check(digits_netw
     assert torch.equal(digits_network.images, before)
 
 
-def test_an_epsilon_of_grey_levels_is_pointed_out() -> None:
+def test_epsilon_in_grey_levels_is_refused() -> None:
     with pytest.raises(InputError, match="8/255"):
         FGM(epsilon=8)
     assert FGM(epsilon=3.0, norm="l2").epsilon == 3.0
@@ -125,7 +125,7 @@ def test_an_epsilon_of_grey_levels_is_pointed_out() -> None:
         ("deepfool", "overshoot"),
     ],
 )
-def test_an_option_that_is_no_number_is_found_at_once(name: str, option: str, value: object) -> None:
+def test_options_that_are_not_numbers_are_refused(name: str, option: str, value: object) -> None:
     with pytest.raises(InputError, match=f"expected {option}"):
         build_attack(name, {option: value})
 

@@ -1,4 +1,4 @@
-"""NaN and infinity from a network are named, and what a library makes NaN by itself is not laid at its door."""
+"""NaN and infinity of a network are an error; NaN images of a library are not."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from models.errors import AttackError
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_any_place_and_any_tensor_is_looked_at(value: float, seed: int) -> None:
+def test_every_entry_of_every_tensor_is_checked(value: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     losses, gradient = torch.randn(7, generator=generator).double(), torch.randn(7, 3, 4, 4, generator=generator)
     check_finite("losses and gradients", losses, gradient)
@@ -33,12 +33,12 @@ class _Scaled(nn.Module):
         return self.scale * images.flatten(1)[:, :4]
 
 
-def test_losses_are_looked_at_with_and_without_a_gradient() -> None:
+def test_losses_are_checked_with_and_without_a_gradient() -> None:
     images, classes = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
-    for asked in (losses_and_gradient, losses_of):
-        asked(_Scaled(2.0), images, classes)
+    for function in (losses_and_gradient, losses_of):
+        function(_Scaled(2.0), images, classes)
         with pytest.raises(AttackError, match="3 of 3 images"):
-            asked(_Scaled(torch.nan), images, classes)
+            function(_Scaled(torch.nan), images, classes)
 
 
 class _WithoutGradient(nn.Module):
@@ -74,7 +74,7 @@ def test_a_network_without_a_gradient_in_the_images_is_named(frozen: bool) -> No
         losses_and_gradient(_InPlace(), images, classes)
 
 
-def test_images_that_are_nan_already_are_no_fault_of_the_network() -> None:
+def test_nan_images_of_a_library_are_not_checked() -> None:
     images = torch.rand(3, 3, 4, 4)
     images[1] = torch.nan
     given = images.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Distances and projections, against NumPy and against what a projection is."""
+"""Distances compared with NumPy, and projections compared with their definition."""
 
 import numpy as np
 import pytest

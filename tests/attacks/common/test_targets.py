@@ -1,4 +1,4 @@
-"""Which class an image is to be taken for, and that leaving it out changes nothing."""
+"""Target classes, and untargeted attacks without them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""HopSkipJump and Boundary over half-spaces, where the nearest adversarial point is known."""
+"""HopSkipJump and Boundary on half-spaces, for which the nearest adversarial point is known."""
 
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ class HalfSpaces:
     """Adversarial is what lies further than `reach` along `normal`; every image has a reach of its own.
 
     Attributes:
-        asked: points per image.
+        queries: points per image.
         largest: most points in one call.
     """
 
@@ -46,11 +46,11 @@ class HalfSpaces:
         self.reach = 0.2 + 0.3 * torch.rand(COUNT, generator=generator)
         noise = 0.1 * torch.randn((COUNT, *shape), generator=generator)
         self.starts = (self.images + 1.5 * self.normal + noise).clamp(0, 1)
-        self.asked = torch.zeros(COUNT, dtype=torch.int64)
+        self.queries = torch.zeros(COUNT, dtype=torch.int64)
         self.largest = 0
 
     def __call__(self, points: Tensor, rows: Tensor) -> Tensor:
-        self.asked += torch.bincount(rows, minlength=COUNT)
+        self.queries += torch.bincount(rows, minlength=COUNT)
         self.largest = max(self.largest, len(points))
         assert points.min() >= 0
         assert points.max() <= 1
@@ -61,10 +61,10 @@ class HalfSpaces:
 @pytest.fixture
 def spaces(seed: int) -> HalfSpaces:
     made = HalfSpaces(seed)
-    everyone = torch.arange(COUNT)
-    assert made(made.starts, everyone).all()
-    assert not made(made.images, everyone).any()
-    made.asked.zero_()
+    rows = torch.arange(COUNT)
+    assert made(made.starts, rows).all()
+    assert not made(made.images, rows).any()
+    made.queries.zero_()
     return made
 
 
@@ -107,12 +107,12 @@ def test_results_are_on_the_adversarial_side(search: _Search, spaces: HalfSpaces
 
 
 @searches
-def test_queries_are_what_was_asked(search: _Search, spaces: HalfSpaces) -> None:
+def test_queries_are_counted_per_image(search: _Search, spaces: HalfSpaces) -> None:
     found = search(spaces, spaces.images, spaces.starts)
-    assert torch.equal(found.queries, spaces.asked)
+    assert torch.equal(found.queries, spaces.queries)
 
 
-def test_hop_skip_jump_asks_as_often_as_it_says(spaces: HalfSpaces) -> None:
+def test_hop_skip_jump_makes_the_documented_number_of_queries(spaces: HalfSpaces) -> None:
     """2 to begin, 11 halvings of a search (√108 / 0.01 < 2^11), then in each step probes, jumps, halvings."""
     found = hop_skip_jump(spaces, spaces.images, spaces.starts, steps=3, first_queries=50, max_queries=80)
     without_jumps = 2 + 11 + (50 + 70 + 80) + 3 * 11
@@ -124,7 +124,7 @@ def test_hop_skip_jump_asks_as_often_as_it_says(spaces: HalfSpaces) -> None:
 def test_the_limit_of_queries_holds(search: _Search, spaces: HalfSpaces, limit: int) -> None:
     found = search(spaces, spaces.images, spaces.starts, total_queries=limit)
     assert (found.queries <= limit).all()
-    assert torch.equal(found.queries, spaces.asked)
+    assert torch.equal(found.queries, spaces.queries)
     assert found.found.all() == (limit > 1)  # one for the image, one for its start
     if limit > 1:
         assert spaces(found.images, torch.arange(COUNT)).all()
@@ -171,7 +171,7 @@ def test_nothing_to_do(search: _Search, spaces: HalfSpaces) -> None:
 
 
 @searches
-def test_the_others_of_a_call_do_not_matter(search: _Search, spaces: HalfSpaces) -> None:
+def test_other_images_of_a_call_do_not_change_results(search: _Search, spaces: HalfSpaces) -> None:
     together = search(spaces, spaces.images, spaces.starts, seed=4)
     for row in range(COUNT):
         alone = search(

@@ -1,4 +1,4 @@
-"""Attacked sets on disk: made once, taken up where they were cut off, never wrong."""
+"""Generation of attacked sets: cached, resumed after interruptions, checked."""
 
 import errno
 import importlib.util
@@ -28,7 +28,7 @@ SHARD = 24  # 64 images are two whole shards and a rest
 
 
 class Counting(FGM):
-    """FGM that counts its batches, and can be stopped after some."""
+    """FGM that counts its batches and can stop after some of them."""
 
     batches = 0
     stop_after: int | None = None
@@ -68,7 +68,7 @@ def _assert_same_but_for_threads(together: AttackedSet, alone: AttackedSet) -> N
         assert (np.abs(together.images - alone.images) > 1e-6).mean() < 0.01
 
 
-def test_the_set_is_what_the_attack_makes(digits_network: Digits) -> None:
+def test_set_contains_the_images_of_the_attack(digits_network: Digits) -> None:
     network, images, labels = digits_network
     made = _generate(digits_network, FGM(epsilon=0.1))
     expected = FGM(epsilon=0.1)(network, images, labels)
@@ -111,7 +111,7 @@ def test_success_is_undefined_where_nothing_was_right(digits_network: Digits) ->
     assert not made.success.any()
 
 
-def test_the_second_call_reads(digits_network: Digits, tmp_path: Path) -> None:
+def test_second_call_reads_the_cache(digits_network: Digits, tmp_path: Path) -> None:
     first = _generate(digits_network, Counting(), tmp_path)
     assert Counting.batches == 3
     assert len(_shards(tmp_path)) == 3
@@ -120,9 +120,7 @@ def test_the_second_call_reads(digits_network: Digits, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shards_done", [0, 1, 2])
-def test_an_interruption_leaves_whole_shards_and_is_taken_up_there(
-    digits_network: Digits, tmp_path: Path, shards_done: int
-) -> None:
+def test_run_resumes_after_an_interruption(digits_network: Digits, tmp_path: Path, shards_done: int) -> None:
     uncut = _generate(digits_network, PGD(steps=3))
     Counting.stop_after = shards_done
     with pytest.raises(KeyboardInterrupt):
@@ -140,7 +138,7 @@ def test_an_interruption_leaves_whole_shards_and_is_taken_up_there(
     _assert_same(_generate(digits_network, PGD(steps=3), tmp_path / "pgd"), uncut)
 
 
-def test_any_damage_is_found_and_made_good(
+def test_damaged_shards_are_attacked_again(
     digits_network: Digits, tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     sound = _generate(digits_network, FGM(epsilon=0.1), tmp_path)
@@ -161,14 +159,14 @@ def test_any_damage_is_found_and_made_good(
     assert shard.read_bytes() == content
 
 
-def test_a_shard_in_another_ones_place_is_found(digits_network: Digits, tmp_path: Path) -> None:
+def test_exchanged_shards_are_attacked_again(digits_network: Digits, tmp_path: Path) -> None:
     sound = _generate(digits_network, FGM(epsilon=0.1), tmp_path)
     first, second, _ = _shards(tmp_path)
     second.write_bytes(first.read_bytes())
     _assert_same(_generate(digits_network, FGM(epsilon=0.1), tmp_path), sound)
 
 
-def test_whatever_changes_the_result_changes_the_key(digits_network: Digits, tmp_path: Path) -> None:
+def test_key_depends_on_all_inputs(digits_network: Digits, tmp_path: Path) -> None:
     network, images, labels = digits_network
 
     def sets() -> int:
@@ -260,29 +258,29 @@ def test_a_network_from_a_file_that_workers_cannot_import(digits_network: Digits
         del sys.modules[file.stem]
     assert (made.linf > 0).any()
     _assert_same_but_for_threads(made, alone)
-    # The sign of SCALE turns the attack round: a worker that lost it would be found out.
+    # The sign of SCALE reverses the attack, so a worker without it would give other images.
     assert np.abs(made.images - _generate(digits_network, FGM(epsilon=0.1)).images).mean() > 0.01
 
 
-def test_a_network_that_cannot_travel_is_named(digits_network: Digits) -> None:
+def test_network_that_cannot_be_pickled_is_an_error(digits_network: Digits) -> None:
     digits_network.network.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(AttackError, match="workers=1"):
         _generate(digits_network, FGM(), workers=2)
 
 
-def test_an_error_in_a_worker_arrives_as_it_is(digits_network: Digits) -> None:
+def test_error_in_a_worker_is_raised_unchanged(digits_network: Digits) -> None:
     with pytest.raises(AttackError, match="linf"):
         _generate(digits_network, TooFar(), workers=2)
 
 
 class TooFar(FGM):
-    """Leaves its budget."""
+    """An attack that leaves its budget."""
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         return 1 - images
 
 
-def test_arrays_and_read_only_memory_do_too(digits_network: Digits, tmp_path: Path) -> None:
+def test_arrays_and_read_only_memory_are_accepted(digits_network: Digits, tmp_path: Path) -> None:
     network, images, labels = digits_network
     expected = _generate(digits_network, FGM())
     np.save(tmp_path / "images.npy", images.numpy())
@@ -291,7 +289,7 @@ def test_arrays_and_read_only_memory_do_too(digits_network: Digits, tmp_path: Pa
     _assert_same(made, expected)
 
 
-def test_network_is_left_as_found(digits_network: Digits) -> None:
+def test_state_of_the_network_is_restored(digits_network: Digits) -> None:
     network = digits_network.network.train()
     state = {key: value.clone() for key, value in network.state_dict().items()}
     _generate(digits_network, FGM())
@@ -333,7 +331,7 @@ def test_a_cache_that_cannot_be_written_is_found_before_the_first_attack(
     assert Counting.batches == 0
 
 
-def test_a_full_disk_is_named_and_leaves_no_half_of_a_shard(
+def test_full_disk_is_an_error_and_leaves_no_partial_shard(
     digits_network: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync = os.fsync

@@ -30,7 +30,7 @@ BUDGETS = dataclasses.replace(Budgets.small(), descent_steps=10, surrogate_round
 
 
 class OnlyClass(Detector):
-    """Flags whatever is not predicted as one class: on images of that class, exactly the misclassified ones."""
+    """Flags all images not predicted as one class; on images of this class, exactly the misclassified ones."""
 
     def __init__(self, *, trusted: int = 0) -> None:
         self.trusted = trusted
@@ -56,7 +56,7 @@ def all_digits() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pipeline_of(detector: Detector, *, fpr: float = 0.1) -> Pipeline:
-    """Fitted where it needs to be on Carlini and Wagner's images, and calibrated, on digits of their own."""
+    """A calibrated pipeline, fitted on Carlini and Wagner's images if needed, with disjoint digits for each purpose."""
     network = digits(SEED).network.requires_grad_(False)
     discovery = discover(network, (3, 16, 16))
     images, labels = all_digits()

@@ -41,7 +41,7 @@ def settings_said(*words: str) -> EvaluationSettings:
     return settings_of(request_of("evaluate", "--network", "tiny", "--out", "report", *words))
 
 
-def test_smaller_budgets_are_said_on_the_command_line() -> None:
+def test_budgets_from_the_command_line() -> None:
     assert settings_said("--adaptive", "black_box").adaptive_budgets is None
     said = settings_said("--adaptive", "black_box", "--adaptive-queries", "2000", "--adaptive-steps", "40")
     assert said.adaptive_budgets is not None
@@ -57,6 +57,6 @@ def test_smaller_budgets_are_said_on_the_command_line() -> None:
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
-def test_budgets_that_cannot_be_are_refused_on_the_command_line(words: list[str], message: str) -> None:
+def test_invalid_budgets_are_refused_on_the_command_line(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         settings_said(*words)

@@ -35,7 +35,7 @@ from tests.service.adaptive.small_systems import (
 
 
 def check_claims(found: AdaptiveAttacks, pipeline: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Turned images pass when one asks the pipeline itself, are valid, and are inside the budget."""
+    """Evaded images pass the pipeline, are valid, and are inside the budget."""
     for one in everything(found):
         assert one.images.dtype == np.float32
         assert one.images.min() >= 0
@@ -59,7 +59,7 @@ def on_transport(transport: Pipeline, images: torch.Tensor, labels: torch.Tensor
     return attacked(transport, images, labels, seed=SEED, shard_size=12)
 
 
-def test_what_is_turned_is_accepted_misclassified_valid_and_inside_the_budget(
+def test_evaded_images_are_accepted_misclassified_valid_and_inside_the_budget(
     on_transport: AdaptiveAttacks, transport: Pipeline, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
     check_claims(on_transport, transport, images, labels)
@@ -74,7 +74,7 @@ def test_what_is_turned_is_accepted_misclassified_valid_and_inside_the_budget(
     assert sum(one.evaded.sum() for one in on_transport.unlimited) > on_transport.right.sum()
 
 
-def test_the_network_is_left_as_it_was_found(transport: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
+def test_state_of_the_network_is_restored(transport: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
     before = [(p.requires_grad, p.grad, p.clone()) for p in transport.network.parameters()]
     figures_of(transport, images[:4], labels[:4], ["selective"])
     for parameter, (wanted, gradient, values) in zip(transport.network.parameters(), before, strict=True):
@@ -86,7 +86,7 @@ def test_the_network_is_left_as_it_was_found(transport: Pipeline, images: torch.
 def test_a_detector_that_is_easily_evaded_is_evaded(
     energy: Pipeline, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    """An image that the network is sure of, and wrong about, passes the energy: every attack finds some."""
+    """Confidently misclassified images pass the energy detector, so that every attack finds some."""
     budgets = dataclasses.replace(
         BUDGETS,
         matching_steps=60,
@@ -129,7 +129,7 @@ def test_a_detector_that_flags_every_misclassified_image_is_never_evaded(decisio
     assert any("without a budget" in warning for warning in figures["warnings"])
 
 
-def test_an_interrupted_run_goes_on_where_it_was(
+def test_interrupted_run_resumes(
     transport: Pipeline,
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -168,7 +168,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert not calls
 
 
-def test_what_is_kept_is_of_this_detector_and_decision(
+def test_cache_key_depends_on_detector_and_decision(
     transport: Pipeline, energy: Pipeline, images: torch.Tensor, labels: torch.Tensor, tmp_path: Path
 ) -> None:
     def folders(pipeline: Pipeline, **options: Any) -> set[str]:
@@ -182,7 +182,7 @@ def test_what_is_kept_is_of_this_detector_and_decision(
     assert len(folders(energy, seed=7)) == 5
 
 
-def test_what_is_kept_is_of_this_code_and_these_fooled_images(
+def test_cache_key_depends_on_code_and_fooled_images(
     transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from service.adaptive import caching, context
@@ -283,10 +283,10 @@ def test_one_image_is_matched_by_the_parts_that_the_score_depends_on(
     assert matched == [(1, columns)]
 
 
-def test_what_does_not_pass_when_judged_again_is_lost(
+def test_claims_that_the_pipeline_does_not_confirm_do_not_count(
     energy: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attack that claims natural images is believed in none of them."""
+    """An attack that claims natural images as evaded has no confirmed image."""
     from service.adaptive import decision_attacks
 
     def claims_everything(decide: Any, images: torch.Tensor, *more: Any, **options: Any) -> AdaptiveResult:

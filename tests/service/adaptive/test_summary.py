@@ -12,7 +12,7 @@ from service.adaptive.summary import adaptive_figures
 
 
 def made_by_hand(count: int, **changes: Any) -> AdaptiveAttacks:
-    """Nothing found by anyone, of images that are all right, accepted, and fooled and detected at a distance."""
+    """Results without evasions, on images that are classified correctly, accepted, and fooled and detected."""
 
     def nothing(name: str, epsilon: float | None) -> AdaptiveSet:
         no, zeros, none = np.zeros(count, np.bool_), np.zeros(count), np.zeros(count, np.int64)
@@ -48,7 +48,7 @@ def with_find(one: AdaptiveSet, row: int, linf: float, l2: float) -> AdaptiveSet
     ("field", "index"),
     [(field, index) for field, count in (("sets", 6), ("unlimited", 2), ("few_steps", 2)) for index in range(count)],
 )
-def test_a_find_counts_against_robustness_whoever_made_it(field: str, index: int) -> None:
+def test_evasion_by_any_attack_counts_against_robustness(field: str, index: int) -> None:
     found = made_by_hand(4)
     sets = list(getattr(found, field))
     sets[index] = with_find(sets[index], 2, 0.08, 0.7)
@@ -61,7 +61,7 @@ def test_a_find_counts_against_robustness_whoever_made_it(field: str, index: int
     assert [row["evaded"] for row in figures["union"]["within"]] == [0, 1, 0, 1]
 
 
-def test_only_finds_within_the_distance_count_against_robustness() -> None:
+def test_only_evasions_within_the_distance_count_against_robustness() -> None:
     found = made_by_hand(4)
     sets = (with_find(found.sets[0], 0, 0.15, 1.0), *found.sets[1:])
     figures = adaptive_figures(dataclasses.replace(found, sets=sets), l2_limits=(1.0,), linf_limits=(0.1,))
@@ -78,7 +78,7 @@ def test_undetected_images_of_carlini_and_wagner_count_against_robustness() -> N
     assert adaptive_figures(without, l2_limits=(1.0,), linf_limits=(0.1,))["union"]["evaded"] == 0
 
 
-def test_medians_are_over_what_is_counted_and_of_the_union_the_nearest() -> None:
+def test_medians_are_over_evaded_images_and_the_union_takes_the_nearest() -> None:
     found = made_by_hand(3)
     small, large = found.sets[2], found.sets[3]
     sets = (
@@ -96,7 +96,7 @@ def test_medians_are_over_what_is_counted_and_of_the_union_the_nearest() -> None
     assert figures["union"]["linf_median"] == pytest.approx((0.1 + 0.2) / 2)
 
 
-def test_what_is_lost_is_told_of_checks_too() -> None:
+def test_unconfirmed_images_of_checks_cause_a_warning() -> None:
     found = made_by_hand(2)
     not_confirmed = np.array([True, False])
     unlimited = (dataclasses.replace(found.unlimited[0], not_confirmed=not_confirmed), found.unlimited[1])
@@ -105,7 +105,7 @@ def test_what_is_lost_is_told_of_checks_too() -> None:
     assert any(text.startswith("selective, no budget: 1 images passed") for text in figures["warnings"])
 
 
-def test_a_surrogate_that_is_no_guide_is_told_of() -> None:
+def test_poor_surrogate_causes_a_warning() -> None:
     good, poor, one_sided = Sides(10, 10, 10, 10), Sides(10, 5, 90, 90), Sides(0, 0, 20, 20)
 
     def warnings(plain: Sides, descent: Sides) -> list[str]:
@@ -113,8 +113,8 @@ def test_a_surrogate_that_is_no_guide_is_told_of() -> None:
         return list(adaptive_figures(found, l2_limits=(1.0,), linf_limits=(0.1,))["warnings"])
 
     assert warnings(good, good) == []
-    (told,) = warnings(good, poor)
-    assert "one selective descent against the final surrogate" in told
-    assert "50%" in told
+    (warning,) = warnings(good, poor)
+    assert "one selective descent against the final surrogate" in warning
+    assert "50%" in warning
     assert "Carlini" in warnings(poor, good)[0]
     assert "flagged 0 and passed 20" in warnings(good, one_sided)[0]

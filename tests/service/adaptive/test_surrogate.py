@@ -13,10 +13,10 @@ from tests.conftest import SEED
 from tests.service.adaptive.small_systems import BUDGETS
 
 
-def test_the_surrogate_s_agreement_is_on_held_out_originals(
+def test_agreement_is_measured_on_originals_outside_the_fit(
     transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No image of a held-out original is among those fitted on; both sides of the threshold count alike."""
+    """No image of these originals is in the fit; both sides of the threshold have equal weight."""
     import service.adaptive.surrogate as module
 
     real, fitted, noisy = module.fit_surrogate, list[torch.Tensor](), images + 0.01
