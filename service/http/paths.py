@@ -1,4 +1,4 @@
-"""The paths that take images, which the guard has to know before anything is routed."""
+"""Paths of the prediction routes, paths that need no API key, and names of models."""
 
 import re
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 __all__ = [
     "INFER_PATH",
     "INFER_VERSION_PATH",
-    "LONGEST_NAME",
+    "MAX_NAME_LENGTH",
     "MODEL_PREDICT_PATH",
     "OPEN_PATHS",
     "PREDICT_PATH",
-    "ImageRoute",
-    "image_route",
+    "PredictionPath",
     "is_model_name",
+    "prediction_path",
 ]
 
 PREDICT_PATH = "/v1/predict"
@@ -20,11 +20,11 @@ MODEL_PREDICT_PATH = "/v1/models/{model}/predict"
 INFER_PATH = "/v2/models/{model}/infer"
 INFER_VERSION_PATH = "/v2/models/{model}/versions/{version}/infer"
 
-# Routes that need no key: they tell a load balancer what it has to know, and nothing of what is served.
+# Load balancers probe these without a key; the responses reveal nothing about the models.
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 
-LONGEST_NAME = 64
-_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
+MAX_NAME_LENGTH = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
 _PATTERNS = {
     template: re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template))
     for template in (PREDICT_PATH, MODEL_PREDICT_PATH, INFER_PATH, INFER_VERSION_PATH)
@@ -32,13 +32,13 @@ _PATTERNS = {
 
 
 @dataclass(frozen=True)
-class ImageRoute:
-    """A path that takes images.
+class PredictionPath:
+    """A request path that accepts images.
 
     Args:
-        template: as the routes and the metrics name it.
+        template: the route's name in the OpenAPI description, metrics and traces.
         model: the name in the path; None: the first model.
-        version: the version in the path; None: the one that is served.
+        version: the version in the path; None: the current version.
     """
 
     template: str
@@ -46,14 +46,14 @@ class ImageRoute:
     version: str | None = None
 
 
-def image_route(path: str) -> ImageRoute | None:
-    """What `path` asks for; None where it takes no images."""
+def prediction_path(path: str) -> PredictionPath | None:
+    """The parsed `path` if it accepts images, else None."""
     for template, pattern in _PATTERNS.items():
-        if found := pattern.fullmatch(path):
-            return ImageRoute(template, **found.groupdict())
+        if match := pattern.fullmatch(path):
+            return PredictionPath(template, **match.groupdict())
     return None
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a model may be called so: 1 to 64 letters, digits, dots, hyphens and underscores, no dot first."""
+    """Whether `name` is 1 to 64 letters, digits, dots, hyphens and underscores, starting with a letter or digit."""
     return _NAME.fullmatch(name) is not None

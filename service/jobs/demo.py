@@ -78,7 +78,7 @@ def demo(request: DemoRequest) -> DemoResult:
 
 def serve_demo(request: DemoRequest) -> None:
     """Serve the artifact of the demo with its examples, until a signal stops the server."""
-    from service.http.inference.repository import ModelSource
+    from service.http.inference.model import ModelSource
     from service.http.server.run import serve
     from service.http.settings import read_settings
 

@@ -8,7 +8,7 @@ from detector.artifact import load_artifact
 from models.errors import InputError
 from models.memory import keep_freed_memory
 from service.http.connection.reload_signal import ReloadSignal
-from service.http.inference.repository import ModelSource
+from service.http.inference.model import ModelSource
 from service.http.paths import is_model_name
 from service.http.server.run import serve
 from service.http.settings import read_settings

@@ -1,4 +1,4 @@
-// Calls to the server. What it refuses comes back as a Refusal, whose message and detail are in words.
+// Calls to the server. An error response becomes a Refusal with a message for people.
 
 const KEY = "plumbline-key";
 
@@ -7,7 +7,7 @@ export class Refusal extends Error {
     super(message);
     this.detail = detail;
     this.status = status;
-    this.again = again; // whether the same request may succeed later
+    this.again = again; // whether a retry may succeed
   }
 }
 
@@ -15,7 +15,7 @@ export function key() {
   return sessionStorage.getItem(KEY) ?? "";
 }
 
-export function keepKey(value) {
+export function storeKey(value) {
   if (value) {
     sessionStorage.setItem(KEY, value);
   } else {
@@ -23,24 +23,29 @@ export function keepKey(value) {
   }
 }
 
-// One verdict: {model, threshold, fpr, results: [...]}. `route` is the place to ask, `image` a Blob.
+// The response to one image, a Blob: {model, threshold, fpr, results: [verdict]}.
 export async function predict(route, image) {
   let body;
   try {
     body = await image.arrayBuffer();
   } catch {
-    throw new Refusal("This file cannot be read.", { detail: "A folder? Drop the images that are in it." });
+    throw new Refusal("This file cannot be read.", { detail: "If it is a folder, drop the images inside it." });
   }
-  const answer = await call(`${route}?path=true`, {
+  const response = await call(`${route}?path=true`, {
     method: "POST",
     body,
     headers: { "Content-Type": "application/octet-stream" },
   });
-  return answer.json();
+  return response.json();
 }
 
 export async function status() {
   return (await call("v1/status")).json();
+}
+
+// The served models: {models: [{name, components: [{name, title, description}], …}]}.
+export async function modelDescriptions() {
+  return (await call("v1/models")).json();
 }
 
 export async function exampleNames() {
@@ -52,58 +57,58 @@ export async function example(index) {
 }
 
 async function call(address, { headers = {}, ...options } = {}) {
-  let answer;
+  let response;
   try {
-    const known = key() ? { "X-API-Key": key() } : {};
-    answer = await fetch(address, { ...options, headers: { ...headers, ...known }, cache: "no-cache" });
+    const credentials = key() ? { "X-API-Key": key() } : {};
+    response = await fetch(address, { ...options, headers: { ...headers, ...credentials }, cache: "no-cache" });
   } catch {
-    throw new Refusal("The server does not answer.", {
+    throw new Refusal("The server does not respond.", {
       detail: options.body
-        ? "It has stopped or cannot be reached, or the file is far too large for it."
-        : "It has stopped or cannot be reached.",
+        ? "It has stopped or is not reachable, or the file is far too large."
+        : "It has stopped or is not reachable.",
       again: true,
     });
   }
-  if (!answer.ok) {
-    throw await refusal(answer);
+  if (!response.ok) {
+    throw await refusal(response);
   }
-  return answer;
+  return response;
 }
 
-async function refusal(answer) {
-  const status = answer.status;
-  const detail = await saying(answer);
-  const seconds = answer.headers.get("Retry-After");
+async function refusal(response) {
+  const status = response.status;
+  const detail = await serverMessage(response);
+  const seconds = response.headers.get("Retry-After");
   const later = seconds ? `Try again in ${seconds} s.` : "Try again later.";
   const again = [401, 408, 429, 503].includes(status) || status >= 500;
-  return new Refusal(words(status, later), { detail, status, again });
+  return new Refusal(statusMessage(status, later), { detail, status, again });
 }
 
-function words(status, later) {
+function statusMessage(status, later) {
   switch (status) {
     case 401:
-      return key() ? "The server does not know this API key." : "The server asks for an API key.";
+      return key() ? "This API key is not valid." : "The server needs an API key.";
     case 408:
       return "The image did not arrive in time.";
     case 413:
       return "The file is too large for this server.";
     case 422:
-      return "This image cannot be judged.";
+      return "This image cannot be scored.";
     case 429:
-      return `The server is full. ${later}`;
+      return `The server is at its capacity. ${later}`;
     case 503:
       return `The server is not ready. ${later}`;
     default:
-      return `The server refused with status ${status}.`;
+      return `The server responded with status ${status}.`;
   }
 }
 
-async function saying(answer) {
+async function serverMessage(response) {
   try {
-    const { error } = await answer.json();
+    const { error } = await response.json();
     const message = typeof error === "string" ? error : error?.message;
-    return message ? `The server says: ${message}.` : "";
+    return message ? `Server message: ${message}.` : "";
   } catch {
-    return ""; // a proxy in front may answer with a page of its own
+    return ""; // a proxy may respond with a page of its own
   }
 }

@@ -1,4 +1,4 @@
-// The path of one image through the blocks of the network, drawn over the band of natural paths.
+// Charts of one image's path through the blocks of the network, over the band of natural images.
 
 import { drawing, element, short } from "./elements.js";
 
@@ -8,9 +8,9 @@ const LEFT = 50;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 36;
-const LOG_FROM = 10; // largest over smallest value from which a logarithmic axis shows more
+const LOG_FROM = 10; // a logarithmic axis if the largest value is this multiple of the smallest
 
-// What the columns of a path's statistics are, in order.
+// Names of the columns of a path's statistics.
 export function columnName(column) {
   if (column === 0) {
     return "‖r‖²/d";
@@ -25,7 +25,7 @@ function columnTitle(column) {
   return column === 1 ? "Direction of the step, cos(r, 1)" : `Direction of the step, cosine ${column}`;
 }
 
-// Every place where the image is outside the band, block by block: [{block, column, value, edge, above}].
+// Every value outside the band, block by block: [{block, column, value, edge, above}].
 export function departures(path) {
   return path.statistics.flatMap((row, block) =>
     row.flatMap((value, column) => {
@@ -42,7 +42,7 @@ export function placeName(path, block) {
   return `block ${block + 1} (${path.branches[block]})`;
 }
 
-export function columnWords(path, column) {
+export function columnSummary(path, column) {
   const places = departures(path).filter((place) => place.column === column);
   if (places.length === 0) {
     return "Inside the band at every block.";
@@ -74,11 +74,11 @@ export function chart(path, column) {
   const blocks = values.length;
   const x = (block) =>
     blocks === 1 ? (LEFT + WIDTH - RIGHT) / 2 : LEFT + 8 + (block * (WIDTH - LEFT - RIGHT - 16)) / (blocks - 1);
-  const words = columnWords(path, column);
+  const summary = columnSummary(path, column);
   const outside = departures(path).filter((place) => place.column === column);
   const picture = drawing(
     "svg",
-    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${columnTitle(column)}, block by block. ${words}` },
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${columnTitle(column)}, block by block. ${summary}` },
     ...grid(scale, blocks, x),
     band(low, high, scale, x),
     drawing("polyline", { class: "median", points: points(median, scale, x) }),
@@ -93,7 +93,7 @@ export function chart(path, column) {
     {},
     element("figcaption", {}, element("strong", {}, columnTitle(column)), scale.log ? " (log scale)" : ""),
     picture,
-    element("p", { class: "words" }, words),
+    element("p", { class: "summary" }, summary),
   );
 }
 
@@ -141,7 +141,7 @@ function grid(scale, blocks, x) {
 }
 
 function band(low, high, scale, x) {
-  // A network of one block has a band too: as wide as its mark.
+  // The band of a network with one block is as wide as its mark.
   const reach = low.length === 1 ? 16 : 0;
   const along = (edge, side) => edge.map((value, block) => `${x(block) + side * reach},${scale.y(value)}`);
   const corners = reach
@@ -164,14 +164,14 @@ function mark(path, column, block, x, y, blocks) {
     ? drawing("circle", { cx: x, cy: y, r: 3.2 * size })
     : drawing("path", { d: `M${x} ${y - 6.5 * size}l${5.5 * size} ${6.5 * size}l${-5.5 * size} ${6.5 * size}l${-5.5 * size} ${-6.5 * size}z` });
   shape.setAttribute("class", inside ? "mark inside" : "mark outside");
-  const words = `${placeName(path, block)}: ${short(value)}, band ${short(low)} to ${short(high)}`;
-  shape.append(drawing("title", {}, inside ? words : `${words} (outside)`));
+  const text = `${placeName(path, block)}: ${short(value)}, band ${short(low)} to ${short(high)}`;
+  shape.append(drawing("title", {}, inside ? text : `${text} (outside)`));
   return shape;
 }
 
 export function legend() {
-  const entry = (words, ...shapes) =>
-    element("span", {}, drawing("svg", { viewBox: "0 0 26 14", "aria-hidden": "true" }, ...shapes), words);
+  const entry = (label, ...shapes) =>
+    element("span", {}, drawing("svg", { viewBox: "0 0 26 14", "aria-hidden": "true" }, ...shapes), label);
   return element(
     "p",
     { class: "legend" },
@@ -182,7 +182,7 @@ export function legend() {
   );
 }
 
-// The same numbers for those who do not see the drawing, or want them exactly.
+// The same numbers as a table, for screen readers and for exact values.
 export function table(path) {
   const columns = path.statistics[0].map((_, column) => column);
   const head = element(

@@ -1,28 +1,28 @@
-// The API's description, drawn by Swagger UI; it asks for a key where the server does, and sends it along.
+// The API's description in Swagger UI, with a form for the API key if the server needs one.
 
 /* global SwaggerUIBundle */
 
-const KEY = "plumbline-key"; // the page at / keeps it under the same name
+const KEY = "plumbline-key"; // the page at / uses the same name
 
 function withKey(headers) {
   const key = sessionStorage.getItem(KEY);
   return key ? { ...headers, "X-API-Key": key } : headers;
 }
 
-async function draw() {
+async function render() {
   const form = document.getElementById("key-form");
-  const answer = await fetch("openapi.json", { headers: withKey({}) });
-  form.hidden = answer.ok;
-  if (!answer.ok) {
+  const response = await fetch("openapi.json", { headers: withKey({}) });
+  form.hidden = response.ok;
+  if (!response.ok) {
     document.getElementById("message").textContent =
-      answer.status === 401 ? "The server asks for an API key." : `The server refused with status ${answer.status}.`;
+      response.status === 401 ? "The server needs an API key." : `The server responded with status ${response.status}.`;
     return;
   }
   SwaggerUIBundle({
-    spec: await answer.json(),
+    spec: await response.json(),
     dom_id: "#swagger-ui",
     deepLinking: true,
-    validatorUrl: null, // it would send the description to a stranger
+    validatorUrl: null, // it would send the description to another server
     requestInterceptor: (request) => {
       request.headers = withKey(request.headers);
       return request;
@@ -33,7 +33,7 @@ async function draw() {
 document.getElementById("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem(KEY, document.getElementById("key").value.trim());
-  draw();
+  render();
 });
 
-draw();
+render();

@@ -1,26 +1,26 @@
-// Elements of the page and of drawings. Text becomes text, never markup, wherever it comes from.
+// HTML and SVG elements. Text is inserted as text, never as markup.
 
 export function element(name, attributes = {}, ...children) {
-  return filled(document.createElement(name), attributes, children);
+  return fill(document.createElement(name), attributes, children);
 }
 
 export function drawing(name, attributes = {}, ...children) {
-  return filled(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
 
-function filled(made, attributes, children) {
+function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    made.setAttribute(name, value);
+    node.setAttribute(name, value);
   }
-  made.append(...children.filter((child) => child !== null));
-  return made;
+  node.append(...children.filter((child) => child !== null));
+  return node;
 }
 
 export function byId(id) {
   return document.getElementById(id);
 }
 
-// Three significant digits, without trailing zeros; a power of ten where the number is very small or large.
+// Three significant digits without trailing zeros; a power of ten for very small or large numbers.
 export function short(number) {
   const size = Math.abs(number);
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) {

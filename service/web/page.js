@@ -1,74 +1,74 @@
-// The page: images in, cards out, at most four requests at a time.
+// The page: one card per image, at most four requests at a time.
 
-import { Refusal, example, exampleNames, keepKey, key, predict } from "./api.js";
+import { Refusal, example, exampleNames, key, modelDescriptions, predict, storeKey } from "./api.js";
 import { Card } from "./card.js";
 import { byId, element } from "./elements.js";
 import { Live } from "./status.js";
 
-const IN_FLIGHT = 4;
-const MOST_AT_ONCE = 500;
+const MAX_IN_FLIGHT = 4;
+const MAX_IMAGES = 500;
 
 const waiting = [];
-const cards = new Map(); // card → what to judge
+const cards = new Map(); // card → image
 let inFlight = 0;
 let models = [];
+let components = new Map(); // model → name of a component → {title, description}
 
-const live = new Live({ onModels: know, onRefused: whyNot });
+const live = new Live({ onModels: updateModels, onRefused: showProblem });
 
 // Images
 
-function take(images) {
-  const taken = images.slice(0, MOST_AT_ONCE);
-  if (taken.length === 0) {
+function add(images) {
+  const added = images.slice(0, MAX_IMAGES);
+  if (added.length === 0) {
     return;
   }
-  const made = taken.map(({ name, image }) => new Card(name, image));
-  made.forEach((card, i) => cards.set(card, taken[i].image));
-  byId("cards").prepend(...made.map((card) => card.item));
-  waiting.push(...made);
-  summarise(images.length - taken.length);
+  const newCards = added.map(({ name, image }) => new Card(name, image));
+  newCards.forEach((card, i) => cards.set(card, added[i].image));
+  byId("cards").prepend(...newCards.map((card) => card.item));
+  waiting.push(...newCards);
+  updateSummary(images.length - added.length);
   work();
 }
 
-function takeFiles(files) {
-  take([...files].map((file) => ({ name: file.name, image: file })));
+function addFiles(files) {
+  add([...files].map((file) => ({ name: file.name, image: file })));
 }
 
 async function work() {
-  while (waiting.length > 0 && inFlight < IN_FLIGHT) {
+  while (waiting.length > 0 && inFlight < MAX_IN_FLIGHT) {
     inFlight += 1;
-    judge(waiting.shift()).finally(() => {
+    score(waiting.shift()).finally(() => {
       inFlight -= 1;
       work();
       if (inFlight === 0 && !byId("live").hidden) {
-        live.start(); // what these images cost is of interest now
+        live.start(); // show the load of these images
       }
     });
   }
 }
 
-async function judge(card) {
+async function score(card) {
   if (!cards.has(card)) {
-    return; // cleared meanwhile
+    return; // cleared in the meantime
   }
   const model = byId("model").value;
   try {
-    const answer = await predict(routeOf(model), cards.get(card));
-    tell(card.judged(answer, models.length > 1 ? model : ""));
+    const response = await predict(routeOf(model), cards.get(card));
+    const descriptions = components.get(response.model) ?? new Map();
+    announce(card.showVerdict(response, { model: models.length > 1 ? model : "", descriptions }));
   } catch (refusal) {
-    tell(card.refused(inWords(refusal), () => again([card])));
-    if (refusal.status === 401) {
-      askForKey(refusal.message);
-    }
+    announce(card.showRefusal(asRefusal(refusal), () => retry([card])));
+    showProblem(refusal);
   }
-  summarise();
+  updateSummary();
 }
 
-function inWords(problem) {
+function asRefusal(problem) {
   if (problem instanceof Refusal) {
     return problem;
   }
-  return new Refusal("The server's answer cannot be read.", { detail: String(problem), again: true });
+  return new Refusal("The server's response cannot be read.", { detail: String(problem), again: true });
 }
 
 function routeOf(model) {
@@ -76,18 +76,18 @@ function routeOf(model) {
   return first ? "v1/predict" : `v1/models/${encodeURIComponent(model)}/predict`;
 }
 
-function again(some) {
+function retry(some) {
   for (const card of some) {
     card.wait();
   }
   waiting.push(...some);
-  summarise();
+  updateSummary();
   work();
 }
 
-// What has come out
+// Summary and announcements for screen readers
 
-function summarise(left = 0) {
+function updateSummary(left = 0) {
   const count = { waiting: 0, flagged: 0, trusted: 0, refused: 0 };
   for (const card of cards.keys()) {
     count[card.state] += 1;
@@ -98,14 +98,14 @@ function summarise(left = 0) {
     `${count.trusted} not flagged`,
     ...(count.refused ? [`${count.refused} refused`] : []),
     ...(count.waiting ? [`${count.waiting} waiting`] : []),
-    ...(left ? [`${left} more were left out: ${MOST_AT_ONCE} at once`] : []),
+    ...(left ? [`${left} more were ignored: the limit is ${MAX_IMAGES} at once`] : []),
   ];
-  byId("summary").textContent = cards.size ? parts.join(" · ") : "Nothing judged yet.";
+  byId("summary").textContent = cards.size ? parts.join(" · ") : "No images yet.";
   byId("clear").hidden = cards.size === 0;
 }
 
-function tell(news) {
-  byId("news").textContent = news;
+function announce(text) {
+  byId("news").textContent = text;
 }
 
 function clear() {
@@ -114,34 +114,47 @@ function clear() {
     card.remove();
   }
   cards.clear();
-  summarise();
-  tell("Cleared.");
+  updateSummary();
+  announce("Cleared.");
   byId("files").focus();
 }
 
 // Models
 
-function know(known) {
-  const names = known.map(({ name }) => name);
-  if (names.join("\n") !== models.map(({ name }) => name).join("\n")) {
+function updateModels(current) {
+  const names = current.map(({ name }) => name);
+  const changed = (field) => current.map((each) => each[field]).join("\n") !== models.map((each) => each[field]).join("\n");
+  if (changed("version")) {
+    updateComponents();
+  }
+  if (changed("name")) {
     const chosen = byId("model").value;
     byId("model").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
     byId("model").value = names.includes(chosen) ? chosen : (names[0] ?? "");
     byId("model-choice").hidden = names.length < 2;
     live.chosen = byId("model").value;
   }
-  models = known;
+  models = current;
+}
+
+async function updateComponents() {
+  try {
+    const described = (await modelDescriptions()).models;
+    components = new Map(described.map((model) => [model.name, new Map(model.components.map((each) => [each.name, each]))]));
+  } catch (refusal) {
+    showProblem(refusal); // the cards then show the names of the components
+  }
 }
 
 // The key
 
-function whyNot(refusal) {
+function showProblem(refusal) {
   if (refusal.status === 401) {
-    askForKey(refusal.message);
+    showKeyForm(refusal.message);
   }
 }
 
-function askForKey(message) {
+function showKeyForm(message) {
   byId("key-message").textContent = message;
   byId("key-section").hidden = false;
   byId("key-forget").hidden = !key();
@@ -151,81 +164,81 @@ function useKey(event) {
   event.preventDefault();
   const typed = byId("key").value.trim();
   if (!/^[\x21-\x7e]+$/.test(typed)) {
-    askForKey("A key has letters, digits and signs of plain ASCII, and no spaces. This one has others.");
+    showKeyForm("A key consists of printable ASCII characters without spaces.");
     return;
   }
-  keepKey(typed);
+  storeKey(typed);
   byId("key").value = "";
   byId("key-section").hidden = true;
-  tell("The key is used from now on.");
+  announce("The key is in use.");
   byId("files").focus();
   start();
-  again([...cards.keys()].filter((card) => card.status === 401));
+  retry([...cards.keys()].filter((card) => card.status === 401));
 }
 
 function forgetKey() {
-  keepKey("");
-  askForKey("The key is forgotten.");
+  storeKey("");
+  showKeyForm("The key is deleted.");
   byId("key").focus();
 }
 
 // Examples
 
-async function offerExamples() {
+async function loadExamples() {
   let names;
   try {
     names = await exampleNames();
   } catch (refusal) {
-    whyNot(refusal);
+    showProblem(refusal);
     return;
   }
   byId("example-list").replaceChildren(...names.map((name, index) => exampleButton(name, index)));
   byId("examples").hidden = names.length === 0;
-  byId("all-examples").onclick = () => takeExamples(names.map((name, index) => ({ name, index })));
+  byId("all-examples").onclick = () => addExamples(names.map((name, index) => ({ name, index })));
 }
 
 function exampleButton(name, index) {
-  const shown = element("img", { alt: "", class: "thumb" });
-  const button = element("button", { type: "button", "aria-label": `Judge ${name}` }, shown, element("span", {}, name));
-  button.addEventListener("click", () => takeExamples([{ name, index }]));
+  const picture = element("img", { alt: "", class: "thumb" });
+  const button = element("button", { type: "button", "aria-label": `Score ${name}` }, picture, element("span", {}, name));
+  button.addEventListener("click", () => addExamples([{ name, index }]));
   example(index).then(
     (image) => {
-      shown.addEventListener("load", () => {
-        shown.classList.toggle("small", shown.naturalWidth <= 96);
-        URL.revokeObjectURL(shown.src);
+      picture.addEventListener("load", () => {
+        picture.classList.toggle("small", picture.naturalWidth <= 96);
+        URL.revokeObjectURL(picture.src);
       });
-      shown.src = URL.createObjectURL(image);
+      picture.src = URL.createObjectURL(image);
     },
-    () => shown.remove(),
+    () => picture.remove(),
   );
   return element("li", {}, button);
 }
 
-async function takeExamples(some) {
+async function addExamples(some) {
   const images = await Promise.allSettled(some.map(({ index }) => example(index)));
-  const got = some.flatMap(({ name }, i) => (images[i].status === "fulfilled" ? [{ name, image: images[i].value }] : []));
-  if (got.length < some.length) {
-    tell("Some examples could not be fetched.");
-    whyNot(images.find(({ status }) => status === "rejected").reason);
+  const loaded = some.flatMap(({ name }, i) => (images[i].status === "fulfilled" ? [{ name, image: images[i].value }] : []));
+  if (loaded.length < some.length) {
+    announce("Some examples could not be loaded.");
+    showProblem(images.find(({ status }) => status === "rejected").reason);
   }
-  take(got);
+  add(loaded);
 }
 
-// The ways in
+// Events
 
 function start() {
   live.start();
-  offerExamples();
+  loadExamples();
 }
 
 function wire() {
   const drop = byId("drop");
   byId("files").addEventListener("change", ({ target }) => {
-    takeFiles(target.files);
-    target.value = ""; // the same file again is a change again
+    addFiles(target.files);
+    target.value = ""; // so that the same file is a change again
   });
-  document.addEventListener("paste", ({ clipboardData }) => takeFiles(clipboardData?.files ?? []));
-  // Anywhere on the page, since a file dropped beside the box would otherwise replace the page.
+  document.addEventListener("paste", ({ clipboardData }) => addFiles(clipboardData?.files ?? []));
+  // On the whole page, because the browser would open a file dropped outside the box.
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
     drop.classList.add("over");
@@ -234,7 +247,7 @@ function wire() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    takeFiles(event.dataTransfer?.files ?? []);
+    addFiles(event.dataTransfer?.files ?? []);
   });
   byId("clear").addEventListener("click", clear);
   byId("key-form").addEventListener("submit", useKey);

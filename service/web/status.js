@@ -1,4 +1,4 @@
-// The server's queue and latency, asked for every two seconds while the page is seen.
+// The server's load and latency, requested every two seconds while the page is visible.
 
 import { Refusal, status } from "./api.js";
 import { byId, element, short } from "./elements.js";
@@ -6,7 +6,7 @@ import { byId, element, short } from "./elements.js";
 const EVERY_MS = 2000;
 
 export class Live {
-  // `onModels` hears of the models as they come and go, `onRefused` why there is no status.
+  // `onModels` receives the models at every request, `onRefused` the error if the status is not available.
   constructor({ onModels, onRefused }) {
     this.onModels = onModels;
     this.onRefused = onRefused;
@@ -19,8 +19,8 @@ export class Live {
   async start() {
     this.stop();
     const round = this.round;
-    const goesOn = await this.ask(round);
-    if (goesOn && round === this.round && !document.hidden) {
+    const again = await this.update(round);
+    if (again && round === this.round && !document.hidden) {
       this.timer = setTimeout(() => this.start(), EVERY_MS);
     }
   }
@@ -30,8 +30,8 @@ export class Live {
     clearTimeout(this.timer);
   }
 
-  // Whether to ask again.
-  async ask(round) {
+  // Shows the status once; returns whether to continue.
+  async update(round) {
     try {
       const { models } = await status();
       if (round === this.round) {
@@ -47,7 +47,7 @@ export class Live {
         return false;
       }
       if (refusal.status === 0 || refusal.status >= 429) {
-        this.say(refusal.message);
+        this.showError(refusal.message);
         return true;
       }
       byId("live").hidden = true;
@@ -59,27 +59,27 @@ export class Live {
   show(models) {
     const model = models.find(({ name }) => name === this.chosen) ?? models[0];
     if (!model) {
-      this.say("The server has no model.");
+      this.showError("The server has no model.");
       return;
     }
     const { p50, p99, count } = model.latency_ms;
     byId("live").hidden = false;
     byId("figures").replaceChildren(
       figure("State", model.ready ? "ready" : "not ready", model.ready ? "good" : "bad"),
-      figure("Waiting", `${model.queued}`),
-      figure("Accepted", `${model.admitted_images} of ${model.max_images}`),
+      figure("Queued", `${model.queued}`),
+      figure("In progress", `${model.admitted_images} of ${model.max_images}`),
       figure("Latency, median", milliseconds(p50)),
       figure("99 %", milliseconds(p99)),
       figure("Last minute", `${count} ${count === 1 ? "request" : "requests"}`),
       figure("Version", model.version),
     );
-    byId("takes").textContent = 
-      ` The network (${model.network}) sees ${model.width} × ${model.height} pixels and knows ${model.classes} classes.`;
+    byId("takes").textContent =
+      ` The network (${model.network}) has an input of ${model.width} × ${model.height} pixels and ${model.classes} classes.`;
   }
 
-  say(words) {
+  showError(message) {
     byId("live").hidden = false;
-    byId("figures").replaceChildren(figure("State", words, "bad"));
+    byId("figures").replaceChildren(figure("State", message, "bad"));
   }
 }
 

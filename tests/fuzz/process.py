@@ -98,7 +98,7 @@ def serving(artifact: Path, *options: str, **settings: object) -> Iterator[Serve
     try:
         assert started.wait(_START_TIMEOUT_S), lines
         log = "".join(lines)
-        found = re.search(r"serving on http://127\.0\.0\.1:(\d+)\b.*?figures: http://127\.0\.0\.1:(\d+)", log)
+        found = re.search(r"serving on http://127\.0\.0\.1:(\d+)\b.*?metrics: http://127\.0\.0\.1:(\d+)", log)
         assert found, log
         yield ServerProcess(process, int(found[1]), int(found[2]), lines)
     finally:

@@ -1,1 +1,1 @@
-"""Decide which requests enter: keys, limits, load."""
+"""Checks of every request before its body is read: size, API key, time."""

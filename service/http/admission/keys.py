@@ -1,4 +1,4 @@
-"""API keys from a file, which may be replaced while the server runs."""
+"""API keys from a file that can be replaced while the server runs."""
 
 import logging
 import secrets
@@ -6,28 +6,31 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from starlette.types import Scope
+
 from models.errors import InputError
+from service.http.errors import HttpError
 
 __all__ = ["ApiKeys"]
 
 logger = logging.getLogger("plumbline.keys")
 
-_SHORTEST_KEY = 16
-_LOOK_EVERY_S = 1.0
+_MIN_KEY_LENGTH = 16
+_CHECK_EVERY_S = 1.0
 
 
 class ApiKeys:
-    """Whether a key is one of those in a file: one per line, lines that start with # apart.
+    """The API keys of a file with one key per line; lines that start with # are comments.
 
-    A change of the file takes effect within a second. A changed file that cannot be read leaves the keys as they were,
-    and says so in the log.
+    A change of the file takes effect within a second. If the changed file is invalid, the previous keys stay valid and
+    the error is logged.
 
     Args:
         path: the file.
-        now: seconds, for tests.
+        now: clock in seconds, for tests.
 
     Raises:
-        InputError: the file cannot be read, holds no key, or a key of fewer than 16 characters.
+        InputError: the file cannot be read, has no key, or has a key of fewer than 16 characters.
     """
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -35,50 +38,71 @@ class ApiKeys:
         self._now = now
         self._stamp = _stamp(path)
         self._keys = _read(path)
-        self._looked_at = now()
+        self._checked_at = now()
 
     def accepts(self, key: bytes) -> bool:
-        """Whether `key` is known, in a time that does not depend on how much of it is right."""
-        self._look_again()
+        """Whether `key` is valid, compared in constant time."""
+        self._reload_if_changed()
         accepted = False
-        for known in self._keys:  # all of them, wherever the match is
+        for known in self._keys:  # all keys, so that the time does not reveal the position of the match
             accepted |= secrets.compare_digest(key, known)
         return accepted
 
-    def _look_again(self) -> None:
-        if self._now() - self._looked_at < _LOOK_EVERY_S:
+    def check(self, scope: Scope) -> None:
+        """Accept the request of `scope` only with a valid key, as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
+
+        Raises:
+            HttpError: 401: no key, or an unknown key.
+        """
+        given = None
+        for name, value in scope["headers"]:
+            if name == b"authorization" and value[:7].lower() == b"bearer ":
+                given = value[7:].strip()
+            elif name == b"x-api-key":
+                given = value.strip()
+        if given is None or not self.accepts(given):
+            fault = "the API key is missing" if given is None else "the API key is unknown"
+            raise HttpError(
+                401,
+                "unauthorized",
+                f"{fault}; send a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    def _reload_if_changed(self) -> None:
+        if self._now() - self._checked_at < _CHECK_EVERY_S:
             return
-        self._looked_at = self._now()
+        self._checked_at = self._now()
         try:
             stamp = _stamp(self._path)
             if stamp != self._stamp:
                 self._keys = _read(self._path)
                 self._stamp = stamp
-                logger.info("read %d API keys again from %s", len(self._keys), self._path)
+                logger.info("reloaded %d API keys from %s", len(self._keys), self._path)
         except InputError as exc:
-            logger.error("the API keys stay as they were: %s", exc)
+            logger.error("the API keys were not reloaded: %s", exc)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError as exc:
-        raise InputError(f"expected a readable file of API keys, got {path}: {exc}") from exc
+        raise InputError(f"cannot read the API keys in {path}: {exc}") from exc
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read(path: Path) -> tuple[bytes, ...]:
     try:
-        # Some editors put a byte order mark first, which would become part of the first key.
+        # A byte order mark, which some editors write, must not become part of the first key.
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"expected a readable file of API keys, got {path}: {exc}") from exc
+        raise InputError(f"cannot read the API keys in {path}: {exc}") from exc
     keys = tuple(line.encode() for line in lines if line and not line.startswith("#"))
     if not keys:
-        raise InputError(f"expected at least one API key in {path}, got none; write one per line")
-    if min(map(len, keys)) < _SHORTEST_KEY:
+        raise InputError(f"{path} has no API key; write one key per line")
+    if min(map(len, keys)) < _MIN_KEY_LENGTH:
         raise InputError(
-            f"expected API keys of at least {_SHORTEST_KEY} characters in {path}, got a shorter one; make one with "
+            f"an API key in {path} has fewer than {_MIN_KEY_LENGTH} characters; generate one with "
             "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         )
     return keys

@@ -1,7 +1,7 @@
-"""GET /: the web page, and the example images that an operator offers on it.
+"""GET /: the web page, and the operator's example images.
 
-Whatever a browser may get is read when the router is made and looked up by name or number. No path is ever joined with
-what a client sends. The page and its assets hold no data and are open to all (`OPEN_PAGE_PATHS`); the examples are not.
+All files are read when the router is created, and looked up by name or number: no file path contains text from a
+client. The page and its assets contain no data and need no API key (`OPEN_PAGE_PATHS`); the examples do.
 """
 
 from importlib.resources import files
@@ -29,14 +29,14 @@ OPEN_PAGE_PATHS = frozenset({"/", *(f"/assets/{name}" for name in _ASSETS)})
 
 _EXAMPLE_TYPES = {".jpeg": "image/jpeg", ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _MAX_EXAMPLES = 100
-_MAX_EXAMPLE_BYTES = 32 * 1024 * 1024  # of all together, since they stay in memory
+_MAX_EXAMPLE_BYTES = 32 * 1024 * 1024  # in total, because they stay in memory
 
 
 def page_router(*, examples: Path | None = None) -> APIRouter:
     """A router with GET /, its assets under /assets, and the images of the folder `examples` under /examples.
 
     Raises:
-        InputError: `examples` is no folder, holds no image, more or larger ones than can be held, or links out of it.
+        InputError: `examples` is not a folder, has no images, too many or too large ones, or links to other folders.
     """
     folder = files("service").joinpath("web")
     page = static_file("text/html", folder.joinpath("index.html").read_bytes())
@@ -47,13 +47,13 @@ def page_router(*, examples: Path | None = None) -> APIRouter:
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def index(request: Request) -> Response:
-        return page.answer(request)
+        return page.respond(request)
 
     @router.api_route("/assets/{name}", methods=["GET", "HEAD"])
     async def asset(request: Request, name: str) -> Response:
         if name not in assets:
             raise HTTPException(404)
-        return assets[name].answer(request)
+        return assets[name].respond(request)
 
     @router.get("/examples")
     async def example_names() -> list[str]:
@@ -63,22 +63,22 @@ def page_router(*, examples: Path | None = None) -> APIRouter:
     async def example(request: Request, index: int) -> Response:
         if not 0 <= index < len(pictures):
             raise HTTPException(404)
-        return pictures[index].answer(request)
+        return pictures[index].respond(request)
 
     return router
 
 
 def _read_examples(folder: Path) -> dict[str, StaticFile]:
-    """The images of `folder` by file name, in the order of names."""
+    """The images of `folder` by file name, sorted by name."""
     try:
         inside = folder.resolve(strict=True)
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXAMPLE_TYPES)
     except OSError as exc:
-        raise InputError(f"expected a readable folder of example images, got {folder}: {exc}") from exc
+        raise InputError(f"cannot read the folder of example images {folder}: {exc}") from exc
     if not 1 <= len(paths) <= _MAX_EXAMPLES:
         raise InputError(
             f"expected 1 to {_MAX_EXAMPLES} example images ({', '.join(_EXAMPLE_TYPES)}) in {folder}, "
-            f"got {len(paths)}; put some there, or leave out some"
+            f"got {len(paths)}; add or remove images"
         )
     examples: dict[str, StaticFile] = {}
     size = 0
@@ -87,8 +87,8 @@ def _read_examples(folder: Path) -> dict[str, StaticFile]:
         size += len(content)
         if size > _MAX_EXAMPLE_BYTES:
             raise InputError(
-                f"expected example images of together at most {_MAX_EXAMPLE_BYTES} bytes in {folder}, got more; "
-                "leave out some, or make them smaller"
+                f"expected example images of at most {_MAX_EXAMPLE_BYTES} bytes in total in {folder}, got more; "
+                "remove images, or make them smaller"
             )
         examples[path.name] = static_file(_EXAMPLE_TYPES[path.suffix.lower()], content)
     return examples
@@ -98,11 +98,11 @@ def _read_example(path: Path, inside: Path) -> bytes:
     try:
         real = path.resolve(strict=True)
         if not real.is_relative_to(inside):
-            raise InputError(f"expected example images inside {inside}, got {path}, a link to {real}; copy the file")
+            raise InputError(f"the example image {path} is a link to {real}, outside {inside}; copy the file")
         if not real.is_file() or real.stat().st_size > _MAX_EXAMPLE_BYTES:
             raise InputError(
-                f"expected example images to be files of at most {_MAX_EXAMPLE_BYTES} bytes, got {path}; remove it"
+                f"expected files of at most {_MAX_EXAMPLE_BYTES} bytes as example images, got {path}; remove it"
             )
         return real.read_bytes()
     except OSError as exc:
-        raise InputError(f"expected a readable example image, got {path}: {exc}; remove it or its link") from exc
+        raise InputError(f"cannot read the example image {path}: {exc}; remove it or its link") from exc

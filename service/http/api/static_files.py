@@ -1,4 +1,4 @@
-"""Files that a browser gets, held in memory with the headers that keep it safe."""
+"""Static files in memory, sent with security headers."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from fastapi import Request, Response
 
 __all__ = ["PAGE_POLICY", "StaticFile", "static_file"]
 
-# Nothing from elsewhere, nothing inline, nobody's frame; pictures that the visitor chose are blobs.
+# No resources from other servers, no inline code, no frames; the images that a visitor chooses are blobs.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -16,7 +16,7 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class StaticFile:
-    """One file's bytes, their type, and the Content-Security-Policy under which a browser may use them."""
+    """The bytes of a file, their type, and the Content-Security-Policy for them."""
 
     content: bytes
     media_type: str
@@ -26,17 +26,17 @@ class StaticFile:
     def __post_init__(self) -> None:
         object.__setattr__(self, "etag", f'"{hashlib.sha256(self.content).hexdigest()[:32]}"')
 
-    def answer(self, request: Request) -> Response:
-        """200 with the file, or 304 where the browser has these very bytes already."""
+    def respond(self, request: Request) -> Response:
+        """200 with the file, or 304 if the browser has the same bytes."""
         headers = {
             "Content-Security-Policy": self.policy,
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
-            # Kept, but asked about each time: after an update nobody runs an old script against a new server.
+            # Cached, but revalidated each time: after an update no browser runs an old script against a new server.
             "Cache-Control": "no-cache",
             "ETag": self.etag,
         }
-        if _has(request.headers.get("if-none-match", ""), self.etag):
+        if _matches(request.headers.get("if-none-match", ""), self.etag):
             return Response(status_code=304, headers=headers)
         return Response(self.content, media_type=self.media_type, headers=headers)
 
@@ -46,5 +46,5 @@ def static_file(media_type: str, content: bytes, policy: str = PAGE_POLICY) -> S
     return StaticFile(content, f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type, policy)
 
 
-def _has(if_none_match: str, etag: str) -> bool:
+def _matches(if_none_match: str, etag: str) -> bool:
     return etag in (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))

@@ -1,1 +1,1 @@
-"""The connection below the application: protocol limits, descriptors, signals."""
+"""Below the application: limits of connections, file descriptors, signals."""

@@ -1,4 +1,4 @@
-"""How many files and sockets the process may have open."""
+"""The limit on open files and sockets of the process."""
 
 import logging
 
@@ -6,13 +6,13 @@ __all__ = ["allow_descriptors"]
 
 logger = logging.getLogger("plumbline.server")
 
-_OTHER_FILES = 64  # the log, the listeners, what libraries hold, an artifact that is read
+_OTHER_FILES = 64  # log, listeners, files of libraries, artifacts
 
 
 def allow_descriptors(max_connections: int) -> None:
-    """Raise the soft limit, as far as the hard one lets it, to what both ports' connections need; say if it is low."""
+    """Raise the soft limit to the need of both ports, up to the hard limit; log a warning if it stays too low."""
     try:
-        import resource  # not on every system
+        import resource  # not available on Windows
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -23,7 +23,7 @@ def allow_descriptors(max_connections: int) -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
-        except (OSError, ValueError):  # a system's own bound below its hard limit
+        except (OSError, ValueError):  # some systems have a lower limit of their own
             pass
     if soft != unlimited and soft < max_connections + _OTHER_FILES:
         logger.warning(

@@ -1,12 +1,12 @@
-"""The connection below the application: what a client may do before its request's headers are complete.
+"""Limits of a connection, below the application.
 
-uvicorn bounds neither the time nor the bytes of a request's head, nor the number of connections, nor how long a client
-takes to read its answer or to send the rest of a body that nobody waits for any more, nor how many requests it sends
-ahead. All these are bounded here, and what is not HTTP gets its refusal in the one JSON form.
+uvicorn limits neither the time nor the size of a request's headers, nor the number of connections and of pipelined
+requests, nor the time that a client takes to read a response or to send the rest of an unwanted body. The protocol
+class of this module limits them all, and refuses bytes that are not HTTP in the JSON form of all errors.
 """
 
 import uuid
-from asyncio import TimerHandle, Transport
+from asyncio import Transport
 from collections.abc import Sized
 from http import HTTPStatus
 from typing import Any
@@ -14,26 +14,27 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.http.connection.timer import Timer
 from service.http.errors import HttpError, UnavailableError, error_body
 from service.http.observability.metrics import Metrics
 from service.http.settings import Settings
 
-__all__ = ["MOST_AHEAD", "bounded_protocol"]
+__all__ = ["MAX_PIPELINED", "bounded_protocol"]
 
-MOST_AHEAD = 8  # requests of one connection that wait for the answer before them
+MAX_PIPELINED = 8  # requests of one connection that wait for the response before them
 
 
 def bounded_protocol(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
-    """A protocol class for uvicorn's `http`, with the limits of `settings`."""
+    """A protocol class for uvicorn's `http` option, with the limits of `settings`."""
     return type("BoundedProtocol", (_BoundedProtocol,), {"settings": settings, "metrics": metrics})
 
 
-class _TooManyAheadError(Exception):
-    """Ends the parsing of what has come; the connection is closed already."""
+class _TooManyPipelinedError(Exception):
+    """Ends the parsing of received data; the connection is closed already."""
 
 
 class _Flow(FlowControl):
-    """Reads nothing more while requests wait: one that is answered must not let in others behind those."""
+    """Flow control that reads nothing more while pipelined requests wait."""
 
     def __init__(self, transport: Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -50,13 +51,15 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        settings = self.settings
         self.url = b""
         self._in_head = True
-        self._unseen = 0  # bytes that the parser took and no callback has shown
-        self._head_timer: TimerHandle | None = None
-        self._read_timer: TimerHandle | None = None
-        self._rest_timer: TimerHandle | None = None
-        self._end_timer: TimerHandle | None = None
+        self._unseen = 0  # bytes that the parser has consumed without a callback
+        self._head_timer = Timer(self.loop, settings.header_timeout_s, self._head_too_slow)
+        self._read_timer = Timer(self.loop, settings.send_timeout_s, self._client_reads_too_slowly)
+        self._rest_timer = Timer(self.loop, settings.receive_timeout_s, lambda: self._cut("body_not_sent"))
+        # Bounds the time that a closed connection waits for its client to read the remaining bytes.
+        self._end_timer = Timer(self.loop, settings.send_timeout_s, lambda: self.transport.abort())
         self._counted = False
         self._started: RequestResponseCycle | None = None  # `cycle` may be a later request, which waits
 
@@ -74,17 +77,14 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.flow = _Flow(transport, self.pipeline)
         self._counted = True
         self.metrics.connections.inc()
-        self._start_head_timer()
+        self._head_timer.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._counted:
             self.metrics.connections.dec()
-        self._stop_head_timer()
-        self._stop_read_timer()
-        self._stop_rest_timer()
-        if self._end_timer is not None:
-            self._end_timer.cancel()
-        self._forget_answer()
+        for timer in (self._head_timer, self._read_timer, self._rest_timer, self._end_timer):
+            timer.stop()
+        self._forget_response()
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -92,10 +92,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_head:
-            self._start_head_timer()  # uvicorn's own timer of an idle connection ends with its first byte
+            self._head_timer.start()  # uvicorn's timer of an idle connection ends with its first byte
         self._unseen += len(data)
         super().data_received(data)
-        # Only a head or trailer that grows and grows shows nothing; what came whole the guard measures.
+        # Only an incomplete head or trailer grows without a callback; the guard measures complete headers.
         if self._unseen > self.settings.max_header_bytes and not self.transport.is_closing():
             self._refuse(
                 HttpError(
@@ -109,21 +109,21 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._unseen = 0
         self._unset_keepalive_if_required()
-        self._start_head_timer()
+        self._head_timer.start()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what a trailer says comes too late to be looked at, so nobody shall find it
+        if self._in_head:  # the checks of headers are over when a trailer arrives, so the application must not see it
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._unseen = 0
-        self._stop_head_timer()
-        if len(self.pipeline) >= MOST_AHEAD:
+        self._head_timer.stop()
+        if len(self.pipeline) >= MAX_PIPELINED:
             self.pipeline.clear()
             self._cut("too_many_pipelined")
-            raise _TooManyAheadError
+            raise _TooManyPipelinedError
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -133,10 +133,10 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head = True
         self._unseen = 0
-        self._stop_rest_timer()
+        self._rest_timer.stop()
         super().on_message_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
-            # The rest of a body that nobody waited for: the connection is idle from now on, and not since the answer.
+            # The end of an unwanted body: the connection is idle from now on, not since the response.
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -145,112 +145,80 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            self._end_soon()
-        elif self.cycle.response_complete and not self._in_head and self._rest_timer is None:
-            self._rest_timer = self.loop.call_later(self.settings.receive_timeout_s, self._rest_takes_too_long)
+            self._end_timer.start()
+        elif self.cycle.response_complete and not self._in_head:
+            self._rest_timer.start()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._end_soon()
+        self._end_timer.start()
 
     def shutdown(self) -> None:
         super().shutdown()
         if self.transport.is_closing():
-            self._end_soon()
+            self._end_timer.start()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._read_timer is None:
-            self._read_timer = self.loop.call_later(self.settings.send_timeout_s, self._client_reads_too_slowly)
+        self._read_timer.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_read_timer()
+        self._read_timer.stop()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
+        """Refuse bytes that are not HTTP."""
         if self.transport.is_closing():
-            return  # the parser was stopped by us
-        self._refuse(HttpError(400, "bad_request", "expected an HTTP/1.1 request, got bytes that are none"))
+            return  # `_TooManyPipelinedError` stopped the parser
+        self._refuse(HttpError(400, "bad_request", "expected an HTTP/1.1 request, got other bytes"))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._started = cycle
         super()._start_asgi_task(cycle, app)
 
     @property
-    def _answering(self) -> bool:
+    def _responding(self) -> bool:
         return self._started is not None and not self._started.response_complete
 
     @property
-    def _in_body_of_unanswered(self) -> bool:
-        """Whether what comes now belongs to the request that is answered next, and nothing of its answer is out."""
+    def _in_body_before_response(self) -> bool:
+        """Whether incoming bytes belong to the next request to respond to, and its response has not started."""
         return self._started is self.cycle and not self._in_head and not self.cycle.response_started
 
-    def _start_head_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.settings.header_timeout_s, self._head_takes_too_long)
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _stop_read_timer(self) -> None:
-        if self._read_timer is not None:
-            self._read_timer.cancel()
-            self._read_timer = None
-
-    def _stop_rest_timer(self) -> None:
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
-            self._rest_timer = None
-
-    def _end_soon(self) -> None:
-        """Bound the time that a closed connection waits for its client to read what is left."""
-        if self._end_timer is None:
-            self._end_timer = self.loop.call_later(self.settings.send_timeout_s, self.transport.abort)
-
-    def _forget_answer(self) -> None:
-        """See to it that the answer under way is not written to a connection that ends."""
-        if self._answering:
+    def _forget_response(self) -> None:
+        """Discard the current response: the connection ends."""
+        if self._responding:
             assert self._started is not None
             self._started.disconnected = True
             self._started.message_event.set()
 
-    def _head_takes_too_long(self) -> None:
-        self._head_timer = None
-        if self.transport.is_closing():
+    def _head_too_slow(self) -> None:
+        # The time of a pipelined request's headers starts with the response before it.
+        if self.transport.is_closing() or self._responding:
             return
-        if self._answering:
-            return  # the head of a pipelined request; its time starts with the answer before it
         self._refuse(
             HttpError(
                 408,
                 "request_timeout",
-                f"expected a request's headers within {self.settings.header_timeout_s:g} s, got fewer",
+                f"expected the headers of a request within {self.settings.header_timeout_s:g} s, got a part of them",
             )
         )
 
-    def _rest_takes_too_long(self) -> None:
-        self._rest_timer = None
-        self._cut("body_not_sent")
-
     def _client_reads_too_slowly(self) -> None:
-        self._read_timer = None
         self.metrics.connections_refused.labels("answer_not_read").inc()
         self.transport.abort()
 
     def _cut(self, reason: str) -> None:
-        """End the connection without a word, which would be taken for another request's answer."""
+        """Close the connection without a response, which the client would assign to another request."""
         self.metrics.connections_refused.labels(reason).inc()
-        self._forget_answer()
+        self._forget_response()
         self.transport.close()
-        self._end_soon()
+        self._end_timer.start()
 
     def _refuse(self, error: HttpError) -> None:
-        """Answer with `error` unless that would be taken for another request's answer, and end the connection."""
+        """Close the connection, with `error` as the response unless the client would assign it to another request."""
         self.metrics.connections_refused.labels(error.code).inc()
-        if not self._answering or self._in_body_of_unanswered:
+        if not self._responding or self._in_body_before_response:
             request_id = uuid.uuid4().hex
             body = error_body(self.url.decode("latin-1"), error.code, error.message, request_id)
             headers = {
@@ -260,6 +228,6 @@ class _BoundedProtocol(HttpToolsProtocol):
             lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
             lines += [f"{name}: {value}" for name, value in headers.items()]
             self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        self._forget_answer()
+        self._forget_response()
         self.transport.close()
-        self._end_soon()
+        self._end_timer.start()

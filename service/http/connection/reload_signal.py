@@ -1,4 +1,4 @@
-"""SIGHUP before the server can act on it: noted, since by default it would end the process."""
+"""SIGHUP before the server handles it: recorded, because by default it ends the process."""
 
 import signal
 import threading
@@ -10,29 +10,29 @@ __all__ = ["ReloadSignal", "caught_reload_signals"]
 
 
 class ReloadSignal:
-    """Whether a SIGHUP came that nobody has acted on yet."""
+    """Whether a SIGHUP has arrived and is not handled yet."""
 
     def __init__(self) -> None:
-        self._came = False
+        self._arrived = False
 
-    def note(self, sig: int, frame: FrameType | None) -> None:
-        """Note the signal; a handler for `signal.signal`."""
-        self._came = True
+    def record(self, sig: int, frame: FrameType | None) -> None:
+        """Record the signal; a handler for `signal.signal`."""
+        self._arrived = True
 
     def take(self) -> bool:
-        """Whether one came since the last call."""
-        came, self._came = self._came, False
-        return came
+        """Whether a signal has arrived since the last call."""
+        arrived, self._arrived = self._arrived, False
+        return arrived
 
 
 @contextmanager
 def caught_reload_signals() -> Iterator[ReloadSignal]:
-    """Inside, SIGHUP is noted in what this yields; on threads and systems that hear no such signal, nothing is."""
+    """Inside, SIGHUP is recorded in the yielded object; without effect on systems and threads without SIGHUP."""
     reload_signal = ReloadSignal()
     if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
         yield reload_signal
         return
-    before = signal.signal(signal.SIGHUP, reload_signal.note)
+    before = signal.signal(signal.SIGHUP, reload_signal.record)
     try:
         yield reload_signal
     finally:

@@ -1,1 +1,1 @@
-"""Decode, batch and score images of served models."""
+"""Models in memory: their threads, queues, health and versions."""

@@ -1,4 +1,4 @@
-"""An image whose verdict is known, sent through the real path again and again: does the server still say the same?"""
+"""The canary: an image with a known verdict, scored periodically to detect a server that returns wrong results."""
 
 import logging
 from io import BytesIO
@@ -13,14 +13,14 @@ __all__ = ["Canary"]
 
 logger = logging.getLogger("plumbline.canary")
 
-_SAME_SCORE = 1e-6
+_SCORE_TOLERANCE = 1e-6
 
 
 class Canary:
-    """A PNG file of fixed noise, what was first said of it, and whether that is still said.
+    """A PNG file of fixed noise and its expected verdict.
 
     Args:
-        preprocessing: of the artifact; the file has a size that it takes.
+        preprocessing: of the artifact; it accepts the file's size.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
@@ -35,28 +35,28 @@ class Canary:
         self._expected: Verdict | None = None
 
     def expect(self, verdict: Verdict) -> None:
-        """Take `verdict` for the right one."""
+        """Set the expected verdict."""
         self._expected = verdict
         self.right = True
 
-    def look(self, outcome: Verdict | Exception) -> str:
-        """Compare an outcome with what is right: "right", "wrong" or "failed"."""
+    def check(self, outcome: Verdict | Exception) -> str:
+        """Compare `outcome` with the expected verdict: "right", "wrong" or "failed"."""
         if isinstance(outcome, Exception):
-            said, message = "failed", f"the canary image could not be judged: {outcome}"
-        elif self._same(outcome):
-            said, message = "right", "the canary image is judged rightly again"
+            result, message = "failed", f"the canary image could not be scored: {outcome}"
+        elif self._matches(outcome):
+            result, message = "right", "the canary image has the expected verdict again"
         else:
-            said, message = "wrong", f"the canary image is judged {outcome}, which was {self._expected}"
-        if (said == "right") != self.right:
-            level = logging.INFO if said == "right" else logging.CRITICAL
+            result, message = "wrong", f"expected the canary's verdict {self._expected}, got {outcome}"
+        if (result == "right") != self.right:
+            level = logging.INFO if result == "right" else logging.CRITICAL
             logger.log(level, message, exc_info=outcome if isinstance(outcome, Exception) else None)
-        self.right = said == "right"
-        return said
+        self.right = result == "right"
+        return result
 
-    def _same(self, verdict: Verdict) -> bool:
+    def _matches(self, verdict: Verdict) -> bool:
         expected = self._expected
         return (
             expected is not None
             and (verdict.label, verdict.flagged) == (expected.label, expected.flagged)
-            and abs(verdict.score - expected.score) <= _SAME_SCORE
+            and abs(verdict.score - expected.score) <= _SCORE_TOLERANCE
         )

@@ -1,7 +1,7 @@
-"""How much work the server takes on: a bound on images and on bytes that are accepted and not yet answered.
+"""Limits on the images and bytes that are accepted and not yet answered.
 
-One bound covers a request's whole stay, from before its body is read until its answer is ready: what is admitted always
-finds room in the queue, so nothing is decoded only to be turned away.
+A request reserves capacity from before its body is read until its response is ready. Admitted images therefore always
+fit in the queue, and no image is decoded only to be refused.
 """
 
 import threading
@@ -14,11 +14,11 @@ __all__ = ["Capacity", "Ticket"]
 
 
 class Capacity:
-    """Hands out tickets for images and bytes, up to the two bounds; safe to use from many threads.
+    """Capacity for images and bytes, reserved by tickets; thread-safe.
 
     Args:
-        max_images: images in the house.
-        max_bytes: bytes in the house, as sent and as decoded.
+        max_images: maximum number of images in progress.
+        max_bytes: maximum number of their bytes, as sent and as decoded.
     """
 
     def __init__(self, max_images: int, max_bytes: int) -> None:
@@ -32,35 +32,35 @@ class Capacity:
 
     @property
     def images(self) -> int:
-        """Images in the house."""
+        """Number of reserved images."""
         return self._images
 
     @property
     def bytes(self) -> int:
-        """Bytes in the house."""
+        """Number of reserved bytes."""
         return self._bytes
 
     def admit(self, images: int, size: int) -> "Ticket":
-        """A ticket for `images` images and `size` bytes; give it back with `release` or as a context manager.
+        """A ticket for `images` images and `size` bytes; free it with `release` or as a context manager.
 
         Raises:
-            OverloadedError: there is no room now.
+            OverloadedError: the capacity is exhausted.
         """
         ticket = Ticket(self)
         ticket.grow(images, size)
         return ticket
 
-    def _take(self, images: int, size: int) -> None:
+    def _reserve(self, images: int, size: int) -> None:
         with self._lock:
             if self._images + images > self.max_images or self._bytes + size > self.max_bytes:
                 raise OverloadedError(
-                    f"expected room for {images} more images and {size} more bytes, got {self._images} of "
-                    f"{self.max_images} images and {self._bytes} of {self.max_bytes} bytes in use; try again later"
+                    f"no capacity for {images} more images and {size} more bytes: {self._images} of "
+                    f"{self.max_images} images and {self._bytes} of {self.max_bytes} bytes are in use; try again later"
                 )
             self._images += images
             self._bytes += size
 
-    def _give_back(self, images: int, size: int) -> None:
+    def _free(self, images: int, size: int) -> None:
         with self._lock:
             self._images -= images
             self._bytes -= size
@@ -69,7 +69,7 @@ class Capacity:
 
 
 class Ticket:
-    """One request's share of the bounds."""
+    """The reservation of one request."""
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
@@ -77,20 +77,20 @@ class Ticket:
         self._bytes = 0
 
     def grow(self, images: int, size: int) -> None:
-        """Take more; on refusal the ticket keeps what it had.
+        """Reserve more; after an error the ticket is unchanged.
 
         Raises:
-            OverloadedError: there is no room now.
+            OverloadedError: the capacity is exhausted.
         """
-        self._capacity._take(images, size)
+        self._capacity._reserve(images, size)
         self._images += images
         self._bytes += size
 
     def release(self) -> None:
-        """Give everything back; a second call changes nothing."""
+        """Free the reservation; a second call has no effect."""
         images, size = self._images, self._bytes
         self._images = self._bytes = 0
-        self._capacity._give_back(images, size)
+        self._capacity._free(images, size)
 
     def __enter__(self) -> Self:
         return self

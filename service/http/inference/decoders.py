@@ -1,8 +1,8 @@
-"""Threads that decode, fair to all who ask, and that no stopping process waits for.
+"""A pool of decoding threads that is fair between requests and does not delay the end of the process.
 
-A request's tasks queue in a lane of its own, first in, first out. The threads take one task of each lane in turn, so
-that many tasks in one lane delay the others by one task each. A task that is cancelled leaves its lane at once, with
-the image in it.
+The tasks of one request queue in a lane of their own, first in, first out. The threads take one task of each lane in
+turn, so that many tasks in one lane delay the other lanes by one task each. A cancelled task leaves its lane at once
+and releases its image.
 """
 
 import time
@@ -17,23 +17,22 @@ __all__ = ["Decoders", "Lane"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-
 _Call = Callable[[], Any]
 
 
 class Decoders(Executor):
     """An executor of daemon threads.
 
-    The interpreter joins the threads of a ThreadPoolExecutor at its end, however long their images take; nobody waits
-    for those any more once the requests are answered.
+    At exit, the interpreter joins the threads of a ThreadPoolExecutor, even if no request needs their images any more.
+    Daemon threads do not delay the exit.
 
     Args:
-        threads: how many.
+        threads: number of threads.
     """
 
     def __init__(self, threads: int) -> None:
         assert threads >= 1
-        # The lanes that have tasks, the next one first; a lane's tasks are ordered, and found without a search.
+        # Non-empty lanes, the next one first. The tasks of a lane are ordered, and cancellation needs no search.
         self._lanes: OrderedDict[Lane, OrderedDict[Future[Any], _Call]] = OrderedDict()
         self._changed = Condition()
         self._closed = False
@@ -45,30 +44,30 @@ class Decoders(Executor):
 
     @property
     def waiting(self) -> int:
-        """Number of tasks that wait for a thread."""
+        """Number of queued tasks."""
         with self._changed:
             return sum(map(len, self._lanes.values()))
 
     @property
     def stuck_s(self) -> float:
-        """Seconds for which no thread has been free for another task; 0 while one is."""
+        """Seconds since the last thread became busy while all are busy, else 0."""
         with self._changed:
             return time.monotonic() - self._taken_at if self._busy == len(self._threads) else 0.0
 
     def lane(self) -> "Lane":
-        """Where one request's tasks queue; it needs no end."""
+        """A new queue for the tasks of one request; it needs no cleanup."""
         return Lane(self)
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """The future of ``function(*args, **kwargs)``, in a lane of its own.
+        """The future of ``function(*args, **kwargs)``, in a new lane.
 
         Raises:
-            RuntimeError: the threads were shut down.
+            RuntimeError: the pool is shut down.
         """
         return self.lane().submit(function, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads once the queue is empty; wait for them if `wait`, empty the queue if `cancel_futures`."""
+        """End the threads once the queue is empty; `wait` joins them, `cancel_futures` empties the queue first."""
         with self._changed:
             self._closed = True
             queued = [future for calls in self._lanes.values() for future in calls] if cancel_futures else []
@@ -80,15 +79,15 @@ class Decoders(Executor):
                 thread.join()
 
     def _put(self, lane: "Lane", future: Future[Any], call: _Call) -> None:
-        with self._changed:  # nothing may be queued once the threads end
+        with self._changed:  # no task may be queued after the threads end
             if self._closed:
-                raise RuntimeError("expected decoding threads that run, got some that were shut down")
+                raise RuntimeError("the decoding threads are shut down")
             self._lanes.setdefault(lane, OrderedDict())[future] = call
             self._changed.notify()
         future.add_done_callback(lambda done: self._forget(lane, done) if done.cancelled() else None)
 
     def _forget(self, lane: "Lane", future: Future[Any]) -> None:
-        """Let go of a cancelled task's call, and the image in it, unless a thread was faster."""
+        """Remove a cancelled task, and with it its image, unless a thread has taken it."""
         with self._changed:
             calls = self._lanes.get(lane, OrderedDict())
             if calls.pop(future, None) is None:
@@ -98,7 +97,7 @@ class Decoders(Executor):
         future.set_running_or_notify_cancel()  # without it, concurrent.futures.wait does not count it as done
 
     def _take(self) -> tuple[Future[Any], _Call] | None:
-        """The next lane's first task, once there is one; None when the threads shall end."""
+        """The first task of the next lane, once there is one; None after `shutdown`."""
         with self._changed:
             while not self._lanes and not self._closed:
                 self._changed.wait()
@@ -115,13 +114,13 @@ class Decoders(Executor):
     def _work(self) -> None:
         while (task := self._take()) is not None:
             _run(*task)
-            del task  # an idle thread must not hold on to an image
+            del task  # an idle thread must not keep an image in memory
             with self._changed:
                 self._busy -= 1
 
 
 class Lane(Executor):
-    """One request's tasks, which are run in turn with those of other lanes; made by `Decoders.lane`."""
+    """The tasks of one request, run in turn with those of other lanes; see `Decoders.lane`."""
 
     def __init__(self, decoders: Decoders) -> None:
         self._decoders = decoders
@@ -130,7 +129,7 @@ class Lane(Executor):
         """The future of ``function(*args, **kwargs)``.
 
         Raises:
-            RuntimeError: the threads were shut down.
+            RuntimeError: the pool is shut down.
         """
         future: Future[T] = Future()
         self._decoders._put(self, future, lambda: function(*args, **kwargs))
@@ -142,7 +141,7 @@ def _run(future: Future[Any], call: _Call) -> None:
         return
     try:
         result = call()
-    except BaseException as exc:  # belongs to whoever waits for the future
+    except BaseException as exc:  # the waiter of the future handles it
         future.set_exception(exc)
     else:
         future.set_result(result)

@@ -1,4 +1,4 @@
-"""The log: lines for people, or one JSON object a line for programs."""
+"""The log: text lines, or one JSON object per line."""
 
 import logging
 import logging.config
@@ -13,15 +13,15 @@ from service.http.settings import Settings
 __all__ = ["JsonFormatter", "set_up_logging"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-# Line ends to some readers, though JSON lets them stand in a text as they are.
+# JSON allows these characters in strings, but some readers treat them as line ends.
 _LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON: time, level, logger, message, exception, and what it was given as `extra`."""
+    """A record as one line of JSON: time, level, logger, message, exception, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line, without a line end."""
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -37,17 +37,17 @@ class JsonFormatter(logging.Formatter):
 def _json(fields: dict[str, Any]) -> str:
     try:
         return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError:  # a file's name that is no UTF-8, or a number of more than 64 bits
+    except TypeError:  # a file name that is not UTF-8, or a number of more than 64 bits
         texts = {name: str(value).encode("utf-8", "backslashreplace").decode() for name, value in fields.items()}
         return orjson.dumps(texts).decode()
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Send the server's log to stderr, as the settings say, and what libraries warn of in the same form."""
+    """Send the logs of the server, and the warnings of libraries, to stderr in the form of `settings`."""
     level = settings.log_level.upper()
     text = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
     loggers = {name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("plumbline", "uvicorn")}
-    # One line per request is either asked for or not; how much else is logged does not decide it.
+    # The access log has a setting of its own, independent of the level.
     loggers["plumbline.access"] = {
         "handlers": ["stderr"], "level": "INFO" if settings.access_log else "CRITICAL", "propagate": False,
     }  # fmt: skip
@@ -62,4 +62,4 @@ def set_up_logging(settings: Settings) -> None:
         }
     )
     if settings.log_format == "json":
-        logging.captureWarnings(True)  # Python's own warnings are no JSON
+        logging.captureWarnings(True)  # Python prints warnings as text

@@ -1,4 +1,4 @@
-"""What /metrics tells: counters and histograms in a registry of their own, so that two apps stay apart."""
+"""The metrics of one server, in a registry of their own, so that several applications in a process do not mix."""
 
 import time
 from collections import deque
@@ -21,7 +21,7 @@ _RECENT_REQUESTS = 4096
 
 @dataclass(frozen=True)
 class Latency:
-    """Quantiles of the time that whole requests took lately, in milliseconds; None where there were none."""
+    """Quantiles of the duration of recent requests, in milliseconds; None without requests."""
 
     p50: float | None
     p99: float | None
@@ -29,49 +29,49 @@ class Latency:
 
 
 class Metrics:
-    """One server's figures; what belongs to one model carries its name as a label."""
+    """The metrics of one server; metrics of a model have its name as a label."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
         self.requests = Counter(
-            "plumbline_requests", "Requests answered, by route and status", ["route", "status"], registry=registry
+            "plumbline_requests", "Responses, by route and status", ["route", "status"], registry=registry
         )
         self.request_seconds = Histogram(
             "plumbline_request_seconds",
-            "From headers to answer, by route",
+            "Time from the headers to the end of the response, by route",
             ["route"],
             buckets=_SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge("plumbline_requests_in_flight", "Requests not yet answered", registry=registry)
+        self.in_flight = Gauge("plumbline_requests_in_flight", "Requests in progress", registry=registry)
         self.errors = Counter(
             "plumbline_errors", "Images and requests refused or failed, by reason", ["reason"], registry=registry
         )
         self.connections = Gauge("plumbline_connections", "Open connections", registry=registry)
         self.connections_refused = Counter(
             "plumbline_connections_refused",
-            "Connections ended before a request's headers were complete, by reason",
+            "Connections ended by the server's limits, by reason",
             ["reason"],
             registry=registry,
         )
         model = ["model"]
-        self.images = Counter("plumbline_images", "Images judged", model, registry=registry)
-        self.flagged = Counter("plumbline_images_flagged", "Images judged and flagged", model, registry=registry)
+        self.images = Counter("plumbline_images", "Images scored", model, registry=registry)
+        self.flagged = Counter("plumbline_images_flagged", "Images flagged", model, registry=registry)
         self.decode_seconds = Histogram(
             "plumbline_decode_seconds", "Decoding and preprocessing of one image", buckets=_SECONDS, registry=registry
         )
-        self.decode_queued = Gauge("plumbline_decode_queue_length", "Tasks that wait to be decoded", registry=registry)
+        self.decode_queued = Gauge("plumbline_decode_queue_length", "Files in the decoding queue", registry=registry)
         self.queue_seconds = Histogram(
             "plumbline_queue_seconds",
-            "From the queue to the network, per image",
+            "Time of an image in the queue of the network",
             model,
             buckets=_SECONDS,
             registry=registry,
         )
         self.inference_seconds = Histogram(
             "plumbline_inference_seconds",
-            "One batch through network and detector",
+            "Time of one batch in network and detector",
             model,
             buckets=_SECONDS,
             registry=registry,
@@ -80,43 +80,38 @@ class Metrics:
             "plumbline_batch_size", "Images per batch", model, buckets=_SIZES, registry=registry
         )
         self.batch_limit = Gauge(
-            "plumbline_batch_limit", "Most images in a batch; falls where memory runs out", model, registry=registry
+            "plumbline_batch_limit",
+            "Maximum number of images in a batch; decreases when memory runs out",
+            model,
+            registry=registry,
         )
-        self.queued = Gauge(
-            "plumbline_queue_length", "Decoded images that wait for the network", model, registry=registry
-        )
-        self.admitted_images = Gauge(
-            "plumbline_admitted_images", "Images accepted and not yet answered", model, registry=registry
-        )
-        self.admitted_bytes = Gauge(
-            "plumbline_admitted_bytes", "Bytes accepted and not yet answered", model, registry=registry
-        )
-        self.ready = Gauge("plumbline_model_ready", "1 where images that come now are judged", model, registry=registry)
-        self.info = Gauge(
-            "plumbline_model_info", "1 for the version that is served", ["model", "version"], registry=registry
-        )
+        self.queued = Gauge("plumbline_queue_length", "Images in the queue of the network", model, registry=registry)
+        self.admitted_images = Gauge("plumbline_admitted_images", "Images in progress", model, registry=registry)
+        self.admitted_bytes = Gauge("plumbline_admitted_bytes", "Bytes in progress", model, registry=registry)
+        self.ready = Gauge("plumbline_model_ready", "1 if the model scores images", model, registry=registry)
+        self.info = Gauge("plumbline_model_info", "1 for the current version", ["model", "version"], registry=registry)
         self.canaries = Counter(
-            "plumbline_canaries", "Canary images judged, by outcome", ["model", "outcome"], registry=registry
+            "plumbline_canaries", "Canary images scored, by outcome", ["model", "outcome"], registry=registry
         )
         self.reloads = Counter(
-            "plumbline_reloads", "Artifacts read again, by outcome", ["model", "outcome"], registry=registry
+            "plumbline_reloads", "Reloads of artifacts, by outcome", ["model", "outcome"], registry=registry
         )
 
     def of_model(self, name: str) -> "ModelMetrics":
-        """The figures of one model."""
+        """The metrics of one model."""
         return ModelMetrics(self, name)
 
     def exposition(self) -> bytes:
-        """All figures in the text format of Prometheus."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
 class ModelMetrics:
-    """One model's figures, told by its inference threads and asked of the version that is served.
+    """The metrics of one model, whatever its version.
 
     Args:
-        metrics: the server's.
-        name: the model's, the label.
+        metrics: of the server.
+        name: of the model; the label.
     """
 
     def __init__(self, metrics: Metrics, name: str) -> None:
@@ -127,7 +122,7 @@ class ModelMetrics:
         self._queue_seconds = metrics.queue_seconds.labels(name)
         self._inference_seconds = metrics.inference_seconds.labels(name)
         self._batch_size = metrics.batch_size.labels(name)
-        # A counter that appears with its first event hides that event from a rate.
+        # A counter that appears with its first event hides that event from Prometheus' rate().
         for outcome in ("right", "wrong", "failed", "late"):
             metrics.canaries.labels(name, outcome)
         for outcome in ("replaced", "unchanged", "refused"):
@@ -141,17 +136,25 @@ class ModelMetrics:
         images: Callable[[], float],
         size: Callable[[], float],
         limit: Callable[[], float],
-        ready: Callable[[], bool],
+        ready: Callable[[], float],
     ) -> None:
-        """Ask these at scrape time, of the version that is served then, whichever other may have started."""
+        """Set the gauges, as functions that are called at every scrape.
+
+        Args:
+            queued: images in the queue of the network.
+            images: images in progress.
+            size: bytes in progress.
+            limit: maximum number of images in a batch.
+            ready: 1 if the model scores images.
+        """
         self.server.queued.labels(self.name).set_function(queued)
         self.server.admitted_images.labels(self.name).set_function(images)
         self.server.admitted_bytes.labels(self.name).set_function(size)
         self.server.batch_limit.labels(self.name).set_function(limit)
-        self.server.ready.labels(self.name).set_function(lambda: float(ready()))
+        self.server.ready.labels(self.name).set_function(ready)
 
     def batch_done(self, size: int, queued_s: Sequence[float], scored_s: float) -> None:
-        """Count one batch; see `service.http.inference.batcher.Observer`."""
+        """Record one batch; see `service.http.batching.batcher.Observer`."""
         self._batch_size.observe(size)
         self._inference_seconds.observe(scored_s)
         for seconds in queued_s:
@@ -162,11 +165,11 @@ class ModelMetrics:
         self.server.canaries.labels(self.name, outcome).inc()
 
     def request_done(self, seconds: float) -> None:
-        """Note how long one answered request took."""
+        """Record the duration of one successful request."""
         self._recent.append((time.monotonic(), seconds))
 
     def latency(self) -> Latency:
-        """Quantiles over the last minute's requests, or the last 4,096 of them."""
+        """Quantiles over the requests of the last minute, at most the last 4,096."""
         since = time.monotonic() - _RECENT_S
         recent = [1000 * seconds for at, seconds in tuple(self._recent) if at >= since]
         if not recent:

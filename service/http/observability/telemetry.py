@@ -1,8 +1,7 @@
-"""OpenTelemetry, where its packages are installed and an operator asks for it.
+"""OpenTelemetry traces, if the setting `telemetry` is on.
 
-One span per request, in the trace that the client's ``traceparent`` names. Where spans go is the SDK's business: run
-the server under ``opentelemetry-instrument``, or set up a tracer provider before it starts; without one, spans cost
-little and go nowhere.
+One span per request, in the trace of the client's ``traceparent``. The SDK exports the spans: run the server under
+``opentelemetry-instrument``, or set up a tracer provider before the start. Without one, spans are dropped.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,15 +13,14 @@ from starlette.types import Scope
 
 from models.errors import InputError
 from service.http.errors import ClientGoneError
-from service.http.paths import image_route
 
 __all__ = ["request_span"]
 
-_LONGEST_PATH = 256  # clients invent paths; what is paid for by the byte shall not be theirs to fill
+_MAX_PATH_LENGTH = 256  # clients can invent long paths, and storage of spans costs money
 
 
 def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
-    """A context manager around a request, given its ASGI scope.
+    """A context manager around a request, as a function of its ASGI scope.
 
     Raises:
         InputError: OpenTelemetry is not installed.
@@ -31,8 +29,8 @@ def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
         propagate, trace = import_module("opentelemetry.propagate"), import_module("opentelemetry.trace")
     except ImportError as exc:
         raise InputError(
-            "expected the packages of OpenTelemetry for telemetry, got none installed; "
-            "install plumbline with its extra `telemetry`, or leave the setting out"
+            "the setting telemetry needs OpenTelemetry, which is not installed; "
+            "install plumbline[telemetry], or turn the setting off"
         ) from exc
     tracer = trace.get_tracer("plumbline")
 
@@ -44,20 +42,19 @@ def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
             f"{scope['method']} request",
             context=propagate.extract(carrier),
             kind=trace.SpanKind.SERVER,
-            attributes={"http.request.method": scope["method"], "url.path": scope["path"][:_LONGEST_PATH]},
+            attributes={"http.request.method": scope["method"], "url.path": scope["path"][:_MAX_PATH_LENGTH]},
         ) as current:
             try:
                 yield
-            except ClientGoneError as exc:  # raised again outside, since the span would take it for a failure
+            except ClientGoneError as exc:  # raised again outside the span, which would record it as an error
                 gone = exc
                 scope.setdefault("state", {})["status"] = 499
             finally:
-                image = image_route(scope["path"]) if scope["method"] == "POST" else None  # these pass the router by
-                route = image.template if image else getattr(scope.get("route"), "path", None)
+                state = scope.get("state", {})
+                route = state.get("route") or getattr(scope.get("route"), "path", None)
                 if route is not None:
                     current.update_name(f"{scope['method']} {route}")
                     current.set_attribute("http.route", route)
-                state = scope.get("state", {})
                 current.set_attribute("plumbline.request_id", state.get("request_id", ""))
                 if (model := state.get("model")) is not None:
                     current.set_attribute("plumbline.model", model.name)

@@ -1,1 +1,1 @@
-"""The applications and the process: what composes the other packages of `service.http`."""
+"""The applications on both ports, and the process that runs them."""

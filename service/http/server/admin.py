@@ -1,4 +1,4 @@
-"""The second port, for those who run the server: figures and status, apart from what clients reach."""
+"""The application on the admin port: metrics and status, for the operators of the server."""
 
 import sys
 import traceback
@@ -11,19 +11,20 @@ from fastapi import FastAPI, Response
 
 from service.http.admission.guard import Guard
 from service.http.admission.keys import ApiKeys
+from service.http.api.error_handlers import add_error_handlers
+from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
 from service.http.observability.metrics import CONTENT_TYPE, Metrics
-from service.http.server.app import add_error_handlers
 from service.http.settings import Settings
 
-__all__ = ["create_admin_app"]
+__all__ = ["create_admin_app", "thread_stacks"]
 
 
 def create_admin_app(repository: ModelRepository, metrics: Metrics, settings: Settings) -> FastAPI:
     """An application with /metrics, /admin/status and /admin/threads.
 
     Raises:
-        InputError: the keys of the administration cannot be read.
+        InputError: the admin keys cannot be read.
     """
     app = FastAPI(
         title="Plumbline: administration",
@@ -38,41 +39,39 @@ def create_admin_app(repository: ModelRepository, metrics: Metrics, settings: Se
         metrics=metrics,
         keys=ApiKeys(settings.admin_keys_file) if settings.admin_keys_file else None,
         open_paths=(),
-        find=None,
-        handlers={},
         closing=lambda: repository.draining,
     )
 
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    @app.get("/metrics", summary="Metrics in the format of Prometheus", response_class=Response)
     async def exposition() -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
-    @app.get("/admin/status", summary="What is served, how busy it is, and whether it fails")
+    @app.get("/admin/status", summary="The models, their load and failures")
     async def status() -> Response:
-        return _json(
-            {
-                "ready": repository.ready,
-                "failed": repository.failed,
-                "draining": repository.draining,
-                "models": [
-                    {
-                        **model.status(),
-                        "artifact": model.artifact.digest,
-                        "stalled": model.inference.stalled,
-                        "admitted_bytes": model.capacity.bytes,
-                        "max_batch_size": model.inference.max_batch_size,
-                    }
-                    for model in repository
-                ],
-            }
-        )
+        fields = {
+            "ready": repository.ready,
+            "failed": repository.failed,
+            "draining": repository.draining,
+            "models": [_status(model) for model in repository],
+        }
+        return Response(orjson.dumps(fields), media_type="application/json")
 
-    @app.get("/admin/threads", summary="Where every thread is", response_class=Response)
+    @app.get("/admin/threads", summary="The stack of every thread", response_class=Response)
     async def threads() -> Response:
         return Response(thread_stacks(), media_type="text/plain; charset=utf-8")
 
     add_error_handlers(app)
     return app
+
+
+def _status(model: ServedModel) -> dict[str, Any]:
+    return {
+        **model.status(),
+        "artifact": model.artifact.digest,
+        "stalled": model.inference.stalled,
+        "admitted_bytes": model.capacity.bytes,
+        "max_batch_size": model.inference.max_batch_size,
+    }
 
 
 def thread_stacks() -> str:
@@ -82,7 +81,3 @@ def thread_stacks() -> str:
         f"{names.get(ident, 'unknown')}:\n{''.join(traceback.format_stack(frame))}"
         for ident, frame in sys._current_frames().items()
     )
-
-
-def _json(fields: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(fields), media_type="application/json")

@@ -1,48 +1,46 @@
-"""The HTTP application: its parts put together, its resources started and stopped by the lifespan."""
+"""The HTTP application: composes the layers, and starts and stops the models in its lifespan."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import cast
+from typing import Any
 
-import orjson
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 
 from detector.artifact import Artifact
 from service.http.admission.guard import Guard
 from service.http.admission.keys import ApiKeys
 from service.http.api.docs import OPEN_DOCS_PATHS, docs_router
-from service.http.api.oip import oip_handlers, oip_router
+from service.http.api.error_handlers import add_error_handlers
+from service.http.api.health import health_router
+from service.http.api.models import models_router
+from service.http.api.oip import oip_router
 from service.http.api.page import OPEN_PAGE_PATHS, page_router
-from service.http.api.predict import predict_handlers, predict_router
-from service.http.api.schemas import Live, Ready
-from service.http.errors import NotReadyError, error_body, error_code
-from service.http.inference.repository import ModelRepository, ModelSource
+from service.http.inference.model import ModelSource
+from service.http.inference.repository import ModelRepository
 from service.http.observability.metrics import Metrics
 from service.http.observability.telemetry import request_span
 from service.http.paths import OPEN_PATHS
+from service.http.prediction.application import PredictionApplication
+from service.http.prediction.description import add_prediction_routes
 from service.http.settings import Settings
 
-__all__ = ["add_error_handlers", "create_app"]
+__all__ = ["create_app"]
 
 
-def create_app(
-    models: Artifact | Mapping[str, ModelSource],
-    settings: Settings,
-) -> FastAPI:
-    """An application that answers with the verdicts of `models`.
+def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings) -> FastAPI:
+    """An application that returns verdicts of `models`.
 
-    Its ``state.repository`` is the `ModelRepository`, its ``state.metrics`` the `Metrics`.
+    A request passes `Guard`, then `PredictionApplication`, which responds to the prediction routes, then FastAPI. The
+    application's ``state.repository`` is the `ModelRepository`, its ``state.metrics`` the `Metrics`.
 
     Args:
-        models: by name; the first one is that of requests that name none. A lone artifact is called "model".
-        settings: limits and what else an operator sets.
+        models: by name; the first is the default. A single artifact gets the name "model".
+        settings: limits and options.
 
     Raises:
-        InputError: a name is none, the limits contradict each other for a model's images, or the API keys or the
-            examples cannot be read.
+        InputError: an invalid name, limits that are too low for a model's images, or unreadable API keys or examples.
     """
     sources = {"model": ModelSource(models)} if isinstance(models, Artifact) else models
     metrics = Metrics()
@@ -56,9 +54,9 @@ def create_app(
         finally:
             await repository.stop()
 
-    app = FastAPI(
+    app = _Application(
         title="Plumbline",
-        summary="What an image classifier says about an image, and whether that can be trusted",
+        summary="The class of an image, and whether the prediction can be trusted",
         version=version("plumbline"),
         lifespan=lifespan,
         docs_url=None,
@@ -67,69 +65,36 @@ def create_app(
     )
     app.state.repository = repository
     app.state.metrics = metrics
+    # The last one added is the outermost.
+    app.add_middleware(PredictionApplication, repository=repository, settings=settings, metrics=metrics)
     app.add_middleware(
         Guard,
         settings=settings,
         metrics=metrics,
         keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
         open_paths=OPEN_PATHS | OPEN_PAGE_PATHS | OPEN_DOCS_PATHS,
-        find=repository.wanted,
-        handlers=predict_handlers(settings, metrics) | oip_handlers(settings, metrics),
         closing=lambda: repository.draining,
         span=request_span() if settings.telemetry else None,
     )
-    app.include_router(predict_router(repository))
-    app.include_router(oip_router(repository))
-    app.include_router(page_router(examples=settings.examples))
-    app.include_router(docs_router())
-    _add_health(app, repository)
+    for router in (
+        models_router(repository),
+        oip_router(repository),
+        health_router(repository),
+        page_router(examples=settings.examples),
+        docs_router(),
+    ):
+        app.include_router(router)
     add_error_handlers(app)
     return app
 
 
-def _add_health(app: FastAPI, repository: ModelRepository) -> None:
-    # Probes of proxies ask with HEAD.
-    @app.head("/v2/health/live", include_in_schema=False)
-    @app.get("/v2/health/live", summary="Whether the process works", responses={200: {"model": Live}})
-    async def live() -> Response:
-        if repository.failed:  # which model, and why, is for the administration
-            why = "expected working inference threads, got one that died or hangs; restart the process"
-            return _json({"live": False, "ready": False, "error": why}, 503)
-        return _json({"live": True, "ready": repository.ready})
+class _Application(FastAPI):
+    """FastAPI whose OpenAPI description includes the prediction routes in front of it."""
 
-    @app.head("/v2/health/ready", include_in_schema=False)
-    @app.get("/v2/health/ready", summary="Whether to send requests here", responses={200: {"model": Ready}})
-    async def ready() -> Response:
-        if not repository.ready:
-            return _json({"live": not repository.failed, "ready": False, "error": NotReadyError().message}, 503)
-        return _json({"live": True, "ready": True})
-
-
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer what the framework refuses in the one form of errors."""
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-
-
-def _json(fields: dict[str, bool | str], status: int = 200) -> Response:
-    return Response(orjson.dumps(fields), status_code=status, media_type="application/json")
-
-
-async def _http_error(request: Request, exc: Exception) -> Response:
-    """404 and 405, in the one form of errors."""
-    error = cast(HTTPException, exc)
-    message = f"{error.detail}: {request.method} {request.url.path}; /docs lists what there is"
-    return _error(request, error.status_code, error_code(error.status_code), message, error.headers)
-
-
-async def _invalid(request: Request, exc: Exception) -> Response:
-    problems = cast(RequestValidationError, exc).errors()
-    message = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
-    return _error(request, 422, "invalid_request", f"expected valid parameters, got {message}")
-
-
-def _error(
-    request: Request, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    body = error_body(request.url.path, code, message, request.state.request_id)
-    return Response(body, status_code=status, headers=headers, media_type="application/json")
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = get_openapi(
+                title=self.title, version=self.version, summary=self.summary, routes=self.routes
+            )
+            add_prediction_routes(self.openapi_schema)
+        return self.openapi_schema

@@ -16,7 +16,8 @@ import uvicorn
 
 from detector.artifact import Artifact
 from service.http.connection.protocol import bounded_protocol
-from service.http.inference.repository import ModelRepository, ModelSource, ServedModel
+from service.http.inference.model import ModelSource, ServedModel
+from service.http.inference.repository import ModelRepository
 from service.http.observability.metrics import Metrics
 from service.http.server.app import create_app
 from service.http.settings import Settings
@@ -114,16 +115,16 @@ def scoring_with(model: ServedModel | None, judge: Callable[..., Any]) -> Iterat
     """Inside, ``judge(pixels, right)`` judges in the model's place; ``right(pixels)`` is what the model would say."""
     assert model is not None
     inference: Any = model.inference
-    pipeline = inference._pipeline
+    pipeline = inference.scorer.pipeline
 
     def score_instead(pixels: Any, path: bool) -> Any:
         return judge(pixels, lambda some: pipeline.score(some, path=path))
 
-    inference._pipeline = _ReplacedScoring(pipeline, score_instead)
+    inference.scorer.pipeline = _ReplacedScoring(pipeline, score_instead)
     try:
         yield
     finally:
-        inference._pipeline = pipeline
+        inference.scorer.pipeline = pipeline
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.serving.browser import Browser, chromium, open_browser
 from benchmarks.serving.running_server import RunningServer
 from detector.artifact import Artifact
-from service.http.inference.repository import ModelSource
+from service.http.inference.model import ModelSource
 from service.http.server.app import create_app
 from service.http.settings import Settings
 from tests.conftest import SEED

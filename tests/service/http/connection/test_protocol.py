@@ -11,7 +11,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from detector.artifact import Artifact
-from service.http.connection.protocol import MOST_AHEAD
+from service.http.connection.protocol import MAX_PIPELINED
 from tests.service.http.live import Connection, LiveServer, held_up, wait_until
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -275,7 +275,7 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(
     for _ in range(3):
         connection.send(LIVE)
         assert_live(connection)
-    names = [f"number-{n}" for n in range(1 + MOST_AHEAD)]
+    names = [f"number-{n}" for n in range(1 + MAX_PIPELINED)]
     requests = [
         post("/v1/predict", len(png), f"X-Request-ID: {name}") + png
         if n % 2
@@ -340,7 +340,7 @@ def test_bodies_sent_ahead_are_read_when_their_turn_comes(
         sending.start()
         assert entered.wait(30)
         [protocol] = server.protocols
-        assert len(protocol.pipeline) + 1 <= 1 + MOST_AHEAD
+        assert len(protocol.pipeline) + 1 <= 1 + MAX_PIPELINED
         assert sum(len(cycle.body) for cycle, _ in protocol.pipeline) < 1_000_000
     for _ in range(3):
         answer = connection.answer()

@@ -20,8 +20,9 @@ from detector.pipeline import Verdict
 from models.errors import InputError
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
-from service.http.api.schemas import ModelsResponse, PredictResponse, StatusResponse
-from service.http.inference.repository import ModelRepository, ModelSource
+from service.http.inference.model import ModelSource
+from service.http.inference.repository import ModelRepository
+from service.http.schemas.v1 import ModelsResponse, PredictResponse, StatusResponse
 from service.jobs.serve import named
 from tests.images import encoded, noise
 from tests.service.http.conftest import application

@@ -127,6 +127,6 @@ def test_unless_asked_for_there_are_none(
 
 def test_where_it_is_not_installed_the_cure_is_said(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.propagate", None)
-    with pytest.raises(InputError, match="extra `telemetry`"):
+    with pytest.raises(InputError, match=r"plumbline\[telemetry\]"):
         application(artifact, telemetry=True)
     application(artifact)

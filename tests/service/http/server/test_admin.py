@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
 from models.errors import InputError
-from service.http.api.schemas import ModelStatus
-from service.http.inference.repository import ModelSource
+from service.http.inference.model import ModelSource
+from service.http.schemas.v1 import ModelStatus
 from service.http.server.admin import create_admin_app
 from service.http.settings import Settings
 from tests.service.http.live import LiveServer, held_up, wait_until

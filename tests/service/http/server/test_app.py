@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
 from models.errors import InputError
-from service.http.api.schemas import ErrorResponse
+from service.http.schemas.v1 import ErrorResponse
 from service.http.server.app import create_app
 from service.http.settings import Settings
 from tests.service.http.conftest import application
@@ -59,7 +59,7 @@ def test_a_dead_inference_thread_is_seen_and_answers_503(
     def die(images: Any, path: bool) -> None:
         raise Fatal
 
-    monkeypatch.setattr(inference_of(client)._pipeline, "score", die)
+    monkeypatch.setattr(inference_of(client).scorer.pipeline, "score", die)
     answers = [client.post("/v1/predict", content=png) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [503, 503]
     assert [answer.json()["error"]["code"] for answer in answers] == ["stopped", "not_ready"]
@@ -74,14 +74,14 @@ def test_a_dead_inference_thread_is_seen_and_answers_503(
 def test_a_defect_is_a_500_without_insides_and_spares_the_neighbours(
     client: TestClient, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = inference_of(client)._pipeline.score
+    judge = inference_of(client).scorer.pipeline.score
 
     def fail_on_white(images: Any, path: bool) -> Any:
         if bool((images[:, :, 0, 0] == 1).all(dim=1).any()):
             raise KeyError("secret inside")
         return judge(images, path)
 
-    monkeypatch.setattr(inference_of(client)._pipeline, "score", fail_on_white)
+    monkeypatch.setattr(inference_of(client).scorer.pipeline, "score", fail_on_white)
     from PIL import Image
 
     from tests.images import encoded
@@ -220,7 +220,7 @@ def test_a_network_that_cannot_judge_a_blank_image_is_not_served(
         async with app.router.lifespan_context(app):
             pass
 
-    with pytest.raises(Exception, match="could not be judged"):
+    with pytest.raises(Exception, match="could not be scored"):
         asyncio.run(start())
 
 

@@ -80,7 +80,7 @@ def server(
         assert found.wait(START_TIMEOUT_S), lines
         match = re.search(r"serving on (http://[^ ]+) ", "".join(lines))
         assert match, lines
-        admin = re.search(r"figures: (http://[^ ]+)/metrics", "".join(lines))
+        admin = re.search(r"metrics: (http://[^ ]+)/metrics", "".join(lines))
         assert admin, lines
         yield Running(process, match[1], admin[1], lines)
     finally:

@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 from detector.artifact import Artifact, load_artifact
 from detector.pipeline import Verdict
 from models.images.decoding import decode_image
-from service.http.api.schemas import OipInferResponse, OipModel, OipModelReady, OipServer
+from service.http.schemas.oip import OipInferResponse, OipModel, OipModelReady, OipServer
 from tests.images import encoded, noise
 from tests.service.http.live import LiveServer
 from tests.tiny_artifact import CLASSES, SIDE
@@ -114,7 +114,7 @@ class TestTritonClient:
         assert not client.is_model_ready("other")
         assert not client.is_model_ready("model", "1")
         for given in (("other", ""), ("model", "1")):
-            with pytest.raises(InferenceServerException, match="name and version of a model"):
+            with pytest.raises(InferenceServerException, match="name and version is served"):
                 client.get_model_metadata(*given)
 
     @pytest.mark.parametrize("kind", ["IMAGE", "PIXELS"])
@@ -165,7 +165,7 @@ class TestTritonClient:
         version = artifact.digest[:12]
         assert client.infer("model", given, model_version=version).get_response()["model_version"] == version
         for model, other in (("model", "1"), ("other", ""), ("model", artifact.digest)):
-            with pytest.raises(InferenceServerException, match="name and version of a model") as caught:
+            with pytest.raises(InferenceServerException, match="name and version is served") as caught:
                 client.infer(model, given, model_version=other)
             assert caught.value.status() == "404"
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from service.http.api.schemas import ErrorResponse
+from service.http.schemas.v1 import ErrorResponse
 
 BODY_TYPES = [
     "image/png",

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.http.api.oip_tensors import OUTPUTS, InferRequest, encode_response, parse_request
 from service.http.errors import HttpError
+from service.http.prediction.infer_request import InferRequest, parse_request
+from service.http.prediction.infer_response import encode_response
+from service.http.prediction.outputs import OUTPUTS
 from tests.conftest import SEED
 
 HEIGHT, WIDTH, MAX_IMAGES = 2, 3, 4
@@ -65,9 +67,9 @@ def parsed(body: bytes, header_length: str | None) -> InferRequest | HttpError:
     assert request.outputs
     assert set(request.outputs) <= set(OUTPUTS)
     if request.pixels is None:
-        assert len(request.uploads) == request.count
+        assert len(request.files) == request.count
     else:
-        assert request.uploads == []
+        assert request.files == []
         assert (request.pixels.shape, request.pixels.dtype) == ((request.count, *SHAPE), np.uint8)
     orjson.dumps(request.id)
     return request
@@ -130,7 +132,7 @@ def test_files_arrive_as_they_were(files: list[bytes], binary: bool) -> None:
     head = orjson.dumps({"inputs": [tensor]})
     request = parsed(head + raw, str(len(head))) if binary else parsed(head, None)
     assert isinstance(request, InferRequest)
-    assert [upload.data() for upload in request.uploads] == files
+    assert [file.data() for file in request.files] == files
 
 
 @few

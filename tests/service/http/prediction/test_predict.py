@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from detector.artifact import Artifact
 from models.errors import InputError
 from models.images.decoding import decode_image
-from service.http.api.schemas import ImageVerdict, PredictResponse
+from service.http.schemas.v1 import ImageVerdict, PredictResponse
 from tests.images import encoded, noise
 
 OUTCOME = ("label", "class_name", "flagged", "p_value", "components")

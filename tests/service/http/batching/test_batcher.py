@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.http.inference.batcher import (
-    Batcher,
-    DeadlineError,
-    Failure,
-    MemoryRanOutError,
-    ScoringError,
-    StoppedError,
-)
+from service.http.batching.batcher import Batcher, Failure
+from service.http.batching.errors import DeadlineError, MemoryRanOutError, ScoringError, StoppedError
 
 TIMEOUT_S = 20.0  # of a test that hangs; nothing waits so long
 
@@ -355,7 +349,7 @@ def test_a_thread_that_hangs_is_given_up_and_nobody_waits_for_it() -> None:
         assert batcher.running[0] == 2
         batcher.abandon()
         for future in (hanging, queued):
-            with pytest.raises(StoppedError, match="hangs"):
+            with pytest.raises(StoppedError, match="is stuck"):
                 future.result(TIMEOUT_S)
         assert batcher.died
         with pytest.raises(StoppedError):

@@ -12,8 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
-from tests.service.http.api.test_oip import elements
 from tests.service.http.live import LiveServer
+from tests.service.http.prediction.test_infer import elements
 from tests.tiny_artifact import SIDE
 
 INFER = "/v2/models/model/infer"

@@ -17,15 +17,13 @@ from detector.artifact import Artifact, load_artifact
 from detector.pipeline import Verdict
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
-from service.http.inference import inference as inference_module
-from service.http.inference.batcher import MemoryRanOutError, ScoringError
+from service.http.batching.errors import MemoryRanOutError, ScoringError
+from service.http.inference import scoring as scoring_module
+from service.http.inference.batch_times import BatchTimes
 from service.http.inference.canary import Canary
-from service.http.inference.decoders import Decoders
-from service.http.inference.inference import Inference, _no_host_memory, _padded
-from service.http.inference.repository import ServedModel
-from service.http.inference.uploads import Upload
-from service.http.observability.metrics import Metrics
-from service.http.settings import Settings
+from service.http.inference.files import ImageFile
+from service.http.inference.model import ServedModel
+from service.http.inference.scorer import PipelineScorer, pad_to_power_of_two
 from tests.images import encoded, noise
 from tests.service.http.live import LiveServer, held_up, scoring_with, wait_until
 
@@ -125,7 +123,7 @@ def test_a_batch_that_hangs_for_good_is_a_failure_and_whoever_waits_is_told(
         with asking(server, png) as answers:
             assert entered.wait(30)
             wait_until(lambda: server.repository.failed is not None)
-            assert "the inference thread has been judging 1 images" in str(server.repository.failed)
+            assert "the inference thread has been scoring 1 images" in str(server.repository.failed)
             live = client.get("/v2/health/live")
             assert (live.status_code, live.json()["live"]) == (503, False)
             assert "restart the process" in live.json()["error"]
@@ -190,9 +188,9 @@ def test_where_no_image_fits_the_server_says_so_and_goes_on(
         assert client.post("/v1/predict", content=png).status_code == 200
 
 
-def test_other_failures_are_no_lack_of_memory() -> None:
+def test_other_failures_are_not_lack_of_memory(bare: Artifact) -> None:
     for failure in (RuntimeError("shapes cannot be multiplied"), ValueError("can't allocate memory")):
-        assert not _no_host_memory(failure)
+        assert PipelineScorer(bare.pipeline).classify(failure) == "items"
 
 
 def test_a_device_that_is_gone_ends_the_thread_and_is_no_reason_to_ask_again(
@@ -205,7 +203,7 @@ def test_a_device_that_is_gone_ends_the_thread_and_is_no_reason_to_ask_again(
         tried.append(len(pixels))
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(model_of(server).inference, "_device_works", lambda: False)
+    monkeypatch.setattr(model_of(server).inference.scorer, "device_works", lambda: False)
     with server.client() as client, scoring_with(model_of(server), judge):
         answer = client.post("/v1/predict", files=form(files))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopped")
@@ -218,7 +216,7 @@ def test_a_device_that_is_gone_ends_the_thread_and_is_no_reason_to_ask_again(
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 def test_padding_changes_no_verdict(bare: Artifact, rng: np.random.Generator, count: int) -> None:
     pixels = torch.from_numpy(rng.random((count, 3, 16, 16), dtype=np.float32))
-    padded = _padded(pixels)
+    padded = pad_to_power_of_two(pixels)
     assert len(padded) == {1: 1, 2: 2, 3: 4, 5: 8, 8: 8}[count]
     assert torch.equal(padded[:count], pixels)
     assert bool((padded[count:] == 0.5).all())
@@ -281,36 +279,11 @@ def test_a_canary_that_comes_too_late_says_nothing_of_right_and_wrong(
     ],
 )
 def test_a_batch_counts_as_stalled_well_before_it_ends_the_process(
-    artifact: Artifact,
-    monkeypatch: pytest.MonkeyPatch,
-    hang_timeout_s: float,
-    times: tuple[float, float],
-    stalled: tuple[float, float],
-    failed: float,
+    hang_timeout_s: float, times: tuple[float, float], stalled: tuple[float, float], failed: float
 ) -> None:
-    given: dict[str, Any] = {"max_batch_size": MAX_BATCH, "hang_timeout_s": hang_timeout_s}
-    settings = Settings(**given)
-    decoders = Decoders(1)
-    inference = Inference(artifact, settings, Metrics().of_model("model"), decoders, torch_threads=1)
-    inference._times = times
-
-    class Judging:
-        running = (0, 0.0)
-        died = False
-
-    batcher = Judging()
-    monkeypatch.setattr(inference, "_batcher", batcher)
-
-    def state(size: int, seconds: float) -> tuple[bool, bool]:
-        batcher.running = (size, seconds)
-        return inference.stalled, inference.failed is not None
-
-    for size, limit in zip((1, MAX_BATCH), stalled, strict=True):
-        assert state(size, limit - 0.01) == (False, False)
-        assert state(size, limit + 0.01) == (True, False)
-    assert state(MAX_BATCH, failed - 0.01) == (True, False)
-    assert state(MAX_BATCH, failed + 0.01) == (True, True)
-    decoders.shutdown()
+    limits = BatchTimes(*times, MAX_BATCH, hang_timeout_s)
+    assert (limits.stalled_after_s(1), limits.stalled_after_s(MAX_BATCH)) == pytest.approx(stalled)
+    assert limits.stuck_after_s(MAX_BATCH) == pytest.approx(failed)
 
 
 def decoding_with(failure: Exception, spoiled: bytes) -> Callable[..., np.ndarray]:
@@ -328,7 +301,7 @@ def test_a_defect_in_decoding_concerns_one_file(
     serve: Callable[..., LiveServer], files: list[bytes], bare: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
-    monkeypatch.setattr(inference_module, "decode_image", decoding_with(KeyError("a defect"), files[1]))
+    monkeypatch.setattr(scoring_module, "decode_image", decoding_with(KeyError("a defect"), files[1]))
     verdicts = verdicts_of(files, bare)
     with server.client() as client:
         results = client.post("/v1/predict", files=form(files)).json()["results"]
@@ -339,7 +312,7 @@ def test_a_defect_in_decoding_concerns_one_file(
                 assert (result["label"], result["flagged"]) == (verdict.label, verdict.flagged)
                 assert abs(result["score"] - verdict.score) <= 1e-6
         assert client.post("/v1/predict", content=files[1]).status_code == 500
-        [outcome] = server.in_loop(model_of(server).inference.score([Upload(files[1])], path=False))
+        [outcome] = server.in_loop(model_of(server).inference.score([ImageFile(files[1])], path=False))
     assert isinstance(outcome, ScoringError)
     assert isinstance(outcome.__cause__, KeyError)
 
@@ -348,7 +321,7 @@ def test_where_memory_ends_in_decoding_the_request_is_told_to_try_again(
     serve: Callable[..., LiveServer], files: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
-    monkeypatch.setattr(inference_module, "decode_image", decoding_with(MemoryError(), files[1]))
+    monkeypatch.setattr(scoring_module, "decode_image", decoding_with(MemoryError(), files[1]))
     with server.client() as client:
         for answer in (client.post("/v1/predict", files=form(files)), client.post("/v1/predict", content=files[1])):
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
@@ -392,11 +365,11 @@ def test_the_thread_ends_however_the_watch_on_the_canary_ended(
     server = LiveServer(artifact, canary_interval_s=0.02)
     inference = model_of(server).inference
 
-    def look(outcome: Any) -> str:
+    def check(outcome: Any) -> str:
         raise OSError("no space left for the log")
 
     try:
-        monkeypatch.setattr(inference._canary, "look", look)
+        monkeypatch.setattr(inference._canary, "check", check)
         task = inference._canary_task
         assert task is not None
         wait_until(task.done)
@@ -490,13 +463,13 @@ def test_the_canary_s_verdict_is_held_against_the_first_one(
         replace(verdict, score=float("nan")),
     ]
     with caplog.at_level(logging.INFO, "plumbline.canary"):
-        assert canary.look(replace(verdict, score=verdict.score + 5e-7)) == "right"
+        assert canary.check(replace(verdict, score=verdict.score + 5e-7)) == "right"
         assert caplog.records == []
         for other in others:
-            assert canary.look(other) == "wrong"
+            assert canary.check(other) == "wrong"
             assert not canary.right
         assert [record.levelname for record in caplog.records] == ["CRITICAL"]  # once, not at every look
-        assert canary.look(ValueError("no")) == "failed"
-        assert canary.look(verdict) == "right"
+        assert canary.check(ValueError("no")) == "failed"
+        assert canary.check(verdict) == "right"
         assert canary.right
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "INFO"]

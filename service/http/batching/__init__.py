@@ -1,0 +1,1 @@
+"""Many small requests as few large calls on one thread."""

@@ -1,0 +1,1 @@
+"""The forms of requests and responses, for validation in tests and for the OpenAPI description."""
