@@ -1,8 +1,8 @@
-"""The same HTTP application under Ray Serve: replicas behind Ray's proxy, which replaces those that fail.
+"""The HTTP application under Ray Serve: replicas behind Ray's proxy, which replaces failed replicas.
 
-`build` is an application builder, for ``serve run`` and for the `import_path` of a config file; docs/deployment.md has
-both. Guard, limits and protocols are the application's own. Ray's proxy owns the port, so that the settings of
-addresses and connections have no effect here, nor has SIGHUP: a new artifact comes with a new deployment.
+`build` is an application builder, for ``serve run`` and for the `import_path` of a config file; see docs/deployment.md.
+Ray's proxy owns the port, so the settings of addresses and connections have no effect. SIGHUP has no effect either: a
+new artifact needs a new deployment.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from service.jobs.serve import model_sources, named
 
 __all__ = ["Arguments", "Replica", "build", "deployment_options"]
 
-# Health, status and the page pass while all places for images are taken.
+# Health, status and the page are available while the capacity for images is exhausted.
 _OTHER_REQUESTS = 64
-# What Ray's router may hold besides; more are answered with 503, rather than waiting without bound.
+# Limit on further requests in Ray's router; others get a 503.
 _ROUTER_REQUESTS = 256
 _HEALTH_PERIOD_S = 1.0
 _HEALTH_TIMEOUT_S = 10.0
@@ -32,9 +32,9 @@ _EXPORT_EVERY_S = 5.0
 
 
 class Arguments(BaseModel):
-    """What `build` is told: ``artifact=PATH replicas=2`` after ``serve run``, or `args` of a config file.
+    """Arguments of `build`: ``artifact=PATH replicas=2`` after ``serve run``, or `args` of a config file.
 
-    The fields mean what the options of `plumbline serve` mean. A path has to lead to the same folder on every node.
+    The fields have the meaning of the options of `plumbline serve`. A path must be the same folder on every node.
 
     Raises:
         pydantic.ValidationError: a field is missing, unknown or out of range.
@@ -55,11 +55,11 @@ class Arguments(BaseModel):
 
 
 class Replica:
-    """One process with the models of `arguments`, as Ray Serve wants a deployment's class to be.
+    """One process with the models of `arguments`: the class of a Ray Serve deployment.
 
     Args:
-        arguments: which models.
-        settings: limits and what else an operator sets. Without a number of torch threads it is Ray's of CPUs.
+        arguments: the models.
+        settings: limits and options. The default number of torch threads is the number of CPUs that Ray assigns.
     """
 
     def __init__(self, arguments: Arguments, settings: Settings) -> None:
@@ -69,7 +69,7 @@ class Replica:
         self._export: asyncio.Task[None] | None = None
 
     def application(self, settings: Settings) -> FastAPI:
-        """The application with `settings`, whose health is this replica's.
+        """The application with `settings`; `check_health` refers to it.
 
         Raises:
             InputError, ArtifactError: a model cannot be read or served.
@@ -82,7 +82,7 @@ class Replica:
         return self._app
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Ray on its event loop, once, for what it shall serve."""
+        """The application to serve; Ray calls this once, on its event loop."""
         settings = _with_assigned_threads(self._settings)
         set_up_logging(settings)
         app = self.application(settings)
@@ -90,23 +90,21 @@ class Replica:
         return app
 
     async def check_health(self) -> None:
-        """Called by Ray, which replaces a replica that fails this three times in a row.
+        """Raise if the replica is unhealthy; Ray replaces it after three failures in a row.
 
-        A model that is slow for a while is borne: with a replica less, the others would be slower still.
+        A stalled model does not count: with fewer replicas the others would be slower still.
 
         Raises:
-            RuntimeError: a model's thread is dead or hangs for good, or its canary image is judged wrongly.
+            RuntimeError: a model's thread died or is stuck, or its canary image has a wrong verdict.
         """
         assert self._app is not None
         repository: ModelRepository = self._app.state.repository
-        if why := repository.failed:
+        if reason := repository.failed:
             repository.abandon()
-            raise RuntimeError(f"expected models that judge, got one that does not: {why}")
+            raise RuntimeError(f"a model has failed: {reason}")
         for model in repository:
             if not model.inference.ready and not model.inference.stalled:
-                raise RuntimeError(
-                    f"expected the canary image to be judged as at the start, got otherwise: {model.name}"
-                )
+                raise RuntimeError(f"the canary image of {model.name} has a wrong verdict")
 
     def __del__(self) -> None:
         if self._export is not None:
@@ -114,30 +112,32 @@ class Replica:
 
 
 def build(args: Arguments) -> Any:
-    """A Ray Serve application that answers as `plumbline serve` does; settings are those of the environment.
+    """A Ray Serve application with the API of `plumbline serve`; the settings come from the environment.
 
     Raises:
-        InputError: Ray is not installed, a setting or a model's name is none, or there are neither keys nor `insecure`.
+        InputError: Ray is not installed, a setting or a model's name is invalid, or there are no keys and `insecure`
+            is off.
     """
     settings = read_settings()
     if settings.api_keys_file is None and not settings.insecure:
         raise InputError(
-            "expected API keys, since Ray's config decides where is listened, and by itself listens everywhere, got "
-            "none; set PLUMBLINE_API_KEYS_FILE, or PLUMBLINE_INSECURE=true if its http_options say host: 127.0.0.1"
+            "Ray listens on all addresses by default, and no API keys are configured; set PLUMBLINE_API_KEYS_FILE, or "
+            "PLUMBLINE_INSECURE=true if Ray's http_options have host: 127.0.0.1"
         )
     named("artifact:", args.artifact)
     try:
         from ray import serve
     except ImportError as exc:
-        raise InputError("expected Ray Serve, which is not installed; pip install 'plumbline[ray]'") from exc
+        raise InputError("Ray Serve is not installed; pip install 'plumbline[ray]'") from exc
     deployment = serve.deployment(serve.ingress()(Replica), name="plumbline")
     return deployment.options(**deployment_options(args, settings)).bind(args, settings)
 
 
 def deployment_options(arguments: Arguments, settings: Settings) -> dict[str, Any]:
-    """What Ray is told, so that its bounds agree with those of `settings`.
+    """Ray's options of the deployment, consistent with `settings`.
 
-    Ray lets a replica have more requests than it takes images, so that the guard refuses with 429 before Ray queues.
+    Ray may send a replica more requests than its capacity for images, so that the replica refuses with 429 before Ray
+    queues requests.
     """
     return {
         "num_replicas": arguments.replicas,
@@ -145,7 +145,7 @@ def deployment_options(arguments: Arguments, settings: Settings) -> dict[str, An
         "max_queued_requests": _ROUTER_REQUESTS,
         "health_check_period_s": _HEALTH_PERIOD_S,
         "health_check_timeout_s": _HEALTH_TIMEOUT_S,
-        # Ray waits so long, from telling its proxies that a replica goes, before it looks whether requests are left.
+        # Time between Ray's notice to its proxies and its first check for remaining requests.
         "graceful_shutdown_wait_loop_s": max(settings.shutdown_grace_s, 0.5),
         "graceful_shutdown_timeout_s": settings.shutdown_grace_s + settings.drain_timeout_s,
         "ray_actor_options": {"num_cpus": 1, "num_gpus": 1 if arguments.device.startswith("cuda") else 0},
@@ -153,7 +153,7 @@ def deployment_options(arguments: Arguments, settings: Settings) -> dict[str, An
 
 
 def _with_assigned_threads(settings: Settings) -> Settings:
-    """The settings, with as many torch threads as Ray has set CPUs aside, where the operator has not said."""
+    """`settings` with as many torch threads as Ray assigns CPUs, unless the operator sets them."""
     if "torch_threads" in settings.model_fields_set:
         return settings
     import ray
@@ -163,9 +163,9 @@ def _with_assigned_threads(settings: Settings) -> Settings:
 
 
 async def _export(metrics: Metrics) -> None:
-    """Hand every figure of `metrics` to Ray's own metrics, again and again; each has `ray_` before its name there.
+    """Copy every metric to Ray's metrics, periodically, with the prefix `ray_`.
 
-    All become gauges there, whose values are those of /metrics: Prometheus takes rates and quantiles of them just so.
+    All become gauges with the values of /metrics; rates and quantiles in Prometheus work as usual.
     """
     from ray.serve.metrics import Gauge
 

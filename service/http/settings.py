@@ -85,12 +85,12 @@ class Settings(BaseSettings):
         if self.max_body_bytes > self.max_queue_bytes:
             raise ValueError(
                 f"expected max_body_bytes at most max_queue_bytes, got {self.max_body_bytes} and "
-                f"{self.max_queue_bytes}: the largest allowed request would always be refused"
+                f"{self.max_queue_bytes}: the largest allowed request could never be accepted"
             )
         if self.max_images_per_request > self.max_queue_images:
             raise ValueError(
                 f"expected max_images_per_request at most max_queue_images, got {self.max_images_per_request} and "
-                f"{self.max_queue_images}: the largest allowed request would always be refused"
+                f"{self.max_queue_images}: the largest allowed request could never be accepted"
             )
         return self
 

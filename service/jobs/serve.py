@@ -1,4 +1,4 @@
-"""`plumbline serve`: answer over HTTP with the verdicts of one or several artifacts."""
+"""`plumbline serve`: serve verdicts of one or several artifacts over HTTP."""
 
 import functools
 from collections.abc import Sequence
@@ -64,19 +64,19 @@ def named(option: str, given: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: two paths of one name, or a last part that is not a valid name.
     """
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists():
             name, path = Path(text).resolve().name, text
             if not is_model_name(name):
                 raise InputError(
-                    f"expected a path whose last part can name a model, got {text}; say {option} NAME={text}"
+                    f"expected a path whose last part is a valid model name, got {text}; give {option} NAME={text}"
                 )
-        if name in found:
-            raise InputError(f"expected models of different names, got {name!r} twice; say {option} NAME=PATH")
-        found[name] = path
-    return found
+        if name in paths:
+            raise InputError(f"expected models of different names, got {name!r} twice; give {option} NAME=PATH")
+        paths[name] = path
+    return paths
 
 
 def _network_files(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ def check_limits(name: str, artifact: Artifact, settings: Settings) -> None:
     pixels = artifact.preprocessing.height * artifact.preprocessing.width
     if pixels > settings.max_pixels:
         raise InputError(
-            f"expected max_pixels of at least {pixels}, the image size of {name}, got {settings.max_pixels}; "
+            f"expected max_pixels of at least {pixels} for {name}, the size of its images, got {settings.max_pixels}; "
             "raise max_pixels"
         )
     largest = settings.max_body_bytes + settings.max_images_per_request * image_bytes

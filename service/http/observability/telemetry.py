@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from models.errors import InputError
 from service.http.errors import ClientGoneError
+from service.http.paths import prediction_path
 
 __all__ = ["request_span"]
 
@@ -50,8 +51,10 @@ def request_span() -> Callable[[Scope], AbstractContextManager[Any]]:
                 gone = exc
                 scope.setdefault("state", {})["status"] = 499
             finally:
+                # A request that is refused early has a path, but no route yet.
+                prediction = prediction_path(scope["path"])
+                route = prediction.template if prediction else getattr(scope.get("route"), "path", None)
                 state = scope.get("state", {})
-                route = state.get("route") or getattr(scope.get("route"), "path", None)
                 if route is not None:
                     current.update_name(f"{scope['method']} {route}")
                     current.set_attribute("http.route", route)

@@ -48,7 +48,7 @@ def test_variables_that_are_no_settings_are_named_with_what_may_be_meant() -> No
     settings = {f"PLUMBLINE_{name.upper()}": "1" for name in Settings.model_fields}
     assert unknown_variables({**settings, "plumbline_port": "1", "PATH": "/bin", "NOT_PLUMBLINE_PORT": "1"}) == []
     assert unknown_variables({**settings, "PLUMBLINE_SERVICE_HOST": "10.0.0.1", "PLUMBLINE_API_KEY_FILE": "keys"}) == [
-        "PLUMBLINE_API_KEY_FILE (meant as PLUMBLINE_API_KEYS_FILE?)",
+        "PLUMBLINE_API_KEY_FILE (did you mean PLUMBLINE_API_KEYS_FILE?)",
         "PLUMBLINE_SERVICE_HOST",
     ]
 

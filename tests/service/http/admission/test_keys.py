@@ -51,7 +51,7 @@ def test_a_changed_file_that_cannot_be_used_changes_nothing(
         path.write_bytes(broken if isinstance(broken, bytes) else broken.encode())
     time[0] = 1.5
     assert keys.accepts(OLD.encode())
-    assert "stay as they were" in caplog.text
+    assert "the API keys were not reloaded" in caplog.text
     assert OLD not in caplog.text
 
 
@@ -60,5 +60,5 @@ def test_a_file_that_cannot_be_used_is_refused_at_once(tmp_path: Path, content: 
     path = tmp_path / "keys"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="expected"):
+    with pytest.raises(InputError, match="API key"):
         ApiKeys(path)

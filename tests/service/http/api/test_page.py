@@ -171,12 +171,12 @@ def test_the_examples_are_not_open() -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="readable folder of example images"):
+    with pytest.raises(InputError, match="cannot read the folder of example images"):
         page_router(examples=tmp_path / "nowhere")
 
 
 def test_a_file_in_place_of_a_folder_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match="readable folder of example images"):
+    with pytest.raises(InputError, match="cannot read the folder of example images"):
         page_router(examples=folder / "b.png")
 
 
@@ -195,12 +195,12 @@ def test_too_many_examples_are_refused(tmp_path: Path) -> None:
 def test_examples_too_large_to_be_held_are_refused(tmp_path: Path) -> None:
     with (tmp_path / "large.png").open("wb") as stream:
         stream.truncate(33 * 1024 * 1024)
-    with pytest.raises(InputError, match="expected example images to be files of at most"):
+    with pytest.raises(InputError, match="expected files of at most"):
         page_router(examples=tmp_path)
     for name in ("large.png", "other.png"):
         with (tmp_path / name).open("wb") as stream:
             stream.truncate(17 * 1024 * 1024)
-    with pytest.raises(InputError, match="together at most"):
+    with pytest.raises(InputError, match="bytes in total"):
         page_router(examples=tmp_path)
 
 
@@ -208,17 +208,17 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
     secret = folder.parent / "secret.png"
     secret.write_bytes(b"secret")
     (folder / "c.png").symlink_to(secret)
-    with pytest.raises(InputError, match="expected example images inside"):
+    with pytest.raises(InputError, match=r"a link to .*, outside"):
         page_router(examples=folder)
 
 
 def test_a_link_to_nothing_and_a_folder_named_as_an_image_are_refused(folder: Path) -> None:
     (folder / "c.png").symlink_to(folder / "gone.png")
-    with pytest.raises(InputError, match="expected a readable example image"):
+    with pytest.raises(InputError, match="cannot read the example image"):
         page_router(examples=folder)
     (folder / "c.png").unlink()
     (folder / "c.png").mkdir()
-    with pytest.raises(InputError, match="expected example images to be files"):
+    with pytest.raises(InputError, match="expected files of at most"):
         page_router(examples=folder)
 
 

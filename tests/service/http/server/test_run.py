@@ -152,7 +152,7 @@ def accepts(host: str, port: int) -> bool:
 
 def test_answers_over_a_socket(artifact_folder: Path, png: bytes) -> None:
     with server(artifact_folder, api_key_file="misspelt") as running:
-        assert any("PLUMBLINE_API_KEY_FILE (meant as PLUMBLINE_API_KEYS_FILE?)" in line for line in running.lines)
+        assert any("PLUMBLINE_API_KEY_FILE (did you mean PLUMBLINE_API_KEYS_FILE?)" in line for line in running.lines)
         curl = next(line for line in running.lines if "curl" in line)
         assert f"curl --data-binary @image.png '{running.url}/v1/predict?path=true'" in curl
         with httpx.Client(base_url=running.url, timeout=60, trust_env=False) as http:
@@ -213,7 +213,7 @@ def test_a_hangup_while_the_server_starts_reads_the_artifacts_once_it_is_up(arti
         process.send_signal(signal.SIGHUP)
 
     with server(f"ours={artifact_folder}", begun=hang_up) as running:
-        wait_until(lambda: any("ours stays at version" in line for line in running.lines))
+        wait_until(lambda: any("ours keeps version" in line for line in running.lines))
         figures = httpx.get(f"{running.admin}/metrics", timeout=60, trust_env=False).text
         assert 'plumbline_reloads_total{model="ours",outcome="unchanged"} 1.0' in figures
         # Several, and the end right behind them.
@@ -252,7 +252,7 @@ def test_a_batch_that_hangs_while_the_server_ends_is_noticed(tmp_path: Path) -> 
         asking.join()
     assert [answer.status_code for answer in answers] == [503]
     assert answers[0].json()["error"]["code"] == "stopped"
-    assert any("ended, since ours: the inference thread has been judging 1 images" in line for line in running.lines)
+    assert any("exiting: ours: the inference thread has been scoring 1 images" in line for line in running.lines)
 
 
 def test_hangup_replaces_an_artifact_under_load_and_loses_nobody(
