@@ -94,7 +94,7 @@ def seconds(text: Any) -> float:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_variable_named_is_a_setting(path: Path) -> None:
+def test_every_variable_is_a_setting(path: Path) -> None:
     named = set(re.findall(r"\bPLUMBLINE_[A-Z0-9_]+\b", TEXTS[path]))
     assert named <= {f"PLUMBLINE_{name.upper()}" for name in Settings.model_fields}
 
@@ -105,13 +105,13 @@ def test_yaml_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["image", "compose", "kubernetes", "kserve", "unit"])
-def test_the_server_takes_the_settings(where: str) -> None:
+def test_the_server_accepts_the_settings(where: str) -> None:
     assert environments()[where]
     settings_of(where)
 
 
 @pytest.mark.parametrize("where", ["compose", "kubernetes", "kserve"])
-def test_what_listens_for_others_has_keys_for_both_ports_and_says_nothing_of_insecure(where: str) -> None:
+def test_reachable_servers_have_keys_for_both_ports(where: str) -> None:
     settings = settings_of(where)
     assert settings.host == settings.admin_host == "0.0.0.0"
     assert settings.api_keys_file
@@ -120,7 +120,7 @@ def test_what_listens_for_others_has_keys_for_both_ports_and_says_nothing_of_ins
     assert not settings.insecure
 
 
-def test_ports_are_the_servers() -> None:
+def test_ports_are_those_of_the_server() -> None:
     settings = settings_of("image")
     exposed = re.search(r"^EXPOSE (.*)$", TEXTS[DOCKERFILE], re.MULTILINE)
     assert exposed
@@ -139,7 +139,7 @@ def test_ports_are_the_servers() -> None:
 
 
 @pytest.mark.parametrize("where", ["kubernetes", "kserve"])
-def test_probes_need_no_key_and_ask_the_port_of_requests(where: str) -> None:
+def test_probes_use_open_routes_of_the_main_port(where: str) -> None:
     container = pods()[where]["containers"][0]
     names = {port["name"]: port["containerPort"] for port in container["ports"]}
     probes = {name: probe["httpGet"] for name, probe in container.items() if name.endswith("Probe")}
@@ -152,7 +152,7 @@ def test_probes_need_no_key_and_ask_the_port_of_requests(where: str) -> None:
     assert probes["livenessProbe"]["path"] == "/v2/health/live"
 
 
-def test_the_time_to_end_is_enough_for_the_grace_and_the_drain() -> None:
+def test_the_termination_period_covers_grace_and_drain() -> None:
     _, service = documents(DEPLOY / "kserve.yaml")
     unit = re.search(r"^TimeoutStopSec=(\d+)$", TEXTS[DEPLOY / "plumbline.service"], re.MULTILINE)
     assert unit
@@ -168,14 +168,14 @@ def test_the_time_to_end_is_enough_for_the_grace_and_the_drain() -> None:
         assert allowed >= settings.shutdown_grace_s + settings.drain_timeout_s + 5, where
 
 
-def test_the_startup_probe_is_more_patient_than_the_other() -> None:
+def test_the_startup_probe_allows_more_time_than_the_liveness_probe() -> None:
     container = pods()["kubernetes"]["containers"][0]
     startup, liveness = container["startupProbe"], container["livenessProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 120
     assert liveness["periodSeconds"] * liveness["failureThreshold"] < 60
 
 
-def test_a_service_of_the_servers_name_does_not_set_its_port() -> None:
+def test_a_service_of_the_same_name_does_not_set_the_port() -> None:
     (service,) = documents(KUBERNETES / "service.yaml")
     assert service["metadata"]["name"] == "plumbline"
     assert pods()["kubernetes"]["enableServiceLinks"] is False
@@ -222,7 +222,7 @@ def test_the_composed_containers_have_no_privileges() -> None:
         assert f"/run/secrets/{secret};" in TEXTS[DEPLOY / "nginx.conf"]
 
 
-def test_the_proxy_lets_through_what_the_server_takes_and_waits_for_its_deadline() -> None:
+def test_the_proxy_has_wider_limits_than_the_server() -> None:
     text = TEXTS[DEPLOY / "nginx.conf"]
 
     def number(directive: str) -> int:
@@ -257,13 +257,13 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("where", "words"), commands(), ids=lambda value: value if isinstance(value, str) else "")
-def test_the_command_line_takes_the_commands(where: str, words: list[str]) -> None:
+def test_the_command_line_accepts_the_commands(where: str, words: list[str]) -> None:
     request = request_of(*words)
     assert isinstance(request, ServeRequest)
     assert len(request.artifact) == 1
 
 
-def test_the_unit_starts_again_what_died_and_not_what_is_set_wrongly() -> None:
+def test_the_unit_restarts_after_failures_but_not_after_invalid_settings() -> None:
     text = TEXTS[DEPLOY / "plumbline.service"]
     assert "\nRestart=on-failure\n" in text
     prevented = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
@@ -279,7 +279,7 @@ def test_the_unit_starts_again_what_died_and_not_what_is_set_wrongly() -> None:
     assert int(files[1]) >= 2 * Settings().max_connections + 64
 
 
-def test_manifests_name_each_other() -> None:
+def test_references_between_manifests_are_valid() -> None:
     (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
     apart = {"kustomization.yaml", "custom-metrics.yaml", "artifact-on-a-volume.yaml"}
     assert set(kustomization["resources"]) == {path.name for path in KUBERNETES.iterdir()} - apart
@@ -313,7 +313,7 @@ def exported() -> dict[str, set[str]]:
     return found
 
 
-def test_every_metric_named_is_exported_with_the_labels_named() -> None:
+def test_every_metric_is_exported_with_its_labels() -> None:
     known = exported()
     assert "plumbline_queue_length" in known
     place = {"instance", "namespace", "pod", "job"}
@@ -327,7 +327,7 @@ def test_every_metric_named_is_exported_with_the_labels_named() -> None:
             assert labels <= known.get(name, set()) | place, f"{path.name}: {name}"
 
 
-def test_alarms_are_complete_and_group_by_labels_that_are_there() -> None:
+def test_alerts_are_complete_and_use_existing_labels() -> None:
     (rules,) = documents(DEPLOY / "prometheus-rules.yaml")
     alarms = [rule for group in rules["groups"] for rule in group["rules"]]
     assert len({alarm["alert"] for alarm in alarms}) == len(alarms)
@@ -344,13 +344,13 @@ def test_alarms_are_complete_and_group_by_labels_that_are_there() -> None:
             assert shown <= {label.strip() for label in kept[1].split(",")}, alarm["alert"]
 
 
-def test_every_alarm_is_on_the_page_with_its_severity() -> None:
+def test_every_alert_is_documented_with_its_severity() -> None:
     (rules,) = documents(DEPLOY / "prometheus-rules.yaml")
     alarms = {rule["alert"]: rule["labels"]["severity"] for group in rules["groups"] for rule in group["rules"]}
     assert dict(re.findall(r"^\| `(Plumbline\w+)` \| (\w+) \|", TEXTS[PAGE], re.MULTILINE)) == alarms
 
 
-def test_ray_takes_the_arguments_of_its_config() -> None:
+def test_ray_accepts_the_arguments_of_its_config() -> None:
     (config,) = documents(DEPLOY / "ray-serve.yaml")
     assert config["http_options"]["host"] == "127.0.0.1"
     (application,) = config["applications"]
@@ -363,7 +363,7 @@ def test_ray_takes_the_arguments_of_its_config() -> None:
     assert config["http_options"]["request_timeout_s"] > DEFAULTS.request_timeout_s + DEFAULTS.receive_timeout_s
 
 
-def test_the_images_health_check_tells_a_server_from_none(tmp_path: Path) -> None:
+def test_the_health_check_of_the_image_detects_a_server(tmp_path: Path) -> None:
     found = re.search(r"^HEALTHCHECK .*\n\s+CMD (\[.*\])$", TEXTS[DOCKERFILE], re.MULTILINE)
     assert found
     python, *words = json.loads(found[1])

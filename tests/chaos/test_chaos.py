@@ -22,7 +22,7 @@ def test_a_server_survives(chaos: Chaos, name: str) -> None:
     assert outcome.figures["other_requests"] > 0
 
 
-def test_missed_bars_are_told_from_problems() -> None:
+def test_missed_limits_are_not_problems() -> None:
     outcome = Outcome("x", figures={"a_s": 2.0, "b_s": 0.5}, bars={"a_s": 1.0, "b_s": 1.0})
     assert outcome.missed() == ["a_s is 2.00, at most 1 expected"]
     outcome.require(True, "not noted")
@@ -30,7 +30,7 @@ def test_missed_bars_are_told_from_problems() -> None:
     assert outcome.problems == ["noted"]
 
 
-def test_a_killed_inference_thread_ends_the_process_and_leaves_nobody_waiting(chaos: Chaos) -> None:
+def test_a_killed_inference_thread_ends_the_process_and_all_requests(chaos: Chaos) -> None:
     # Last, since it ends the server that the tests above share.
     outcome = SCENARIOS["thread_killed"](chaos)
     assert outcome.problems == []

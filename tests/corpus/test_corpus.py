@@ -52,7 +52,7 @@ def assert_as_stated(entry: Entry, got: np.ndarray | ImageError) -> None:
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_decoded_or_refused_as_stated_whether_warnings_are_errors_or_not(name: str) -> None:
+def test_files_are_decoded_or_refused_as_stated_with_and_without_warnings_as_errors(name: str) -> None:
     for action in ("error", "always"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter(action)
@@ -84,7 +84,7 @@ def forms(data: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_served_alike_in_all_three_forms(name: str, served: TestClient, artifact: Artifact) -> None:
+def test_all_three_request_forms_give_the_same_result(name: str, served: TestClient, artifact: Artifact) -> None:
     entry, data = CORPUS[name], file_of(name)
     for form in forms(data) if data else forms(data)[1:]:  # no body at all is no image at all: see below
         answer = served.post("/v1/predict", **form)
@@ -101,12 +101,12 @@ def test_served_alike_in_all_three_forms(name: str, served: TestClient, artifact
             assert abs(result["score"] - verdict.score) <= 1e-6
 
 
-def test_an_empty_body_is_no_image(served: TestClient) -> None:
+def test_an_empty_body_is_not_an_image(served: TestClient) -> None:
     answer = served.post("/v1/predict", content=b"")
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "no_image")
 
 
-def test_bad_files_among_good_ones_spoil_nothing(served: TestClient, artifact: Artifact, png: bytes) -> None:
+def test_bad_files_do_not_affect_good_ones(served: TestClient, artifact: Artifact, png: bytes) -> None:
     [verdict] = artifact.pipeline.score(torch.from_numpy(decode_image(png, PREPROCESSING)[None]).float() / 255)
     small = [name for name in CORPUS if len(file_of(name)) < 100_000]
     for names in (small[::2], small[1::2]):

@@ -15,7 +15,7 @@ from tests.images import encoded, noise
 from tests.tiny_artifact import save_tiny_artifact
 
 
-def test_a_server_bears_a_few_hundred_hostile_requests(tmp_path: Path) -> None:
+def test_a_server_survives_a_few_hundred_hostile_requests(tmp_path: Path) -> None:
     parts = fuzz(save_tiny_artifact(tmp_path / "tiny", SEED), SEED, seconds=400, cases=200, short=True)
     assert [part.name for part in parts] == ["raw sockets", "damaged images", "schemathesis"]
     for part in parts:
@@ -30,7 +30,7 @@ def test_a_server_bears_a_few_hundred_hostile_requests(tmp_path: Path) -> None:
     assert images.counts["answered: 422"] > 0
 
 
-def test_one_seed_draws_the_same_requests_and_files(seed: int) -> None:
+def test_a_seed_reproduces_requests_and_files(seed: int) -> None:
     png = encoded(noise(np.random.default_rng(0)))
     first, second = (np.random.default_rng(seed) for _ in range(2))
     assert [draw(first, png) for _ in range(50)] == [draw(second, png) for _ in range(50)]
@@ -38,7 +38,7 @@ def test_one_seed_draws_the_same_requests_and_files(seed: int) -> None:
     assert [one.draw() for _ in range(50)] == [other.draw() for _ in range(50)]
 
 
-def test_checksums_are_made_right() -> None:
+def test_checksums_are_corrected() -> None:
     good = CORPUS["png"].make()
     bad = CORPUS["png of a wrong IDAT checksum"].make()
     assert with_right_checksums(good) == good
@@ -48,7 +48,7 @@ def test_checksums_are_made_right() -> None:
         assert with_right_checksums(data) == data
 
 
-def test_answers_are_told_apart() -> None:
+def test_responses_in_a_stream_are_separated() -> None:
     stream = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 400 Bad\r\nX: y\r\nContent-Length: 0\r\n\r\nrest"
     assert [(a.status, a.body) for a in answers_in(stream)] == [(200, b"abc"), (400, b"")]
     assert answers_in(b"") == []
@@ -67,5 +67,5 @@ def test_answers_are_told_apart() -> None:
         (200, "text/plain", b"fine", True),
     ],
 )
-def test_errors_of_another_form_are_noticed(status: int, kind: str, body: bytes, good: bool) -> None:
+def test_errors_of_another_form_are_detected(status: int, kind: str, body: bytes, good: bool) -> None:
     assert (Answer(status, {"content-type": kind}, body).refusal() is None) == good

@@ -45,7 +45,7 @@ def poison(fault: int, rng: np.random.Generator) -> bytes:
     return encoded(Image.fromarray(pixels))
 
 
-def test_arguments_are_one_or_many_and_no_others() -> None:
+def test_arguments_are_one_value_or_a_list() -> None:
     assert Arguments.model_validate({"artifact": "a=b"}).artifact == ("a=b",)
     many = Arguments.model_validate({"artifact": ["a=b", "c"], "replicas": "2"})
     assert (many.artifact, many.replicas) == (("a=b", "c"), 2)
@@ -54,7 +54,7 @@ def test_arguments_are_one_or_many_and_no_others() -> None:
             Arguments.model_validate(wrong)
 
 
-def test_without_keys_nothing_is_deployed_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deployment_needs_keys_or_insecure(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("API_KEYS_FILE", "INSECURE"):
         monkeypatch.delenv(f"PLUMBLINE_{name}", raising=False)
     with pytest.raises(InputError, match=r"API keys.*PLUMBLINE_API_KEYS_FILE"):
@@ -68,13 +68,13 @@ def test_a_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         build(Arguments(artifact=("a=b",)))
 
 
-def test_two_models_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLUMBLINE_INSECURE", "true")
     with pytest.raises(InputError, match="twice"):
         build(Arguments(artifact=("a=b", "a=c")))
 
 
-def test_rays_bounds_agree_with_the_guards() -> None:
+def test_the_limits_of_ray_agree_with_the_settings() -> None:
     settings = Settings(max_queue_images=300, shutdown_grace_s=2, drain_timeout_s=30)
     options = deployment_options(Arguments(artifact=("a=b",), replicas=3), settings)
     assert options["num_replicas"] == 3
@@ -88,7 +88,7 @@ def test_rays_bounds_agree_with_the_guards() -> None:
 
 
 @pytest.mark.usefixtures("_ray")
-def test_ray_takes_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_accepts_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLUMBLINE_INSECURE", "true")
     monkeypatch.setenv("PLUMBLINE_MAX_QUEUE_IMAGES", "500")
     application = build(Arguments(artifact=("a=b",), replicas=2))
@@ -118,7 +118,7 @@ def test_a_replica_is_healthy_until_its_thread_dies(artifact_folder: Path, rng: 
             health(client)
 
 
-def test_a_replica_that_hangs_is_unhealthy_once_it_has_for_long_and_answers_who_waits(
+def test_a_stuck_replica_becomes_unhealthy_and_its_requests_get_a_503(
     artifact_folder: Path, rng: np.random.Generator
 ) -> None:
     settings = SETTINGS.model_copy(update={"hang_timeout_s": 0.5})

@@ -1,4 +1,4 @@
-"""A real artifact of a tiny network, fitted, saved and loaded as users do it; applications and clients on it."""
+"""An artifact of a tiny network, with applications and clients."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from tests.tiny_artifact import save_tiny_artifact
 
 @pytest.fixture(scope="session")
 def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact on disk: smooth random images are natural, the same with noise are adversarial."""
+    """An artifact on disk; smooth random images are natural, the same images with noise adversarial."""
     return save_tiny_artifact(tmp_path_factory.mktemp("artifact") / "tiny", SEED)
 
 
@@ -43,7 +43,7 @@ def png(rng: np.random.Generator) -> bytes:
 
 @pytest.fixture
 def start(artifact: Artifact) -> Iterator[Callable[..., TestClient]]:
-    """A client of a started application with the settings given; it is stopped at the end of the test."""
+    """A function that starts an application with the given settings and returns its client."""
     with ExitStack() as stack:
 
         def start(**given: Any) -> TestClient:
@@ -59,7 +59,7 @@ def client(start: Callable[..., TestClient]) -> TestClient:
 
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
-    """Takes off again what `serve` does to the process's logging."""
+    """Restore the logging of the process after `serve`."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -74,5 +74,5 @@ def logging_as_before() -> Iterator[None]:
 
 
 def application(artifact: Artifact, **given: Any) -> FastAPI:
-    """An application with few threads and the settings given."""
+    """An application with few threads and the given settings."""
     return create_app(artifact, Settings(**{"torch_threads": 1, "decode_threads": 2, **given}))

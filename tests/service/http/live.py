@@ -1,4 +1,4 @@
-"""A real server in a thread of this process, set up as `service.http.server.run` does it, and connections to it."""
+"""A server in a thread of this process, configured as in `service.http.server.run`, and connections to it."""
 
 import asyncio
 import socket
@@ -22,11 +22,11 @@ from service.http.observability.metrics import Metrics
 from service.http.server.app import create_app
 from service.http.settings import Settings
 
-__all__ = ["Answer", "Connection", "LiveServer", "held_up", "scoring_with", "wait_until"]
+__all__ = ["Answer", "Connection", "LiveServer", "blocked", "scoring_with", "wait_until"]
 
 T = TypeVar("T")
 
-TIMEOUT_S = 30.0  # for a machine that is busy with other things
+TIMEOUT_S = 30.0  # for a busy machine
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -45,7 +45,7 @@ class _Server(uvicorn.Server):
 
 
 class LiveServer:
-    """A server that answers from the constructor's return until `stop`.
+    """A server that runs from its construction until `stop`.
 
     Args:
         models: as `create_app` takes them.
@@ -79,18 +79,18 @@ class LiveServer:
 
     @property
     def protocols(self) -> list[Any]:
-        """The open connections, from inside."""
+        """The protocol objects of the open connections."""
         return list(self._server.server_state.connections)
 
     def in_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns, run on the server's event loop."""
+        """The result of `work` on the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._server.loop).result(TIMEOUT_S)
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=TIMEOUT_S, trust_env=False)
 
     def figure(self, name: str, **labels: str) -> float:
-        """A figure of /metrics, 0 where there is none yet."""
+        """A value of /metrics, 0 if it does not exist yet."""
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
     def stop(self) -> None:
@@ -100,25 +100,25 @@ class LiveServer:
 
 
 class _ReplacedScoring:
-    """A pipeline but for its `judge`."""
+    """A pipeline with another `score`."""
 
-    def __init__(self, pipeline: Any, judge: Callable[..., Any]) -> None:
+    def __init__(self, pipeline: Any, score: Callable[..., Any]) -> None:
         self._pipeline = pipeline
-        self.score = judge
+        self.score = score
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)
 
 
 @contextmanager
-def scoring_with(model: ServedModel | None, judge: Callable[..., Any]) -> Iterator[None]:
-    """Inside, ``judge(pixels, right)`` judges in the model's place; ``right(pixels)`` is what the model would say."""
+def scoring_with(model: ServedModel | None, score: Callable[..., Any]) -> Iterator[None]:
+    """Inside, ``score(pixels, right)`` replaces the model's scoring; ``right(pixels)`` are the model's own verdicts."""
     assert model is not None
     inference: Any = model.inference
     pipeline = inference.scorer.pipeline
 
     def score_instead(pixels: Any, path: bool) -> Any:
-        return judge(pixels, lambda some: pipeline.score(some, path=path))
+        return score(pixels, lambda some: pipeline.score(some, path=path))
 
     inference.scorer.pipeline = _ReplacedScoring(pipeline, score_instead)
     try:
@@ -128,8 +128,8 @@ def scoring_with(model: ServedModel | None, judge: Callable[..., Any]) -> Iterat
 
 
 @contextmanager
-def held_up(model: ServedModel | None) -> Iterator[threading.Event]:
-    """Inside, the model judges nothing and its callers wait; the event says that a batch does."""
+def blocked(model: ServedModel | None) -> Iterator[threading.Event]:
+    """Inside, batches of the model wait; the yielded event is set once one does."""
     entered, gate = threading.Event(), threading.Event()
 
     def wait_and_score(pixels: Any, right: Callable[[Any], Any]) -> Any:
@@ -146,7 +146,7 @@ def held_up(model: ServedModel | None) -> Iterator[threading.Event]:
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer: its header fields' names in lower case."""
+    """One HTTP response; names of headers in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -186,7 +186,7 @@ class Connection:
         self._socket.sendall(data)
 
     def answer(self) -> Answer | None:
-        """The next answer; None where the server closes instead."""
+        """The next response; None if the server closes the connection."""
         line = self._stream.readline()
         if not line:
             return None
@@ -198,7 +198,7 @@ class Connection:
         return Answer(int(line.split()[1]), headers, body)
 
     def rest(self) -> bytes:
-        """All that comes until the server closes; a reset ends it too."""
+        """All bytes until the server closes or resets the connection."""
         parts = []
         try:
             while part := self._stream.read1(65_536):

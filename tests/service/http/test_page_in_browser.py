@@ -1,4 +1,4 @@
-"""The web page as a visitor has it: a real server, a real browser without a window."""
+"""The web page in headless Chromium, with a real server."""
 
 import json
 import socket
@@ -31,7 +31,7 @@ DONE = "document.querySelectorAll('.card').length === {} && !document.querySelec
 CARDS = """[...document.querySelectorAll('.card')].map((card) => ({
     name: card.querySelector('h3').textContent,
     state: card.className,
-    said: card.querySelector('.said').textContent,
+    verdict: card.querySelector('.verdict').textContent,
     text: card.innerText,
     marks: [...card.querySelectorAll('figure')].map((figure) => figure.querySelectorAll('.mark').length),
     outside: [...card.querySelectorAll('figure')].map((figure) => figure.querySelectorAll('.mark.outside').length),
@@ -48,7 +48,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run_server(artifact: Artifact, examples: Path) -> Iterator[Callable[..., RunningServer]]:
-    """A running server of models with these names and with the settings given."""
+    """A running server of models with these names and settings."""
     with ExitStack() as stack:
 
         def run_server(*names: str, **given: Any) -> RunningServer:
@@ -75,7 +75,7 @@ def opened() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(opened: Browser, server: RunningServer) -> Browser:
-    """A browser on the page, on a desk, as a first visitor has it; what it said before is forgotten."""
+    """A browser on the page in a desktop window with the light theme, without earlier errors."""
     opened.size(1100, 900)
     opened.scheme("light")
     visit(opened, server)
@@ -83,20 +83,20 @@ def browser(opened: Browser, server: RunningServer) -> Browser:
 
 
 def visit(browser: Browser, server: RunningServer) -> None:
-    """Open the page of `server`, with what the browser said before forgotten."""
+    """Open the page of `server`, and clear earlier errors and addresses."""
     browser.go("about:blank")
     browser.errors.clear()
     browser.addresses.clear()
     browser.go(server.address)
 
 
-def complaints(browser: Browser, *expected: str) -> list[str]:
-    """What the browser complained of, apart from the refusals that the test provokes."""
+def errors(browser: Browser, *expected: str) -> list[str]:
+    """Errors of the browser, except those that the test provokes."""
     return [error for error in browser.errors if not any(word in error for word in expected)]
 
 
-def judged(browser: Browser, count: int) -> list[dict[str, Any]]:
-    """What the cards say once there are `count` of them and none waits."""
+def scored(browser: Browser, count: int) -> list[dict[str, Any]]:
+    """The contents of the cards once there are `count` of them and none waits."""
     browser.wait_for(DONE.format(count))
     return list(browser.evaluate(CARDS))
 
@@ -105,13 +105,13 @@ def text(browser: Browser, selector: str) -> str:
     return str(browser.evaluate(f"document.querySelector({json.dumps(selector)}).innerText"))
 
 
-def is_seen(browser: Browser, selector: str) -> bool:
+def is_visible(browser: Browser, selector: str) -> bool:
     return bool(browser.evaluate(f"document.querySelector({json.dumps(selector)}).checkVisibility()"))
 
 
 @pytest.fixture
 def images(tmp_path: Path, rng: np.random.Generator) -> list[Path]:
-    """Files of two smooth images, as natural ones are here, and two of noise."""
+    """Files of two smooth images, which are natural here, and of two noise images."""
     paths = []
     for number in range(4):
         image = noise(rng, 4, 4).resize((SIDE, SIDE), Image.Resampling.BILINEAR) if number < 2 else noise(rng)
@@ -120,19 +120,19 @@ def images(tmp_path: Path, rng: np.random.Generator) -> list[Path]:
     return paths
 
 
-def test_each_image_gets_the_verdict_and_the_path_that_the_server_gives(
+def test_each_card_shows_the_verdict_and_the_path_of_the_response(
     browser: Browser, server: RunningServer, images: list[Path]
 ) -> None:
     browser.choose("#files", images)
-    cards = judged(browser, len(images))
+    cards = scored(browser, len(images))
     for path, card in zip(images, cards, strict=True):
         answer = httpx.post(f"{server.address}v1/predict?path=true", content=path.read_bytes()).json()
         (result,) = answer["results"]
         assert card["name"] == path.name
-        assert card["said"] == ("Flagged: do not trust the class" if result["flagged"] else "Not flagged")
+        assert card["verdict"] == ("Flagged: do not trust the class" if result["flagged"] else "Not flagged")
         assert card["state"] == ("card flagged" if result["flagged"] else "card trusted")
         assert result["class_name"] in card["text"]
-        for name in ("Probability", "Score", "p-value", "Vote, all class", "Vote, predicted class"):
+        for name in ("Probability", "Score", "p-value", "Components of the score"):
             assert name in card["text"]
         assert f"flagged from {answer['threshold']:.3g}" in card["text"]
         assert card["marks"] == [len(result["path"]["branches"])] * 2
@@ -144,65 +144,67 @@ def test_each_image_gets_the_verdict_and_the_path_that_the_server_gives(
         if np.any(outside):
             first = int(np.argmax(np.any(outside, axis=1)))
             assert f"leaves the natural band at block {first + 1} ({result['path']['branches'][first]})" in card["text"]
-            assert f"{np.sum(outside)} of its {np.size(outside)} values" in card["text"]
+            assert f"{np.sum(outside)} of {np.size(outside)} values" in card["text"]
         else:
-            assert "stays within the natural band at every block" in card["text"]
+            assert "stays in the natural band at every block" in card["text"]
     flagged = sum(card["state"] == "card flagged" for card in cards)
     assert text(browser, "#summary") == f"4 images · {flagged} flagged · {4 - flagged} not flagged"
-    assert complaints(browser) == []
+    assert errors(browser) == []
 
 
-def test_nothing_is_asked_of_anybody_else(browser: Browser, server: RunningServer, images: list[Path]) -> None:
+def test_the_page_contacts_no_other_server(browser: Browser, server: RunningServer, images: list[Path]) -> None:
     browser.choose("#files", images)
-    judged(browser, len(images))
-    asked = [address for address in browser.addresses if not address.startswith((f"blob:{server.address}", "data:"))]
-    assert f"{server.address}v1/predict?path=true" in asked
-    assert all(address.startswith(server.address) for address in asked if address != "about:blank")
+    scored(browser, len(images))
+    addresses = [
+        address for address in browser.addresses if not address.startswith((f"blob:{server.address}", "data:"))
+    ]
+    assert f"{server.address}v1/predict?path=true" in addresses
+    assert all(address.startswith(server.address) for address in addresses if address != "about:blank")
 
 
-def test_a_broken_file_gets_its_reason_and_the_others_their_verdicts(
+def test_a_broken_file_shows_its_error_and_the_others_their_verdicts(
     browser: Browser, images: list[Path], tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(images[0].read_bytes()[:-20])
     browser.choose("#files", [images[0], broken, images[1]])
-    cards = judged(browser, 3)
+    cards = scored(browser, 3)
     assert [card["name"] for card in cards] == ["image 0.png", "broken.png", "image 1.png"]
-    assert cards[1]["said"] == "This image cannot be judged."
+    assert cards[1]["verdict"] == "This image cannot be scored."
     assert "cut off" in cards[1]["text"]
     assert cards[1]["state"] == "card refused"
     assert "refused" not in cards[0]["state"] + cards[2]["state"]
     assert text(browser, "#summary").endswith("1 refused")
-    assert complaints(browser, "422") == []
+    assert errors(browser, "422") == []
 
 
-def test_a_file_too_large_is_refused_in_words(
+def test_a_file_that_is_too_large_shows_an_error(
     opened: Browser, browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     visit(opened, run_server(max_body_bytes=100))
     browser.choose("#files", images[:1])
-    (card,) = judged(browser, 1)
-    assert card["said"] == "The file is too large for this server."
+    (card,) = scored(browser, 1)
+    assert card["verdict"] == "The file is too large for this server."
     assert "at most 100 bytes" in card["text"]
 
 
-def test_a_full_server_is_said_to_be_full_and_the_image_can_be_sent_again(
+def test_an_image_refused_by_a_full_server_can_be_sent_again(
     browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     full = run_server(max_body_bytes=100_000, max_images_per_request=1, max_queue_bytes=101_000)
     visit(browser, full)
     with closing(socket.create_connection(("127.0.0.1", full.port))) as slow:
-        # Who announces a body holds its room until it has come.
+        # An announced body keeps its capacity until it arrives.
         slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         until_status(full, images[0], 429)
         browser.choose("#files", images[:1])
-        (card,) = judged(browser, 1)
-        assert card["said"] == "The server is full. Try again in 1 s."
+        (card,) = scored(browser, 1)
+        assert card["verdict"] == "The server is at its capacity. Try again in 1 s."
     until_status(full, images[0], 200)
     browser.evaluate("document.querySelector('.card button').click()")
-    (card,) = judged(browser, 1)
+    (card,) = scored(browser, 1)
     assert card["state"] in ("card flagged", "card trusted")
-    assert complaints(browser, "429") == []
+    assert errors(browser, "429") == []
 
 
 def until_status(server: RunningServer, path: Path, status: int) -> None:
@@ -212,7 +214,7 @@ def until_status(server: RunningServer, path: Path, status: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_server_that_is_gone_is_said_to_be_gone(
+def test_a_stopped_server_shows_an_error(
     browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     short_lived = run_server()
@@ -220,35 +222,35 @@ def test_a_server_that_is_gone_is_said_to_be_gone(
     browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
     short_lived.stop()
     browser.choose("#files", images[:1])
-    (card,) = judged(browser, 1)
-    assert card["said"] == "The server does not answer."
+    (card,) = scored(browser, 1)
+    assert card["verdict"] == "The server does not respond."
 
 
-def test_without_the_right_key_the_page_asks_for_it_and_then_goes_on(
+def test_the_page_asks_for_a_valid_key_and_continues(
     browser: Browser, run_server: Callable[..., RunningServer], images: list[Path], tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     visit(browser, run_server(api_keys_file=keys))
     browser.wait_for("document.getElementById('key').checkVisibility()")
-    assert text(browser, "#key-message") == "The server asks for an API key."
+    assert text(browser, "#key-message") == "The server needs an API key."
     browser.evaluate("document.getElementById('key').focus()")
     browser.write("another-key-that-is-wrong")
     browser.press("Enter")
-    browser.wait_for("document.getElementById('key-message').textContent.includes('does not know')")
+    browser.wait_for("document.getElementById('key-message').textContent.includes('not valid')")
     browser.choose("#files", images[:2])
-    assert {card["said"] for card in judged(browser, 2)} == {"The server does not know this API key."}
+    assert {card["verdict"] for card in scored(browser, 2)} == {"This API key is not valid."}
     browser.evaluate("document.getElementById('key').focus()")
     browser.write(KEY)
     browser.press("Enter")
     browser.wait_for("document.querySelectorAll('.card.flagged, .card.trusted').length === 2")
     browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
-    assert not is_seen(browser, "#key-section")
+    assert not is_visible(browser, "#key-section")
     assert browser.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-    assert complaints(browser, "401") == []
+    assert errors(browser, "401") == []
 
 
-def test_the_keyboard_alone_is_enough(browser: Browser, images: list[Path]) -> None:
+def test_the_page_works_with_the_keyboard_alone(browser: Browser, images: list[Path]) -> None:
     browser.wait_for("document.querySelectorAll('#example-list button').length === 2")
     browser.press("Tab")
     assert focused(browser) == "Skip to the results"
@@ -259,14 +261,14 @@ def test_the_keyboard_alone_is_enough(browser: Browser, images: list[Path]) -> N
     until_event(browser, "Page.fileChooserOpened")
     browser.call("Page.setInterceptFileChooserDialog", enabled=False)
     browser.choose("#files", images[:1])
-    judged(browser, 1)
-    tab_to(browser, "Judge two.png")
+    scored(browser, 1)
+    tab_to(browser, "Score two.png")
     browser.press("Enter")
-    assert [card["name"] for card in judged(browser, 2)] == ["two.png", "image 0.png"]
+    assert [card["name"] for card in scored(browser, 2)] == ["two.png", "image 0.png"]
     tab_to(browser, "The numbers")
     browser.press("Space")
     browser.wait_for("document.querySelector('.card details').open")
-    assert is_seen(browser, ".card tbody tr")
+    assert is_visible(browser, ".card tbody tr")
     browser.evaluate("document.querySelector('.skip').focus()")
     tab_to(browser, "Clear")
     browser.press("Enter")
@@ -278,11 +280,11 @@ def until_event(browser: Browser, name: str) -> None:
     until = time.monotonic() + 20
     while name not in browser.events:
         assert time.monotonic() < until
-        browser.evaluate("1")  # events come with answers
+        browser.evaluate("1")  # events arrive with responses
 
 
 def focused(browser: Browser) -> str:
-    """The name of what has the focus, whose focus must be seen."""
+    """Name of the focused element, whose focus must be visible."""
     name, outline = browser.evaluate("""(() => {
         const at = document.activeElement;
         const shown = at.id === 'files' ? document.querySelector('#drop label') : at;
@@ -310,9 +312,9 @@ def test_images_may_be_dropped_and_pasted(browser: Browser) -> None:
         document.body.dispatchEvent(new %s);
     })"""
     browser.evaluate(script % ("hand", "DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true})"))
-    judged(browser, 1)
+    scored(browser, 1)
     browser.evaluate(script % ("clipboard", "ClipboardEvent('paste', {clipboardData: data, bubbles: true})"))
-    assert [card["name"] for card in judged(browser, 2)] == ["by clipboard.png", "by hand.png"]
+    assert [card["name"] for card in scored(browser, 2)] == ["by clipboard.png", "by hand.png"]
 
 
 def test_many_images_are_sent_at_most_four_at_a_time(browser: Browser, images: list[Path]) -> None:
@@ -326,28 +328,28 @@ def test_many_images_are_sent_at_most_four_at_a_time(browser: Browser, images: l
         };
     })()""")
     browser.choose("#files", images * 4)
-    assert len(judged(browser, 16)) == 16
+    assert len(scored(browser, 16)) == 16
     assert 1 <= browser.evaluate("window.most") <= 4
 
 
-def test_a_files_name_is_text_whatever_it_holds(browser: Browser, images: list[Path]) -> None:
+def test_a_file_name_is_shown_as_text(browser: Browser, images: list[Path]) -> None:
     path = images[0].rename(images[0].with_name("<img src=x onerror=console.error(1)><b>.png"))
     browser.choose("#files", [path])
-    (card,) = judged(browser, 1)
+    (card,) = scored(browser, 1)
     assert card["name"] == path.name
     assert browser.evaluate("document.querySelectorAll('.card b, .card img').length") == 1  # the thumbnail
-    assert complaints(browser) == []
+    assert errors(browser) == []
 
 
 def figures(browser: Browser) -> dict[str, str]:
-    """The panel of the server's state, by name."""
+    """The fields of the status panel by name."""
     return dict(
         browser.evaluate("""[...document.querySelectorAll('#figures div')].map((one) =>
             [one.querySelector('dt').textContent, one.querySelector('dd').textContent])""")
     )
 
 
-def test_the_servers_queue_and_latency_are_shown_and_renewed(
+def test_queue_and_latency_are_shown_and_updated(
     browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     fresh = run_server(max_queue_images=300)
@@ -356,19 +358,19 @@ def test_the_servers_queue_and_latency_are_shown_and_renewed(
     shown = figures(browser)
     assert (shown["State"], shown["Waiting"], shown["Accepted"]) == ("ready", "0", "0 of 300")
     assert (shown["Latency, median"], shown["Last minute"]) == ("–", "0 requests")
-    assert f"{SIDE} × {SIDE} pixels and knows {len(CLASSES)} classes" in text(browser, "#takes")
-    assert not is_seen(browser, "#model-choice")
+    assert f"{SIDE} × {SIDE} pixels and {len(CLASSES)} classes" in text(browser, "#takes")
+    assert not is_visible(browser, "#model-choice")
     browser.choose("#files", images)
-    judged(browser, len(images))
+    scored(browser, len(images))
     browser.wait_for("document.querySelector('#figures').textContent.includes('4 requests')")
     assert figures(browser)["Latency, median"].endswith(" ms")
     assert figures(browser)["99 %"].endswith(" ms")
     fresh.stop()
-    browser.wait_for("document.querySelector('#figures').textContent.includes('does not answer')")
+    browser.wait_for("document.querySelector('#figures').textContent.includes('does not respond')")
 
 
-def test_a_page_that_nobody_sees_asks_for_nothing(browser: Browser, server: RunningServer) -> None:
-    # The timers that wait to ask again are in window.due.
+def test_a_hidden_page_sends_no_requests(browser: Browser, server: RunningServer) -> None:
+    # window.due contains the timers of the next requests.
     watch = """(() => {
         window.due = new Set();
         const [set, clear] = [window.setTimeout, window.clearTimeout];
@@ -389,13 +391,13 @@ def test_a_page_that_nobody_sees_asks_for_nothing(browser: Browser, server: Runn
     browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
     browser.wait_for("window.due.size === 1")
     assert browser.evaluate(turn % "true") == 0
-    browser.evaluate("fetch('v1/status').then((answer) => answer.text())")  # what was under way has come
+    browser.evaluate("fetch('v1/status').then((answer) => answer.text())")  # earlier requests have completed
     assert browser.evaluate("window.due.size") == 0
     browser.evaluate(turn % "false")
     browser.wait_for("window.due.size === 1")
 
 
-def test_a_model_is_chosen_where_there_are_several(
+def test_one_of_several_models_can_be_selected(
     browser: Browser, run_server: Callable[..., RunningServer], images: list[Path]
 ) -> None:
     both = run_server("first", "second")
@@ -406,24 +408,24 @@ def test_a_model_is_chosen_where_there_are_several(
         "second",
     ]
     browser.choose("#files", images[:1])
-    assert "first" in judged(browser, 1)[0]["text"].split("Model")[1]
+    assert "first" in scored(browser, 1)[0]["text"].split("Model")[1]
     browser.evaluate("document.querySelector('#model').focus()")
     browser.press("ArrowDown")
     browser.choose("#files", images[1:2])
-    assert "second" in judged(browser, 2)[0]["text"].split("Model")[1]
+    assert "second" in scored(browser, 2)[0]["text"].split("Model")[1]
     assert f"{both.address}v1/models/second/predict?path=true" in browser.addresses
-    assert complaints(browser) == []
+    assert errors(browser) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phones_width_holds_everything(browser: Browser, images: list[Path], scheme: str) -> None:
+def test_the_page_fits_the_width_of_a_phone(browser: Browser, images: list[Path], scheme: str) -> None:
     browser.size(360, 740)
     browser.scheme(scheme)
     long = images[0].rename(images[0].with_name("a" * 120 + ".png"))
     broken = images[1]
     broken.write_bytes(b"no image" * 40)
     browser.choose("#files", [long, broken])
-    judged(browser, 2)
+    scored(browser, 2)
     browser.evaluate("document.querySelector('details').open = true")
     assert browser.evaluate("document.documentElement.scrollWidth") == 360
     small = browser.evaluate("""[...document.querySelectorAll('button, #drop label')]
@@ -431,7 +433,7 @@ def test_a_phones_width_holds_everything(browser: Browser, images: list[Path], s
     assert small == 0, "fingers need 44 pixels"
 
 
-def test_dark_and_light_differ(browser: Browser) -> None:
+def test_dark_and_light_themes_differ(browser: Browser) -> None:
     colours = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     light = browser.evaluate(colours)
     browser.scheme("dark")
@@ -440,12 +442,12 @@ def test_dark_and_light_differ(browser: Browser) -> None:
     assert light[1] != dark[1]
 
 
-def test_nothing_moves_for_those_who_want_rest(browser: Browser) -> None:
+def test_nothing_moves_with_reduced_motion(browser: Browser) -> None:
     rest = {"name": "prefers-reduced-motion", "value": "reduce"}
     added = """(() => {
         const card = document.createElement('li');
         card.className = 'card waiting';
-        card.innerHTML = '<p class="said">x</p>';
+        card.innerHTML = '<p class="verdict">x</p>';
         document.getElementById('cards').append(card);
         const name = getComputedStyle(card.firstChild).animationName;
         card.remove();
@@ -456,7 +458,7 @@ def test_nothing_moves_for_those_who_want_rest(browser: Browser) -> None:
     assert browser.evaluate(added) == "none"
 
 
-def test_the_description_is_drawn_without_help_from_elsewhere(
+def test_the_api_description_loads_nothing_from_other_servers(
     browser: Browser, server: RunningServer, run_server: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
     browser.errors.clear()
@@ -465,7 +467,7 @@ def test_the_description_is_drawn_without_help_from_elsewhere(
     browser.wait_for("document.querySelector('.opblock-summary-path')")
     assert "/v1/predict" in text(browser, "#swagger-ui")
     assert all(address.startswith((server.address, "data:", "blob:")) for address in browser.addresses)
-    assert complaints(browser) == []
+    assert errors(browser) == []
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     browser.go(f"{run_server(api_keys_file=keys).address}docs")

@@ -1,4 +1,4 @@
-"""Settings: read once from the environment, checked, then left alone; each is documented."""
+"""Settings: sources, validation, documentation."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"PLUMBLINE_{name.upper()}", raising=False)
 
 
-def test_an_argument_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_override_the_environment_which_overrides_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings().port == 8000
     monkeypatch.setenv("PLUMBLINE_PORT", "9000")
     assert read_settings(port=None).port == 9000
@@ -44,7 +44,7 @@ def test_a_wrong_setting_is_refused_by_name(given: dict[str, float], word: str) 
         read_settings(**given)
 
 
-def test_variables_that_are_no_settings_are_named_with_what_may_be_meant() -> None:
+def test_unknown_variables_are_named_with_similar_settings() -> None:
     settings = {f"PLUMBLINE_{name.upper()}": "1" for name in Settings.model_fields}
     assert unknown_variables({**settings, "plumbline_port": "1", "PATH": "/bin", "NOT_PLUMBLINE_PORT": "1"}) == []
     assert unknown_variables({**settings, "PLUMBLINE_SERVICE_HOST": "10.0.0.1", "PLUMBLINE_API_KEY_FILE": "keys"}) == [

@@ -1,4 +1,4 @@
-"""What is decided before a body is read, seen through the ASGI interface, where a test can hold a body back."""
+"""Checks before a body is read, on the ASGI interface, where a test controls the arrival of the body."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass
 class Exchange:
-    """One request on the ASGI interface: its body comes piece by piece, as the test says."""
+    """One request on the ASGI interface, whose body the test sends piece by piece."""
 
     app: FastAPI
     path: str = "/v1/predict"
@@ -77,7 +77,7 @@ def length(size: int) -> Headers:
 
 
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[[Artifact, bytes], None]:
-    """A test of an artifact and an image, run on an event loop of its own."""
+    """A test of an artifact and an image, run on its own event loop."""
 
     def run(artifact: Artifact, png: bytes) -> None:
         asyncio.run(test(artifact, png))  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[[Artifact, bytes],
 
 
 @in_loop
-async def test_a_body_that_is_announced_too_long_is_refused_unread(artifact: Artifact, png: bytes) -> None:
+async def test_a_body_announced_too_large_is_refused_before_reading(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_body_bytes=1000) as app:
         for path in ("/v1/predict", "/v2/health/live", "/nowhere"):
             refused = await Exchange(app, path=path, headers=length(1001)).run()
@@ -97,7 +97,7 @@ async def test_a_body_that_is_announced_too_long_is_refused_unread(artifact: Art
 
 
 @in_loop
-async def test_a_body_of_unknown_length_is_refused_at_the_byte_too_many(artifact: Artifact, png: bytes) -> None:
+async def test_a_body_of_unknown_length_is_refused_at_the_first_excess_byte(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_body_bytes=1000) as app:
         exchange = Exchange(app, headers=[(b"transfer-encoding", b"chunked")])
         for _ in range(20):
@@ -108,7 +108,7 @@ async def test_a_body_of_unknown_length_is_refused_at_the_byte_too_many(artifact
 
 
 @in_loop
-async def test_a_slow_body_is_refused_when_its_time_is_up(artifact: Artifact, png: bytes) -> None:
+async def test_a_slow_body_is_refused_after_its_time(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, receive_timeout_s=0.2) as app:
         exchange = Exchange(app, headers=length(len(png)))
         exchange.put(png[:10], more=True)
@@ -128,7 +128,7 @@ async def test_long_or_many_headers_are_refused(artifact: Artifact, png: bytes) 
 
 
 @in_loop
-async def test_a_full_house_refuses_before_reading_and_recovers(artifact: Artifact, png: bytes) -> None:
+async def test_a_full_server_refuses_before_reading_and_recovers(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_queue_images=2, max_images_per_request=2) as app:
         waiting = [Exchange(app, headers=length(len(png))) for _ in range(2)]
         tasks = [asyncio.create_task(exchange.run()) for exchange in waiting]
@@ -149,7 +149,7 @@ async def test_a_full_house_refuses_before_reading_and_recovers(artifact: Artifa
 
 
 @in_loop
-async def test_the_bound_on_bytes_counts_what_is_announced_and_what_is_not(artifact: Artifact, png: bytes) -> None:
+async def test_the_limit_on_bytes_counts_announced_and_other_bytes(artifact: Artifact, png: bytes) -> None:
     limits = {"max_queue_bytes": 10_000, "max_body_bytes": 9_000, "max_images_per_request": 1}
     async with started(artifact, **limits) as app:
         announced = Exchange(app, headers=length(8_500))
@@ -157,7 +157,7 @@ async def test_the_bound_on_bytes_counts_what_is_announced_and_what_is_not(artif
         while not announced.received:
             await asyncio.sleep(0)
         assert (await Exchange(app, headers=length(8_500)).run()).status == 429
-        small = Exchange(app)  # takes room for its decoded image, then grows beyond what is left
+        small = Exchange(app)  # reserves its decoded image, then exceeds the remaining capacity
         small.put(bytes(600), more=True)
         assert (await small.run()).status == 429
         announced.put(png)
@@ -170,7 +170,7 @@ async def test_the_bound_on_bytes_counts_what_is_announced_and_what_is_not(artif
 
 
 @in_loop
-async def test_more_images_than_there_is_room_for_are_refused(artifact: Artifact, png: bytes) -> None:
+async def test_images_beyond_the_capacity_are_refused(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_queue_images=2, max_images_per_request=2) as app:
         waiting = Exchange(app, headers=length(len(png)))
         task = asyncio.create_task(waiting.run())
@@ -184,10 +184,10 @@ async def test_more_images_than_there_is_room_for_are_refused(artifact: Artifact
 
 
 @in_loop
-async def test_a_client_that_goes_leaves_nothing_behind(artifact: Artifact, png: bytes) -> None:
+async def test_a_disconnect_frees_all_capacity(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_queue_delay_ms=1000) as app:
         inference = app.state.repository.find().inference
-        company = app.state.repository.find().capacity.admit(1, 1)  # that a batch waits for
+        other = app.state.repository.find().capacity.admit(1, 1)  # a batch waits for it
         sending, waiting = Exchange(app), Exchange(app)
         sending.put(png[:10], more=True)
         sending.go()
@@ -200,7 +200,7 @@ async def test_a_client_that_goes_leaves_nothing_behind(artifact: Artifact, png:
         waiting.go()
         await task
         assert waiting.status == 0
-        company.release()
+        other.release()
         assert inference._batcher.queued == 0
         text = app.state.metrics.exposition().decode()
         assert 'plumbline_requests_total{route="/v1/predict",status="499"} 2.0' in text
@@ -209,10 +209,10 @@ async def test_a_client_that_goes_leaves_nothing_behind(artifact: Artifact, png:
 
 
 @in_loop
-async def test_a_defect_outside_the_judging_is_answered_named_and_counted(artifact: Artifact, png: bytes) -> None:
+async def test_a_defect_outside_scoring_is_a_counted_500_with_an_id(artifact: Artifact, png: bytes) -> None:
     async with started(artifact) as app:
         inference = app.state.repository.find().inference
-        decode, inference._decode = inference._decode, None  # what is not a function cannot be called
+        decode, inference._decode = inference._decode, None  # calling None fails
         failing = Exchange(app, headers=[(b"x-request-id", b"mine")])
         failing.put(png)
         await failing.run()
@@ -231,7 +231,7 @@ async def test_a_defect_outside_the_judging_is_answered_named_and_counted(artifa
 
 
 @in_loop
-async def test_a_defect_in_the_middle_of_an_answer_breaks_it_off(artifact: Artifact, png: bytes) -> None:
+async def test_a_defect_within_a_response_ends_it(artifact: Artifact, png: bytes) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"half"
         raise ZeroDivisionError
@@ -249,9 +249,9 @@ async def test_a_defect_in_the_middle_of_an_answer_breaks_it_off(artifact: Artif
 
 
 @in_loop
-async def test_an_answer_that_takes_too_long_is_a_503(artifact: Artifact, png: bytes) -> None:
+async def test_a_response_past_its_deadline_is_a_503(artifact: Artifact, png: bytes) -> None:
     async with started(artifact, max_queue_delay_ms=1000, request_timeout_s=0.1) as app:
-        app.state.repository.find().capacity.admit(1, 1)  # company that a batch waits for
+        app.state.repository.find().capacity.admit(1, 1)  # a batch waits for it
         exchange = Exchange(app)
         exchange.put(png)
         await exchange.run()
@@ -260,7 +260,7 @@ async def test_an_answer_that_takes_too_long_is_a_503(artifact: Artifact, png: b
 
 
 @pytest.mark.parametrize("value", [b"-1", b"x", b"", "²".encode(), b"1,1"])
-def test_a_content_length_that_is_no_number_is_refused(artifact: Artifact, value: bytes) -> None:
+def test_an_invalid_content_length_is_refused(artifact: Artifact, value: bytes) -> None:
     async def run() -> None:
         async with started(artifact) as app:
             refused = await Exchange(app, headers=[(b"content-length", value)]).run()

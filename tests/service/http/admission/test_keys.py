@@ -1,4 +1,4 @@
-"""API keys: which are known, and when a changed file is read again."""
+"""API keys: validity, and reload of a changed file."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from service.http.admission.keys import ApiKeys
 OLD, NEW = "the-old-key-0123456789", "the-new-key-9876543210"
 
 
-def test_a_known_key_is_accepted_and_no_other(tmp_path: Path) -> None:
+def test_only_known_keys_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# two of them\n\n{OLD}\n  {NEW}  \n")
     keys = ApiKeys(path)
@@ -20,13 +20,13 @@ def test_a_known_key_is_accepted_and_no_other(tmp_path: Path) -> None:
         assert not keys.accepts(other)
 
 
-def test_an_editor_s_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_key(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"{OLD}\n", encoding="utf-8-sig")
     assert ApiKeys(path).accepts(OLD.encode())
 
 
-def test_a_changed_file_is_read_again_within_a_second(tmp_path: Path) -> None:
+def test_a_changed_file_is_reloaded_within_a_second(tmp_path: Path) -> None:
     path, time = tmp_path / "keys", [0.0]
     path.write_text(OLD)
     keys = ApiKeys(path, now=lambda: time[0])
@@ -40,7 +40,7 @@ def test_a_changed_file_is_read_again_within_a_second(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [None, "", "short", b"\xff\xfe"])
-def test_a_changed_file_that_cannot_be_used_changes_nothing(
+def test_an_invalid_changed_file_leaves_the_keys_unchanged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str | bytes | None
 ) -> None:
     path, time = tmp_path / "keys", [0.0]
@@ -56,7 +56,7 @@ def test_a_changed_file_that_cannot_be_used_changes_nothing(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"# only a comment\n", b"too-short\n", b"\xff\xfe\n"])
-def test_a_file_that_cannot_be_used_is_refused_at_once(tmp_path: Path, content: bytes | None) -> None:
+def test_an_invalid_file_is_refused_at_the_start(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "keys"
     if content is not None:
         path.write_bytes(content)

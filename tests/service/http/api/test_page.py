@@ -1,4 +1,4 @@
-"""The web page's and the description's files: what is sent, how it is guarded, and what stays inside its folder."""
+"""Files of the web page and the API description: content, security headers, example images."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ STRICT = {
 
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """A folder of two example images and one file that is none."""
+    """A folder of two example images and one other file."""
     made = tmp_path / "examples"
     made.mkdir()
     (made / "b.png").write_bytes(encoded(noise(rng)))
@@ -55,9 +55,7 @@ def policy(client: TestClient, path: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", sorted(OPEN_PAGE_PATHS | OPEN_DOCS_PATHS))
-def test_every_open_path_is_a_file_of_its_type_with_headers_that_keep_browsers_safe(
-    page: TestClient, path: str
-) -> None:
+def test_every_open_path_is_a_file_with_its_type_and_security_headers(page: TestClient, path: str) -> None:
     answer = page.get(path)
     assert answer.status_code == 200
     assert answer.content
@@ -78,18 +76,18 @@ def test_every_file_of_the_folder_is_served() -> None:
     assert {path.name for path in WEB.iterdir()} - {"index.html", "docs.html"} <= served
 
 
-def test_the_pages_policy_allows_nothing_inline_and_nothing_from_elsewhere(page: TestClient) -> None:
+def test_the_policy_of_the_page_allows_only_its_own_files(page: TestClient) -> None:
     assert policy(page, "/") == STRICT
 
 
-def test_the_descriptions_policy_allows_only_what_swagger_needs_besides(page: TestClient) -> None:
+def test_the_policy_of_the_docs_adds_only_the_needs_of_swagger(page: TestClient) -> None:
     more = {"style-src": "'self' 'unsafe-inline'", "img-src": "'self' blob: data:"}
     assert policy(page, "/docs") == STRICT | more
 
 
 @pytest.mark.parametrize("path", sorted(WEB.iterdir()), ids=lambda path: path.name)
-def test_no_file_of_ours_names_an_outside_address_or_holds_inline_code(path: Path) -> None:
-    text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # a name, fetched by nobody
+def test_no_file_has_an_external_address_or_inline_code(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # a namespace, not an address
     assert "http:" not in text
     assert "https:" not in text
     assert not re.search(r"[\"'(]//", text)
@@ -100,7 +98,7 @@ def test_no_file_of_ours_names_an_outside_address_or_holds_inline_code(path: Pat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_have_contrast_enough_to_be_read(scheme: str) -> None:
+def test_colours_have_sufficient_contrast(scheme: str) -> None:
     blocks = re.findall(r":root \{(.*?)\}", (WEB / "page.css").read_text(encoding="utf-8"), re.DOTALL)
     colour = dict(re.findall(r"--([\w-]+): (#\w+);", blocks[("light", "dark").index(scheme)]))
     texts = [("text", "surface"), ("text", "ground"), ("soft", "surface"), ("soft", "ground"), ("accent", "surface")]
@@ -113,7 +111,7 @@ def test_colours_have_contrast_enough_to_be_read(scheme: str) -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2's contrast ratio of two colours."""
+    """Contrast ratio of two colours by WCAG 2."""
     bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
     return (bright + 0.05) / (dim + 0.05)
 
@@ -125,7 +123,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_examples_come_by_number_in_the_order_of_their_names(page: TestClient, folder: Path) -> None:
+def test_examples_are_numbered_in_the_order_of_their_names(page: TestClient, folder: Path) -> None:
     assert page.get("/examples").json() == ["a.JPG", "b.png"]
     for index, (name, kind) in enumerate([("a.JPG", "image/jpeg"), ("b.png", "image/png")]):
         answer = page.get(f"/examples/{index}")
@@ -137,7 +135,7 @@ def test_examples_come_by_number_in_the_order_of_their_names(page: TestClient, f
 @pytest.mark.parametrize(
     "path", ["/examples/2", "/examples/-1", "/assets/index.html", "/assets/..%2fpage.py", "/docs/no"]
 )
-def test_what_is_not_held_is_not_found(page: TestClient, path: str) -> None:
+def test_other_files_are_not_found(page: TestClient, path: str) -> None:
     assert page.get(path).status_code == 404
 
 
@@ -166,11 +164,11 @@ def test_without_a_folder_there_are_no_examples() -> None:
         assert client.get("/examples/0").status_code == 404
 
 
-def test_the_examples_are_not_open() -> None:
+def test_the_examples_need_a_key() -> None:
     assert not any(path.startswith("/examples") for path in OPEN_PAGE_PATHS | OPEN_DOCS_PATHS)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the folder of example images"):
         page_router(examples=tmp_path / "nowhere")
 
@@ -192,7 +190,7 @@ def test_too_many_examples_are_refused(tmp_path: Path) -> None:
         page_router(examples=tmp_path)
 
 
-def test_examples_too_large_to_be_held_are_refused(tmp_path: Path) -> None:
+def test_examples_that_are_too_large_are_refused(tmp_path: Path) -> None:
     with (tmp_path / "large.png").open("wb") as stream:
         stream.truncate(33 * 1024 * 1024)
     with pytest.raises(InputError, match="expected files of at most"):
@@ -212,7 +210,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
         page_router(examples=folder)
 
 
-def test_a_link_to_nothing_and_a_folder_named_as_an_image_are_refused(folder: Path) -> None:
+def test_a_broken_link_and_a_folder_named_as_an_image_are_refused(folder: Path) -> None:
     (folder / "c.png").symlink_to(folder / "gone.png")
     with pytest.raises(InputError, match="cannot read the example image"):
         page_router(examples=folder)
@@ -223,7 +221,7 @@ def test_a_link_to_nothing_and_a_folder_named_as_an_image_are_refused(folder: Pa
 
 
 def test_links_inside_the_folder_are_followed(folder: Path) -> None:
-    # As Kubernetes mounts a ConfigMap.
+    # The form in which Kubernetes mounts a ConfigMap.
     inner = folder / "..data"
     inner.mkdir()
     (folder / "b.png").rename(inner / "b.png")

@@ -1,4 +1,4 @@
-"""Every request gets exactly its own answer, once, whatever its neighbours do."""
+"""Every request gets exactly its own outcomes, once, whatever other requests do."""
 
 import threading
 import time
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from service.http.batching.batcher import Batcher, Failure
 from service.http.batching.errors import DeadlineError, MemoryRanOutError, ScoringError, StoppedError
 
-TIMEOUT_S = 20.0  # of a test that hangs; nothing waits so long
+TIMEOUT_S = 20.0  # for a stuck test
 
 
 class FakeClock:
-    """Time that moves only when somebody waits for it, by what is waited for, or when told to."""
+    """A clock that advances only in `wait`, by the timeout, or on request."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -38,7 +38,7 @@ class FakeClock:
 
 
 class FakeScoring:
-    """Squares numbers, fails on a chosen few, and notes the batches; closed gates hold it up."""
+    """Squares numbers, fails on some of them, records the batches, and waits for its gate."""
 
     def __init__(self, poison: Sequence[int] = ()) -> None:
         self.batches: list[list[int]] = []
@@ -82,7 +82,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     max_batch_size=st.integers(1, 8),
     cancelled=st.sets(st.integers(0, 11)),
 )
-def test_every_request_gets_exactly_its_own_answers_once(
+def test_every_request_gets_exactly_its_own_outcomes_once(
     requests: list[list[int]], poison: set[int], max_batch_size: int, cancelled: set[int]
 ) -> None:
     score = FakeScoring(list(poison))
@@ -107,7 +107,7 @@ def test_every_request_gets_exactly_its_own_answers_once(
     assert all(len(batch) <= max_batch_size for batch in score.batches)
 
 
-def test_many_threads_get_their_own_answers() -> None:
+def test_many_threads_get_their_own_outcomes() -> None:
     wrong: list[int] = []
 
     def client(first: int) -> None:
@@ -123,7 +123,7 @@ def test_many_threads_get_their_own_answers() -> None:
     assert wrong == []
 
 
-def test_what_is_queued_while_the_network_works_becomes_one_batch() -> None:
+def test_items_queued_during_a_call_become_one_batch() -> None:
     score = FakeScoring()
     score.gate.clear()
     with running(score) as batcher:
@@ -136,20 +136,20 @@ def test_what_is_queued_while_the_network_works_becomes_one_batch() -> None:
     assert score.batches == [[1], [2, 3, 4, 5], [6]]
 
 
-def test_the_oldest_item_waits_for_company_for_the_stated_delay_and_no_longer() -> None:
+def test_the_oldest_item_waits_for_the_maximum_delay() -> None:
     clock = FakeClock()
     with running(FakeScoring(), clock=clock, max_queue_delay_s=0.25) as batcher:
         assert batcher.submit([3]).result(TIMEOUT_S) == [9]
     assert clock.waits == [0.25]
 
 
-def test_nobody_waits_for_company_that_cannot_come() -> None:
+def test_a_batch_starts_at_once_when_no_more_items_are_expected() -> None:
     clock, there = FakeClock(), [0]
     with running(FakeScoring(), clock=clock, max_queue_delay_s=5, expected=lambda: there[0]) as batcher:
         there[0] = 2
         assert batcher.submit([1, 2]).result(TIMEOUT_S) == [1, 4]
         assert clock.waits == []
-        there[0] = 3  # one more is on its way
+        there[0] = 3  # one more is expected
         assert batcher.submit([3]).result(TIMEOUT_S) == [9]
         assert clock.waits == [5]
 
@@ -161,7 +161,7 @@ def test_a_full_batch_does_not_wait() -> None:
     assert clock.waits == []
 
 
-def test_an_item_past_its_deadline_is_not_judged() -> None:
+def test_an_item_past_its_deadline_is_not_scored() -> None:
     score, clock = FakeScoring(), FakeClock()
     score.gate.clear()
     with running(score, clock=clock, max_queue_delay_s=0) as batcher:
@@ -193,7 +193,7 @@ def test_a_cancelled_request_leaves_the_queue_at_once() -> None:
         cancelled.result(0)
 
 
-def test_a_request_cancelled_while_it_is_judged_disturbs_nobody() -> None:
+def test_cancelling_a_running_request_does_not_affect_others() -> None:
     score = FakeScoring()
     score.gate.clear()
     with running(score, max_queue_delay_s=5) as batcher:
@@ -205,7 +205,7 @@ def test_a_request_cancelled_while_it_is_judged_disturbs_nobody() -> None:
         assert batcher.submit([5, 6, 7, 8]).result(TIMEOUT_S) == [25, 36, 49, 64]
 
 
-def test_a_failing_batch_is_halved_down_to_the_culprit() -> None:
+def test_a_failing_batch_is_halved_down_to_the_failing_item() -> None:
     score = FakeScoring([3])
     with running(score) as batcher:
         outcomes = batcher.submit([1, 2, 3, 4]).result(TIMEOUT_S)
@@ -213,7 +213,7 @@ def test_a_failing_batch_is_halved_down_to_the_culprit() -> None:
     assert score.batches == [[1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
 
 
-def test_a_judge_that_miscounts_gives_no_wrong_answers() -> None:
+def test_a_wrong_number_of_results_is_an_error() -> None:
     with running(lambda items: [item * item for item in items][:1]) as batcher:
         assert batcher.submit([2, 3, 4]).result(TIMEOUT_S) == [4, 9, 16]
     with running(lambda items: []) as batcher:
@@ -221,7 +221,7 @@ def test_a_judge_that_miscounts_gives_no_wrong_answers() -> None:
         assert isinstance(outcome, ScoringError)
 
 
-def test_stopping_judges_what_is_queued_and_refuses_what_comes_after() -> None:
+def test_stop_scores_queued_items_and_refuses_new_ones() -> None:
     score = FakeScoring()
     score.gate.clear()
     with running(score) as batcher:
@@ -239,10 +239,10 @@ def test_stopping_judges_what_is_queued_and_refuses_what_comes_after() -> None:
 
 
 class Fatal(BaseException):
-    """What no handler of ours expects."""
+    """An exception that no handler catches."""
 
 
-def test_the_thread_s_death_is_seen_and_leaves_nobody_waiting() -> None:
+def test_a_dead_thread_is_detected_and_settles_all_futures() -> None:
     entered, gate = threading.Event(), threading.Event()
 
     def score(items: list[int]) -> list[int]:
@@ -251,11 +251,11 @@ def test_the_thread_s_death_is_seen_and_leaves_nobody_waiting() -> None:
         raise Fatal
 
     with running(score, max_queue_delay_s=0) as batcher:
-        judged = batcher.submit([1])
+        running_batch = batcher.submit([1])
         assert entered.wait(TIMEOUT_S)
         queued = batcher.submit([2, 3])
         gate.set()
-        for future, size in ((judged, 1), (queued, 2)):
+        for future, size in ((running_batch, 1), (queued, 2)):
             outcomes = future.result(TIMEOUT_S)
             assert [type(outcome) for outcome in outcomes] == [StoppedError] * size
         assert batcher.died
@@ -264,7 +264,7 @@ def test_the_thread_s_death_is_seen_and_leaves_nobody_waiting() -> None:
             batcher.submit([4])
 
 
-def test_a_failing_start_is_a_death() -> None:
+def test_a_failing_on_start_ends_the_thread() -> None:
     def fail() -> None:
         raise RuntimeError("no threads to set")
 
@@ -274,7 +274,7 @@ def test_a_failing_start_is_a_death() -> None:
             batcher.submit([1])
 
 
-def test_the_observer_hears_of_every_batch() -> None:
+def test_the_observer_gets_every_batch() -> None:
     seen: list[tuple[int, int]] = []
 
     class Observer:
@@ -295,7 +295,7 @@ def by_type(failure: Exception) -> Failure:
 
 
 @pytest.mark.parametrize(("room", "largest"), [(3, 2), (1, 1), (8, 8)])
-def test_where_memory_runs_out_batches_are_halved_and_stay_small(room: int, largest: int) -> None:
+def test_batches_are_halved_and_stay_small_when_memory_runs_out(room: int, largest: int) -> None:
     sizes: list[int] = []
 
     def score(items: list[int]) -> list[int]:
@@ -308,11 +308,11 @@ def test_where_memory_runs_out_batches_are_halved_and_stay_small(room: int, larg
         assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
         tried = len(sizes)
         assert batcher.submit(range(8)).result(TIMEOUT_S) == [n * n for n in range(8)]
-        assert max(sizes[tried:]) == largest  # nothing is tried in vain again
+        assert max(sizes[tried:]) == largest  # larger batches are not tried again
         assert batcher.max_batch_size == largest
 
 
-def test_an_item_that_fits_no_memory_is_told_so_and_the_thread_lives() -> None:
+def test_an_item_that_exceeds_the_memory_gets_an_error_and_the_thread_lives() -> None:
     def score(items: list[int]) -> list[int]:
         if 2 in items:
             raise MemoryError
@@ -325,21 +325,21 @@ def test_an_item_that_fits_no_memory_is_told_so_and_the_thread_lives() -> None:
         assert batcher.alive
 
 
-def test_what_no_batch_would_survive_ends_the_thread_at_once() -> None:
-    judged: list[list[int]] = []
+def test_a_fatal_failure_ends_the_thread_at_once() -> None:
+    scored: list[list[int]] = []
 
     def score(items: list[int]) -> list[int]:
-        judged.append(items)
+        scored.append(items)
         raise OSError("the device is gone")
 
     with running(score, classify=by_type) as batcher:
         outcomes = batcher.submit([1, 2, 3]).result(TIMEOUT_S)
         assert [type(outcome) for outcome in outcomes] == [StoppedError] * 3
         wait_until(lambda: batcher.died)
-    assert judged == [[1, 2, 3]]  # not item by item on a device that is gone
+    assert scored == [[1, 2, 3]]  # not item by item on a failed device
 
 
-def test_a_thread_that_hangs_is_given_up_and_nobody_waits_for_it() -> None:
+def test_abandoning_a_stuck_thread_settles_all_futures() -> None:
     score = FakeScoring()
     score.gate.clear()
     with running(score, max_queue_delay_s=0) as batcher:
@@ -354,10 +354,10 @@ def test_a_thread_that_hangs_is_given_up_and_nobody_waits_for_it() -> None:
         assert batcher.died
         with pytest.raises(StoppedError):
             batcher.submit([4])
-    assert score.batches == [[1, 2]]  # it came back, told nobody, and took nothing more
+    assert score.batches == [[1, 2]]  # its results are discarded, and it takes no more items
 
 
-def test_how_long_a_call_has_taken_is_known_while_it_runs() -> None:
+def test_the_duration_of_the_running_call_is_known() -> None:
     score, clock = FakeScoring(), FakeClock()
     score.gate.clear()
     with running(score, clock=clock, max_queue_delay_s=0) as batcher:

@@ -1,4 +1,4 @@
-"""The connection below the application: silence, slowness and excess end, and nobody else is harmed."""
+"""Limits of a connection: silent, slow and excessive clients are disconnected, and others are not affected."""
 
 import gc
 import json
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from detector.artifact import Artifact
 from service.http.connection.protocol import MAX_PIPELINED
-from tests.service.http.live import Connection, LiveServer, held_up, wait_until
+from tests.service.http.live import Connection, LiveServer, blocked, wait_until
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 MAX_CONNECTIONS = 6
@@ -39,7 +39,7 @@ def server(artifact: Artifact) -> Iterator[LiveServer]:
 
 @pytest.fixture(autouse=True)
 def _nobody_is_left(server: LiveServer) -> Iterator[None]:
-    """Each test leaves a server that has forgotten its connections, holds no tickets, and answers."""
+    """After each test the server has no connections and no reserved capacity, and it responds."""
     yield
     wait_until(lambda: not server.protocols)
     assert server.figure("plumbline_connections") == 0
@@ -70,7 +70,7 @@ def assert_live(connection: Connection) -> None:
 
 
 def assert_refused(connection: Connection, status: int, code: str) -> None:
-    """The next answer is this refusal in the one JSON form, with an id, and the last one."""
+    """Check that the next response is this error in JSON with an id, and the last one."""
     answer = connection.answer()
     assert answer is not None
     assert answer.status == status
@@ -89,7 +89,7 @@ def post(path: str, size: int, *headers: str) -> bytes:
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET ", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silent", "a word", "a line"])
-def test_a_head_that_does_not_come_ends_the_connection(
+def test_missing_headers_end_the_connection(
     server: LiveServer, connect: Callable[..., Connection], begun: bytes
 ) -> None:
     before = server.figure("plumbline_connections_refused_total", reason="request_timeout")
@@ -101,7 +101,7 @@ def test_a_head_that_does_not_come_ends_the_connection(
 
 
 @pytest.mark.parametrize("after_an_answer", [False, True])
-def test_a_byte_now_and_then_buys_no_time(connect: Callable[..., Connection], after_an_answer: bool) -> None:
+def test_slow_headers_end_the_connection(connect: Callable[..., Connection], after_an_answer: bool) -> None:
     connection = connect()
     if after_an_answer:
         connection.send(LIVE)
@@ -126,7 +126,7 @@ def test_a_byte_now_and_then_buys_no_time(connect: Callable[..., Connection], af
 
 
 def grows_without_end(connection: Connection, begin: bytes, more: bytes) -> bytes:
-    """What the server says to `begin` and 64 MiB of `more`, which it must not take."""
+    """The response to `begin` and 64 MiB of `more`, which the server must not read."""
     with pytest.raises(ConnectionError):  # noqa: PT012
         connection.send(begin)
         for _ in range(64 * 1024 * 1024 // len(more)):
@@ -137,20 +137,20 @@ def grows_without_end(connection: Connection, begin: bytes, more: bytes) -> byte
 @pytest.mark.parametrize(
     "begin", [b"GET / HTTP/1.1\r\nX: ", b"GET /", b"G", b"GET / HTTP/1.1\r\n"], ids=["value", "path", "method", "name"]
 )
-def test_a_head_that_grows_without_end_is_ended(connect: Callable[..., Connection], begin: bytes) -> None:
+def test_endless_headers_end_the_connection(connect: Callable[..., Connection], begin: bytes) -> None:
     said = grows_without_end(connect(), begin, b"G" * 1024)
-    # The method is wrong at its second byte; the rest is too long.
+    # The second byte of the method is invalid; the rest is too long.
     assert said.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
     assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] in ("headers_too_large", "bad_request")
 
 
-def test_many_short_headers_without_end_are_ended(connect: Callable[..., Connection]) -> None:
+def test_endless_short_headers_end_the_connection(connect: Callable[..., Connection]) -> None:
     said = grows_without_end(connect(), b"GET / HTTP/1.1\r\n", b"A: b\r\n" * 200)
     assert said.startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize("length", [MAX_HEADER_BYTES - 200, MAX_HEADER_BYTES + 200])
-def test_a_head_is_bounded_whether_it_comes_at_once_or_not(connect: Callable[..., Connection], length: int) -> None:
+def test_headers_are_limited_in_one_piece_and_in_parts(connect: Callable[..., Connection], length: int) -> None:
     for cut in (0, 500):
         connection = connect()
         head = b"GET /v2/health/live HTTP/1.1\r\nX: " + b"x" * length + b"\r\n\r\n"
@@ -176,14 +176,12 @@ CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r
     ],
     ids=["trailer value", "trailers", "chunk extension", "chunk length"],
 )
-def test_what_grows_without_end_behind_a_head_is_ended(
-    connect: Callable[..., Connection], begin: bytes, more: bytes
-) -> None:
+def test_endless_trailers_end_the_connection(connect: Callable[..., Connection], begin: bytes, more: bytes) -> None:
     said = grows_without_end(connect(), begin, more)
     assert said == b"" or said.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
 
 
-def test_trailers_are_not_seen_by_the_application(connect: Callable[..., Connection], png: bytes) -> None:
+def test_trailers_do_not_reach_the_application(connect: Callable[..., Connection], png: bytes) -> None:
     connection = connect()
     chunk = b"%x\r\n%s\r\n" % (len(png), png)
     trailers = b"X-Request-ID: from-the-trailer\r\nContent-Encoding: gzip\r\nContent-Type: text/css\r\n\r\n"
@@ -195,7 +193,7 @@ def test_trailers_are_not_seen_by_the_application(connect: Callable[..., Connect
     assert answer.json()["results"][0]["label"] >= 0
 
 
-def test_one_connection_too_many_is_told_so_and_the_others_go_on(
+def test_a_connection_beyond_the_limit_gets_a_503_and_the_others_continue(
     server: LiveServer, connect: Callable[..., Connection], png: bytes
 ) -> None:
     before = server.figure("plumbline_connections_refused_total", reason="too_many_connections")
@@ -223,7 +221,9 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on(
     assert_live(late)
 
 
-def test_an_answer_that_nobody_reads_is_cut(server: LiveServer, connect: Callable[..., Connection], png: bytes) -> None:
+def test_an_unread_response_ends_the_connection(
+    server: LiveServer, connect: Callable[..., Connection], png: bytes
+) -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n' + png + b"\r\n"
     form = part * 128 + b"--b--\r\n"
     request = post("/v1/predict?path=true", len(form), "Content-Type: multipart/form-data; boundary=b") + form
@@ -243,8 +243,8 @@ def test_an_answer_that_nobody_reads_is_cut(server: LiveServer, connect: Callabl
     asking.join()
 
 
-def test_a_small_remainder_that_nobody_reads_is_cut_too(server: LiveServer, connect: Callable[..., Connection]) -> None:
-    """Too little for the write buffer's high-water mark, so that only the end of the idle time can notice it."""
+def test_a_small_unread_remainder_ends_the_connection(server: LiveServer, connect: Callable[..., Connection]) -> None:
+    """Less than the write buffer's high-water mark, so that only the idle timeout detects it."""
     connection = connect(receive_buffer=4096)
     wait_until(lambda: len(server.protocols) == 1)
     [protocol] = server.protocols
@@ -259,7 +259,7 @@ def test_a_small_remainder_that_nobody_reads_is_cut_too(server: LiveServer, conn
     connection.rest()
 
 
-def test_a_large_answer_passes_a_small_window(connect: Callable[..., Connection]) -> None:
+def test_a_large_response_passes_a_small_window(connect: Callable[..., Connection]) -> None:
     connection = connect(receive_buffer=4096)
     connection.send(f"GET {LARGE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     said = connection.rest()
@@ -268,9 +268,7 @@ def test_a_large_answer_passes_a_small_window(connect: Callable[..., Connection]
     assert b"content-length: %d\r\n" % len(body) in head.lower() + b"\r\n"
 
 
-def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(
-    connect: Callable[..., Connection], png: bytes
-) -> None:
+def test_pipelined_requests_are_answered_in_order(connect: Callable[..., Connection], png: bytes) -> None:
     connection = connect()
     for _ in range(3):
         connection.send(LIVE)
@@ -291,7 +289,7 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(
 
 
 def assert_answered(connection: Connection) -> None:
-    """As `assert_live`, where a batch that was held up may still count as stalled."""
+    """As `assert_live`, but a blocked batch may still count as stalled."""
     answer = connection.answer()
     assert answer is not None
     assert (answer.status, answer.json()["live"]) == (200, True)
@@ -303,13 +301,13 @@ def cycles() -> int:
 
 
 @pytest.mark.parametrize("behind", ["an answer under way", "nothing"])
-def test_requests_without_end_are_not_stored(
+def test_pipelined_requests_are_limited(
     server: LiveServer, connect: Callable[..., Connection], png: bytes, behind: str
 ) -> None:
     refused, before = server.figure("plumbline_connections_refused_total", reason="too_many_pipelined"), cycles()
     connection = connect()
     first = post("/v1/predict", len(png)) + png if behind != "nothing" else b""
-    with held_up(server.repository.find()) as entered:
+    with blocked(server.repository.find()) as entered:
         if first:
             connection.send(first)
             assert entered.wait(30)
@@ -325,17 +323,15 @@ def test_requests_without_end_are_not_stored(
     assert server.figure("plumbline_connections_refused_total", reason="too_many_pipelined") == refused + 1
 
 
-def test_bodies_sent_ahead_are_read_when_their_turn_comes(
-    server: LiveServer, connect: Callable[..., Connection], png: bytes
-) -> None:
-    padded = png + bytes(1_000_000)  # far more than is read at a time
+def test_pipelined_bodies_are_read_in_turn(server: LiveServer, connect: Callable[..., Connection], png: bytes) -> None:
+    padded = png + bytes(1_000_000)  # much more than one read
     connection = connect()
 
     def send() -> None:
         with suppress(ConnectionError):
             connection.send((post("/v1/predict", len(padded)) + padded + LIVE) * 3)
 
-    with held_up(server.repository.find()) as entered:
+    with blocked(server.repository.find()) as entered:
         sending = threading.Thread(target=send)
         sending.start()
         assert entered.wait(30)
@@ -365,13 +361,15 @@ def test_bodies_sent_ahead_are_read_when_their_turn_comes(
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_junk_gets_a_refusal_with_an_id(connect: Callable[..., Connection], junk: bytes) -> None:
+def test_bytes_that_are_not_http_get_an_error_with_an_id(connect: Callable[..., Connection], junk: bytes) -> None:
     connection = connect()
     connection.send(junk)
     assert_refused(connection, 400, "bad_request")
 
 
-def test_junk_behind_a_request_ends_the_connection(connect: Callable[..., Connection], png: bytes) -> None:
+def test_bytes_that_are_not_http_after_a_request_end_the_connection(
+    connect: Callable[..., Connection], png: bytes
+) -> None:
     connection = connect()
     connection.send(LIVE)
     assert_live(connection)
@@ -383,9 +381,7 @@ def test_junk_behind_a_request_ends_the_connection(connect: Callable[..., Connec
     assert said == b"" or said.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
 
 
-def test_a_body_that_is_announced_and_does_not_come_gives_its_room_back(
-    server: LiveServer, connect: Callable[..., Connection], png: bytes
-) -> None:
+def test_a_missing_body_frees_its_capacity(server: LiveServer, connect: Callable[..., Connection], png: bytes) -> None:
     connection = connect()
     connection.send(post("/v1/predict", 1_000_000) + png[:10])
     wait_until(lambda: server.figure("plumbline_admitted_bytes", model="model") > 1_000_000)
@@ -393,7 +389,7 @@ def test_a_body_that_is_announced_and_does_not_come_gives_its_room_back(
     wait_until(lambda: server.figure("plumbline_admitted_bytes", model="model") == 0)
 
 
-def test_a_body_slower_than_the_least_rate_is_refused(connect: Callable[..., Connection], png: bytes) -> None:
+def test_a_body_below_the_minimum_rate_is_refused(connect: Callable[..., Connection], png: bytes) -> None:
     connection = connect()
     connection.send(post("/v1/predict", 1_000_000))
     ended = threading.Event()
@@ -414,11 +410,11 @@ def test_a_body_slower_than_the_least_rate_is_refused(connect: Callable[..., Con
     assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
 
 
-def test_a_body_that_comes_slowly_but_fast_enough_is_taken(
+def test_a_body_above_the_minimum_rate_is_accepted(
     server: LiveServer, connect: Callable[..., Connection], png: bytes
 ) -> None:
-    """In more time than silence would be borne, and at twice the least rate."""
-    padded = png + bytes(4000)  # what follows the end of a PNG file is not looked at
+    """It takes longer than the grace time, at twice the minimum rate."""
+    padded = png + bytes(4000)  # bytes after the end of a PNG file are ignored
     connection = connect()
     connection.send(post("/v1/predict", len(padded)))
     pause = threading.Event()
@@ -435,7 +431,7 @@ def test_a_body_that_comes_slowly_but_fast_enough_is_taken(
     [("GET /v2/health/live", 1), ("POST /nowhere", 1000), ("GET /v1/predict", 0)],
     ids=["a byte", "all", "nothing"],
 )
-def test_the_rest_of_a_body_that_nobody_wants_cannot_hold_a_connection(
+def test_an_unsent_rest_of_an_unwanted_body_ends_the_connection(
     connect: Callable[..., Connection], request_line: str, pieces: int
 ) -> None:
     connection = connect()
@@ -447,7 +443,7 @@ def test_the_rest_of_a_body_that_nobody_wants_cannot_hold_a_connection(
     connection.rest()
 
 
-def test_a_body_that_nobody_wants_spares_the_next_request(connect: Callable[..., Connection]) -> None:
+def test_a_request_after_an_unwanted_body_is_served(connect: Callable[..., Connection]) -> None:
     connection = connect()
     connection.send(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
     assert_live(connection)

@@ -1,4 +1,4 @@
-"""The bound on work: never exceeded, always given back."""
+"""The limits are never exceeded, and all reserved capacity is freed."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["admit", "grow", "release"]), st.int
 
 
 @given(steps=STEPS)
-def test_the_bounds_hold_and_everything_comes_back(steps: list[tuple[str, int, int]]) -> None:
+def test_the_limits_hold_and_all_capacity_is_freed(steps: list[tuple[str, int, int]]) -> None:
     capacity, tickets = Capacity(10, 100), list[Ticket]()
     for step, images, size in steps:
         before = capacity.images, capacity.bytes
@@ -40,7 +40,7 @@ def test_a_ticket_is_released_after_a_failure() -> None:
     assert (capacity.images, capacity.bytes) == (0, 0)
 
 
-def test_a_refusal_says_when_to_come_again() -> None:
+def test_a_refusal_has_retry_after() -> None:
     with pytest.raises(OverloadedError, match="1 more images") as caught:
         Capacity(1, 100).admit(1, 101)
     assert caught.value.status == 429

@@ -1,4 +1,4 @@
-"""The decoding threads: an executor like any other, but for a process that ends while they work."""
+"""The pool of decoding threads: an executor that does not delay the end of the process."""
 
 import gc
 import subprocess
@@ -36,7 +36,7 @@ decoders.shutdown(wait=False, cancel_futures=True)
 
 
 class Image:
-    """Something large that a weak reference can watch."""
+    """A large object that supports weak references."""
 
     def __init__(self) -> None:
         self.pixels = bytes(1_000_000)
@@ -44,7 +44,7 @@ class Image:
 
 @contextmanager
 def all_busy(decoders: Decoders, threads: int) -> Iterator[list[Future[Any]]]:
-    """Inside, every thread is at a task that does not end."""
+    """Inside, every thread runs a task that does not end."""
     go, started = Event(), [Event() for _ in range(threads)]
 
     def work(at: Event) -> None:
@@ -59,7 +59,7 @@ def all_busy(decoders: Decoders, threads: int) -> Iterator[list[Future[Any]]]:
         go.set()
 
 
-def test_results_and_failures_reach_whoever_asked() -> None:
+def test_futures_get_results_and_exceptions() -> None:
     decoders = Decoders(3)
     futures = [decoders.submit(divmod, 100, divisor) for divisor in range(50)]
     with pytest.raises(ZeroDivisionError):
@@ -68,7 +68,7 @@ def test_results_and_failures_reach_whoever_asked() -> None:
     decoders.shutdown()
 
 
-def test_a_shutdown_ends_what_is_queued_or_cancels_it() -> None:
+def test_a_shutdown_completes_or_cancels_queued_tasks() -> None:
     for cancel in (False, True):
         decoders, started, go = Decoders(1), Event(), Event()
         running = decoders.submit(lambda started=started, go=go: (started.set(), go.wait(30)))  # type: ignore[misc]
@@ -84,13 +84,13 @@ def test_a_shutdown_ends_what_is_queued_or_cancels_it() -> None:
         assert [future.cancelled() for future in queued] == [cancel] * 5
 
 
-def test_a_process_ends_while_they_work() -> None:
+def test_a_process_ends_while_the_threads_work() -> None:
     subprocess.run([sys.executable, "-c", BUSY], cwd=ROOT, check=True, timeout=60)
 
 
-def test_a_cancelled_task_is_let_go_while_all_threads_are_busy() -> None:
+def test_a_cancelled_task_is_released_while_all_threads_are_busy() -> None:
     decoders = Decoders(1)
-    gc.disable()  # nothing may wait for it
+    gc.disable()  # the test must not depend on it
     try:
         with all_busy(decoders, 1):
             lane, image = decoders.lane(), Image()
@@ -107,7 +107,7 @@ def test_a_cancelled_task_is_let_go_while_all_threads_are_busy() -> None:
         decoders.shutdown()
 
 
-def test_neither_a_task_that_is_done_nor_its_result_is_kept() -> None:
+def test_a_completed_task_and_its_result_are_released() -> None:
     decoders = Decoders(1)
     gc.disable()
     try:
@@ -139,7 +139,7 @@ def test_lanes_take_turns_so_that_a_long_one_delays_the_others_by_one_task_each(
     decoders.shutdown()
 
 
-def test_they_are_stuck_only_while_none_is_free() -> None:
+def test_the_pool_is_stuck_only_while_all_threads_are_busy() -> None:
     decoders = Decoders(2)
     assert decoders.stuck_s == 0
     with all_busy(decoders, 1):

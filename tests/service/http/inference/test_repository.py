@@ -1,4 +1,4 @@
-"""Several models in one server: each its own name, version, queue and bounds; replaced without losing a request."""
+"""Several models in one server, with separate names, versions, queues and limits; reload without losing requests."""
 
 import functools
 import gc
@@ -26,7 +26,7 @@ from service.http.schemas.v1 import ModelsResponse, PredictResponse, StatusRespo
 from service.jobs.serve import named
 from tests.images import encoded, noise
 from tests.service.http.conftest import application
-from tests.service.http.live import Connection, LiveServer, held_up, scoring_with, wait_until
+from tests.service.http.live import Connection, LiveServer, blocked, scoring_with, wait_until
 from tests.tiny_artifact import CLASSES, SIDE
 
 MAX_IMAGES = 4
@@ -34,7 +34,7 @@ MAX_IMAGES = 4
 
 @pytest.fixture(scope="module")
 def artifacts(artifact_folder: Path, other_artifact_folder: Path) -> dict[str, Artifact]:
-    """Loaded for the server alone."""
+    """Artifacts for the server only."""
     return {"first": load_artifact(artifact_folder), "second": load_artifact(other_artifact_folder)}
 
 
@@ -56,7 +56,7 @@ def http(server: LiveServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def bare(artifact_folder: Path, other_artifact_folder: Path) -> dict[str, Artifact]:
-    """The same artifacts once more, for this thread alone."""
+    """The same artifacts loaded again, for this thread only."""
     return {"first": load_artifact(artifact_folder), "second": load_artifact(other_artifact_folder)}
 
 
@@ -66,7 +66,7 @@ def expected(artifact: Artifact, file: bytes) -> Verdict:
     return verdict
 
 
-def test_each_name_has_its_own_verdicts_and_the_first_is_everybody_s(
+def test_each_name_has_its_own_verdicts_and_the_first_is_the_default(
     http: httpx.Client, bare: dict[str, Artifact], rng: np.random.Generator
 ) -> None:
     files = [encoded(noise(rng)) for _ in range(8)]
@@ -89,14 +89,14 @@ def test_each_name_has_its_own_verdicts_and_the_first_is_everybody_s(
 
 
 @pytest.mark.parametrize("name", ["third", "FIRST", "first%20", "%2e%2e", "first%2f..%2fsecond", "first%00"])
-def test_a_name_that_is_none_is_not_found(http: httpx.Client, png: bytes, name: str) -> None:
+def test_an_unknown_name_is_not_found(http: httpx.Client, png: bytes, name: str) -> None:
     answer = http.post(f"/v1/models/{name}/predict", content=png)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] in ("model_not_found", "not_found")
     assert http.post(f"/v2/models/{name}/infer", content=png).status_code == 404
 
 
-def test_the_models_are_listed_with_what_they_are(http: httpx.Client, bare: dict[str, Artifact]) -> None:
+def test_the_models_are_listed_with_their_metadata(http: httpx.Client, bare: dict[str, Artifact]) -> None:
     answer = http.get("/v1/models")
     listed = ModelsResponse.model_validate_json(answer.content).models
     assert [model.name for model in listed] == ["first", "second"]
@@ -108,7 +108,7 @@ def test_the_models_are_listed_with_what_they_are(http: httpx.Client, bare: dict
         assert model.threshold == artifact.pipeline.calibration.threshold
 
 
-def test_the_status_tells_each_model_s_business(http: httpx.Client, server: LiveServer, png: bytes) -> None:
+def test_the_status_has_the_load_of_each_model(http: httpx.Client, server: LiveServer, png: bytes) -> None:
     def status() -> dict[str, Any]:
         answer = StatusResponse.model_validate_json(http.get("/v1/status").content)
         assert [model.name for model in answer.models] == ["first", "second"]
@@ -132,7 +132,7 @@ def test_the_status_tells_each_model_s_business(http: httpx.Client, server: Live
     wait_until(lambda: status()["first"].admitted_images == 0)
 
 
-def test_a_flood_on_one_does_not_reach_the_other(
+def test_overload_of_one_model_does_not_affect_the_other(
     http: httpx.Client, server: LiveServer, artifacts: dict[str, Artifact], png: bytes
 ) -> None:
     answers: list[httpx.Response] = []
@@ -142,8 +142,8 @@ def test_a_flood_on_one_does_not_reach_the_other(
             answers.append(client.post("/v1/predict", content=png))
 
     waiting = [threading.Thread(target=ask) for _ in range(MAX_IMAGES)]
-    judged = server.figure("plumbline_images_total", model="second")
-    with held_up(server.repository.find("first")) as entered:
+    scored = server.figure("plumbline_images_total", model="second")
+    with blocked(server.repository.find("first")) as entered:
         for thread in waiting:
             thread.start()
         assert entered.wait(30)
@@ -152,7 +152,7 @@ def test_a_flood_on_one_does_not_reach_the_other(
             refused = http.post("/v1/predict", content=png)
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert http.post("/v1/models/second/predict", content=png).status_code == 200
-        assert server.figure("plumbline_images_total", model="second") == judged + 5
+        assert server.figure("plumbline_images_total", model="second") == scored + 5
     for thread in waiting:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * MAX_IMAGES
@@ -163,12 +163,12 @@ def test_a_flood_on_one_does_not_reach_the_other(
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "..", "ä", "x" * 65, "a\n"])
-def test_a_name_that_cannot_be_part_of_a_path_is_refused(artifact: Artifact, name: str) -> None:
+def test_an_invalid_name_is_refused(artifact: Artifact, name: str) -> None:
     with pytest.raises(InputError, match="NAME=PATH"):
         application({"good": ModelSource(artifact), name: ModelSource(artifact)})  # type: ignore[arg-type]
 
 
-def test_no_model_and_limits_that_do_not_fit_one_are_refused(artifact: Artifact) -> None:
+def test_missing_models_and_low_limits_are_refused(artifact: Artifact) -> None:
     with pytest.raises(InputError, match="at least one artifact"):
         application({})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_pixels of at least 256 for model"):
@@ -186,12 +186,12 @@ def test_no_model_and_limits_that_do_not_fit_one_are_refused(artifact: Artifact)
         (["/x/one/"], {"one": "/x/one/"}),
     ],
 )
-def test_artifacts_are_named_by_the_option_or_their_folder(given: list[str], found: dict[str, str]) -> None:
+def test_the_name_is_that_of_the_option_or_the_folder(given: list[str], found: dict[str, str]) -> None:
     assert named("--artifact", given) == found
     assert list(named("--artifact", given)) == list(found)
 
 
-def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(tmp_path: Path) -> None:
+def test_a_folder_name_may_contain_an_equals_sign(tmp_path: Path) -> None:
     (tmp_path / "a=b").mkdir()
     with pytest.raises(InputError, match="--artifact NAME="):
         named("--artifact", [str(tmp_path / "a=b")])
@@ -199,16 +199,16 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("given", [["a=/x", "a=/y"], ["/x/one", "/y/one"], ["/x/one", "one=/y"]])
-def test_two_of_one_name_are_refused(given: list[str]) -> None:
+def test_a_repeated_name_is_refused(given: list[str]) -> None:
     with pytest.raises(InputError, match="different names"):
         named("--artifact", given)
 
 
 class Reloadable:
-    """A server of one model, whose next version a test chooses.
+    """A server of one model, whose next version the test sets.
 
     Args:
-        folder: of the first version; it is loaded anew, and nobody else holds it.
+        folder: of the first version; loaded again, without other references to it.
         given: settings.
     """
 
@@ -218,7 +218,7 @@ class Reloadable:
         self.server = LiveServer(models, **{"receive_grace_s": 30, **given})
 
     def reload(self, load: Callable[[], Artifact]) -> str:
-        """What became of it, as the metrics tell."""
+        """The outcome of the last reload, by the metrics."""
         outcomes = ("unchanged", "replaced", "refused")
         before = {outcome: self._count(outcome) for outcome in outcomes}
         self.load = load
@@ -246,10 +246,10 @@ def inference_threads() -> int:
     return sum(thread.name == "plumbline-inference" for thread in threading.enumerate())
 
 
-def test_a_reload_replaces_what_has_changed_and_lets_the_old_one_go(
+def test_a_reload_replaces_a_changed_artifact_and_releases_the_old_one(
     reloadable: Reloadable, artifact_folder: Path, other_artifact_folder: Path, png: bytes
 ) -> None:
-    """A request that began before is answered by the version that it was given."""
+    """A request that began before the reload is completed by its version."""
     server, threads = reloadable.server, inference_threads()
     first = reloadable.served()
     assert reloadable.reload(functools.partial(load_artifact, artifact_folder)) == "unchanged"
@@ -284,22 +284,22 @@ def test_a_reload_replaces_what_has_changed_and_lets_the_old_one_go(
     assert server.repository.ready
 
 
-def test_a_replaced_version_that_hangs_is_seen_until_the_process_ends(
+def test_a_stuck_replaced_version_stays_a_failure(
     artifact_folder: Path, other_artifact_folder: Path, png: bytes
 ) -> None:
-    """Also when whoever asked it has gone, and its memory limit is no longer the figure that is shown."""
+    """Even after its client has disconnected; the metrics show the memory limit of the new version."""
     reloadable = Reloadable(artifact_folder, hang_timeout_s=0.5, request_timeout_s=0.2)
     server, repository = reloadable.server, reloadable.server.repository
-    with server.client() as client, held_up(repository.find()) as entered:
-        asked = threading.Thread(target=client.post, args=("/v1/predict",), kwargs={"content": png})
-        asked.start()
+    with server.client() as client, blocked(repository.find()) as entered:
+        request = threading.Thread(target=client.post, args=("/v1/predict",), kwargs={"content": png})
+        request.start()
         assert entered.wait(30)
         old = repository.find()
         assert old is not None
         assert reloadable.reload(functools.partial(load_artifact, other_artifact_folder)) == "replaced"
         old.inference._batcher._limit(1)
         assert server.figure("plumbline_batch_limit", model="ours") == server.settings.max_batch_size
-        asked.join()
+        request.join()
         wait_until(lambda: repository.failed is not None)
         assert f"ours {old.version}, which was replaced: the inference thread has been" in str(repository.failed)
         server.in_loop(abandoned(repository))
@@ -311,17 +311,15 @@ def test_a_replaced_version_that_hangs_is_seen_until_the_process_ends(
     reloadable.server.stop()
 
 
-def test_a_replaced_version_judges_no_canary_any_more(
-    artifact_folder: Path, other_artifact_folder: Path, png: bytes
-) -> None:
+def test_a_replaced_version_scores_no_canary(artifact_folder: Path, other_artifact_folder: Path, png: bytes) -> None:
     reloadable = Reloadable(artifact_folder, canary_interval_s=0.02)
     server = reloadable.server
-    old, judged = server.repository.find(), 0
+    old, scored = server.repository.find(), 0
     assert old is not None
 
     def counted(pixels: Any, right: Callable[[Any], Any]) -> Any:
-        nonlocal judged
-        judged += 1
+        nonlocal scored
+        scored += 1
         return right(pixels)
 
     def canaries() -> float:
@@ -329,14 +327,14 @@ def test_a_replaced_version_judges_no_canary_any_more(
 
     with Connection(server.port) as early, scoring_with(old, counted):
         early.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png[:20])
-        wait_until(lambda: server.figure("plumbline_admitted_images", model="ours") == 1 and judged > 0)
+        wait_until(lambda: server.figure("plumbline_admitted_images", model="ours") == 1 and scored > 0)
         assert reloadable.reload(functools.partial(load_artifact, other_artifact_folder)) == "replaced"
         wait_until(lambda: not old.inference.queued and not old.inference._batcher.running[0])
         at = canaries()
-        wait_until(lambda: canaries() > at)  # the new one's
-        before = judged
+        wait_until(lambda: canaries() > at)  # of the new version
+        before = scored
         wait_until(lambda: canaries() > at + 5)
-        assert judged == before
+        assert scored == before
         assert old.inference.alive
     server.stop()
 
@@ -345,15 +343,15 @@ async def abandoned(repository: ModelRepository) -> None:
     repository.abandon()
 
 
-def test_the_end_waits_for_a_thread_no_longer_than_it_may(artifact_folder: Path, png: bytes) -> None:
-    """The time is up when the clients are gone; drain_timeout_s does not begin anew for the threads."""
+def test_stop_waits_for_threads_up_to_its_limit(artifact_folder: Path, png: bytes) -> None:
+    """The time includes the wait for clients; drain_timeout_s does not start again for the threads."""
     server = Reloadable(artifact_folder).server
-    with held_up(server.repository.find()) as entered:
+    with blocked(server.repository.find()) as entered:
         with Connection(server.port) as connection:
             connection.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png)
             assert entered.wait(30)
         server.repository.end_by = time.monotonic()
-        server.in_loop(server.repository.stop())  # far within the 30 s that this waits
+        server.in_loop(server.repository.stop())  # within much less than the 30 s that this waits
         assert not server.repository.ended
     server.stop()
 
@@ -365,7 +363,7 @@ def raises(error: Exception) -> Callable[[], Artifact]:
     return load
 
 
-def test_a_new_artifact_that_is_refused_leaves_the_old_one_in_place(
+def test_a_refused_artifact_leaves_the_current_version_in_place(
     reloadable: Reloadable, other_artifact_folder: Path, tmp_path: Path, png: bytes
 ) -> None:
     first, threads = reloadable.served(), inference_threads()
@@ -376,7 +374,7 @@ def test_a_new_artifact_that_is_refused_leaves_the_old_one_in_place(
     assert model is not None
     model.inference._batcher._limit(2)  # as when memory runs out
 
-    def cannot_judge() -> Artifact:
+    def cannot_score() -> Artifact:
         artifact = load_artifact(other_artifact_folder)
         artifact.pipeline.score = raises(RuntimeError("no such kernel"))  # type: ignore[method-assign, assignment]
         return artifact
@@ -388,7 +386,7 @@ def test_a_new_artifact_that_is_refused_leaves_the_old_one_in_place(
         "not readable": raises(PermissionError("not yours")),
         "a defect": raises(ZeroDivisionError("ours")),
         "beyond the limits": lambda: replace(load_artifact(other_artifact_folder), preprocessing=larger),
-        "cannot judge": cannot_judge,
+        "cannot score": cannot_score,
     }
     with reloadable.server.client() as client:
         for name, load in wrong.items():
@@ -401,7 +399,7 @@ def test_a_new_artifact_that_is_refused_leaves_the_old_one_in_place(
     wait_until(lambda: inference_threads() == threads)
 
 
-def test_what_cannot_be_read_again_stays(server: LiveServer) -> None:
+def test_a_model_without_loader_is_not_reloaded(server: LiveServer) -> None:
     before = [model.artifact.digest for model in server.repository]
     server.in_loop(server.repository.reload())
     assert [model.artifact.digest for model in server.repository] == before

@@ -1,4 +1,4 @@
-"""What the inference thread bears: batches that hang, memory that ends, verdicts that go wrong, and how it is seen."""
+"""Inference under faults: stuck batches, lack of memory, wrong verdicts, and their effect on health and metrics."""
 
 import logging
 import threading
@@ -25,14 +25,14 @@ from service.http.inference.files import ImageFile
 from service.http.inference.model import ServedModel
 from service.http.inference.scorer import PipelineScorer, pad_to_power_of_two
 from tests.images import encoded, noise
-from tests.service.http.live import LiveServer, held_up, scoring_with, wait_until
+from tests.service.http.live import LiveServer, blocked, scoring_with, wait_until
 
 MAX_BATCH = 8
 
 
 @pytest.fixture(scope="module")
 def bare(artifact_folder: Path) -> Artifact:
-    """The artifact once more, for this thread alone."""
+    """The artifact loaded again, for this thread only."""
     return load_artifact(artifact_folder)
 
 
@@ -78,7 +78,7 @@ def model_of(server: LiveServer) -> ServedModel:
 
 @contextmanager
 def asking(server: LiveServer, file: bytes) -> Iterator[list[httpx.Response]]:
-    """One request that waits for its answer meanwhile; the answer is there at the end."""
+    """Inside, a thread sends one request; the list has its response afterwards."""
     answers: list[httpx.Response] = []
 
     def ask() -> None:
@@ -91,12 +91,12 @@ def asking(server: LiveServer, file: bytes) -> Iterator[list[httpx.Response]]:
     thread.join()
 
 
-def test_a_stalled_batch_is_not_ready_but_alive_and_is_forgotten_when_it_ends(
+def test_a_stalled_batch_makes_the_server_unready_until_it_ends(
     serve: Callable[..., LiveServer], png: bytes, bare: Artifact
 ) -> None:
     server = serve()
     with server.client() as client, asking(server, png) as answers:
-        with held_up(model_of(server)) as entered:
+        with blocked(model_of(server)) as entered:
             assert entered.wait(30)
             wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
             live = client.get("/v2/health/live")
@@ -111,15 +111,13 @@ def test_a_stalled_batch_is_not_ready_but_alive_and_is_forgotten_when_it_ends(
     assert_says(answers[0], verdicts_of([png], bare))
 
 
-def test_a_batch_that_hangs_for_good_is_a_failure_and_whoever_waits_is_told(
-    serve: Callable[..., LiveServer], png: bytes
-) -> None:
+def test_a_stuck_batch_is_a_failure_and_its_requests_get_a_503(serve: Callable[..., LiveServer], png: bytes) -> None:
     server = serve(hang_timeout_s=0.1)
 
     async def abandon() -> None:
         server.repository.abandon()
 
-    with server.client() as client, held_up(model_of(server)) as entered:
+    with server.client() as client, blocked(model_of(server)) as entered:
         with asking(server, png) as answers:
             assert entered.wait(30)
             wait_until(lambda: server.repository.failed is not None)
@@ -151,20 +149,20 @@ OUT_OF_MEMORY = [out_of_cuda_memory, out_of_host_memory, out_of_python_memory]
 
 
 @pytest.mark.parametrize("run_out", OUT_OF_MEMORY)
-def test_where_memory_runs_out_all_are_answered_in_smaller_batches(
+def test_requests_are_completed_in_smaller_batches_when_memory_runs_out(
     serve: Callable[..., LiveServer], files: list[bytes], bare: Artifact, run_out: Callable[[], None]
 ) -> None:
     server = serve()
     sizes: list[int] = []
 
-    def judge(pixels: torch.Tensor, right: Callable[[Any], Any]) -> Any:
+    def score(pixels: torch.Tensor, right: Callable[[Any], Any]) -> Any:
         sizes.append(len(pixels))
         if len(pixels) > 3:
             run_out()
         return right(pixels)
 
     assert server.figure("plumbline_batch_limit", model="model") == MAX_BATCH
-    with server.client() as client, scoring_with(model_of(server), judge):
+    with server.client() as client, scoring_with(model_of(server), score):
         assert_says(client.post("/v1/predict", files=form(files)), verdicts_of(files, bare))
         assert server.figure("plumbline_batch_limit", model="model") == 2
         assert model_of(server).inference.max_batch_size == 2
@@ -176,7 +174,7 @@ def test_where_memory_runs_out_all_are_answered_in_smaller_batches(
 
 
 @pytest.mark.parametrize("run_out", OUT_OF_MEMORY)
-def test_where_no_image_fits_the_server_says_so_and_goes_on(
+def test_a_request_gets_a_503_if_one_image_exceeds_the_memory(
     serve: Callable[..., LiveServer], png: bytes, run_out: Callable[[], None]
 ) -> None:
     server = serve()
@@ -193,21 +191,21 @@ def test_other_failures_are_not_lack_of_memory(bare: Artifact) -> None:
         assert PipelineScorer(bare.pipeline).classify(failure) == "items"
 
 
-def test_a_device_that_is_gone_ends_the_thread_and_is_no_reason_to_ask_again(
+def test_a_failed_device_ends_the_thread_without_retries(
     serve: Callable[..., LiveServer], files: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
     tried: list[int] = []
 
-    def judge(pixels: torch.Tensor, right: Callable[[Any], Any]) -> Any:
+    def score(pixels: torch.Tensor, right: Callable[[Any], Any]) -> Any:
         tried.append(len(pixels))
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(model_of(server).inference.scorer, "device_works", lambda: False)
-    with server.client() as client, scoring_with(model_of(server), judge):
+    with server.client() as client, scoring_with(model_of(server), score):
         answer = client.post("/v1/predict", files=form(files))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopped")
-        assert sum(tried) <= MAX_BATCH  # each image once at most
+        assert sum(tried) <= MAX_BATCH  # each image at most once
         wait_until(lambda: server.repository.failed is not None)
         assert client.get("/v2/health/live").status_code == 503
         assert client.post("/v1/predict", content=files[0]).status_code == 503
@@ -233,9 +231,9 @@ def failing(pixels: torch.Tensor, right: Callable[[Any], list[Verdict]]) -> list
     raise RuntimeError("no such kernel")
 
 
-@pytest.mark.parametrize(("judge", "outcome"), [(shifted, "wrong"), (failing, "failed")])
+@pytest.mark.parametrize(("score", "outcome"), [(shifted, "wrong"), (failing, "failed")])
 def test_a_wrong_canary_makes_the_server_unready_until_it_is_right_again(
-    serve: Callable[..., LiveServer], judge: Callable[..., Any], outcome: str
+    serve: Callable[..., LiveServer], score: Callable[..., Any], outcome: str
 ) -> None:
     server = serve(canary_interval_s=0.02)
 
@@ -245,7 +243,7 @@ def test_a_wrong_canary_makes_the_server_unready_until_it_is_right_again(
     with server.client() as client:
         wait_until(lambda: count("right") > 1)
         assert client.get("/v2/health/ready").status_code == 200
-        with scoring_with(model_of(server), judge):
+        with scoring_with(model_of(server), score):
             wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
             wait_until(lambda: count(outcome) > 1)
             assert client.get("/v2/health/live").json() == {"live": True, "ready": False}
@@ -253,12 +251,10 @@ def test_a_wrong_canary_makes_the_server_unready_until_it_is_right_again(
     assert {kind for kind in ("wrong", "failed", "late") if count(kind)} == {outcome}
 
 
-def test_a_canary_that_comes_too_late_says_nothing_of_right_and_wrong(
-    serve: Callable[..., LiveServer], png: bytes
-) -> None:
+def test_a_late_canary_is_neither_right_nor_wrong(serve: Callable[..., LiveServer], png: bytes) -> None:
     server = serve(canary_interval_s=0.02, request_timeout_s=0.2)
     with server.client() as client:
-        with asking(server, png) as answers, held_up(model_of(server)) as entered:
+        with asking(server, png) as answers, blocked(model_of(server)) as entered:
             assert entered.wait(30)
             wait_until(lambda: model_of(server).inference.stalled)
         assert answers[0].status_code in (200, 503)
@@ -287,7 +283,7 @@ def test_a_batch_counts_as_stalled_well_before_it_ends_the_process(
 
 
 def decoding_with(failure: Exception, spoiled: bytes) -> Callable[..., np.ndarray]:
-    """Decodes as ever, but for one file."""
+    """`decode_image` that fails for one file."""
 
     def decode(data: bytes, *given: Any) -> np.ndarray:
         if data == spoiled:
@@ -297,7 +293,7 @@ def decoding_with(failure: Exception, spoiled: bytes) -> Callable[..., np.ndarra
     return decode
 
 
-def test_a_defect_in_decoding_concerns_one_file(
+def test_a_defect_in_decoding_affects_one_file(
     serve: Callable[..., LiveServer], files: list[bytes], bare: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
@@ -317,7 +313,7 @@ def test_a_defect_in_decoding_concerns_one_file(
     assert isinstance(outcome.__cause__, KeyError)
 
 
-def test_where_memory_ends_in_decoding_the_request_is_told_to_try_again(
+def test_lack_of_memory_in_decoding_is_a_503(
     serve: Callable[..., LiveServer], files: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
@@ -329,7 +325,7 @@ def test_where_memory_ends_in_decoding_the_request_is_told_to_try_again(
         assert client.post("/v1/predict", files=form([files[0], *files[2:]])).status_code == 200
 
 
-def test_where_memory_ends_in_parsing_the_request_is_told_to_try_again(serve: Callable[..., LiveServer]) -> None:
+def test_lack_of_memory_in_parsing_is_a_503(serve: Callable[..., LiveServer]) -> None:
     def parse(body: bytes) -> None:
         raise MemoryError
 
@@ -343,7 +339,7 @@ def count_of_canaries(server: LiveServer, outcome: str) -> float:
     return server.figure("plumbline_canaries_total", model="model", outcome=outcome)
 
 
-def test_a_canary_that_meets_a_defect_has_failed_and_is_sent_again(
+def test_the_canary_is_repeated_after_a_defect(
     serve: Callable[..., LiveServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(canary_interval_s=0.02)
@@ -359,9 +355,7 @@ def test_a_canary_that_meets_a_defect_has_failed_and_is_sent_again(
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
 
 
-def test_the_thread_ends_however_the_watch_on_the_canary_ended(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_thread_ends_after_the_canary_task_failed(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     server = LiveServer(artifact, canary_interval_s=0.02)
     inference = model_of(server).inference
 
@@ -381,7 +375,7 @@ def test_the_thread_ends_however_the_watch_on_the_canary_ended(
 
 @contextmanager
 def decoding_held_up(server: LiveServer) -> Iterator[Callable[[], None]]:
-    """Inside, the one decoding thread is busy, until what is given is called."""
+    """Inside, the only decoding thread is busy until the yielded function is called."""
     entered, gate = threading.Event(), threading.Event()
     decoders = server.repository._decoders
     assert decoders is not None
@@ -398,7 +392,7 @@ def decoding_held_up(server: LiveServer) -> Iterator[Callable[[], None]]:
         gate.set()
 
 
-def test_decoding_that_is_stuck_is_not_ready_and_makes_the_canary_late(serve: Callable[..., LiveServer]) -> None:
+def test_stuck_decoding_makes_the_server_unready_and_the_canary_late(serve: Callable[..., LiveServer]) -> None:
     server = serve(canary_interval_s=0.02, request_timeout_s=0.1)
     with server.client() as client:
         with decoding_held_up(server):
@@ -408,19 +402,19 @@ def test_decoding_that_is_stuck_is_not_ready_and_makes_the_canary_late(serve: Ca
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
 
 
-def test_what_waits_to_be_decoded_is_counted(serve: Callable[..., LiveServer], png: bytes) -> None:
+def test_the_decoding_queue_is_a_metric(serve: Callable[..., LiveServer], png: bytes) -> None:
     server = serve()
     assert server.figure("plumbline_decode_queue_length") == 0
     with server.client() as client:
         with decoding_held_up(server) as release, asking(server, png) as answers:
             wait_until(lambda: server.figure("plumbline_decode_queue_length") == 1)
-            assert client.get("/v2/health/ready").status_code == 200  # busy is not stuck
+            assert client.get("/v2/health/ready").status_code == 200  # busy, but not stuck
             release()
         assert answers[0].status_code == 200
         wait_until(lambda: server.figure("plumbline_decode_queue_length") == 0)
 
 
-def test_a_request_past_its_deadline_leaves_nothing_to_be_decoded(
+def test_a_request_past_its_deadline_leaves_the_decoding_queue(
     serve: Callable[..., LiveServer], files: list[bytes]
 ) -> None:
     server = serve(request_timeout_s=0.2)
@@ -443,14 +437,14 @@ def test_a_request_past_its_deadline_leaves_nothing_to_be_decoded(
     ],
     ids=repr,
 )
-def test_the_canary_is_an_image_that_the_model_takes(preprocessing: Preprocessing) -> None:
+def test_the_model_accepts_the_canary_image(preprocessing: Preprocessing) -> None:
     pixels = decode_image(Canary(preprocessing).file, preprocessing)
     assert pixels.shape == (3, preprocessing.height, preprocessing.width)
     assert pixels.std() > 10
     assert Canary(preprocessing).file == Canary(preprocessing).file
 
 
-def test_the_canary_s_verdict_is_held_against_the_first_one(
+def test_the_verdict_on_the_canary_is_compared_with_the_first_one(
     bare: Artifact, png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     canary = Canary(bare.preprocessing)
@@ -468,7 +462,7 @@ def test_the_canary_s_verdict_is_held_against_the_first_one(
         for other in others:
             assert canary.check(other) == "wrong"
             assert not canary.right
-        assert [record.levelname for record in caplog.records] == ["CRITICAL"]  # once, not at every look
+        assert [record.levelname for record in caplog.records] == ["CRITICAL"]  # once, not at every check
         assert canary.check(ValueError("no")) == "failed"
         assert canary.check(verdict) == "right"
         assert canary.right

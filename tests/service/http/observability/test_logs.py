@@ -1,4 +1,4 @@
-"""The log as JSON: whatever is said, each record is one line that parses."""
+"""The log as JSON: each record is one valid line."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from tests.service.http.server.test_app import inference_of
 
 @pytest.fixture
 def written() -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """What the server's loggers have written so far, read line by line."""
+    """The lines that the server's loggers have written."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
@@ -38,7 +38,7 @@ def written() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         logger.propagate = propagate
 
 
-def test_a_request_s_line_names_it_and_nothing_of_the_client_s_breaks_it(
+def test_the_access_log_has_one_valid_line_per_request(
     client: TestClient, written: Callable[[], list[dict[str, Any]]], png: bytes
 ) -> None:
     client.post("/v1/predict", content=png, headers={"X-Request-ID": "mine-1"})
@@ -64,7 +64,7 @@ def test_a_request_s_line_names_it_and_nothing_of_the_client_s_breaks_it(
         assert line["time"].endswith("+00:00")
 
 
-def test_an_exception_is_part_of_its_line(
+def test_an_exception_is_a_field_of_its_line(
     client: TestClient, written: Callable[[], list[dict[str, Any]]], png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -79,7 +79,9 @@ def test_an_exception_is_part_of_its_line(
     assert "Traceback" in line["exception"]
 
 
-texts = st.text(st.characters(exclude_categories=()), max_size=30)  # lone surrogates too, as in names of files
+texts = st.text(
+    st.characters(exclude_categories=()), max_size=30
+)  # including lone surrogates, which file names may have
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.integers(), inner, max_size=3),
@@ -89,7 +91,7 @@ values = st.recursive(
 
 @settings(max_examples=200, deadline=None, database=None)
 @given(texts, values)
-def test_any_record_is_one_line_that_parses(message: str, value: Any) -> None:
+def test_any_record_is_one_line_of_json(message: str, value: Any) -> None:
     record = logging.LogRecord("plumbline.x", logging.WARNING, __file__, 1, "said %s", (message,), None)
     record.given = value
     line = JsonFormatter().format(record)
@@ -105,7 +107,7 @@ def test_any_record_is_one_line_that_parses(message: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [2**70, "\udc80.png", {"path": Path("\udc80")}, math.inf, object()])
-def test_what_json_cannot_hold_is_written_as_text(value: Any) -> None:
+def test_values_without_a_json_type_become_text(value: Any) -> None:
     record = logging.LogRecord("plumbline.x", logging.INFO, __file__, 1, "said", None, None)
     record.given = value
     assert json.loads(JsonFormatter().format(record))["message"] == "said"
@@ -114,7 +116,7 @@ def test_what_json_cannot_hold_is_written_as_text(value: Any) -> None:
 @pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("access_log", [True, False])
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_the_settings_decide_form_and_amount(
+def test_the_settings_select_format_and_level(
     capsys: pytest.CaptureFixture[str], log_format: str, access_log: bool
 ) -> None:
     set_up_logging(Settings(log_format=log_format, log_level="warning", access_log=access_log))  # type: ignore[arg-type]
@@ -122,7 +124,7 @@ def test_the_settings_decide_form_and_amount(
     logging.getLogger("plumbline.guard").warning("large enough")
     logging.getLogger("uvicorn.error").error("theirs")
     logging.getLogger("plumbline.access").info("a request")
-    logging.getLogger("a.library").info("nobody asked")
+    logging.getLogger("a.library").info("not logged")
     logging.getLogger("a.library").warning("a library's")
     lines = capsys.readouterr().err.splitlines()
     said = [json.loads(line)["message"] if log_format == "json" else line.partition(": ")[2] for line in lines]
@@ -130,7 +132,7 @@ def test_the_settings_decide_form_and_amount(
 
 
 @pytest.mark.usefixtures("logging_as_before")
-def test_a_warning_of_python_s_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_warnings_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging(Settings(log_format="json"))
     with warnings.catch_warnings():
         warnings.simplefilter("always")

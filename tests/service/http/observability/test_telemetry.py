@@ -1,4 +1,4 @@
-"""OpenTelemetry's spans of requests, as its own SDK receives them."""
+"""OpenTelemetry spans of requests, received by its SDK."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from detector.artifact import Artifact
 from models.errors import InputError
 from tests.service.http.conftest import application
-from tests.service.http.live import Connection, LiveServer, held_up, wait_until
+from tests.service.http.live import Connection, LiveServer, blocked, wait_until
 from tests.service.http.server.test_app import inference_of
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -22,10 +22,10 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[ReadableSpan]]]:
-    """The spans that have ended so far."""
+    """The finished spans."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    # The process's provider can be set only once; a tracer of ours is asked for instead.
+    # A process can set its provider only once; the test replaces the tracer instead.
     monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
     yield lambda: list(exporter.get_finished_spans())
     provider.shutdown()
@@ -40,7 +40,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-def test_a_request_is_a_span_in_the_client_s_trace(
+def test_a_request_is_a_span_in_the_trace_of_the_client(
     client: TestClient, spans: Callable[[], list[ReadableSpan]], artifact: Artifact, png: bytes
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "mine-3"}
@@ -72,7 +72,7 @@ def test_without_a_parent_each_request_is_a_trace_of_its_own(
     assert len({span.context.trace_id for span in spans() if span.context}) == 3
 
 
-def test_refusals_and_defects_are_spans_too(
+def test_errors_have_spans(
     client: TestClient, spans: Callable[[], list[ReadableSpan]], png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -90,12 +90,10 @@ def test_refusals_and_defects_are_spans_too(
     assert all(attributes(span)["plumbline.request_id"] for span in spans())
 
 
-def test_a_client_that_goes_is_no_failure(
-    spans: Callable[[], list[ReadableSpan]], artifact: Artifact, png: bytes
-) -> None:
+def test_a_disconnect_is_not_an_error(spans: Callable[[], list[ReadableSpan]], artifact: Artifact, png: bytes) -> None:
     server = LiveServer(artifact, telemetry=True)
     try:
-        with held_up(server.repository.find()) as entered:
+        with blocked(server.repository.find()) as entered:
             with Connection(server.port) as connection:
                 connection.send(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png)
                 assert entered.wait(30)
@@ -112,20 +110,20 @@ def test_a_client_that_goes_is_no_failure(
     assert server.figure("plumbline_requests_total", route="/v1/predict", status="499") == 2
 
 
-def test_a_path_is_cut(client: TestClient, spans: Callable[[], list[ReadableSpan]]) -> None:
+def test_a_long_path_is_truncated(client: TestClient, spans: Callable[[], list[ReadableSpan]]) -> None:
     assert client.get("/" + "x" * 5000).status_code == 404
     [span] = spans()
     assert attributes(span)["url.path"] == "/" + "x" * 255
 
 
-def test_unless_asked_for_there_are_none(
+def test_telemetry_is_off_by_default(
     spans: Callable[[], list[ReadableSpan]], start: Callable[..., TestClient], png: bytes
 ) -> None:
     assert start().post("/v1/predict", content=png).status_code == 200
     assert spans() == []
 
 
-def test_where_it_is_not_installed_the_cure_is_said(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_opentelemetry_names_the_extra(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.propagate", None)
     with pytest.raises(InputError, match=r"plumbline\[telemetry\]"):
         application(artifact, telemetry=True)

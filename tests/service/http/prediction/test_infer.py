@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 as its clients speak it: Triton's own, KServe's requests, and bare HTTP."""
+"""The Open Inference Protocol v2 with Triton's client, KServe's requests and plain HTTP."""
 
 import base64
 import json
@@ -49,7 +49,7 @@ def client(server: LiveServer) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.fixture(scope="module")
 def bare(artifact_folder: Path) -> Artifact:
-    """The artifact once more, for this thread alone."""
+    """The artifact loaded again, for this thread only."""
     return load_artifact(artifact_folder)
 
 
@@ -65,7 +65,7 @@ def pixels(files: list[bytes], bare: Artifact) -> np.ndarray:
 
 @pytest.fixture
 def verdicts(pixels: np.ndarray, bare: Artifact) -> list[Verdict]:
-    """What the bare pipeline says of `files`, one by one."""
+    """Verdicts of the pipeline on `files`, one by one."""
     return [bare.pipeline.score(torch.from_numpy(each[None]).float() / 255)[0] for each in pixels]
 
 
@@ -83,7 +83,7 @@ def pixels_input(pixels: np.ndarray, *, binary: bool) -> triton.InferInput:
 
 
 def assert_says(outputs: dict[str, np.ndarray], verdicts: list[Verdict]) -> None:
-    """The outputs are the verdicts: labels and flags exactly, numbers to 1e-6."""
+    """Compare outputs with verdicts: labels and flags exactly, numbers to 1e-6."""
     assert outputs["label"].tolist() == [verdict.label for verdict in verdicts]
     assert outputs["flagged"].tolist() == [verdict.flagged for verdict in verdicts]
     np.testing.assert_allclose(outputs["score"], [verdict.score for verdict in verdicts], rtol=0, atol=1e-6)
@@ -108,9 +108,9 @@ class TestTritonClient:
             assert described["inputs"][1]["shape"] == [-1, 3, SIDE, SIDE]
             assert {each["name"]: each["datatype"] for each in described["outputs"]} == TYPES
             assert described["outputs"][1]["shape"] == [-1, len(CLASSES)]
-        told = client.get_server_metadata()
-        OipServer.model_validate(told)
-        assert "binary_tensor_data" in told["extensions"]
+        metadata = client.get_server_metadata()
+        OipServer.model_validate(metadata)
+        assert "binary_tensor_data" in metadata["extensions"]
         assert not client.is_model_ready("other")
         assert not client.is_model_ready("model", "1")
         for given in (("other", ""), ("model", "1")):
@@ -207,7 +207,7 @@ class TestTritonClient:
 
 
 def framed(fields: Any, raw: bytes = b"") -> tuple[bytes, dict[str, str]]:
-    """A body of JSON and binary tensors, and the headers that KServe's client sends with it."""
+    """A body of JSON and binary tensors, with the headers of KServe's client."""
     head = json.dumps(fields, separators=(",", ":")).encode()
     if not raw:
         return head, {"content-type": "application/json"}
@@ -219,12 +219,12 @@ def elements(files: list[bytes]) -> bytes:
 
 
 def arrays(answer: httpx.Response) -> dict[str, np.ndarray]:
-    """The outputs of an answer that is all JSON."""
+    """The outputs of a JSON response."""
     return {each["name"]: np.array(each["data"]).reshape(each["shape"]) for each in answer.json()["outputs"]}
 
 
 class TestKServeRequests:
-    """What kserve 0.21's InferenceRESTClient puts on the wire, byte for byte but for the tensors."""
+    """The bytes that kserve 0.21's InferenceRESTClient sends, except for the tensors."""
 
     def test_health(self, http: httpx.Client) -> None:
         assert http.get("/v2/health/live").json()["live"] is True

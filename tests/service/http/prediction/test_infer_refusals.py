@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol refuses: each malformed thing, and every error in its own form."""
+"""Refused requests of the Open Inference Protocol, and the form of every error."""
 
 import json
 import struct
@@ -48,12 +48,12 @@ GOOD = {"inputs": [GOOD_INPUT]}
 
 
 def one(tensor: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A request of one tensor, changed."""
+    """A request with one changed tensor."""
     return {"inputs": [{**tensor, **changes}]}
 
 
 def files_of(shape: list[int], data: list[Any], datatype: str = "BYTES") -> dict[str, Any]:
-    """A request of IMAGE as JSON."""
+    """A request with IMAGE as JSON."""
     return {"inputs": [{"name": "IMAGE", "shape": shape, "datatype": datatype, "data": data}]}
 
 
@@ -142,7 +142,7 @@ WRONG_JSON: dict[str, tuple[Any, int]] = {
 
 
 def assert_refused(answer: httpx.Response, status: int) -> None:
-    """It has this status, and an error as clients of the protocol read it, with nothing else."""
+    """Check the status, and that the body is an error of the protocol and nothing else."""
     assert answer.status_code == status, answer.text[:200]
     assert answer.headers["content-type"] == "application/json"
     assert list(answer.json()) == ["error"]
@@ -159,7 +159,7 @@ def test_wrong_json_is_refused(http: httpx.Client, name: str) -> None:
 
 
 def binary(fields: dict[str, Any], raw: bytes, length: Callable[[int], Any] | None = None) -> tuple[bytes, str]:
-    """A body, and what its header says of the JSON's length: what `length` makes of the true one."""
+    """A body, and the JSON length in its header: `length` of the true one."""
     head = json.dumps({"inputs": [fields]}).encode()
     return head + raw, str((length or (lambda size: size))(len(head)))
 

@@ -1,4 +1,4 @@
-"""POST /v1/predict: the very verdicts of the pipeline, however the images are sent and whoever their neighbours are."""
+"""POST /v1/predict returns the verdicts of the pipeline, in all request forms and batches."""
 
 import base64
 import threading
@@ -34,7 +34,7 @@ def images(rng: np.random.Generator) -> list[bytes]:
     return [encoded(noise(rng)) for _ in range(12)]
 
 
-def test_a_raw_image_gets_the_pipeline_s_verdict(client: TestClient, artifact: Artifact, png: bytes) -> None:
+def test_a_raw_image_gets_the_verdict_of_the_pipeline(client: TestClient, artifact: Artifact, png: bytes) -> None:
     answer = client.post("/v1/predict", content=png, headers={"Content-Type": "image/png"})
     assert answer.status_code == 200
     body = answer.json()
@@ -50,7 +50,7 @@ def test_a_raw_image_gets_the_pipeline_s_verdict(client: TestClient, artifact: A
     PredictResponse.model_validate_json(answer.content)
 
 
-def test_the_path_comes_on_request_only(client: TestClient, artifact: Artifact, png: bytes) -> None:
+def test_the_path_is_optional(client: TestClient, artifact: Artifact, png: bytes) -> None:
     [plain] = client.post("/v1/predict", content=png).json()["results"]
     assert "path" not in plain
     answer = client.post("/v1/predict?path=true", content=png)
@@ -91,9 +91,7 @@ def test_all_three_forms_give_the_same_verdicts(client: TestClient, images: list
             assert abs(other["probability"] - one["probability"]) <= 1e-6
 
 
-def test_requests_judged_in_one_batch_get_their_own_answers(
-    start: Callable[..., TestClient], images: list[bytes]
-) -> None:
+def test_requests_in_one_batch_get_their_own_verdicts(start: Callable[..., TestClient], images: list[bytes]) -> None:
     client = start(max_queue_delay_ms=200)
     alone = [client.post("/v1/predict", content=data).json()["results"][0] for data in images]
     together: dict[int, dict[str, Any]] = {}
@@ -111,7 +109,7 @@ def test_requests_judged_in_one_batch_get_their_own_answers(
     assert isinstance(client.app, FastAPI)
     figures = client.app.state.metrics.exposition().decode()
     batches = float(figures.split('plumbline_batch_size_count{model="model"} ')[1].split()[0])
-    assert batches < 2 * len(images)  # each alone, and fewer than each alone again
+    assert batches < 2 * len(images)  # one each for `alone`, and fewer for the parallel requests
 
 
 def test_one_broken_image_of_several_fails_alone(client: TestClient, images: list[bytes]) -> None:
@@ -137,13 +135,13 @@ def test_text_that_is_not_base64_fails_alone(client: TestClient, png: bytes) -> 
     assert "base64" in results[0]["error"]["message"]
 
 
-def test_only_broken_images_are_still_several_results(client: TestClient) -> None:
+def test_several_broken_images_are_several_results(client: TestClient) -> None:
     answer = client.post("/v1/predict", json={"images": ["", ""]})
     assert answer.status_code == 200
     assert all("error" in result for result in answer.json()["results"])
 
 
-def test_a_single_broken_image_is_a_refusal(client: TestClient, png: bytes) -> None:
+def test_a_single_broken_image_is_an_error(client: TestClient, png: bytes) -> None:
     for answer in (
         client.post("/v1/predict", content=png[:-20]),
         client.post("/v1/predict", files=files([png[:-20]])),
@@ -212,7 +210,7 @@ def test_too_many_images_are_refused(start: Callable[..., TestClient], images: l
     assert client.post("/v1/predict", files=files(images[:11])).status_code == 200
 
 
-def test_the_pixel_limit_is_the_settings_one(start: Callable[..., TestClient], png: bytes) -> None:
+def test_max_pixels_limits_the_image_size(start: Callable[..., TestClient], png: bytes) -> None:
     larger = encoded(Image.new("RGB", (16, 17)))
     answer = start(max_pixels=16 * 16).post("/v1/predict", content=larger)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "image_refused")

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: whatever the bytes, a request or a refusal; what is right comes out again."""
+"""Tensors of the Open Inference Protocol: any bytes give a request or an error, and valid values are unchanged."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ HEIGHT, WIDTH, MAX_IMAGES = 2, 3, 4
 SHAPE = (3, HEIGHT, WIDTH)
 DTYPES = {"INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
 
-# Few examples each, of a sequence that is this run's own; nothing is kept between runs.
+# Few examples per test; no database of earlier runs.
 few = settings(max_examples=150, deadline=None, database=None)
 
 json_values = st.recursive(
@@ -58,7 +58,7 @@ near_requests = st.fixed_dictionaries(
 
 
 def parsed(body: bytes, header_length: str | None) -> InferRequest | HttpError:
-    """A request that holds what it says, or a refusal with a reason."""
+    """A consistent request, or an error with a reason."""
     try:
         request = parse_request(body, header_length, image_size=(HEIGHT, WIDTH), max_images=MAX_IMAGES)
     except HttpError as exc:
@@ -103,7 +103,7 @@ def test_any_json_gives_a_request_or_a_refusal(fields: Any, raw: bytes, off: int
     st.none() | st.text(max_size=64),
     st.dictionaries(st.sampled_from(sorted(OUTPUTS)), st.booleans()),
 )
-def test_pixels_arrive_as_they_were(pixels: np.ndarray, form: str, name: str | None, wanted: dict[str, bool]) -> None:
+def test_pixels_are_parsed_unchanged(pixels: np.ndarray, form: str, name: str | None, wanted: dict[str, bool]) -> None:
     tensor: dict[str, Any] = {"name": "PIXELS", "datatype": "UINT8", "shape": list(pixels.shape)}
     if form == "binary":
         tensor["parameters"] = {"binary_data_size": pixels.size}
@@ -122,7 +122,7 @@ def test_pixels_arrive_as_they_were(pixels: np.ndarray, form: str, name: str | N
 
 @few
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=MAX_IMAGES), st.booleans())
-def test_files_arrive_as_they_were(files: list[bytes], binary: bool) -> None:
+def test_files_are_parsed_unchanged(files: list[bytes], binary: bool) -> None:
     raw = b"".join(struct.pack("<I", len(file)) + file for file in files)
     tensor: dict[str, Any] = {"name": "IMAGE", "datatype": "BYTES", "shape": [len(files)]}
     if binary:
@@ -137,7 +137,7 @@ def test_files_arrive_as_they_were(files: list[bytes], binary: bool) -> None:
 
 @few
 @given(st.integers(1, 5), st.dictionaries(st.sampled_from(sorted(OUTPUTS)), st.booleans(), min_size=1), st.integers(0))
-def test_an_answer_holds_its_tensors_and_nothing_else(count: int, wanted: dict[str, bool], number: int) -> None:
+def test_a_response_contains_the_requested_tensors_only(count: int, wanted: dict[str, bool], number: int) -> None:
     rng = np.random.default_rng([SEED, number % 2**32])
     tensors = {
         name: rng.integers(0, 2, (count, 7) if name == "probabilities" else count).astype(DTYPES[kind])
@@ -167,7 +167,7 @@ def test_an_answer_holds_its_tensors_and_nothing_else(count: int, wanted: dict[s
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_what_all_outputs_shall_be_holds_unless_one_says_otherwise(binary: bool) -> None:
+def test_an_output_overrides_the_default_of_all_outputs(binary: bool) -> None:
     tensor = {"name": "PIXELS", "datatype": "UINT8", "shape": [1, *SHAPE], "data": [0] * 18}
     fields = {"inputs": [tensor], "parameters": {"binary_data_output": binary}}
     every = parsed(orjson.dumps(fields), None)

@@ -1,4 +1,4 @@
-"""The second port's application: figures, status and threads for those who run the server, and for nobody else."""
+"""The application of the admin port: metrics, status and threads."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from service.http.inference.model import ModelSource
 from service.http.schemas.v1 import ModelStatus
 from service.http.server.admin import create_admin_app
 from service.http.settings import Settings
-from tests.service.http.live import LiveServer, held_up, wait_until
+from tests.service.http.live import LiveServer, blocked, wait_until
 
 CLIENT_KEY, ADMIN_KEY = "a-key-of-the-clients", "a-key-of-the-operators"
 ROUTES = ("/metrics", "/admin/status", "/admin/threads")
@@ -36,7 +36,7 @@ def admin(server: LiveServer) -> TestClient:
     return admin_of(server, server.settings)
 
 
-def test_the_figures_are_prometheus_s(admin: TestClient, server: LiveServer, png: bytes) -> None:
+def test_metrics_have_the_format_of_prometheus(admin: TestClient, server: LiveServer, png: bytes) -> None:
     with server.client() as client:
         assert client.post("/v1/predict", content=png).status_code == 200
         assert client.post("/v1/predict", content=b"none").status_code == 422
@@ -56,7 +56,7 @@ def test_the_figures_are_prometheus_s(admin: TestClient, server: LiveServer, png
     assert {family.documentation for family in families.values()}.isdisjoint({""})
 
 
-def test_the_status_tells_what_is_going_on(admin: TestClient, server: LiveServer, png: bytes) -> None:
+def test_the_status_has_load_and_failures(admin: TestClient, server: LiveServer, png: bytes) -> None:
     def status() -> dict[str, object]:
         answer = admin.get("/admin/status")
         assert answer.status_code == 200
@@ -73,7 +73,7 @@ def test_the_status_tells_what_is_going_on(admin: TestClient, server: LiveServer
     found = server.repository.find()
     with server.client() as client:
         asking = threading.Thread(target=client.post, args=("/v1/predict",), kwargs={"content": png})
-        with held_up(found) as entered:
+        with blocked(found) as entered:
             asking.start()
             assert entered.wait(30)
             wait_until(lambda: status()["ready"] is False)
@@ -84,7 +84,7 @@ def test_the_status_tells_what_is_going_on(admin: TestClient, server: LiveServer
     wait_until(lambda: status()["ready"] is True)
 
 
-def test_every_thread_shows_where_it_is(admin: TestClient) -> None:
+def test_threads_shows_every_stack(admin: TestClient) -> None:
     answer = admin.get("/admin/threads")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     for name in ("MainThread", "live-server", "plumbline-inference", "plumbline-decode-0"):
@@ -92,7 +92,7 @@ def test_every_thread_shows_where_it_is(admin: TestClient) -> None:
     assert "batcher.py" in answer.text
 
 
-def test_without_keys_of_its_own_it_is_open_and_there_is_nothing_else(admin: TestClient) -> None:
+def test_the_admin_port_is_open_without_admin_keys_and_has_no_other_routes(admin: TestClient) -> None:
     for path in ("/", "/docs", "/v1/predict", "/admin", "/metrics/"):
         answer = admin.get(path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
@@ -101,7 +101,7 @@ def test_without_keys_of_its_own_it_is_open_and_there_is_nothing_else(admin: Tes
     assert admin.post("/v1/predict", content=b"x").status_code == 404
 
 
-def test_its_keys_are_its_own(artifact: Artifact, start: Callable[..., TestClient], tmp_path: Path) -> None:
+def test_the_admin_port_has_its_own_keys(artifact: Artifact, start: Callable[..., TestClient], tmp_path: Path) -> None:
     for name, key in (("clients", CLIENT_KEY), ("operators", ADMIN_KEY)):
         (tmp_path / name).write_text(f"{key}\n")
     keys = {"api_keys_file": tmp_path / "clients", "admin_keys_file": tmp_path / "operators"}

@@ -1,4 +1,4 @@
-"""Health, metrics, errors and the description: what every route has in common, and what happens when parts fail."""
+"""Health, metrics, errors and OpenAPI description, and the behaviour after failures."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ from tests.service.http.conftest import application
 
 
 class Fatal(BaseException):
-    """What no handler of ours expects."""
+    """An exception that no handler catches."""
 
 
 def figures(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -71,7 +71,7 @@ def test_a_dead_inference_thread_is_seen_and_answers_503(
         assert isinstance(answer.json()["error"], str)
 
 
-def test_a_defect_is_a_500_without_insides_and_spares_the_neighbours(
+def test_a_defect_is_a_500_without_details_for_its_image_only(
     client: TestClient, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = inference_of(client).scorer.pipeline.score
@@ -135,7 +135,7 @@ def test_the_client_s_request_id_is_kept_if_harmless(client: TestClient) -> None
         assert len(given) == 32
 
 
-def test_the_description_names_every_route_and_its_refusals(client: TestClient) -> None:
+def test_openapi_describes_every_route_and_its_errors(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     description = client.get("/openapi.json").json()
     assert set(description["paths"]) == {
@@ -151,7 +151,7 @@ def test_the_description_names_every_route_and_its_refusals(client: TestClient) 
     assert schema["$ref"].endswith("/PredictResponse")
 
 
-def test_metrics_count_what_happened(client: TestClient, png: bytes) -> None:
+def test_metrics_count_requests_and_images(client: TestClient, png: bytes) -> None:
     answers = [client.post("/v1/predict", content=png) for _ in range(3)]
     flagged = sum(answer.json()["results"][0]["flagged"] for answer in answers)
     client.post("/v1/predict", content=b"broken")
@@ -168,7 +168,7 @@ def test_metrics_count_what_happened(client: TestClient, png: bytes) -> None:
         assert after["plumbline_requests_total", labels] == count
     assert after["plumbline_requests_total", frozenset({("route", "unmatched"), ("status", "404")})] == 1
     assert after["plumbline_decode_seconds_count", none] == 6
-    assert after["plumbline_queue_seconds_count", model] == 4  # those of the start are not counted
+    assert after["plumbline_queue_seconds_count", model] == 4  # the warm-up is not counted
     assert after["plumbline_inference_seconds_count", model] == 4
     assert after["plumbline_batch_size_sum", model] == 4
     assert after["plumbline_model_ready", model] == 1
@@ -177,7 +177,7 @@ def test_metrics_count_what_happened(client: TestClient, png: bytes) -> None:
         assert after[gauge, model] == 0
 
 
-def test_two_applications_count_apart(start: Callable[..., TestClient], png: bytes) -> None:
+def test_applications_have_separate_metrics(start: Callable[..., TestClient], png: bytes) -> None:
     one, other = start(), start()
     one.post("/v1/predict", content=png)
     model = frozenset({("model", "model")})
@@ -200,14 +200,14 @@ def test_threads_end_with_the_application(artifact: Artifact, png: bytes) -> Non
         assert ours() <= before
 
 
-def test_an_application_that_was_not_started_is_not_ready(artifact: Artifact, png: bytes) -> None:
+def test_an_application_is_not_ready_before_its_start(artifact: Artifact, png: bytes) -> None:
     client = TestClient(application(artifact))
     assert client.get("/v2/health/ready").status_code == 503
     assert client.get("/v2/health/live").status_code == 200
     assert client.post("/v1/predict", content=png).status_code == 503
 
 
-def test_a_network_that_cannot_judge_a_blank_image_is_not_served(
+def test_a_network_that_fails_on_a_blank_image_is_not_served(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(images: Any, path: bool) -> None:
@@ -224,13 +224,13 @@ def test_a_network_that_cannot_judge_a_blank_image_is_not_served(
         asyncio.run(start())
 
 
-def test_limits_that_no_request_could_keep_are_refused(artifact: Artifact) -> None:
+def test_limits_that_refuse_every_request_are_refused(artifact: Artifact) -> None:
     settings = Settings(max_queue_bytes=1_000_000, max_body_bytes=1_000_000, max_images_per_request=1)
     with pytest.raises(InputError, match="max_queue_bytes of at least 1000768"):
         create_app(artifact, settings)
 
 
-def test_health_answers_a_probe_that_asks_with_head(client: TestClient) -> None:
+def test_health_accepts_head(client: TestClient) -> None:
     for path in ("/v2/health/live", "/v2/health/ready"):
         answer = client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")

@@ -1,4 +1,4 @@
-"""The server as a process of its own: it listens where it may, answers over a socket, and loses nobody at its end."""
+"""The server process: addresses, signals, shutdown, reload."""
 
 import os
 import re
@@ -32,12 +32,12 @@ from tests.images import encoded
 from tests.tiny_artifact import save_tiny_artifact
 
 ROOT = Path(__file__).parents[4]
-START_TIMEOUT_S = 200.0  # importing torch, on a machine that is busy with other things
+START_TIMEOUT_S = 200.0  # importing torch on a busy machine
 
 
 @dataclass
 class Running:
-    """A server process, its address and what it has logged so far."""
+    """A server process, its addresses and its log."""
 
     process: "subprocess.Popen[str]"
     url: str
@@ -56,7 +56,7 @@ def server(
     begun: "Callable[[subprocess.Popen[str]], object] | None" = None,
     **settings: str,
 ) -> Iterator[Running]:
-    """A server that runs; `begun` is given its process before that."""
+    """A running server; `begun` is called with its process before it runs."""
     command = [sys.executable, "-m", "service.cli.main", "serve", "--artifact", str(folder), *options]
     command += ["--port", "0", "--admin-port", "0"]
     env = os.environ | {f"PLUMBLINE_{name.upper()}": value for name, value in settings.items()}
@@ -103,7 +103,7 @@ def test_sigterm_under_load_loses_no_accepted_request(artifact_folder: Path, png
     failures: list[Exception] = []
 
     def client(url: str) -> None:
-        # As a good client does, it goes on until an answer ends its connection.
+        # A well-behaved client continues until a response ends its connection.
         try:
             with httpx.Client(timeout=60, trust_env=False) as http:
                 while True:
@@ -116,7 +116,7 @@ def test_sigterm_under_load_loses_no_accepted_request(artifact_folder: Path, png
 
     with server(artifact_folder, receive_grace_s="60") as running:
         host, port = running.url.removeprefix("http://").split(":")
-        # This one is accepted before the signal and sends its last byte long after the listener is closed.
+        # Accepted before the signal, with its last byte long after the end of the listener.
         slow = socket.create_connection((host, int(port)), timeout=60)
         slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png[:-1])
         threads = [threading.Thread(target=client, args=(running.url,)) for _ in range(6)]
@@ -150,7 +150,7 @@ def accepts(host: str, port: int) -> bool:
     return True
 
 
-def test_answers_over_a_socket(artifact_folder: Path, png: bytes) -> None:
+def test_a_process_serves_verdicts(artifact_folder: Path, png: bytes) -> None:
     with server(artifact_folder, api_key_file="misspelt") as running:
         assert any("PLUMBLINE_API_KEY_FILE (did you mean PLUMBLINE_API_KEYS_FILE?)" in line for line in running.lines)
         curl = next(line for line in running.lines if "curl" in line)
@@ -184,7 +184,7 @@ def test_answers_over_a_socket(artifact_folder: Path, png: bytes) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_nothing_listens_beyond_loopback_without_keys(artifact: Artifact, host: str) -> None:
+def test_addresses_other_than_loopback_need_keys(artifact: Artifact, host: str) -> None:
     with pytest.raises(InputError, match=r"API keys.*--keys"):
         serve(artifact, Settings(host=host))
     with pytest.raises(InputError, match=r"API keys.*--admin-keys"):
@@ -193,7 +193,7 @@ def test_nothing_listens_beyond_loopback_without_keys(artifact: Artifact, host: 
 
 @pytest.mark.parametrize("which", ["port", "admin_port"])
 @pytest.mark.usefixtures("logging_as_before")
-def test_a_taken_port_is_said_and_ends_the_process(
+def test_a_port_in_use_is_logged_and_ends_the_process(
     artifact: Artifact, capfd: pytest.CaptureFixture[str], which: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
@@ -202,7 +202,7 @@ def test_a_taken_port_is_said_and_ends_the_process(
     assert "address already in use" in capfd.readouterr().err
 
 
-def test_a_hangup_while_the_server_starts_reads_the_artifacts_once_it_is_up(artifact_folder: Path) -> None:
+def test_sighup_during_the_start_reloads_after_it(artifact_folder: Path) -> None:
     def hang_up(process: "subprocess.Popen[str]") -> None:
         def heard() -> bool:
             status = Path(f"/proc/{process.pid}/status").read_text()
@@ -216,14 +216,14 @@ def test_a_hangup_while_the_server_starts_reads_the_artifacts_once_it_is_up(arti
         wait_until(lambda: any("ours keeps version" in line for line in running.lines))
         figures = httpx.get(f"{running.admin}/metrics", timeout=60, trust_env=False).text
         assert 'plumbline_reloads_total{model="ours",outcome="unchanged"} 1.0' in figures
-        # Several, and the end right behind them.
+        # Several signals, directly followed by the shutdown.
         for _ in range(5):
             running.process.send_signal(signal.SIGHUP)
         assert running.terminate() == 0
     assert not any("Traceback" in line for line in running.lines), running.lines
 
 
-def test_a_batch_that_hangs_while_the_server_ends_is_noticed(tmp_path: Path) -> None:
+def test_a_stuck_batch_during_the_drain_is_detected(tmp_path: Path) -> None:
     folder = save_tiny_artifact(tmp_path / "poisoned", SEED, NETWORK)
     row = 255 * np.array(marker(HANG), np.uint8)
     poison = encoded(Image.fromarray(np.tile(row[None, :, None], (16, 1, 3))))
@@ -243,11 +243,11 @@ def test_a_batch_that_hangs_while_the_server_ends_is_noticed(tmp_path: Path) -> 
         asking = threading.Thread(target=ask)
         asking.start()
 
-        def judging() -> bool:
+        def scoring() -> bool:
             figures = httpx.get(f"{running.admin}/metrics", timeout=60, trust_env=False).text
             return 'plumbline_admitted_images{model="ours"} 1.0' in figures
 
-        wait_until(judging)
+        wait_until(scoring)
         assert running.terminate() == FAILED_EXIT_CODE
         asking.join()
     assert [answer.status_code for answer in answers] == [503]
@@ -255,10 +255,10 @@ def test_a_batch_that_hangs_while_the_server_ends_is_noticed(tmp_path: Path) -> 
     assert any("exiting: ours: the inference thread has been scoring 1 images" in line for line in running.lines)
 
 
-def test_hangup_replaces_an_artifact_under_load_and_loses_nobody(
+def test_sighup_replaces_an_artifact_under_load_without_losing_requests(
     artifact_folder: Path, other_artifact_folder: Path, png: bytes, tmp_path: Path
 ) -> None:
-    """The folder is a link that is pointed elsewhere, as deployments do it; then at one that is broken."""
+    """The folder is a link that is switched to another artifact, as in deployments, then to a damaged one."""
     broken = tmp_path / "broken"
     shutil.copytree(artifact_folder, broken)
     (broken / "network.safetensors").write_bytes(b"another network")
@@ -314,12 +314,12 @@ def test_hangup_replaces_an_artifact_under_load_and_loses_nobody(
     assert {first, second} == digests
     assert failures == []
     assert {answer.status_code for answer in answers} == {200}
-    # Nobody saw the old one again after the new one.
+    # No response of the old version follows one of the new version.
     assert {answer.json()["artifact"] for answer in answers} == digests
     assert not any("Traceback" in line for line in running.lines), running.lines
 
 
-def test_the_limit_on_open_files_is_raised_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_on_open_files_is_raised_up_to_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
     infinity = resource.RLIM_INFINITY
@@ -337,7 +337,7 @@ def test_the_limit_on_open_files_is_raised_where_it_may_be(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("hard", "enough"), [(1063, False), (1064, True)])
-def test_a_limit_on_open_files_that_is_too_low_is_said(
+def test_a_low_limit_on_open_files_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hard: int, enough: bool
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, hard))
