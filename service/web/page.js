@@ -140,7 +140,7 @@ function updateModels(current) {
 async function updateComponents() {
   try {
     const described = (await modelDescriptions()).models;
-    components = new Map(described.map((model) => [model.name, new Map((model.components ?? []).map((each) => [each.name, each]))]));
+    components = new Map(described.map((model) => [model.name, new Map(model.components.map((each) => [each.name, each]))]));
   } catch (refusal) {
     showProblem(refusal); // the cards then show the names of the components
   }

@@ -43,6 +43,10 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "width": width,
         "threshold": pipeline.calibration.threshold,
         "fpr": pipeline.calibration.fpr,
+        "components": [
+            {"name": name, "title": info.title, "description": info.description}
+            for name, info in pipeline.detector.component_info().items()
+        ],
         "ready": model.inference.ready,
     }
 

@@ -50,6 +50,7 @@ class ImageVerdict(Schema):
     p_value: float = Field(gt=0, le=1, description="share of natural images that score at least as high")
     flagged: bool = Field(description="whether the score reaches the threshold; if so, do not trust the class")
     components: dict[str, float] = Field(description="parts of the score, by name; larger = less natural")
+    main_component: str | None = Field(description="the component that contributes most to the score")
     votes: dict[str, float] = Field(deprecated=True, description="the former name of `components`")
     path: ImagePath | None = Field(None, description="only with ?path=true")
 
@@ -91,6 +92,14 @@ class ErrorResponse(Schema):
     error: RequestErrorDetail
 
 
+class ComponentDescription(Schema):
+    """One component of the score."""
+
+    name: str = Field(description="key in `components` of a verdict")
+    title: str
+    description: str = Field(description="one line")
+
+
 class ModelDescription(Schema):
     """One served model."""
 
@@ -104,6 +113,7 @@ class ModelDescription(Schema):
     width: int
     threshold: float
     fpr: float
+    components: list[ComponentDescription] = Field(description="components of the score")
     ready: bool
 
 
