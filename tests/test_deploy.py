@@ -1,4 +1,4 @@
-"""What deploy/ and the Dockerfile name exists: settings, ports, routes, options, metrics; and their numbers agree."""
+"""Settings, ports, routes, options and metrics in deploy/ and the Dockerfile exist, and their numbers agree."""
 
 import importlib
 import json
@@ -57,14 +57,14 @@ def every(path: Path, key: str) -> list[Any]:
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    """The specs that hold containers."""
+    """The specs of pods."""
     (deployment,) = documents(KUBERNETES / "deployment.yaml")
     runtime, _ = documents(DEPLOY / "kserve.yaml")
     return {"kubernetes": deployment["spec"]["template"]["spec"], "kserve": runtime["spec"]}
 
 
 def environment(entries: list[dict[str, Any]]) -> dict[str, str]:
-    # What Kubernetes fills in itself, a number of cores, is 2 here.
+    # Kubernetes sets the number of cores; it is 2 here.
     return {entry["name"]: entry.get("value", "2") for entry in entries}
 
 
@@ -74,7 +74,7 @@ def compose() -> dict[str, Any]:
 
 
 def environments() -> dict[str, dict[str, str]]:
-    """By where they are: the variables that the server is started with."""
+    """The environment variables of the server, by file."""
     found = {name: environment(pod["containers"][0]["env"]) for name, pod in pods().items()}
     found["compose"] = compose()["plumbline"]["environment"]
     found["image"] = dict(re.findall(r"^\s+(PLUMBLINE_\w+)=(\S+?)(?: \\)?$", TEXTS[DOCKERFILE], re.MULTILINE))
@@ -147,7 +147,7 @@ def test_probes_use_open_routes_of_the_main_port(where: str) -> None:
     for name, probe in probes.items():
         assert probe["path"] in OPEN_PATHS, name
         assert names.get(probe["port"], probe["port"]) == DEFAULTS.port, name
-    # A server that drains is to get no requests, but not to be killed for it.
+    # A draining server gets no requests, but must not be killed.
     assert probes["readinessProbe"]["path"] == "/v2/health/ready"
     assert probes["livenessProbe"]["path"] == "/v2/health/live"
 
@@ -164,7 +164,7 @@ def test_the_termination_period_covers_grace_and_drain() -> None:
     }
     for where, allowed in given.items():
         settings = settings_of(where)
-        # A second for requests on the wire, and as many to end threads.
+        # A second for requests in transit, and one to end threads.
         assert allowed >= settings.shutdown_grace_s + settings.drain_timeout_s + 5, where
 
 
@@ -198,7 +198,7 @@ def test_containers_fit_the_restricted_profile(where: str) -> None:
     assert set(container["resources"]["limits"]) == {"cpu", "memory"}
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     keys = Path(environments()[where]["PLUMBLINE_API_KEYS_FILE"])
-    assert mounts[str(keys.parent)] == "keys"  # as a folder, else a rotated secret never arrives
+    assert mounts[str(keys.parent)] == "keys"  # as a folder, because a single file is not updated
     assert "/tmp" in mounts
     assert {volume["name"] for volume in pod["volumes"]} == set(mounts.values())
 
@@ -243,7 +243,7 @@ def test_the_proxy_has_wider_limits_than_the_server() -> None:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Every start of the server: where it is written, and its words behind `plumbline`."""
+    """Every command that starts the server: its file, and its arguments after `plumbline`."""
     found = [(name, pod["containers"][0]["args"]) for name, pod in pods().items()]
     image = re.search(r"^CMD (\[.*\])$", TEXTS[DOCKERFILE], re.MULTILINE)
     assert image
@@ -270,7 +270,7 @@ def test_the_unit_restarts_after_failures_but_not_after_invalid_settings() -> No
     assert prevented
     statuses = [int(status) for status in prevented[1].split()]
     assert FAILED_EXIT_CODE not in statuses
-    assert 2 in statuses  # what the command line ends with where a person has to mend something
+    assert 2 in statuses  # the exit status for errors that need an operator
     assert f"with {FAILED_EXIT_CODE}." in text
     assert "kill -HUP $MAINPID" in text
     assert "\nRestartForceExitStatus=SIGHUP\n" in text
@@ -281,8 +281,8 @@ def test_the_unit_restarts_after_failures_but_not_after_invalid_settings() -> No
 
 def test_references_between_manifests_are_valid() -> None:
     (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
-    apart = {"kustomization.yaml", "custom-metrics.yaml", "artifact-on-a-volume.yaml"}
-    assert set(kustomization["resources"]) == {path.name for path in KUBERNETES.iterdir()} - apart
+    separate = {"kustomization.yaml", "custom-metrics.yaml", "artifact-on-a-volume.yaml"}
+    assert set(kustomization["resources"]) == {path.name for path in KUBERNETES.iterdir()} - separate
     labels = pods_labels = documents(KUBERNETES / "deployment.yaml")[0]["spec"]["template"]["metadata"]["labels"]
     for name in ("deployment", "disruption-budget", "network-policy"):
         assert {"matchLabels": labels} in [
@@ -300,7 +300,7 @@ def test_references_between_manifests_are_valid() -> None:
 
 
 def exported() -> dict[str, set[str]]:
-    """The labels of every series that Prometheus finds at the server, by name."""
+    """The labels of every time series of the server, by name."""
     found: dict[str, set[str]] = {}
     for collector in set(vars(Metrics()).values()):
         names = getattr(collector, "_labelnames", None)
@@ -321,7 +321,7 @@ def test_every_metric_is_exported_with_its_labels() -> None:
         named = re.findall(r"\b(plumbline_[a-z_]+)\b(?:\{([^}]*)\})?", re.sub(r"#.*", "", TEXTS[path]))
         assert named
         for name, matchers in named:
-            # An annotation may name a histogram as a whole.
+            # An annotation may refer to a histogram as a whole.
             assert name in known or f"{name}_bucket" in known, f"{path.name}: {name}"
             labels = set(re.findall(r"(\w+)(?:=~|!=|=)", matchers))
             assert labels <= known.get(name, set()) | place, f"{path.name}: {name}"
@@ -340,7 +340,7 @@ def test_alerts_are_complete_and_use_existing_labels() -> None:
         shown = set(re.findall(r"\$labels\.(\w+)", json.dumps(alarm["annotations"])))
         assert shown <= labels, alarm["alert"]
         kept = re.search(r"\bby \(([^)]*)\)", alarm["expr"])
-        if kept:  # an aggregation drops all other labels, and the text would have a hole
+        if kept:  # an aggregation drops all other labels, which the text must not use
             assert shown <= {label.strip() for label in kept[1].split(",")}, alarm["alert"]
 
 

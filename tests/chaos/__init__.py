@@ -1,1 +1,1 @@
-"""Faults of a real server process: a network that fails, hangs or dies, storms of clients, signals under load."""
+"""Fault-injection tests of a server process: failing networks, many clients, signals under load."""

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: every fault against a real server process, a table, and figures as JSON."""
+"""`python -m tests.chaos`: every fault against a server process, then a table and JSON results."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ __all__ = ["run_all"]
 
 
 def run_all(seed: int, names: Sequence[str] = tuple(SCENARIOS), out: Path | None = None) -> int:
-    """The exit status: 1 where a scenario had a problem or missed a bar."""
+    """The exit status: 1 if a scenario has a problem or exceeds a limit."""
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder), seed % 10_000)
@@ -22,14 +22,14 @@ def run_all(seed: int, names: Sequence[str] = tuple(SCENARIOS), out: Path | None
             outcomes.append(_run(name, chaos))
             print(_line(outcomes[-1]), flush=True)
     payload = {"n": len(outcomes), "seed": seed, "scenarios": [outcome.to_json() for outcome in outcomes]}
-    print(f"\nfigures in {write_result('chaos', payload, out)}", flush=True)
+    print(f"\nresults in {write_result('chaos', payload, out)}", flush=True)
     return int(any(outcome.problems or outcome.missed() for outcome in outcomes))
 
 
 def _run(name: str, chaos: Chaos) -> Outcome:
     try:
         return SCENARIOS[name](chaos)
-    except (TimeoutError, AssertionError) as exc:  # the other scenarios have something to say all the same
+    except (TimeoutError, AssertionError) as exc:  # the other scenarios still run
         return Outcome(name, problems=[f"not finished: {exc}"])
 
 
@@ -40,7 +40,7 @@ def _line(outcome: Outcome) -> str:
     )
     bars = "; ".join(outcome.missed()) or ("bars met" if outcome.bars else "no bar")
     return "\n    ".join(
-        [f"{outcome.name}: {'PROBLEM' if outcome.problems else 'as it must be'}; {bars}", figures, *outcome.problems]
+        [f"{outcome.name}: {'PROBLEM' if outcome.problems else 'as expected'}; {bars}", figures, *outcome.problems]
     )
 
 

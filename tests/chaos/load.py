@@ -1,4 +1,4 @@
-"""Clients that send good images without pause, and hold every answer against the bare pipeline's."""
+"""Clients that send valid images continuously, and compare every response with the pipeline without a server."""
 
 import threading
 import time
@@ -17,19 +17,19 @@ __all__ = ["Load", "under_load"]
 
 
 class Load:
-    """What several clients have seen so far.
+    """Results of several clients.
 
     Args:
-        server: whom they ask.
-        images: the files they send in turn.
-        references: what is right, by the digest of the artifact that the answer names.
+        server: receives the requests.
+        images: the files, sent in turn.
+        references: expected verdicts, by the digest of the artifact in the response.
     """
 
     def __init__(self, server: ServerProcess, images: Sequence[bytes], references: Mapping[str, Reference]) -> None:
         self._server = server
         self._images = images
         self._expected: dict[str, list[Verdict | ImageError]] = {
-            digest: [reference.judge(image) for image in images] for digest, reference in references.items()
+            digest: [reference.score(image) for image in images] for digest, reference in references.items()
         }
         self._lock = threading.Lock()
         self.stopping = threading.Event()
@@ -41,17 +41,17 @@ class Load:
 
     @property
     def answered(self) -> int:
-        """Requests that got an answer."""
+        """Number of responses."""
         return sum(self.statuses.values())
 
     def wait_for(self, answers: int) -> None:
-        """Wait until so many more answers have come, or a while."""
+        """Wait for this many more responses, up to a time limit."""
         wanted, end = self.answered + answers, time.monotonic() + 60
         while self.answered < wanted and time.monotonic() < end:
             time.sleep(0.005)
 
     def client(self, number: int) -> None:
-        """Send until told to stop, or until an answer ends the connection, as a good client does."""
+        """Send until stopped, or until a response ends the connection."""
         try:
             with httpx.Client(base_url=self._server.url, timeout=60, trust_env=False) as http:
                 while not self.stopping.is_set():
@@ -74,14 +74,14 @@ class Load:
             digest = answer.json()["artifact"]
             self.artifacts[digest] += 1
             if digest not in self._expected:
-                self.wrong.append(f"an answer of an unknown artifact {digest}")
+                self.wrong.append(f"a response of an unknown artifact {digest}")
             elif wrong := difference(self._expected[digest][number], answer):
                 self.wrong.append(wrong)
 
 
 @contextmanager
 def under_load(load: Load, *, clients: int) -> Iterator[Load]:
-    """`load` with so many clients at work; they are stopped and waited for at the end."""
+    """`load` with this number of running clients; they are stopped and joined at the end."""
     threads = [threading.Thread(target=load.client, args=(number,), daemon=True) for number in range(clients)]
     for thread in threads:
         thread.start()

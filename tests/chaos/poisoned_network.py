@@ -1,4 +1,4 @@
-"""A network that does as an image tells it: a row of black and white pixels names a fault, all other images are judged.
+"""A network with faults on demand: a row of black and white pixels in an image selects a fault.
 
 Given to `plumbline serve` as ``--network PATH.py:poisoned``, as any user's file is; the server knows nothing of it.
 """
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from models.networks.resnet import ResNet
 
-# The top row of an image of 16 pixels: twelve that never come by chance, then the fault's number in four.
+# The top row of an image, 16 pixels: twelve as a marker, then the number of the fault in four.
 _MAGIC = (1, 0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0)
 RAISE, HANG_FOR_A_WHILE, HANG, DIE = 1, 2, 3, 4
 HANG_FOR_S = 3.0
 
 
 def marker(fault: int) -> list[int]:
-    """Sixteen bits that name `fault`."""
+    """Sixteen bits that select `fault`."""
     return [*_MAGIC, *(fault >> shift & 1 for shift in (3, 2, 1, 0))]
 
 
 class ThreadKilled(BaseException):
-    """What no handler of errors catches, as when a thread is ended from outside."""
+    """An exception that no handler catches, as if the thread is ended from outside."""
 
 
 class Poisoned(nn.Module):

@@ -1,6 +1,6 @@
-"""One function per fault: what it did to a real server process, and what of it was not as it must be.
+"""One function per fault; each returns measurements and problems of a server process.
 
-In every scenario each answer that any client got is held against the bare pipeline: it is right, or it is an error.
+In every scenario each response is compared with the pipeline without a server: it is correct, or an error.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ _PATIENCE_S = 60.0
 
 @dataclass
 class Outcome:
-    """What came of a scenario.
+    """The result of a scenario.
 
     Args:
-        figures: measured: durations in seconds, counts.
-        bars: name of a figure → the most that it may be; reported, and part of the verdict of `make fuzz` alone.
-        problems: what must not be, in words, however fast the machine is.
+        figures: measurements: durations in seconds, counts.
+        bars: name of a figure → its maximum; only `make fuzz` fails if it is exceeded.
+        problems: failures that do not depend on the speed of the machine.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
     def require(self, condition: bool, text: str) -> None:
-        """Note `text` as a problem unless the condition holds."""
+        """Record `text` as a problem if the condition is false."""
         if not condition:
             self.problems.append(text)
 
     def missed(self) -> list[str]:
-        """Bars that were missed."""
+        """The exceeded limits."""
         return [
             f"{name} is {self.figures[name]:.2f}, at most {bar:g} expected"
             for name, bar in self.bars.items()
@@ -62,7 +62,7 @@ class Outcome:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, for a result."""
+        """The fields as JSON values."""
         return {
             "scenario": self.name, "figures": self.figures, "bars": self.bars, "missed": self.missed(),
             "problems": self.problems,
@@ -70,10 +70,10 @@ class Outcome:
 
 
 class Chaos:
-    """An artifact of a poisoned network, good images, and how to start servers of it.
+    """An artifact of a poisoned network, valid images, and functions to start servers.
 
     Args:
-        folder: an empty one, for artifacts.
+        folder: an empty folder for artifacts.
         seed: of artifacts and images.
         scale: share of the clients of a full run.
     """
@@ -89,18 +89,18 @@ class Chaos:
         self._shared: ServerProcess | None = None
 
     def clients(self, full: int) -> int:
-        """How many of `full` clients this run has."""
+        """Number of clients in this run, for `full` in a full run."""
         return max(2, round(full * self._scale))
 
     def poison(self, fault: int) -> bytes:
-        """An image that makes the network fail so."""
+        """An image that triggers this fault of the network."""
         pixels = np.asarray(noise(self._rng)).copy()
         pixels[0] = np.array(poisoned_network.marker(fault), np.uint8)[:, None] * 255
         return encoded(Image.fromarray(pixels))
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
-        """One server for all scenarios inside that need no settings of their own and leave it running."""
+        """Inside, one server is shared by the scenarios without own settings that leave it running."""
         with self.serving() as server:
             self._shared = server
             try:
@@ -124,11 +124,11 @@ class Chaos:
 
 
 def poisoned_image(chaos: Chaos) -> Outcome:
-    """The network raises on one image of a batch: that one gets an error, its neighbours what they should."""
+    """The network raises on one image of a batch: only this image gets an error."""
     outcome = Outcome("the network raises on one image of a batch")
     with chaos.serving() as server, under_load(chaos.load(server), clients=chaos.clients(6)) as load:
         load.wait_for(20)
-        expected = [chaos.reference.judge(image) for image in chaos.images]
+        expected = [chaos.reference.score(image) for image in chaos.images]
         rounds = chaos.clients(20)
         for number in range(rounds):
             at = number % len(chaos.images)
@@ -152,7 +152,7 @@ def poisoned_image(chaos: Chaos) -> Outcome:
 
 
 def hang_for_a_while(chaos: Chaos) -> Outcome:
-    """A batch takes seconds: not ready meanwhile, ready again afterwards, everybody is answered."""
+    """A batch takes seconds: not ready during it, ready afterwards, every request gets a response."""
     outcome = Outcome("a batch hangs for a while", bars={"not_ready_after_s": 1.0})
     with chaos.serving() as server, under_load(chaos.load(server), clients=chaos.clients(6)) as load:
         load.wait_for(20)
@@ -167,7 +167,7 @@ def hang_for_a_while(chaos: Chaos) -> Outcome:
 
 
 def hang_for_good(chaos: Chaos) -> Outcome:
-    """A batch never ends: not ready soon, everybody is answered, the process ends so that it is started anew."""
+    """A batch never ends: soon not ready, every request gets a response, the process exits for a restart."""
     outcome = Outcome("a batch hangs for good", bars={"not_ready_after_s": 1.0})
     hang_timeout_s = 2.0
     outcome.figures["hang_timeout_s"] = hang_timeout_s
@@ -182,7 +182,7 @@ def hang_for_good(chaos: Chaos) -> Outcome:
 
 
 def thread_killed(chaos: Chaos) -> Outcome:
-    """The inference thread dies: neither ready nor live at once, everybody is answered 503, the process ends."""
+    """The inference thread dies: neither ready nor live, every request gets a 503, the process exits."""
     outcome = Outcome("the inference thread is killed", bars={"not_ready_after_s": 1.0, "not_live_after_s": 1.0})
     with chaos.serving() as server:
         with under_load(chaos.load(server), clients=chaos.clients(6)) as load:
@@ -199,7 +199,7 @@ def thread_killed(chaos: Chaos) -> Outcome:
 
 
 def disconnect_storm(chaos: Chaos) -> Outcome:
-    """Clients that leave in the middle of their request or of their waiting: nothing of theirs is left behind."""
+    """Clients disconnect while they send or wait: all their resources are freed."""
     outcome = Outcome("clients leave in a storm")
     count = chaos.clients(300)
     with chaos.serving() as server, under_load(chaos.load(server), clients=2) as load:
@@ -220,7 +220,7 @@ def disconnect_storm(chaos: Chaos) -> Outcome:
 
 
 def slow_senders(chaos: Chaos) -> Outcome:
-    """Many connections that trickle their bodies: the others are served all the same."""
+    """Many connections with slow bodies: the other clients are served."""
     outcome = Outcome("many clients send slowly")
     count = chaos.clients(200)
     with chaos.serving(max_connections=400) as server:
@@ -244,7 +244,7 @@ def slow_senders(chaos: Chaos) -> Outcome:
 
 
 def sigterm(chaos: Chaos) -> Outcome:
-    """SIGTERM under load: not ready at once, every accepted request is answered, the process ends with 0."""
+    """SIGTERM under load: not ready, every accepted request gets its response, the process exits with 0."""
     outcome = Outcome("SIGTERM under load", bars={"not_ready_after_s": 1.0})
     with chaos.serving() as server:
         with under_load(chaos.load(server), clients=chaos.clients(16)) as load:
@@ -262,7 +262,7 @@ def sigterm(chaos: Chaos) -> Outcome:
 
 
 def sighup(chaos: Chaos) -> Outcome:
-    """SIGHUP under load: the new artifact takes over without an error; a damaged one changes nothing."""
+    """SIGHUP under load: the new artifact replaces the current one without an error; a damaged one has no effect."""
     outcome = Outcome("SIGHUP under load")
     other = Reference(chaos.other_artifact, NETWORK)
     references = {reference.artifact.digest: reference for reference in (chaos.reference, other)}
@@ -308,7 +308,7 @@ SCENARIOS: dict[str, Callable[[Chaos], Outcome]] = {
 }
 
 
-# --- what scenarios share
+# --- shared by the scenarios
 
 
 def _replace(folder: Path, other: Path) -> None:
@@ -317,14 +317,14 @@ def _replace(folder: Path, other: Path) -> None:
 
 
 def _all_answered(outcome: Outcome, load: Load) -> None:
-    """Require that every request so far was answered, with 200, and rightly."""
+    """Require a correct response with status 200 to every request."""
     outcome.require(not load.wrong, f"wrong answers: {load.wrong[:3]}")
     outcome.require(not load.unanswered, f"unanswered: {load.unanswered[:3]}")
     outcome.require(set(load.statuses) == {200}, f"statuses {dict(load.statuses)}, 200 alone expected")
 
 
 def _refused_or_right(outcome: Outcome, load: Load, answers: list[int]) -> None:
-    """Require that every request was answered, rightly or with 503, the poisoned one with 503."""
+    """Require a correct response or a 503 to every request, and a 503 to the poisoned one."""
     outcome.require(not load.wrong, f"wrong answers: {load.wrong[:3]}")
     outcome.require(not load.unanswered, f"unanswered: {load.unanswered[:3]}")
     outcome.require(set(load.statuses) <= {200, 503}, f"statuses {dict(load.statuses)}, 200 and 503 expected")
@@ -342,7 +342,7 @@ def _ended(outcome: Outcome, server: ServerProcess) -> None:
 
 @contextmanager
 def _sent(server: ServerProcess, image: bytes) -> Iterator[list[int]]:
-    """The image sent by a client of its own; the list holds its answer's status once it is there."""
+    """Send the image by a separate client; the list gets the status of the response."""
     answers: list[int] = []
 
     def send() -> None:
@@ -357,7 +357,7 @@ def _sent(server: ServerProcess, image: bytes) -> Iterator[list[int]]:
 
 
 def _status(server: ServerProcess, path: str) -> int:
-    """The status of a GET; 0 where nobody answers."""
+    """The status of a GET; 0 without a response."""
     try:
         return httpx.get(f"{server.url}{path}", timeout=_PATIENCE_S, trust_env=False).status_code
     except httpx.TransportError:
@@ -374,13 +374,13 @@ def _admitted(server: ServerProcess) -> int:
 
 
 def _artifact_of(server: ServerProcess, image: bytes) -> str:
-    """The digest of the artifact that judges now."""
+    """The digest of the current artifact."""
     answer = httpx.post(f"{server.url}/v1/predict", content=image, timeout=_PATIENCE_S, trust_env=False)
     return str(answer.json()["artifact"])
 
 
 def _until(condition: Callable[[], bool]) -> float:
-    """Seconds until the condition held.
+    """Seconds until the condition is true.
 
     Raises:
         TimeoutError: it did not for a long time.
@@ -394,7 +394,7 @@ def _until(condition: Callable[[], bool]) -> float:
 
 
 async def _storm(server: ServerProcess, image: bytes, count: int) -> None:
-    """Clients that leave: half of them within their body, the others once it is sent."""
+    """Clients that disconnect: half of them within their body, the others after it."""
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(image)
 
     async def leave(number: int) -> None:
@@ -409,7 +409,7 @@ async def _storm(server: ServerProcess, image: bytes, count: int) -> None:
 
 
 async def _trickle(server: ServerProcess, image: bytes, count: int, ended: threading.Event) -> None:
-    """Clients that send a byte now and then until told to end."""
+    """Clients that send a byte from time to time until stopped."""
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(image)
 
     async def trickle() -> None:

@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.chaos`: the cheap scenarios, with few clients; no duration is asserted."""
+"""The short form of `python -m tests.chaos`: the fast scenarios with few clients; no duration is asserted."""
 
 from collections.abc import Iterator
 
@@ -31,6 +31,6 @@ def test_missed_limits_are_not_problems() -> None:
 
 
 def test_a_killed_inference_thread_ends_the_process_and_all_requests(chaos: Chaos) -> None:
-    # Last, since it ends the server that the tests above share.
+    # Last, because it ends the server of the tests above.
     outcome = SCENARIOS["thread_killed"](chaos)
     assert outcome.problems == []

@@ -1,8 +1,8 @@
-"""The corpus: every kind of image file that may arrive, made here, with what must become of it.
+"""The corpus: generated image files of every kind, with their expected results.
 
 `CORPUS` maps a name to an `Entry`: a function that makes the file, and either the pixels that it must be read as,
 stated without the code under test, or a word of the refusal. All are meant for a network of `SIDE`×`SIDE` pixels.
-What is plainly refused is listed in `tests.images`; here are the unusual files beside it, many fit to be judged.
+`tests.images` has the simple invalid files; this module has unusual files, many of which are valid.
 """
 
 import io
@@ -24,12 +24,12 @@ SIDE = 16
 
 @dataclass(frozen=True)
 class Entry:
-    """A file and its fate.
+    """A file and its expected result.
 
     Args:
         make: the file's bytes.
-        pixels: what it must be read as, uint8 ``(16, 16, 3)``; None where it must be refused.
-        refusal: a word of the refusal.
+        pixels: the expected pixels, uint8 ``(16, 16, 3)``; None if the file is refused.
+        refusal: a word of the error message.
         tolerance: largest difference in one channel, for formats whose decoders may round.
     """
 
@@ -52,7 +52,7 @@ def _black() -> np.ndarray:
 
 
 def _by_pillow(data: bytes) -> np.ndarray:
-    """Lossy files are compared with what libjpeg and libwebp make of them when nothing else is in the file."""
+    """The result of libjpeg or libwebp on a lossy file without other content."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -70,7 +70,7 @@ def _tiff(*entries: bytes, order: str = "<", at: int = 8) -> bytes:
 
 
 def _number(tag: int, value: int, *, order: str = "<", kind: int = 3, count: int = 1) -> bytes:
-    """A directory entry; a short one is padded on the right, in either byte order."""
+    """A directory entry; a short value is padded on the right, in either byte order."""
     field = struct.pack(f"{order}HH", value, 0) if kind == 3 else struct.pack(f"{order}I", value)
     return struct.pack(f"{order}HHI", tag, kind, count) + field
 
@@ -80,7 +80,7 @@ def _segment(kind: int, body: bytes) -> bytes:
 
 
 def _jpeg(*segments: bytes) -> bytes:
-    """A small JPEG with these segments in front of its own."""
+    """A small JPEG with these segments before its own."""
     data = _plain("JPEG")
     return data[:2] + b"".join(segments) + data[2:]
 
@@ -95,7 +95,7 @@ def _exif_file(form: str, tiff: bytes) -> bytes:
     return _plain(form, exif=b"Exif\0\0" + tiff, **({"lossless": True} if form == "WEBP" else {}))
 
 
-# What a viewer must do to pixels that are stored in each of the eight ways, in numpy's words.
+# The NumPy operation that turns the stored pixels upright, for each of the eight orientations.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -193,7 +193,7 @@ _INKS = (40, 90, 140, 30)  # cyan, magenta, yellow, black of a CMYK image of one
 
 
 def _cmyk_jpeg(*, transform: int | None = 0) -> bytes:
-    """One colour, which JPEG keeps but for rounding. Adobe's segment says how it is stored; None leaves it out."""
+    """One colour, which JPEG preserves except for rounding. Adobe's segment gives its encoding; None omits it."""
     data = encoded(Image.new("CMYK", (SIDE, SIDE), _INKS), "JPEG", quality=100)
     at = data.index(b"Adobe")
     return (
@@ -213,12 +213,12 @@ def _from_cmyk() -> np.ndarray:
 
 
 def _from_ycck() -> np.ndarray:
-    """The same four stored numbers read as Y, Cb, Cr and K: colour by JFIF's equations, then darkened by K."""
+    """The same four stored numbers as Y, Cb, Cr and K: colour by JFIF's equations, then darkened by K."""
     luma, blueness, redness, black = (255 - ink for ink in _INKS)
     red = luma + 1.402 * (redness - 128)
     green = luma - 0.344136 * (blueness - 128) - 0.714136 * (redness - 128)
     blue = luma + 1.772 * (blueness - 128)
-    # Inks are stored inverted; libjpeg inverts the colour once more on the way from YCCK to CMYK.
+    # Inks are stored inverted; libjpeg inverts the colour again in the conversion from YCCK to CMYK.
     return _one_colour(*((255 - np.clip(value, 0, 255)) * black / 255 for value in (red, green, blue)))
 
 
@@ -255,7 +255,7 @@ _COLOUR = {
 }
 
 
-# --- more in the file than an image
+# --- other content in the file
 
 
 def _png_with(*chunks: tuple[bytes, bytes]) -> Callable[[], bytes]:
@@ -322,7 +322,7 @@ _LADEN = {
 
 
 def _png_of_checksum(kind: bytes) -> bytes:
-    """A PNG whose chunk `kind` has another checksum than its own."""
+    """A PNG whose chunk `kind` has a wrong checksum."""
     data = png_of(SIDE, SIDE, extra=chunk(b"tEXt", b"k\0v"))
     at = data.index(kind) - 4
     (length,) = struct.unpack_from(">I", data, at)

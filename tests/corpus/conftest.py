@@ -1,4 +1,4 @@
-"""An artifact, an application on it and a good image."""
+"""An artifact, its application and a valid image."""
 
 import numpy as np
 import pytest

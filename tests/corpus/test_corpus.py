@@ -1,4 +1,4 @@
-"""Every file of the corpus becomes the pixels or gets the refusal that is stated there: alone, in `fit`, and served."""
+"""Every file of the corpus has its expected result: decoded directly, in `fit`, and over HTTP."""
 
 import functools
 import warnings
@@ -64,7 +64,9 @@ def test_files_are_decoded_or_refused_as_stated_with_and_without_warnings_as_err
 def test_fit_reads_the_same_pixels_and_refuses_the_same_files(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "natural"
     folder.mkdir()
-    (folder / "0.png").write_bytes(encoded(noise(np.random.default_rng(0))))  # gives the data set its size
+    (folder / "0.png").write_bytes(
+        encoded(noise(np.random.default_rng(0)))
+    )  # determines the image size of the data set
     (folder / "1.png").write_bytes(file_of(name))
     assert_as_stated(CORPUS[name], outcome(lambda: load_dataset(f"images:{tmp_path}").images[1]))
 
@@ -86,7 +88,7 @@ def forms(data: bytes) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", CORPUS)
 def test_all_three_request_forms_give_the_same_result(name: str, served: TestClient, artifact: Artifact) -> None:
     entry, data = CORPUS[name], file_of(name)
-    for form in forms(data) if data else forms(data)[1:]:  # no body at all is no image at all: see below
+    for form in forms(data) if data else forms(data)[1:]:  # an empty body has its own test
         answer = served.post("/v1/predict", **form)
         if entry.pixels is None:
             assert answer.status_code == 422, answer.text

@@ -1,1 +1,1 @@
-"""Hostile input against a real server process on loopback; `python -m tests.fuzz` runs it, bounded and seeded."""
+"""Fuzz tests of a server process on loopback, with a seed and a time limit: `python -m tests.fuzz`."""

@@ -1,11 +1,11 @@
-"""`python -m tests.fuzz`: hostile input and faults for a bounded time, a table at the end, figures as JSON.
+"""`python -m tests.fuzz`: hostile input and faults for a limited time, then a table and JSON results.
 
     raw sockets      requests that no client would send
     damaged images   the corpus, mutated; every answer compared with the bare pipeline
     schemathesis     all checks on the OpenAPI documents of both ports
     chaos            `tests.chaos`: a poisoned, hanging or dying network, storms of clients, signals under load
 
-After every part the server must judge good images as before, must not have grown, and must have logged no traceback.
+After every part the server must return the same verdicts, must not have grown, and must have logged no traceback.
 The status is 1 where anything is wrong. One seed repeats one run but for the order in which answers come.
 """
 
@@ -61,18 +61,18 @@ def main() -> int:
 
 
 def fuzz(artifact: Path, seed: int, seconds: float, *, cases: int = sys.maxsize, short: bool = False) -> list[Part]:
-    """What came of every part, each followed by a look at the server's health.
+    """The result of every part, each followed by a check of the server's health.
 
     Args:
-        seconds: of all parts together.
-        cases: most of each of our own parts.
-        short: whether schemathesis is to send a few cases only, and to the main port alone.
+        seconds: of all parts in total.
+        cases: maximum number of cases of each part except schemathesis.
+        short: whether schemathesis sends a few cases only, to the main port only.
     """
     rng = np.random.default_rng(seed)
     reference = Reference(artifact)
     share = seconds / 4
     parts: list[Part] = []
-    # Short deadlines, so that half a request is given up within the run. No canary: its images are not ours to count.
+    # Short timeouts, so that incomplete requests end within the run. No canary, whose images would be counted.
     with serving(artifact, header_timeout_s=2, receive_timeout_s=2, receive_grace_s=2, canary_interval_s=0) as server:
         health = Health(server, reference, rng)
 

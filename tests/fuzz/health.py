@@ -1,4 +1,4 @@
-"""Whether a server is as it was: the same verdicts, no more memory or descriptors, no traceback in its log."""
+"""Health of a server: unchanged verdicts, no growth of memory or descriptors, no traceback in its log."""
 
 import time
 from base64 import b64encode
@@ -18,7 +18,7 @@ from tests.images import encoded, noise
 
 __all__ = ["MOST_DESCRIPTORS", "MOST_GROWTH_BYTES", "Health", "Reference", "difference", "forms_of"]
 
-# The allocator keeps what bodies of up to 32 MiB took; a leak of a kilobyte per request shows within minutes.
+# The allocator keeps the memory of bodies of up to 32 MiB; a leak of a kilobyte per request exceeds it in minutes.
 MOST_GROWTH_BYTES = 96 * 2**20
 MOST_DESCRIPTORS = 8
 _SAME_SCORE = 1e-6
@@ -26,18 +26,18 @@ _SETTLE_S = 10.0
 
 
 class Reference:
-    """The bare pipeline: what the server must say of a file.
+    """The pipeline without a server: the expected verdict on a file.
 
     Args:
         folder: of the artifact.
-        network_file: for a network from a user's file.
+        network_file: of a network from a user's file.
     """
 
     def __init__(self, folder: Path, network_file: str | None = None) -> None:
         self.artifact: Artifact = load_artifact(folder, network_file=network_file)
 
-    def judge(self, data: bytes) -> Verdict | ImageError:
-        """The verdict on an image file, or why there is none."""
+    def score(self, data: bytes) -> Verdict | ImageError:
+        """The verdict on an image file, or the error."""
         try:
             pixels = decode_image(data, self.artifact.preprocessing)
         except ImageError as exc:
@@ -47,7 +47,7 @@ class Reference:
 
 
 def difference(expected: Verdict | ImageError, answer: httpx.Response) -> str | None:
-    """How the answer to a request of one image differs from what it must be; None where it does not."""
+    """The difference between the response to one image and the expected one, or None."""
     if isinstance(expected, ImageError):
         error = answer.json().get("error", {})
         if answer.status_code == 422 and (error["code"], error["message"]) == ("image_refused", str(expected)):
@@ -73,39 +73,39 @@ def forms_of(data: bytes) -> list[dict[str, Any]]:
 
 
 class Health:
-    """A server's state when this was made, to be compared with what it is later.
+    """The state of a server at the construction, for later comparison.
 
     Args:
         server: the process.
-        reference: what it must say.
-        rng: draws the good images.
+        reference: the expected verdicts.
+        rng: samples the valid images.
     """
 
     def __init__(self, server: ServerProcess, reference: Reference, rng: np.random.Generator) -> None:
         self._server = server
         self._files = [encoded(noise(rng)) for _ in range(4)]
-        self._expected = [reference.judge(data) for data in self._files]
+        self._expected = [reference.score(data) for data in self._files]
         self._seen_lines = 0
         self._resident = self._descriptors = 0
-        self.problems()  # the first requests take memory that stays taken
+        self.problems()  # the first requests allocate memory that is kept
         self._resident = server.resident_bytes()
         self._descriptors = server.descriptors()
 
     @property
     def good(self) -> bytes:
-        """An image that is accepted."""
+        """A valid image."""
         return self._files[0]
 
     def grown_bytes(self) -> int:
-        """Resident memory more than at first."""
+        """Growth of the resident memory in bytes."""
         return self._server.resident_bytes() - self._resident
 
     def grown_descriptors(self) -> int:
-        """Open descriptors more than at first."""
+        """Growth of the number of open descriptors."""
         return self._server.descriptors() - self._descriptors
 
     def problems(self) -> list[str]:
-        """What is wrong now; connections get a few seconds to be closed."""
+        """The current problems; connections get a few seconds to close."""
         if (code := self._server.process.poll()) is not None:
             return [f"the server ended with {code}: {''.join(self._server.lines[-5:])}"]
         found, self._seen_lines = self._server.tracebacks(self._seen_lines), len(self._server.lines)
@@ -113,7 +113,7 @@ class Health:
             for data, expected in zip(self._files, self._expected, strict=True):
                 for form in forms_of(data):
                     if wrong := difference(expected, client.post("/v1/predict", **form)):
-                        found.append(f"a good image is judged otherwise: {wrong}")
+                        found.append(f"a valid image has another verdict: {wrong}")
             if (ready := client.get("/v2/health/ready")).status_code != 200:
                 found.append(f"not ready: {ready.text}")
         if not self._resident:

@@ -1,4 +1,4 @@
-"""Bytes over a socket and what comes back, for what no HTTP client would send."""
+"""Raw bytes over a socket and the responses, for requests that no HTTP client sends."""
 
 import asyncio
 import re
@@ -15,15 +15,15 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer as it came: status, header fields in lower case, body."""
+    """One HTTP response: status, headers with names in lower case, body."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
     def refusal(self) -> str | None:
-        """Why this is no error in the form of its protocol; None where it is, or is no error."""
-        if self.status < 400 or not self.body:  # the answer to HEAD has no body
+        """The reason if this is an error in another form than that of its protocol, else None."""
+        if self.status < 400 or not self.body:  # a response to HEAD has no body
             return None
         if self.headers.get("content-type") != "application/json":
             return f"{self.status} of type {self.headers.get('content-type')}"
@@ -39,11 +39,11 @@ class Answer:
 async def exchange(
     port: int, pieces: Sequence[bytes], *, pause_s: float = 0.0, half_close: bool = False, quiet_s: float = 0.15
 ) -> bytes:
-    """What comes back for `pieces`, until the server closes or is silent for `quiet_s` seconds.
+    """The bytes received for `pieces`, until the server closes or is silent for `quiet_s` seconds.
 
     Args:
         pause_s: between the pieces.
-        half_close: say after the last piece that no more will come.
+        half_close: close the sending direction after the last piece.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
@@ -64,7 +64,7 @@ async def exchange(
 
 
 def answers_in(received: bytes) -> list[Answer]:
-    """The answers in a stream, in order; what does not parse as one ends the list."""
+    """The responses in a stream, in order, up to the first invalid bytes."""
     answers = []
     while found := _STATUS_LINE.match(received):
         head, separator, rest = received.partition(b"\r\n\r\n")
@@ -73,7 +73,7 @@ def answers_in(received: bytes) -> list[Answer]:
         pairs = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
         headers = {name.decode("latin-1").lower(): value.strip().decode("latin-1") for name, _, value in pairs}
         length = int(headers.get("content-length", "0"))
-        # Where the answer was to HEAD, the next bytes are the next answer's.
+        # After a response to HEAD, the next bytes belong to the next response.
         body = b"" if _STATUS_LINE.match(rest) else rest[:length]
         answers.append(Answer(int(found[1]), headers, body))
         received = rest[len(body) :]

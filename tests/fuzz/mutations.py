@@ -1,4 +1,4 @@
-"""Damaged image files: the corpus with bytes changed, lost, moved and joined; drawn from a seeded generator."""
+"""Damaged image files: the corpus with bytes changed, removed, moved and joined at random, with a seed."""
 
 import re
 import struct
@@ -10,7 +10,7 @@ from tests.corpus.broken_images import CORPUS
 
 __all__ = ["MutatedCorpus"]
 
-_LARGEST = 20_000  # bytes; larger files of the corpus cost time and add no structure
+_MAX_BYTES = 20_000  # bytes; larger files of the corpus cost time and add no structure
 _TAKE_LONG_TO_MAKE = re.compile("bomb|MB")
 
 
@@ -18,20 +18,20 @@ class MutatedCorpus:
     """Files to send.
 
     Args:
-        rng: what chooses.
+        rng: selects files and changes.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         made = (entry.make() for name, entry in CORPUS.items() if not _TAKE_LONG_TO_MAKE.search(name))
-        self._files = [data for data in made if 0 < len(data) <= _LARGEST]
+        self._files = [data for data in made if 0 < len(data) <= _MAX_BYTES]
 
     def draw(self) -> bytes:
         """A file of the corpus after up to four changes."""
         data = bytearray(self._any())
         for _ in range(int(self._rng.integers(5))):
             self._change(data)
-        # Most changes of a PNG would end at its checksums.
+        # Without it, the checksums would detect most changes of a PNG.
         return with_right_checksums(bytes(data)) if self._rng.integers(2) else bytes(data)
 
     def _any(self) -> bytes:
@@ -59,7 +59,7 @@ class MutatedCorpus:
 
 
 def with_right_checksums(data: bytes) -> bytes:
-    """The file with the checksums of its PNG chunks made right, as far as its chunks are whole."""
+    """The file with correct checksums of its complete PNG chunks."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
     parts, position = [data[:8]], 8

@@ -1,4 +1,4 @@
-"""The parts of the fuzzing: each sends for a while, and says how much and what went wrong."""
+"""The parts of the fuzz tests; each sends requests for a limited time and returns its counts and problems."""
 
 import asyncio
 import json
@@ -25,23 +25,23 @@ __all__ = ["Part", "images", "openapi", "raw"]
 _SHORT = ("--phases", "fuzzing", "--max-examples", "4")
 _CONNECTIONS = 24
 _KEPT_PROBLEMS = 20
-# No schema can say which bytes are an image that this network takes; so valid requests may be refused with these.
+# No schema can specify which bytes are an image; these statuses are therefore allowed for valid requests.
 _CONFIGURATION = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 400, 404, 413, 415, 422]
 """
-_LONGEST_REPEATED = 600  # bytes of a request in a problem's text
+_MAX_REPEATED = 600  # bytes of a request in a problem's text
 
 
 @dataclass
 class Part:
-    """What came of one part.
+    """The result of one part.
 
     Args:
         name: of the part.
         cases: requests sent, or connections made.
-        counts: how often which kind was sent and which status came.
-        problems: in words, with what repeats them.
+        counts: numbers of requests by kind, and of responses by status.
+        problems: messages with the data that reproduces them.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Part:
     seconds: float = 0.0
 
     def problem(self, text: str) -> None:
-        """Note what went wrong; beyond a few only counted."""
+        """Record a problem; after a few, only count them."""
         self.counts["problems"] += 1
         if len(self.problems) < _KEPT_PROBLEMS:
             self.problems.append(text)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, for a result."""
+        """The fields as JSON values."""
         return {
             "part": self.name, "cases": self.cases, "seconds": round(self.seconds, 1),
             "counts": dict(sorted(self.counts.items())), "problems": self.problems,
@@ -65,7 +65,7 @@ class Part:
 
 
 def raw(server: ServerProcess, rng: np.random.Generator, png: bytes, *, seconds: float, cases: int) -> Part:
-    """Malformed bytes over sockets, until the time or the cases are used up."""
+    """Send malformed bytes over sockets, up to the time or number of cases."""
     part = Part("raw sockets")
     started = time.monotonic()
 
@@ -91,7 +91,7 @@ def _examine(part: Part, request: RawRequest, received: bytes) -> None:
     part.counts[f"sent: {request.kind}"] += 1
     if not answers:
         part.counts["answered: nothing"] += 1
-    sent = b"".join(request.pieces)[:_LONGEST_REPEATED]
+    sent = b"".join(request.pieces)[:_MAX_REPEATED]
     if received and not answers:
         part.problem(f"{request.kind}: {sent!r} was answered by {received[:200]!r}, which is not HTTP")
     for answer in answers:
@@ -101,14 +101,14 @@ def _examine(part: Part, request: RawRequest, received: bytes) -> None:
         if wrong := answer.refusal():
             part.problem(f"{request.kind}: {sent!r} was answered {wrong}")
     final = [answer for answer in answers if answer.status >= 200]
-    if request.most_answers is not None and len(final) > request.most_answers:
-        part.problem(f"{request.kind}: {sent!r} got {len(final)} answers, at most {request.most_answers} expected")
+    if request.max_responses is not None and len(final) > request.max_responses:
+        part.problem(f"{request.kind}: {sent!r} got {len(final)} answers, at most {request.max_responses} expected")
 
 
 def images(
     server: ServerProcess, reference: Reference, rng: np.random.Generator, *, seconds: float, cases: int
 ) -> Part:
-    """Damaged images in all forms; what cannot be decoded here must be refused there, all else judged as here."""
+    """Send damaged images in all request forms, and compare the responses with the pipeline without a server."""
     part = Part("damaged images")
     corpus = MutatedCorpus(rng)
     started = time.monotonic()
@@ -116,12 +116,12 @@ def images(
         while part.cases < cases and time.monotonic() < started + seconds:
             part.cases += 1
             data = corpus.draw()
-            expected = reference.judge(data)
+            expected = reference.score(data)
             form = int(rng.integers(3))
             answer = client.post("/v1/predict", **forms_of(data)[form])
             part.counts[f"answered: {answer.status_code}"] += 1
-            if (wrong := difference(expected, answer)) and (data or form):  # an empty body is no image at all
-                part.problem(f"{data[:_LONGEST_REPEATED].hex()} in form {form}: {wrong}")
+            if (wrong := difference(expected, answer)) and (data or form):  # an empty body has no image
+                part.problem(f"{data[:_MAX_REPEATED].hex()} in form {form}: {wrong}")
             if rng.integers(4) == 0:
                 _infer(part, client, reference, data)
     part.seconds = time.monotonic() - started
@@ -129,35 +129,35 @@ def images(
 
 
 def _infer(part: Part, client: httpx.Client, reference: Reference, data: bytes) -> None:
-    """The same image by the other protocol, as one binary tensor."""
+    """The same image by the Open Inference Protocol, as one binary tensor."""
     tensor = len(data).to_bytes(4, "little") + data
     inputs = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tensor)}}
     header = json.dumps({"inputs": [inputs]}).encode()
     lengths = {"Inference-Header-Content-Length": str(len(header))}
     answer = client.post(f"/v2/models/{MODEL}/infer", content=header + tensor, headers=lengths)
     part.counts[f"answered by /v2: {answer.status_code}"] += 1
-    expected = reference.judge(data)
+    expected = reference.score(data)
     if isinstance(expected, Exception):
         if answer.status_code != 422 or not isinstance(answer.json()["error"], str):
             part.problem(
-                f"{data[:_LONGEST_REPEATED].hex()} by /v2: expected 422, got {answer.status_code} {answer.text[:300]}"
+                f"{data[:_MAX_REPEATED].hex()} by /v2: expected 422, got {answer.status_code} {answer.text[:300]}"
             )
         return
     outputs = {output["name"]: output["data"][0] for output in answer.json().get("outputs", [])}
     same = (outputs.get("label"), outputs.get("flagged")) == (expected.label, expected.flagged)
     if answer.status_code != 200 or not same or abs(outputs["score"] - expected.score) > 1e-6:
-        part.problem(f"{data[:_LONGEST_REPEATED].hex()} by /v2: expected {expected}, got {answer.text[:300]}")
+        part.problem(f"{data[:_MAX_REPEATED].hex()} by /v2: expected {expected}, got {answer.text[:300]}")
 
 
 def openapi(
     server: ServerProcess, seed: int, *, seconds: float, port: int | None = None, name: str = "", short: bool = False
 ) -> Part:
-    """Schemathesis with all of its checks on what the server says of itself; needs its command beside Python.
+    """Schemathesis with all its checks on the OpenAPI description; needs its command beside Python.
 
     Args:
-        seconds: it repeats itself until they are over.
-        port: another one than the main port, which `name` then tells.
-        short: a few cases of each route and no more, whatever the time.
+        seconds: it is repeated for this time.
+        port: another port than the main port; part of the name.
+        short: only a few cases of each route.
     """
     part = Part(f"schemathesis{name}")
     started = time.monotonic()

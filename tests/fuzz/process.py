@@ -1,4 +1,4 @@
-"""A server process of the tiny artifact, what it has taken of the machine, and what it has logged."""
+"""A server process of the tiny artifact, its resources and its log."""
 
 import os
 import re
@@ -19,7 +19,7 @@ MODEL = "tiny"
 # A traceback's last two frames and its error.
 _TRACEBACK = re.compile(r"^Traceback .*\n(?:^[ \t].*\n)*?((?:^[ \t].*\n){0,4}^\S.*\n)", re.MULTILINE)
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
-_START_TIMEOUT_S = 200.0  # importing torch, on a machine that is busy with other things
+_START_TIMEOUT_S = 200.0  # importing torch on a busy machine
 _END_TIMEOUT_S = 60.0
 
 
@@ -28,7 +28,7 @@ class ServerProcess:
     """A running `plumbline serve`.
 
     Args:
-        process: the operating system's.
+        process: of the operating system.
         port, admin_port: where it listens on 127.0.0.1.
         lines: its log so far.
     """
@@ -40,7 +40,7 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """Where clients reach it."""
+        """Address of the main port."""
         return f"http://127.0.0.1:{self.port}"
 
     def resident_bytes(self) -> int:
@@ -53,7 +53,7 @@ class ServerProcess:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def tracebacks(self, start: int = 0) -> list[str]:
-        """The last lines of each kind of traceback logged from line `start` on, and how often it came."""
+        """The last lines of each kind of traceback logged from line `start` on, and its number."""
         log = "".join(self.lines[start:])
         kinds = Counter(_ADDRESS.sub("0x", found[1]) for found in _TRACEBACK.finditer(log))
         return [f"logged {count} times: {kind.strip()}" for kind, count in sorted(kinds.items())]
@@ -63,7 +63,7 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """The exit code, once it has ended."""
+        """The exit code, after the end of the process."""
         return self.process.wait(_END_TIMEOUT_S)
 
 
@@ -72,7 +72,7 @@ def serving(artifact: Path, *options: str, **settings: object) -> Iterator[Serve
     """A server of `artifact` under the name `MODEL`, killed at the end if it still runs.
 
     Args:
-        options: further words of the command line.
+        options: further command-line arguments.
         settings: as in `service.http.settings.Settings`.
     """
     command = [

@@ -1,4 +1,4 @@
-"""Requests that no client would send: malformed, lying, ambiguous, endless; drawn from a seeded generator."""
+"""Random invalid requests with a seed: malformed, inconsistent, ambiguous, endless."""
 
 import json
 from base64 import b64encode
@@ -27,14 +27,14 @@ class RawRequest:
     Args:
         kind: which of `KINDS`.
         pieces: sent one after the other.
-        most_answers: more of them mean that a body was taken for a request.
+        max_responses: more responses mean that a body was parsed as a request.
         pause_s: between the pieces.
-        half_close: whether the client then says that no more will come.
+        half_close: whether the client then closes its sending direction.
     """
 
     kind: str
     pieces: tuple[bytes, ...]
-    most_answers: int | None = None
+    max_responses: int | None = None
     pause_s: float = 0.0
     half_close: bool = False
 
@@ -106,7 +106,7 @@ def _lengths(rng: np.random.Generator, png: bytes) -> RawRequest:
             str(len(png) + 10).encode(), str(len(png) - 10).encode(), b"0", b"00", str(1 << 40).encode(),
         ),
     )  # fmt: skip
-    # Too short a length makes the rest of the image the next request's first bytes, which are refused.
+    # If the length is too small, the rest of the image is parsed as the next request, which is refused.
     return RawRequest(
         "length", (_post(_pick(rng, (_PREDICT, _INFER)), png, length=length),), half_close=bool(rng.integers(2))
     )
@@ -132,7 +132,7 @@ def _chunks(rng: np.random.Generator, png: bytes) -> RawRequest:
 
 
 def _smuggling(rng: np.random.Generator, png: bytes) -> RawRequest:
-    """Two ways to tell where the body ends: one request or a refusal, never a second answer."""
+    """Two contradictory lengths of the body: one response or an error, never a second response."""
     hidden = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     chunked = b"0\r\n\r\n" + hidden
     coding = _pick(
@@ -146,7 +146,7 @@ def _smuggling(rng: np.random.Generator, png: bytes) -> RawRequest:
     )  # fmt: skip
     doubled = b"Content-Length: %d\r\nContent-Length: 0" % len(hidden)
     headers = coding if rng.integers(2) else doubled
-    return RawRequest("smuggling", (_post(_PREDICT, chunked, headers),), most_answers=1)
+    return RawRequest("smuggling", (_post(_PREDICT, chunked, headers),), max_responses=1)
 
 
 def _pipelines(rng: np.random.Generator, png: bytes) -> RawRequest:
@@ -156,7 +156,7 @@ def _pipelines(rng: np.random.Generator, png: bytes) -> RawRequest:
         for _ in range(count)
     ]
     return RawRequest(
-        "pipeline", (b"".join(requests) + (_junk(rng, 30) if rng.integers(2) else b""),), most_answers=count + 1
+        "pipeline", (b"".join(requests) + (_junk(rng, 30) if rng.integers(2) else b""),), max_responses=count + 1
     )
 
 
@@ -164,7 +164,7 @@ def _slow(rng: np.random.Generator, png: bytes) -> RawRequest:
     whole = _post(_PREDICT, png)
     cuts = sorted(int(c) for c in rng.integers(0, len(whole), 6))
     pieces = tuple(whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True))
-    return RawRequest("slow sender", pieces, most_answers=1, pause_s=0.01)
+    return RawRequest("slow sender", pieces, max_responses=1, pause_s=0.01)
 
 
 def _leaving(rng: np.random.Generator, png: bytes) -> RawRequest:
@@ -173,7 +173,7 @@ def _leaving(rng: np.random.Generator, png: bytes) -> RawRequest:
 
 
 def _infer(rng: np.random.Generator, png: bytes) -> RawRequest:
-    """Bodies of the Open Inference Protocol whose header lies about what follows."""
+    """Bodies of the Open Inference Protocol with a wrong length header."""
     binary = len(png).to_bytes(4, "little") + png
     size = _pick(
         rng,
@@ -230,7 +230,7 @@ def _infer(rng: np.random.Generator, png: bytes) -> RawRequest:
         ),
     )
     claimed = b"Inference-Header-Content-Length: " + length
-    return RawRequest("lying tensors", (_post(_INFER, header + binary, claimed),), most_answers=1)
+    return RawRequest("lying tensors", (_post(_INFER, header + binary, claimed),), max_responses=1)
 
 
 KINDS: dict[str, Callable[[np.random.Generator, bytes], RawRequest]] = {

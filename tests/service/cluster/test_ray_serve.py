@@ -1,4 +1,4 @@
-"""The application as Ray Serve is given it; `python -m benchmarks.serving.ray_serve` kills replicas of a real Ray."""
+"""The application under Ray Serve; `python -m benchmarks.serving.ray_serve` kills replicas of a Ray cluster."""
 
 import asyncio
 import importlib
@@ -28,7 +28,7 @@ SETTINGS = Settings(torch_threads=1, decode_threads=1, canary_interval_s=0)
 
 @pytest.fixture
 def _ray() -> None:
-    """Ray, or the test is skipped; what Ray itself warns of at import is not ours."""
+    """Ray, without its warnings at import; the test is skipped if it is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("ray.serve", reason="needs the extra `ray`")
@@ -78,7 +78,7 @@ def test_the_limits_of_ray_agree_with_the_settings() -> None:
     settings = Settings(max_queue_images=300, shutdown_grace_s=2, drain_timeout_s=30)
     options = deployment_options(Arguments(artifact=("a=b",), replicas=3), settings)
     assert options["num_replicas"] == 3
-    # With as many requests of one image each as there are places, the next one still reaches the guard, which says 429.
+    # When requests of one image each use the whole capacity, the next one still reaches the server, which returns 429.
     assert options["max_ongoing_requests"] > 300
     assert options["max_queued_requests"] > 0
     assert options["graceful_shutdown_timeout_s"] >= 32
@@ -110,7 +110,7 @@ def test_a_replica_is_healthy_until_its_thread_dies(artifact_folder: Path, rng: 
     with TestClient(app, raise_server_exceptions=False) as client:
         assert client.post("/v1/predict", content=encoded(noise(rng))).status_code == 200
         health(client)
-        # An image on which the network fails is no reason to replace anything.
+        # A network that fails on one image is not a reason to replace the replica.
         assert client.post("/v1/predict", content=poison(poisoned_network.RAISE, rng)).status_code == 500
         health(client)
         assert client.post("/v1/predict", content=poison(poisoned_network.DIE, rng)).status_code == 503
@@ -133,7 +133,7 @@ def test_a_stuck_replica_becomes_unhealthy_and_its_requests_get_a_503(
             except RuntimeError:
                 return
             await asyncio.sleep(0.02)
-        raise AssertionError("it hung and nobody noticed")
+        raise AssertionError("the stuck replica was not detected")
 
     with TestClient(replica.application(settings), raise_server_exceptions=False) as client:
         assert client.portal is not None
