@@ -42,6 +42,12 @@ def model_sources(
 ) -> dict[str, ModelSource]:
     """Verified models by name, from texts as `--artifact` and `--network` take them.
 
+    Args:
+        artifacts: each ``[NAME=]PATH``.
+        networks: each ``[NAME=]PATH.py:CALLABLE``.
+        device: of the forward passes.
+        verify_key: public key that signed the artifacts; None: signatures are not checked.
+
     Raises:
         InputError: two models of one name, or a network for no model.
         ArtifactError: an artifact that is refused.

@@ -36,6 +36,12 @@ def artifact(artifact_folder: Path) -> Artifact:
     return load_artifact(artifact_folder)
 
 
+@pytest.fixture(scope="session")
+def bare(artifact_folder: Path) -> Artifact:
+    """The artifact loaded again, for the thread of the tests only."""
+    return load_artifact(artifact_folder)
+
+
 @pytest.fixture
 def png(rng: np.random.Generator) -> bytes:
     return encoded(noise(rng))

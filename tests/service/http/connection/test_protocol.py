@@ -38,7 +38,7 @@ def server(artifact: Artifact) -> Iterator[LiveServer]:
 
 
 @pytest.fixture(autouse=True)
-def _nobody_is_left(server: LiveServer) -> Iterator[None]:
+def _check_that_nothing_is_left(server: LiveServer) -> Iterator[None]:
     """After each test the server has no connections and no reserved capacity, and it responds."""
     yield
     wait_until(lambda: not server.protocols)

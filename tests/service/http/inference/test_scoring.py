@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.artifact import Artifact, load_artifact
+from detector.artifact import Artifact
 from detector.pipeline import Verdict
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
@@ -28,12 +27,6 @@ from tests.images import encoded, noise
 from tests.service.http.live import LiveServer, blocked, scoring_with, wait_until
 
 MAX_BATCH = 8
-
-
-@pytest.fixture(scope="module")
-def bare(artifact_folder: Path) -> Artifact:
-    """The artifact loaded again, for this thread only."""
-    return load_artifact(artifact_folder)
 
 
 @pytest.fixture

@@ -79,9 +79,8 @@ def test_an_exception_is_a_field_of_its_line(
     assert "Traceback" in line["exception"]
 
 
-texts = st.text(
-    st.characters(exclude_categories=()), max_size=30
-)  # including lone surrogates, which file names may have
+# Including lone surrogates, which file names may have.
+texts = st.text(st.characters(exclude_categories=()), max_size=30)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.integers(), inner, max_size=3),

@@ -4,7 +4,6 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ import torch
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from detector.artifact import Artifact, load_artifact
+from detector.artifact import Artifact
 from detector.pipeline import Verdict
 from models.images.decoding import decode_image
 from service.http.schemas.oip import OipInferResponse, OipModel, OipModelReady, OipServer
@@ -45,12 +44,6 @@ def http(server: LiveServer) -> Iterator[httpx.Client]:
 def client(server: LiveServer) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def bare(artifact_folder: Path) -> Artifact:
-    """The artifact loaded again, for this thread only."""
-    return load_artifact(artifact_folder)
 
 
 @pytest.fixture
