@@ -135,6 +135,8 @@ def test_each_card_shows_the_verdict_and_the_path_of_the_response(
         for name in ("Probability", "Score", "p-value", "Components of the score"):
             assert name in card["text"]
         assert f"flagged from {answer['threshold']:.3g}" in card["text"]
+        if result["flagged"] and result["main_component"]:
+            assert "Flagged mainly by" in card["text"]
         assert card["marks"] == [len(result["path"]["branches"])] * 2
         outside = [
             [not low <= value <= high for low, value, high in zip(*rows, strict=True)]
@@ -265,7 +267,7 @@ def test_the_page_works_with_the_keyboard_alone(browser: Browser, images: list[P
     tab_to(browser, "Score two.png")
     browser.press("Enter")
     assert [card["name"] for card in scored(browser, 2)] == ["two.png", "image 0.png"]
-    tab_to(browser, "The numbers")
+    tab_to(browser, "Statistics of every block")
     browser.press("Space")
     browser.wait_for("document.querySelector('.card details').open")
     assert is_visible(browser, ".card tbody tr")
@@ -356,7 +358,7 @@ def test_queue_and_latency_are_shown_and_updated(
     visit(browser, fresh)
     browser.wait_for("document.querySelector('#live').checkVisibility()")
     shown = figures(browser)
-    assert (shown["State"], shown["Waiting"], shown["Accepted"]) == ("ready", "0", "0 of 300")
+    assert (shown["State"], shown["Queued"], shown["In progress"]) == ("ready", "0", "0 of 300")
     assert (shown["Latency, median"], shown["Last minute"]) == ("–", "0 requests")
     assert f"{SIDE} × {SIDE} pixels and {len(CLASSES)} classes" in text(browser, "#takes")
     assert not is_visible(browser, "#model-choice")
@@ -453,7 +455,7 @@ def test_nothing_moves_with_reduced_motion(browser: Browser) -> None:
         card.remove();
         return name;
     })()"""
-    assert browser.evaluate(added) == "breathe"
+    assert browser.evaluate(added) == "fade"
     browser.call("Emulation.setEmulatedMedia", features=[rest])
     assert browser.evaluate(added) == "none"
 
