@@ -57,7 +57,9 @@ class AutoAttack(Attack):
             raise InputError(f"expected version {', '.join(get_args(_Version))}, got {version!r}")
         parts = _parts(attacks_to_run)
         if (version == "custom") != bool(parts):
-            raise InputError("attacks_to_run and version='custom' require each other")
+            raise InputError(
+                f"expected attacks_to_run with version 'custom' only, got version {version!r} and {attacks_to_run!r}"
+            )
         self.version: _Version = version
         self.attacks_to_run = parts
 
