@@ -1,4 +1,4 @@
-"""Published figures stand beside those of ours that they can be compared with, and beside no others."""
+"""Published figures are paired with comparable figures of an evaluation only."""
 
 import csv
 import io
@@ -75,7 +75,7 @@ def entry(found: dict[str, Any], detector: str, fitted_on: str, tested_on: str) 
     return one
 
 
-def test_each_published_figure_stands_beside_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_published_figures_are_paired_with_ours(tmp_path: Path, rng: np.random.Generator) -> None:
     given = ours(rng)
     found = figures(given, resamples=0)
     rows = by_row(beside_paper(found, given.provenance, read_published(published(tmp_path))))
@@ -113,7 +113,7 @@ def test_each_published_figure_stands_beside_its_own(tmp_path: Path, rng: np.ran
     assert attack_to_outliers["tested_on"] == "ood:svhn"
 
 
-def test_deviations_of_the_appendix_stand_where_the_table_has_none(tmp_path: Path) -> None:
+def test_missing_deviations_are_taken_from_the_appendix(tmp_path: Path) -> None:
     figure = "A,B,VAN,TR,seen,,FGM,accuracy"
     rows = read_published(published(tmp_path, f"12,{figure},97.1,\n32,{figure},97.14,0.59"))
     assert [row.std for row in rows] == [0.0059, 0.0059]
@@ -136,7 +136,7 @@ def test_the_sound_protocol_is_noted(tmp_path: Path, rng: np.random.Generator) -
     assert notes == ["sound protocol's split"]
 
 
-def test_an_artifact_stands_for_its_detector(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_an_artifact_is_compared_by_its_detector(tmp_path: Path, rng: np.random.Generator) -> None:
     given = random_evaluation(
         rng, count=60, runs=1, attacks={"fgm": 0.6}, detectors={"artifact": 1.0},
         provenance={"dataset": {"name": "cifar10"}, "detector": {"name": "mahalanobis"}},
@@ -146,7 +146,7 @@ def test_an_artifact_stands_for_its_detector(tmp_path: Path, rng: np.random.Gene
     assert rows["12", "VAN", "TR", "FGM", "accuracy"]["ours"] is None
 
 
-def test_which_rows_are_meant(tmp_path: Path) -> None:
+def test_rows_are_chosen_by_data_set_or_name(tmp_path: Path) -> None:
     rows = read_published(published(tmp_path))
     assert len(chosen_rows(rows, "npz:some/cifar10-test.npz")) == 10
     with pytest.raises(InputError, match="--published beside --beside-paper for digits"):
@@ -172,7 +172,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str | None, message: s
         read_published(path)
 
 
-def test_the_report_holds_them(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_the_report_contains_the_published_figures(tmp_path: Path, rng: np.random.Generator) -> None:
     given = random_evaluation(
         rng, count=40, runs=2, blocks=1, attacks={"fgm": 0.5}, outliers={}, detectors={"transport": 1.0},
         provenance={"dataset": {"name": "cifar10"}},

@@ -1,4 +1,4 @@
-"""`plumbline geometry`: its figures against the same taken by hand, its files, and what it refuses."""
+"""`plumbline geometry`: its figures compared with direct computations, its files and its errors."""
 
 import json
 import math
@@ -98,10 +98,10 @@ def numbers_in(value: Any) -> Iterator[float]:
         yield value
 
 
-# --- figures by hand
+# --- direct computations
 
 
-def test_cost_shape_and_transport_are_those_of_the_path_taken_by_hand(
+def test_cost_shape_and_transport_equal_a_direct_computation(
     measured: Measured, chain: Chain, data: ImageDataset, seed: int
 ) -> None:
     images = data.tensor()
@@ -134,9 +134,7 @@ def test_cost_shape_and_transport_are_those_of_the_path_taken_by_hand(
     assert found["blocks"][1]["transport"] == pytest.approx(last._asdict(), rel=1e-4)
 
 
-def test_the_cosine_is_that_with_the_gradient_at_the_blocks_input(
-    measured: Measured, chain: Chain, data: ImageDataset
-) -> None:
+def test_the_cosine_uses_the_gradient_at_the_blocks_input(measured: Measured, chain: Chain, data: ImageDataset) -> None:
     labels = torch.from_numpy(data.labels)
     residues, _ = chain.steps(data.tensor())
     point = chain.stem(data.tensor())
@@ -153,7 +151,7 @@ def test_the_cosine_is_that_with_the_gradient_at_the_blocks_input(
         point = chain.blocks[number](point)
 
 
-def test_variation_rates_and_outliers_are_those_of_the_images_attacked_by_hand(
+def test_variation_rates_and_outliers_equal_a_direct_computation(
     measured: Measured, chain: Chain, data: ImageDataset
 ) -> None:
     images, labels = data.tensor(), torch.from_numpy(data.labels)
@@ -199,7 +197,7 @@ def test_a_block_without_all_its_units_is_as_accurate_as_the_network_without_it(
     assert found["accuracy"][-1] == pytest.approx((skipped.argmax(dim=1) == labels).float().mean().item())
 
 
-def test_batches_change_nothing(
+def test_the_batch_size_does_not_change_figures(
     measured: Measured, chain: Chain, data: ImageDataset, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "_MAX_BATCH", 7)
@@ -214,7 +212,7 @@ def test_batches_change_nothing(
         assert one["variation_rate"] == pytest.approx(other["variation_rate"], rel=1e-3)
 
 
-def test_the_drawn_images_are_of_as_many_classes_as_there_are() -> None:
+def test_the_drawn_images_cover_all_classes() -> None:
     labels = np.array([2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0])
     drawn = measuring._first_of_each_class(labels)
     assert drawn.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14]
@@ -223,7 +221,7 @@ def test_the_drawn_images_are_of_as_many_classes_as_there_are() -> None:
 # --- other kinds of network
 
 
-def test_a_plain_network_has_paths_too_and_the_report_says_how(data: ImageDataset, seed: int) -> None:
+def test_a_network_without_additions_has_paths_and_a_remark(data: ImageDataset, seed: int) -> None:
     torch.manual_seed(seed)
     found = measure("plain", built(Perceptron()), data, GeometrySettings(**SETTINGS), progress=False).figures
     assert {block["kind"] for block in found["blocks"]} == {"block_difference"}
@@ -231,7 +229,7 @@ def test_a_plain_network_has_paths_too_and_the_report_says_how(data: ImageDatase
     assert found["stages"][0]["line_shape_ratio"]["mean"] >= 1
 
 
-def test_where_no_gradient_can_be_taken_the_figures_say_so(data: ImageDataset, seed: int) -> None:
+def test_a_missing_gradient_is_reported(data: ImageDataset, seed: int) -> None:
     torch.manual_seed(seed)
     measured = measure("in place", built(Chain(SkipInPlace)), data, GeometrySettings(), progress=False)
     cosine = measured.figures["blocks"][1]["cosine"]
@@ -243,7 +241,7 @@ def test_where_no_gradient_can_be_taken_the_figures_say_so(data: ImageDataset, s
 
 
 @pytest.mark.parametrize("build", [SequenceFirst, lambda: Chain(OtherFirst)], ids=["batch second", "factors"])
-def test_there_is_a_cosine_whatever_the_axes_and_factors(
+def test_the_cosine_exists_for_other_axes_and_factors(
     build: Callable[[], nn.Module], data: ImageDataset, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -265,7 +263,7 @@ class WithoutGradient(Chain):
 
 
 class Overwriting(PlainSum):
-    """Changes in place what the derivative of its tanh needs."""
+    """Changes in place a tensor that the derivative of its tanh needs."""
 
     def branch(self, x: Tensor) -> Tensor:
         out = super().branch(x).tanh()
@@ -290,7 +288,7 @@ def test_a_network_without_a_gradient_is_refused_by_fgm_and_measured_without_it(
     assert ("inplace" in remark) == (type(network) is Chain)
 
 
-def test_a_network_that_moves_nothing_has_no_shape_and_is_drawn_nevertheless(chain: Chain, data: ImageDataset) -> None:
+def test_a_network_with_zero_residues_has_no_shape_and_is_drawn(chain: Chain, data: ImageDataset) -> None:
     for block in chain.blocks:
         nn.init.zeros_(block.norm.weight)
     measured = measure("still", chain, data, GeometrySettings(**SETTINGS), progress=False)
@@ -319,7 +317,7 @@ def test_a_network_without_blocks_and_one_image_are_refused(data: ImageDataset, 
         measure("one", chain, data.take(np.array([0])), GeometrySettings(), progress=False)
 
 
-def test_names_of_blocks_are_those_of_the_users_own_network(chain: Chain, data: ImageDataset) -> None:
+def test_block_names_are_those_of_the_users_network(chain: Chain, data: ImageDataset) -> None:
     wrapped = built(Normalized(chain, (0.5,) * 3, (0.25,) * 3))
     found = measure("wrapped", wrapped, data, GeometrySettings(), progress=False).figures["blocks"]
     assert [block["name"] for block in found] == [branch.name for branch in discover(chain, (3, 8, 8)).branches]
@@ -392,7 +390,7 @@ def test_equal_names_are_numbered_and_few_images_are_remarked_on(shop: Path, dat
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_named_and_nothing_is_written(
+def test_invalid_options_are_refused_before_anything_is_written(
     words: list[str], message: str, shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limit = [] if "--limit" in words else ["--limit", "20"]
@@ -401,7 +399,7 @@ def test_a_mistake_is_named_and_nothing_is_written(
     assert not (shop / "report").exists()
 
 
-def test_an_interrupted_command_leaves_nothing_and_says_that_it_starts_anew(
+def test_an_interrupted_command_leaves_no_file_and_states_that_it_does_not_resume(
     shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_arguments: Any, **_options: Any) -> None:
@@ -429,7 +427,7 @@ def test_experiments_are_sub_commands(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_page_explains_every_key_of_the_report(measured: Measured) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "geometry.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[3] / "docs" / "geometry.md").read_text(encoding="utf-8")
     found = measured.figures
     keys = {*found, *found["blocks"][0], *found["stages"][0], *found["disturbed"][0], *found["important_units"][0]}
     keys |= {*found["transport_cost"], *found["stages"][0]["transport"]}

@@ -1,4 +1,4 @@
-"""`plumbline geometry circles` and `plumbline geometry decodings`, tiny and whole."""
+"""`plumbline geometry circles` and `plumbline geometry decodings` at a small size."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_circles_from_the_command_line(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["circles", "decodings"])
-def test_a_picture_that_fails_leaves_no_half_report(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_picture_leaves_no_report(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_figure: Figure) -> bytes:
         raise RuntimeError("no picture")
 
@@ -69,26 +69,28 @@ def test_a_picture_that_fails_leaves_no_half_report(name: str, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("words", ["--instances 1", "--epochs 0"])
-def test_circles_refuse_what_gives_no_figures(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_circles_refuse_counts_without_an_interval(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["geometry", "circles", *words.split(), "--out", str(tmp_path / "report")]) == 2
     assert words.split()[0].removeprefix("--") in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
 
 
-def test_a_table_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["geometry", "circles", "--tables", "19,23", "--out", str(tmp_path)])
     assert "19, 20, 21, 22" in capsys.readouterr().err
 
 
-def test_the_interval_holds_the_mean_as_often_as_it_says(rng: np.random.Generator) -> None:
-    held = 0
+def test_the_interval_has_its_nominal_coverage(rng: np.random.Generator) -> None:
+    covered = 0
     for _ in range(400):
         found = mean_and_interval(rng.normal(3, 2, 5))
         assert found["mean"] is not None
         assert found["interval"] is not None
-        held += abs(found["mean"] - 3) <= found["interval"]
-    assert 0.88 < held / 400 < 0.99
+        covered += abs(found["mean"] - 3) <= found["interval"]
+    assert 0.88 < covered / 400 < 0.99
     assert mean_and_interval(np.array([0.5])) == {"mean": 0.5, "interval": None}
 
 
@@ -109,9 +111,7 @@ def test_an_autoencoder_learns_and_keeps_the_size(digits: ImageDataset, seed: in
     assert autoencoder(images).shape == images.shape
 
 
-def test_training_leaves_the_encoder_bit_for_bit_and_moves_the_rest(
-    digits: ImageDataset, tmp_path: Path, seed: int
-) -> None:
+def test_training_changes_all_weights_but_the_encoders(digits: ImageDataset, tmp_path: Path, seed: int) -> None:
     torch.manual_seed(seed)
     autoencoder = Autoencoder(4)
     network = LatentResNet(autoencoder.encoder, 4, num_classes=10, blocks=2, seed=seed)
@@ -122,7 +122,7 @@ def test_training_leaves_the_encoder_bit_for_bit_and_moves_the_rest(
     assert any(not torch.equal(value, blocks[name]) for name, value in network.blocks.named_parameters())
 
 
-def test_blocks_that_do_nothing_decode_to_the_reconstruction(digits: ImageDataset, seed: int) -> None:
+def test_blocks_with_zero_residues_decode_to_the_reconstruction(digits: ImageDataset, seed: int) -> None:
     torch.manual_seed(seed)
     autoencoder = Autoencoder(4)
     network = LatentResNet(autoencoder.encoder, 4, num_classes=10, blocks=3, seed=seed).eval()
@@ -167,7 +167,7 @@ def test_a_share_that_leaves_no_image_is_refused(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "report").exists()
 
 
-def test_images_to_draw_are_of_all_classes_and_none_is_trained_on(digits: ImageDataset, seed: int) -> None:
+def test_drawn_images_cover_all_classes_and_are_not_trained_on(digits: ImageDataset, seed: int) -> None:
     training, held_out = split(digits, 0.25, seed)
     assert (len(training), len(held_out)) == (120, 40)
     together = np.concatenate([training.images, held_out.images])
