@@ -25,7 +25,17 @@ from models.errors import InputError
 from models.features import Features, extract_features
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.residuals import Discovery, StatisticsSpec, discover
-from service.inputs import attack_of, detector_of, label, network_name, say, view_of, with_labels_of
+from service.inputs import (
+    attack_of,
+    detector_of,
+    label,
+    network_name,
+    refuse_unused,
+    say,
+    split_in_two,
+    view_of,
+    with_labels_of,
+)
 from service.inputs.seen_images import image_digests, pack
 from service.provenance import provenance
 from service.requests.fit import FitOptions, FitRequest
@@ -109,6 +119,8 @@ def fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool = Tru
     discovery = discover(network, data.image_shape)
     statistics_spec = StatisticsSpec(options.of, options.directions)
     detector = _build_detector(options, discovery, statistics_spec, view_of(loaded))
+    reference = None if inputs.reference is None else label(inputs.reference.name)
+    refuse_unused([detector], attacks=options.attack, reference=reference)
     parts = _with_reference(parts, inputs, detector, options.seed)
     _report_plan(discovery, parts, detector, view_of(loaded))
 
@@ -201,9 +213,8 @@ def _with_reference(parts: _Parts, inputs: FitInputs, detector: Detector, seed: 
     if inputs.reference is not None:
         reference = with_labels_of(inputs.reference, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
         return replace(parts, reference=reference)
-    shares = (1 - _REFERENCE_SHARE, _REFERENCE_SHARE)
-    rows = split_originals(len(parts.fit), shares, labels=parts.fit.labels, seed=seed)
-    return replace(parts, fit=parts.fit.take(rows.fit), reference=parts.fit.take(rows.test))
+    fit, reference_rows = split_in_two(len(parts.fit), 1 - _REFERENCE_SHARE, labels=parts.fit.labels, seed=seed)
+    return replace(parts, fit=parts.fit.take(fit), reference=parts.fit.take(reference_rows))
 
 
 def _build_detector(
@@ -213,13 +224,9 @@ def _build_detector(
     offered = {
         "seed": options.seed, "columns_per_block": statistics_spec.columns_per_block,
         "block_sizes": [math.prod(branch.shape) for branch in discovery.branches],
-        **({} if options.classifier is None else {"classifier": options.classifier}),
         **({} if view is None else {"view": view}),
     }  # fmt: skip
-    detector = detector_of(options.detector, offered)
-    if options.classifier is not None and "classifier" not in detector.parameters():
-        raise InputError(f"the detector {detector.name} has no classifier; leave --classifier out")
-    return detector
+    return detector_of(options.detector, offered, classifier=options.classifier)
 
 
 def _report_plan(discovery: Discovery, parts: _Parts, detector: Detector, view: str | None) -> None:

@@ -386,3 +386,12 @@ def test_an_attack_is_seen_by_name_and_budget(shop: Path, tmp_path: Path) -> Non
     report = _evaluate(shop, tmp_path, *options)
     seen = {entry["tested_on"]: entry["seen"] for entry in report["results"] if entry["detector"] == "artifact"}
     assert seen == {"fgm": True, "fgm:epsilon=8/255": False}
+
+
+def test_options_without_effect_are_refused(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, message in (
+        (["--detector", "energy", "--attack", "fgm"], "--attack fgm has no effect on energy"),
+        (["--detector", "fusion:classifier=none", "--classifier", "svm"], "--classifier svm contradicts the detector"),
+    ):
+        assert main([*_fit(shop), *options, "--out", str(tmp_path / "artifact")]) == 2
+        assert message in capsys.readouterr().err
