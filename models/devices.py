@@ -1,4 +1,4 @@
-"""Where a network runs."""
+"""Devices for networks."""
 
 import torch
 
@@ -8,15 +8,15 @@ __all__ = ["check_device"]
 
 
 def check_device(name: str) -> torch.device:
-    """The device of that name, on which a tensor could be made just now.
+    """The device of that name, after a tensor was allocated on it.
 
     Raises:
-        InputError: no such device, or none that works here.
+        InputError: no such device, or the allocation failed.
     """
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as exc:
         reason = str(exc).partition("\n")[0]
-        raise InputError(f"expected a device that works here, such as cpu or cuda, got {name!r} ({reason})") from exc
+        raise InputError(f"expected an available device, such as cpu or cuda, got {name!r} ({reason})") from exc
     return device

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes, digests, and checks of output folders."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ __all__ = ["check_output_folder", "sha256_of", "write_atomically", "write_json"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` through a temporary neighbour, so that a crash leaves the old file or the new one."""
+    """Write `content` to `path` through a temporary file, so that a crash leaves either the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads; these are ordinary results.
+        # mkstemp makes files that only their owner can read.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
@@ -30,21 +30,27 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON at `path`, atomically; NaN and infinities are refused since JSON has none."""
+    """`value` as indented JSON at `path`, atomically.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+    """
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def check_output_folder(path: Path) -> None:
-    """Find out before long work whether a folder can be made at `path`, or written to if it is there; makes nothing.
+    """Check that a folder can be made at `path`, or written to if it exists; makes nothing.
 
     Raises:
-        InputError: a file is in the way, or the rights are missing.
+        InputError: a file has that name, or permissions are missing.
     """
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
-        raise InputError(f"expected a folder to write to, got {path}, where {existing} is a file; choose another --out")
+        raise InputError(f"cannot write to the folder {path}: {existing} is a file; choose another --out")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"expected a folder to write to, got {path}; writing to {existing} is not allowed")
+        raise InputError(
+            f"cannot write to the folder {path}: no permission to write to {existing}; choose another --out"
+        )
 
 
 def sha256_of(path: Path) -> str:

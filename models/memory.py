@@ -1,7 +1,7 @@
-"""Freed memory kept by the process, for jobs on CPUs that run one network over and over.
+"""Reuse of freed memory, for jobs on CPUs that run one network many times.
 
-glibc hands large blocks back to the kernel as soon as they are freed. A network's activations are such blocks: every
-forward pass then faults their pages in again, which costs more time than some layers do.
+glibc returns large blocks to the kernel as soon as they are freed. A network's activations are such blocks, so every
+forward pass has page faults, which take more time than some layers.
 """
 
 import ctypes
@@ -17,10 +17,10 @@ _ALREADY_SET = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
-    """Whether this process, from now on, keeps up to 2 GiB of freed memory for its next allocations.
+    """Keep up to 2 GiB of freed memory in this process for later allocations; whether this is in effect.
 
-    Only glibc can be told so; elsewhere nothing happens, and neither where the user has set glibc up by variables of
-    the environment (``MALLOC_…``, ``GLIBC_TUNABLES``) or runs another allocator before it (``LD_PRELOAD``).
+    It works with glibc only. It does nothing if environment variables configure glibc (``MALLOC_…``,
+    ``GLIBC_TUNABLES``) or load another allocator (``LD_PRELOAD``).
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
         mallopt = libc.mallopt
     except (OSError, AttributeError):
         return False
-    # No block goes to mmap, and the heap is not trimmed below 2 GiB and grows by 64 MiB at a time. All threads share
-    # it: other threads' heaps are unmapped as soon as they are empty, whatever the threshold says.
+    # No block comes from mmap. The heap is not trimmed below 2 GiB and grows by 64 MiB at a time. All threads share it,
+    # since the heaps of other threads are unmapped when they are empty, regardless of the threshold.
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, 64 * 2**20))
     return all(mallopt(option, value) == 1 for option, value in settings)

@@ -1,4 +1,4 @@
-"""A network that takes images in [0, 1] and normalises inside, so that attacks and budgets need no caveats."""
+"""Networks on images in [0, 1], with normalisation inside, so that ε has one unit everywhere."""
 
 from collections.abc import Sequence
 

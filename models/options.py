@@ -1,4 +1,4 @@
-"""Checks of a constructor's options, whose messages say what was expected and what came."""
+"""Checks of options, with messages that state the expected and the given value."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _Choice = TypeVar("_Choice", bound=str)
 
 
 def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
-    """The value, which is one of the choices.
+    """The value, if it is one of the choices.
 
     Raises:
         InputError: it is not.
@@ -23,7 +23,13 @@ def check_choice(name: str, value: _Choice, choices: Sequence[str]) -> _Choice:
 
 
 def check_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> int:
-    """The value, which is an int of at least `least` and at most `most`.
+    """The value, if it is an int of at least `least` and at most `most`.
+
+    Args:
+        name: of the option, for the message.
+        value: the value.
+        least: the smallest allowed value.
+        most: the largest allowed value; None for any.
 
     Raises:
         InputError: it is not.
@@ -36,10 +42,16 @@ def check_count(name: str, value: int, *, least: int = 1, most: int | None = Non
 
 
 def check_number(name: str, value: float, *, least: float | None = None, above: float | None = None) -> float:
-    """The value as a float, which is a finite int or float of at least `least` and above `above`.
+    """The value as a float, if it is a finite int or float of at least `least` and above `above`.
+
+    Args:
+        name: of the option, for the message.
+        value: the value.
+        least: the smallest allowed value; None for any.
+        above: a bound that the value must exceed; None for none.
 
     Raises:
-        InputError: it is not; text that reads as a number is none.
+        InputError: it is not; text is never a number.
     """
     wanted = [f"{how} {end:g}" for how, end in (("of at least", least), ("above", above)) if end is not None]
     if (

@@ -1,4 +1,4 @@
-"""One kind of progress bar: lively on a terminal, a line every half minute in a log."""
+"""Progress bars: continuous on a terminal, one line every half minute in a log."""
 
 import sys
 from collections.abc import Iterable
@@ -10,9 +10,17 @@ __all__ = ["progress_bar"]
 def progress_bar(
     items: Iterable[Any] | None = None, *, what: str, unit: str, total: int | None = None, show: bool = True
 ) -> Any:
-    """A tqdm bar on standard error over `items`, or one to be moved by hand when there are none."""
+    """A tqdm bar on standard error.
+
+    Args:
+        items: to iterate over; None for a bar with manual updates.
+        what: its label.
+        unit: name of one item.
+        total: number of items, if `items` has no length.
+        show: whether to show the bar.
+    """
     from tqdm import tqdm  # not needed to serve
 
-    # In a log, every redraw is a line of its own.
+    # In a log, every update is a separate line.
     interval = 0.1 if sys.stderr.isatty() else 30
     return tqdm(items, desc=what, unit=unit, total=total, disable=not show, mininterval=interval)

@@ -1,4 +1,4 @@
-"""What the torchvision data sets have in common: one call, clear errors, arrays out."""
+"""Shared functions of the torchvision data sets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,28 +14,34 @@ __all__ = ["fetch", "from_pictures"]
 
 
 def fetch(name: str, constructor: Callable[..., Any], request: DatasetRequest, **options: object) -> Any:
-    """The torchvision data set, from `request.root`, downloaded there when `request.download`.
+    """The torchvision data set in `request.root`; downloaded if `request.download`.
+
+    Args:
+        name: of the data set, for messages.
+        constructor: torchvision's class.
+        request: root, and whether to download.
+        options: further arguments of the constructor.
 
     Raises:
-        DatasetError: it is not there, is damaged, or could not be downloaded.
+        DatasetError: it is missing or damaged, or the download failed.
     """
     if request.argument:
         raise DatasetError(f"expected the data set {name!r} without an argument, got '{name}:{request.argument}'")
     try:
         return constructor(root=str(request.root), download=request.download, **options)
     except (RuntimeError, OSError, ValueError) as exc:
-        cure = "check the connection" if request.download else "pass --download to fetch it, or --data-root DIR"
-        raise DatasetError(f"expected {name} under {request.root}, could not load it ({exc}); {cure}") from exc
+        remedy = "check the connection" if request.download else "pass --download to fetch it, or --data-root DIR"
+        raise DatasetError(f"{name} could not be loaded from {request.root} ({exc}); {remedy}") from exc
 
 
 def from_pictures(data: Any, request: DatasetRequest) -> ImageDataset:
-    """The images of a torchvision data set that opens one file after another, preprocessed as they come.
+    """The images of a torchvision data set that opens one file at a time, each preprocessed after it is opened.
 
     Args:
         data: a sequence of ``(PIL image, label)`` with the class names in `classes`.
 
     Raises:
-        ImageError: images of different sizes, and no --resize and --crop to make them one.
+        ImageError: images of different sizes, without --resize and --crop.
     """
     preprocessing: Preprocessing | None = None
     images, labels = [], []

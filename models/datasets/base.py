@@ -1,4 +1,4 @@
-"""What a data set is here, and how a reference such as ``cifar10`` or ``npz:FILE`` becomes one.
+"""Data sets in memory, loaded from references such as ``cifar10`` or ``npz:FILE``.
 
 A data set plug-in is a file of this folder that exports one function ``load(request) -> ImageDataset``.
 """
@@ -24,13 +24,13 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRequest:
-    """What is asked of a data set plug-in.
+    """The arguments of a data set plug-in.
 
     Args:
-        argument: what stands after the colon of the reference; empty for data sets that have a name of their own.
+        argument: the text after the colon of the reference; empty without a colon.
         split: "train" or "test".
         root: folder of downloaded data sets.
-        download: whether a missing data set may be fetched into `root`.
+        download: whether a missing data set may be downloaded into `root`.
         resize, crop: see `models.images.preprocessing.Preprocessing`.
     """
 
@@ -47,14 +47,14 @@ class ImageDataset:
     """Labelled images in memory.
 
     Args:
-        name: the reference it was loaded by, such as "cifar10".
+        name: the reference that it was loaded from, such as "cifar10".
         images: uint8 ``(N, 3, H, W)``, after preprocessing.
         labels: int64 ``(N,)`` in 0 … len(classes) − 1.
         classes: names of the classes, by label.
-        preprocessing: what was done to the images, to be repeated on those that come later.
+        preprocessing: was applied to the images, and must be applied to later ones.
 
     Raises:
-        DatasetError: arrays of another shape or type, labels out of range, no image.
+        DatasetError: arrays of another shape or type, labels outside the range, duplicate class names, or no image.
     """
 
     name: str
@@ -77,7 +77,7 @@ class ImageDataset:
             raise DatasetError(f"{self.name}: expected at least one image, got none")
         if len(set(self.classes)) != len(self.classes):
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})[:5]
-            raise DatasetError(f"{self.name}: expected every class name once, got {', '.join(twice)} several times")
+            raise DatasetError(f"{self.name}: expected distinct class names, got {', '.join(twice)} several times")
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             raise DatasetError(
                 f"{self.name}: expected labels in 0..{len(self.classes) - 1} for {len(self.classes)} classes, "
@@ -102,7 +102,7 @@ class ImageDataset:
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def limited(self, limit: int | None, seed: int = 0) -> "ImageDataset":
-        """A random `limit` of the images, in their original order; all of them when `limit` is None or larger."""
+        """A random `limit` of the images, in their original order; all of them if `limit` is None or larger."""
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
@@ -133,7 +133,17 @@ def load_dataset(reference: str, request: DatasetRequest | None = None) -> Image
 def from_arrays(
     pixels: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str], request: DatasetRequest
 ) -> ImageDataset:
-    """A data set from uint8 pixels ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)``; grey is repeated thrice."""
+    """A data set from uint8 pixels ``(N, H, W)``, ``(N, H, W, 1)`` or ``(N, H, W, 3)``.
+
+    Args:
+        pixels: grey images get three equal channels.
+        labels: integers ``(N,)``.
+        classes: names, by label.
+        request: resizing and cropping.
+
+    Raises:
+        DatasetError: arrays of another shape or type, or no image.
+    """
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:3]:
@@ -157,13 +167,17 @@ def from_arrays(
 
 
 def preprocessing_for(height: int, width: int, request: DatasetRequest) -> Preprocessing:
-    """The preprocessing that a request asks for on images of one size."""
+    """The preprocessing of a request for images of one size.
+
+    Raises:
+        ImageError: a size without a crop, for images that are not square.
+    """
     if request.crop is not None:
         return Preprocessing(request.resize, request.crop, request.crop, request.crop)
     if request.resize is None:
         return Preprocessing(None, None, height, width)
     if height != width:
-        raise ImageError(f"expected --crop beside --resize for images that are not square, got {width}×{height}")
+        raise ImageError(f"images of {width}×{height} pixels are not square; pass --crop in addition to --resize")
     return Preprocessing(request.resize, None, request.resize, request.resize)
 
 

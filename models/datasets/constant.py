@@ -1,4 +1,4 @@
-"""Images of one colour each, 32×32 unless resized: far from any data set. ``constant:COUNT``."""
+"""Images of one colour each, 32×32 unless resized: outliers of every data set. ``constant:COUNT``."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ __all__ = ["load"]
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """COUNT images (2,000 where none is given) of colours drawn uniformly; the first is black, the second white."""
+    """COUNT images (by default 2,000) of random colours; the first is black, the second white."""
     name, side = "constant", side_of(request)
     colours = stream(name, request).integers(0, 256, (count_of(name, request), 1, 1, 3), dtype=np.uint8)
     colours[:1], colours[1:2] = 0, 255

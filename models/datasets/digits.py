@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits, enlarged from 8×8 to 32×32 pixels; needs no download."""
+"""scikit-learn's 1,797 handwritten digits, enlarged from 8×8 to 32×32 pixels; no download."""
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,7 @@ _SIDE = 32
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """Half of the digits to train on, the other half to test on; the halves never change."""
+    """One fixed half of the digits for training, the other half for testing."""
     if request.argument:
         raise DatasetError(f"expected the data set 'digits' without an argument, got 'digits:{request.argument}'")
     bunch = load_digits()

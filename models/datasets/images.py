@@ -17,10 +17,14 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """The images of the folder `request.argument`, or of its sub-folder named like the split when there is one.
+    """The images of the folder `request.argument`, or of its sub-folder with the name of the split if it exists.
 
-    Every image is decoded exactly as the server decodes an uploaded one. All of them are kept in memory, 3·H·W bytes
-    each after preprocessing.
+    Every image is decoded as the server decodes an upload. All images are kept in memory, 3·H·W bytes each after
+    preprocessing.
+
+    Raises:
+        DatasetError: no such folder, or no images in it.
+        ImageError: an image that cannot be decoded, or of another size than the first.
     """
     folder = Path(request.argument)
     if not request.argument or not folder.is_dir():
@@ -31,7 +35,7 @@ def load(request: DatasetRequest) -> ImageDataset:
     files = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
     if not files:
         raise DatasetError(
-            f"{folder}: expected one folder per class holding {', '.join(sorted(_SUFFIXES))}, found none"
+            f"{folder}: expected one folder per class with {', '.join(sorted(_SUFFIXES))} files, got none"
         )
     preprocessing: Preprocessing | None = None
     images = []

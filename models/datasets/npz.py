@@ -1,4 +1,4 @@
-"""A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels, perhaps ``classes``."""
+"""A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels, and optional ``classes``."""
 
 import zipfile
 from pathlib import Path
@@ -10,11 +10,15 @@ from models.errors import DatasetError
 
 __all__ = ["load"]
 
-_MOST_CLASSES = 100_000
+_MAX_CLASSES = 100_000
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """The images of `request.argument`, a path. The file is one split: `request.split` is not looked at."""
+    """The images of the file `request.argument`, for either split.
+
+    Raises:
+        DatasetError: the file is missing or unreadable, or an array is missing or malformed.
+    """
     path = Path(request.argument)
     if not request.argument or not path.is_file():
         raise DatasetError(f"expected npz:FILE with an existing .npz file, got 'npz:{request.argument}'")
@@ -22,16 +26,16 @@ def load(request: DatasetRequest) -> ImageDataset:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             present = {name: arrays[name] for name in ("x", "y", "classes") if name in arrays}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as exc:
-        raise DatasetError(f"{path}: expected an .npz file of plain arrays, could not read it: {exc}") from exc
+        raise DatasetError(f"{path}: the file is no .npz file of plain arrays: {exc}") from exc
     if "x" not in present or "y" not in present:
         raise DatasetError(f"{path}: expected the arrays 'x' and 'y', got {sorted(present) or 'neither'}")
     labels = present["y"]
     if "classes" in present:
         classes = [str(name) for name in np.atleast_1d(present["classes"])]
     elif labels.ndim == 1 and labels.size and np.issubdtype(labels.dtype, np.integer):
-        if (highest := int(labels.max())) >= _MOST_CLASSES:
+        if (highest := int(labels.max())) >= _MAX_CLASSES:
             raise DatasetError(
-                f"{path}: expected labels under {_MOST_CLASSES}, got {highest}; number the classes from 0"
+                f"{path}: expected labels under {_MAX_CLASSES}, got {highest}; number the classes from 0"
             )
         classes = [str(label) for label in range(highest + 1)]
     else:

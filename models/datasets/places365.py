@@ -9,6 +9,6 @@ __all__ = ["load"]
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """The 36,500 validation images as test split, or the 1.8 million training images; resized as they are read."""
+    """The 36,500 validation images as test split, or the 1.8 million training images, each resized after it is read."""
     split = "val" if request.split == "test" else "train-standard"
     return from_pictures(fetch("places365", Places365, request, split=split, small=True), request)

@@ -11,13 +11,13 @@ from models.errors import DatasetError
 
 __all__ = ["load"]
 
-_SHARE = (0.15, 0.35)  # of the image's side: parts of things, seldom a thing
+_SHARE = (0.15, 0.35)  # of the image's side: parts of objects, rarely a whole object
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """One crop of each image of REFERENCE, a data set as on the command line; its classes and labels stay.
+    """One crop of each image of the data set REFERENCE, with its classes and labels.
 
-    The crop is a square of 0.15 to 0.35 of the image's shorter side, at a random place, enlarged bilinearly.
+    The crop is a square of 0.15 to 0.35 of the image's shorter side, at a random position, enlarged bilinearly.
 
     Raises:
         DatasetError: no REFERENCE, one that cannot be loaded, or images too small to crop.

@@ -9,5 +9,5 @@ __all__ = ["load"]
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """The 1,880 training or 1,880 test images of the first of the ten splits; they need --resize and --crop."""
+    """The 1,880 training or test images of the first of ten splits; they need --resize and --crop."""
     return from_pictures(fetch("textures", DTD, request, split=request.split), request)

@@ -18,10 +18,10 @@ _SIDE = 64
 def load(request: DatasetRequest) -> ImageDataset:
     """The 100,000 training images, or the 10,000 validation images as test split (the test labels are not public).
 
-    Classes are named by the first word of their synonyms and carry the WordNet number where two share that word.
+    The first synonym is the name of a class, followed by the WordNet number if two classes share that name.
 
     Raises:
-        DatasetError: the folder is not in `request.root`, or lacks a file.
+        DatasetError: the folder is not in `request.root`, or a file is missing.
     """
     if request.argument:
         raise DatasetError(
@@ -34,11 +34,11 @@ def load(request: DatasetRequest) -> ImageDataset:
         names = _names(folder, numbers)
     except OSError as exc:
         raise DatasetError(
-            f"expected Tiny ImageNet's unpacked folder at {folder}, could not read it ({exc.strerror or exc}); unpack "
-            "its archive there, or name its parent with --data-root"
+            f"Tiny ImageNet cannot be read at {folder} ({exc.strerror or exc}); unpack its archive "
+            "there, or pass its parent folder as --data-root"
         ) from exc
     if not files:
-        raise DatasetError(f"{folder}: expected images of the {request.split} split, found none")
+        raise DatasetError(f"{folder}: expected images of the {request.split} split, got none")
     pixels = [_decode(path) for path, _ in progress_bar(files, what="reading images", unit="image")]
     return from_arrays(np.stack(pixels), [label for _, label in files], names, request)
 
@@ -52,7 +52,7 @@ def _training_files(folder: Path, numbers: list[str]) -> list[tuple[Path, int]]:
 
 
 def _validation_files(folder: Path, numbers: list[str]) -> list[tuple[Path, int]]:
-    """As ``val_annotations.txt`` says: file, WordNet number and a box, with tabs between."""
+    """The rows of ``val_annotations.txt``: file, WordNet number and a box, separated by tabs."""
     labels = {number: label for label, number in enumerate(numbers)}
     rows = [line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text("utf-8").splitlines()]
     unknown = sorted({row[1] if len(row) > 1 else row[0] for row in rows if len(row) < 2 or row[1] not in labels})

@@ -1,12 +1,12 @@
 """Residual networks of a single stage: the embedding keeps its dimension from the first block to the last.
 
-The networks of the thesis's sections 3.5, F.1 and (as 20-1 ResNet) tables 25 and 26, where the path of an image is a
-path in one space. The thesis says: two convolutions encode (3, H, W) into (filters, H/2, W/2), pre-activation blocks
-follow, then two fully connected layers with batch normalisation and a ReLU between them; 32 filters for MNIST, 100 for
-CIFAR-10. What it leaves open is chosen here: kernels of 3×3; the second convolution halves the size, after batch
-normalisation and a ReLU; the classifier sees means over a grid of 4×4 places, so that one network serves every image
-size, and has 128 units between its layers. Batch normalisation and a ReLU before that grid end the last pre-activation
-block, as in He et al. (2016).
+The path of an image is then a path in one space. These are the networks of the thesis's sections 3.5 and F.1 and (as
+20-1 ResNet) of its tables 25 and 26. The thesis specifies two convolutions that encode (3, H, W) into
+(filters, H/2, W/2), pre-activation blocks, and two fully connected layers with batch normalisation and a ReLU between
+them; 32 filters for MNIST, 100 for CIFAR-10. Open details are chosen here: kernels of 3×3; the second convolution
+halves the size, after batch normalisation and a ReLU; the classifier reads means over a grid of 4×4 positions, so that
+one network works for every image size, and has 128 units between its layers. Batch normalisation and a ReLU before that
+grid end the last pre-activation block, as in He et al. (2016).
 """
 
 from torch import Tensor, nn
@@ -27,9 +27,9 @@ class OneRepresentationResNet(nn.Module):
         blocks: M.
         num_classes: K.
         filters: channels of the embedding.
-        fixed_encoder: nothing of the encoder learns: its convolutions stay as they were drawn, and its normalisation
-            has no weights, though it follows the statistics of what passes. Gradients pass through it to the images.
-        batch_normalization, step_size: as in `PreActivationBlock`; without batch normalisation there is none anywhere.
+        fixed_encoder: the encoder is not trained. Its convolutions keep their initial weights, and its normalisation
+            has no weights but updates its statistics. Gradients pass through it to the images.
+        batch_normalization, step_size: as in `PreActivationBlock`; they apply to the whole network.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class OneRepresentationResNet(nn.Module):
 
 
 class _FixedConv2d(nn.Conv2d):
-    """A convolution whose weights get no gradient, whoever asks for one; optimisers leave such weights alone."""
+    """A convolution whose weights never get a gradient, so that optimisers do not change them."""
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.detach()
@@ -91,7 +91,7 @@ def one_representation_resnet9(
     batch_normalization: bool = True,
     step_size: float = 1.0,
 ) -> nn.Module:
-    """Nine residual blocks of one dimension, as in the thesis's section 3.5 (figure 14: up to 50)."""
+    """Nine residual blocks of one dimension, so that the path of an image is a path in one space."""
     return OneRepresentationResNet(
         blocks, num_classes, filters=filters, fixed_encoder=fixed_encoder, batch_normalization=batch_normalization,
         step_size=step_size,
@@ -107,9 +107,9 @@ def one_representation_resnet20(
     batch_normalization: bool = True,
     step_size: float = 1.0,
 ) -> nn.Module:
-    """Twenty residual blocks of one dimension behind a fixed encoder: the 20-1 ResNet of the thesis's tables 25, 26.
+    """Twenty residual blocks of one dimension after a fixed encoder, called 20-1 ResNet.
 
-    One classifier for all modules needs one dimension in all of them, so this one does not double its filters.
+    One classifier for all modules needs one dimension in all of them, so the filters are not doubled.
     """
     return OneRepresentationResNet(
         blocks, num_classes, filters=filters, fixed_encoder=fixed_encoder, batch_normalization=batch_normalization,

@@ -1,11 +1,11 @@
 """Pre-activation residual networks for small images, every block a pure ``x + r(x)``.
 
-Three stages of n blocks with 16, 32 and 64 channels; a strided 1×1 convolution *between* the stages changes the
-dimension, so that no block needs a projecting shortcut (He et al. 2016; the thesis, appendix H.1). The depth in a name
-counts 3·n·2 + 2 layers.
+Three stages of n blocks have 16, 32 and 64 channels. A strided 1×1 convolution *between* the stages changes the
+dimension, so that no block needs a projection in its skip connection (He et al. 2016; the thesis, appendix H.1). The
+depth in a name counts 3·n·2 + 2 layers.
 
-Every network here can be had without batch normalisation, whose place biases take, and with a step h in front of the
-residue, x + h·r(x) (Zhang et al. 2019; the thesis, section 3.5.3).
+Every network has the options to replace batch normalisation by biases, and to scale the residue by a step h,
+x + h·r(x) (Zhang et al. 2019; the thesis, section 3.5.3).
 """
 
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ class PreActivationBlock(nn.Module):
     """x + h·r(x), with r two 3×3 convolutions, each after batch normalisation and a ReLU.
 
     Args:
-        channels: of x, and of everything in the branch.
-        batch_normalization: without it the convolutions have biases.
-        step_size: h. The branch's output is h·r(x), which is what x moves by.
+        channels: of x and of the branch.
+        batch_normalization: if False, the convolutions have biases instead.
+        step_size: h; the residue is the branch's output h·r(x).
     """
 
     def __init__(self, channels: int, *, batch_normalization: bool = True, step_size: float = 1.0) -> None:
@@ -61,8 +61,7 @@ class ResNet(nn.Module):
         blocks_per_stage: n; the network has 3·n residual blocks.
         num_classes: K.
         width: channels of the first stage; they double from stage to stage.
-        batch_normalization, step_size: as in `PreActivationBlock`; without batch normalisation the head has none
-            either.
+        batch_normalization, step_size: as in `PreActivationBlock`; the former applies to the head too.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class ResNet(nn.Module):
 
 
 def normalization(channels: int, batch_normalization: bool) -> nn.Module:
-    """Batch normalisation, or a layer that does nothing and keeps the places of those after it."""
+    """Batch normalisation, or an identity, which keeps the indices of the layers after it."""
     return nn.BatchNorm2d(channels) if batch_normalization else nn.Identity()
 
 
@@ -127,5 +126,5 @@ def resnet56(num_classes: int = 10, *, batch_normalization: bool = True, step_si
 
 
 def resnet110(num_classes: int = 10, *, batch_normalization: bool = True, step_size: float = 1.0) -> nn.Module:
-    """Pre-activation ResNet-110: 54 residual blocks, the thesis's network on CIFAR-10."""
+    """Pre-activation ResNet-110: 54 residual blocks, for small images."""
     return ResNet(18, num_classes, batch_normalization=batch_normalization, step_size=step_size)

@@ -1,4 +1,4 @@
-"""ResNeXt-50 (32×4d) of torchvision with a stem for small images; the ReLU comes after the sum (Xie et al. 2017)."""
+"""ResNeXt-50 (32×4d) of torchvision with a stem for small images; a ReLU follows each sum (Xie et al. 2017)."""
 
 from torch import nn
 from torchvision.models import resnext50_32x4d
@@ -7,12 +7,12 @@ __all__ = ["resnext50", "resnext50_64px"]
 
 
 def resnext50(num_classes: int = 100) -> nn.Module:
-    """ResNeXt-50 for images of 32×32 pixels: 16 residual blocks behind a stem that keeps the size."""
+    """ResNeXt-50 for images of 32×32 pixels: 16 residual blocks after a stem that keeps the size."""
     return _small_image_resnext(num_classes, stride=1)
 
 
 def resnext50_64px(num_classes: int = 200) -> nn.Module:
-    """ResNeXt-50 for images of 64×64 pixels: 16 residual blocks behind a stem that halves the size."""
+    """ResNeXt-50 for images of 64×64 pixels: 16 residual blocks after a stem that halves the size."""
     return _small_image_resnext(num_classes, stride=2)
 
 

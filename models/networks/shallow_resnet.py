@@ -1,8 +1,8 @@
-"""Shallow, wide residual networks for training module by module: the K-M ResNets of the thesis's section 4.5.5.
+"""Shallow, wide residual networks for module-wise training: the K-M ResNets of the thesis's section 4.5.5.
 
-The size halves at once, to 256 filters, and halves again at the midpoint, where the filters double. The thesis leaves
-open how: here a strided 3×3 convolution encodes, and a strided 1×1 convolution stands between the halves, as in
-`resnet`, so that every block is x + r(x). A K-M ResNet is one of K·M blocks that is trained as K modules.
+A strided 3×3 convolution with 256 filters halves the size, and a strided 1×1 convolution at the midpoint halves it
+again and doubles the filters, as in `resnet`, so that every block is x + r(x). The thesis does not specify these
+convolutions. A K-M ResNet has K·M blocks and is trained as K modules.
 """
 
 from torch import Tensor, nn
@@ -63,12 +63,12 @@ class ShallowResNet(nn.Module):
 def shallow_resnet10(
     num_classes: int = 10, *, filters: int = 256, batch_normalization: bool = True, step_size: float = 1.0
 ) -> nn.Module:
-    """Ten wide residual blocks in two halves: the thesis's 10-1 ResNet."""
+    """Ten wide residual blocks in two halves, for module-wise training (10-1 ResNet)."""
     return ShallowResNet(10, num_classes, filters=filters, batch_normalization=batch_normalization, step_size=step_size)
 
 
 def shallow_resnet14(
     num_classes: int = 10, *, filters: int = 256, batch_normalization: bool = True, step_size: float = 1.0
 ) -> nn.Module:
-    """Fourteen wide residual blocks in two halves: the thesis's 2-7 ResNet."""
+    """Fourteen wide residual blocks in two halves, for module-wise training (2-7 ResNet)."""
     return ShallowResNet(14, num_classes, filters=filters, batch_normalization=batch_normalization, step_size=step_size)

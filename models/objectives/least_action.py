@@ -1,4 +1,7 @@
-"""Least action: cross-entropy plus the transport cost of the residual blocks (the thesis, section 3.4)."""
+"""Least action: cross-entropy plus the transport cost of the residual blocks.
+
+The objective of the thesis, section 3.4.
+"""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Classifiers that judge the middle of a network: convolution, average pooling, linear layer.
+"""Auxiliary classifiers at the boundaries of a network: convolution, average pooling, linear layer.
 
-The architecture of DGL (Belilovsky et al. 2020), which the thesis takes over (section 4.5). As many channels come out
-of the convolution as went in; batch normalisation and a ReLU stand between it and the pooling.
+The architecture is that of DGL (Belilovsky et al. 2020), as in the thesis (section 4.5). The convolution keeps the
+number of channels; batch normalisation and a ReLU follow it before the pooling.
 """
 
 from torch import Tensor, nn
@@ -11,15 +11,15 @@ from models.splitting.splitting import Boundary
 
 __all__ = ["AuxiliaryClassifier"]
 
-# Side of the pooled map, as in DGL: it still tells the quarters of the image apart.
+# Side of the pooled map, as in DGL: one value per quarter of the image.
 _POOLED = 2
 
 
 class AuxiliaryClassifier(nn.Module):
     """Logits ``(B, num_classes)`` of the tensors ``(B, *boundary.shape)`` at a boundary.
 
-    Maps, channels first or last, pass a 3×3 convolution and are pooled to 2×2; tokens ``(N, C)``, which have no
-    neighbours, a matrix of their own each (a convolution of width 1) and are averaged; vectors only the linear layer.
+    Maps, with channels first or last, pass a 3×3 convolution and are pooled to 2×2. Tokens ``(N, C)`` have no
+    neighbours: they pass a convolution of width 1 and are averaged. Vectors pass only the linear layer.
 
     Raises:
         NetworkError: a boundary of more than three axes.
@@ -30,8 +30,8 @@ class AuxiliaryClassifier(nn.Module):
         axes = len(boundary.shape)
         if axes > 3:
             raise NetworkError(
-                f"expected a boundary of maps, tokens or vectors, got one of shape {boundary.shape}; "
-                "auxiliary classifiers know no other"
+                f"expected a boundary of maps, tokens or vectors for an auxiliary classifier, got shape "
+                f"{boundary.shape}"
             )
         self._channel_axis = boundary.channel_axis + 1
         channels = boundary.shape[boundary.channel_axis]

@@ -1,4 +1,4 @@
-"""A network that stops at one of its boundaries and answers by an auxiliary classifier (the thesis, section 4.1)."""
+"""Early exit: a network that ends at one of its boundaries with an auxiliary classifier (the thesis, section 4.1)."""
 
 from torch import Tensor, nn
 
@@ -11,15 +11,15 @@ __all__ = ["EarlyExitNetwork"]
 class EarlyExitNetwork(nn.Module):
     """Logits ``(B, num_classes)`` from the layers before a boundary and an auxiliary classifier: F_k ∘ G_k.
 
-    It shares the network's layers, and is rebuilt from the network and the boundary's number; its state holds nothing
-    of the layers behind.
+    It shares the network's layers, and can be rebuilt from the network and the boundary's number. Its state does not
+    contain the layers after the boundary.
 
     Args:
-        network: as it was when it was split.
+        network: the network that was split.
         image_shape: (channels, height, width) of the images.
         boundary: its number, as in `models.splitting.splitting.Boundary`.
         num_classes: of the classifier.
-        classifier: the one that was trained; a fresh one where not given.
+        classifier: a trained one; None for a new one.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from models.objectives.base import Objective
 from models.training.loop import train
 from models.training.recipe import Recipe
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-an-objective.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "adding-an-objective.md"
 
 
 def _objective_class() -> Any:

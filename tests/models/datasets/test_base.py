@@ -71,7 +71,7 @@ def test_pickled_arrays_truncated_files_and_missing_files_are_refused(tmp_path: 
     reference = _write_npz(tmp_path / "b.npz", rng)
     content = (tmp_path / "b.npz").read_bytes()
     (tmp_path / "b.npz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DatasetError, match="could not read"):
+    with pytest.raises(DatasetError, match="plain arrays"):
         load_dataset(reference)
     with pytest.raises(DatasetError, match="existing"):
         load_dataset(f"npz:{tmp_path / 'none.npz'}")
