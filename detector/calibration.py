@@ -1,4 +1,4 @@
-"""The operating threshold: from scores of held-out natural images to a false-positive rate that holds on fresh ones.
+"""The operating threshold, from scores of natural images that nothing was fitted on.
 
 Split-conformal calibration: the p-value of a score s is the share of calibration images that score at least as high,
 (1 + #{calibration ≥ s}) / (n + 1), and an image is flagged when its p-value is at most the stated rate. If the
@@ -34,7 +34,7 @@ class Calibration:
 
     Args:
         scores: ``(n,)`` finite scores, in any order; kept sorted, in float64.
-        fpr: the false-positive rate asked for, in (0, 1).
+        fpr: the requested false-positive rate, in (0, 1).
 
     Raises:
         InputError: the rate is not in (0, 1), a score is not finite, or n is too small for the rate: with n images no
@@ -91,8 +91,8 @@ class Calibration:
     def expected_realised_rate(self, count: int, confidence: float = 0.95) -> Interval:
         """The rates that flags on `count` fresh natural images should realise, with that confidence.
 
-        It counts both samples' luck: how many fresh images pass the (k+1)-th largest of n calibration scores is
-        beta-binomial (count, k + 1, n − k). Ties between scores push the realised rate below this interval, never
+        It includes the chance in both samples: how many fresh images pass the (k+1)-th largest of n calibration scores
+        is beta-binomial (count, k + 1, n − k). Ties between scores push the realised rate below this interval, never
         above it.
 
         Raises:
@@ -108,8 +108,8 @@ class Calibration:
 def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval:
     """The exact binomial interval of a rate of which `hits` in `count` were seen.
 
-    It holds for the rate of *this* threshold. That rate itself varies around the one asked for with the luck of the
-    calibration images, so the asked one lies in here less often than `confidence` says; see `expected_realised_rate`.
+    It is an interval for the rate of *this* threshold. That rate varies with the calibration images around the
+    requested one, which lies in the interval less often than `confidence`; see `expected_realised_rate`.
 
     Raises:
         InputError: no trials, hits outside 0…count, or a confidence outside (0, 1).

@@ -1,7 +1,7 @@
 """Disjoint sets of originals: what the detector is fitted on, calibrated on and tested on.
 
-A split holds indices of *original* images. An attacked or noisy image goes where its original goes, so nothing that is
-judged is a neighbour of something learnt from.
+A split holds indices of *original* images. An attacked or noisy image stays with its original, so no test
+image is a neighbour of one that the detector learned from.
 """
 
 import math
@@ -47,8 +47,8 @@ def split_originals(
     """A random split of `count` originals in these proportions.
 
     Two proportions are the thesis' own protocol (5.4.2, 0.9 / 0.1 into B1 and B2), which has no calibration set: its
-    decision is a vote of 0.5. `calibrate` is empty then; whoever wants a threshold besides splits `fit` again or gives
-    images of their own. It is never taken out of `fit` silently, since that would no longer be the thesis' protocol.
+    decision is a vote of 0.5. `calibrate` is then empty. For a threshold, split `fit` again or use other images: taking
+    them out of `fit` silently would not be the thesis' protocol.
 
     Args:
         labels: ``(count,)`` classes; each class is then split in the same proportions, as nearly as whole images allow.

@@ -1,4 +1,4 @@
-"""The manifest of an artifact: the one way it is written, and what has to be right before any of it is believed."""
+"""The manifest of an artifact: its canonical form, and its validation."""
 
 import hashlib
 import hmac
@@ -95,7 +95,7 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
 
 
 def require_unicode(names: Iterable[str]) -> None:
-    """Raises InputError unless every name can be written as UTF-8, as every verdict will be."""
+    """Raise InputError unless every name can be written as UTF-8, as every verdict will be."""
     for name in names:
         try:
             name.encode("utf-8")

@@ -16,7 +16,7 @@ __all__ = ["branch_entries", "probe_features", "require_matching_parts"]
 
 
 def require_matching_parts(classes: Sequence[str], spec: NetworkSpec, preprocessing: Preprocessing) -> None:
-    """Raises InputError where the parts contradict one another."""
+    """Raise InputError if the parts contradict one another."""
     if (preprocessing.height, preprocessing.width) != spec.image_shape[1:]:
         raise InputError(
             f"expected preprocessing to {spec.image_shape[1]}×{spec.image_shape[2]} pixels, as the network takes, got "

@@ -1,23 +1,23 @@
-"""A fitted pipeline as a folder: written whole or not at all, and believed only after every byte was checked.
+"""Read an artifact: a fitted pipeline as a folder, written atomically and verified before use.
 
-    manifest.json             what everything is; ends in a digest of itself, optionally signed
+    manifest.json             description of all parts, with a digest of itself, optionally signed
     network.safetensors       the network's state dictionary
-    detector.safetensors      what the detector learnt, as plain arrays
-    calibration.safetensors   sorted natural scores, the natural band, and what the probe image gives
+    detector.safetensors      what the detector learned, as plain arrays
+    calibration.safetensors   sorted natural scores, the natural band, and the network's output for the probe image
 
 Loading takes these steps, and raises `ArtifactError` at the first that fails, before anything is served:
 
-1. The folder holds these four ordinary files, no other, and none above its size limit.
-2. The manifest is JSON of this protocol, in the very bytes that it would be written in again, and its digest is right.
-3. With a key given, its signature is right.
+1. The folder contains these four ordinary files, no other, and none above its size limit.
+2. The manifest is JSON of a known protocol, in the bytes that would be written again, and its digest is right.
+3. If a key is given, its signature is right.
 4. Each file has the SHA-256 that the manifest states.
 5. Images are decoded here as where the detector was fitted. The network is built by name (no code comes from an
    artifact), once its sizes are known to agree with the rest, and its tensors match one by one.
 6. Its branches are found again and are the ones in the manifest.
 7. The detector's arrays are checked one by one, and the threshold follows from the calibration scores.
-8. A fixed probe image gives the logits and statistics that it gave when the artifact was written.
+8. For a fixed probe image, the network returns the stored logits and statistics, up to rounding.
 
-Hashes find damage and mix-ups. Only a signature finds a forger, who can compute hashes too.
+Hashes detect damage and mix-ups. An attacker can compute hashes too; only a signature detects that.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ _PROBE_TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Artifact:
-    """A checked artifact, ready to judge.
+    """A verified artifact.
 
     Args:
         pipeline: network, detector and threshold.
@@ -171,7 +171,7 @@ def _detector(fields: Any, state: Mapping[str, np.ndarray], protocol: int) -> De
 
 
 def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Raises ArtifactError where the constructor would be asked for more logits than there are weights for."""
+    """Raise ArtifactError if the manifest has more classes than there are weights for."""
     count = spec.arguments.get("num_classes")
     if count is None:
         return
@@ -183,7 +183,7 @@ def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Pa
     )
     if not enough:
         raise ArtifactError(
-            f"{folder}: expected weights for {count} classes, as the manifest asks for, got none; these are another "
+            f"{folder}: expected weights for {count} classes, as in the manifest, got none; these are another "
             "network's weights"
         )
 

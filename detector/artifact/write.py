@@ -38,11 +38,11 @@ def save_artifact(
 ) -> str:
     """The digest of the artifact written to `folder`.
 
-    It is written beside `folder` and then renamed, so that nothing half-written is ever under that name. An artifact
-    that is there already is replaced, by two renames: for an instant the name is free.
+    It is written beside `folder` and then renamed, so that an incomplete artifact never has that name. An existing
+    artifact is replaced by two renames; between them the name is free.
 
     Args:
-        provenance: recipe, data set, seeds and whatever else tells how this came about, as JSON values.
+        provenance: recipe, data set, seeds and versions, as JSON values.
         sign_key: a file of at least 32 bytes; the manifest is then signed with it (HMAC-SHA256).
 
     Raises:
@@ -91,7 +91,8 @@ def save_artifact(
 
 
 def check_destination(folder: Path | str, sign_key: Path | str | None = None) -> bytes | None:
-    """The key to sign with, if any, once it is sure that an artifact may be written to `folder`; before long work, too.
+    """The signing key, if any, after a check that an artifact can be written to `folder`; also for use before long
+    work.
 
     Raises:
         InputError: `folder` exists and is not an artifact, or the key file cannot be used.
@@ -122,7 +123,7 @@ def _versions() -> dict[str, str]:
 
 
 def _require_replaceable(folder: Path) -> None:
-    """Raises InputError unless `folder` is free, empty, or an artifact."""
+    """Raise InputError unless `folder` is free, empty, or an artifact."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(
             f"expected a folder to write the artifact to, got a file or link at {folder}; choose another name"

@@ -1,14 +1,13 @@
-"""What every detector is: fitted on natural (and perhaps adversarial) features, it gives one score per image.
+"""Contract of a detector: fitted on natural (and perhaps adversarial) features, it returns one score per image.
 
-A detector sees only what was taken of a pass through a network: logits, statistics, and the measurements that it asks
-for. It does not know where its adversarial images came from. The score is higher the more anomalous the image is,
-always.
+A detector sees features only: logits, statistics and what it requests of the forward pass. It does not know where its
+adversarial images come from. A higher score is always more anomalous.
 
-Some detectors compare an image with others. They are prepared with natural reference images first, which `fit` must not
-be given again: among those that it learns from, each would be its own nearest neighbour.
+Some detectors compare an image with reference images. `prepare` gets them first. `fit` must get other images: otherwise
+each image that it learns from would be its own nearest neighbour.
 
-    features of reference images, with detector.measurements() → detector.prepare
-    features of the others, with detector.measurements()       → detector.fit → detector.score
+    features of reference images, with detector.feature_requests() → detector.prepare
+    features of other images, with detector.feature_requests()     → detector.fit → detector.score
 """
 
 import inspect
@@ -31,10 +30,10 @@ __all__ = ["Detector", "build_detector"]
 class Detector(ABC):
     """Features ``(B, …)`` → scores ``(B,)`` float64; higher = more anomalous.
 
-    A new detector writes `_fit`, `_score`, `_state` and `_restore`; see docs/adding-a-detector.md. Its constructor
-    takes keyword-only options and stores them under their own names; what it learns ends in ``_``.
+    A subclass implements `_fit`, `_score`, `_state` and `_restore`; see docs/adding-a-detector.md. Its constructor
+    takes keyword-only options and stores them under their own names. Learned attributes end in ``_``.
 
-    `needs_adversarial` can be read on the class, where it holds for the default options, and on the detector itself.
+    `needs_adversarial` can be read on the class, for the default options, and on an instance, for its own.
     """
 
     needs_adversarial: bool = False
@@ -46,22 +45,22 @@ class Detector(ABC):
     prepared_for_: tuple[int, int]
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """What has to be measured of images before the next step: `prepare`, where one is needed, or `fit` and `score`.
+        """What the next step needs from the forward pass: `prepare` if the detector needs it, else `fit` and `score`.
 
-        They may be others after `prepare` than before.
+        `prepare` can change them.
         """
         return ()
 
     @final
     def prepare(self, reference: Features, labels: np.ndarray | None = None) -> Self:
-        """The detector itself, knowing its reference images; it has to be fitted again.
+        """Learn from reference images and return the detector, which then has to be fitted.
 
         Args:
-            reference: features of natural images, none of which `fit` will be given.
+            reference: features of natural images that `fit` does not get.
             labels: true classes of the reference images, ``(N,)`` integers; where not given, the predicted ones.
 
         Raises:
-            InputError: no images, values that are not finite, too few images, labels that do not fit, or a measurement
+            InputError: no images, values that are not finite, too few images, labels that do not fit, or a request
                 is missing.
         """
         self._check_parameters()
@@ -87,13 +86,11 @@ class Detector(ABC):
         Raises:
             NotFittedError: a detector that needs reference images was not prepared with any.
             InputError: no images, values that are not finite, different networks behind the two sets, labels that do
-                not fit, a measurement is missing, or no adversarial images for a detector that needs them.
+                not fit, a request is missing, or no adversarial images for a detector that needs them.
         """
         self._check_parameters()
         if self.needs_reference and not hasattr(self, "prepared_for_"):
-            raise NotFittedError(
-                f"expected a detector that knows its reference images, got {self!r} before prepare; call prepare first"
-            )
+            raise NotFittedError(f"{self!r} needs reference images before fit; call prepare first")
         wanted = getattr(self, "prepared_for_", (None, None))
         num_classes, num_columns = validated_features(natural, "natural", wanted[0], wanted[1], self._names())
         if not len(natural.logits):
@@ -122,13 +119,13 @@ class Detector(ABC):
 
         Raises:
             NotFittedError: called before `fit`.
-            InputError: features of another network, a measurement that is missing, or values that are not finite.
+            InputError: features of another network, a request that is missing, or values that are not finite.
         """
         return self.score_components(features).score
 
     @final
     def score_components(self, features: Features) -> ScoreResult:
-        """Score and votes of each image, from one evaluation; raises as `score` does."""
+        """Score and components of each image, from one evaluation; raises as `score` does."""
         self._check_fitted()
         validated_features(features, "given", self.num_classes_, self.num_columns_, self.requested_shapes_)
         result = self._score(features)
@@ -149,13 +146,13 @@ class Detector(ABC):
 
     @final
     def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON values; ``type(self)(**parameters)`` is an unfitted twin."""
+        """The constructor's arguments as JSON values; ``type(self)(**parameters)`` is an unfitted copy."""
         values = {name: getattr(self, name) for name in self._parameter_names()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @final
     def state(self) -> dict[str, np.ndarray]:
-        """What was learnt, as plain arrays by name; `from_state` takes it back.
+        """What was learned, as plain arrays by name, the input of `from_state`.
 
         Raises:
             NotFittedError: called before `fit`.
@@ -171,9 +168,9 @@ class Detector(ABC):
     @final
     @classmethod
     def from_state(cls, parameters: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> Self:
-        """The fitted detector that `parameters` and `state` describe; its scores are the same to the last bit.
+        """The fitted detector that `parameters` and `state` describe; its scores are the same bit for bit.
 
-        Nothing is trusted: every array's name, type, shape and content is checked before it is used.
+        Name, type, shape and content of every array are validated before it is used.
 
         Raises:
             InputError: an argument or array is missing, unknown or impossible.
@@ -205,7 +202,7 @@ class Detector(ABC):
         return f"{type(self).__name__}({arguments})"
 
     def _check_parameters(self) -> None:  # noqa: B027 - many detectors have nothing to check
-        """Raises InputError on an option that cannot be used; called by `fit` and `from_state`."""
+        """Raise InputError on an option that cannot be used; called by `fit` and `from_state`."""
 
     def _unused_options(self) -> tuple[str, ...]:
         """Names of the options that have no effect beside the others."""
@@ -213,29 +210,29 @@ class Detector(ABC):
 
     @abstractmethod
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
-        """Learns from validated features; natural images are label 0, adversarial ones 1."""
+        """Learn from valid features."""
 
     @abstractmethod
     def _score(self, features: Features) -> ScoreResult:
-        """Score and votes of validated features."""
+        """Scores and components of valid features."""
 
     @abstractmethod
     def _state(self) -> dict[str, np.ndarray]:
-        """What `_fit` learnt, as plain arrays."""
+        """What `_fit` learned, as plain arrays."""
 
     @abstractmethod
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes back what `_state` gave, checking all of it; `num_classes_` and `num_columns_` are known."""
+        """Take back `_state` after validation; `num_classes_` and `num_columns_` are known."""
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:  # noqa: B027 - many detectors need none
-        """Learns from validated reference images and their classes."""
+        """Learn from valid reference images and their classes."""
 
     def _reference_state(self) -> dict[str, np.ndarray]:
-        """What `_prepare` learnt, as plain arrays."""
+        """What `_prepare` learned, as plain arrays."""
         return {}
 
     def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes back what `_reference_state` gave, checking all of it; `num_classes_` and `num_columns_` are known."""
+        """Take back `_reference_state` after validation; `num_classes_` and `num_columns_` are known."""
         require_keys(state, set())
 
     @final
@@ -259,16 +256,16 @@ _REQUESTED = "requested."
 def build_detector(
     name: str, options: Mapping[str, Any] | None = None, *, where_accepted: Mapping[str, Any] | None = None
 ) -> Detector:
-    """The detector of that name with these options: the edge where names and numbers from outside become an object.
+    """The detector of this name with these options.
 
     Args:
         name: of the plug-in, such as "transport".
         options: constructor arguments.
-        where_accepted: the same, but left out where the detector has no such option: energy has no seed.
+        where_accepted: further arguments, dropped if the detector has no such option.
 
     Raises:
         UnknownNameError: no such detector.
-        InputError: an option that the detector does not have, or a value that it refuses.
+        InputError: an option that the detector does not have or that has no effect, or a value outside its domain.
     """
     kind: type[Detector] = DETECTORS.load(name)
     known = kind._parameter_names()

@@ -37,7 +37,7 @@ _OPTIONS: dict[str, Any] = {
 # What a leaf or a baseline may add to a log-odds: far above any fit's, and no sum of such is infinite.
 _MOST = 1e6
 
-# Rows judged at a time: the lanes of more would leave the cache and, for a whole data set, need gigabytes.
+# Rows per step: with more, the lanes leave the cache and, for a whole data set, need gigabytes.
 _BLOCK = 2048
 
 
@@ -96,12 +96,12 @@ class GradientBoostings(Trees):
         return cls.from_state(state, widths.pop())
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays by name; `from_state` takes them back."""
+        """Arrays by name, the input of `from_state`."""
         return {**super().state(), "starts": self.starts, "baseline": self.baseline}
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], num_columns: int) -> Self:
-        """Boostings from arrays that nobody vouches for.
+        """Boostings from untrusted arrays.
 
         Raises:
             InputError: an array is missing, unknown, of another type or shape, or does not describe trees: children
@@ -122,7 +122,7 @@ class GradientBoostings(Trees):
     def probability(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Probabilities float64 ``(R,)`` by model ``which[i]`` of row ``rows[i]`` of columns float32 ``(B, F)``.
 
-        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn model to the last bit, if columns are
+        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn model bit for bit, if columns are
         finite.
         """
         log_odds = np.empty(len(rows))

@@ -73,7 +73,7 @@ class Forests(Trees):
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], num_columns: int) -> Self:
-        """Forests from arrays that nobody vouches for.
+        """Forests from untrusted arrays.
 
         Raises:
             InputError: an array is missing, unknown, of another type or shape, or does not describe trees: children
@@ -85,7 +85,7 @@ class Forests(Trees):
     def probability(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Probabilities float64 ``(R,)`` by forest ``which[i]`` of row ``rows[i]`` of columns float32 ``(B, F)``.
 
-        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest to the last bit, if columns are
+        Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest bit for bit, if columns are
         finite.
         """
         # A running sum adds in tree order, as scikit-learn does; sum() would add in pairs and differ in the last bit.
@@ -99,7 +99,7 @@ class Forests(Trees):
 
 
 class ForestsOnDevice:
-    """`Forests` in torch: the same probabilities to the last bit, from columns that are already on the device."""
+    """`Forests` in torch: the same probabilities bit for bit, from columns that are already on the device."""
 
     def __init__(self, forests: Forests, device: str | torch.device) -> None:
         def placed(array: np.ndarray) -> Tensor:

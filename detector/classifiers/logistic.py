@@ -48,12 +48,12 @@ class LogisticRegressions:
         )
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays by name; `from_state` takes them back."""
+        """Arrays by name, the input of `from_state`."""
         return {"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias}
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], num_columns: int) -> Self:
-        """Regressions from arrays that nobody vouches for.
+        """Regressions from untrusted arrays.
 
         Raises:
             InputError: an array is missing, unknown, of another type or shape, not finite, or a scale is not positive.

@@ -87,12 +87,12 @@ class SupportVectorMachines:
         )
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays by name; `from_state` takes them back."""
+        """Arrays by name, the input of `from_state`."""
         return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], num_columns: int) -> Self:
-        """Machines from arrays that nobody vouches for.
+        """Machines from untrusted arrays.
 
         Raises:
             InputError: an array is missing, unknown, of another type or shape, not finite, or out of range.

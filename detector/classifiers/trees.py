@@ -59,7 +59,7 @@ class Trees:
         self._threshold = np.where(leaf, np.float32(np.inf), threshold)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays by name; `from_state` takes them back."""
+        """Arrays by name, the input of `from_state`."""
         return {name: getattr(self, name) for name in _ARRAYS}
 
     @staticmethod
@@ -71,7 +71,7 @@ class Trees:
         values: tuple[float, float],
         besides: tuple[str, ...] = (),
     ) -> dict[str, np.ndarray]:
-        """The trees' arrays in a state that nobody vouches for, with roots of that shape and values in that range.
+        """The trees' arrays of an untrusted state, with roots of that shape and values in that range.
 
         Args:
             besides: arrays that the state holds as well, for the subclass to look at.
@@ -180,7 +180,7 @@ def _rounded_down(threshold: np.ndarray) -> np.ndarray:
 
 
 def _check_trees(left: np.ndarray, roots: np.ndarray) -> None:
-    """Raises InputError unless every node but the roots is the child of exactly one earlier node of its own tree."""
+    """Raise InputError unless every node but the roots is the child of exactly one earlier node of its own tree."""
     nodes, starts = len(left), roots.ravel().astype(np.int64)
     if not roots.size or starts[0] != 0 or (np.diff(starts) <= 0).any() or starts[-1] >= nodes:
         raise InputError(f"expected trees to start at 0 and then later and later below {nodes}, got other roots")

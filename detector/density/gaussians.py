@@ -84,7 +84,7 @@ class Gaussians:
         return xp.take(xp.concat(parts, axis=1), *constants(embeddings, order), axis=1)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays by name; `from_state` takes them back."""
+        """Arrays by name, the input of `from_state`."""
         return {"means": self.means, "whitening": self.whitening}
 
     @classmethod

@@ -11,7 +11,7 @@ from models.errors import InputError
 
 __all__ = ["Neighbours", "require_neighbours"]
 
-# Distances held at once: 64 MiB.
+# Distances in memory at once: 64 MiB.
 _AT_ONCE = 8 * 2**20
 
 
@@ -25,26 +25,26 @@ class Neighbours:
     def distances(self, embeddings: np.ndarray, k: int) -> np.ndarray:
         """Euclidean distances to the k nearest, ascending, float64 ``(N, L, k)``; the same bits whatever N is.
 
-        Every pair of images is a sum of its own: a matrix product would be faster and add up in an order that depends
-        on N.
+        Every pair of images has its own sum. A matrix product would be faster, but its order of addition depends on
+        N.
         """
         found = np.empty((len(embeddings), len(self._layers), k))
         step = max(1, _AT_ONCE // len(self.bank))
         for layer, bank in enumerate(self._layers):
             for first in range(0, len(embeddings), step):
-                asked = np.ascontiguousarray(embeddings[first : first + step, layer], dtype=np.float64)
-                squares = cdist(asked, bank, "sqeuclidean")
+                some = np.ascontiguousarray(embeddings[first : first + step, layer], dtype=np.float64)
+                squares = cdist(some, bank, "sqeuclidean")
                 nearest = np.partition(squares, k - 1, axis=1)[:, :k]
                 found[first : first + step, layer] = np.sqrt(np.sort(nearest, axis=1))
         return found
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays by name; `from_state` takes them back."""
+        """Arrays by name, the input of `from_state`."""
         return {"bank": self.bank}
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], k: int) -> Self:
-        """A bank from an array that nobody vouches for.
+        """A bank from an untrusted array.
 
         Raises:
             InputError: it is missing, of another type, shape or not finite, or holds fewer images than `k`.
@@ -58,7 +58,7 @@ class Neighbours:
 
 
 def require_neighbours(bank: np.ndarray, k: int) -> None:
-    """Raises InputError where the bank has fewer images than `k`."""
+    """Raise InputError if the bank has fewer images than `k`."""
     if len(bank) < k:
         raise InputError(
             f"expected at least k={k} reference images, got {len(bank)}; give more of them, or a smaller k"

@@ -13,7 +13,7 @@ __all__ = ["Energy"]
 
 
 class Energy(Detector):
-    """Score: −log Σ_k exp(logits_k), at temperature 1. Nothing is learnt.
+    """Score: −log Σ_k exp(logits_k), at temperature 1. Nothing is learned.
 
     The paper calls an image in-distribution when the negative energy is high; this is the energy itself, so that
     higher is more anomalous here too.

@@ -18,8 +18,8 @@ __all__ = ["KernelDensity"]
 
 _EMBEDDINGS = PooledEmbeddings()
 
-# The bandwidth is chosen on this many images per class; all of a class's pairs are held at once.
-_MOST_TO_CHOOSE_ON = 1000
+# The bandwidth is chosen on this many images per class; all pairs of a class are in memory at once.
+_MAX_FOR_BANDWIDTH = 1000
 
 
 class KernelDensity(ColumnsDetector):
@@ -146,7 +146,7 @@ def most_likely_bandwidth(classes: list[np.ndarray]) -> float:
     pairs = []
     for bank in classes:
         if len(bank) > 1:
-            squares = cdist(bank[:_MOST_TO_CHOOSE_ON], bank[:_MOST_TO_CHOOSE_ON], "sqeuclidean")
+            squares = cdist(bank[:_MAX_FOR_BANDWIDTH], bank[:_MAX_FOR_BANDWIDTH], "sqeuclidean")
             np.fill_diagonal(squares, np.inf)
             pairs.append(squares)
     nearest = np.concatenate([np.sqrt(squares.min(axis=1)) for squares in pairs]) if pairs else np.zeros(1)

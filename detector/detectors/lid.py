@@ -20,17 +20,16 @@ class LID(ColumnsDetector):
     """Columns: per block, −(1/k Σ_i log(r_i / r_k))⁻¹, with r_i the distance to the i-th nearest reference image.
 
     The maximum-likelihood estimate of "Characterizing Adversarial Subspaces Using Local Intrinsic Dimensionality" (Ma,
-    Li, Wang and others, 2018); the thesis, E.2.1. Theirs looks for neighbours in the minibatch that an image is judged
-    in, which holds the natural twins of the adversarial images, and whose composition decides its score. Here the bank
-    is fixed, its images are never among those that the classifiers learn from, and an image is judged alone.
+    Li, Wang and others, 2018); the thesis, E.2.1. They look for neighbours in the minibatch of an image, which holds
+    the natural twins of the adversarial images, and whose composition decides its score. Here the bank is fixed, its
+    images are never among those that the classifiers learn from, and an image is scored alone.
 
-    An image that is itself in the bank (judged again after `prepare`) has a neighbour at no distance, which lowers its
-    estimate: judge other images.
+    An image of the bank has a neighbour at distance 0, which lowers its estimate; score other images.
 
     Args:
         k: how many neighbours.
         classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`; there is no "none", since
-            neither the paper nor reason says how blocks' dimensions make one score.
+            the paper does not define one score from the dimensions of several blocks.
     """
 
     needs_reference = True

@@ -25,17 +25,17 @@ class Mahalanobis(ColumnsDetector):
     Class means μ_c and the covariance Σ that all classes share come from the reference images and their true classes;
     Σ⁺ is the pseudo-inverse. This is minus the confidence of "A Simple Unified Framework for Detecting
     Out-of-Distribution Samples and Adversarial Attacks" (Lee, Lee, Lee and Shin, 2018), whose classifier is logistic
-    regression. The outlier score of classifier="none" adds the layers' distances up, unweighted, since weights would
-    have to be learnt from outliers; or is the last layer's alone.
+    regression. The outlier score of classifier="none" is the sum over the layers, without weights, which would have
+    to be learned from outliers, or the last layer's distance.
 
-    Input pre-processing (their equation 4), with a `magnitude` above 0: every layer's distance is taken of an image of
-    its own, x − magnitude · sign(∇_x of the layer's distance to the class nearest to x). The magnitude is in pixels of
-    images in [0, 1]. Their code says the same: it takes the step on normalised images and divides it by the standard
-    deviation. They choose among 0, 0.0005, 0.001, 0.0014, 0.002, 0.005 and 0.01 on images like those tested; here the
-    choice is the caller's, and 0 without one. The moved image may leave [0, 1] by the magnitude, as theirs may.
+    Input pre-processing (their equation 4), with a `magnitude` above 0: each layer has its own image, x − magnitude ·
+    sign(∇_x of the layer's distance to the class nearest to x). The magnitude is in pixels of images in [0, 1]. Their
+    code is equivalent: it takes the step on normalised images and divides it by the standard deviation. They choose
+    among 0, 0.0005, 0.001, 0.0014, 0.002, 0.005 and 0.01 on images like those tested; here it is an option. As in
+    theirs, the moved image may leave [0, 1] by the magnitude.
 
     Args:
-        layers: "blocks" for all watched blocks; "stages" for the last of each run of blocks of one shape.
+        layers: "blocks" for all recorded blocks; "stages" for the last of each run of blocks of one shape.
         magnitude: of the input pre-processing; costs a backward pass and a further forward pass per layer.
         combine: "sum" or "last", the layers' part in the outlier score.
         classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.

@@ -13,7 +13,7 @@ __all__ = ["MaxSoftmax"]
 
 
 class MaxSoftmax(Detector):
-    """Score in [0, 1): 1 − max_k softmax(logits)_k. Nothing is learnt."""
+    """Score in [0, 1): 1 − max_k softmax(logits)_k. Nothing is learned."""
 
     def __init__(self) -> None:
         pass

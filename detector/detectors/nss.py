@@ -1,4 +1,4 @@
-"""Natural scene statistics: classifiers on 18 facts about local contrast (Kherchouche et al., 2020; thesis E.2.2)."""
+"""Natural scene statistics: classifiers on 18 statistics of local contrast (Kherchouche et al., 2020; thesis E.2.2)."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ __all__ = ["NSS"]
 
 
 class NSS(RequestedColumns):
-    """Score in [0, 1]: the larger of two probabilities of being adversarial, given the image's scene statistics.
+    """Score in [0, 1]: the larger of two probabilities of being adversarial, from the image's scene statistics.
 
-    The network is looked at only for the class that it predicts. See `detector.features.image_statistics.nss` for the
+    Of the network, only the predicted class is used. See `detector.features.image_statistics.nss` for the
     columns and `detector.base.columns.ColumnsDetector` for the classifiers.
 
     Args:

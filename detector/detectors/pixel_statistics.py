@@ -1,4 +1,4 @@
-"""Plain facts about pixels: the baseline that tells whether an attacked set gives itself away."""
+"""Simple pixel statistics: a baseline that detects attacked sets with obvious artefacts."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,11 @@ __all__ = ["PixelStatistics"]
 
 
 class PixelStatistics(RequestedColumns):
-    """Score in [0, 1]: the larger of two probabilities of being adversarial, given 19 plain facts about its pixels.
+    """Score in [0, 1]: the larger of two probabilities of being adversarial, from 19 statistics of its pixels.
 
-    A baseline, not a defence: it looks for clipped values, another range, noise. Where it comes near an AUROC of 1, so
-    could any detector, and a figure on that attacked set says little. By default it looks at images as a PNG file
-    carries them: of images in floating point, their distance from whole grey levels alone would give away every
-    attacked one, whatever else is right or wrong about the set. See
+    A baseline, not a defence: it sees clipped values, another range, noise. If its AUROC is near 1, any detector could
+    reach that, and results on this attacked set mean little. By default it rounds pixels as a PNG file does: in
+    floating point, the distance from whole grey levels alone would reveal every attacked image. See
     `detector.features.image_statistics.pixel_statistics` for the columns and
     `detector.base.columns.ColumnsDetector` for the classifiers.
 

@@ -12,9 +12,9 @@ __all__ = ["Transport"]
 class Transport(ColumnsDetector):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the statistics of equation 34.
 
-    One classifier learnt from all images (vote "all_class"), one per predicted class from the natural and adversarial
-    images that the network assigns to that class (vote "predicted_class"). So score ≥ 0.5 is exactly the paper's "an
-    input is considered an attack if at least one detector says so".
+    One classifier learns from all images ("all_class"), one per class from the natural and adversarial images that the
+    network assigns to this class ("predicted_class"). A score of at least 0.5 is the paper's "an input is considered an
+    attack if at least one detector says so".
 
     Args:
         classifier: "random_forest" (the paper's choice), "gradient_boosting", "logistic_regression" or "svm".

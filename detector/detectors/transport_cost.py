@@ -1,4 +1,4 @@
-"""How unusual the length of the path is for the predicted class; needs no attacks (DESIGN: transport cost)."""
+"""How unusual the length of the path is for the predicted class; needs no attacked images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ class TransportCost(Detector):
     """Score: how far the log of the transport cost lies from its class's median, in half-widths of the natural band.
 
     The score is 1 where the cost meets the lower or the upper natural quantile of the predicted class and grows
-    without bound outside: two-sided, since an attack may shorten the path as well as lengthen it. Votes: "too_low" and
+    without bound outside. It is two-sided: an attack can shorten or lengthen the path. Components: "too_low" and
     "too_high", of which the score is the larger.
 
     The transport cost is Σ_m ‖r_m‖², the kinetic energy of the path. Statistics hold ‖r_m‖²/d_m, and a detector cannot
@@ -63,10 +63,10 @@ class TransportCost(Detector):
 
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         costs, predicted = self._log_costs(natural), natural.predicted
-        everyone = self._band(costs)
+        background = self._band(costs)
         self.bands_ = np.stack(
             [
-                self._band(costs[predicted == k]) if np.sum(predicted == k) >= self.minimum_per_class else everyone
+                self._band(costs[predicted == k]) if np.sum(predicted == k) >= self.minimum_per_class else background
                 for k in range(natural.logits.shape[1])
             ]
         )

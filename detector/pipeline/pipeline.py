@@ -114,15 +114,13 @@ class Pipeline:
         ]
 
     def features(self, images: Tensor) -> Features:
-        """What the detector judges of at least one validated image, from one forward pass.
+        """Features of at least one valid image, from one forward pass; some feature requests make further passes.
 
-        Where the detector asks for measurements, some of them may make further passes.
-
-        One image is run twice, side by side, or beside its view where the detector looks at one. On CPUs, torch
-        computes a batch of one by other routines than larger ones, and a forest turns a difference in the last bit into
-        a vote; batches of two and more give equal bits (measured on ResNets and a ViT, with one and two threads). On
-        GPUs the routine may change with the batch at any size, above all where TF32 is on; equal verdicts then need
-        batches padded to a fixed size, and `torch.backends.cudnn.allow_tf32` off brings others close.
+        A single image is run twice, side by side, or beside its view. On CPUs, torch computes a batch of one with
+        other routines than larger batches, and a forest can turn a difference in the last bit into another vote.
+        Batches of two and more give equal bits (verified on ResNets and a ViT, with one and two threads). On GPUs the
+        routine can change with any batch size, above all with TF32. Equal verdicts then need batches padded to a
+        fixed size; without `torch.backends.cudnn.allow_tf32` others are close.
 
         Raises:
             NetworkError: values that are not finite.

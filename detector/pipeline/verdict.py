@@ -25,18 +25,18 @@ class PathOfImage:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the classifier says about one image, and whether that can be trusted.
+    """The predicted class of one image, and whether the prediction can be trusted.
 
     Args:
         label: the predicted class's index.
         class_name: its name.
         probability: its softmax probability; high on most adversarial images too.
         score: higher = more anomalous.
-        p_value: share of held-out natural images that score at least as high, (1 + #{≥}) / (n + 1).
+        p_value: share of natural images that nothing was fitted on that score at least as high, (1 + #{≥}) / (n + 1).
         flagged: whether the score reaches the calibrated threshold, equivalently whether p_value <= fpr.
         components: of the score, by name; `Detector.component_info` explains them.
         main_component: name of the component that contributes most to the score; None for a score without components.
-        path: the statistics behind it, where asked for.
+        path: the statistics of every block, if requested.
         probabilities: float64 ``(K,)``, the softmax over all classes; not part of the JSON.
     """
 
@@ -52,7 +52,7 @@ class Verdict:
     probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; without "path" where none was asked for."""
+        """The fields as JSON values; without "path" if there is none."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "probabilities"}
         values["components"] = values["votes"] = dict(self.components)  # "votes": the name before protocol 2
         del values["path"]

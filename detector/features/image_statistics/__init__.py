@@ -1,6 +1,6 @@
-"""Pure functions on images: natural scene statistics, Fourier spectra and plain facts about pixels.
+"""Pure functions on images: natural scene statistics, Fourier spectra and pixel statistics.
 
-Tensors in, tensors out, batch first; float64 inside, float32 at the end. An image's values are the same to the last bit
+Tensors in, tensors out, batch first; float64 inside, float32 at the end. An image's values are the same bit for bit
 whichever images are beside it.
 """
 

@@ -1,4 +1,4 @@
-"""Plain facts about pixels, which know nothing of natural images and should tell nothing about a sound attacked set.
+"""Simple pixel statistics, which should carry no information about a well-made attacked set.
 
 Where a detector that is fed only with these tells natural from attacked images, the attacked set gives itself away: its
 images lie off the grid of 8 bits, or were clipped in another space, or are simply noisier.
