@@ -1,4 +1,4 @@
-"""Gradient boosting inference equals scikit-learn's to the last bit, and refuses arrays that are not boostings."""
+"""Gradient boosting inference equals scikit-learn's bit for bit, and refuses arrays that are not boostings."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def fitted(rng: np.random.Generator, iterations: list[int], **options: float) ->
     ]
 
 
-def asked_of_all(ours: GradientBoostings, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def queries_of_all(ours: GradientBoostings, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rows, which): every row of every model."""
     rows, which = np.meshgrid(np.arange(len(columns)), np.arange(len(ours)))
     return rows.ravel(), which.ravel()
@@ -55,7 +55,7 @@ def test_equals_scikit_learn_to_the_last_bit(rng: np.random.Generator, options: 
     models = fitted(rng, [60, 60, 60], **options)
     columns = rng.normal(size=(257, COLUMNS)).astype(np.float32)
     ours = GradientBoostings.from_sklearn(models)
-    assert np.array_equal(ours.probability(columns, *asked_of_all(ours, columns)), reference(models, columns))
+    assert np.array_equal(ours.probability(columns, *queries_of_all(ours, columns)), reference(models, columns))
 
 
 def test_equals_scikit_learn_on_the_thresholds_themselves(rng: np.random.Generator) -> None:
@@ -67,7 +67,7 @@ def test_equals_scikit_learn_on_the_thresholds_themselves(rng: np.random.Generat
     on[np.arange(len(on)), inner["feature_idx"]] = inner["num_threshold"]
     columns = np.concatenate([on, np.nextafter(on, np.float32(9)), np.nextafter(on, np.float32(-9))])
     ours = GradientBoostings.from_sklearn(models)
-    assert np.array_equal(ours.probability(columns, *asked_of_all(ours, columns)), reference(models, columns))
+    assert np.array_equal(ours.probability(columns, *queries_of_all(ours, columns)), reference(models, columns))
 
 
 def test_models_of_different_numbers_of_trees(rng: np.random.Generator) -> None:
@@ -86,7 +86,7 @@ def test_values_as_far_as_float32_goes(rng: np.random.Generator) -> None:
     columns[labels == 0, 3] = -np.finfo(np.float32).max
     model = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(columns, labels)
     ours = GradientBoostings.from_sklearn([model])
-    assert np.array_equal(ours.probability(columns, *asked_of_all(ours, columns)), reference([model], columns))
+    assert np.array_equal(ours.probability(columns, *queries_of_all(ours, columns)), reference([model], columns))
 
 
 def test_trees_that_are_a_single_leaf(rng: np.random.Generator) -> None:
@@ -94,7 +94,7 @@ def test_trees_that_are_a_single_leaf(rng: np.random.Generator) -> None:
     model = HistGradientBoostingClassifier(max_iter=9).fit(columns, labels)
     ours = GradientBoostings.from_sklearn([model])
     assert ours.depth == 0
-    assert np.array_equal(ours.probability(columns, *asked_of_all(ours, columns)), reference([model], columns))
+    assert np.array_equal(ours.probability(columns, *queries_of_all(ours, columns)), reference([model], columns))
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it(rng: np.random.Generator) -> None:
@@ -102,10 +102,10 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(rng: np.random.Generator) -
     columns = rng.normal(size=(3000, COLUMNS)).astype(np.float32)
     rows, which = rng.permutation(3000), rng.integers(2, size=3000)
     together = ours.probability(columns, rows, which)
-    for asked in (0, 1, 2047, 2048, 2999):
-        row = rows[asked]
-        alone = ours.probability(columns[row : row + 1], np.zeros(1, dtype=np.int64), which[asked : asked + 1])
-        assert alone[0] == together[asked]
+    for queries in (0, 1, 2047, 2048, 2999):
+        row = rows[queries]
+        alone = ours.probability(columns[row : row + 1], np.zeros(1, dtype=np.int64), which[queries : queries + 1])
+        assert alone[0] == together[queries]
 
 
 def test_no_rows(rng: np.random.Generator) -> None:
@@ -120,10 +120,10 @@ def test_fit_is_seeded_and_tells_the_classes_apart(rng: np.random.Generator) -> 
     once, again, otherwise = (GradientBoostings.fit(groups, seed=seed) for seed in (1, 1, 2))
     assert len(once) == 2
     assert np.diff(once.starts).tolist() == [ITERATIONS, ITERATIONS]
-    asked = asked_of_all(once, columns)
-    probability = once.probability(columns, *asked)
-    assert np.array_equal(probability, again.probability(columns, *asked))
-    assert not np.array_equal(probability, otherwise.probability(columns, *asked))
+    queries = queries_of_all(once, columns)
+    probability = once.probability(columns, *queries)
+    assert np.array_equal(probability, again.probability(columns, *queries))
+    assert not np.array_equal(probability, otherwise.probability(columns, *queries))
     for answers in probability.reshape(2, -1):
         assert ((answers > 0) & (answers < 1)).all()
         assert np.mean(answers[labels == 1][:, None] > answers[labels == 0]) > 0.55
@@ -134,8 +134,8 @@ def test_state_round_trip(rng: np.random.Generator) -> None:
     again = GradientBoostings.from_state(ours.state(), COLUMNS)
     assert all(array.dtype.kind in "fi" for array in ours.state().values())
     columns = rng.normal(size=(30, COLUMNS)).astype(np.float32)
-    asked = asked_of_all(ours, columns)
-    assert np.array_equal(ours.probability(columns, *asked), again.probability(columns, *asked))
+    queries = queries_of_all(ours, columns)
+    assert np.array_equal(ours.probability(columns, *queries), again.probability(columns, *queries))
 
 
 def test_models_that_do_not_belong_together_are_refused(rng: np.random.Generator) -> None:

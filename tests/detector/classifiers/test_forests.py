@@ -1,4 +1,4 @@
-"""Forest inference equals scikit-learn's to the last bit, and refuses arrays that are not trees."""
+"""Forest inference equals scikit-learn's bit for bit, and refuses arrays that are not trees."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def fitted(rng: np.random.Generator, number: int, num_trees: int = 20, **options
     ]
 
 
-def asked_of_all(forests: Forests, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def queries_of_all(forests: Forests, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rows, which): every row of every forest."""
     rows, which = np.meshgrid(np.arange(len(columns)), np.arange(len(forests)))
     return rows.ravel(), which.ravel()
@@ -41,7 +41,7 @@ def test_equals_scikit_learn_to_the_last_bit(rng: np.random.Generator) -> None:
     forests = fitted(rng, 3, num_trees=100)
     columns = rng.normal(size=(257, COLUMNS)).astype(np.float32)
     ours = Forests.from_sklearn(forests)
-    assert np.array_equal(ours.probability(columns, *asked_of_all(ours, columns)), reference(forests, columns))
+    assert np.array_equal(ours.probability(columns, *queries_of_all(ours, columns)), reference(forests, columns))
 
 
 def test_equals_scikit_learn_on_the_thresholds_themselves(rng: np.random.Generator) -> None:
@@ -53,7 +53,7 @@ def test_equals_scikit_learn_on_the_thresholds_themselves(rng: np.random.Generat
     on[np.arange(len(on)), tree.feature[inner]] = tree.threshold[inner]
     columns = np.concatenate([on, np.nextafter(on, np.float32(9)), np.nextafter(on, np.float32(-9))])
     ours = Forests.from_sklearn(forests)
-    assert np.array_equal(ours.probability(columns, *asked_of_all(ours, columns)), reference(forests, columns))
+    assert np.array_equal(ours.probability(columns, *queries_of_all(ours, columns)), reference(forests, columns))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_equals_scikit_learn_for_other_trees(rng: np.random.Generator, options: 
     forests = fitted(rng, 2, **options)
     columns = rng.normal(size=(50, COLUMNS)).astype(np.float32)
     ours = Forests.from_sklearn(forests)
-    assert np.array_equal(ours.probability(columns, *asked_of_all(ours, columns)), reference(forests, columns))
+    assert np.array_equal(ours.probability(columns, *queries_of_all(ours, columns)), reference(forests, columns))
 
 
 def test_trees_that_are_a_single_leaf(rng: np.random.Generator) -> None:
@@ -71,8 +71,8 @@ def test_trees_that_are_a_single_leaf(rng: np.random.Generator) -> None:
     forest = RandomForestClassifier(9, random_state=0).fit(columns, labels)
     ours = Forests.from_sklearn([forest])
     assert ours.depth == 0
-    asked = asked_of_all(ours, columns)
-    assert np.array_equal(ours.probability(columns, *asked), reference([forest], columns))
+    queries = queries_of_all(ours, columns)
+    assert np.array_equal(ours.probability(columns, *queries), reference([forest], columns))
 
 
 def test_each_row_is_answered_by_the_forest_it_asked(rng: np.random.Generator) -> None:
@@ -95,17 +95,17 @@ def test_torch_equals_numpy_to_the_last_bit(rng: np.random.Generator) -> None:
     on_device = ours.on("cpu")
     for count in (1, 2, 30):
         columns = rng.normal(size=(count, COLUMNS)).astype(np.float32)
-        asked = asked_of_all(ours, columns)
-        tensors = on_device.probability(torch.from_numpy(columns), *map(torch.from_numpy, asked))
-        assert np.array_equal(tensors.numpy(), ours.probability(columns, *asked))
+        queries = queries_of_all(ours, columns)
+        tensors = on_device.probability(torch.from_numpy(columns), *map(torch.from_numpy, queries))
+        assert np.array_equal(tensors.numpy(), ours.probability(columns, *queries))
 
 
 def test_state_round_trip(rng: np.random.Generator) -> None:
     ours = Forests.from_sklearn(fitted(rng, 2))
     again = Forests.from_state(ours.state(), COLUMNS)
     columns = rng.normal(size=(30, COLUMNS)).astype(np.float32)
-    asked = asked_of_all(ours, columns)
-    assert np.array_equal(ours.probability(columns, *asked), again.probability(columns, *asked))
+    queries = queries_of_all(ours, columns)
+    assert np.array_equal(ours.probability(columns, *queries), again.probability(columns, *queries))
 
 
 def test_forests_of_different_sizes_are_refused(rng: np.random.Generator) -> None:

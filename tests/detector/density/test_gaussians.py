@@ -21,36 +21,36 @@ def vectors(rng: np.random.Generator, count: int = 200) -> tuple[Array, Array]:
     return found, labels
 
 
-def squares(whitening: Array, means: Array, asked: Array) -> Array:
+def squares(whitening: Array, means: Array, queries: Array) -> Array:
     """‖(x − μ) W‖² of every image, layer and class, ``(N, L, C)``, as it is written."""
-    apart = asked.astype(np.float64)[:, :, None] - means[None]
+    apart = queries.astype(np.float64)[:, :, None] - means[None]
     found: Array = np.square(np.einsum("nlcd,lde->nlce", apart, whitening)).sum(axis=3)
     return found
 
 
 def test_a_layer_is_measured_as_if_there_were_no_other_and_no_zeros_behind(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
-    asked, _ = vectors(rng, 30)
+    queries, _ = vectors(rng, 30)
     classes = rng.integers(CLASSES, size=(30, 2))
     together = Gaussians.fit(known, labels)
-    nearest, chosen = together.distances_to(asked, classes)
-    assert np.array_equal(together.distances(asked), nearest)
+    nearest, chosen = together.distances_to(queries, classes)
+    assert np.array_equal(together.distances(queries), nearest)
     for layer, width in enumerate(WIDTHS):
         alone = Gaussians.fit(known[:, layer : layer + 1, :width], labels)
-        own_nearest, own_chosen = alone.distances_to(asked[:, layer : layer + 1, :width], classes)
+        own_nearest, own_chosen = alone.distances_to(queries[:, layer : layer + 1, :width], classes)
         np.testing.assert_allclose(nearest[:, layer], own_nearest[:, 0], rtol=1e-6)
         np.testing.assert_allclose(chosen[:, layer], own_chosen[:, 0], rtol=1e-6)
 
 
 def test_what_moves_together_or_not_at_all_counts_once_or_never(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
-    asked, _ = vectors(rng, 30)
-    expected = Gaussians.fit(known, labels).distances(asked)
+    queries, _ = vectors(rng, 30)
+    expected = Gaussians.fit(known, labels).distances(queries)
     for extra in (lambda x: np.zeros_like(x), lambda x: np.full_like(x, 3), lambda x: x):
         # a further column, in front
-        known_wide, asked_wide = (np.concatenate([extra(x[..., :1]), x], axis=2) for x in (known, asked))
+        known_wide, queries_wide = (np.concatenate([extra(x[..., :1]), x], axis=2) for x in (known, queries))
         wide = Gaussians.fit(known_wide, labels)
-        np.testing.assert_allclose(wide.distances(asked_wide), expected, rtol=1e-5)
+        np.testing.assert_allclose(wide.distances(queries_wide), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, 400, 10**6])
@@ -66,15 +66,15 @@ def test_distances_are_those_of_whatever_matrices_a_file_holds(
     whitening[2, -3:] = whitening[2, :, -2:] = 0
     whitening[3, :4] = whitening[3, :, :5] = 0
     gaussians = Gaussians.from_state({"means": means, "whitening": whitening}, classes)
-    asked = rng.normal(size=(30, layers, width)).astype(np.float32)
-    expected = squares(whitening, means, asked)
+    queries = rng.normal(size=(30, layers, width)).astype(np.float32)
+    expected = squares(whitening, means, queries)
     chosen = rng.integers(classes, size=(30, 2))
-    nearest, found = gaussians.distances_to(asked, chosen)
+    nearest, found = gaussians.distances_to(queries, chosen)
     np.testing.assert_allclose(nearest, expected.min(axis=2), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(
         found, np.take_along_axis(expected, np.repeat(chosen[:, None], layers, axis=1), axis=2), rtol=1e-9, atol=1e-9
     )
-    np.testing.assert_allclose(gaussians.distances(asked), nearest, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(gaussians.distances(queries), nearest, rtol=1e-9, atol=1e-9)
 
 
 def test_no_distance_is_below_zero(rng: np.random.Generator) -> None:
@@ -100,23 +100,23 @@ def test_directions_without_variance_are_exactly_nothing(rng: np.random.Generato
 
 def test_an_image_is_measured_alone_as_among_others_to_the_last_bit(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
-    asked, _ = vectors(rng, 300)
+    queries, _ = vectors(rng, 300)
     classes = rng.integers(CLASSES, size=(300, 2))
     gaussians = Gaussians.fit(known, labels)
-    nearest, chosen = gaussians.distances_to(asked, classes)
-    assert np.array_equal(gaussians.distances(np.asfortranarray(asked)), nearest)
+    nearest, chosen = gaussians.distances_to(queries, classes)
+    assert np.array_equal(gaussians.distances(np.asfortranarray(queries)), nearest)
     for first, end in ((0, 1), (7, 8), (5, 12), (100, 300)):
-        part = gaussians.distances_to(asked[first:end], classes[first:end])
+        part = gaussians.distances_to(queries[first:end], classes[first:end])
         assert np.array_equal(part[0], nearest[first:end])
         assert np.array_equal(part[1], chosen[first:end])
-        assert np.array_equal(gaussians.distances(asked[first:end]), nearest[first:end])
+        assert np.array_equal(gaussians.distances(queries[first:end]), nearest[first:end])
 
 
 def test_where_nothing_moved_nothing_is_far() -> None:
     gaussians = Gaussians.fit(np.ones((6, 2, 4)), np.zeros(6, dtype=int))
-    asked = 2 * np.ones((3, 2, 4))
-    assert not gaussians.distances(asked).any()
-    assert not gaussians.distances_to(asked, np.zeros((3, 2), dtype=int))[1].any()
+    queries = 2 * np.ones((3, 2, 4))
+    assert not gaussians.distances(queries).any()
+    assert not gaussians.distances_to(queries, np.zeros((3, 2), dtype=int))[1].any()
 
 
 def test_no_images_have_no_distances(rng: np.random.Generator) -> None:

@@ -14,36 +14,36 @@ from tests.detector.embedded import clusters, embedded, waves
 
 
 def test_distances_are_the_k_smallest(rng: np.random.Generator) -> None:
-    bank, asked = rng.normal(size=(50, 2, 4)).astype(np.float32), rng.normal(size=(9, 2, 4)).astype(np.float32)
-    found = Neighbours(bank).distances(asked, 5)
+    bank, queries = rng.normal(size=(50, 2, 4)).astype(np.float32), rng.normal(size=(9, 2, 4)).astype(np.float32)
+    found = Neighbours(bank).distances(queries, 5)
     for layer in range(2):
-        expected = np.sort(cdist(asked[:, layer], bank[:, layer]), axis=1)[:, :5]
+        expected = np.sort(cdist(queries[:, layer], bank[:, layer]), axis=1)[:, :5]
         np.testing.assert_allclose(found[:, layer], expected, rtol=1e-9)
 
 
 def test_distances_do_not_depend_on_the_batch(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     neighbours = Neighbours(rng.normal(size=(70, 3, 64)).astype(np.float32))
-    asked = rng.normal(size=(41, 3, 64)).astype(np.float32)
-    together = neighbours.distances(asked, 7)
+    queries = rng.normal(size=(41, 3, 64)).astype(np.float32)
+    together = neighbours.distances(queries, 7)
     for count in (1, 2, 3, 5, 40):
-        assert np.array_equal(neighbours.distances(asked[-count:], 7), together[-count:])
+        assert np.array_equal(neighbours.distances(queries[-count:], 7), together[-count:])
     monkeypatch.setattr("detector.density.neighbours._AT_ONCE", 300)
-    assert np.array_equal(neighbours.distances(asked, 7), together)
+    assert np.array_equal(neighbours.distances(queries, 7), together)
 
 
 def test_knn_is_pytorch_oods(rng: np.random.Generator) -> None:
-    bank, asked = clusters(rng, 90)[0], embedded(clusters(rng, 30)[0])
-    score = KNN(k=7, classifier="none").prepare(embedded(bank)).fit(asked).score(asked)
+    bank, queries = clusters(rng, 90)[0], embedded(clusters(rng, 30)[0])
+    score = KNN(k=7, classifier="none").prepare(embedded(bank)).fit(queries).score(queries)
     theirs = pytorch_ood.KNN(None, k=7)
     theirs.fit_features(torch.from_numpy(embedded(bank).requested["embeddings"][:, -1]), torch.zeros(90))
-    expected = theirs.predict_features(torch.from_numpy(asked.requested["embeddings"][:, -1])).numpy()
+    expected = theirs.predict_features(torch.from_numpy(queries.requested["embeddings"][:, -1])).numpy()
     np.testing.assert_allclose(score, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_knn_looks_at_directions_only(rng: np.random.Generator) -> None:
-    bank, asked = embedded(clusters(rng, 90)[0]), clusters(rng, 30)[0]
+    bank, queries = embedded(clusters(rng, 90)[0]), clusters(rng, 30)[0]
     detector = KNN(k=3, classifier="none").prepare(bank).fit(bank)
-    np.testing.assert_allclose(detector.score(embedded(asked)), detector.score(embedded(100 * asked)), rtol=1e-4)
+    np.testing.assert_allclose(detector.score(embedded(queries)), detector.score(embedded(100 * queries)), rtol=1e-4)
     assert np.isfinite(detector.score(embedded(np.zeros((1, 2, 5))))).all()
 
 
@@ -64,11 +64,11 @@ def test_local_dimension_of_points_in_a_space_is_the_spaces(rng: np.random.Gener
 
 
 def test_lids_columns_are_the_dimension_at_every_block(rng: np.random.Generator) -> None:
-    bank, asked = clusters(rng, 60)[0].astype(np.float32), clusters(rng, 20)[0].astype(np.float32)
+    bank, queries = clusters(rng, 60)[0].astype(np.float32), clusters(rng, 20)[0].astype(np.float32)
     detector = LID(k=6).prepare(embedded(bank))
-    columns = detector._columns(embedded(asked))
+    columns = detector._columns(embedded(queries))
     for layer in range(2):
-        r = np.sort(cdist(asked[:, layer], bank[:, layer]), axis=1)[:, :6]
+        r = np.sort(cdist(queries[:, layer], bank[:, layer]), axis=1)[:, :6]
         np.testing.assert_allclose(columns[:, layer], -1 / np.log(r / r[:, -1:]).mean(axis=1), rtol=1e-6)
 
 

@@ -62,9 +62,9 @@ def test_transport_cost_is_one_at_the_edges_of_the_band() -> None:
     logs = np.arange(101.0) / 10
     natural = path(np.stack([np.exp(logs), np.zeros(101)], axis=1))
     detector = TransportCost().fit(natural)
-    asked = path(np.stack([np.exp([5.0, 0.5, 9.5, 14.0, -4.0]), np.zeros(5)], axis=1))
-    assert np.allclose(detector.score(asked), [0, 1, 1, 2, 2], atol=1e-5)
-    votes = detector.score_components(asked).components
+    queries = path(np.stack([np.exp([5.0, 0.5, 9.5, 14.0, -4.0]), np.zeros(5)], axis=1))
+    assert np.allclose(detector.score(queries), [0, 1, 1, 2, 2], atol=1e-5)
+    votes = detector.score_components(queries).components
     assert np.allclose(votes["too_high"], [0, -1, 1, 2, -2], atol=1e-5)
     assert np.allclose(votes["too_low"], [0, 1, -1, -2, 2], atol=1e-5)
 

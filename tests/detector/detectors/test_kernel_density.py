@@ -17,22 +17,22 @@ SHAPE = (3, 16, 16)
 
 
 def test_log_density_is_scikit_learns(rng: np.random.Generator) -> None:
-    bank, asked = rng.normal(size=(40, 5)), rng.normal(size=(9, 5))
-    theirs = Reference(bandwidth=0.6).fit(bank).score_samples(asked)
+    bank, queries = rng.normal(size=(40, 5)), rng.normal(size=(9, 5))
+    theirs = Reference(bandwidth=0.6).fit(bank).score_samples(queries)
     constant = -5 / 2 * np.log(2 * np.pi * 0.6**2)
-    np.testing.assert_allclose(log_density(asked, bank, 0.6) + constant, theirs, rtol=1e-9)
+    np.testing.assert_allclose(log_density(queries, bank, 0.6) + constant, theirs, rtol=1e-9)
 
 
 def test_density_is_that_of_the_predicted_class(rng: np.random.Generator) -> None:
     embeddings, labels = clusters(rng, 60)
-    asked = clusters(rng, 12)[0]
+    queries = clusters(rng, 12)[0]
     predicted = rng.integers(3, size=12)
     detector = KernelDensity(bandwidth=2.0, classifier="none").prepare(embedded(embeddings), labels)
-    features = embedded(asked, predicted)
+    features = embedded(queries, predicted)
     score = detector.fit(features).score(features)
     for row in range(12):
         bank = embeddings[labels == predicted[row], -1].astype(np.float32)
-        assert score[row] == pytest.approx(-log_density(asked[row : row + 1, -1].astype(np.float32), bank, 2.0)[0])
+        assert score[row] == pytest.approx(-log_density(queries[row : row + 1, -1].astype(np.float32), bank, 2.0)[0])
 
 
 def test_a_class_without_reference_images_takes_all(rng: np.random.Generator) -> None:

@@ -29,8 +29,8 @@ def fitted(detector: Mahalanobis | RelativeMahalanobis, rng: np.random.Generator
 
 def test_distances_are_those_of_the_definition(rng: np.random.Generator) -> None:
     embeddings, labels = clusters(rng, 120)
-    asked = embedded(clusters(rng, 20)[0] + 3)
-    detector = Mahalanobis(classifier="none").prepare(embedded(embeddings), labels).fit(asked)
+    queries = embedded(clusters(rng, 20)[0] + 3)
+    detector = Mahalanobis(classifier="none").prepare(embedded(embeddings), labels).fit(queries)
     total = np.zeros(20)
     vectors = embedded(embeddings).requested["embeddings"].astype(np.float64)
     for layer in range(2):
@@ -38,21 +38,21 @@ def test_distances_are_those_of_the_definition(rng: np.random.Generator) -> None
         means = [h[labels == c].mean(axis=0) for c in range(3)]
         covariance = sum(np.outer(row, row) for row in h - np.array(means)[labels]) / 120
         precision = np.linalg.pinv(covariance, hermitian=True)
-        differences = asked.requested["embeddings"][:, None, layer] - np.array(means)
+        differences = queries.requested["embeddings"][:, None, layer] - np.array(means)
         distances = np.einsum("ncd,de,nce->nc", differences, precision, differences).min(axis=1)
         total += distances
-        np.testing.assert_allclose(detector._columns(asked)[:, layer], distances, rtol=1e-6)
-    np.testing.assert_allclose(detector.score(asked), total, rtol=1e-6)
+        np.testing.assert_allclose(detector._columns(queries)[:, layer], distances, rtol=1e-6)
+    np.testing.assert_allclose(detector.score(queries), total, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Mahalanobis, RelativeMahalanobis])
 def test_scores_are_pytorch_oods(kind: type[Mahalanobis | RelativeMahalanobis], rng: np.random.Generator) -> None:
     embeddings, labels = clusters(rng, 150)
-    asked = embedded(clusters(rng, 40)[0] + rng.normal(size=(40, 1, 1)))
-    score = kind(classifier="none", combine="last").prepare(embedded(embeddings), labels).fit(asked).score(asked)
+    queries = embedded(clusters(rng, 40)[0] + rng.normal(size=(40, 1, 1)))
+    score = kind(classifier="none", combine="last").prepare(embedded(embeddings), labels).fit(queries).score(queries)
     theirs = (Reference if kind is Mahalanobis else RMD)(None)
     theirs.fit_features(torch.from_numpy(embeddings[:, -1]).float(), torch.from_numpy(labels))
-    expected = theirs.predict_features(torch.from_numpy(asked.requested["embeddings"][:, -1])).numpy()
+    expected = theirs.predict_features(torch.from_numpy(queries.requested["embeddings"][:, -1])).numpy()
     # Their covariance is not divided by the number of images, and one of the two is half the distance.
     factor = 150 * (2 if kind is Mahalanobis else 1)
     np.testing.assert_allclose(score, factor * expected, rtol=1e-3, atol=1e-3 * np.abs(score).max())
@@ -70,8 +70,8 @@ def test_input_preprocessing_is_pytorch_oods(moved: tuple[nn.Module, np.ndarray,
     network, images, reference, labels = moved
     discovery = discover(network, SHAPE)
     detector = Mahalanobis(magnitude=0.01, classifier="none", combine="last").prepare(reference, labels)
-    asked = extract_features(network, images, feature_requests=detector.feature_requests())
-    score = detector.fit(asked).score(asked)
+    queries = extract_features(network, images, feature_requests=detector.feature_requests())
+    score = detector.fit(queries).score(queries)
 
     def encoder(batch: Tensor) -> Tensor:
         with record_residues(
@@ -144,9 +144,9 @@ def test_what_all_classes_have_in_common_counts_for_nothing(rng: np.random.Gener
     detector = RelativeMahalanobis(classifier="none").prepare(
         embedded(np.concatenate([embeddings, common], axis=2)), labels
     )
-    asked = np.repeat(clusters(rng, 3, layers=1)[0], 2, axis=0)
+    queries = np.repeat(clusters(rng, 3, layers=1)[0], 2, axis=0)
     column = np.tile([0.0, 8.0], 3).reshape(6, 1, 1)
-    features = embedded(np.concatenate([asked, column], axis=2))
+    features = embedded(np.concatenate([queries, column], axis=2))
     usual, unusual = detector.fit(features).score(features).reshape(3, 2).T
     np.testing.assert_allclose(unusual, usual, atol=6)
     plain = Mahalanobis(classifier="none").prepare(embedded(np.concatenate([embeddings, common], axis=2)), labels)
@@ -181,9 +181,9 @@ def test_one_image_is_judged_as_among_many(
     kind: type[Mahalanobis | RelativeMahalanobis], rng: np.random.Generator
 ) -> None:
     detector = kind(classifier="none").prepare(*_wide(rng, 300))
-    asked = _wide(rng, 70)[0]
-    together = detector.fit(asked).score(asked)
-    assert np.array_equal([detector.score(asked.take(np.array([row])))[0] for row in range(70)], together)
+    queries = _wide(rng, 70)[0]
+    together = detector.fit(queries).score(queries)
+    assert np.array_equal([detector.score(queries.take(np.array([row])))[0] for row in range(70)], together)
 
 
 def _wide(rng: np.random.Generator, count: int) -> tuple[Features, np.ndarray]:
@@ -195,9 +195,9 @@ def _wide(rng: np.random.Generator, count: int) -> tuple[Features, np.ndarray]:
 @pytest.mark.parametrize("combine", ["sum", "last"])
 def test_scores_stay_what_they_were(kind: type[Mahalanobis | RelativeMahalanobis], combine: str) -> None:
     reference = embedded(waves(40, 2, 3, 0.7))
-    asked = embedded(1.5 * waves(4, 2, 3, 1.3))
+    queries = embedded(1.5 * waves(4, 2, 3, 1.3))
     detector = kind(classifier="none", combine=combine)  # type: ignore[arg-type]
-    score = detector.prepare(reference, np.arange(40) % 3).fit(asked).score(asked)
+    score = detector.prepare(reference, np.arange(40) % 3).fit(queries).score(queries)
     np.testing.assert_allclose(score, STORED[kind.__name__, combine], rtol=1e-6, atol=1e-7)
 
 
