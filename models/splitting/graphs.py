@@ -1,8 +1,8 @@
-"""The graph of a network by torch.fx, in which every layer keeps a mode of its own.
+"""The graph of a network by torch.fx, in which every layer keeps its own mode.
 
-Layers without children stay whole, so that a dropout or a batch normalisation in the graph is the network's very one
-and heeds `train` and `eval`. A module whose own code asks for its mode would have the answer frozen into the graph, so
-it stays whole, too.
+Layers without children stay whole, so that a dropout or a batch normalisation in the graph is the network's own and
+follows `train` and `eval`. A module whose code reads its mode stays whole too, since the mode would be a constant in
+the graph.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ ROOT = "network"
 
 
 class Entry(nn.Module):
-    """A network behind a forward pass that takes the images alone: its further arguments keep their defaults."""
+    """A network whose forward pass takes only the images; its other arguments keep their defaults."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def mode_free_graph(entry: Entry) -> fx.Graph:
     """The graph of ``entry.network``, the same in training and in evaluation.
 
     Raises:
-        NetworkError: its code branches on values, or the network as a whole does something else in each mode.
+        NetworkError: its code branches on values, or the network itself differs between the modes.
     """
     closed: set[str] = set()
     while True:
@@ -58,7 +58,7 @@ def mode_free_graph(entry: Entry) -> fx.Graph:
 
 
 def _roots(entry: Entry) -> list[str]:
-    """The names that the network as a whole has: its own, and, where it normalises, that of what comes behind."""
+    """The names of the network itself: its own and, if it normalises, that of the network inside."""
     names, network = [ROOT], entry.network
     while isinstance(network, Normalized):
         names.append(f"{names[-1]}.network")
@@ -79,7 +79,7 @@ class _Tracer(fx.Tracer):
 
 
 def _graph(entry: Entry, closed: set[str], training: bool) -> tuple[fx.Graph, dict[str, str]]:
-    """The graph in that mode, and in which module each node, by name, was made."""
+    """The graph in that mode, and the module of each node, by the node's name."""
     modes = [(module, module.training) for module in entry.modules()]
     tracer = _Tracer(closed)
     try:
@@ -104,7 +104,7 @@ def _owner(node: fx.Node, scopes: dict[str, str]) -> str:
 
 
 def _common(one: str, other: str) -> str:
-    """The longest dotted name that both begin with."""
+    """The longest common prefix of two dotted names."""
     parts = []
     for ours, theirs in zip(one.split("."), other.split("."), strict=False):
         if ours != theirs:
