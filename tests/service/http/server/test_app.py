@@ -74,12 +74,12 @@ def test_a_dead_inference_thread_is_seen_and_answers_503(
 def test_a_defect_is_a_500_without_details_for_its_image_only(
     client: TestClient, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = inference_of(client).scorer.pipeline.score
+    score = inference_of(client).scorer.pipeline.score
 
     def fail_on_white(images: Any, path: bool) -> Any:
         if bool((images[:, :, 0, 0] == 1).all(dim=1).any()):
             raise KeyError("secret inside")
-        return judge(images, path)
+        return score(images, path)
 
     monkeypatch.setattr(inference_of(client).scorer.pipeline, "score", fail_on_white)
     from PIL import Image
