@@ -106,6 +106,8 @@ def test_the_models_are_listed_with_their_metadata(http: httpx.Client, bare: dic
         assert (model.network, model.detector) == (artifact.spec.name, artifact.manifest["detector"]["name"])
         assert (tuple(model.classes), model.height, model.width, model.ready) == (CLASSES, SIDE, SIDE, True)
         assert model.threshold == artifact.pipeline.calibration.threshold
+        described = {each.name: (each.title, each.description) for each in model.components}
+        assert described == dict(artifact.pipeline.detector.component_info())
 
 
 def test_the_status_has_the_load_of_each_model(http: httpx.Client, server: LiveServer, png: bytes) -> None:
