@@ -6,6 +6,7 @@ The result is compared with a reference before it is handed out, so a graph in w
 way is refused and not used.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,8 @@ def rewrite(
     images = example_images(network, image_shape)
     with evaluation_mode(network), torch.random.fork_rng(devices=[]):
         try:
-            graph_module = fx.symbolic_trace(network)
+            tracer = _ThreadTracer()
+            graph_module = fx.GraphModule(network, tracer.trace(network), type(network).__name__)
         except Exception as exc:  # any code of the network's can fail on symbols, in any way
             raise NotRewritableError(f"torch.fx cannot take the graph: {type(exc).__name__}: {exc}") from exc
         with evaluation_mode(graph_module):
@@ -63,6 +65,29 @@ def rewrite(
             with torch.no_grad():
                 _compare(graph_module(images), reference(images))
     return graph_module
+
+
+class _ThreadTracer(fx.Tracer):
+    """A tracer that leaves other threads alone.
+
+    torch.fx patches `nn.Module` for the whole process while it traces; a server may score images on another thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 class _Nodes(fx.Interpreter):

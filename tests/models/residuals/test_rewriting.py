@@ -1,6 +1,7 @@
 """Networks as modules that give their path out: the recorder's figures, without hooks, and fit for compilers."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -236,6 +237,24 @@ def test_gradients_flow_through_pooled_vectors() -> None:
     (expected,) = torch.autograd.grad(sum(vector.square().sum() for vector in recording.pooled), x)
     (got,) = torch.autograd.grad(sum(vector.square().sum() for vector in module(x).residues), x)
     torch.testing.assert_close(got, expected)
+
+
+def test_networks_on_other_threads_run_while_the_graph_is_traced() -> None:
+    other, errors = nn.Linear(2, 2), []
+
+    class WithAnotherThread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = chain(PlainSum)
+
+        def forward(self, x: Tensor) -> Any:
+            with ThreadPoolExecutor(1) as pool:
+                errors.append(pool.submit(other, torch.ones(1, 2)).exception())
+            return self.network(x)
+
+    WithStatistics(WithAnotherThread(), image_shape=SHAPE)
+    assert errors
+    assert set(errors) == {None}
 
 
 def test_the_module_shares_the_networks_parameters_and_leaves_it_alone() -> None:
