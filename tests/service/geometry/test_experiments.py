@@ -64,7 +64,7 @@ def test_a_failing_picture_leaves_no_report(name: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(f"{experiment}.{name}_page", lambda *_arguments: "")
     monkeypatch.setattr("service.geometry.files.as_png", failing)
     with pytest.raises(RuntimeError, match="no picture"):
-        main(["geometry", "--out", str(tmp_path / "report"), name])
+        main(["geometry", name, "--out", str(tmp_path / "report")])
     assert not (tmp_path / "report").exists()
 
 
@@ -78,8 +78,7 @@ def test_circles_refuse_counts_without_an_interval(
 
 
 def test_an_unknown_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["geometry", "circles", "--tables", "19,23", "--out", str(tmp_path)])
+    assert main(["geometry", "circles", "--tables", "19,23", "--out", str(tmp_path)]) == 2
     assert "19, 20, 21, 22" in capsys.readouterr().err
 
 

@@ -1,12 +1,9 @@
-"""`plumbline geometry`: its figures compared with direct computations, its files and its errors."""
+"""The figures of paths, compared with direct computations, and unusual networks."""
 
-import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.fgm import FGM
-from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
+from models.datasets.base import ImageDataset
 from models.errors import AttackError, InputError, NetworkError
 from models.geometry.transport import cosines, line_shape, optimal_transport
-from models.loading import load_network
 from models.normalization import Normalized
 from models.residuals import discover, record_residues
-from service.cli.main import main
 from service.geometry.networks import measuring
 from service.geometry.networks.block_figures import draw_overview, draw_variation
 from service.geometry.networks.clouds import SHARES
@@ -29,74 +24,8 @@ from service.geometry.networks.figures import draw_costs, draw_paths
 from service.geometry.networks.measuring import Measured, measure
 from service.geometry.networks.overview import as_table
 from service.geometry.networks.settings import Disturbance, GeometrySettings
-from service.jobs.geometry import measure_all
 from tests.models.blocks import Chain, OtherFirst, Perceptron, PlainSum, SequenceFirst, Shrinking, SkipInPlace
-from tests.service.cli.command_line import request_of
-
-NETWORKS = """
-from torch import nn
-
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x):
-        return x + self.conv(x.relu())
-
-def residual():
-    return nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), Block(6), Block(6), nn.Conv2d(6, 8, 2, stride=2), Block(8),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-
-def plain():
-    return nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
-
-def without_blocks():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-"""
-
-FGM_SIZE, NOISE_SIZE = 0.05, 0.1
-SETTINGS = {"disturbances": (Disturbance("fgm", FGM_SIZE), Disturbance("noise", NOISE_SIZE)), "transport_images": 12}
-
-
-def some_images(rng: np.random.Generator, count: int = 30) -> ImageDataset:
-    pixels = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    labels = np.concatenate([np.arange(5), rng.integers(0, 5, count - 5)])
-    return from_arrays(pixels, labels, list("abcde"), DatasetRequest())
-
-
-def built(network: nn.Module) -> nn.Module:
-    return network.eval().requires_grad_(False)
-
-
-@pytest.fixture
-def data(rng: np.random.Generator) -> ImageDataset:
-    return some_images(rng)
-
-
-@pytest.fixture
-def chain(seed: int) -> Chain:
-    torch.manual_seed(seed)
-    network = Chain(PlainSum)
-    built(network)
-    return network
-
-
-@pytest.fixture
-def measured(chain: Chain, data: ImageDataset, seed: int) -> Measured:
-    return measure("chain", chain, data, GeometrySettings(**SETTINGS, seed=seed), progress=False)
-
-
-def numbers_in(value: Any) -> Iterator[float]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from numbers_in(item)
-    elif isinstance(value, float):
-        yield value
-
+from tests.service.geometry.conftest import FGM_SIZE, NOISE_SIZE, SETTINGS, built
 
 # --- direct computations
 
@@ -321,109 +250,6 @@ def test_block_names_are_those_of_the_users_network(chain: Chain, data: ImageDat
     wrapped = built(Normalized(chain, (0.5,) * 3, (0.25,) * 3))
     found = measure("wrapped", wrapped, data, GeometrySettings(), progress=False).figures["blocks"]
     assert [block["name"] for block in found] == [branch.name for branch in discover(chain, (3, 8, 8)).branches]
-
-
-# --- the command
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "nets.py").write_text(NETWORKS)
-    torch.manual_seed(seed)
-    return tmp_path
-
-
-def test_networks_side_by_side_from_the_command_line(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (shop / "a&b.py").write_text(NETWORKS)
-    words = ["geometry", "nets.py:residual", "a&b.py:plain", "--limit", "40", "--transport-images", "15"]
-    assert main([*words, "--epsilon", "8/255", "--noise", "0.05", "--out", "report"]) == 0
-    printed = capsys.readouterr().out
-    assert "nets.py:residual" in printed
-    assert "line-shape score, median" in printed
-    assert sorted(path.name for path in (shop / "report").iterdir()) == ["report.html", "report.json"]
-
-    def refused(constant: str) -> float:
-        raise AssertionError(constant)
-
-    found = json.loads((shop / "report" / "report.json").read_text(), parse_constant=refused)
-    assert found["schema"] == 1
-    assert found["dataset"]["images"] == 40
-    assert found["settings"]["epsilon"] == [8 / 255]
-    residual, plain = found["networks"]
-    assert [stage["shape"] for stage in residual["stages"]] == [[6, 8, 8], [8, 4, 4]]
-    assert [stage["blocks"] for stage in residual["stages"]] == [[0, 1], [2]]
-    assert len(plain["blocks"]) == 1
-    assert all(math.isfinite(number) for number in numbers_in(found))
-
-    page = (shop / "report" / "report.html").read_text()
-    assert "<script" not in page
-    assert "http:" not in page
-    assert "https:" not in page
-    assert page.count("<svg") == 2 + 2 + 3 + 2
-    assert "a&amp;b.py:plain" in page
-    assert "a&b" not in page
-
-
-def test_equal_names_are_numbered_and_few_images_are_remarked_on(shop: Path, data: ImageDataset) -> None:
-    loaded = load_network("nets.py:plain", image_shape=(3, 8, 8))
-    images = replace(data, classes=tuple("abcdefghij"))
-    measured, facts = measure_all([loaded, loaded], images, GeometrySettings(), progress=False)
-    assert [each.name for each in measured] == list(facts["trained"]) == ["nets.py:plain (1)", "nets.py:plain (2)"]
-    assert measured[0].figures["disturbed"] == []
-    assert any("quantiles" in remark for remark in measured[0].figures["remarks"])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["nets.py:without_blocks"], "residual additions"),
-        (["nets.py:residual", "--limit", "1"], "at least 2 images"),
-        (["nets.py:residual", "--transport-images", "1"], "--transport-images"),
-        (["nets.py:residual", "--epsilon", "much"], "--epsilon"),
-        (["nets.py:residual", "--noise", "0"], "--noise"),
-        (["nets.py:residual", "--noise", "1000"], "expected --noise above 0 and at most 1"),
-        (["nets.py:residual", "--epsilon", "0.1,1000"], "expected --epsilon above 0 and at most 1"),
-        (["nets.py:residual", "torchvision:resnet18:DEFAULT"], "--resize 256 --crop 224; give"),
-        (["nets.py:residual", "--noise", "0.1,0.1"], "give each once"),
-        (["./circles"], "no folder of that name"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_invalid_options_are_refused_before_anything_is_written(
-    words: list[str], message: str, shop: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    limit = [] if "--limit" in words else ["--limit", "20"]
-    assert main(["geometry", *words, *limit, "--out", "report"]) == 2
-    assert message in capsys.readouterr().err
-    assert not (shop / "report").exists()
-
-
-def test_an_interrupted_command_leaves_no_file_and_states_that_it_does_not_resume(
-    shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_arguments: Any, **_options: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("service.geometry.networks.per_image.PathFigures.add", interrupted)
-    assert main(["geometry", "nets.py:residual", "--limit", "20", "--out", "report"]) == 130
-    assert "starts again" in capsys.readouterr().err
-    assert not (shop / "report").exists()
-
-
-def test_experiments_are_sub_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["geometry", "circles", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert "plumbline geometry circles" in text
-    assert "--instances" in text
-    assert "--transport-images" not in text
-    assert request_of("geometry", "a", "b", "--out", "c").networks == ("a", "b")
-    assert request_of("geometry", "./circles", "--out", "c").networks == ("./circles",)
-    assert request_of("geometry", "--out", "circles", "net", "circles").networks == ("net", "circles")
-    assert request_of("geometry", "circles", "--tables", "19,21", "--out", "c").tables == (19, 21)
-
-
-# --- the page of the documentation
 
 
 def test_the_page_explains_every_key_of_the_report(measured: Measured) -> None:
