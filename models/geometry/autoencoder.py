@@ -1,7 +1,7 @@
 """A small convolutional autoencoder, and residual networks whose blocks work in its latent space.
 
-What a block of such a network makes of an image is a point of the latent space, so the decoder can show it (the
-thesis, appendix F.2). The thesis does not describe its autoencoder; this one is two strided convolutions and back.
+The output of a block in such a network is a point of the latent space, so the decoder can convert it to an image (the
+thesis, appendix F.2). The thesis does not describe its autoencoder; this one has two strided convolutions each way.
 """
 
 import torch
@@ -20,7 +20,7 @@ __all__ = ["Autoencoder", "LatentResNet", "pretrain", "reconstruction_error"]
 class Autoencoder(nn.Module):
     """Reconstructions in [0, 1] of images ``(B, 3, H, W)`` in [0, 1], through a latent ``(B, channels, ⌈H/4⌉, ⌈W/4⌉)``.
 
-    There is no batch normalisation: an encoder that is not trained any more is the same function in either mode.
+    Without batch normalisation, the encoder is the same function in training and in evaluation mode.
     """
 
     def __init__(self, channels: int = 16) -> None:
@@ -48,10 +48,13 @@ class Autoencoder(nn.Module):
 class LatentResNet(nn.Module):
     """Logits ``(B, K)`` of images: a frozen encoder, M blocks x + r(x) in its latent space, a classifier.
 
-    No gradient reaches the encoder, so whatever trains the network leaves it bit for bit as it was.
+    No gradient reaches the encoder, so training leaves it bit for bit unchanged.
 
     Args:
-        encoder: to ``(B, channels, h, w)``; shared, not copied.
+        encoder: images → ``(B, channels, h, w)``; shared, not copied.
+        channels: of the latent space.
+        num_classes: K.
+        blocks: M.
         seed: of the weights of blocks and classifier. The blocks' are orthogonal with gain 0.01, the classifier's
             orthogonal with gain 1 (appendix F.1 has 0.01 for all).
     """
@@ -85,9 +88,16 @@ def pretrain(
     seed: int = 0,
     progress: bool = False,
 ) -> list[float]:
-    """Train an autoencoder in place by the mean squared error, with Adam; the error of each epoch.
+    """Train an autoencoder in place with Adam on the mean squared error; the error of each epoch.
 
-    The last batch of an epoch may be smaller.
+    Args:
+        autoencoder: the network.
+        data: the images.
+        epochs: passes over the images.
+        batch_size: images per step; the last batch of an epoch may be smaller.
+        learning_rate: of Adam.
+        seed: of the order of the images.
+        progress: show a progress bar.
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)

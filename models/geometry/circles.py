@@ -1,7 +1,7 @@
-"""Two concentric circles and the networks of the plane that learn them (the thesis, sections 3.2.2 and F.5.2).
+"""Two concentric circles, and the training of networks of the plane on them (the thesis, sections 3.2.2 and F.5.2).
 
-All instances are trained at once: losses are summed over networks that share no parameter, so that one backward pass
-gives each its own gradient. An instance learns what it would learn alone, and its random numbers are its own seed's.
+All instances are trained at once: the loss is a sum over networks without shared parameters, so one backward pass gives
+each its own gradient. The result of an instance depends on its own seed only.
 """
 
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ class CirclesRecipe:
 
     Args:
         epochs: passes over the training points.
-        batch_size: points per step and network, at most all; an incomplete last batch is left out.
+        batch_size: points per step and network, at most all; an incomplete last batch is omitted.
         optimizer: "adam", or "sgd" with momentum 0.9.
-        learning_rate: of either.
+        learning_rate: of the optimiser.
     """
 
     epochs: int = 100
@@ -56,7 +56,7 @@ class CirclesRecipe:
 
 
 class History(NamedTuple):
-    """What happened, epoch by epoch and instance by instance: each ``(E, I)``.
+    """Accuracy and losses by epoch and instance, each ``(E, I)``.
 
     Args:
         test_accuracy: after the epoch.
@@ -69,16 +69,17 @@ class History(NamedTuple):
 
     @property
     def highest(self) -> np.ndarray:
-        """``(I,)``: the highest test accuracy of each instance, which is what the thesis's tables give."""
+        """``(I,)``: the highest test accuracy of each instance, as in the thesis's tables."""
         best: np.ndarray = self.test_accuracy.max(0)
         return best
 
 
 def draw_circles(seeds: Sequence[int], *, points: int = 1000, noise: float = 0.05, factor: float = 0.5) -> Circles:
-    """A random data set per seed, four fifths of it to train on; equal seeds give equal data.
+    """A random data set per seed, four fifths of it for training; equal seeds give equal data.
 
     Args:
-        points: per instance, in both parts and both classes together.
+        seeds: one per instance.
+        points: per instance, over both parts and both classes.
         noise: standard deviation of Gaussian noise on the coordinates.
         factor: radius of the inner circle; the outer one's is 1.
 
@@ -98,7 +99,7 @@ def draw_circles(seeds: Sequence[int], *, points: int = 1000, noise: float = 0.0
 
 
 def epoch_orders(seeds: Sequence[int], epoch: int, count: int) -> Tensor:
-    """``(I, count)``: the order in which each instance sees its points in that epoch, from (seed, epoch) alone."""
+    """``(I, count)``: the order of each instance's points in an epoch, from (seed, epoch) only."""
     orders = {
         seed: torch.randperm(count, generator=torch.Generator().manual_seed((seed << 20) + epoch))
         for seed in dict.fromkeys(seeds)
@@ -116,12 +117,17 @@ def train_together(
     what: str = "circles",
     progress: bool = False,
 ) -> History:
-    """Train I networks in place, each on its own data by its own objective; what happened.
+    """Train I networks in place, each on its own data with its own objective.
 
     Args:
-        objectives: one of each network; ``LeastAction(fixed_weight=0)`` is plain cross-entropy. They are read, not
-            changed: multipliers are kept here.
-        seeds: of the orders; one of each network.
+        networks: the networks.
+        data: one data set per network.
+        objectives: one per network; ``LeastAction(fixed_weight=0)`` is cross-entropy. They do not change: this function
+            has multipliers of its own.
+        recipe: how to train.
+        seeds: of the orders of the points, one per network.
+        what: label of the progress bar.
+        progress: show a progress bar.
 
     Raises:
         InputError: the counts differ, or an objective with another exponent than 2 or with label smoothing.
@@ -181,7 +187,7 @@ class _Multipliers:
             if objective.exponent != 2 or objective.label_smoothing:
                 raise InputError(
                     f"expected objectives with exponent 2 and no label smoothing, got {objective.options()}; "
-                    "networks of the plane are trained with those alone"
+                    "networks of the plane support no other"
                 )
         self._fixed = torch.tensor([float("nan") if o.fixed_weight is None else o.fixed_weight for o in objectives])
         self._lambda = torch.tensor([objective.initial_weight for objective in objectives])

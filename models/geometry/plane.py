@@ -1,7 +1,7 @@
-"""Many small residual networks of the plane as one module: the networks of the thesis's sections 3.2.2 and F.5.
+"""Many small residual networks of the plane as one module (the thesis, sections 3.2.2 and F.5).
 
-A network of two dimensions is so small that calling its layers takes longer than their sums. So I networks of one shape
-are held with an axis of their own in every parameter, and each layer is one batched product for all of them.
+In a network of two dimensions, the calls of its layers take longer than their arithmetic. So I networks of one shape
+share every parameter tensor along an axis of its own, and each layer is one batched product for all of them.
 """
 
 import math
@@ -16,7 +16,7 @@ from models.options import check_count, check_number
 
 __all__ = ["CLASSIFIER", "PlaneOutput", "PlaneResNets"]
 
-# Rows give the two logits of a point; fixed, so that the blocks have to carry the classes to either side of x = 0.
+# Rows give the two logits of a point. It is fixed, so the blocks must move the classes to the two sides of x = 0.
 CLASSIFIER = ((-1.0, 0.0), (1.0, 0.0))
 _MOMENTUM, _EPSILON = 0.1, 1e-5  # those of torch's own batch normalisation
 
@@ -36,15 +36,15 @@ class PlaneOutput(NamedTuple):
 class PlaneResNets(nn.Module):
     """Logits and residues of points ``(I, N, 2)``: I networks x_{m+1} = x_m + A_m ReLU(BN(B_m x_m)), then a classifier.
 
-    A_m and B_m are fully connected layers with biases; the classifier is `CLASSIFIER` and is not trained. Networks of
-    equal seeds start from equal weights, whatever else is in the same object.
+    A_m and B_m are fully connected layers with biases; the classifier is `CLASSIFIER` and is not trained. Networks with
+    equal seeds have equal initial weights, independently of the others in the object.
 
     Args:
-        seeds: one of each network.
+        seeds: one per network.
         blocks: M.
         width: units between the two layers of a block.
-        batch_normalisation: each network over its own batch; running statistics in evaluation mode.
-        deviation: weights and biases are drawn from N(0, deviation²); None for what `nn.Linear` starts from.
+        batch_normalisation: over each network's own batch; with running statistics in evaluation mode.
+        deviation: initial weights and biases are from N(0, deviation²); None for the initialisation of `nn.Linear`.
     """
 
     inner_weight: nn.Parameter  # (M, I, width, 2)
@@ -79,7 +79,7 @@ class PlaneResNets(nn.Module):
         self.register_buffer("running_variance", torch.ones(blocks, len(seeds) * width))
 
     def _start(self, seed: int) -> dict[str, Tensor]:
-        """Parameters of one network, each with an axis of blocks in front."""
+        """Initial parameters of one network, each with the blocks as its first axis."""
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(*shape: int, inputs: int) -> Tensor:
@@ -120,7 +120,7 @@ class PlaneResNets(nn.Module):
         return list(zip(self.scale.flatten(1).unbind(0), self.shift.flatten(1).unbind(0), strict=True))
 
     def _normalise(self, hidden: Tensor, block: int, scale: Tensor, shift: Tensor) -> Tensor:
-        """Batch normalisation of ``(I, N, width)`` over N: the networks' units are so many channels."""
+        """Batch normalisation of ``(I, N, width)`` over N, with the units of all networks as channels."""
         instances, count, width = hidden.shape
         rows = hidden.transpose(0, 1).reshape(count, instances * width)
         means, variances = self.running_mean[block], self.running_variance[block]
@@ -128,7 +128,7 @@ class PlaneResNets(nn.Module):
         return rows.view(count, instances, width).transpose(0, 1)
 
     def paths(self, points: Tensor) -> Tensor:
-        """``(M + 1, I, N, 2)``: the points ahead of the blocks and after each, in evaluation mode, without a graph."""
+        """``(M + 1, I, N, 2)``: the points before the blocks and after each, in evaluation mode, without a graph."""
         training = self.training
         self.eval()
         try:

@@ -1,19 +1,19 @@
-"""From the bytes of an image file to the pixels a network sees; one function for data sets, `score` and the server.
+"""Decoding of image files to pixels, by one function for data sets, `score` and the server.
 
-An image from outside is hostile until shown otherwise, and must mean one thing only:
+Image files are untrusted, and every file must have exactly one interpretation:
 
-    allow-list of formats   JPEG, PNG, WebP, told by the first bytes; no other decoder of Pillow's is ever entered
-    limits                  pixels and frames are read from the header, before any memory is set aside for pixels; the
+    allow-list of formats   JPEG, PNG, WebP, identified by the first bytes; no other decoder of Pillow runs
+    limits                  pixels and frames are read from the header, before memory is allocated for pixels; the
                             scans of a progressive JPEG are counted, since each costs a pass over all of them
-    whole files             a truncated file or a PNG with a wrong checksum is refused, never filled up
-    metadata                taken out of JPEG and PNG files before Pillow sees them: no text, profile or preview is
-                            ever unpacked or parsed
-    8 bits per channel      16-bit, integer and float pixels are refused: converting saturates (40000 becomes 255)
+    whole files             a truncated file or a PNG with a wrong checksum is rejected, never completed
+    metadata                removed from JPEG and PNG files before Pillow reads them: no text, profile or preview is
+                            unpacked or parsed
+    8 bits per channel      16-bit, integer and float pixels are rejected: conversion saturates (40000 becomes 255)
     alpha                   composited on white
-    orientation             the EXIF tag is applied, where it is as the standard asks; XMP is not read
+    orientation             the EXIF tag is applied if it conforms to the standard; XMP is not read
     colour                  grey and palette images become RGB; CMYK by R = (255 - C)(255 - K) / 255, likewise G and B;
                             embedded colour profiles are ignored
-    preprocessing           the one the detector was fitted with
+    preprocessing           the one that the detector was fitted with
 """
 
 import io
@@ -199,5 +199,5 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _reason(exc: Exception) -> str:
-    # Pillow names the file object with its memory address, which helps nobody and differs every time.
+    # Pillow's message contains the memory address of the file object, which differs in every call.
     return str(exc).split(" <_io", 1)[0] or type(exc).__name__

@@ -1,7 +1,7 @@
-"""Numbers from EXIF data, which is a TIFF directory inside an image file; nothing here fails on broken data.
+"""Numbers from EXIF data, a TIFF directory inside an image file; damaged data raise no errors.
 
-Pillow reads all of the directory, warns about what is broken in it, and takes an orientation from XMP text where EXIF
-has none. One number is needed; everything else in the data may be as broken as it likes.
+Pillow reads the whole directory, warns about damage, and reads the orientation from XMP text if EXIF has none. Only one
+number is necessary here, so damage elsewhere has no effect.
 """
 
 import struct

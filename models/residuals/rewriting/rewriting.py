@@ -1,9 +1,8 @@
-"""A network's graph, rewritten to give out what is measured of its path beside its output.
+"""Rewriting of a network's graph, so that it returns statistics of its path in addition to its output.
 
-The graph is taken symbolically by torch.fx. Which of its nodes are the residues is then found by running it, node by
-node, under the same tracer that discovery uses, and matching its sums (or layers), in order, with the network's own.
-The result is compared with a reference before it is handed out, so a graph in which control flow was frozen the wrong
-way is refused and not used.
+torch.fx traces the graph symbolically. To find the residues among its nodes, the graph runs node by node under the
+tracer of discovery, and its sums (or layers) are matched in order with those of the network. The result is compared
+with a reference before it is returned, so a graph with wrongly frozen control flow is rejected.
 """
 
 import threading
@@ -27,7 +26,7 @@ __all__ = ["NotRewritableError", "rewrite"]
 
 
 class NotRewritableError(PlumblineError):
-    """The network has no symbolic graph that computes the same; the message says why."""
+    """The network has no symbolic graph with equal results; the message states the reason."""
 
 
 def rewrite(
@@ -40,15 +39,18 @@ def rewrite(
     image_shape: tuple[int, int, int],
     reference: Callable[[Tensor], tuple[Any, ...]],
 ) -> fx.GraphModule:
-    """A module that gives ``(output, statistics)`` of images, and shares the network's parameters and modules.
+    """A module from images to ``(output, statistics)`` that shares the network's parameters and modules.
 
     Args:
-        quantity, directions: see `models.residuals.recording.StatisticsSpec`.
-        pool: have it give ``(output, statistics, embeddings, residues)``, the latter two pooled, block after block.
-        reference: what the result has to agree with.
+        network: the network.
+        discovery: its branches.
+        quantity, directions: see `models.residuals.StatisticsSpec`.
+        pool: return ``(output, statistics, embeddings, residues)``, the latter two pooled, block by block.
+        image_shape: (3, H, W) of the images for the comparison.
+        reference: a function with the expected results.
 
     Raises:
-        NotRewritableError: the graph cannot be taken, its sums are not the network's, or its results differ.
+        NotRewritableError: torch.fx cannot trace the network, its sums are not the network's, or its results differ.
     """
     images = example_images(network, image_shape)
     with evaluation_mode(network), torch.random.fork_rng(devices=[]):
@@ -91,7 +93,7 @@ class _ThreadTracer(fx.Tracer):
 
 
 class _Nodes(fx.Interpreter):
-    """Runs a graph under the tracer and remembers which node gave which value first."""
+    """Runs a graph under the tracer, and stores the node of each value and call."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module, garbage_collect_values=False)
@@ -133,7 +135,7 @@ def _insert(
     directions: int,
     pool: bool,
 ) -> None:
-    """Puts a reduction beside every residue, and the statistics beside the output."""
+    """Add a reduction for every residue, and the statistics to the output."""
     kind = discovery.branches[0].kind
     ours, theirs = sites(nodes.traced, kind), sites(original, kind)
     if [site.shape for site in ours] != [site.shape for site in theirs]:
@@ -171,7 +173,7 @@ def _insert(
 def _directions(
     graph_module: fx.GraphModule, vectors: dict[tuple[int, ...], fx.Node], shape: tuple[int, ...], count: int
 ) -> fx.Node | None:
-    """The node of the directions for residues of that shape, of which `vectors` holds those made before."""
+    """The node of the directions for residues of that shape; `vectors` has those of earlier shapes."""
     if not count:
         return None
     if shape not in vectors:
@@ -186,7 +188,7 @@ def _directions(
 def _value(
     graph: fx.Graph, nodes: _Nodes, branch: Branch, site: Site, quantity: BlockTensor
 ) -> tuple[fx.Node, Callable[[], fx.Node]]:
-    """The node to insert before, and what makes the residue's or the embedding's node there."""
+    """The node to insert before, and a function that makes the node of the residue or the embedding."""
     end = _node(nodes, site.after, branch)
     if quantity == "embeddings":
         return end.next, lambda: end
@@ -216,7 +218,7 @@ def _compare(got: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
             raise NotRewritableError(f"the graph's {name} is not the network's")
     names = ("embeddings", "residues")[: len(expected) - 2]
     for name, ours, theirs in zip(names, got[2:], expected[2:], strict=True):
-        # Pooled vectors may be small: they are as precise as the largest of their numbers allows.
+        # Pooled vectors may be small: their precision is relative to the largest number.
         if len(ours) != len(theirs) or not all(
             _close(one, other, float(other.abs().nan_to_num().max())) for one, other in zip(ours, theirs, strict=True)
         ):

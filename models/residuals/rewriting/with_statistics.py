@@ -1,4 +1,4 @@
-"""Networks as modules that give their path out beside their output: what serving, torch.compile and export want."""
+"""Networks as modules that return statistics of their path, for serving, torch.compile and export."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,12 +15,12 @@ __all__ = ["PooledPass", "WithPooled", "WithStatistics"]
 
 
 class PooledPass(NamedTuple):
-    """What `WithPooled` gives of a batch.
+    """The output of `WithPooled` for a batch.
 
     Args:
-        logits: ``(B, K)``, or whatever the network gives.
+        logits: ``(B, K)``; the network's output.
         statistics: ``(B, M·(2 + k))`` float32.
-        embeddings, residues: of each of the M blocks the mean over the places in the image, ``(B, D_m)`` float32.
+        embeddings, residues: means over the positions in the image, ``(B, D_m)`` float32 for each of the M blocks.
     """
 
     logits: Tensor
@@ -30,7 +30,7 @@ class PooledPass(NamedTuple):
 
 
 class _Rewritten(nn.Module):
-    """The network with its graph rewritten where that can be taken; see `WithStatistics`."""
+    """The network with a rewritten graph, if possible; see `WithStatistics`."""
 
     pool: ClassVar[bool] = False
 
@@ -73,7 +73,7 @@ class _Rewritten(nn.Module):
         return self._recorded(self.network, images)
 
     def _recorded(self, network: nn.Module, images: Tensor) -> tuple[Any, ...]:
-        """The same outputs by hooks."""
+        """The same outputs, recorded with hooks."""
         with record_path(network, self.discovery, self.statistics_spec, pool=self.pool) as recordings:
             output = network(images)
         averaged = [recordings["embeddings"].pooled, recordings["residues"].pooled] if self.pool else []
@@ -83,19 +83,18 @@ class _Rewritten(nn.Module):
 class WithStatistics(_Rewritten):
     """Logits and statistics ``(B, M·(2 + k))`` of images, as one module for evaluation.
 
-    The network's graph is taken by torch.fx and rewritten so that it reduces each residue where it arises: no hooks, no
-    state, so it may be compiled, captured, exported and called from several threads. It shares its parameters and
-    modules with the network, which stays as it is. Functions whose behaviour depends on the mode are fixed to
-    evaluation mode; put the network into evaluation mode. The graph is that of the network as it is now: weights may
-    change, but modules and attributes that are replaced later are not seen, nor hooks that are set later on more than a
-    single layer.
+    The network's graph is rewritten so that it reduces each residue where it arises. It has no hooks and no state, so
+    it can be compiled, captured, exported and called from several threads. It shares parameters and modules with the
+    network, which does not change. Functions that depend on the mode are fixed to evaluation mode; the network must be
+    in evaluation mode. The graph is that of the present network: later changes of weights apply, but not later
+    replacements of modules and attributes, nor later hooks on more than a single layer.
 
-    Where the graph cannot be taken (control flow that depends on data), `why_not_rewritten` says why, and the passes
-    are recorded by hooks instead, outside compiled code, with the same results.
+    If torch.fx cannot trace the network (control flow that depends on data), `why_not_rewritten` states the reason, and
+    passes are recorded with hooks, outside compiled code, with the same results.
 
     Args:
-        network, discovery, measure: as for `models.residuals.recording.record_residues`.
-        image_shape: of the images the graph is checked with, against the recorder.
+        network, discovery, statistics_spec: as for `models.residuals.record_residues`.
+        image_shape: of the images for the comparison of graph and recorder.
     """
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,14 +104,14 @@ class WithStatistics(_Rewritten):
 
 
 class WithPooled(_Rewritten):
-    """As `WithStatistics`, with the embeddings and residues of all blocks averaged over the places in the image.
+    """`WithStatistics` with the means of all embeddings and residues over the positions in the image.
 
     Args:
-        network, discovery, measure, image_shape: see `WithStatistics`.
+        network, discovery, statistics_spec, image_shape: see `WithStatistics`.
     """
 
     pool: ClassVar[bool] = True
 
     def forward(self, images: Tensor) -> PooledPass:
-        """``images (B, 3, H, W)`` → what they are in the network."""
+        """``images (B, 3, H, W)`` → logits, statistics and pooled vectors."""
         return PooledPass(*self._outputs(images))

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from models.geometry.circles import Circles, draw_circles, train_together
+from models.geometry.optimal_transport import optimal_transport
 from models.geometry.plane import PlaneResNets
-from models.geometry.transport import optimal_transport
 from models.objectives.least_action import LeastAction
 from service.geometry.circles.cases import CASES, WIDTH, mean_and_interval, multipliers
 

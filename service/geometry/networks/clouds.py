@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
+from models.geometry.optimal_transport import Transport, optimal_transport
 from models.geometry.paths import Stage, recording_paths, skipping_units
-from models.geometry.transport import Transport, important_units, optimal_transport
+from models.geometry.vectors import important_units
 from models.residuals import Discovery
 
 __all__ = ["SHARES", "StageClouds", "measure_stage"]

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from attacks.fgm import FGM
 from models.errors import AttackError, NetworkError
+from models.geometry.line_shape import line_shape
 from models.geometry.paths import Paths, Stage, recording_paths
-from models.geometry.transport import cosines, line_shape, projected, relative_lengths, squared_lengths, variations
+from models.geometry.vectors import cosines, projected, relative_lengths, squared_lengths, variations
 from models.residuals import Discovery
 from service.geometry.networks.settings import Disturbance
 

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from attacks.fgm import FGM
 from models.datasets.base import ImageDataset
 from models.errors import AttackError, InputError, NetworkError
-from models.geometry.transport import cosines, line_shape, optimal_transport
+from models.geometry.line_shape import line_shape
+from models.geometry.optimal_transport import optimal_transport
+from models.geometry.vectors import cosines
 from models.normalization import Normalized
 from models.residuals import discover, record_residues
 from service.geometry.networks import measuring
