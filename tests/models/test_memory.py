@@ -21,7 +21,7 @@ before = faults()
 allocate(10)
 print(kept, faults() - before)
 """
-glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this option")
 
 
 def _run(mode: str, **environment: str) -> tuple[bool, int]:

@@ -1,4 +1,4 @@
-"""What each objective minimises, on hand-worked cases and on networks that nobody made for it."""
+"""The loss of each objective, on cases worked by hand and on arbitrary networks."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Networks that nobody prepared for us: the branches that are expected, and residues that are sum minus skip."""
+"""Public networks: the expected branches, and residues that equal the sum minus the skip connection."""
 
 from collections.abc import Iterator
 

@@ -339,10 +339,10 @@ def test_the_network_is_left_as_found_also_after_an_exception(kind: type[Block])
 
 
 class Interrupted(FunctionalLayers):
-    told = False
+    overwrites = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.told:
+        if self.overwrites:
             raise KeyboardInterrupt
         return super().forward(x)
 
@@ -350,7 +350,7 @@ class Interrupted(FunctionalLayers):
 def test_an_interrupt_leaves_no_function_mode_behind() -> None:
     network = chain(Interrupted)
     discovery = discover(network, SHAPE)
-    network.blocks[1].told = True
+    network.blocks[1].overwrites = True
 
     def interrupted() -> None:
         with record_residues(network, discovery):
@@ -521,14 +521,14 @@ def test_branches_of_another_network_are_an_error() -> None:
 
 
 class Tampering(PlainSum):
-    """Changes its residue in place after the sum, once told to."""
+    """Changes its residue in place after the sum, once `overwrites` is set."""
 
-    told = False
+    overwrites = False
 
     def forward(self, x: Tensor) -> Tensor:
         residue = self.branch(x)
         total = x + residue
-        if self.told:
+        if self.overwrites:
             residue.zero_()
         return total
 
@@ -538,7 +538,7 @@ def test_a_kept_residue_that_the_network_changes_is_copied_or_refused() -> None:
     unaware = discover(network, SHAPE)
     with torch.no_grad():
         expected, _ = network.steps(x)
-        network.blocks[0].told = True
+        network.blocks[0].overwrites = True
         with record_residues(network, unaware, keep=True) as recording:
             network(x)
         torch.testing.assert_close(recording.statistics.double(), reference(expected), rtol=1e-4, atol=1e-6)
