@@ -45,6 +45,7 @@ def _help(command: Callable[..., None]) -> str:
     return "\n\n".join(" ".join(each.split()) for each in inspect.cleandoc(command.__doc__ or "").split("\n\n"))
 
 
+app.register_install_completion_command()
 app.command(commands.list_, name="list", help=_help(commands.list_))
 for _command in (
     commands.inspect, commands.train, commands.fit, commands.evaluate, commands.score, commands.serve, commands.demo,
