@@ -20,6 +20,8 @@ from attacks.pgd import PGD
 from models.errors import AttackError
 from tests.attacks.digits import Digits
 
+pytestmark = pytest.mark.slow
+
 EPSILON = 0.05
 
 

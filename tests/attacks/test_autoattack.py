@@ -15,6 +15,8 @@ from attacks.pgd import PGD
 from models.errors import InputError
 from tests.attacks.digits import Digits
 
+pytestmark = pytest.mark.slow
+
 
 def _custom(*parts: str, **options: Any) -> AutoAttack:
     return AutoAttack(version="custom", attacks_to_run=parts, **options)  # type: ignore[arg-type]

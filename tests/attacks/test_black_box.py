@@ -21,6 +21,8 @@ from attacks.zoo import ZOO, _Adam, _Orders
 from models.errors import InputError, UnknownNameError
 from tests.attacks.digits import Digits, digits
 
+pytestmark = pytest.mark.slow
+
 QUICK: dict[str, dict[str, Any]] = {
     "boundary": {"steps": 40},
     "hop_skip_jump": {"steps": 1},

@@ -16,6 +16,8 @@ from attacks.fab import FAB
 from models.errors import InputError
 from tests.attacks.digits import Digits
 
+pytestmark = pytest.mark.slow
+
 
 def _sizes(images: Tensor, attacked: Tensor, norm: Norm) -> Tensor:
     return perturbation_norms(images, attacked)[0 if norm == "linf" else 1]

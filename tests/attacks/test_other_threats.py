@@ -10,6 +10,8 @@ from attacks.universal_perturbation import UniversalPerturbation
 from models.errors import InputError
 from tests.attacks.digits import Digits
 
+pytestmark = pytest.mark.slow
+
 
 def _fooled(digits: Digits, attacked: Tensor) -> Tensor:
     with torch.no_grad():

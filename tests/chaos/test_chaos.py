@@ -7,6 +7,8 @@ import pytest
 from tests.chaos.scenarios import SCENARIOS, Chaos, Outcome
 from tests.conftest import SEED
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:

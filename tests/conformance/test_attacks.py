@@ -16,6 +16,8 @@ from models.errors import AttackError, InputError
 from models.registry import ATTACKS
 from tests.attacks.digits import Digits, digits
 
+pytestmark = pytest.mark.slow
+
 # Shorter settings for attacks that are slow with their defaults; others run with their defaults.
 QUICK: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 20},

@@ -15,6 +15,8 @@ from models.features import Features
 from models.registry import DETECTORS
 from tests.conformance.made_up import CLASSES, features_of
 
+pytestmark = pytest.mark.slow
+
 # Small values keep the suite fast; detectors with classifiers get few trees.
 QUICK: dict[str, dict[str, Any]] = {"knn": {"k": 10}, "lid": {"k": 10}, "kernel_density": {"passes": 10}}
 

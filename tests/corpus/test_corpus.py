@@ -21,6 +21,8 @@ from tests.corpus.broken_images import CORPUS, SIDE, Entry
 from tests.images import encoded, noise
 from tests.service.http.conftest import application
 
+pytestmark = pytest.mark.slow
+
 PREPROCESSING = Preprocessing(None, None, SIDE, SIDE)
 
 

@@ -18,6 +18,8 @@ from models.loading import build_network
 from tests.detector.base.test_composite import made_up
 from tests.detector.conftest import SPEC, planted
 
+pytestmark = pytest.mark.slow
+
 GUIDE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "adding-a-detector.md"
 
 

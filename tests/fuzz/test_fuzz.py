@@ -14,6 +14,8 @@ from tests.fuzz.raw_requests import KINDS, draw
 from tests.images import encoded, noise
 from tests.tiny_artifact import save_tiny_artifact
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_server_survives_a_few_hundred_hostile_requests(tmp_path: Path) -> None:
     parts = fuzz(save_tiny_artifact(tmp_path / "tiny", SEED), SEED, seconds=400, cases=200, short=True)

@@ -17,6 +17,8 @@ from service.http.server.app import create_app
 from service.http.settings import Settings
 from service.inputs.seen_images import image_digests, unpack
 
+pytestmark = pytest.mark.slow
+
 USER_FILE = """
 from torch import nn
 import torch.nn.functional as F

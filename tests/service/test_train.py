@@ -9,6 +9,8 @@ from models.loading import load_checkpoint, load_network, save_checkpoint
 from models.objectives.module_wise import ModuleWise
 from service.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ["train", "--dataset", "digits", "--resize", "8", "--batch-size", "32", "--limit", "64", "--epochs", "1"]
 
 

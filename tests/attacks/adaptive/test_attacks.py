@@ -14,6 +14,8 @@ from attacks.adaptive.surrogate import Surrogate, fit_surrogate
 from attacks.decision_based.search import Decide
 from models.errors import AttackError, InputError
 
+pytestmark = pytest.mark.slow
+
 PIXELS = 3 * 4 * 4
 BUDGET = 0.2
 

@@ -11,6 +11,8 @@ from attacks.decision_based.boundary import boundary
 from attacks.decision_based.hop_skip_jump import hop_skip_jump
 from attacks.decision_based.search import DecisionResult
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 6, 6)
 COUNT = 5
 

@@ -13,6 +13,8 @@ from benchmarks.tables.speed import overhead
 from models.networks.resnet import ResNet
 from models.objectives.base import build_objective
 
+pytestmark = pytest.mark.slow
+
 TINY = Case(lambda: ResNet(1, width=4), 4, 16)
 
 

@@ -13,6 +13,8 @@ from benchmarks.tables.detection import by_attack, by_detector, compatible, fals
 from service.report.writing import write_evaluation_report
 from tests.service.evaluations import random_evaluation
 
+pytestmark = pytest.mark.slow
+
 EVADED = {
     "attempted": 40, "evaded": 10, "share": 0.25, "interval": [0.127, 0.412], "not_confirmed": 0,
     "within": [{"norm": "l2", "limit": 0.5, "evaded": 4, "share": 0.1, "interval": [0.03, 0.24]}],

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from benchmarks.tables.detection import by_objective
 from benchmarks.tables.published import published_by_objective
 from benchmarks.tables.training import objectives
+
+pytestmark = pytest.mark.slow
 
 
 def _result(accuracy: float, auroc: float) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from scipy import stats
 
 from benchmarks.training.intervals import correlations, mean_interval, paired_difference
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_interval_of_a_mean_is_that_of_student(rng: np.random.Generator) -> None:
     values = list(rng.normal(0.7, 0.1, 11))

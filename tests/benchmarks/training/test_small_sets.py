@@ -29,6 +29,8 @@ from models.registry import NETWORKS
 from models.training.loop import accuracy
 from models.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 DIGITS = Images("digits", "digits", "digits", 40)
 RECIPE = {"epochs": 2, "batch_size": 20, "crop_padding": 0, "flip": False, "learning_rate": 0.05}
 VANILLA = Setting(

@@ -17,6 +17,8 @@ from models.errors import InputError
 from models.features import Features
 from models.images.views import View
 
+pytestmark = pytest.mark.slow
+
 CLASSES, COLUMNS, LAYERS, WIDTH = 3, 6, 2, 4
 SHIFT = View(shift=1)
 EDGE = -np.log10(0.05)  # the tail score of one natural image in twenty

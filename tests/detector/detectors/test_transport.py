@@ -17,6 +17,8 @@ from models.errors import InputError
 from models.features import Features
 from tests.detector.conftest import planted
 
+pytestmark = pytest.mark.slow
+
 
 def predicted_as(features: Features, classes: np.ndarray) -> Features:
     """The same features with logits that predict these classes."""

@@ -13,6 +13,8 @@ from models.geometry.circles import CirclesRecipe, History, draw_circles, epoch_
 from models.geometry.plane import PlaneResNets
 from models.objectives.least_action import LeastAction
 
+pytestmark = pytest.mark.slow
+
 PLAIN = LeastAction(fixed_weight=0)
 
 

@@ -15,6 +15,8 @@ from models.objectives.base import Objective
 from models.training.loop import train
 from models.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "adding-an-objective.md"
 
 

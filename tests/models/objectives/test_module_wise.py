@@ -23,6 +23,8 @@ from models.residuals import record_residues
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 8, 8)
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from models.residuals import Discovery, StatisticsSpec, WithStatistics, discover, record_residues
 from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:

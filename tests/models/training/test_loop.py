@@ -23,6 +23,8 @@ from models.training.recipe import Recipe
 from models.training.schedules import learning_rate
 from models.training.state import identity_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def easy(rng: np.random.Generator) -> ImageDataset:

@@ -10,6 +10,8 @@ from service.adaptive.budgets import Budgets
 from service.evaluation.planning.settings import EvaluationSettings, settings_of
 from tests.service.cli.command_line import request_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "options",

@@ -17,6 +17,8 @@ from service.adaptive.components import Columns
 from service.adaptive.exact import columns_of
 from service.adaptive.system import System
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 16, 16)
 
 DETECTORS = ("path", "views", "fusion")

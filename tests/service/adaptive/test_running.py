@@ -33,6 +33,8 @@ from tests.service.adaptive.small_systems import (
     pipeline_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def check_claims(found: AdaptiveAttacks, pipeline: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Evaded images pass the pipeline, are valid, and are inside the budget."""

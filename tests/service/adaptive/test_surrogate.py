@@ -12,6 +12,8 @@ from service.adaptive.system import System
 from tests.conftest import SEED
 from tests.service.adaptive.small_systems import BUDGETS
 
+pytestmark = pytest.mark.slow
+
 
 def test_agreement_is_measured_on_originals_outside_the_fit(
     transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,8 @@ from models.errors import InputError
 from service.adaptive.system import System
 from tests.service.adaptive.small_systems import pipeline_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_search_keeps_a_lead_below_the_threshold(energy: Pipeline, images: torch.Tensor) -> None:
     system = System(energy)

@@ -22,6 +22,8 @@ from tests.conftest import SEED
 from tests.images import encoded, noise
 from tests.tiny_artifact import save_tiny_artifact
 
+pytestmark = pytest.mark.slow
+
 NETWORK = f"{poisoned_network.__file__}:poisoned"
 SETTINGS = Settings(torch_threads=1, decode_threads=1, canary_interval_s=0)
 

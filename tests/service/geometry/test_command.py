@@ -17,6 +17,8 @@ from service.geometry.networks.settings import GeometrySettings
 from service.jobs.geometry import measure_all
 from tests.service.cli.command_line import request_of
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = """
 from torch import nn
 

@@ -19,6 +19,8 @@ from service.geometry.circles.cases import CASES, mean_and_interval
 from service.geometry.decodings.decoding import decode_blocks, embeddings
 from service.geometry.decodings.experiment import one_of_each, split
 
+pytestmark = pytest.mark.slow
+
 
 def _strict(path: Path) -> dict[str, Any]:
     def refused(text: str) -> None:

@@ -24,7 +24,10 @@ from tests.images import encoded, noise
 from tests.tiny_artifact import CLASSES, SIDE
 
 EXECUTABLE = chromium()
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed to look at the page with")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed to look at the page with"),
+]
 
 KEY = "a-key-for-the-web-page"
 DONE = "document.querySelectorAll('.card').length === {} && !document.querySelector('.card.waiting')"

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import pytest
+
 from service.adaptive.budgets import Budgets
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.plan import plan_evaluation
 from service.evaluation.running.run import run_evaluation
 from service.evaluation.summary.figures import figures
 from tests.service.small_evaluation import loaded_network, settings, small_digits
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_first_fit_of_the_first_run_is_attacked_whole_and_by_one_vote(tmp_path: Path, seed: int) -> None:

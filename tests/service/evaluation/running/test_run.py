@@ -23,6 +23,8 @@ from service.evaluation.running.run import run_evaluation
 from service.evaluation.summary.figures import figures
 from tests.service.small_evaluation import loaded_network, noise, settings, small_digits
 
+pytestmark = pytest.mark.slow
+
 
 class InterruptionError(Exception):
     """Stands for an interruption by the user."""

@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 
 from service.http.schemas.v1 import ErrorResponse
 
+pytestmark = pytest.mark.slow
+
 BODY_TYPES = [
     "image/png",
     "text/plain",

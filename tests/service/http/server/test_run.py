@@ -31,6 +31,8 @@ from tests.conftest import SEED
 from tests.images import encoded
 from tests.tiny_artifact import save_tiny_artifact
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 START_TIMEOUT_S = 200.0  # importing torch on a busy machine
 
