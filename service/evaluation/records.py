@@ -135,11 +135,12 @@ class DetectorResult:
         calibrated_on: number of natural images that the thresholds were calibrated on; None if unknown.
         rows: set name → int64, the rows of that set that were scored.
         scores: set name → float64, higher = more anomalous.
-        votes: set name → component → float64; may be empty.
+        components: set name → component → float64; may be empty.
         costs: "fit" in seconds, "score" in seconds per image, and optionally "measure", seconds per image from pixels
             to the detector's features.
         baseline: whether it is one of the trivial detectors of every table.
         component_info: title and description of components, by name.
+        main_components: set name → name of the component that contributes most to the score of each row.
 
     Raises:
         InputError: no natural images, arrays of different lengths, numbers that are not finite.
@@ -152,26 +153,27 @@ class DetectorResult:
     calibrated_on: int | None
     rows: Mapping[str, NDArray[np.int64]]
     scores: Mapping[str, NDArray[np.float64]]
-    votes: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    components: Mapping[str, Mapping[str, NDArray[np.float64]]]
     costs: dict[str, float]
     baseline: bool = False
     component_info: Mapping[str, ComponentInfo] = field(default_factory=dict)
+    main_components: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         who = self._who()
         if NATURAL not in self.rows:
             raise InputError(f"expected natural images scored by {who}, got {', '.join(self.rows) or 'no set'}")
-        if set(self.rows) != set(self.scores) or not set(self.votes) <= set(self.rows):
+        if set(self.rows) != set(self.scores) or not set(self.components) <= set(self.rows):
             raise InputError(
-                f"expected scores of the sets {sorted(self.rows)} by {who}, got {sorted(self.scores)} and votes on "
-                f"{sorted(self.votes)}"
+                f"expected scores of the sets {sorted(self.rows)} by {who}, got {sorted(self.scores)} and components "
+                f"on {sorted(self.components)}"
             )
         for name, rows in self.rows.items():
             if rows.ndim != 1 or rows.dtype != np.int64 or not len(rows) or len(np.unique(rows)) != len(rows):
                 raise InputError(
                     f"expected some int64 rows of {name!r}, each once, scored by {who}, got {rows.dtype} {rows.shape}"
                 )
-            parts = {"scores": self.scores[name], **self.votes.get(name, {})}
+            parts = {"scores": self.scores[name], **self.components.get(name, {})}
             for what, values in parts.items():
                 if values.shape != rows.shape or not np.isfinite(values).all():
                     raise InputError(
@@ -189,7 +191,7 @@ class DetectorResult:
     @property
     def has_votes(self) -> bool:
         """Whether the score is the larger of two classifiers' votes, so that 0.5 is a threshold."""
-        return set(VOTES) <= set(self.votes.get(NATURAL, {}))
+        return set(VOTES) <= set(self.components.get(NATURAL, {}))
 
     @property
     def threshold(self) -> float | None:

@@ -57,8 +57,10 @@ def _columns(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def images_csv(evaluation: Evaluation) -> str:
     """A row per image and detector result."""
-    names = sorted({n for result in evaluation.detector_results for parts in result.votes.values() for n in parts})
-    header = [*_IMAGE, "detector", "fitted_on", "run", "score", "flagged", *(f"vote_{name}" for name in names)]
+    names = sorted({n for result in evaluation.detector_results for parts in result.components.values() for n in parts})
+    # "vote_…" is the name of "component_…" before version 0.2.
+    parts = [f"{prefix}_{name}" for prefix in ("component", "vote") for name in names]
+    header = [*_IMAGE, "detector", "fitted_on", "run", "score", "flagged", "main_component", *parts]
     return _csv([header, *_image_rows(evaluation, names)])
 
 
@@ -66,7 +68,7 @@ def _image_rows(evaluation: Evaluation, names: Sequence[str]) -> Iterator[tuple[
     for result in evaluation.detector_results:
         who = result.detector, "+".join(result.fitted_on), result.run
         for name, rows in result.rows.items():
-            images, scores, components = evaluation.sets[name], result.scores[name], result.votes.get(name, {})
+            images, scores, components = evaluation.sets[name], result.scores[name], result.components.get(name, {})
             none = [""] * len(rows)
             columns = [
                 images.originals[rows].tolist(),
@@ -77,7 +79,8 @@ def _image_rows(evaluation: Evaluation, names: Sequence[str]) -> Iterator[tuple[
                 *([value] * len(rows) for value in who),
                 scores.tolist(),
                 none if result.threshold is None else (scores >= result.threshold).astype(int).tolist(),
-                *(components[each].tolist() if each in components else none for each in names),
+                result.main_components[name].tolist() if name in result.main_components else none,
+                *[components[each].tolist() if each in components else none for each in names] * 2,
             ]
             for row in zip(*columns, strict=True):
                 yield (name, *row)

@@ -60,7 +60,7 @@ def detector_result(
         detector=detector,
         rows={n: np.asarray((rows or {}).get(n, np.arange(len(s))), dtype=np.int64) for n, s in scores.items()},
         scores={name: np.asarray(values, dtype=np.float64) for name, values in scores.items()},
-        votes=votes or {},
+        components=votes or {},
         **given,
     )
 
@@ -183,7 +183,8 @@ def _random_result(
         calibrated_on=400 if protocol == "sound" else None,
         rows={images.name: rows for images in sets},
         scores={name: np.maximum(*both.values()) for name, both in parts.items()},
-        votes={} if plain else parts,
+        components={} if plain else parts,
+        main_components={} if plain else {n: np.array(list(p))[np.argmax([*p.values()], 0)] for n, p in parts.items()},
         costs={"fit": 0.0 if plain else 1.5, "score": 2e-5, "measure": 1e-3},
         baseline=plain or label == "pixel_statistics",
     )

@@ -67,8 +67,9 @@ def _of_artifact(plan: EvaluationPlan, artifact: Artifact, sets: Sets, rows: Map
         detector="artifact", fitted_on=_fitted_on(artifact, plan.selection.attacks), run=0,
         thresholds=_thresholds(calibration.scores, plan.settings), calibrated_on=len(calibration.scores), rows=rows,
         scores={name: each.score for name, each in scored.items()},
-        votes={name: each.components for name, each in scored.items()}, costs={"score": seconds},
+        components={name: each.components for name, each in scored.items()}, costs={"score": seconds},
         component_info=detector.component_info(),
+        main_components={name: np.array(each.main_components(), dtype=np.str_) for name, each in scored.items()},
     )  # fmt: skip
 
 
@@ -123,9 +124,9 @@ def _joined(results: list[DetectorResult]) -> DetectorResult:
         detector=first.detector, fitted_on=first.fitted_on, run=0, thresholds={}, calibrated_on=None,
         rows={name: np.concatenate([each.rows[name] for each in results]) for name in first.rows},
         scores={name: np.concatenate([each.scores[name] for each in results]) for name in first.rows},
-        votes={
-            name: {vote: np.concatenate([each.votes[name][vote] for each in results]) for vote in votes}
-            for name, votes in first.votes.items()
+        components={
+            name: {part: np.concatenate([each.components[name][part] for each in results]) for part in parts}
+            for name, parts in first.components.items()
         },
         costs={**last.costs, "fit": sum(each.costs["fit"] for each in results)}, baseline=True,
     )  # fmt: skip

@@ -132,16 +132,19 @@ class Scorer:
             self._cache.save(_KIND, key, *entry)
         arrays, more = entry
         names = list(testing.rows)
-        votes = {
-            name: {vote: arrays[f"{index}.votes.{vote}"] for vote in more["votes"]} for index, name in enumerate(names)
+        known_names = more["components"]
+        components = {
+            name: {part: arrays[f"{index}.component.{part}"] for part in known_names}
+            for index, name in enumerate(names)
         }
+        main = {name: np.array(known_names)[arrays[f"{index}.main"]] for index, name in enumerate(names) if known_names}
         return DetectorResult(
             detector=label, fitted_on=fitting.fitted_on, run=run.number,
             thresholds={float(rate): float(threshold) for rate, threshold in more["thresholds"]},
             calibrated_on=len(testing.calibrate) if len(testing.calibrate) else None,
             rows=dict(testing.rows), scores={name: arrays[f"{index}.scores"] for index, name in enumerate(names)},
-            votes=votes if more["votes"] else {}, costs=dict(more["costs"]), baseline=label in BASELINES,
-            component_info=detector.component_info(),
+            components=components if known_names else {}, costs=dict(more["costs"]), baseline=label in BASELINES,
+            component_info=detector.component_info(), main_components=main,
         )  # fmt: skip
 
     def fitted(self, label: str, detector: Detector, fitting: Fitting) -> tuple[Detector, float]:
@@ -189,15 +192,17 @@ class Scorer:
         fitted, fit_seconds = self.fitted(label, detector, fitting)
         names = [each.name for each in fitted.feature_requests()]
         arrays: dict[str, NDArray[Any]] = {}
-        seconds, votes = 0.0, []
+        seconds, components = 0.0, list[str]()
         for index, (name, rows) in enumerate(testing.rows.items()):
             features = self._sets[name].take(rows, names)
             start = time.perf_counter()
             result = fitted.score_components(features)
             seconds += time.perf_counter() - start
             arrays |= {f"{index}.scores": result.score}
-            arrays |= {f"{index}.votes.{vote}": values for vote, values in result.components.items()}
-            votes = list(result.components)
+            arrays |= {f"{index}.component.{part}": values for part, values in result.components.items()}
+            if components := list(result.components):
+                places = [components.index(part) for part in result.main_components() if part is not None]
+                arrays[f"{index}.main"] = np.array(places, dtype=np.int64)
         thresholds = [
             (rate, self.calibration(fitted, testing.calibrate, rate).threshold)
             for rate in testing.rates
@@ -208,7 +213,7 @@ class Scorer:
         parts = [known.get(name) for name in ("network", *names)]
         if all(part is not None for part in parts):
             costs["measure"] = float(sum(part for part in parts if part is not None))
-        return arrays, {"thresholds": thresholds, "votes": votes, "costs": costs}
+        return arrays, {"thresholds": thresholds, "components": components, "costs": costs}
 
     def _ready(self, label: str, detector: Detector, fitting: Fitting) -> Detector:
         """An unfitted copy of the detector, prepared with its reference images if it needs any."""

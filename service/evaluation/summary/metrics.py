@@ -112,11 +112,13 @@ def _paper(
     """
     if not detector_result.has_votes:
         return None
-    before = {vote: detector_result.votes[NATURAL][vote][_twins(evaluation, detector_result, name)] for vote in VOTES}
-    if noisy_name(name) in detector_result.votes:
-        copies = detector_result.votes[noisy_name(name)]
+    before = {
+        vote: detector_result.components[NATURAL][vote][_twins(evaluation, detector_result, name)] for vote in VOTES
+    }
+    if noisy_name(name) in detector_result.components:
+        copies = detector_result.components[noisy_name(name)]
         before = {vote: np.concatenate([before[vote], copies[vote]]) for vote in VOTES}
-    after = detector_result.votes[name]
+    after = detector_result.components[name]
     natural, found = (np.maximum(*(votes[vote] for vote in VOTES)) for votes in (before, after))
     caught = found >= 0.5
     return {

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from detector.common.result import ComponentInfo
 from service.evaluation.records import NATURAL, DetectorResult, Evaluation
 from service.formatting import area, counted, percent, shortened
@@ -57,13 +59,18 @@ def figure_sections(evaluation: Evaluation, figures: dict[str, Any]) -> list[Sec
         "rejection": ("Accuracy against rejection", {"svg": rejection, "about": about}),
         "scores": (
             "Scores",
-            {"drawings": _scores(evaluation, first), "about": about, "components": _components(first.result)},
+            {
+                "drawings": _scores(evaluation, first),
+                "about": about,
+                "components": _components(first.result),
+                "flags": _flags(first),
+            },
         ),
         "paths": (
             "Paths along the blocks",
             {"drawings": _paths(evaluation, first), "about": about, "branches": evaluation.branches},
         ),
-    }
+    }  # fmt: skip
     return [
         Section(name, heading, f"evaluation/{name}.html.jinja", content)
         for name, (heading, content) in contents.items()
@@ -116,8 +123,24 @@ def _scores(evaluation: Evaluation, subject: _Subject) -> list[Drawing]:
 
 def _components(result: DetectorResult) -> list[ComponentInfo]:
     """The components of the score that have an explanation."""
-    names = result.votes.get(NATURAL, {})
+    names = result.components.get(NATURAL, {})
     return [info for name, info in result.component_info.items() if name in names]
+
+
+def _flags(subject: _Subject) -> list[tuple[str, str]]:
+    """For every drawn set with flagged images, its heading and the components that flag most of them, with shares."""
+    result, rows = subject.result, []
+    for name in (NATURAL, *subject.names):
+        if result.threshold is None or name not in result.main_components:
+            continue
+        flagged = result.scores[name] >= result.threshold
+        names, counts = np.unique(result.main_components[name][flagged], return_counts=True)
+        if len(names):
+            titles = [result.component_info[each].title if each in result.component_info else each for each in names]
+            order = np.argsort(-counts, kind="stable")
+            parts = [f"{titles[place]} {percent(counts[place] / flagged.sum())}" for place in order]
+            rows.append((heading(name, subject.seen.get(name)) if name != NATURAL else NATURAL, ", ".join(parts)))
+    return rows
 
 
 def _paths(evaluation: Evaluation, subject: _Subject) -> list[Drawing]:

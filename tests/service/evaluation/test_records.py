@@ -125,6 +125,6 @@ def test_an_attacked_image_is_scored_together_with_its_original() -> None:
 
 def test_a_vote_of_a_half_decides_where_nothing_is_calibrated() -> None:
     votes = {NATURAL: {"all_class": np.array([0.1]), "predicted_class": np.array([0.6])}}
-    assert detector_result("transport", {NATURAL: [0.6]}, votes=votes, threshold=None).threshold == 0.5
-    assert detector_result("transport", {NATURAL: [0.6]}, votes=votes, threshold=0.7).threshold == 0.7
+    assert detector_result("transport", {NATURAL: [0.6]}, components=votes, threshold=None).threshold == 0.5
+    assert detector_result("transport", {NATURAL: [0.6]}, components=votes, threshold=0.7).threshold == 0.7
     assert detector_result("energy", {NATURAL: [0.6]}, threshold=None).threshold is None

@@ -53,7 +53,9 @@ def ours(rng: np.random.Generator) -> Evaluation:
         fit_on=[("fgm",), ("pgd:epsilon=8/255",), ("ood:cifar100",), ("carlini_wagner",)],
         provenance={"network": {"name": "resnet20"}, "dataset": {"name": "cifar10"}},
     )  # fmt: skip
-    without = [replace(each, votes={}) if each.detector == "mahalanobis" else each for each in given.detector_results]
+    without = [
+        replace(each, components={}) if each.detector == "mahalanobis" else each for each in given.detector_results
+    ]
     return replace(given, detector_results=tuple(without))
 
 

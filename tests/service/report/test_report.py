@@ -18,7 +18,7 @@ import service.inputs.names
 import service.report.sections.costs
 from detector.common.result import ComponentInfo
 from models.errors import InputError
-from service.evaluation.records import NATURAL, Evaluation
+from service.evaluation.records import NATURAL, VOTES, Evaluation
 from service.report import as_table, write_evaluation_report
 from tests.service.evaluations import detector_result, evaluation, image_set, random_evaluation
 from tests.service.pages import Page
@@ -172,6 +172,7 @@ def test_components_are_explained(tmp_path: Path, rng: np.random.Generator) -> N
     assert f"All classes {HOSTILE}" in Page(text).words
     assert "<script" not in text
     assert "not in the score" not in text
+    assert f"flagged mainly by All classes {HOSTILE}"[:37] in Page(text).words
 
 
 def only_natural(rng: np.random.Generator) -> Evaluation:
@@ -269,7 +270,9 @@ def test_every_key_is_documented(written: tuple[Path, Evaluation, dict[str, Any]
         return set()
 
     plain = keys(found)
-    columns = set(rows_of(folder / "images.csv")[0]) - {"vote_all_class", "vote_predicted_class"}
+    columns = set(rows_of(folder / "images.csv")[0]) - {
+        f"{prefix}_{name}" for prefix in ("component", "vote") for name in VOTES
+    }
     columns |= {"detector", "fitted_on", "run"}
     missing = {key for key in plain | columns if f"`{key}`" not in text}
     assert missing == set()

@@ -196,10 +196,10 @@ def test_the_papers_protocol_fits_on_nine_tenths_and_decides_at_a_vote_of_a_half
         (NATURAL, "fgm", noisy_name("fgm")), len(run.test)
     )
     natural = [
-        np.maximum(*(detector_result.votes[name][vote] for vote in VOTES)) for name in (NATURAL, noisy_name("fgm"))
+        np.maximum(*(detector_result.components[name][vote] for vote in VOTES)) for name in (NATURAL, noisy_name("fgm"))
     ]
     before = np.concatenate(natural)
-    after = np.maximum(*(detector_result.votes["fgm"][vote] for vote in VOTES))
+    after = np.maximum(*(detector_result.components["fgm"][vote] for vote in VOTES))
     summary = figures(evaluation, resamples=0)["results"][0]["runs"][0]["paper"]
     assert summary["accuracy"] == pytest.approx(
         ((before < 0.5).sum() + (after >= 0.5).sum()) / (len(before) + len(after))

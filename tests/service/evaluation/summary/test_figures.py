@@ -56,7 +56,7 @@ def shuffled(given: Evaluation, rng: np.random.Generator) -> Evaluation:
                 each,
                 rows={name: rows[orders[name]] for name, rows in each.rows.items()},
                 scores={name: scores[orders[name]] for name, scores in each.scores.items()},
-                votes={n: {v: x[orders[n]] for v, x in votes.items()} for n, votes in each.votes.items()},
+                components={n: {v: x[orders[n]] for v, x in votes.items()} for n, votes in each.components.items()},
             )
         )
     return replace(given, sets=sets, detector_results=tuple(mixed))
@@ -204,7 +204,7 @@ def votes(all_class: list[float], predicted_class: list[float]) -> dict[str, np.
 def voted(said: dict[str, dict[str, np.ndarray]], **more: Any) -> DetectorResult:
     """A result as the class-conditional classifiers give it, without a threshold."""
     scores = {name: np.maximum(*both.values()) for name, both in said.items()}
-    return detector_result("transport", scores, votes=said, threshold=None, **more)
+    return detector_result("transport", scores, components=said, threshold=None, **more)
 
 
 def test_the_papers_decision_takes_either_vote_on_a_balanced_set() -> None:
@@ -407,8 +407,8 @@ def test_a_set_that_an_artifact_cannot_be_tested_on_is_warned_of(rng: np.random.
     dropped = next(name for name in detector_result.rows if given.sets[name].kind == "attack")
     without = {name: rows for name, rows in detector_result.rows.items() if name != dropped}
     scores = {name: detector_result.scores[name] for name in without}
-    votes = {name: detector_result.votes[name] for name in without if name in detector_result.votes}
-    artifact = replace(detector_result, detector="artifact", rows=without, scores=scores, votes=votes)
+    votes = {name: detector_result.components[name] for name in without if name in detector_result.components}
+    artifact = replace(detector_result, detector="artifact", rows=without, scores=scores, components=votes)
     assert warned(replace(given, detector_results=(artifact, *others)), dropped, "the artifact has seen every image")
     whole = replace(detector_result, detector="artifact")
     assert not warned(replace(given, detector_results=(whole, *others)), "the artifact has seen every image")
@@ -439,6 +439,8 @@ def test_an_area_that_chance_puts_below_a_half_is_no_warning(rng: np.random.Gene
     }
     far = {name: scores - (3.0 if name != "natural" else 0.0) for name, scores in near.items()}
     for scores, expected in ((near, False), (far, True)):
-        evaluation = replace(given, detector_results=(replace(given.detector_results[0], scores=scores, votes={}),))
+        evaluation = replace(
+            given, detector_results=(replace(given.detector_results[0], scores=scores, components={}),)
+        )
         warnings = figures(evaluation, resamples=200)["warnings"]
         assert any("AUROC is below 0.5" in warning for warning in warnings) is expected
