@@ -71,6 +71,9 @@ class Mahalanobis(ColumnsDetector):
         require_choice("combine", self.combine, ("sum", "last"))
         require_number("magnitude", self.magnitude, least=0.0, most=1.0)
 
+    def _unused_options(self) -> tuple[str, ...]:
+        return (*super()._unused_options(), *(() if self.classifier == "none" else ("combine",)))
+
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings, which `prepare` needs; with pre-processing, once prepared, the moved images' distances too."""
         moved = (self.moved_,) if hasattr(self, "moved_") else ()

@@ -57,6 +57,9 @@ class RelativeMahalanobis(ColumnsDetector):
         require_choice("layers", self.layers, get_args(Layers))
         require_choice("combine", self.combine, ("sum", "last"))
 
+    def _unused_options(self) -> tuple[str, ...]:
+        return (*super()._unused_options(), *(() if self.classifier == "none" else ("combine",)))
+
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings."""
         return (PooledEmbeddings(self.layers),)
