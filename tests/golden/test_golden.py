@@ -1,4 +1,4 @@
-"""Artifacts that an earlier version wrote under protocol 1 still load, and judge images as they did then."""
+"""Artifacts that earlier versions wrote, under each protocol, still load and score images as they did then."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,11 @@ import torch
 from detector.artifact import load_artifact
 
 HERE = Path(__file__).parent
-EXPECTED = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
+EXPECTED = {
+    (protocol, name): entry
+    for protocol in (1, 2)
+    for name, entry in json.loads((HERE / f"protocol-{protocol}" / "expected.json").read_text(encoding="utf-8")).items()
+}
 TOLERANCE = 1e-6
 RENAMED = {"dispute": "prediction_disagreement", "change": "logit_shift"}  # components since protocol 1
 
@@ -21,15 +25,18 @@ def images() -> torch.Tensor:
         return torch.from_numpy(file["images"]).float().div(255)
 
 
-def test_every_artifact_has_expected_values():
-    assert sorted(EXPECTED) == sorted(path.parent.name for path in HERE.glob("*/manifest.json"))
+def test_every_artifact_has_expected_values() -> None:
+    found = {(int(path.parts[-3][-1]), path.parent.name) for path in HERE.glob("protocol-*/*/manifest.json")}
+    assert found == set(EXPECTED)
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_golden_artifact_loads_and_judges_as_when_it_was_written(name: str, images: torch.Tensor):
-    expected = EXPECTED[name]
-    artifact = load_artifact(HERE / name)
-    assert artifact.manifest["protocol"] == expected["protocol"] == 1
+@pytest.mark.parametrize(("protocol", "name"), sorted(EXPECTED))
+def test_a_golden_artifact_loads_and_scores_as_when_it_was_written(
+    protocol: int, name: str, images: torch.Tensor
+) -> None:
+    expected = EXPECTED[protocol, name]
+    artifact = load_artifact(HERE / f"protocol-{protocol}" / name)
+    assert artifact.manifest["protocol"] == expected["protocol"] == protocol
     assert artifact.digest == expected["digest"]
     verdicts = artifact.pipeline.score(images)
     assert len(verdicts) == len(expected["images"]) == len(images)
@@ -39,5 +46,6 @@ def test_golden_artifact_loads_and_judges_as_when_it_was_written(name: str, imag
         assert verdict.score == pytest.approx(wanted["score"], rel=TOLERANCE, abs=TOLERANCE), where
         assert verdict.p_value == wanted["p_value"], where
         assert verdict.flagged is wanted["flagged"], where
-        votes = {RENAMED.get(name, name): value for name, value in wanted["votes"].items()}
-        assert verdict.components == pytest.approx(votes, rel=TOLERANCE, abs=TOLERANCE), where
+        components = wanted["votes"] if protocol == 1 else wanted["components"]
+        components = {RENAMED.get(part, part): value for part, value in components.items()}
+        assert verdict.components == pytest.approx(components, rel=TOLERANCE, abs=TOLERANCE), where
