@@ -82,7 +82,7 @@ class CirclesRequest:
     out: Path
     instances: int = 20
     epochs: int = 100
-    tables: Annotated[tuple[int, ...], Parameter(converter=_tables, n_tokens=1, negative=())] = TABLES
+    tables: Annotated[tuple[int, ...], Parameter(converter=_tables, n_tokens=1, negative=(), metavar="T,T")] = TABLES
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -36,10 +36,10 @@ def _commas(_hint: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 Seed = Annotated[int, Parameter(converter=_seed)]
-PerChannel = Annotated[tuple[float, ...], Parameter(converter=_per_channel, n_tokens=1, negative=())]
+PerChannel = Annotated[tuple[float, ...], Parameter(converter=_per_channel, n_tokens=1, negative=(), metavar="R,G,B")]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), negative=())]
 Flag = Annotated[bool, Parameter(negative=())]  # without a --no- form
-Commas = Annotated[tuple[str, ...], Parameter(converter=_commas, n_tokens=1, negative=())]
+Commas = Annotated[tuple[str, ...], Parameter(converter=_commas, n_tokens=1, negative=(), metavar="A,B")]
 
 
 @Parameter(name="*")

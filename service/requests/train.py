@@ -78,7 +78,7 @@ class TrainRequest:
     batch_size: int = 128
     learning_rate: float = 0.1
     schedule: Literal["one_cycle", "step", "cosine", "constant"] = "one_cycle"
-    milestones: Annotated[tuple[int, ...], Parameter(converter=_epochs, n_tokens=1, negative=())] = ()
+    milestones: Annotated[tuple[int, ...], Parameter(converter=_epochs, n_tokens=1, negative=(), metavar="E,E")] = ()
     decay: float = 0.1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
