@@ -36,9 +36,9 @@ class InspectRequest:
 
     network: str
     _: KW_ONLY
-    image_size: Annotated[
-        tuple[int, int] | None, Parameter(converter=_size, n_tokens=1, negative=(), metavar="PX")
-    ] = None
+    image_size: Annotated[tuple[int, int] | None, Parameter(converter=_size, n_tokens=1, negative=(), metavar="PX")] = (
+        None
+    )
     json: Flag = False
 
 
