@@ -1,4 +1,4 @@
-"""Detectors that describe an image by columns, on which classifiers decide."""
+"""Detectors whose score comes from classifiers of columns."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ __all__ = ["ColumnsDetector"]
 
 
 class ColumnsDetector(Detector):
-    """A detector that describes each image by columns, from which `ConditionalClassifiers` compute the score.
+    """A detector that computes columns of each image, from which `ConditionalClassifiers` compute the score.
 
     The score is in [0, 1]: the larger of two probabilities of being adversarial, one from a classifier of all images
     ("all_class"), one from a classifier of the images with the same predicted class ("predicted_class"). A score of at
-    least 0.5 means that at least one of them decides so (the thesis, 5.4.2).
+    least 0.5 means that at least one of them predicts "adversarial" (the thesis, 5.4.2).
 
     A subclass implements `_columns`. If its method has an outlier score that needs no adversarial images, it also
     implements `_outlier_score`, for classifier="none".
@@ -58,7 +58,7 @@ class ColumnsDetector(Detector):
     def _columns(self, features: Features) -> np.ndarray:
         """Columns ``(B, F)`` of B valid images, any float; rounded to float32 for the classifiers.
 
-        A row does not depend on the images beside it, bit for bit, and F not on the images at all.
+        A row does not depend on the other images of the batch, bit for bit. F does not depend on the images.
         """
 
     def _outlier_score(self, features: Features) -> np.ndarray:
@@ -80,7 +80,7 @@ class ColumnsDetector(Detector):
         return [choice for choice in get_args(Classifier) if choice != "none" or has_own_score]
 
     def component_info(self) -> Mapping[str, ComponentInfo]:
-        """Of both probabilities."""
+        """Title and description of both probabilities."""
         return {} if self.classifier == "none" else CLASSIFIER_INFO
 
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
@@ -108,14 +108,14 @@ class ColumnsDetector(Detector):
         return self.conditional_.score(columns, features.predicted)
 
     def _finite_columns(self, features: Features) -> np.ndarray:
-        """The columns float32."""
+        """The columns as float32."""
         columns: np.ndarray = float32_columns(self._columns(features))
         assert columns.ndim == 2
         assert len(columns) == len(features.logits)
         return columns
 
     def _known_column_count(self) -> int | None:
-        """F if it follows from the shapes of the features; None if the state has to contain it."""
+        """F, if the shapes of the features determine it; None if the state has to contain it."""
         return None
 
     def _state(self) -> dict[str, np.ndarray]:

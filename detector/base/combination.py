@@ -1,4 +1,4 @@
-"""The rule that makes one score of the tail scores of several components."""
+"""Combination of the tail scores of several components into one score."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ __all__ = ["class_scales", "combine"]
 
 # Chosen between the loss on unseen and the gain on seen attacks (docs/decisions/0011).
 _POWER = 2  # between the sum of the tail scores (1) and their maximum (infinity)
-_CLASS_QUANTILE = 0.95  # of natural scores, the unit of each predicted class
-_CLASS_PRIOR = 30  # images of a class for which its own quantile weighs as much as that of all classes
+_CLASS_QUANTILE = 0.95  # of natural norms; the scale of a predicted class is this quantile
+_CLASS_PRIOR = 30  # number of images at which the quantile of a class has the same weight as that of all classes
 
 
 def combine(tail_scores: Sequence[Array], weights: Sequence[float], *, power: float = _POWER) -> Array:
@@ -19,7 +19,7 @@ def combine(tail_scores: Sequence[Array], weights: Sequence[float], *, power: fl
     weighted = [weight * each for weight, each in zip(weights, tail_scores, strict=True)]
     if power == float("inf"):
         return namespace(*weighted).max(namespace(*weighted).stack(weighted, axis=0), axis=0)
-    # One after the other: a sum over an axis can add up in another order in another batch.
+    # Added one by one: the order of a sum over an axis can depend on the batch.
     total = weighted[0] ** power
     for each in weighted[1:]:
         total = total + each**power

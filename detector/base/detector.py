@@ -1,10 +1,10 @@
-"""Contract of a detector: fitted on natural (and perhaps adversarial) features, it returns one score per image.
+"""Contract of a detector: fitted on natural and optionally adversarial features, it returns one score per image.
 
-A detector sees features only: logits, statistics and what it requests of the forward pass. It does not know where its
-adversarial images come from. A higher score is always more anomalous.
+A detector gets features only: logits, statistics, and the arrays that it requests from the forward pass. It does not
+know the source of its adversarial images. A higher score is always more anomalous.
 
-Some detectors compare an image with reference images. `prepare` gets them first. `fit` must get other images: otherwise
-each image that it learns from would be its own nearest neighbour.
+Some detectors compare an image with reference images, which `prepare` gets first. `fit` must get other images: an image
+that is also a reference image would be its own nearest neighbour.
 
     features of reference images, with detector.feature_requests() → detector.prepare
     features of other images, with detector.feature_requests()     → detector.fit → detector.score
@@ -45,9 +45,10 @@ class Detector(ABC):
     prepared_for_: tuple[int, int]
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """What the next step needs from the forward pass: `prepare` if the detector needs it, else `fit` and `score`.
+        """The feature requests of the next step.
 
-        `prepare` can change them.
+        They are those of `prepare` while a detector with `needs_reference` is not prepared, then those of `fit` and
+        `score`. `prepare` can change them.
         """
         return ()
 
@@ -57,7 +58,7 @@ class Detector(ABC):
 
         Args:
             reference: features of natural images that `fit` does not get.
-            labels: true classes of the reference images, ``(N,)`` integers; where not given, the predicted ones.
+            labels: true classes of the reference images, ``(N,)`` integers; None: the predicted ones.
 
         Raises:
             InputError: no images, values that are not finite, too few images, labels that do not fit, or a request
@@ -76,17 +77,17 @@ class Detector(ABC):
 
     @final
     def fit(self, natural: Features, adversarial: Features | None = None, labels: np.ndarray | None = None) -> Self:
-        """The detector itself, fitted.
+        """Fit the detector, and return it.
 
         Args:
-            natural: features of natural images, noisy ones included; ``(N, …)``.
-            adversarial: features of adversarial images, which need not be as many as the natural ones.
-            labels: true classes of the natural images, ``(N,)`` integers, for detectors that use them.
+            natural: features of natural images ``(N, …)``, which may include noisy copies.
+            adversarial: features of adversarial images; their number may differ from that of the natural ones.
+            labels: true classes of the natural images, ``(N,)`` integers; most detectors ignore them.
 
         Raises:
             NotFittedError: a detector that needs reference images was not prepared with any.
-            InputError: no images, values that are not finite, different networks behind the two sets, labels that do
-                not fit, a request is missing, or no adversarial images for a detector that needs them.
+            InputError: no images, values that are not finite, two sets of different networks, labels that do not fit, a
+                request is missing, or no adversarial images for a detector that needs them.
         """
         self._check_parameters()
         if self.needs_reference and not hasattr(self, "prepared_for_"):
@@ -115,7 +116,7 @@ class Detector(ABC):
     def score(self, features: Features) -> np.ndarray:
         """Scores float64 ``(B,)``; higher = more anomalous.
 
-        The score of an image does not depend on the images beside it.
+        The score of an image does not depend on the other images of the batch.
 
         Raises:
             NotFittedError: called before `fit`.
@@ -141,7 +142,7 @@ class Detector(ABC):
 
     @property
     def name(self) -> str:
-        """The plug-in's name, which is its file's."""
+        """The plug-in's name, which is the name of its file."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
     @final
@@ -152,7 +153,7 @@ class Detector(ABC):
 
     @final
     def state(self) -> dict[str, np.ndarray]:
-        """What was learned, as plain arrays by name, the input of `from_state`.
+        """The learned arrays by name; `from_state` takes them.
 
         Raises:
             NotFittedError: called before `fit`.
@@ -173,7 +174,7 @@ class Detector(ABC):
         Name, type, shape and content of every array are validated before it is used.
 
         Raises:
-            InputError: an argument or array is missing, unknown or impossible.
+            InputError: an argument or array is missing, unknown or invalid.
         """
         unknown, missing = set(parameters) - set(cls._parameter_names()), set(cls._parameter_names()) - set(parameters)
         if unknown or missing:
@@ -202,10 +203,10 @@ class Detector(ABC):
         return f"{type(self).__name__}({arguments})"
 
     def _check_parameters(self) -> None:  # noqa: B027 - many detectors have nothing to check
-        """Raise InputError on an option that cannot be used; called by `fit` and `from_state`."""
+        """Raise InputError if an option is invalid; called by `prepare`, `fit`, `from_state` and `build_detector`."""
 
     def _unused_options(self) -> tuple[str, ...]:
-        """Names of the options that have no effect beside the others."""
+        """Names of the options that have no effect in combination with the other options."""
         return ()
 
     @abstractmethod
@@ -218,21 +219,21 @@ class Detector(ABC):
 
     @abstractmethod
     def _state(self) -> dict[str, np.ndarray]:
-        """What `_fit` learned, as plain arrays."""
+        """The arrays that `_fit` learned, by name."""
 
     @abstractmethod
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take back `_state` after validation; `num_classes_` and `num_columns_` are known."""
+        """Validate and restore the arrays of `_state`; `num_classes_` and `num_columns_` are set already."""
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:  # noqa: B027 - many detectors need none
         """Learn from valid reference images and their classes."""
 
     def _reference_state(self) -> dict[str, np.ndarray]:
-        """What `_prepare` learned, as plain arrays."""
+        """The arrays that `_prepare` learned, by name."""
         return {}
 
     def _restore_reference(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take back `_reference_state` after validation; `num_classes_` and `num_columns_` are known."""
+        """Validate and restore the arrays of `_reference_state`; `num_classes_` and `num_columns_` are set already."""
         require_keys(state, set())
 
     @final
@@ -248,7 +249,7 @@ class Detector(ABC):
             raise NotFittedError(f"expected a fitted detector, got {self!r} before fit; call fit first")
 
 
-# Prefixes of the arrays of a state that `_state` does not return.
+# Prefixes of names in `state()`, for the arrays that are not those of `_state`.
 _REFERENCE = "reference."
 _REQUESTED = "requested."
 
@@ -277,7 +278,7 @@ def build_detector(
     detector = kind(**given)
     detector._check_parameters()
     if unused := sorted(set(detector._unused_options()) & set(options or {})):
-        raise InputError(f"{detector!r} does not use {', '.join(unused)}; leave out what has no effect")
+        raise InputError(f"{detector!r} does not use {', '.join(unused)}; leave these options out")
     return detector
 
 

@@ -19,7 +19,7 @@ class RequestedColumns(ColumnsDetector):
         """The feature request, which can depend on the options; its values of an image are flattened."""
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """The one request."""
+        """The request of `_request`."""
         return (self._request(),)
 
     def _columns(self, features: Features) -> np.ndarray:

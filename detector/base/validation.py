@@ -10,7 +10,8 @@ from models.features import Features
 
 __all__ = ["MAX_COLUMNS", "validated_features", "validated_labels", "validated_shape"]
 
-MAX_COLUMNS = 1_000_000  # what a state may claim before anything is allocated for it; far above any network in use
+# Limit on the sizes in an untrusted state, before memory is allocated; far above any real network.
+MAX_COLUMNS = 1_000_000
 
 
 def validated_shape(shapes: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
@@ -32,7 +33,7 @@ def validated_features(
 
     Args:
         features: to validate: finite float32 arrays, one row per image.
-        which: of the features, for messages.
+        which: name of the features in messages.
         num_classes: expected; None for any.
         num_columns: expected columns of statistics; None for any.
         requested: names of the expected feature requests, with the shape of one image's values where known.

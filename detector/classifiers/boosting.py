@@ -1,7 +1,7 @@
-"""Many gradient boostings in one set of arrays, evaluated together and bit for bit as scikit-learn would.
+"""Gradient boosting models in one set of arrays, evaluated together, with the same bits as scikit-learn.
 
-`detector.classifiers.trees` says how they are laid out and walked, and why each step is exact. scikit-learn then adds
-the leaf values of a model's trees to its baseline in float64, in order; the sum is a log-odds.
+`detector.classifiers.trees` describes the layout, and why the results are exact. As in scikit-learn, the log-odds of a
+model is its baseline plus the leaf values of its trees, added in float64 and in order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ __all__ = ["ITERATIONS", "GradientBoostings"]
 
 ITERATIONS = 200
 
-# No early stopping: the images of one predicted class may be some dozens, and a tenth of those says little about when
-# to stop. Slow learning, small trees and a penalty on leaves hold back instead, and keep log-odds moderate, so that
-# probabilities do not round to 0 or 1. Each division looks at half of the columns, as many may say nearly the same.
+# Without early stopping: a class may have only some dozens of images, and a validation tenth of these is too small. A
+# small learning rate, small trees and a penalty on leaves regularise instead. They keep log-odds moderate, so that
+# probabilities do not round to 0 or 1. Each split considers half of the columns, since many are correlated.
 _OPTIONS: dict[str, Any] = {
     "max_iter": ITERATIONS,
     "learning_rate": 0.05,
@@ -34,21 +34,21 @@ _OPTIONS: dict[str, Any] = {
     "early_stopping": False,
 }
 
-# What a leaf or a baseline may add to a log-odds: far above any fit's, and no sum of such is infinite.
+# Limit on leaf values and baselines of an untrusted state: far above any fitted value, and no sum of them is infinite.
 _MOST = 1e6
 
-# Rows per step: with more, the lanes leave the cache and, for a whole data set, need gigabytes.
+# Rows per step: more rows do not fit into the cache, and a whole data set would need gigabytes.
 _BLOCK = 2048
 
 
 class GradientBoostings(Trees):
-    """Probabilities of class 1 by several boostings, each of as many trees as it likes, over the same columns.
+    """Probabilities of class 1 by several gradient boosting models over the same columns.
 
-    As `Trees`, with what a leaf adds to the log-odds as its value, and roots int32 ``(trees,)`` of all models, one
-    model after the other.
+    As `Trees`: the value of a leaf is added to the log-odds, and the roots int32 ``(trees,)`` are those of the first
+    model, then of the next. Models may have different numbers of trees.
 
     Args:
-        starts: where each model's trees start among the roots, and the end, int64 ``(models + 1,)``.
+        starts: index of each model's first root, followed by the number of roots, int64 ``(models + 1,)``.
         baseline: each model's log-odds before its first tree, float64 ``(models,)``.
     """
 
@@ -63,8 +63,8 @@ class GradientBoostings(Trees):
     def fit(cls, groups: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int = 0, n_jobs: int | None = None) -> Self:
         """One model of `ITERATIONS` trees per group of columns float32 ``(N, F)`` and labels 0 or 1 ``(N,)``.
 
-        `n_jobs` OpenMP threads fit each, one where it is None or negative: OpenMP's own choice, all cores, waits for
-        the slowest at every division, on a busy machine many times as long as the work takes.
+        `n_jobs` OpenMP threads fit each model; one thread if it is None or negative. With all cores, OpenMP's default,
+        every split waits for the slowest thread, which is slow on a busy machine.
         """
         from sklearn.ensemble import HistGradientBoostingClassifier
         from threadpoolctl import threadpool_limits
@@ -85,10 +85,12 @@ class GradientBoostings(Trees):
         """
         widths = {model.n_features_in_ for model in models}
         if len(widths) != 1 or any(list(model.classes_) != [0, 1] for model in models):
-            raise InputError(f"expected boostings over labels 0 and 1 of one width, got columns {sorted(widths)}")
+            raise InputError(
+                f"expected models of labels 0 and 1 with equal numbers of columns, got {sorted(widths)} columns"
+            )
         if any(model.is_categorical_ is not None for model in models):
-            raise InputError("expected boostings over numbers, got columns of categories")
-        # scikit-learn has no public way to the trees; the tests notice if a version keeps them elsewhere.
+            raise InputError("expected numeric columns, got categorical ones")
+        # scikit-learn has no public access to the trees; the tests detect a version that stores them elsewhere.
         trees = [[predictor.nodes for (predictor,) in model._predictors] for model in models]
         state = concatenated([_laid_out(nodes) for model in trees for nodes in model])
         state["starts"] = np.cumsum([0, *map(len, trees)]).astype(np.int64)
@@ -101,7 +103,7 @@ class GradientBoostings(Trees):
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], num_columns: int) -> Self:
-        """Boostings from untrusted arrays.
+        """Models from untrusted arrays.
 
         Raises:
             InputError: an array is missing, unknown, of another type or shape, or does not describe trees: children
@@ -136,10 +138,10 @@ class GradientBoostings(Trees):
         counts = np.diff(self.starts)[which]
         tree = np.arange(counts.max())[:, None]
         own = tree < counts
-        # Where a model has no more trees, the lane waits at the last node, which is a leaf, and adds 0.
+        # A model with fewer trees uses the last node, which is a leaf, and adds 0.
         roots = np.where(own, self.roots.take(self.starts[which] + tree, mode="clip"), len(self.left) - 1)
         added = np.where(own, self._reached(columns, rows, roots), 0.0)
-        # A running sum adds in tree order, as scikit-learn does; sum() would add in pairs and differ in the last bit.
+        # cumsum adds in tree order, as scikit-learn does; sum() adds in pairs, which differs in the last bit.
         total: np.ndarray = np.cumsum(np.concatenate([self.baseline[which][None], added]), axis=0)[-1]
         return total
 

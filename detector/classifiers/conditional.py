@@ -1,7 +1,6 @@
 """One classifier of all images and one per predicted class, shared by all detectors that learn from attacked images.
 
-Detectors differ in the columns that describe an image. They use the same classifiers, so that a comparison of detectors
-compares the columns.
+Detectors differ in their columns and use the same classifiers, so that a comparison of detectors compares the columns.
 """
 
 from collections.abc import Mapping, Sequence

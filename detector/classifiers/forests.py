@@ -1,7 +1,7 @@
-"""Many random forests in one set of arrays, evaluated together and bit for bit as scikit-learn would.
+"""Random forests in one set of arrays, evaluated together, with the same bits as scikit-learn.
 
-`detector.classifiers.trees` says how they are laid out and walked, and why each step is exact. scikit-learn then adds
-the trees' leaf values in float64, in order, and divides by their number.
+`detector.classifiers.trees` describes the layout, and why the results are exact. As in scikit-learn, the leaf values of
+the trees are added in float64, in order, and divided by the number of trees.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ class Forests(Trees):
         Each equals ``predict_proba(columns)[rows[i], 1]`` of that scikit-learn forest bit for bit, if columns are
         finite.
         """
-        # A running sum adds in tree order, as scikit-learn does; sum() would add in pairs and differ in the last bit.
+        # cumsum adds in tree order, as scikit-learn does; sum() adds in pairs, which differs in the last bit.
         totals = np.cumsum(self._reached(columns, rows, self.roots[which].T), axis=0)[-1]
         probability: np.ndarray = totals / self.roots.shape[1]
         return probability
@@ -118,11 +118,12 @@ class ForestsOnDevice:
         values = columns.reshape(-1)
         node = self._roots[which].T.contiguous()
         offset = rows * self.num_columns
-        # No lane is dropped: asking which have arrived would make the host wait for the device at every level.
+        # No lane is removed: the host would have to wait for the device at every level to know which lanes are at a
+        # leaf.
         for _ in range(self._depth):
             node = self._left[node] + (values[self._feature[node] + offset] > self._threshold[node])
         leaves = self._value[node]
         total = leaves[0].clone()
-        for leaf in leaves[1:]:  # in tree order; a device's own sums promise no order
+        for leaf in leaves[1:]:  # in tree order; the device's sums have no defined order
             total += leaf
         return total / len(leaves)

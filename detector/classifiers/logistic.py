@@ -71,7 +71,7 @@ class LogisticRegressions:
     def probability(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Probabilities float64 ``(R,)`` by regression ``which[i]`` of row ``rows[i]`` of columns ``(B, F)``."""
         standard = (columns[rows].astype(np.float64) - self.mean[which]) / self.scale[which]
-        # Summed row by row rather than by a matrix product, whose order of addition depends on the batch.
+        # Summed row by row: the order of addition of a matrix product depends on the batch.
         decision = (standard * self.weight[which]).sum(axis=1) + self.bias[which]
         probability: np.ndarray = expit(decision)
         return probability

@@ -18,15 +18,15 @@ FOLDS = 5
 class SupportVectorMachines:
     """Probabilities of class 1 by several support vector machines over the same columns.
 
-    Each standardises its columns and has the kernel exp(−‖x − s‖² / F). Its decision d becomes a probability by Platt's
-    1 / (1 + exp(slope·d + offset)), fitted on decisions about images that the machine had not seen (cross-validation),
-    since the decisions about its own training images are too sure. Natural images and their attacked twins may fall
-    into different folds; their labels differ, so that makes the map more cautious, not surer.
+    Each standardises its columns and has the kernel exp(−‖x − s‖² / F). Platt's 1 / (1 + exp(slope·d + offset))
+    converts its decision d to a probability. It is fitted by cross-validation, since decisions for training images are
+    overconfident. A natural image and its attacked copy may be in different folds; their labels differ, so this makes
+    the probabilities less extreme, not more.
 
     Args:
         mean, scale: float64 ``(machines, F)``.
         support: standardised support vectors of all machines, one after the other, float64 ``(S, F)``.
-        starts: where each machine's vectors start, and the end, int64 ``(machines + 1,)``.
+        starts: index of each machine's first vector, followed by the number of vectors, int64 ``(machines + 1,)``.
         dual: signed multipliers, float64 ``(S,)``.
         bias, slope, offset: float64 ``(machines,)``.
     """
@@ -103,7 +103,7 @@ class SupportVectorMachines:
         support = require_array(state, "support", np.float64, (None, num_columns))
         starts = require_array(state, "starts", np.int64, (count + 1,))
         if not count or starts[0] != 0 or starts[-1] != len(support) or (np.diff(starts) <= 0).any():
-            raise InputError("expected each machine to have support vectors of its own, got other starts; damaged")
+            raise InputError("expected at least one support vector per machine, got other starts; the state is damaged")
         scale = require_array(state, "scale", np.float64, (count, num_columns))
         if not (scale > 0).all():
             raise InputError(f"expected positive scales, got {scale.min()}")
@@ -125,7 +125,7 @@ class SupportVectorMachines:
         for machine in np.unique(which):
             own, mine = slice(*self.starts[machine : machine + 2]), np.flatnonzero(which == machine)
             kernel = np.exp(cdist(standard[mine], self.support[own], "sqeuclidean") / -columns.shape[1])
-            # Summed row by row rather than by a matrix product, whose order of addition depends on the batch.
+            # Summed row by row: the order of addition of a matrix product depends on the batch.
             decision[mine] = (kernel * self.dual[own]).sum(axis=1) + self.bias[machine]
         probability: np.ndarray = expit(-(self.slope[which] * decision + self.offset[which]))
         return probability

@@ -1,12 +1,11 @@
-"""Trees over columns in one set of arrays, walked together, each step as scikit-learn would take it.
+"""Decision trees in one set of arrays, evaluated together, with exactly the results of scikit-learn.
 
-Every tree is laid out breadth-first with siblings side by side, so that a step is ``left + (value > threshold)``. All
-trees of all rows descend one level at a time. A leaf points at itself and its threshold is +∞ while in use, so lanes
-that have arrived stay where they are.
+The nodes of a tree are in breadth-first order and siblings are adjacent, so that the next node is ``left + (value >
+threshold)``. A *lane* is one tree with one row; all lanes descend one level at a time. A leaf is its own child and has
+the threshold +∞ during evaluation, so a lane that has reached a leaf stays there.
 
-Why this is exact: scikit-learn compares a float32 value with a float64 threshold, whether it made the threshold of the
-values themselves (forests) or of bins of them (boosting). Rounding the threshold *down* to float32 changes no such
-comparison.
+The results are exact because scikit-learn compares a float32 value with a float64 threshold, both in forests and in
+boosting. Rounding the threshold *down* to float32 changes no such comparison.
 """
 
 from collections.abc import Mapping
@@ -18,23 +17,22 @@ from models.errors import InputError
 
 __all__ = ["MAXIMUM_DEPTH", "Trees", "concatenated", "laid_out"]
 
-# Deeper trees do not come out of fitting on paths (about 35 levels on 18,000 images), and a depth bounds the time an
-# artifact can make us spend.
+# Fitted trees have about 35 levels on 18,000 images. The limit bounds the evaluation time of an untrusted artifact.
 MAXIMUM_DEPTH = 512
 
 _ARRAYS = ("feature", "threshold", "left", "value", "roots")
 
 
 class Trees:
-    """Trees over the same columns; what their leaves' values mean, a subclass says.
+    """Trees over the same columns; a subclass defines the meaning of the leaf values.
 
     Args:
-        feature: column that an inner node looks at, int32 ``(nodes,)``; 0 at leaves.
-        threshold: where it divides, float32 ``(nodes,)``; 0 at leaves.
-        left: the left child, int32 ``(nodes,)``, with the right one next to it; a leaf's is itself.
+        feature: column that an inner node compares, int32 ``(nodes,)``; 0 at leaves.
+        threshold: of the comparison, float32 ``(nodes,)``; 0 at leaves.
+        left: index of the left child, int32 ``(nodes,)``; the right child follows it. A leaf has its own index.
         value: of a leaf, float64 ``(nodes,)``; 0 at inner nodes.
         roots: where each tree's nodes start, int32 of any shape, ascending in memory order.
-        num_columns: F, columns of the rows to come.
+        num_columns: F, the number of columns of the rows.
 
     Raises:
         InputError: trees too deep.
@@ -54,7 +52,7 @@ class Trees:
         self.roots, self.num_columns = roots, num_columns
         leaf = left == np.arange(len(left))
         self.depth = _depth(left, leaf, roots)
-        # Working copies in the types that numpy gathers fastest with.
+        # Copies in the dtypes with which NumPy's indexing is fastest.
         self._feature, self._left = feature.astype(np.intp), left.astype(np.intp)
         self._threshold = np.where(leaf, np.float32(np.inf), threshold)
 
@@ -71,10 +69,10 @@ class Trees:
         values: tuple[float, float],
         besides: tuple[str, ...] = (),
     ) -> dict[str, np.ndarray]:
-        """The trees' arrays of an untrusted state, with roots of that shape and values in that range.
+        """The validated arrays of an untrusted state, with roots of that shape and values in that range.
 
         Args:
-            besides: arrays that the state holds as well, for the subclass to look at.
+            besides: further arrays of the state, which the subclass validates.
 
         Raises:
             InputError: an array is missing, unknown, of another type or shape, or does not describe trees: children
@@ -106,12 +104,14 @@ class Trees:
         return arrays
 
     def _reached(self, columns: np.ndarray, rows: np.ndarray, roots: np.ndarray) -> np.ndarray:
-        """Values float64 ``(T, R)`` of the leaves where row ``rows[i]`` of columns float32 ``(B, F)`` arrives from
-        each of the nodes ``roots[:, i]``, ``(T, R)``. Columns have to be finite."""
+        """Leaf values float64 ``(T, R)``: entry ``[t, i]`` is that of row ``rows[i]`` from the root ``roots[t, i]``.
+
+        The columns, float32 ``(B, F)``, must be finite.
+        """
         assert columns.dtype == np.float32
         assert columns.shape[1] == self.num_columns
         values = np.ascontiguousarray(columns).ravel()
-        # Lanes are ordered by tree, then row: neighbours walk the same tree and share its cache lines.
+        # Lanes are ordered by tree, then row: adjacent lanes read the same tree and share its cache lines.
         node = roots.ravel().astype(np.intp)
         offset = np.tile(rows.astype(np.intp) * self.num_columns, len(roots))
         arrived = np.empty(len(node), dtype=np.intp)
@@ -121,7 +121,8 @@ class Trees:
             column += offset
             step = self._left.take(node)
             step += values.take(column) > self._threshold.take(node)
-            # Dropping the lanes that have arrived costs about as much as a level, so it is done on every fourth.
+            # Removing the lanes that have reached a leaf costs about as much as a level, so it happens at every fourth
+            # level.
             if level % 4 == 2 and level > 2:
                 walking = np.flatnonzero(step != node)
                 if len(walking) < 0.8 * len(step):
@@ -142,7 +143,7 @@ def laid_out(
     threshold: np.ndarray,
     value: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """One tree's arrays as `Trees` has them, breadth-first from 0 on, from nodes in any order but the root first.
+    """The arrays of one tree in the order of `Trees`, breadth-first from index 0; the first given node is the root.
 
     Args:
         left, right: children, integers ``(nodes,)``; negative at leaves.
@@ -167,7 +168,7 @@ def laid_out(
 
 
 def concatenated(trees: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of trees laid out one by one as those of all, with roots ``(trees,)``."""
+    """The arrays of several trees, each from `laid_out`, as one set of arrays with roots ``(trees,)``."""
     starts = np.cumsum([0, *(len(tree["left"]) for tree in trees[:-1])]).astype(np.int32)
     moved = [tree | {"left": tree["left"] + start} for tree, start in zip(trees, starts, strict=True)]
     return {name: np.concatenate([tree[name] for tree in moved]) for name in trees[0]} | {"roots": starts}
@@ -183,7 +184,7 @@ def _check_trees(left: np.ndarray, roots: np.ndarray) -> None:
     """Raise InputError unless every node but the roots is the child of exactly one earlier node of its own tree."""
     nodes, starts = len(left), roots.ravel().astype(np.int64)
     if not roots.size or starts[0] != 0 or (np.diff(starts) <= 0).any() or starts[-1] >= nodes:
-        raise InputError(f"expected trees to start at 0 and then later and later below {nodes}, got other roots")
+        raise InputError(f"expected roots that start at 0 and increase below {nodes}, got other roots")
     index, children = np.arange(nodes), left.astype(np.int64)
     ends = np.repeat(np.append(starts[1:], nodes), np.diff(np.append(starts, nodes)))
     inner = children != index

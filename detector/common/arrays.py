@@ -30,7 +30,7 @@ def require_array(
         shape: expected; None for any length.
 
     Raises:
-        InputError: the array is missing or otherwise.
+        InputError: the array is missing, or has another dtype or shape, or values that are not finite.
     """
     if name not in state:
         raise InputError(f"expected an array {name!r}, got only {sorted(state)}; {OTHER_VERSION}")

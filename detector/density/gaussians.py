@@ -29,7 +29,7 @@ class Gaussians:
 
     def __init__(self, means: np.ndarray, whitening: np.ndarray) -> None:
         self.means, self.whitening = means, whitening
-        # Distances are taken from the middle of the means: the differences of large numbers would lose digits.
+        # Vectors are centred on the mean of the class means, since differences of large numbers lose digits.
         self.centre = means.mean(axis=1)
         self.whitened_means = np.matmul(means - self.centre[:, None], whitening)
         self._parts = _parts(self.centre, whitening, self.whitened_means)
@@ -73,7 +73,8 @@ class Gaussians:
         parts = []
         for part in self._parts:
             count, width, kept = part.whitening.shape
-            # As many images at a time as fit into a cache, all layers at once: few images cost mostly the calls.
+            # As many images at a time as fit into a cache, in all layers at once: for few images, the calls take most
+            # of the time.
             step = max(1, _AT_ONCE // (count * (width + kept + part.means.shape[2])))
             starts = range(0, max(len(embeddings), 1), step)
             pieces = [slice(start, start + step) for start in starts]
@@ -107,7 +108,7 @@ class Gaussians:
         return cls(means, whitening)
 
 
-_AT_ONCE = 500_000  # numbers of one step
+_AT_ONCE = 500_000  # numbers per step
 
 # Keeps every distance of a float32 embedding finite.
 _LARGEST = 1e50

@@ -11,7 +11,7 @@ from models.errors import InputError
 
 __all__ = ["Neighbours", "require_neighbours"]
 
-# Distances in memory at once: 64 MiB.
+# Number of distances in memory at a time: 64 MiB.
 _AT_ONCE = 8 * 2**20
 
 
@@ -25,8 +25,8 @@ class Neighbours:
     def distances(self, embeddings: np.ndarray, k: int) -> np.ndarray:
         """Euclidean distances to the k nearest, ascending, float64 ``(N, L, k)``; the same bits whatever N is.
 
-        Every pair of images has its own sum. A matrix product would be faster, but its order of addition depends on
-        N.
+        The sum of each pair is computed separately. A matrix product would be faster, but its order of addition depends
+        on N.
         """
         found = np.empty((len(embeddings), len(self._layers), k))
         step = max(1, _AT_ONCE // len(self.bank))
