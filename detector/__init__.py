@@ -1,4 +1,4 @@
-"""What a natural path through a network looks like, and what does not."""
+"""Detectors of adversarial and out-of-distribution images, from the path of an image through a network."""
 
 from detector.artifact import Artifact, load_artifact, save_artifact
 from detector.base.detector import Detector

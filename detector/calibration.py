@@ -1,9 +1,9 @@
-"""The operating threshold, from scores of natural images that nothing was fitted on.
+"""The threshold and p-values, from scores of natural images that nothing was fitted on.
 
 Split-conformal calibration: the p-value of a score s is the share of calibration images that score at least as high,
 (1 + #{calibration ≥ s}) / (n + 1), and an image is flagged when its p-value is at most the stated rate. If the
-calibration images and a fresh natural image are exchangeable, and no fitting ever saw either, the chance of flagging
-the fresh one is at most that rate, whatever the score is: a maximum of two correlated forests included.
+calibration images and a new natural image are exchangeable, and no fitting used either, the probability that the new
+one is flagged is at most that rate. This holds for every score, for example the maximum of two correlated forests.
 """
 
 import math
@@ -38,7 +38,7 @@ class Calibration:
 
     Raises:
         InputError: the rate is not in (0, 1), a score is not finite, or n is too small for the rate: with n images no
-            p-value falls below 1 / (n + 1), so a rate under that would flag nothing, ever.
+            p-value is below 1 / (n + 1), so a smaller rate would never flag an image.
     """
 
     scores: np.ndarray
@@ -66,8 +66,8 @@ class Calibration:
     def threshold(self) -> float:
         """The smallest score that is flagged: ``score >= threshold`` exactly when ``p_value <= fpr``.
 
-        A score is flagged when at most k calibration scores reach it, so when it exceeds the (k+1)-th largest of them;
-        the next float64 above that one makes the strict inequality a plain one, and keeps ties on the natural side.
+        A score is flagged if at most k calibration scores are at least as high, that is if it exceeds the (k+1)-th
+        largest of them. The threshold is the next float64 above that score, so a tie is not flagged.
         """
         above = _most_above(len(self.scores), self.fpr)
         return float(np.nextafter(self.scores[len(self.scores) - 1 - above], np.inf))
@@ -84,19 +84,18 @@ class Calibration:
         return p_values
 
     def flags(self, scores: np.ndarray) -> np.ndarray:
-        """Which of the scores ``(B,)`` are flagged, bool ``(B,)``; raises as `p_values` does."""
+        """Whether each of the scores ``(B,)`` is flagged, bool ``(B,)``; raises as `p_values` does."""
         flagged: np.ndarray = _finite_scores(scores, "given") >= self.threshold
         return flagged
 
     def expected_realised_rate(self, count: int, confidence: float = 0.95) -> Interval:
-        """The rates that flags on `count` fresh natural images should realise, with that confidence.
+        """The interval of the realised rate on `count` new natural images, with that confidence.
 
-        It includes the chance in both samples: how many fresh images pass the (k+1)-th largest of n calibration scores
-        is beta-binomial (count, k + 1, n − k). Ties between scores push the realised rate below this interval, never
-        above it.
+        It accounts for the randomness of both samples: the number of new images above the (k+1)-th largest of n
+        calibration scores is beta-binomial (count, k + 1, n − k). Ties between scores can only lower the realised rate.
 
         Raises:
-            InputError: no fresh images, or a confidence outside (0, 1).
+            InputError: no new images, or a confidence outside (0, 1).
         """
         _check_count_and_confidence(count, confidence)
         above = _most_above(len(self.scores), self.fpr)
@@ -106,7 +105,7 @@ class Calibration:
 
 
 def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval:
-    """The exact binomial interval of a rate of which `hits` in `count` were seen.
+    """The exact binomial interval (Clopper-Pearson) of a rate, from `hits` in `count` trials.
 
     It is an interval for the rate of *this* threshold. That rate varies with the calibration images around the
     requested one, which lies in the interval less often than `confidence`; see `expected_realised_rate`.
@@ -126,7 +125,7 @@ def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval
 def _most_above(count: int, fpr: float) -> int:
     """The largest k with (1 + k) / (n + 1) ≤ fpr in float64, as `p_values` computes it; −1 if there is none."""
     above = math.floor(fpr * (count + 1)) - 1
-    # The product above rounds; the quotient is what a p-value is compared by, so it has the last word.
+    # The product above is rounded; p-values are quotients, so the comparison uses the quotient.
     while (2 + above) / (count + 1) <= fpr:
         above += 1
     while above >= 0 and (1 + above) / (count + 1) > fpr:

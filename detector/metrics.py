@@ -1,4 +1,4 @@
-"""How well scores tell adversarial images from natural ones; EVALUATION's metrics, as pure functions of raw scores.
+"""Metrics of the separation of adversarial from natural images, as pure functions of scores.
 
 Adversarial images are the positives throughout, and higher scores mean more anomalous. Out-of-distribution work often
 takes natural images as positives, and "FPR at 95 % TPR" is stated that way there; here it is the share of natural
@@ -30,32 +30,32 @@ __all__ = [
 
 
 def auroc(natural: np.ndarray, adversarial: np.ndarray) -> float:
-    """Chance that an adversarial image scores above a natural one, ties counted half."""
+    """Probability that an adversarial image scores higher than a natural one; ties count half."""
     return float(roc_auc_score(*_labelled(natural, adversarial)))
 
 
 def aupr(natural: np.ndarray, adversarial: np.ndarray) -> float:
-    """Average precision with adversarial images as positives. It depends on how many of each kind there are."""
+    """Average precision with adversarial images as positives. It depends on the numbers of images of both kinds."""
     return float(average_precision_score(*_labelled(natural, adversarial)))
 
 
 def tpr_at_fpr(natural: np.ndarray, adversarial: np.ndarray, fpr: float) -> float:
-    """Largest share of adversarial images found by any threshold that flags at most `fpr` of these natural images.
+    """Largest share of flagged adversarial images over all thresholds that flag at most `fpr` of these natural images.
 
-    The threshold is chosen with the answers in hand; the rate at the calibrated threshold is in `detection_rates`.
+    The threshold is chosen on the test images themselves; the rate at the calibrated threshold is in `detection_rates`.
     """
     false, true, _ = roc_curve(*_labelled(natural, adversarial), drop_intermediate=False)
     return float(true[false <= fpr].max())
 
 
 def fpr_at_tpr(natural: np.ndarray, adversarial: np.ndarray, tpr: float = 0.95) -> float:
-    """Smallest share of natural images flagged by any threshold that finds at least `tpr` of the adversarial ones."""
+    """Smallest share of flagged natural images over all thresholds that flag at least `tpr` of the adversarial ones."""
     false, true, _ = roc_curve(*_labelled(natural, adversarial), drop_intermediate=False)
     return float(false[true >= tpr].min())
 
 
 def accuracy_at(natural: np.ndarray, adversarial: np.ndarray, threshold: float = 0.5) -> float:
-    """Share of all images on their own side of `threshold`; at 0.5 the decision of the thesis (5.4.2)."""
+    """Share of all images on the correct side of `threshold`; 0.5 is the decision of the thesis (5.4.2)."""
     labels, scores = _labelled(natural, adversarial)
     return float(np.mean((scores >= threshold) == labels))
 
@@ -82,10 +82,10 @@ def system_accuracy(
     adversarial_correct: np.ndarray,
     threshold: float,
 ) -> dict[str, float]:
-    """Shares of images that classifier and detector together get right, natural and adversarial, and their mean.
+    """Shares of natural and of adversarial images that classifier and detector handle correctly, and their mean.
 
-    A natural image is right when it is classified correctly and let through. An adversarial one is right when it is
-    rejected, or classified correctly nevertheless.
+    A natural image is handled correctly if it is classified correctly and not flagged. An adversarial one is handled
+    correctly if it is flagged or classified correctly.
     """
     let_through = _finite(natural, "natural") < threshold
     rejected = _finite(adversarial, "adversarial") >= threshold
@@ -122,14 +122,14 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Percentile intervals of the metrics without a threshold, by name, over resamples with replacement.
 
-    Natural and adversarial images are drawn apart (stratified). Where a natural image and its attacked twin are both
-    scored, the two are drawn independently, which makes the intervals a little wide.
+    Natural and adversarial images are drawn separately (stratified). A natural image and its attacked copy are drawn
+    independently, which makes the intervals slightly too wide.
     """
     natural, adversarial = _finite(natural, "natural"), _finite(adversarial, "adversarial")
     random = np.random.default_rng(seed)
     tail = (1 - confidence) / 2
     values: dict[str, list[np.ndarray]] = {name: [] for name in _THRESHOLD_FREE}
-    # So many resamples at a time as keep the tables of counts at some tens of megabytes.
+    # The number of resamples at a time limits the tables of counts to some tens of megabytes.
     step = max(1, 2_000_000 // (len(natural) + len(adversarial)))
     for start in range(0, resamples, step):
         drawn = min(step, resamples - start)
@@ -144,8 +144,8 @@ def _resampled(
 ) -> dict[str, np.ndarray]:
     """The metrics without a threshold on each of some resamples, by name, each ``(resamples,)``.
 
-    A resample only changes how often each score occurs, so the scores are sorted once and all resamples are counted
-    along them: columns of the tables below are distinct scores, from the highest down.
+    A resample only changes the frequency of each score, so the scores are sorted once, and each resample is a row of
+    counts. The columns of the tables below are distinct scores in descending order.
     """
     distinct, rank = np.unique(-np.concatenate([natural, adversarial]), return_inverse=True)
 
@@ -167,10 +167,10 @@ def _once(natural: np.ndarray, adversarial: np.ndarray) -> dict[str, float]:
 
 
 def _from_counts(false: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of each row ``(R,)``, from how many natural and adversarial images are flagged ``(R, distinct)``."""
+    """The metrics of each row ``(R,)``, from the numbers of flagged images of both kinds ``(R, distinct)``."""
     fpr, tpr = false / false[:, -1:], true / true[:, -1:]
     rise, run = np.diff(tpr, axis=1, prepend=0.0), np.diff(fpr, axis=1, prepend=0.0)
-    precision = true / np.maximum(true + false, 1)  # where nothing is flagged yet, nothing rises either
+    precision = true / np.maximum(true + false, 1)  # while no image is flagged, precision does not count
     return {
         "auroc": (run * (tpr - rise / 2)).sum(axis=1),
         "aupr": (rise * precision).sum(axis=1),
@@ -189,11 +189,11 @@ def summarise(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Every metric of the sound protocol as JSON values, from scores of natural and of adversarial images.
+    """All metrics of the sound protocol as JSON values, from scores of natural and of adversarial images.
 
     Args:
-        natural, adversarial: ``(N,)`` and ``(M,)`` scores on test images, which neither fitting nor calibration saw.
-        threshold: the calibrated one; rates and accuracy "at_threshold" are at it.
+        natural, adversarial: ``(N,)`` and ``(M,)`` scores on test images, which neither fitting nor calibration used.
+        threshold: the calibrated threshold, for the rates and the accuracy "at_threshold".
         success: which attacks succeeded, ``(M,)`` bool. Separation is then stated for successful ones as well.
         resamples: of the bootstrap behind the intervals; 0 leaves those intervals out.
 
@@ -251,7 +251,5 @@ def _finite(scores: np.ndarray, which: str) -> np.ndarray:
     if scores.ndim != 1 or not len(scores):
         raise InputError(f"expected at least one {which} score in a vector, got shape {scores.shape}")
     if not np.isfinite(scores).all():
-        raise InputError(
-            f"expected finite {which} scores, got NaN or infinity; find the images that the network fails on"
-        )
+        raise InputError(f"expected finite {which} scores, got NaN or infinity; remove the images that cause them")
     return scores

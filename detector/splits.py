@@ -1,4 +1,4 @@
-"""Disjoint sets of originals: what the detector is fitted on, calibrated on and tested on.
+"""Disjoint sets of originals: to fit on, to calibrate on and to test on.
 
 A split holds indices of *original* images. An attacked or noisy image stays with its original, so no test
 image is a neighbour of one that the detector learned from.
@@ -70,7 +70,7 @@ def split_originals(
     parts = _dealt(order, wanted)
     if not all(map(len, parts)):
         raise InputError(
-            f"expected every part to hold an image, got sizes {[len(part) for part in parts]} of {count} images; "
+            f"expected at least one image in every part, got sizes {[len(part) for part in parts]} of {count} images; "
             "give more images or larger proportions"
         )
     if len(parts) == 2:
@@ -79,11 +79,11 @@ def split_originals(
 
 
 def _dealt(order: np.ndarray, proportions: tuple[float, ...]) -> list[np.ndarray]:
-    """The indices in `order` dealt out evenly along it, so that any run of them (a class) is split in proportion."""
+    """The indices in `order`, assigned to parts at even intervals, so that each class is split in proportion."""
     parts, rest = [], 1.0
     for proportion in proportions[:-1]:
-        # An index is taken wherever the running total of its share passes a whole number; half a step of offset rounds
-        # the number taken to the nearest.
+        # An index is assigned wherever the running total of the part's share passes a whole number. The offset of one
+        # half rounds the number of assigned indices to the nearest.
         total = np.floor(np.arange(len(order) + 1) * (proportion / rest) + 0.5)
         taken = np.diff(total) > 0
         parts.append(order[taken])

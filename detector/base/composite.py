@@ -3,8 +3,8 @@
 columns, in groups ─┬─→ components: a number per image each ─────────→ tail score among natural images ─┐
                     └─→ classifiers, if attacked images were given ──→ tail score ──────────────────────┴─→ score
 
-An attack that is in no training set shows in at least one component. What classifiers learn from attacked images is one
-component more, and does not weaken the others.
+An attack that no classifier was fitted on is large in at least one component. The classifiers of attacked images are
+one further component and do not weaken the others.
 """
 
 from abc import abstractmethod
@@ -28,33 +28,33 @@ from models.features import FeatureRequest, Features
 
 __all__ = ["CompositeDetector"]
 
-_RANK_SHARE = 0.25  # of the natural images, from which only tail scores and scales are learned
-_MIN_RANKED = 8  # natural images; with fewer, tail scores come from the images that everything else is learned from
+_RANK_SHARE = 0.25  # share of the natural images that only tail scores and class scales learn from
+_MIN_RANKED = 8  # with fewer natural images, tail scores and components learn from the same images
 
 
 class CompositeDetector(Detector):
     """The score is the Euclidean norm of the components' tail scores; a tail score of 2 is one natural image in 100.
 
     The classifiers are one component: the larger of their two probabilities, with weight 1.5. The norm is divided by
-    what natural images of the same predicted class reach, relative to all classes, so that one threshold has about the
-    same false-positive rate in every class. Shown beside the score are the classifiers' probabilities and, for every
-    other component, the share of natural images with a smaller number.
+    the scale of the predicted class, so that one threshold has about the same false-positive rate in every class.
+    `components` of the result has the classifiers' probabilities and, for every other component, the share of natural
+    images with a smaller number.
 
-    A score of 0.5 has no special meaning, unlike that of detectors with classifiers only. Tail scores and scales come
-    from a quarter of the natural images, from which nothing else is learned; the classifiers learn from adversarial
-    images of all originals.
+    A score of 0.5 has no special meaning, unlike that of detectors with classifiers only. Tail scores and scales are
+    learned from a quarter of the natural images, and the rest from the others. Adversarial images are not divided: the
+    classifiers learn from all of them.
 
     A subclass lists its components in `declare`.
 
     Args:
         groups: "all", or the groups of columns to use, joined by "+". A component without any of its groups is dropped.
-        classifier: learns from attacked images; "none" learns from natural images alone.
+        classifier: kind of classifier of attacked images; "none" to learn from natural images alone.
         num_trees, minimum_per_class, seed, n_jobs: see `ClassifierOptions`.
     """
 
     needs_reference = True
     needs_adversarial = NeedsAdversarial()
-    column_order: ClassVar[Sequence[str]] = ()  # groups that come first in the columns; others follow by component
+    column_order: ClassVar[Sequence[str]] = ()  # first groups; others follow by component
 
     declared_: tuple[Component, ...]
     components_: tuple[Component, ...]
@@ -81,9 +81,9 @@ class CompositeDetector(Detector):
 
     @abstractmethod
     def declare(self) -> tuple[Component, ...]:
-        """New components, which have learned nothing; without the classifiers."""
+        """New, unfitted components, without the classifiers."""
 
-    # --- what it consists of
+    # --- components and groups of columns
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -96,7 +96,7 @@ class CompositeDetector(Detector):
         return {name: info for each in scored for name, info in each.info().items()}
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Those of all components and of what they share."""
+        """The feature requests of all components and of their references."""
         declared = self._declared()
         parts = (*_references(declared), *declared)
         return tuple(dict.fromkeys(request for part in parts for request in part.feature_requests()))
@@ -151,7 +151,7 @@ class CompositeDetector(Detector):
         # The seed also divides the natural images.
         return tuple(name for name in self._classifier_options().unused() if name != "seed")
 
-    # --- learning
+    # --- fitting
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
         self.declared_ = self.declare()
@@ -187,7 +187,7 @@ class CompositeDetector(Detector):
         return float32_columns(namespace(*parts).concat(parts, axis=1))
 
     def score_columns(self, columns: np.ndarray, predicted: np.ndarray) -> ScoreResult:
-        """As `score_components`, of columns float32 ``(B, F)``, not necessarily those of images, and classes."""
+        """Score and components from columns float32 ``(B, F)``, which need not be those of images, and classes."""
         table = self._divided(columns, predicted)
         tail_scores = self._tail_scores(self._numbers(table))
         values: dict[str, np.ndarray] = {}
@@ -216,13 +216,13 @@ class CompositeDetector(Detector):
         return [each for each in self.components if each.in_score]
 
     def _table(self, features: Features) -> ColumnTable:
-        """Columns of features, where widths are not known yet."""
+        """The columns of features, before the widths of the groups are known."""
         groups = self.column_groups(features)
         chosen = {name: float32_columns(groups[name]) for name in self.chosen_groups()}
         return ColumnTable(chosen, features.predicted, features.logits.shape[1])
 
     def _divided(self, columns: Array, predicted: Array) -> ColumnTable:
-        """The groups of columns ``(B, F)``, of which the fitted detector knows the widths."""
+        """The columns ``(B, F)`` divided into groups, by the widths that `fit` stored."""
         ends = np.cumsum(list(self.widths_.values())).tolist()
         if columns.shape[1] != ends[-1]:
             raise InputError(f"expected {ends[-1]} columns, as when fitted, got {columns.shape[1]}")

@@ -1,4 +1,4 @@
-"""What a detector returns for a batch of images."""
+"""Result of a detector for a batch of images."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,7 +9,7 @@ __all__ = ["ComponentInfo", "ScoreResult"]
 
 
 class ComponentInfo(NamedTuple):
-    """A readable name and a one-line explanation of a value that stands beside the score."""
+    """Readable name and one-line description of a component."""
 
     title: str
     description: str
@@ -17,7 +17,7 @@ class ComponentInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """Scores with the components they are made of.
+    """Scores with their components.
 
     Args:
         score: float64 ``(B,)``; higher = more anomalous.

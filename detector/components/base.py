@@ -1,4 +1,4 @@
-"""Contract of a component: one number per image, larger for less natural images, from columns that it owns."""
+"""Contract of a component: one number per image, larger for less natural images, computed from its own columns."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ class _Shared:
         self._results: dict[str, Any] = {}
 
     def shared(self, key: str, compute: Callable[[], T]) -> T:
-        """The result of `compute`, which runs for the first of the calls with the same key."""
+        """The result of `compute`, which runs only in the first call with this key."""
         if key not in self._results:
             self._results[key] = compute()
         result: T = self._results[key]
@@ -32,7 +32,7 @@ class _Shared:
 
 
 class Inputs(_Shared):
-    """What columns are computed from: NumPy arrays, or torch tensors to differentiate.
+    """The inputs of `Component.columns`: NumPy arrays, or torch tensors if gradients are needed.
 
     Args:
         logits: ``(N, K)``.
@@ -65,19 +65,19 @@ class ColumnTable(_Shared):
         return xp.astype(values, xp.float64)
 
     def matrix(self, names: Sequence[str]) -> Array:
-        """Those groups of these names that the table contains, side by side ``(N, F)``."""
+        """The groups of these names, side by side ``(N, F)``; names that the table does not contain are ignored."""
         parts = [self.groups[name] for name in names if name in self.groups]
         return namespace(*parts).concat(parts, axis=1)
 
 
 class Sizes(NamedTuple):
-    """What a state has to fit to.
+    """The sizes that `restore` compares a state with.
 
     Args:
         num_classes: of the network.
-        inputs: inputs of no images, with the shapes of the features that the detector was fitted on.
+        inputs: arrays with zero rows, with the shapes of the features that the detector was fitted on.
         groups: names of the groups of columns that the detector uses.
-        widths: of these groups; known to the classifiers only, which are restored last.
+        widths: number of columns of each group; given to the classifiers only, which are restored last.
     """
 
     num_classes: int
@@ -87,42 +87,42 @@ class Sizes(NamedTuple):
 
 
 class Reference(Protocol):
-    """What is learned from reference images and shared by several components, such as Gaussians of embeddings."""
+    """State that is learned from reference images and shared by several components, such as Gaussians of embeddings."""
 
     @property
     def name(self) -> str:
-        """Unique in a detector; no name may be the beginning of another."""
+        """Unique in a detector. No name may be the prefix of another."""
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """What it needs from the forward pass."""
+        """Its feature requests."""
 
     def prepare(self, reference: Features, labels: np.ndarray) -> None:
         """Learn from reference images and their classes."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """What was learned, as arrays by name."""
+        """The learned arrays by name."""
 
     def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
-        """Take back `state` after validation of the untrusted arrays; raises InputError."""
+        """Validate and restore the arrays of `state`, which are untrusted; raises InputError."""
 
 
 class Component(ABC):
     """One number per image, larger for less natural images.
 
-    A component is learned in two steps: `prepare` sees reference images, `fit` sees the columns of other natural
-    images. Either may do nothing. Columns and scores are written with the array API
-    (`detector.common.array_api`), so that the same code runs on NumPy arrays and, with gradients, on torch tensors.
+    A component learns in two steps: `prepare` gets reference images, and `fit` gets the columns of other natural
+    images. Either may do nothing. Columns and scores are written with the array API (`detector.common.array_api`), so
+    that the same code runs on NumPy arrays and, with gradients, on torch tensors.
 
     Args:
-        in_score: whether its number is part of the score. If not, it only gives columns to the classifiers.
-        for_classifiers: whether the classifiers that learn from attacked images see its columns.
+        in_score: whether its number is part of the score. If not, only the classifiers use the component.
+        for_classifiers: whether the classifiers of attacked images use its columns.
 
     Attributes:
         title: readable name.
         description: one line on what a large value means.
         groups: names of its groups of columns, which the detector's option `groups` selects. Two components may name
-            the same group if they compute it alike.
-        weight: of its tail score in the combination.
+            the same group if they compute equal columns for it.
+        weight: factor of its tail score in the combination.
         differentiable: whether columns and number run on tensors with gradients.
     """
 
@@ -137,29 +137,30 @@ class Component(ABC):
 
     @property
     def name(self) -> str:
-        """The plug-in's name, which is that of its file."""
+        """The component's name, which is the name of its file."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
     def info(self) -> dict[str, ComponentInfo]:
-        """Title and description of every value that it shows beside the score, by name."""
+        """Title and description of every value of this component in a verdict, by name."""
         return {self.name: ComponentInfo(self.title, self.description)}
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """What it needs from the forward pass beyond logits and statistics; may depend on what `prepare` learned."""
+        """Its feature requests, beyond logits and statistics; they may depend on the state that `prepare` learned."""
         return ()
 
     def references(self) -> tuple[Reference, ...]:
-        """What it shares with other components."""
+        """The references that it shares with other components."""
         return ()
 
     def prepare(self, reference: Features, labels: np.ndarray) -> None:  # noqa: B027 - many components need none
-        """Learn from reference images and their classes; `references` are prepared already."""
+        """Learn from reference images and their classes. The objects in `references` are prepared first."""
 
     @abstractmethod
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
         """Its `groups` of columns, ``(N, F_g)`` each.
 
-        A row does not depend on the images beside it, in NumPy bit for bit, and F_g not on the images at all.
+        A row does not depend on the other images of the batch; in NumPy, bit for bit. F_g does not depend on the
+        images.
         """
 
     def fit(self, natural: ColumnTable, adversarial: ColumnTable | None) -> None:  # noqa: B027 - many learn nothing
@@ -167,24 +168,24 @@ class Component(ABC):
 
     def score(self, table: ColumnTable) -> Array:
         """The number ``(N,)`` float64 of every image; higher = more anomalous. Unused without `in_score`."""
-        raise NotImplementedError(f"{self.name} gives columns to the classifiers only")
+        raise NotImplementedError(f"{self.name} has columns for the classifiers only, no number for the score")
 
     def values(self, table: ColumnTable) -> dict[str, np.ndarray]:
-        """Values to show beside the score, as named by `info`; empty for the share of natural images below."""
+        """Values for the verdict, named as in `info`; if empty, it contains the share of smaller natural numbers."""
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        """What `prepare` and `fit` learned, as arrays by name."""
+        """The arrays that `prepare` and `fit` learned, by name."""
         return {}
 
     def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
-        """Take back `state` after validation of the untrusted arrays.
+        """Validate and restore the arrays of `state`, which are untrusted.
 
         Raises:
-            InputError: an array is missing, unknown, of another type or shape, or impossible.
+            InputError: an array is missing, unknown, of another type or shape, or invalid.
         """
         require_keys(state, set())
 
     def width(self, sizes: Sizes) -> int:
-        """Number of its columns that the detector uses."""
+        """Number of columns of this component in the groups that the detector uses."""
         return sum(values.shape[1] for name, values in self.columns(sizes.inputs).items() if name in sizes.groups)

@@ -32,13 +32,13 @@ class ClassDistances:
         self.request = PathVectors(quantity)
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """The pooled vectors."""
+        """The request for the pooled vectors."""
         return (self.request,)
 
     def distances(self, inputs: Inputs, request: FeatureRequest | None = None) -> Array:
         """`class_distances` float64 ``(N, 4·L)`` of the image's own vectors, or of those of another request.
 
-        The classes are always the likeliest two of the image itself.
+        The two likeliest classes are always those of the image itself.
         """
         name = (request or self.request).name
         return inputs.shared(
@@ -55,11 +55,11 @@ class ClassDistances:
         self.background_ = class_gaussians(values, np.zeros_like(labels), 1)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Means and whitening of both Gaussians."""
+        """Means and whitening matrices of both sets of Gaussians."""
         return flatten({"classes": self.classes_.state(), "background": self.background_.state()})
 
     def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
-        """Take back `state`.
+        """Validate and restore `state`.
 
         Raises:
             InputError: an array is missing or unknown, or does not fit the network's classes and vectors.

@@ -1,4 +1,4 @@
-"""Classifiers that learn from attacked images, as one component beside those that natural images define."""
+"""The component of the classifiers that learn from attacked images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,11 @@ __all__ = ["ClassifierOdds"]
 
 
 class ClassifierOdds(Component):
-    """Log-odds of being adversarial: the larger of an all-class classifier's and that of the predicted class.
+    """The larger log-odds of being adversarial, of the all-class classifier's and the predicted class's.
 
     Args:
-        options: how the classifiers learn.
-        columns: names of the groups of columns that they see.
+        options: of the classifiers.
+        columns: names of the groups of columns that they use.
     """
 
     title = "Classifiers"
@@ -36,7 +36,7 @@ class ClassifierOdds(Component):
         return dict(CLASSIFIER_INFO)
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
-        """None of its own."""
+        """No columns of its own."""
         return {}
 
     def fit(self, natural: ColumnTable, adversarial: ColumnTable | None) -> None:
@@ -53,7 +53,7 @@ class ClassifierOdds(Component):
         )
 
     def score(self, table: ColumnTable) -> Array:
-        """log(p / (1 − p)) of the larger probability p, which may be 0 or 1: a forest's often is."""
+        """log(p / (1 − p)) of the larger probability p, clipped since the p of a forest is often exactly 0 or 1."""
         inside = np.clip(self._result(table).score, 1e-9, 1 - 1e-9)
         return np.log(inside / (1 - inside))
 
@@ -66,10 +66,10 @@ class ClassifierOdds(Component):
         return table.shared("classifiers", lambda: score(table.matrix(self._names), table.predicted))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Of the classifiers."""
+        """The arrays of the classifiers."""
         return self.conditional_.state()
 
     def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
-        """Take back `state`."""
+        """Validate and restore `state`."""
         num_columns = sum(sizes.widths[name] for name in self._names)
         self.conditional_ = ConditionalClassifiers.from_state(state, sizes.num_classes, num_columns, self._options)

@@ -26,7 +26,7 @@ class LogitDistance(Component):
         return {"logits": logit_columns(inputs.logits)}
 
     def fit(self, natural: ColumnTable, adversarial: ColumnTable | None) -> None:
-        """Mean of every class and the shared covariance."""
+        """Fit the mean of every class and the shared covariance."""
         self.natural_ = NaturalColumns.fit(natural.groups["logits"], natural.predicted, natural.num_classes)
 
     def score(self, table: ColumnTable) -> Array:
@@ -34,9 +34,9 @@ class LogitDistance(Component):
         return self.natural_.distances(table.groups["logits"], table.predicted)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Of the natural columns."""
+        """The arrays of `NaturalColumns`."""
         return self.natural_.state()
 
     def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
-        """Take back `state`."""
+        """Validate and restore `state`."""
         self.natural_ = NaturalColumns.from_state(state, sizes.num_classes, self.width(sizes))

@@ -18,7 +18,7 @@ class PathDistance(Component):
     Args:
         embeddings: distances of the pooled embeddings.
         residues: distances of the pooled residues.
-        flags: see `Component`.
+        flags: `in_score` and `for_classifiers`, see `Component`.
     """
 
     title = "Path"
@@ -44,7 +44,7 @@ class PathDistance(Component):
         }
 
     def fit(self, natural: ColumnTable, adversarial: ColumnTable | None) -> None:
-        """Mean of every class and the shared covariance."""
+        """Fit the mean of every class and the shared covariance."""
         self.natural_ = NaturalColumns.fit(natural.matrix(self.groups), natural.predicted, natural.num_classes)
 
     def score(self, table: ColumnTable) -> Array:
@@ -52,9 +52,9 @@ class PathDistance(Component):
         return self.natural_.distances(table.matrix(self.groups), table.predicted)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Of the natural columns."""
+        """The arrays of `NaturalColumns`."""
         return self.natural_.state()
 
     def restore(self, state: Mapping[str, np.ndarray], sizes: Sizes) -> None:
-        """Take back `state`."""
+        """Validate and restore `state`."""
         self.natural_ = NaturalColumns.from_state(state, sizes.num_classes, self.width(sizes))

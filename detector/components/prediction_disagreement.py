@@ -1,4 +1,4 @@
-"""Disagreement of a view of the image with the predicted class."""
+"""Disagreement between the prediction for a view of the image and the predicted class of the image."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,13 @@ __all__ = ["PredictionDisagreement"]
 
 
 class PredictionDisagreement(Component):
-    """Lead of the view's best other class over the class predicted for the image; above 0 where the predictions differ.
+    """Largest logit of another class minus the logit of the image's class, both of the view.
+
+    It is positive if the predictions for the image and the view differ.
 
     Args:
         view: the mirrored or shifted image.
-        flags: see `Component`.
+        flags: `in_score` and `for_classifiers`, see `Component`.
     """
 
     title = "Prediction disagreement"
@@ -29,7 +31,7 @@ class PredictionDisagreement(Component):
         self._logits = ViewLogits(view)
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Logits of the view."""
+        """The request for the logits of the view."""
         return (self._logits,)
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
@@ -39,5 +41,5 @@ class PredictionDisagreement(Component):
         return {"outputs": inputs.shared(f"changes of the output in {name}", compute)}
 
     def score(self, table: ColumnTable) -> Array:
-        """The lead of the best other class."""
+        """The difference of the two logits."""
         return table.column("outputs")

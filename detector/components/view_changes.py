@@ -1,4 +1,4 @@
-"""Changes that a view makes to the path, for the classifiers."""
+"""Differences between the paths of a view and of the image, for the classifiers."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ class ViewChanges(Component):
         self._embeddings = embeddings
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Statistics and embeddings of the view."""
+        """Requests for the statistics and embeddings of the view."""
         return self._own, self._statistics, self._vectors
 
     def references(self) -> tuple[Reference, ...]:
@@ -39,7 +39,7 @@ class ViewChanges(Component):
         return (self._embeddings,)
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
-        """Per column of the statistics and per block, the view's values relative to the image's."""
+        """Differences between the view and the image: per column of the statistics, and per block of the embeddings."""
         own, vectors, statistics = (
             inputs.requested[each.name] for each in (self._own, self._vectors, self._statistics)
         )

@@ -17,7 +17,7 @@ class ViewEnergy(Component):
 
     Args:
         view: the mirrored or shifted image.
-        flags: see `Component`.
+        flags: `in_score` and `for_classifiers`, see `Component`.
     """
 
     title = "Energy of both views"
@@ -29,7 +29,7 @@ class ViewEnergy(Component):
         self._logits = ViewLogits(view)
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Logits of the view."""
+        """The request for the logits of the view."""
         return (self._logits,)
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:

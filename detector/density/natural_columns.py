@@ -1,4 +1,4 @@
-"""Distance of a row of columns to natural rows of the same predicted class; learned from natural images alone."""
+"""Distance of a row of columns to natural rows of the same predicted class, fitted on natural images only."""
 
 from collections.abc import Mapping
 from typing import Self

@@ -1,4 +1,4 @@
-"""How rare a number is among natural images, on a logarithmic scale."""
+"""Rarity of a number among natural images, on a logarithmic scale."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -20,10 +20,10 @@ _MIN_BEYOND = 10  # numbers beyond the 95 % quantile that are needed to trust th
 class TailScore:
     """−log10 of the share of natural images whose number is at least as large; 2 means one natural image in a hundred.
 
-    Up to the natural 95 % quantile the share comes from the natural numbers. Beyond, where natural numbers are rare, it
-    comes from an exponential tail with their mean excess, so that it grows without bound. If fewer than ten numbers are
-    beyond the quantile, the tail is at least as long as that of an exponential distribution with the same median and
-    95 % quantile.
+    Up to the natural 95 % quantile the share comes from the natural numbers. Beyond it, where natural numbers are few,
+    it comes from an exponential tail with their mean excess, so that the tail score grows without bound. If fewer than
+    ten numbers are beyond the quantile, the tail is at least as long as that of an exponential distribution with the
+    same median and 95 % quantile.
 
     Args:
         knots: natural quantiles at even steps of the share, float64 ``(Q,)``, ascending.
@@ -42,9 +42,9 @@ class TailScore:
         beyond = numbers[numbers > knots[-1]]
         excess = float((beyond - knots[-1]).mean()) if len(beyond) else 0.0
         if len(beyond) < _MIN_BEYOND:
-            # A single number just beyond the quantile would make every larger value look extreme.
+            # With a single number just beyond the quantile, every larger value would look extreme.
             excess = max(excess, float(knots[-1] - np.median(numbers)) / np.log(0.5 / (1 - _TAIL)))
-        # Numbers that hardly differ still need a scale: a small share of their size.
+        # Nearly equal numbers still need a scale: a small share of their size.
         return cls(knots, max(excess, 1e-6 * float(np.abs(knots).max()), 1e-12))
 
     def __call__(self, numbers: Array) -> Array:

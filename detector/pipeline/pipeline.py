@@ -21,13 +21,13 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """A network, a fitted detector and a threshold: images ``(B, 3, H, W)`` in [0, 1] → verdicts.
 
-    The network's weights and mode are never changed. One thread at a time may call `score`. The network is the one that
-    was given: what is changed of it later may not be seen, weights excepted (see `models.residuals.WithStatistics`).
+    The network's weights and mode are never changed. Only one thread at a time may call `score`. Later changes of the
+    network may have no effect, except changes of weights (see `models.residuals.WithStatistics`).
 
     Args:
         network: takes images in [0, 1]; in eval mode, on `device`.
-        discovery: the branches that are watched.
-        measure: what is taken of each.
+        discovery: the branches that are recorded.
+        measure: the statistics of each branch.
         detector: fitted on that network's features.
         calibration: from scores of natural images that the detector was not fitted on.
         classes: one name per logit.
@@ -36,7 +36,7 @@ class Pipeline:
         device: where the forward pass runs.
 
     Raises:
-        InputError: parts that do not belong together.
+        InputError: parts that do not match.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Pipeline:
     def features(self, images: Tensor) -> Features:
         """Features of at least one valid image, from one forward pass; some feature requests make further passes.
 
-        A single image is run twice, side by side, or beside its view. On CPUs, torch computes a batch of one with
-        other routines than larger batches, and a forest can turn a difference in the last bit into another vote.
-        Batches of two and more give equal bits (verified on ResNets and a ViT, with one and two threads). On GPUs the
-        routine can change with any batch size, above all with TF32. Equal verdicts then need batches padded to a
-        fixed size; without `torch.backends.cudnn.allow_tf32` others are close.
+        A single image is scored as a batch of two: twice the same image, or the image and its view. On CPUs, torch uses
+        other routines for a batch of one than for larger batches, and a difference in the last bit can change the vote
+        of a forest. Batches of two or more give equal bits (verified on ResNets and a ViT, with one and two threads).
+        On GPUs the routine can depend on every batch size, above all with TF32. Equal verdicts then require batches
+        padded to a fixed size; without `torch.backends.cudnn.allow_tf32`, the scores of other batch sizes are close.
 
         Raises:
             NetworkError: values that are not finite.
@@ -146,7 +146,7 @@ class Pipeline:
             row = int((~fine).nonzero()[0, 0])
             raise ImageError(
                 f"expected pixels in [0, 1], got values outside it or not finite in image {row} of the batch; "
-                "divide 8-bit pixels by 255 and do not normalise: the network does that itself"
+                "divide 8-bit pixels by 255 and do not normalise: the network normalises inside"
             )
 
     def _path(self, statistics: np.ndarray) -> PathOfImage:

@@ -1,4 +1,4 @@
-"""The answer for one image: class, score, flag, and the path behind it."""
+"""The result for one image: class, score, p-value, flag and components, optionally with its path."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,10 +10,10 @@ __all__ = ["PathOfImage", "Verdict"]
 
 @dataclass(frozen=True)
 class PathOfImage:
-    """An image's statistics block by block, beside the band of natural paths.
+    """The statistics of an image block by block, with the band of natural paths.
 
-    Each of `statistics`, `low`, `median` and `high` has one row per block, and in it one number per column of the
-    measure: ‖r‖²/d, cos(r, 1), then further cosines. `low`, `median` and `high` are quantiles over natural images.
+    Each of `statistics`, `low`, `median` and `high` has one row per block, with one number per column of the block:
+    ‖r‖²/d, cos(r, 1), then further cosines. `low`, `median` and `high` are quantiles over natural images.
     """
 
     branches: tuple[str, ...]
