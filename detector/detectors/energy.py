@@ -15,8 +15,8 @@ __all__ = ["Energy"]
 class Energy(Detector):
     """Score: −log Σ_k exp(logits_k), at temperature 1. Nothing is learned.
 
-    The paper calls an image in-distribution when the negative energy is high; this is the energy itself, so that
-    higher is more anomalous here too.
+    The paper uses the negative energy, which is high for in-distribution images. The sign is changed here, so that
+    higher is more anomalous.
     """
 
     def __init__(self) -> None:

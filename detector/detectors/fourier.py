@@ -27,21 +27,21 @@ class Fourier(RequestedColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, given the spectrum of image or embeddings.
 
     See `detector.features.image_statistics.spectrum` for the columns and
-    `detector.base.columns.ColumnsDetector` for the classifiers. The image has one spectrum per channel, the
-    embedding of a block one, averaged over its channels: at most 544 magnitudes and as many phases, whatever the
-    network. The paper gives each channel's own, and then has to leave most layers out.
+    `detector.base.columns.ColumnsDetector` for the classifiers. The image has one spectrum per channel. The embedding
+    of a block has one spectrum, averaged over its channels, with at most 544 magnitudes and 544 phases for every
+    network. The paper uses a spectrum per channel, and therefore only few layers.
 
     Args:
         of: "magnitude" (the paper's MFS), "phase" (its PFS) or "both".
-        layers: "input" for the image itself; "all" for the embeddings of all watched blocks; "stages" for those of the
+        layers: "input" for the image itself; "all" for the embeddings of all recorded blocks; "stages" for those of the
             last block of each run of blocks of one shape; or the blocks' numbers, from 0.
         classifier: "random_forest", "gradient_boosting", "logistic_regression" (the paper's choice) or "svm"; the
-            default is what the other detectors use, so that a comparison compares the columns.
+            default is the same as for other detectors, so that a comparison compares the columns.
         num_trees: trees per forest; used by random forests only.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
-            classifier stand in.
-        seed: of the classifiers' own randomness.
-        n_jobs: processes or threads while fitting, as scikit-learn counts them; changes no result.
+        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this uses the all-class
+            classifier.
+        seed: of the classifiers.
+        n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class _Measured:
 
 
 def _maps(embedding: Tensor) -> Tensor:
-    """Maps ``(B, C, H, W)`` of an embedding: tokens ``(B, T, C)`` on their square grid, without a class token ahead.
+    """Maps ``(B, C, H, W)`` of an embedding: tokens ``(B, T, C)`` on their square grid, without the class token.
 
-    Where there is no such grid, tokens are a map of one row, as are the values of an embedding without places.
+    Without such a grid, tokens are a map of one row, and so are the values of an embedding without positions.
     """
     if embedding.dim() == 4:
         _, first, second, third = embedding.shape

@@ -1,4 +1,4 @@
-"""Path and views: large perturbations change the path, small ones the comparison with a view."""
+"""Components of the path and of two views: large perturbations change the path, small ones the comparison of views."""
 
 from detector.base.composite import CompositeDetector
 from detector.classifiers.conditional import Classifier
@@ -52,7 +52,7 @@ class Fusion(CompositeDetector):
             PathDistance(embeddings, residues),
             Contrasts(embeddings),
             LogitDistance(),
-            Energy(in_score=False),  # the energy of both views contains it
+            Energy(in_score=False),  # part of the energy of both views
             PredictionDisagreement(view),
             LogitShift(view),
             ViewChanges(view, embeddings),

@@ -27,16 +27,16 @@ class KernelDensity(ColumnsDetector):
 
     h is the pooled embedding of the last block. From "Detecting Adversarial Samples from Artifacts" (Feinman, Curtin,
     Shintre and Gardner, 2017), whose classifier is the logistic regression. The outlier score of classifier="none" is
-    minus the log density. A class without reference images takes those of all classes.
+    minus the log density. A class without reference images uses those of all classes.
 
     The second column is `detector.features.dropout.DropoutUncertainty`.
 
     Args:
-        bandwidth: σ; None takes, of 41 widths from a tenth to ten times the median distance of nearest neighbours in a
-            class, the one under which the reference images are most likely, each left out of its own density. Theirs,
-            1.2, 0.26 and 1.0 on MNIST, CIFAR-10 and SVHN, came from the likelihood too.
+        bandwidth: σ; None: the width with the largest leave-one-out likelihood of the reference images, among 41 widths
+            from a tenth to ten times the median distance of nearest neighbours in a class. The paper's 1.2, 0.26 and
+            1.0 on MNIST, CIFAR-10 and SVHN are from the likelihood, too.
         dropout_rate: share of features that are dropped.
-        passes: with dropout.
+        passes: number of passes with dropout.
         classifier, num_trees, minimum_per_class, n_jobs: see `ColumnsDetector`.
         seed: of the classifiers and of the dropout.
     """
@@ -74,7 +74,7 @@ class KernelDensity(ColumnsDetector):
         require_count("passes", self.passes, most=1000)
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Embeddings, and the uncertainty unless there is no classifier to use it."""
+        """Embeddings, and the uncertainty if there are classifiers."""
         return (_EMBEDDINGS,) if self.classifier == "none" else (_EMBEDDINGS, self._uncertainty())
 
     def _uncertainty(self) -> DropoutUncertainty:
@@ -119,7 +119,7 @@ class KernelDensity(ColumnsDetector):
         starts = require_array(state, "starts", np.int64, (self.num_classes_ + 1,))
         bandwidth = float(require_array(state, "bandwidth", np.float64, (1,))[0])
         if not bank.size or starts[0] != 0 or starts[-1] != len(bank) or (np.diff(starts) < 0).any():
-            raise InputError("expected the classes' reference images one after the other, got other starts; damaged")
+            raise InputError("expected reference images ordered by class, got other starts; the state is damaged")
         if not 1e-9 <= bandwidth <= 1e9 or (self.bandwidth is not None and bandwidth != self.bandwidth):
             raise InputError(f"expected the bandwidth {self.bandwidth or 'to be positive'}, got {bandwidth}")
         self.bank_, self.starts_, self.bandwidth_ = bank, starts, bandwidth
@@ -128,7 +128,7 @@ class KernelDensity(ColumnsDetector):
 def log_density(vectors: np.ndarray, bank: np.ndarray, bandwidth: float) -> np.ndarray:
     """log 1/n Σ_i exp(−‖x − b_i‖² / 2σ²), float64 ``(N,)``; without the constant that makes the density one.
 
-    The same bits whatever N is.
+    The bits do not depend on N.
     """
     found = np.empty(len(vectors))
     step = max(1, 4 * 2**20 // len(bank))
@@ -139,9 +139,9 @@ def log_density(vectors: np.ndarray, bank: np.ndarray, bandwidth: float) -> np.n
 
 
 def most_likely_bandwidth(classes: list[np.ndarray]) -> float:
-    """The width under which every image's density by the others of its class is largest, in total.
+    """The width with the largest total log density of every image given the others of its class.
 
-    Only classes of at least two images tell anything; without such, or where all images are alike, it is 1.
+    Only classes of at least two images count. It is 1 without such classes, or if all images are equal.
     """
     pairs = []
     for bank in classes:
@@ -154,7 +154,7 @@ def most_likely_bandwidth(classes: list[np.ndarray]) -> float:
     if not 1e-6 < middle < 1e6:
         return 1.0
     widths = middle * np.geomspace(0.1, 10, 41)
-    # The constant that makes a density one depends on the width; zeros behind a narrow embedding do not count.
+    # The normalising constant depends on the width; the zero padding of a narrow embedding does not count.
     dimension = int((np.ptp(np.concatenate(classes), axis=0) > 0).sum())
     likelihoods = [
         sum(float((_log_mean_exp(squares / (-2 * width**2)) - dimension * np.log(width)).sum()) for squares in pairs)

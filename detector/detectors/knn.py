@@ -19,12 +19,12 @@ _EMBEDDINGS = PooledEmbeddings()
 class KNN(ColumnsDetector):
     """Columns: per block, the Euclidean distance of z = h / ‖h‖ to the k-th nearest z among the reference images.
 
-    From "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun, Ming, Zhu and Li, 2022). Theirs is the last
-    block's, the outlier score of classifier="none"; the classifiers get all blocks'. Their bank is the whole training
-    set and k = 50 for the 50,000 images of CIFAR-10; a smaller bank wants a smaller k.
+    From "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun, Ming, Zhu and Li, 2022). The paper uses the
+    last block, which is the outlier score of classifier="none"; the classifiers use all blocks. Its bank is the whole
+    training set, with k = 50 for the 50,000 images of CIFAR-10; use a smaller k for a smaller bank.
 
     Args:
-        k: which neighbour.
+        k: rank of the neighbour.
         classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
     """
 
@@ -80,7 +80,7 @@ class KNN(ColumnsDetector):
 
 
 def _normalised(embeddings: np.ndarray) -> np.ndarray:
-    """Every vector divided by its length, float32 ``(N, L, D)``; a zero vector stays one."""
+    """Every vector divided by its length, float32 ``(N, L, D)``; zero vectors are unchanged."""
     vectors = embeddings.astype(np.float64)
     lengths = np.sqrt(np.square(vectors).sum(axis=2, keepdims=True))
     normalised: np.ndarray = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)

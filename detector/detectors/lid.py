@@ -20,14 +20,14 @@ class LID(ColumnsDetector):
     """Columns: per block, −(1/k Σ_i log(r_i / r_k))⁻¹, with r_i the distance to the i-th nearest reference image.
 
     The maximum-likelihood estimate of "Characterizing Adversarial Subspaces Using Local Intrinsic Dimensionality" (Ma,
-    Li, Wang and others, 2018); the thesis, E.2.1. They look for neighbours in the minibatch of an image, which holds
-    the natural twins of the adversarial images, and whose composition decides its score. Here the bank is fixed, its
-    images are never among those that the classifiers learn from, and an image is scored alone.
+    Li, Wang and others, 2018); the thesis, E.2.1. The paper searches neighbours in the minibatch of an image, which
+    contains the originals of the adversarial images, so that the score depends on the minibatch. Here the bank is
+    fixed, none of its images is used to fit the classifiers, and every image is scored separately.
 
-    An image of the bank has a neighbour at distance 0, which lowers its estimate; score other images.
+    Do not score images of the bank: they have a neighbour at distance 0, which lowers their estimate.
 
     Args:
-        k: how many neighbours.
+        k: number of neighbours.
         classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`; there is no "none", since
             the paper does not define one score from the dimensions of several blocks.
     """
@@ -75,7 +75,7 @@ class LID(ColumnsDetector):
 
 
 def local_dimension(distances: np.ndarray) -> np.ndarray:
-    """The estimate ``(…)`` from ascending distances ``(…, k)``; at most 10⁶, where all distances are equal."""
+    """The estimate ``(…)`` from ascending distances ``(…, k)``; at most 10⁶, its value for equal distances."""
     distances = np.maximum(distances, 1e-30)
     mean: np.ndarray = np.log(distances / distances[..., -1:]).mean(axis=-1)
     dimension: np.ndarray = -1 / np.minimum(mean, -1e-6)

@@ -23,10 +23,10 @@ class Mahalanobis(ColumnsDetector):
     """Columns: per layer, the squared Mahalanobis distance min_c (h − μ_c)ᵀ Σ⁺ (h − μ_c) of the pooled embedding h.
 
     Class means μ_c and the covariance Σ that all classes share come from the reference images and their true classes;
-    Σ⁺ is the pseudo-inverse. This is minus the confidence of "A Simple Unified Framework for Detecting
+    Σ⁺ is the pseudo-inverse. It is the negative confidence of "A Simple Unified Framework for Detecting
     Out-of-Distribution Samples and Adversarial Attacks" (Lee, Lee, Lee and Shin, 2018), whose classifier is logistic
-    regression. The outlier score of classifier="none" is the sum over the layers, without weights, which would have
-    to be learned from outliers, or the last layer's distance.
+    regression. The outlier score of classifier="none" is the unweighted sum over the layers (weights would need
+    outliers), or the distance in the last layer.
 
     Input pre-processing (their equation 4), with a `magnitude` above 0: each layer has its own image, x − magnitude ·
     sign(∇_x of the layer's distance to the class nearest to x). The magnitude is in pixels of images in [0, 1]. Their
@@ -37,7 +37,7 @@ class Mahalanobis(ColumnsDetector):
     Args:
         layers: "blocks" for all recorded blocks; "stages" for the last of each run of blocks of one shape.
         magnitude: of the input pre-processing; costs a backward pass and a further forward pass per layer.
-        combine: "sum" or "last", the layers' part in the outlier score.
+        combine: "sum" or "last", the layers in the outlier score.
         classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
     """
 
@@ -75,7 +75,7 @@ class Mahalanobis(ColumnsDetector):
         return (*super()._unused_options(), *(() if self.classifier == "none" else ("combine",)))
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """Embeddings, which `prepare` needs; with pre-processing, once prepared, the moved images' distances too."""
+        """Embeddings; with pre-processing, after `prepare`, also the distances of the moved images."""
         moved = (self.moved_,) if hasattr(self, "moved_") else ()
         return (PooledEmbeddings(self.layers), *moved)
 
@@ -115,7 +115,7 @@ class DistancesOfMoved:
     Args:
         gaussians: of every layer.
         layers: which they are.
-        magnitude: how far every pixel is moved.
+        magnitude: change of every pixel.
     """
 
     needs = Needs()
@@ -153,7 +153,7 @@ class DistancesOfMoved:
             pooled = recording.pooled[block]
             width = pooled.shape[1]
             vector = pooled.to(centres.dtype) - centres[layer, :width]
-            # The zeros behind a narrow embedding are at the centre too and add nothing.
+            # The zero padding of a narrow embedding is at the centre and adds nothing.
             whitened = vector @ whitenings[layer, :width]
             found.append((whitened[:, None] - means[layer]).square().sum(dim=2).amin(dim=1))
         return found

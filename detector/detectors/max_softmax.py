@@ -1,4 +1,4 @@
-"""One minus the largest softmax probability: the baseline that knows nothing of paths (Hendrycks and Gimpel, 2017)."""
+"""One minus the largest softmax probability: a baseline that does not use the path (Hendrycks and Gimpel, 2017)."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ class MaxSoftmax(Detector):
     def _score(self, features: Features) -> ScoreResult:
         logits = features.logits.astype(np.float64)
         rows, predicted = np.arange(len(logits)), logits.argmax(axis=1)
-        # The other classes' share is summed on its own: 1 − p would round to 0 for every confident answer, and a
+        # The sum of the other classes' probabilities: 1 − p would round to 0 for every confident prediction, and a
         # calibrated threshold needs scores without such ties.
         odds = np.exp(logits - logits[rows, predicted][:, None])
         odds[rows, predicted] = 0.0

@@ -20,12 +20,12 @@ class NSS(RequestedColumns):
 
     Args:
         classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm", the paper's choice; the
-            default is what the other detectors use, so that a comparison compares the columns.
+            default is the same as for other detectors, so that a comparison compares the columns.
         num_trees: trees per forest; used by random forests only.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
-            classifier stand in.
-        seed: of the classifiers' own randomness.
-        n_jobs: processes or threads while fitting, as scikit-learn counts them; changes no result.
+        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this uses the all-class
+            classifier.
+        seed: of the classifiers.
+        n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
     """
 
     def __init__(

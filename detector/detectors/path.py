@@ -1,4 +1,4 @@
-"""What one forward pass shows: statistics, class distances of embeddings and residues, logits."""
+"""Components of one forward pass: statistics, class distances of embeddings and residues, logits."""
 
 from detector.base.composite import CompositeDetector
 from detector.components.base import Component

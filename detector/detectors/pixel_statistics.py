@@ -16,20 +16,20 @@ __all__ = ["PixelStatistics"]
 class PixelStatistics(RequestedColumns):
     """Score in [0, 1]: the larger of two probabilities of being adversarial, from 19 statistics of its pixels.
 
-    A baseline, not a defence: it sees clipped values, another range, noise. If its AUROC is near 1, any detector could
-    reach that, and results on this attacked set mean little. By default it rounds pixels as a PNG file does: in
-    floating point, the distance from whole grey levels alone would reveal every attacked image. See
-    `detector.features.image_statistics.pixel_statistics` for the columns and
-    `detector.base.columns.ColumnsDetector` for the classifiers.
+    A baseline, not a defence: it detects clipped values, another range, and noise. If its AUROC is near 1, the attacked
+    set has artefacts that every detector could use, and results on it mean little. By default it rounds pixels as a PNG
+    file does: without rounding, the distance from whole grey levels alone reveals every attacked image. See
+    `detector.features.image_statistics.pixel_statistics` for the columns and `detector.base.columns.ColumnsDetector`
+    for the classifiers.
 
     Args:
         rounded: whether pixels are rounded to whole grey levels first.
         classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm".
         num_trees: trees per forest; used by random forests only.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
-            classifier stand in.
-        seed: of the classifiers' own randomness.
-        n_jobs: processes or threads while fitting, as scikit-learn counts them; changes no result.
+        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this uses the all-class
+            classifier.
+        seed: of the classifiers.
+        n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
     """
 
     def __init__(

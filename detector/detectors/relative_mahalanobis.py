@@ -1,4 +1,4 @@
-"""Mahalanobis distances to the nearest class, less the distance to all images alike (Ren et al., 2021)."""
+"""Mahalanobis distances to the nearest class minus the distance to the mean of all images (Ren et al., 2021)."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -21,11 +21,12 @@ class RelativeMahalanobis(ColumnsDetector):
     """Columns: per layer, min_c d_c − d_0, with d_c as in `mahalanobis` and d_0 the distance to a Gaussian of all.
 
     From "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection" (Ren, Fort, Liu, Roy, Padhy and
-    Lakshminarayanan, 2021); the thesis, E.2.1. What all classes have in common, such as how bright an image is, counts
-    for nothing then. They use the last layer, which the outlier score of classifier="none" does by default.
+    Lakshminarayanan, 2021); the thesis, E.2.1. Properties that all classes have in common, such as the brightness of an
+    image, then have no effect. The paper uses the last layer, as does the outlier score of classifier="none" by
+    default.
 
     Args:
-        layers: "blocks" for all watched blocks; "stages" for the last of each run of blocks of one shape.
+        layers: "blocks" for all recorded blocks; "stages" for the last of each run of blocks of one shape.
         combine: "sum" or "last", the layers' part in the outlier score.
         classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
     """

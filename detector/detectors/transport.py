@@ -19,11 +19,11 @@ class Transport(ColumnsDetector):
     Args:
         classifier: "random_forest" (the paper's choice), "gradient_boosting", "logistic_regression" or "svm".
         num_trees: trees per forest; used by random forests only.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this has the all-class
-            classifier stand in. The paper does so for classes that an attack never targets; below about 20 images
-            of a kind a forest of its own learns those images rather than the class.
-        seed: of the classifiers' own randomness.
-        n_jobs: processes or threads while fitting, as scikit-learn counts them; changes no result.
+        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this uses the all-class
+            classifier. The paper does so for classes that an attack never predicts; a forest of fewer than about 20
+            images of a kind overfits.
+        seed: of the classifiers.
+        n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How unusual the length of the path is for the predicted class; needs no attacked images."""
+"""Deviation of the transport cost from natural images of the predicted class; needs no attacked images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,22 +15,23 @@ __all__ = ["TransportCost"]
 
 
 class TransportCost(Detector):
-    """Score: how far the log of the transport cost lies from its class's median, in half-widths of the natural band.
+    """Score: distance of log transport cost from the median of the predicted class, in half-widths of the natural band.
 
-    The score is 1 where the cost meets the lower or the upper natural quantile of the predicted class and grows
-    without bound outside. It is two-sided: an attack can shorten or lengthen the path. Components: "too_low" and
-    "too_high", of which the score is the larger.
+    The score is 1 at the lower and at the upper natural quantile of the predicted class, and grows without bound
+    outside. It is two-sided: an attack can shorten or lengthen the path. Components: "too_low" and "too_high", of which
+    the score is the larger.
 
-    The transport cost is Σ_m ‖r_m‖², the kinetic energy of the path. Statistics hold ‖r_m‖²/d_m, and a detector cannot
-    know d_m, so without `block_sizes` the sum is of these means. That weighs every block alike per coordinate, where
-    the true cost is ruled by the wide early blocks; for a network whose residues all have one size the two differ by a
-    constant factor and the score is the same. Give the products of the branches' shapes for the true cost.
+    The transport cost is Σ_m ‖r_m‖², the kinetic energy of the path. The statistics are ‖r_m‖²/d_m, and the detector
+    does not know d_m. Without `block_sizes`, the sum is of these means, which gives every block the same weight; in the
+    true cost, the wide early blocks have most of the weight. If all residues of a network have one size, both differ by
+    a constant factor and the score is the same. For the true cost, give the products of the branches' shapes.
 
     Args:
         block_sizes: d_m of every block, in order; None sums mean squares.
         columns_per_block: 2 plus the number of further directions of the measure.
         quantile: the natural share below the band, and the share above it, per class; in (0, 0.5).
-        minimum_per_class: a class predicted for fewer natural images than this takes the quantiles of all of them.
+        minimum_per_class: a predicted class with fewer natural images than this uses the quantiles of all natural
+            images.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class TransportCost(Detector):
                 )
             squares = squares * np.asarray(self.block_sizes, dtype=np.float64)
         cost = squares.sum(axis=1)
-        logs: np.ndarray = np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a blank path has cost 0
+        logs: np.ndarray = np.log(np.maximum(cost, np.finfo(np.float64).tiny))  # a path of zeros has cost 0
         return logs
 
     def component_info(self) -> Mapping[str, ComponentInfo]:
-        """Of both sides of the band."""
+        """Title and description of both sides of the band."""
         return {
             "too_low": ComponentInfo("Short path", "the path is shorter than natural paths of the predicted class"),
             "too_high": ComponentInfo("Long path", "the path is longer than natural paths of the predicted class"),
@@ -99,7 +100,7 @@ class TransportCost(Detector):
     def _score(self, features: Features) -> ScoreResult:
         costs = self._log_costs(features)
         low, median, high = self.bands_[features.predicted].T
-        # The floor keeps a class whose natural costs are all equal from dividing by zero.
+        # Avoid division by zero for a class whose natural costs are all equal.
         too_low = (median - costs) / np.maximum(median - low, 1e-12)
         too_high = (costs - median) / np.maximum(high - median, 1e-12)
         return ScoreResult(np.maximum(too_low, too_high), {"too_low": too_low, "too_high": too_high})

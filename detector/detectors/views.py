@@ -1,4 +1,4 @@
-"""Changes of output and path when the image is mirrored or shifted; small for natural images."""
+"""Components of two views: changes of output and path if the image is mirrored or shifted; small for natural images."""
 
 from detector.base.composite import CompositeDetector
 from detector.classifiers.conditional import Classifier

@@ -1,4 +1,4 @@
-"""How much an image's softmax probabilities vary when the network's last features are dropped at random."""
+"""Variance of an image's softmax probabilities under dropout of the network's last features."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +18,10 @@ class DropoutUncertainty:
     """Float32 ``(B, 1)``: Σ_k of the variance of softmax probability k over passes with dropout.
 
     It is (1/T Σ_t p_tᵀ p_t) − p̄ᵀ p̄ of "Detecting Adversarial Samples from Artifacts" (Feinman et al., 2017), for
-    networks that were not trained with dropout too. Dropout is before the last layer with weights. The T masks come
-    from the seed alone and are the same for all images, so that an image's value does not depend on those beside it.
-
-    A linear layer that gives out the logits is all that is run again. Another last layer is run T times with the rest
-    of the network; the masks then cover channels, the second axis of four and the last of others.
+    networks that were not trained with dropout too. Dropout is before the last layer with weights. The T masks depend
+    on the seed only and are the same for all images, so that a value does not depend on the batch. If the last layer is
+    linear and returns the logits, only this layer runs again. Otherwise it runs T times with the rest of the network,
+    and the masks are over channels: the second of four axes, or else the last axis.
 
     Args:
         rate: share of features that are dropped.
@@ -36,10 +35,10 @@ class DropoutUncertainty:
 
     @property
     def name(self) -> str:
-        """With all options."""
+        """Contains all options."""
         return f"dropout:rate={float(self.rate)!r}:passes={self.passes}:seed={self.seed}"
 
-    needs = Needs(embeddings=True)  # which include the head
+    needs = Needs(embeddings=True)  # needed for the head
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class.
@@ -52,7 +51,7 @@ class DropoutUncertainty:
                 "expected a network whose last layer is a module, such as nn.Linear, got one that computes its logits "
                 "otherwise; choose a detector without dropout"
             )
-        # Welford's sums: as many passes as wanted take the memory of one.
+        # Welford's algorithm: memory does not grow with the number of passes.
         mean = squares = torch.zeros_like(context.logits, dtype=torch.float64)
         for count, logits in enumerate(self._logits(context, context.head), start=1):
             probabilities = logits.double().softmax(dim=1)

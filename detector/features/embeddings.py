@@ -1,7 +1,7 @@
-"""Embeddings of an image, one short vector per watched block: what the detectors of the literature compare.
+"""Pooled embeddings of an image: one short vector per recorded block, as most published detectors use.
 
-The embedding of a block is x_{m+1}, averaged over the places in the image. Blocks differ in width, and a detector has
-to hold all of them in one array: narrow ones are filled up with zeros, which change no distance between images.
+The embedding of a block is x_{m+1}, averaged over the positions in the image. Blocks differ in width; in one array,
+narrow ones are padded with zeros, which change no distance between images.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ Layers = Literal["blocks", "stages"]
 
 @dataclass(frozen=True)
 class PooledEmbeddings:
-    """Float32 ``(B, L, D)``: the pooled embeddings of L blocks, filled up with zeros to the width of the widest.
+    """Float32 ``(B, L, D)``: the pooled embeddings of L blocks, padded with zeros to the width of the widest.
 
     Args:
-        layers: "blocks" for every watched block; "stages" for the last of each run of blocks of one shape.
+        layers: "blocks" for every recorded block; "stages" for the last of each run of blocks of one shape.
     """
 
     layers: Layers = "blocks"
@@ -42,7 +42,7 @@ class PooledEmbeddings:
 
 
 def chosen_blocks(shapes: Sequence[tuple[int, ...]], layers: Layers) -> list[int]:
-    """The indices of all blocks, or of those after which the embeddings' shape changes, and of the last."""
+    """The indices of all blocks, or of the last block of each run of blocks of one shape."""
     count = len(shapes)
     return [
         block
@@ -52,6 +52,6 @@ def chosen_blocks(shapes: Sequence[tuple[int, ...]], layers: Layers) -> list[int
 
 
 def filled(vectors: Sequence[Tensor]) -> Tensor:
-    """``(B, L, D)`` of L matrices ``(B, ≤ D)``, with zeros behind the narrow ones."""
+    """L matrices ``(B, ≤ D)`` as one array ``(B, L, D)``, the narrow ones padded with zeros."""
     width = max(vector.shape[1] for vector in vectors)
     return torch.stack([torch.nn.functional.pad(vector, (0, width - vector.shape[1])) for vector in vectors], dim=1)

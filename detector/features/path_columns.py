@@ -1,4 +1,4 @@
-"""Columns that describe the path of an image, and what a view of the image changes.
+"""Columns that describe the path of an image, and the differences of a view of the image.
 
 Pure functions of NumPy arrays or torch tensors; differentiable in torch.
 """
@@ -28,8 +28,8 @@ def top_two_classes(logits: Array) -> Array:
 def logit_columns(logits: Array) -> Array:
     """Float64 ``(N, 4)``: margins of first over second and second over third logit, maximum, log-sum-exp.
 
-    Each value x is scaled to sign(x) log10(1 + 1000 |x|), which resolves the tiny margins of images that an attack
-    leaves at a class boundary.
+    Each value x is scaled to sign(x) log10(1 + 1000 |x|), which resolves the small margins of attacked images at a
+    class boundary.
     """
     xp = namespace(logits)
     ordered = -xp.sort(-_double(logits), axis=1)[:, :3]
@@ -76,15 +76,15 @@ def relative_distances(vectors: Array, view_vectors: Array) -> Array:
     """‖v′ − v‖² / ‖v‖² of vectors ``(N, L, D)`` and those of a view, per layer, float64 ``(N, L)``."""
     xp = namespace(vectors)
     own, other = _double(vectors), _double(view_vectors)
-    size = xp.clip(xp.sum(xp.square(own), axis=2), min=1e-12)  # a vector can be 0 everywhere
+    size = xp.clip(xp.sum(xp.square(own), axis=2), min=1e-12)  # a vector can be zero
     return xp.sum(xp.square(other - own), axis=2) / size
 
 
 def output_columns(logits: Array, view_logits: Array) -> Array:
-    """Changes that a view makes to the output, float64 ``(N, 6)``.
+    """Differences between the outputs for the view and for the image, float64 ``(N, 6)``.
 
-    The lead of the view's best other class over the class of the image, the L2 distance of the two logit vectors, the
-    Jensen-Shannon divergence of their probabilities, and the view's margin, maximum and log-sum-exp.
+    The largest other logit of the view minus its logit of the image's class, the L2 distance of the two logit vectors,
+    the Jensen-Shannon divergence of their probabilities, and the view's margin, maximum and log-sum-exp.
     """
     xp = namespace(logits)
     own, other = _double(logits), _double(view_logits)

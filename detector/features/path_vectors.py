@@ -1,4 +1,4 @@
-"""What detectors compare along a path: a short vector per block, of the image and of another view of it."""
+"""Feature requests for the path: a short vector per block, of the image and of a view of it."""
 
 import functools
 import math
@@ -15,14 +15,14 @@ from models.images.views import View
 
 __all__ = ["PathVectors", "ViewLogits", "ViewStatistics", "ViewVectors"]
 
-WIDTH = 256  # of a vector, at most; the precision matrices of L blocks take L · WIDTH² numbers each
+WIDTH = 256  # maximum length of a vector; the precision matrices of L blocks have L · WIDTH² entries
 
 
 @dataclass(frozen=True)
 class PathVectors:
-    """Float32 ``(B, L, D)``: the embeddings or residues of all blocks, averaged over the places in the image.
+    """Float32 ``(B, L, D)``: the embeddings or residues of all blocks, averaged over the positions in the image.
 
-    A vector wider than 256 is projected to that many fixed random directions. Narrower blocks have zeros behind.
+    A vector wider than 256 is projected to that many fixed random directions. Narrower blocks are padded with zeros.
     """
 
     of: Literal["embeddings", "residues"] = "embeddings"
@@ -31,7 +31,7 @@ class PathVectors:
 
     @property
     def name(self) -> str:
-        """With its option."""
+        """Contains the option."""
         return f"path_vectors:{self.of}"
 
     def __call__(self, context: ForwardPass) -> Tensor:
@@ -110,14 +110,14 @@ def _narrowed(vector: Tensor) -> Tensor:
     count, width = vector.shape
     if width <= WIDTH:
         return vector
-    # One product per image: that of all images adds up in an order that depends on their number.
+    # One product per image: the order of addition of a single product depends on the number of images.
     directions = _directions(width, vector.device).expand(count, -1, -1)
     return torch.bmm(vector[:, None], directions)[:, 0]
 
 
 @functools.cache
 def _directions(width: int, device: torch.device) -> Tensor:
-    """Fixed random directions ``(width, WIDTH)``, drawn by torch's generator on the CPU, whatever the device."""
+    """Fixed random directions ``(width, WIDTH)``, from torch's CPU generator on every device."""
     with torch.inference_mode(False):
         numbers: Tensor = torch.randn(width, WIDTH, generator=torch.Generator().manual_seed(width))
         return (numbers / math.sqrt(WIDTH)).to(device)

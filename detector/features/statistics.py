@@ -16,8 +16,8 @@ BAND_QUANTILES = (0.05, 0.5, 0.95)
 def natural_band(statistics: np.ndarray) -> np.ndarray:
     """Quantiles float32 ``(3, F)`` of natural statistics ``(N, F)``: the 5 %, 50 % and 95 % of every column.
 
-    A path is drawn beside this band. It bounds single columns, so a natural path leaves it somewhere more often than
-    not; the verdict never looks at it.
+    Paths are drawn over this band. It bounds single columns, so most natural paths leave it at some block; the verdict
+    does not use it.
 
     Raises:
         InputError: no rows, not a matrix, or values that are not finite.

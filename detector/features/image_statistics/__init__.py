@@ -1,7 +1,7 @@
 """Pure functions on images: natural scene statistics, Fourier spectra and pixel statistics.
 
-Tensors in, tensors out, batch first; float64 inside, float32 at the end. An image's values are the same bit for bit
-whichever images are beside it.
+They map tensors to tensors, batch first, and compute in float64 and return float32. The values of an image do not
+depend on the other images of the batch, bit for bit.
 """
 
 from detector.features.image_statistics.fourier import spectrum

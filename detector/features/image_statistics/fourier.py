@@ -16,7 +16,7 @@ __all__ = ["Part", "spectrum", "transform"]
 
 Part = Literal["magnitude", "phase", "both"]
 
-# Of the sum of a map's magnitudes, which no coefficient exceeds. What is smaller in float64 is rounding.
+# Share of the sum of a map's magnitudes, which no coefficient exceeds. Smaller float64 parts are rounding errors.
 _NOTHING = 1e-12
 
 
@@ -53,8 +53,8 @@ def spectrum(maps: Tensor, of: Part = "magnitude", *, average: bool = False, siz
 def transform(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Real and imaginary parts, float64 ``(B, C, H, W // 2 + 1)``, of the two-dimensional transform of each map.
 
-    Parts that are zero but for rounding are set to zero. Otherwise the phase of a coefficient that is absent, or is a
-    negative real number, as half of those at the highest frequency are, would be decided by the rounding.
+    Parts that are zero except for rounding are set to zero. Otherwise rounding would decide the phase of a coefficient
+    that is zero or a negative real number, as half of those at the highest frequency are.
 
     Raises:
         InputError: not ``(B, C, H, W)`` in floating point, or without pixels.
@@ -64,7 +64,7 @@ def transform(maps: Tensor) -> tuple[Tensor, Tensor]:
             f"expected floating-point maps (B, C, H, W) of at least one pixel, got {maps.dtype} of shape "
             f"{tuple(maps.shape)}; give images, or embeddings with channels second"
         )
-    # One by one: what a transform rounds may depend on how many are made together and on where they lie in memory.
+    # One by one: the rounding of a transform can depend on the number of maps and on their memory layout.
     halves = [torch.fft.rfft2(one.detach().to(torch.float64, copy=True)) for one in maps]
     shape = (0, *maps.shape[1:3], maps.shape[3] // 2 + 1)
     both = torch.view_as_real(torch.stack(halves)) if halves else maps.new_zeros((*shape, 2), dtype=torch.float64)
@@ -75,7 +75,7 @@ def transform(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reduced(part: Tensor, average: bool, size: int) -> Tensor:
-    """The part averaged over channels, if so wanted, and pooled to at most `size` by size // 2 + 1."""
+    """The part, averaged over channels if `average`, and pooled to at most `size` by size // 2 + 1."""
     if average:
         part = mean_second(part)[:, None]
     rows, columns = min(part.shape[2], size), min(part.shape[3], size // 2 + 1)
@@ -85,7 +85,7 @@ def _reduced(part: Tensor, average: bool, size: int) -> Tensor:
 
 
 def _angle(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Angles of vectors of length at most 1; 0 for those that cancelled out."""
+    """Angles of vectors of length at most 1; 0 for zero vectors."""
     real, imaginary = (torch.where(part.abs() > _NOTHING, part, 0.0) for part in (real, imaginary))
     if not len(real):
         return real

@@ -1,4 +1,4 @@
-"""Natural scene statistics: how far an image's local contrast follows the laws of photographs.
+"""Natural scene statistics: statistics of the local contrast, which follow known distributions in photographs.
 
 Mittal, Moorthy and Bovik (2012), "No-reference image quality assessment in the spatial domain" (BRISQUE), at one scale;
 Kherchouche et al. (2020) feed these 18 numbers to a detector of adversarial images (thesis E.2.2).
@@ -20,7 +20,7 @@ SHAPES = (0.2, 10.0)
 _DIRECTIONS = ("horizontal", "vertical", "diagonal", "antidiagonal")
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))
 
-_ROUNDING = 1e-9  # of means of values up to 255 in float64, with room to spare
+_ROUNDING = 1e-9  # above the rounding error of float64 means of values up to 255
 
 NSS_NAMES = (
     "mscn_shape",
@@ -67,7 +67,7 @@ def mscn(grey: Tensor) -> Tensor:
     mean = _blurred(grey)
     variance = _blurred(grey * grey) - mean * mean  # the window's weights sum to 1
     centred = grey - mean
-    # Where the window is flat nothing but rounding is left, whose sign would pass for that of a coefficient.
+    # In a constant window only rounding errors remain, whose sign would look like that of a coefficient.
     centred = torch.where(centred.abs() > _ROUNDING, centred, 0.0)
     return centred / (variance.clamp_min(0).sqrt() + 1)
 
@@ -99,7 +99,7 @@ def fit_aggd(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     left, right = (_mean_where(squares, side) for side in (values < 0, values > 0))
     low, high = left.sqrt(), right.sqrt()
     magnitude = mean_per_image(values.abs())
-    # (γ³ + 1)(γ + 1) / (γ² + 1)² with γ = low / high, written so that either side may be empty.
+    # (γ³ + 1)(γ + 1) / (γ² + 1)² with γ = low / high, defined also if one side is empty.
     numerator = magnitude * magnitude * (low * left + high * right) * (low + high)
     denominator = mean_per_image(squares) * (left + right) * (left + right)
     shape = _shape(numerator, denominator)
@@ -111,7 +111,7 @@ def fit_aggd(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _blurred(grey: Tensor) -> Tensor:
     """Weighted means in the window, rows first, then columns.
 
-    Sums of shifted copies rather than a convolution, whose order of addition may change with the batch.
+    Sums of shifted copies: the order of addition of a convolution may depend on the batch.
     """
     offsets = np.arange(-3, 4)
     weights = np.exp(-(offsets**2) / (2 * (7 / 6) ** 2))
@@ -137,7 +137,7 @@ def _shape(numerator: Tensor, denominator: Tensor) -> Tensor:
     with np.errstate(divide="ignore", invalid="ignore"):
         wanted = np.log(numerator.cpu().numpy()) - np.log(denominator.cpu().numpy())
     low, high = (np.full(wanted.shape, end) for end in SHAPES)
-    # The ratio grows with α. 60 halvings leave nothing of the interval.
+    # The ratio grows with α. After 60 halvings the interval is below float64 precision.
     for _ in range(60):
         middle = (low + high) / 2
         below = ~(_log_ratio(middle) >= wanted)  # true of 0 / 0, a NaN

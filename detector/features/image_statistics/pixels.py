@@ -1,7 +1,7 @@
-"""Simple pixel statistics, which should carry no information about a well-made attacked set.
+"""Simple pixel statistics, which should not distinguish a correctly made attacked set from natural images.
 
-Where a detector that is fed only with these tells natural from attacked images, the attacked set gives itself away: its
-images lie off the grid of 8 bits, or were clipped in another space, or are simply noisier.
+If a detector with only these columns distinguishes natural from attacked images, the attacked set has artefacts: its
+pixels are not multiples of 1/255, were clipped in another space, or are noisier.
 """
 
 import torch
@@ -22,7 +22,7 @@ PIXEL_NAMES = (
     "high_frequency_energy",
 )
 
-# Distances to a whole grey level that are float32's own: k/255 is stored to within 8e-6 of a level.
+# Distances to a whole grey level that float32 rounding causes: k/255 is stored to within 8e-6 of a level.
 _ROUNDING = 1e-4
 
 
@@ -32,7 +32,7 @@ def pixel_statistics(images: Tensor) -> Tensor:
     Per channel minimum, maximum, mean and standard deviation; the shares of values that are exactly 0 and exactly 1;
     mean and maximum of |255x − round(255x)|, where less than 1e-4 counts as none; the number of distinct values in all
     three channels; total variation (the mean absolute difference of vertical neighbours plus that of horizontal ones);
-    and the mean square of the discrete Laplacian, which weighs the energy at a frequency by how high it is. The last
+    and the mean square of the discrete Laplacian, in which high frequencies have more weight. The last
     two are 0 for images too small to have neighbours.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sums whose last bit does not depend on the batch."""
+"""Sums whose bits do not depend on the batch."""
 
 import math
 
@@ -32,7 +32,7 @@ def sum_per_image(values: Tensor) -> Tensor:
 
 
 def mean_per_image(values: Tensor) -> Tensor:
-    """Means ``(B,)`` of values ``(B, …)``; 0 where there is none."""
+    """Means ``(B,)`` of values ``(B, …)``; 0 for no values."""
     return sum_per_image(values) / max(math.prod(values.shape[1:]), 1)
 
 
@@ -44,11 +44,11 @@ def mean_second(values: Tensor) -> Tensor:
 def _sum_second(terms: Tensor) -> Tensor:
     """Sums ``(B, …)`` over the second axis of terms ``(B, n, …)``, added in pairs.
 
-    A library's sum is free to choose its order by the shape of the whole tensor. Here the order depends on n alone, and
-    every step is one addition per element, which is rounded the same everywhere.
+    The order of a library's sum can depend on the shape of the whole tensor. Here the order depends on n only, and
+    every step is one addition per element, with the same rounding everywhere.
     """
     while terms.shape[1] > 1:
         half = terms.shape[1] // 2
         pairs = terms[:, :half] + terms[:, half : 2 * half]
         terms = torch.cat([pairs, terms[:, 2 * half :]], dim=1) if terms.shape[1] % 2 else pairs
-    return terms.sum(dim=1)  # of one term, or of none
+    return terms.sum(dim=1)  # for one term, or none
