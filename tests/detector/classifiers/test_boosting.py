@@ -141,7 +141,7 @@ def test_state_round_trip(rng: np.random.Generator) -> None:
 def test_models_that_do_not_belong_together_are_refused(rng: np.random.Generator) -> None:
     columns, labels = training_set(rng)
     narrower = HistGradientBoostingClassifier(max_iter=2).fit(columns[:, :-1], labels)
-    with pytest.raises(InputError, match="one width"):
+    with pytest.raises(InputError, match="equal numbers of columns"):
         GradientBoostings.from_sklearn([*fitted(rng, [2]), narrower])
     with pytest.raises(InputError, match="labels 0 and 1"):
         GradientBoostings.from_sklearn([HistGradientBoostingClassifier(max_iter=2).fit(columns, labels + 1)])
