@@ -1,18 +1,18 @@
-"""Everything Plumbline raises on purpose.
+"""The exceptions that Plumbline raises on purpose.
 
     PlumblineError
     ├── InputError            (ValueError)    an argument, a file or an array that cannot be used as given
     │   ├── UnknownNameError  (LookupError)   no network, data set, attack, detector or objective of that name
     │   ├── DatasetError                      a data set that is missing, misshapen or mislabelled
     │   └── ImageError                        one image that cannot be decoded or is outside the stated limits
-    ├── NetworkError          (RuntimeError)  a network that cannot be built, read or watched
+    ├── NetworkError          (RuntimeError)  a network that cannot be built, read or recorded
     │   └── CheckpointError                   a checkpoint that is damaged, of an unknown protocol or of another network
     ├── AttackError           (RuntimeError)  an attack that failed or left its threat model
     ├── ArtifactError         (RuntimeError)  an artifact that is damaged, tampered with or of an unknown protocol
     └── MissingExtraError     (ImportError)   an optional package that is not installed
 
-Each message says what was expected, what came, and what to do. The command line prints it and exits with 2; the server
-turns it into a 4xx. Anything else that escapes is a defect of ours.
+Each message states the fault and the remedy. The command line prints it and exits with 2; the server responds with a
+4xx status. Every other exception is a defect of Plumbline.
 """
 
 __all__ = [
@@ -47,11 +47,11 @@ class DatasetError(InputError):
 
 
 class ImageError(InputError):
-    """One image that cannot be decoded or lies outside the stated limits."""
+    """One image that cannot be decoded or is outside the stated limits."""
 
 
 class NetworkError(PlumblineError, RuntimeError):
-    """A network that cannot be built, read or watched."""
+    """A network that cannot be built, read or recorded."""
 
 
 class CheckpointError(NetworkError):
@@ -59,7 +59,7 @@ class CheckpointError(NetworkError):
 
 
 class AttackError(PlumblineError, RuntimeError):
-    """An attack that failed or left its threat model."""
+    """An attack that failed, or whose images are outside its threat model."""
 
 
 class ArtifactError(PlumblineError, RuntimeError):
@@ -71,4 +71,4 @@ class MissingExtraError(PlumblineError, ImportError):
 
 
 class NotFittedError(ValueError, AttributeError):
-    """A detector is used before `prepare` or `fit`. It is a defect of the caller, as in scikit-learn."""
+    """A detector is used before `prepare` or `fit`: a defect of the calling code, as in scikit-learn."""

@@ -1,8 +1,8 @@
-"""The folder is the registry: what `plumbline list` shows and how a name at the edge becomes a class or a function.
+"""Registry of plug-ins, which are the files of a folder: lists their names, and loads the class or function of a name.
 
 A plug-in is a Python file in a plug-in folder. `attacks/bim.py` is the attack "bim" and exports one class in its
 `__all__`; a file in `models/networks/` exports one function per network, and each function's name is the network's.
-Listing reads the files' syntax trees and imports nothing, so that `--help` stays free of torch.
+Listing parses the files and imports nothing, so that `--help` does not import torch.
 """
 
 import ast
@@ -23,13 +23,13 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class PluginFolder:
-    """One kind of plug-in: the package that holds it, and how its files are read.
+    """One kind of plug-in: its package, and how its files are read.
 
     Args:
         kind: singular noun for messages, such as "attack".
         package: dotted import path of the folder.
         infrastructure: file names (no suffix) in the folder that are not plug-ins.
-        many_per_file: whether every name in `__all__` is a plug-in (networks) or the file name is (everything else).
+        many_per_file: whether every name in `__all__` is a plug-in, as for networks; otherwise the file is one plug-in.
     """
 
     kind: str

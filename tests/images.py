@@ -92,7 +92,7 @@ def _patched(data: bytes, at: int, value: int) -> bytes:
 
 # Every file a stranger might send that must be refused; the word is in the refusal's message.
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty": (lambda: b"", "no bytes at all"),
+    "empty": (lambda: b"", "an empty file"),
     "text": (lambda: b"not an image, but words" * 20, "formats"),
     "html": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "formats"),
     "wrong magic": (lambda: b"\x00" + _still("PNG")[1:], "formats"),

@@ -27,7 +27,7 @@ PROTOCOL = 2
 PROTOCOLS = (1, 2)  # that can be read
 MANIFEST = "manifest.json"
 
-# File names and their size limits in bytes: the only names that are ever opened, whatever a manifest says.
+# File names and their size limits in bytes. No other file is opened, even if a manifest names one.
 FILES = {
     "network.safetensors": 8 * 2**30,
     "detector.safetensors": 4 * 2**30,
@@ -42,7 +42,7 @@ _FIELDS = frozenset(
         *("calibration", "provenance", "digest", "signature"),
     }
 )
-# Not in the first manifests; those were written under the one policy there has been so far.
+# Fields that the first manifests do not have; these were written under the only policy so far.
 _LATER_FIELDS = frozenset({"decoding"})
 
 
@@ -62,7 +62,7 @@ def sealed(fields: Mapping[str, Any], key: bytes | None) -> tuple[bytes, str]:
 
 
 def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
-    """The manifest of the artifact in `folder`, known to be unchanged; with a key, known to be signed by it.
+    """The verified manifest of the artifact in `folder`: it is unchanged and, if a key is given, signed with it.
 
     Raises:
         ArtifactError: it is not JSON, of another protocol, changed, unsigned or signed by another key.
@@ -73,7 +73,9 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
         manifest = json.loads(content.decode("ascii"), parse_constant=_refuse_constant)
         rewritten = _canonical(manifest)
     except (ValueError, RecursionError) as exc:
-        raise ArtifactError(f"{path}: expected JSON, could not read it: {exc}; it was changed or cut off") from exc
+        raise ArtifactError(
+            f"{path}: expected JSON, could not read it: {exc}; the file was changed or truncated"
+        ) from exc
     protocol = manifest.get("protocol") if isinstance(manifest, dict) else type(manifest).__name__
     if not isinstance(manifest, dict) or type(protocol) is not int or protocol not in PROTOCOLS:
         raise ArtifactError(
@@ -84,7 +86,7 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
         raise ArtifactError(f"{path}: expected the fields {sorted(_FIELDS | _LATER_FIELDS)}, got {sorted(manifest)}")
     signed = {name: value for name, value in manifest.items() if name not in ("digest", "signature")}
     digest = hashlib.sha256(_canonical(signed)).hexdigest()
-    # The digest leaves spaces and the order of keys open; comparing the bytes as written does not.
+    # The digest ignores spaces and the order of keys, so the bytes are compared, too.
     if manifest["digest"] != digest or rewritten != content:
         raise ArtifactError(
             f"{path}: expected the digest {digest}, got {manifest['digest']!r}; the manifest was changed"
@@ -95,7 +97,7 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
 
 
 def require_unicode(names: Iterable[str]) -> None:
-    """Raise InputError unless every name can be written as UTF-8, as every verdict will be."""
+    """Raise InputError unless every name can be encoded as UTF-8, which verdicts need."""
     for name in names:
         try:
             name.encode("utf-8")
@@ -107,7 +109,7 @@ def read_key(path: Path) -> bytes:
     """The bytes of a key file.
 
     Raises:
-        InputError: it cannot be read, or is too short to be a key or too long to be meant as one.
+        InputError: it cannot be read, or is too short or too long for a key.
     """
     least, most = _KEY_BYTES
     try:
@@ -124,25 +126,25 @@ def read_key(path: Path) -> bytes:
 
 
 def read_checked(path: Path, entry: Mapping[str, Any]) -> bytes:
-    """The bytes of one of `FILES`, which has the size and hash in `entry`.
+    """The bytes of one of `FILES`, verified against the size and hash in `entry`.
 
     Raises:
-        ArtifactError: it has not, or is no ordinary file, or is too large.
+        ArtifactError: another size or hash, not an ordinary file, or too large.
     """
     content = _read_bounded(path, FILES[path.name])
     digest = hashlib.sha256(content).hexdigest()
     if len(content) != entry["bytes"] or digest != entry["sha256"]:
         raise ArtifactError(
             f"{path}: expected {entry['bytes']} bytes with SHA-256 {entry['sha256']}, got {len(content)} bytes with "
-            f"{digest}; the file was changed, cut off, or is another artifact's"
+            f"{digest}; the file was changed or truncated, or belongs to another artifact"
         )
     return content
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of an ordinary file, which is no link, and no larger than `limit`."""
+    """The bytes of an ordinary file that is not a link and not larger than `limit`."""
     try:
-        # NOFOLLOW: a link could name any file of this machine. NONBLOCK: a pipe would hang us.
+        # NOFOLLOW: a link could point to any file of this machine. NONBLOCK: opening a pipe would block.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as exc:
         raise ArtifactError(f"{path}: expected a readable ordinary file, not a link: {exc}") from exc
@@ -153,7 +155,7 @@ def _read_bounded(path: Path, limit: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         if status.st_size > limit:
             raise ArtifactError(f"{path}: expected at most {limit} bytes, got {status.st_size}")
-        # Not `limit`: the buffer is allocated whole, whatever the file holds. One more, to see a file that grew.
+        # Not `limit`, since read() allocates the whole buffer. One more byte, to detect a file that grew.
         content = file.read(status.st_size + 1)
     if len(content) != status.st_size:
         raise ArtifactError(
@@ -169,14 +171,16 @@ def _check_signature(path: Path, manifest: Mapping[str, Any], key: bytes | None)
     if key is None:
         return
     if signature is None:
-        raise ArtifactError(f"{path}: expected a signed artifact since a key was given, got an unsigned one; sign it")
-    # Compared as bytes: compare_digest refuses strings with other than ASCII characters.
+        raise ArtifactError(
+            f"{path}: the artifact is not signed, but a key was given; sign it with `plumbline fit --sign-key`"
+        )
+    # Compared as bytes: compare_digest refuses strings with non-ASCII characters.
     if not hmac.compare_digest(signature.encode(), _signature(key, manifest["digest"]).encode()):
         raise ArtifactError(f"{path}: expected a signature by the given key, got another; do not serve this artifact")
 
 
 def _check_manifest_types(path: Path, manifest: Mapping[str, Any]) -> None:
-    """The fields that nothing below checks by itself."""
+    """Check the types of the fields that no other function checks."""
     files, classes, calibration = manifest["files"], manifest["classes"], manifest["calibration"]
     if not isinstance(files, dict) or set(files) != set(FILES):
         raise ArtifactError(f"{path}: expected hashes of {sorted(FILES)}, got {files!r:.200}")
@@ -198,7 +202,7 @@ def _check_manifest_types(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _canonical(value: Any) -> bytes:
-    """The one way a manifest is written: ASCII JSON with sorted keys."""
+    """The canonical form of a manifest: ASCII JSON with sorted keys."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""States of detectors from artifacts of earlier protocols, with today's names."""
+"""States of detectors from artifacts of earlier protocols, under the present names."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What writing and reading an artifact share: entries of the manifest, the probe image, consistency of the parts."""
+"""Functions for writing and reading artifacts: entries of the manifest, the probe image, consistency of the parts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +27,12 @@ def require_matching_parts(classes: Sequence[str], spec: NetworkSpec, preprocess
 
 
 def probe_features(pipeline: Pipeline) -> Features:
-    """What the network says of one fixed image: a smooth wave per channel, which excites every layer."""
+    """Logits and statistics of one fixed image: a smooth wave per channel, which activates every layer."""
     _, height, width = pipeline.image_shape
     down, across = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
     channels = [0.5 + 0.45 * torch.sin(2 * torch.pi * (k * down + (4 - k) * across)) for k in (1, 2, 3)]
     features = pipeline.features(torch.stack(channels)[None].to(torch.float32))
-    pipeline.detector.score_components(features)  # raises where the network's outputs are not the detector's inputs
+    pipeline.detector.score_components(features)  # raises if the network's outputs do not fit the detector's inputs
     return features
 
 

@@ -8,12 +8,12 @@
 Loading takes these steps, and raises `ArtifactError` at the first that fails, before anything is served:
 
 1. The folder contains these four ordinary files, no other, and none above its size limit.
-2. The manifest is JSON of a known protocol, in the bytes that would be written again, and its digest is right.
-3. If a key is given, its signature is right.
+2. The manifest is JSON of a known protocol in canonical form, and its digest is correct.
+3. If a key is given, the signature is correct.
 4. Each file has the SHA-256 that the manifest states.
-5. Images are decoded here as where the detector was fitted. The network is built by name (no code comes from an
-   artifact), once its sizes are known to agree with the rest, and its tensors match one by one.
-6. Its branches are found again and are the ones in the manifest.
+5. This version decodes images by the policy in the manifest. After its sizes are checked, the network is built by name
+   (an artifact contains no code), and its tensors match one by one.
+6. The branches of the network are found again and are equal to those in the manifest.
 7. The detector's arrays are checked one by one, and the threshold follows from the calibration scores.
 8. For a fixed probe image, the network returns the stored logits and statistics, up to rounding.
 
@@ -48,8 +48,8 @@ from models.residuals import BlockTensor, Discovery, StatisticsSpec, discover
 
 __all__ = ["Artifact", "load_artifact"]
 
-# A probe image's logits and statistics may differ between machines and devices by rounding; another network's differ
-# by as much as they are large.
+# Logits and statistics of the probe image may differ between machines and devices by rounding. Those of another network
+# differ by their own order of magnitude.
 _PROBE_TOLERANCE = 0.02
 
 
@@ -61,8 +61,8 @@ class Artifact:
         pipeline: network, detector and threshold.
         spec: how the network is built.
         preprocessing: from a decoded image to the pixels that the network takes.
-        manifest: everything that was recorded, provenance included.
-        digest: SHA-256 over the manifest's content, which names every other file's: the artifact's identity.
+        manifest: all recorded fields, provenance included.
+        digest: SHA-256 of the manifest, which contains the SHA-256 of every other file: the identity of the artifact.
     """
 
     pipeline: Pipeline
@@ -84,11 +84,11 @@ def load_artifact(
     Args:
         network_file: the user's file, for a network that came from one.
         device: where the network will run.
-        verify_key: the file that the artifact was signed with; an unsigned artifact is then refused.
+        verify_key: key file of the signature; an unsigned artifact is then refused.
 
     Raises:
-        ArtifactError: the artifact is damaged, was tampered with, is of another protocol, or is not one.
-        InputError: the key file cannot be used, or `network_file` is missing or is not the one it was fitted with.
+        ArtifactError: the artifact is damaged, was tampered with or has another protocol, or the folder is no artifact.
+        InputError: the key file cannot be used, or `network_file` is missing or differs from that of the fit.
     """
     folder = Path(folder)
     key = None if verify_key is None else read_key(Path(verify_key))
@@ -99,7 +99,7 @@ def load_artifact(
         spec = NetworkSpec.from_json(manifest["network"])
         require_policy(manifest.get("decoding", POLICY))
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])
-        # Before anything is built or run: both take as much memory as these sizes say.
+        # Before the network is built or run: both need memory in proportion to these sizes.
         require_matching_parts(manifest["classes"], spec, preprocessing)
         statistics_spec = _measure(manifest["measure"])
         state = _arrays(folder, "detector.safetensors", contents)
@@ -171,11 +171,11 @@ def _detector(fields: Any, state: Mapping[str, np.ndarray], protocol: int) -> De
 
 
 def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Raise ArtifactError if the manifest has more classes than there are weights for."""
+    """Raise ArtifactError if the manifest has more classes than the weights."""
     count = spec.arguments.get("num_classes")
     if count is None:
         return
-    # A user's network may have a head of any form; the others end in a layer with one row per class.
+    # A user's network may have any head; all other networks end in a layer with one row per class.
     enough = (
         sum(tensor.numel() for tensor in tensors.values()) >= count
         if spec.source == "file"
@@ -192,14 +192,14 @@ def _network(spec: NetworkSpec, network_file: str | Path | None, folder: Path) -
     try:
         return build_network(spec, network_file=network_file)
     except (InputError, NetworkError) as exc:
-        # A missing or different user's file is the caller's to mend, so that error passes as it is.
+        # The caller can correct a missing or different user's file, so that error is raised unchanged.
         if spec.source == "file":
             raise
         raise ArtifactError(f"{folder}: expected a network that can be built here: {exc}") from exc
 
 
 def _fill(network: Normalized, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Loads `tensors` into the network after comparing every name, shape, type and the normalisation."""
+    """Load `tensors` into the network after a comparison of every name, shape and type, and of the normalisation."""
     expected = network.state_dict()
     if missing_or_extra := set(expected) ^ set(tensors):
         raise ArtifactError(
@@ -214,7 +214,7 @@ def _fill(network: Normalized, tensors: Mapping[str, Tensor], folder: Path) -> N
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(f"{folder}: expected finite weights, got NaN or infinity in {name!r}")
-        # Weights that went through half precision on their way here have a normalisation that is a little off.
+        # Weights that were stored in half precision have a rounded normalisation.
         if name in ("mean", "std") and not torch.allclose(tensor, expected[name], rtol=2e-3):
             raise ArtifactError(f"{folder}: expected the normalisation of the manifest, got another {name}")
     network.load_state_dict(dict(tensors), strict=True)

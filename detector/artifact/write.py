@@ -38,20 +38,20 @@ def save_artifact(
 ) -> str:
     """The digest of the artifact written to `folder`.
 
-    It is written beside `folder` and then renamed, so that an incomplete artifact never has that name. An existing
-    artifact is replaced by two renames; between them the name is free.
+    The artifact is written to a temporary folder and then renamed to `folder`, so that `folder` is never incomplete. An
+    existing artifact is replaced by two renames; between them, `folder` does not exist.
 
     Args:
         provenance: recipe, data set, seeds and versions, as JSON values.
         sign_key: a file of at least 32 bytes; the manifest is then signed with it (HMAC-SHA256).
 
     Raises:
-        InputError: `folder` exists and is not an artifact, the parts do not belong together, the provenance is not
+        InputError: `folder` exists and is not an artifact, the parts do not match, the provenance is not
             JSON, a class name is not Unicode, or the key file cannot be used.
     """
     folder = Path(folder)
     key = check_destination(folder, sign_key)
-    NetworkSpec.from_json(spec.to_json())  # as loading will
+    NetworkSpec.from_json(spec.to_json())  # as `load_artifact` does
     if pipeline.image_shape != spec.image_shape:
         raise InputError(f"expected images of the network's shape {spec.image_shape}, got {pipeline.image_shape}")
     require_unicode(pipeline.classes)
@@ -91,8 +91,7 @@ def save_artifact(
 
 
 def check_destination(folder: Path | str, sign_key: Path | str | None = None) -> bytes | None:
-    """The signing key, if any, after a check that an artifact can be written to `folder`; also for use before long
-    work.
+    """Check that an artifact can be written to `folder`, for use before long work; the signing key, if any.
 
     Raises:
         InputError: `folder` exists and is not an artifact, or the key file cannot be used.
@@ -114,7 +113,7 @@ def _calibration_arrays(pipeline: Pipeline) -> dict[str, np.ndarray]:
 def _versions() -> dict[str, str]:
     try:
         own = metadata.version("plumbline")
-    except metadata.PackageNotFoundError:  # run from a bare checkout
+    except metadata.PackageNotFoundError:  # not installed: run from a checkout
         own = "unknown"
     return {
         "plumbline": own, "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
@@ -133,7 +132,7 @@ def _require_replaceable(folder: Path) -> None:
         if found and not (MANIFEST in found and found <= {MANIFEST, *FILES}):
             raise InputError(
                 f"expected {folder} to be new, empty or an artifact, got a folder with {sorted(found)[:5]}; "
-                "choose another name: nothing of yours is overwritten"
+                "choose another name: only artifacts are overwritten"
             )
 
 

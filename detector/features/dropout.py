@@ -49,7 +49,7 @@ class DropoutUncertainty:
         if context.head is None:
             raise NetworkError(
                 "expected a network whose last layer is a module, such as nn.Linear, got one that computes its logits "
-                "otherwise; choose a detector without dropout"
+                "differently; choose a detector without dropout"
             )
         # Welford's algorithm: memory does not grow with the number of passes.
         mean = squares = torch.zeros_like(context.logits, dtype=torch.float64)

@@ -24,7 +24,7 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRequest:
-    """The arguments of a data set plug-in.
+    """The arguments of a data set plug-in's `load`.
 
     Args:
         argument: the text after the colon of the reference; empty without a colon.

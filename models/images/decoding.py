@@ -32,7 +32,7 @@ from models.images.preprocessing import Preprocessing
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Limits", "decode_image", "open_rgb"]
 
-# Pillow's own alarm (a warning, not an error) starts here; a limit above it would be raised past what Pillow guards.
+# Pillow warns above this number of pixels, and the warning does not stop it; so no limit may be higher.
 _MOST_PIXELS = 89_478_485
 
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
@@ -49,11 +49,11 @@ _TRANSPOSITIONS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may at most be.
+    """Limits on image files.
 
     Args:
         max_pixels: width times height, in pixels; 16 Mpx decode to at most 64 MB.
-        formats: the allowed ones among `FORMATS`.
+        formats: allowed formats, out of `FORMATS`.
     """
 
     max_pixels: int = 16_000_000
@@ -69,7 +69,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def decode_image(data: bytes, preprocessing: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
-    """Pixels uint8 ``(3, H, W)`` of the image file `data`, preprocessed; divide by 255 for what a network takes.
+    """Preprocessed pixels uint8 ``(3, H, W)`` of the image file `data`; divide them by 255 for the network.
 
     Raises:
         ImageError: the image cannot be decoded, is outside the limits, or does not fit the preprocessing.
@@ -83,10 +83,10 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, i
     """The image file `data` as an upright RGB image without alpha.
 
     Args:
-        size: width and height in pixels, lying or upright; a file of another size is refused before it is decoded.
+        size: width and height in pixels, in either order; a file of another size is refused before it is decoded.
 
     Raises:
-        ImageError: the image cannot be decoded, is outside the limits or not of the size.
+        ImageError: the image cannot be decoded, is outside the limits, or has another size.
     """
     form = _format_of(data)
     if form not in limits.formats:
@@ -118,7 +118,7 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, i
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ImageError(f"expected at most {limits.max_pixels} pixels, got many more; send a smaller image") from exc
-    except Exception as exc:  # Pillow answers a broken file with a dozen kinds of error, SyntaxError included
+    except Exception as exc:  # for broken files Pillow raises a dozen types of exception, SyntaxError included
         raise ImageError(
             f"expected a whole, valid {form} file, got one that cannot be decoded ({_reason(exc)}); check the upload, "
             "or save the image again"
@@ -136,11 +136,11 @@ def _format_of(data: bytes) -> str | None:
 
 
 def _described(data: bytes) -> str:
-    return f"{len(data)} bytes that start with {data[:8]!r}" if data else "no bytes at all"
+    return f"{len(data)} bytes that start with {data[:8]!r}" if data else "an empty file"
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels from the header of any of the three kinds of WebP file (RFC 9649, section 2)."""
+    """Width and height in pixels from the header of a WebP file of any of the three kinds (RFC 9649, section 2)."""
     kind, head = data[12:16], data[20:30]
     if len(head) == 10 and kind == b"VP8 " and head[3:6] == b"\x9d\x01\x2a":
         width, height = struct.unpack("<HH", head[6:])
@@ -165,7 +165,7 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
 
 
 def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
-    # The EXIF tag may turn the image by 90°, and some files hold it behind the pixels only.
+    # The EXIF tag may rotate the image by 90°, and some files have it only after the pixels.
     if expected is not None and sorted(size) != sorted(expected):
         raise ImageError(
             f"expected an image of {expected[0]}×{expected[1]} pixels (width × height), got {size[0]}×{size[1]}; "
@@ -176,14 +176,13 @@ def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> 
 def _check_frames(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
-        raise ImageError(f"expected one frame, got {frames}; send the frames as images of their own")
+        raise ImageError(f"expected one frame, got {frames}; send each frame as a separate image")
 
 
 def _check_mode(image: Image.Image) -> None:
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(
-            f"expected 8 bits per channel, got pixels of mode {image.mode}; convert it yourself, since only you know "
-            "its range"
+            f"expected 8 bits per channel, got pixels of mode {image.mode}; convert it to 8 bits by its range of values"
         )
 
 

@@ -13,10 +13,10 @@ _SHORT, _LONG = 3, 4
 
 
 def orientation_of(exif: bytes | None) -> int:
-    """How the scene lies in the stored pixels, 1 (upright) to 8; 1 where `exif` does not say it as the standard asks.
+    """The EXIF orientation, 1 (upright) to 8; 1 if `exif` does not contain a valid one.
 
     Args:
-        exif: with or without the ``Exif\\0\\0`` in front.
+        exif: with or without the prefix ``Exif\\0\\0``.
     """
     number = tiff_number((exif or b"").removeprefix(b"Exif\0\0"), _ORIENTATION)
     return number if number is not None and 1 <= number <= 8 else 1

@@ -1,4 +1,4 @@
-"""What of a JPEG file is given to the decoder: everything but its metadata, once the file is known to be whole."""
+"""JPEG files without their metadata, after a check that they are complete."""
 
 import re
 import struct
@@ -8,15 +8,15 @@ from models.images.exif import orientation_of, tiff_number
 
 __all__ = ["stripped_jpeg"]
 
-# Encoders write about ten. Compressed data cannot hold the marker that starts a scan, but what follows the image can.
+# Encoders write about ten. Compressed data cannot contain the start-of-scan marker, but data after the image can.
 _MOST_SCANS = 64
-# 32 MiB of metadata, the most that a server takes, is half as many.
+# 32 MiB of metadata, the largest body that a server accepts, are half as many segments.
 _MOST_SEGMENTS = 1000
 _FILL_BYTES = re.compile(rb"\xff*(?=\xff)")
 _START_OF_SCAN = b"\xff\xda"
 _END_OF_IMAGE = b"\xff\xd9"
 
-# JFIF and Adobe, which tell how the channels are stored; the other applications' segments and comments are metadata.
+# JFIF and Adobe segments state how channels are stored; other application segments and comments are metadata.
 _KEPT_APPLICATIONS = frozenset({0xE0, 0xEE})
 _APPLICATIONS = range(0xE0, 0xF0)
 _COMMENT = 0xFE
@@ -28,11 +28,10 @@ _NUMBER_OF_PICTURES = 0xB001  # CIPA DC-007, section 5.2.3.2
 def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
     """The file without metadata, width and height in each of its frame headers, and its EXIF orientation, 1 to 8.
 
-    There should be one frame header. Where there are more, decoders differ about which one counts.
+    There should be one frame header. Of several, different decoders use different ones.
 
     Raises:
-        ImageError: it is cut off, of several pictures (MPO), of too many segments or scans, or its segments do not
-            join.
+        ImageError: it is truncated, has several pictures (MPO), too many segments or scans, or bytes between segments.
     """
     kept, exif, indexed, position = [data[:2]], None, False, _after_fill_bytes(data, 2)
     sizes: list[tuple[int, int]] = []
@@ -41,7 +40,7 @@ def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
         segments += 1
         if segments > _MOST_SEGMENTS:
             raise ImageError(
-                f"expected at most {_MOST_SEGMENTS} segments ahead of the first scan in a JPEG file, got more; "
+                f"expected at most {_MOST_SEGMENTS} segments before the first scan in a JPEG file, got more; "
                 "save the image again"
             )
         kind, end = _segment(data, position)
@@ -64,13 +63,13 @@ def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
 
 
 def _after_fill_bytes(data: bytes, position: int) -> int:
-    """Where the marker at `position` starts, whose first byte may be there any number of times."""
+    """Position of the marker after the fill bytes at `position`; a marker's first byte may be repeated."""
     found = _FILL_BYTES.match(data, position)
     return position if found is None else found.end()
 
 
 def _segment(data: bytes, position: int) -> tuple[int, int]:
-    """The marker at `position` and where its segment ends, at most the end of the data."""
+    """The marker at `position`, and the end of its segment."""
     if position + 4 > len(data):
         raise _cut_off(data)
     marker, kind = data[position], data[position + 1]
@@ -89,11 +88,11 @@ def _segment(data: bytes, position: int) -> tuple[int, int]:
 def _check_pictures(index: bytes) -> None:
     pictures = tiff_number(index, _NUMBER_OF_PICTURES)
     if pictures is not None and pictures != 1:
-        raise ImageError(f"expected one frame, got {pictures}; send the frames as images of their own")
+        raise ImageError(f"expected one frame, got {pictures}; send each frame as a separate image")
 
 
 def _check_scans(data: bytes, position: int) -> None:
-    """Refuse files of too many scans, and files without an end: Pillow lets some pass whose rows happen to be there."""
+    """Refuse files with too many scans or without an end marker, some of which Pillow accepts."""
     scans = data.count(_START_OF_SCAN, position)
     if scans > _MOST_SCANS:
         raise ImageError(f"expected at most {_MOST_SCANS} scans in a JPEG file, got {scans}; save the image again")

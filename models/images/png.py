@@ -1,4 +1,4 @@
-"""What of a PNG file is given to the decoder: everything but its metadata, once every chunk is known to be sound."""
+"""PNG files without their metadata, after a check of every chunk."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ from models.images.exif import orientation_of
 
 __all__ = ["stripped_png"]
 
-# Encoders write 8 KiB of image data per chunk or more; a file of millions of empty chunks is made to keep us busy.
+# Encoders write at least 8 KiB of image data per chunk; a file with millions of empty chunks is an attack.
 _MOST_CHUNKS = 20_000
 
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
@@ -19,11 +19,11 @@ _ANIMATION = b"acTL"
 def stripped_png(data: bytes) -> tuple[bytes, tuple[int, int], int]:
     """The file up to its IEND chunk without metadata, its width and height, and its EXIF orientation, 1 to 8.
 
-    16-bit channels are refused here, since Pillow cuts them to 8 without a word. Pillow goes by the last of several
-    headers, wherever it stands; so there must be one only, and ahead of all else.
+    16-bit channels are refused here, since Pillow truncates them to 8 bits without a warning. Pillow uses the last of
+    several headers, so there must be exactly one, as the first chunk.
 
     Raises:
-        ImageError: it is cut off, a checksum is wrong, it has several headers or frames, 16 bits or too many chunks.
+        ImageError: it is truncated, a checksum is wrong, it has several headers or frames, 16 bits or too many chunks.
     """
     kept, exif, position = [data[:8]], None, 8
     for number in range(_MOST_CHUNKS):
@@ -32,7 +32,7 @@ def stripped_png(data: bytes) -> tuple[bytes, tuple[int, int], int]:
         length, kind = struct.unpack_from(">I4s", data, position)
         if (kind == b"IHDR") != (number == 0):
             raise ImageError(
-                f"expected a PNG file with one IHDR chunk, the first of all, got {kind!r} as chunk {number}; "
+                f"expected a PNG file with one IHDR chunk, as the first chunk, got {kind!r} as chunk {number}; "
                 "save the image again"
             )
         end = position + 12 + length  # length, type, data, CRC
@@ -68,11 +68,11 @@ def _check_chunk(kind: bytes, body: bytes, checksum: bytes) -> None:
         )
     if kind == b"IHDR" and body[8:9] == b"\x10":
         raise ImageError(
-            "expected 8 bits per channel, got a PNG of 16 bits; convert it yourself, since only you know its range"
+            "expected 8 bits per channel, got a PNG of 16 bits; convert it to 8 bits by its range of values"
         )
     if kind == _ANIMATION:
         frames = int.from_bytes(body[:4], "big")
-        raise ImageError(f"expected one frame, got an animated PNG of {frames}; send the frames as images of their own")
+        raise ImageError(f"expected one frame, got an animated PNG of {frames}; send each frame as a separate image")
 
 
 def _cut_off(data: bytes) -> ImageError:

@@ -1,8 +1,8 @@
-"""How files become pixels, as a statement: an artifact carries it, and is refused where another one holds.
+"""The decoding policy: how image files become pixels, as JSON values in an artifact.
 
-What a detector was fitted on and what it is served must have become pixels in the same way. Any change of `POLICY`
-therefore makes artifacts written before it unusable. Limits of size do not change what an image means, so they are
-settings of the server and not here.
+Images to fit on and images to score must be decoded in the same way, so an artifact with another policy is refused. Any
+change of `POLICY` makes earlier artifacts unusable. Limits on size do not change pixels, so they are settings of the
+server instead.
 """
 
 from typing import Any
@@ -27,15 +27,15 @@ POLICY: dict[str, Any] = {
 
 
 def require_policy(fields: Any) -> None:
-    """Check that `fields` state the policy that is in force here.
+    """Check that `fields` are equal to `POLICY`.
 
     Raises:
-        InputError: they state another one, or none that can be read.
+        InputError: they are another policy, or have another structure.
     """
     if not isinstance(fields, dict) or set(fields) != set(POLICY):
         raise InputError(f"expected a decoding policy with the fields {sorted(POLICY)}, got {fields!r:.200}")
     for name, value in POLICY.items():
-        # 1 and 1.0 and true are equal in Python, and different statements in JSON.
+        # 1, 1.0 and true are equal in Python, but not in JSON.
         if repr(fields[name]) != repr(value):
             raise InputError(
                 f"expected images to be decoded with {name} {value!r}, as this version of Plumbline does, got "

@@ -1,4 +1,4 @@
-"""From a decoded image to the pixels a network sees; recorded when a detector is fitted and repeated when it serves."""
+"""From decoded images to the network's pixels, in the same way for images to fit on and images to score."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,10 +18,10 @@ class Preprocessing:
     """Pixels uint8 ``(3, height, width)`` of an RGB image.
 
     Args:
-        resize: pixels of the shorter side after a bilinear, anti-aliased resize; None leaves the size alone.
-        crop: side of the central square cut out afterwards, in pixels; None cuts nothing.
-        height, width: what comes out, in pixels. An image that has another size after `resize` and `crop` is refused
-            rather than bent: a silent resize would change what the threshold was calibrated on.
+        resize: pixels of the shorter side after a bilinear, anti-aliased resize; None does not resize.
+        crop: side of the central square that is cropped afterwards, in pixels; None does not crop.
+        height, width: of the result, in pixels. An image with another size after `resize` and `crop` is refused: the
+            threshold was not calibrated on images that are resized otherwise.
     """
 
     resize: int | None
@@ -40,7 +40,7 @@ class Preprocessing:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of what comes out."""
+        """Bytes of the result."""
         return 3 * self.height * self.width
 
     def apply(self, image: Image.Image) -> np.ndarray:
@@ -67,7 +67,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, fields: Any) -> "Preprocessing":
-        """The preprocessing that `to_json` described.
+        """The preprocessing from the fields of `to_json`.
 
         Raises:
             InputError: a field is missing, unknown or out of range.

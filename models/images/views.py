@@ -1,4 +1,4 @@
-"""Views: the same picture in a form that a network was trained to be indifferent to, such as mirrored."""
+"""Views: transformed images, for example mirrored, to which a network was trained to be invariant."""
 
 import re
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class View:
     """Images ``(B, 3, H, W)`` in [0, 1] → the same images mirrored, shifted, or both; still in [0, 1].
 
     Args:
-        flip: left and right change places.
-        shift: pixels downwards and to the right; what comes in is black, as in the padded crops of training.
+        flip: whether images are mirrored left to right.
+        shift: pixels downwards and to the right; the new border is black, as in the padded crops of training.
     """
 
     flip: bool = False
@@ -29,7 +29,7 @@ class View:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The view that ``flip``, ``shift2`` (by two pixels) or ``flip+shift1`` stands for.
+        """The view with the name `text`: ``flip``, ``shift2`` (by two pixels) or ``flip+shift1``.
 
         Raises:
             InputError: another text, or a view that is the image itself.
@@ -44,12 +44,12 @@ class View:
 
     @property
     def name(self) -> str:
-        """What `parse` reads."""
+        """The text that `parse` takes."""
         parts = ["flip"] * self.flip + [f"shift{self.shift}"] * bool(self.shift)
         return "+".join(parts)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """See the class; differentiable.
+        """The view of the images, differentiable.
 
         Raises:
             InputError: the shift is as large as the images.
