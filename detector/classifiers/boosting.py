@@ -89,7 +89,7 @@ class GradientBoostings(Trees):
                 f"expected models of labels 0 and 1 with equal numbers of columns, got {sorted(widths)} columns"
             )
         if any(model.is_categorical_ is not None for model in models):
-            raise InputError("expected numeric columns, got categorical ones")
+            raise InputError("expected numeric columns, got columns of categories")
         # scikit-learn has no public access to the trees; the tests detect a version that stores them elsewhere.
         trees = [[predictor.nodes for (predictor,) in model._predictors] for model in models]
         state = concatenated([_laid_out(nodes) for model in trees for nodes in model])
