@@ -28,7 +28,7 @@ def test_signed_artifacts(tmp_path: Path, pipeline: Pipeline, key: Path) -> None
 
 
 def test_unsigned_artifacts_are_refused_when_a_key_is_given(folder: Path, key: Path) -> None:
-    with pytest.raises(ArtifactError, match="unsigned"):
+    with pytest.raises(ArtifactError, match="not signed"):
         load_artifact(folder, verify_key=key)
 
 
