@@ -1,4 +1,4 @@
-"""AutoAttack: APGD on two losses, FAB and Square, each on the images that the others left (Croce and Hein, 2020)."""
+"""AutoAttack: APGD on two losses, FAB and Square, each where the earlier attacks failed (Croce and Hein, 2020)."""
 
 import contextlib
 import functools

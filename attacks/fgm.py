@@ -1,4 +1,4 @@
-"""Fast Gradient Method (FGM): one step of size epsilon up the loss (Goodfellow et al., 2015)."""
+"""Fast Gradient Method (FGM): one step of size epsilon that increases the loss (Goodfellow et al., 2015)."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""HopSkipJump: decisions alone, with a Monte Carlo estimate of the boundary's normal (Chen et al., 2020)."""
+"""HopSkipJump: uses predicted classes only, and estimates the normal of the decision boundary (Chen et al., 2020)."""
 
 import math
 from typing import Literal

@@ -22,7 +22,7 @@ class Pixel(Attack):
     every candidate has one child, the sum of a random candidate and half the difference of two others, and the child
     replaces it if it is better. There is no crossover. Better means a lower margin between the true class and the best
     other one, from logits alone; the paper uses the probability of the true class. The search for an image ends when it
-    is misclassified; without success the result is the best candidate. Misclassified images are resuccess unchanged. An
+    is misclassified; without success the result is the best candidate. Misclassified images are returned unchanged. An
     image takes at most population · (steps + 1) queries.
 
     The perturbation is sparse and large, so that its L∞ and L2 norms are not informative. Every image has its own

@@ -1,4 +1,4 @@
-"""Transfer: images of a white-box attack on a substitute network (Papernot et al., 2016 and 2017)."""
+"""Transfer: a white-box attack on a substitute network (Papernot et al., 2016 and 2017)."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""Universal adversarial perturbation: the same one for all images of a batch (Moosavi-Dezfooli et al., 2017)."""
+"""Universal adversarial perturbation: one perturbation for all images of a batch (Moosavi-Dezfooli et al., 2017)."""
 
 import torch
 import torch.nn.functional as F

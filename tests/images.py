@@ -37,7 +37,7 @@ def png_of(
     extra: bytes = b"",
     first: bytes = b"",
 ) -> bytes:
-    """A PNG file by hand, for what no encoder writes: black unless `rows` or their compressed `stream` are given."""
+    """A PNG file with contents that no encoder writes: black unless `rows` or their compressed `stream` are given."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     stream = stream or zlib.compress(rows or bytes((1 + (width * channels * depth + 7) // 8) * height), 9)
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
@@ -90,7 +90,7 @@ def _patched(data: bytes, at: int, value: int) -> bytes:
     return data[:at] + bytes([value]) + data[at + 1 :]
 
 
-# Every file a stranger might send that must be refused; the word is in the refusal's message.
+# Files from untrusted clients that must be refused; the word is in the refusal's message.
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "an empty file"),
     "text": (lambda: b"not an image, but words" * 20, "formats"),

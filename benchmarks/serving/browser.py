@@ -54,7 +54,7 @@ class Browser:
 
         Raises:
             RuntimeError: the browser returns an error.
-            TimeoutError: it says nothing.
+            TimeoutError: the browser does not respond.
         """
         self._number += 1
         self._connection.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
@@ -178,7 +178,7 @@ def _tab(root: ClientConnection) -> str:
 
 
 def _port(folder: Path) -> tuple[str, str] | None:
-    """The port and path that the browser has written down, once it has."""
+    """The port and path that the browser has written to its file, when the file exists."""
     try:
         port, path = (folder / "DevToolsActivePort").read_text(encoding="utf-8").split()
     except (FileNotFoundError, ValueError):

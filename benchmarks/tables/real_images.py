@@ -42,7 +42,7 @@ def networks(results: Mapping[str, Result]) -> list[str]:
 
 
 def served(results: Mapping[str, Result]) -> list[str]:
-    """A row per recipe: images sent to the server as PNG files, and the share that it flagged."""
+    """A row per recipe: images sent to the server as PNG files, and the share that is flagged."""
     lines = [
         "| fitted on and attacked with | realised FPR (95 % interval) | PNG files of each kind | attacked flagged | "
         "natural flagged |",

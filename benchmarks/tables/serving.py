@@ -103,7 +103,7 @@ def latency(result: Result) -> list[str]:
 
 
 def faults(result: Result) -> list[str]:
-    """A row per fault: time until the server noticed its effects, and other counts."""
+    """A row per fault: time until the server detected it, and other counts."""
     lines = ["| fault | observed | wrong answers and other problems |", "|---|---|---|"]
     for each in result["scenarios"]:
         figures = ", ".join(_figure(name, value) for name, value in each["figures"].items())

@@ -1,9 +1,9 @@
-"""Small trainings; each writes its figures once it is done, and none is trained twice.
+"""Small trainings; each writes its figures when it is complete, and is not trained again.
 
 An instance is one training of a `Setting`: a random subset of the training images, random initial weights and a random
-order of batches, all drawn from the instance's number. Two settings with the same number share all three as far as they
-have them in common, so that their difference is the objective's. Delete the folder of the instances after a change of
-the code that trains them.
+order of batches, all drawn from the instance's number. Instances with the same number in two settings share these where
+the settings allow it, so that their difference is due to the objective. Delete the folder of the instances after a
+change of the code that trains them.
 """
 
 import hashlib

@@ -91,7 +91,7 @@ def one_representation_resnet9(
     batch_normalization: bool = True,
     step_size: float = 1.0,
 ) -> nn.Module:
-    """Nine residual blocks of one dimension, so that the path of an image is a path in one space."""
+    """Nine residual blocks of one dimension: all embeddings of an image are in one space."""
     return OneRepresentationResNet(
         blocks, num_classes, filters=filters, fixed_encoder=fixed_encoder, batch_normalization=batch_normalization,
         step_size=step_size,

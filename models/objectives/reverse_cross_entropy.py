@@ -1,4 +1,4 @@
-"""Reverse cross-entropy: a uniform prediction over all classes but the true one (Pang et al. 2018)."""
+"""Reverse cross-entropy: trains a uniform prediction over the wrong classes (Pang et al. 2018)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -51,8 +51,8 @@ def mode_free_graph(entry: Entry) -> fx.Graph:
         owner = _common(*owners)
         if owner in closed or owner in ("", *_roots(entry)):
             raise NetworkError(
-                "expected a network that takes the same way in training as in evaluation, but its forward pass asks "
-                "for its mode; leave auxiliary outputs out, and use layers such as nn.Dropout"
+                "the network's own code differs between training and evaluation mode; remove auxiliary outputs, and "
+                "use layers such as nn.Dropout"
             )
         closed.add(owner)
 

@@ -1,6 +1,6 @@
 """The commands: each turns a typed request into a job and prints its result.
 
-Jobs are imported when their command runs, so that `--help` and `list` import no torch.
+A command imports its job when it runs, so that `--help` and `list` do not import torch.
 """
 
 import json
@@ -96,10 +96,10 @@ def evaluate(request: Annotated[EvaluationRequest, Request]) -> None:
 
 
 def geometry(request: Annotated[GeometryRequest, Request]) -> None:
-    """Measure how straight and how short the paths through networks are, side by side.
+    """Measure the length and straightness of paths through networks, side by side.
 
     Transport cost, line shape, optimal transport, noise and gradients along the residual blocks; see docs/geometry.md.
-    A folder with the name of a sub-command is written ./circles.
+    To measure a network in a folder with the name of a sub-command, write ./circles.
     """
     from service.jobs.geometry import write_geometry
 
@@ -165,6 +165,6 @@ def demo(request: Annotated[DemoRequest | None, Request] = None) -> None:
 
 
 def _program() -> str:
-    """How this program was started, to be pasted into a shell: it may not be on the search path."""
+    """The command that started this program, to print it; the program may not be on the search path."""
     called = Path(sys.argv[0])
     return shlex.quote(str(called)) if called.name == "plumbline" and called.is_file() else "plumbline"

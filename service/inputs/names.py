@@ -8,7 +8,7 @@ from models.loading import LoadedNetwork
 
 __all__ = ["OUTLIER_PREFIX", "label", "network_name", "plain_name", "say"]
 
-OUTLIER_PREFIX = "ood:"  # of the names of outlier sets
+OUTLIER_PREFIX = "ood:"  # prefix of the names of outlier sets
 
 
 def label(reference: str) -> str:

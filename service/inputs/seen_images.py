@@ -1,4 +1,4 @@
-"""Images that a detector was fitted, calibrated or prepared on: digests in the artifact, so that none is evaluated on.
+"""Digests of the images that a detector was fitted, calibrated or prepared on; evaluations skip these images.
 
 A digest is the first 64 bits of the SHA-256 of an image's pixels. It does not reveal the image. If two images share a
 digest, which is unlikely, an evaluation leaves out one image too many.

@@ -1,1 +1,1 @@
-"""What each command does once its words are parsed: one file per job."""
+"""The jobs: what each command does after its options are parsed, one file per command."""

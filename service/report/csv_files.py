@@ -1,4 +1,4 @@
-"""The figures, the scores per image and the published figures as CSV; numbers are read back as the same float64."""
+"""The figures, the scores per image and the published figures as CSV, with all digits of float64."""
 
 import csv
 import io

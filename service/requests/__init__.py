@@ -1,1 +1,1 @@
-"""What each command takes: frozen dataclasses of plain values, one field per command-line option."""
+"""The options of each command: frozen dataclasses of plain values, one field per command-line option."""

@@ -22,7 +22,7 @@ class EvaluationRequest:
         out: folder of the report: report.json, results.csv, report.html.
         artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
-        verify_key: file of the secret that the artifact has to be signed with.
+        verify_key: refuse an artifact that is not signed with the secret in this file.
         detectors: detectors to fit, such as `transport` or `mahalanobis:magnitude=0.0014`.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
         std: normalisation standard deviation per channel R,G,B, for pixels in [0, 1].
@@ -45,7 +45,7 @@ class EvaluationRequest:
         eight_bit: round attacked images to 1/255.
         adaptive: adaptive attacks, such as black_box or orthogonal.
         adaptive_images: images that adaptive attacks are tried on; 200 if not given.
-        adaptive_queries: maximum of queries per image in each run of HopSkipJump; if not given, the thesis's 50
+        adaptive_queries: maximum number of queries per image in each run of HopSkipJump; if not given, the thesis's 50
             iterations, about 25,000 queries.
         adaptive_steps: steps of selective and orthogonal descent; 100 if not given.
         ood: data sets of outliers to test on.
@@ -53,13 +53,13 @@ class EvaluationRequest:
         reference: natural images that detectors compare with, such as the network's training images.
         reference_limit: maximum number of reference images, sampled at random; 10,000 if not given.
         csv: write images.csv, a row per image and result.
-        resamples: of bootstrap intervals; 0 for none.
-        beside_paper: print published figures beside these: of the thesis, or of this file.
+        resamples: resamples of the bootstrap intervals; 0 for none.
+        beside_paper: print published figures beside ours: those of the thesis, or of this CSV file.
         published: network or data set whose published figures are printed.
-        workers: processes that attack.
+        workers: number of attacking processes.
         cache: folder of attacked images, features and results.
         device: cpu or cuda.
-        seed: of splits, noise, classifiers and attacks.
+        seed: seed of splits, noise, classifiers and attacks.
     """
 
     out: Path

@@ -36,14 +36,14 @@ class GeometryRequest:
         download: fetch a missing data set.
         resize: shorter side of the images; by default the networks' own.
         crop: central square of the images; by default the networks' own.
-        limit: use a random sample of so many images.
+        limit: use a random sample of this many images.
         transport_images: number of images for assignments and important units.
         epsilon: budgets of FGM with commas, such as "2/255,8/255"; "none" for no attack.
         noise: standard deviations of noise with commas; "none" for no noise.
-        mean: per channel, for pixels in [0, 1]; by default the networks' own.
-        std: per channel, for pixels in [0, 1]; by default the networks' own.
+        mean: normalisation mean per channel, for pixels in [0, 1]; by default the networks' own.
+        std: normalisation standard deviation per channel, for pixels in [0, 1]; by default the networks' own.
         device: "cpu" or "cuda".
-        seed: of sampling, noise and projections.
+        seed: seed of sampling, noise and projections.
     """
 
     networks: Annotated[tuple[str, ...], Parameter(negative=())]
@@ -70,10 +70,10 @@ class CirclesRequest:
 
     Args:
         out: folder of report.json and report.html.
-        instances: of data and weights.
-        epochs: of training.
-        tables: numbers of the thesis's tables.
-        seed: of the first instance.
+        instances: number of instances of data and weights.
+        epochs: number of training epochs.
+        tables: numbers of tables of the thesis.
+        seed: seed of the first instance.
 
     Raises:
         InputError: another table, fewer than two instances (an interval needs two), no epoch, or a negative seed.
@@ -103,17 +103,17 @@ class DecodingsRequest:
         dataset: a name, npz:FILE or images:FOLDER.
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
-        limit: use a random sample of so many images, held-out ones included.
+        limit: use a random sample of this many images, held-out ones included.
         held_out: share of the images to test on.
-        objective: to compare with cross-entropy.
-        epochs: of each network.
-        autoencoder_epochs: of the autoencoder.
-        batch_size: of each network.
-        learning_rate: of each network.
-        channels: of the latent space.
-        blocks: of each network.
+        objective: objective that is compared with cross-entropy.
+        epochs: epochs of each network.
+        autoencoder_epochs: epochs of the autoencoder.
+        batch_size: images per step of each network.
+        learning_rate: learning rate of each network.
+        channels: channels of the latent space.
+        blocks: residual blocks of each network.
         images: number of held-out images to draw.
-        seed: of weights, sampling and order.
+        seed: seed of weights, sampling and order.
 
     Raises:
         InputError: a seed or a number of images out of its range.

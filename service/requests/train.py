@@ -45,13 +45,13 @@ class TrainRequest:
         schedule: learning-rate schedule.
         milestones: epochs at which schedule step decays, E,E [default: 50, 75 and 83 %].
         decay: factor of schedule step at each milestone.
-        optimizer: optimizer.
+        optimizer: optimizer of the weights.
         momentum: momentum of sgd, or the first moment's decay of adamw.
         nesterov: Nesterov momentum in sgd.
         weight_decay: weight decay.
         label_smoothing: label smoothing of the objective.
         gradient_clipping: largest gradient norm.
-        initialization: of convolutions and linear layers [default: the network's own].
+        initialization: initial weights of convolutions and linear layers [default: the network's own].
         gain: gain of the initialization.
         crop_padding: padding of random crops, in pixels.
         flip: mirror images at random [default: not for digits].

@@ -163,7 +163,7 @@ def test_carlini_wagner_at_a_target(norm: Norm, confidence: float, digits_networ
     assert moved.sum() >= 12
     wanted = torch.where(labels == 3, 4, 3)
     assert (_lead(_logits(network, attacked), wanted)[moved] >= confidence).all()
-    # What is in that class already, with the confidence, is left alone.
+    # Images that are in that class already, with the confidence, are unchanged.
     there = _lead(_logits(network, images), wanted) > confidence + 1e-3
     assert not (there & moved).any()
 
@@ -189,7 +189,7 @@ def test_carlini_wagner_needs_a_constant_in_units_of_the_logits(norm: Norm, digi
         rtol=0,
         atol=1e-6,
     )
-    # What the docstring warns of in L2: the defaults' last c is where the unscaled search begins.
+    # The case that the docstring warns about in L2: the last c of the defaults is the first c of the unscaled search.
     right = _logits(network, images).argmax(1) == labels
     found, missed = (  # success rates
         (CarliniWagner(norm=norm)(attacked, images, labels) != images).flatten(1).any(1)[right].float().mean()

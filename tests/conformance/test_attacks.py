@@ -30,7 +30,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "hop_skip_jump": {"steps": 2},
     "pixel": {"pixels": 60, "population": 20, "steps": 30},
     "square": {"epsilon": 0.2, "steps": 200},  # a random search: at less, it fails with some networks
-    "transfer": {"epsilon": 0.3, "attack": "fgm"},  # few directions are shared with a network taught on 16 images
+    "transfer": {"epsilon": 0.3, "attack": "fgm"},  # few directions are shared with a network fitted on 16 images
     "zoo": {"steps": 2, "coordinates": 128, "learning_rate": 0.2},
 }
 EPSILON = 0.1  # enough to fool a small network on digits of 16 grey levels
@@ -194,7 +194,7 @@ def test_finds_the_easy_case(name: str, seed: int) -> None:
     label = torch.zeros(1, dtype=torch.int64)
     assert _correct(network, image, label).all()
     options: dict[str, Any] = {"epsilon": 0.03} if _has(name, "epsilon") else {}
-    if name == "transfer":  # taught on one image, one substitute in forty leads nowhere
+    if name == "transfer":  # fitted on one image, one substitute in forty has no useful gradient
         options |= {"rounds": 6}
         tried = [_attack(name, **options, seed=number)(network, image, label) for number in range(4)]
     else:

@@ -225,7 +225,7 @@ def test_state_of_another_kind_is_refused(detector: Detector, rng: np.random.Gen
 def test_parameters_of_any_json_are_taken_or_refused(
     detector: Detector, rng: np.random.Generator, mixed: Features
 ) -> None:
-    """A forged manifest may hold anything: never an error of another kind, and what is taken can also judge."""
+    """A manifest may contain any JSON: it is refused by an InputError, or the detector can score."""
     state = fit(detector, rng).state()
     odd = (None, True, 0, 5, -1, 10**400, 1.5, 1e300, "abc", "", [], {}, [1.5], [True], [10**400] * 4, [[1]], {"a": 1})
     for name in detector.parameters():

@@ -1,4 +1,4 @@
-"""Small real pipelines: an untrained ResNet-8, images it was never told about, and a detector fitted on its paths."""
+"""Small real pipelines: an untrained ResNet-8, random images, and a detector fitted on its paths."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ PREPROCESSING = Preprocessing(resize=None, crop=None, height=16, width=16)
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """These networks are so small that a second thread only waits, and waits long where cores are busy."""
+    """These networks are too small for a second thread, which waits long on busy cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Features with embeddings, made up: for detectors that look at nothing else, or at the predicted class besides."""
+"""Generated features with embeddings, for detectors that use only these and the predicted class."""
 
 import numpy as np
 
@@ -23,5 +23,5 @@ def clusters(rng: np.random.Generator, count: int, *, layers: int = 2, width: in
 
 
 def waves(count: int, layers: int, width: int, pitch: float) -> np.ndarray:
-    """Numbers without a generator of random ones behind them, to be the same for ever."""
+    """Fixed numbers that do not depend on a random generator."""
     return np.sin(pitch * np.arange(1, count * layers * width + 1) ** 1.5).reshape(count, layers, width)

@@ -1,4 +1,4 @@
-"""`plumbline train` from end to end: what it writes can be read; what it cannot do is said before the first epoch."""
+"""`plumbline train` from end to end: checkpoints can be loaded; invalid options are errors before the first epoch."""
 
 from pathlib import Path
 

@@ -28,8 +28,8 @@ class Made:
 
     Args:
         natural_correct: ``(N,)``, the original was classified correctly; None where there was no attack.
-        success: ``(N,)``; None where it is decided by what the network says of these images.
-        summary: what to tell of the attack.
+        success: ``(N,)``; None if the network's predictions for these images decide it.
+        summary: JSON values about the attack.
         seconds: per image, of the attack; None where it is not known.
     """
 
@@ -47,7 +47,7 @@ class Recipe:
     Args:
         originals, labels: of its images; see `ImageSet`.
         key: everything that decides the images, as JSON values.
-        make: the images, perhaps after a long time.
+        make: makes the images, which can take long.
     """
 
     name: str

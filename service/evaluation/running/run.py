@@ -6,7 +6,7 @@
        │
     the artifact, where there is one, on the images that it has not seen
 
-Everything that takes long is cached, so that an interrupted evaluation continues where it stopped.
+Slow steps are cached, so that an interrupted evaluation continues where it stopped.
 """
 
 from collections.abc import Callable, Mapping

@@ -57,7 +57,7 @@ def _on_natural(evaluation: Evaluation) -> Iterator[str]:
     assert natural.labels is not None
     _, counts = np.unique(natural.labels, return_counts=True)
     if len(counts) == 1:
-        yield "All natural images are of one class, so their accuracy says little about the network."
+        yield "All natural images are of one class, so their accuracy is no measure of the network."
     elif clopper_pearson(right, len(natural)).low <= counts.max() / len(natural):
         yield (
             f"Natural accuracy is {percent(right / len(natural))}, no better than always naming the commonest class "

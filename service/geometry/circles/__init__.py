@@ -1,1 +1,1 @@
-"""The two-dimensional experiment of the thesis: what training makes of two circles of points."""
+"""The two-dimensional experiment of the thesis: how trained networks move the points of two circles."""

@@ -52,7 +52,7 @@ def circles_page(report: dict[str, Any], pictures: Mapping[str, Figure]) -> str:
     return render(
         "geometry/circles.html.jinja",
         title="circles",
-        question="What does training make of two circles of points?",
+        question="How do trained networks move the points of two circles?",
         report=report,
         sections=[
             *sections,

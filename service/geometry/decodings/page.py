@@ -48,7 +48,7 @@ def decodings_page(report: dict[str, Any], pictures: Mapping[str, Figure]) -> st
     return render(
         "geometry/decodings.html.jinja",
         title="decodings",
-        question="What does each block make of an image?",
+        question="How does each block change an image?",
         dataset=report["dataset"],
         sections=[
             Section("networks", "Networks", "geometry/decodings-networks.html.jinja", networks),

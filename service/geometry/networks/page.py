@@ -22,11 +22,11 @@ SCHEMA = 1  # incremented when a key of report.json changes its place or meaning
 
 _BLOCKS = (
     "Means over images; the band holds the middle half of them. A block with a small ratio and a negative cosine "
-    "refines: it moves the image slightly down the gradient of the loss."
+    "moves the image slightly in a direction that lowers the loss."
 )
 _TRANSPORT = (
-    "How far a block moves its points (root mean square), and the least displacement of any map between the same two "
-    "clouds. In high dimensions points are far from one another, so a small gap is easier to reach than in two."
+    "The displacement of the points by a block (root mean square), and the least displacement of any map between the "
+    "same two clouds. In high dimensions points are far from one another, so a small gap is easier to reach than in two."
 )
 _VARIATION = "‖x − x'‖ / ‖x‖ after each block, x' the path of the disturbed image; mean over images."
 _HEADERS = (
@@ -77,7 +77,7 @@ def geometry_page(networks: Sequence[Measured], context: dict[str, Any]) -> str:
     return render(
         "geometry/page.html.jinja",
         title="geometry",
-        question="How straight and how short are the paths?",
+        question="How long and how straight are the paths?",
         dataset=context["dataset"],
         networks=networks,
         sections=[section for section in sections if section.name != "units" or units],

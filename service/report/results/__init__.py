@@ -1,1 +1,1 @@
-"""Look-ups in an evaluation and its figures: what is drawn, what stands beside what, and as which text."""
+"""Selections from an evaluation and its figures for the report: drawn results, baselines, published figures, text."""

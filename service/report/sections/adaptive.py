@@ -10,7 +10,7 @@ from service.report.results.cells import Value, figure_cell
 
 __all__ = ["adaptive"]
 
-_SHOWN = {"attacks", "warnings", "robustness", "natural", "carlini_wagner", "images", "union"}  # the rest are settings
+_SHOWN = {"attacks", "warnings", "robustness", "natural", "carlini_wagner", "images", "union"}  # others are settings
 _CHECKS = {"unlimited": "no budget, a check", "few_steps": "a quarter of the steps, a check"}
 
 Figures = Mapping[str, Any]

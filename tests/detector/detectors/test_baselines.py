@@ -77,7 +77,7 @@ def test_transport_cost_is_judged_within_the_predicted_class(rng: np.random.Gene
     assert np.median(detector.score(high)) < 1
     misplaced = path(100 * costs, predicted=0)
     assert detector.score(misplaced).min() > 10
-    # Class 2 was never predicted: all images stand in, among which these costs are ordinary.
+    # Class 2 is never predicted, so it uses all images, among which these costs are normal.
     assert detector.score(path(100 * costs, predicted=2)).max() < 2
 
 

@@ -84,7 +84,7 @@ def test_input_preprocessing_is_pytorch_oods(moved: tuple[nn.Module, np.ndarray,
     theirs.fit_features(torch.from_numpy(reference.requested["embeddings"][:, -1]), torch.from_numpy(labels))
     expected = 2 * 80 * theirs.predict(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(score, expected, rtol=0.02)
-    # It is the pre-processing that was compared: without it the scores are larger.
+    # The comparison includes the pre-processing: without it the scores are larger.
     plain = Mahalanobis(classifier="none", combine="last").prepare(reference, labels)
     natural = extract_features(network, images, feature_requests=plain.feature_requests())
     assert (plain.fit(natural).score(natural) > 1.02 * score).all()
@@ -121,7 +121,7 @@ def test_preprocessing_is_asked_for_once_prepared_and_named_by_what_it_knows(
     assert np.array_equal(again.score(features), detector.score(features))
     with pytest.raises(InputError):
         Mahalanobis.from_state(detector.parameters() | {"magnitude": 0.01}, detector.state())
-    # Prepared with others, it forgets what it knew, and asks for other distances.
+    # A second `prepare` discards the first state and changes the feature request.
     assert detector.prepare(reference, 1 - np.arange(80) // 40).feature_requests()[1].name == other.name
 
 
@@ -138,7 +138,7 @@ def test_the_batch_size_does_not_change_preprocessed_distances(
 
 
 def test_what_all_classes_have_in_common_counts_for_nothing(rng: np.random.Generator) -> None:
-    """A column that tells no class from another adds as much to the distance to each class as to that to all."""
+    """A column that distinguishes no classes adds the same to the distance to each class and to the distance to all."""
     embeddings, labels = clusters(rng, 6000, layers=1)
     common = rng.normal(size=(6000, 1, 1))
     detector = RelativeMahalanobis(classifier="none").prepare(

@@ -169,13 +169,13 @@ def test_where_nothing_differs_nothing_is_found(
 
 
 def test_pixels_off_the_grid_give_a_set_away(network: nn.Module, generator: torch.Generator) -> None:
-    """A change of a tenth of a grey level, which no eye and no network sees."""
+    """A change of a tenth of a grey level, which has no effect on the network."""
     natural = photographs(100, generator)
     moved = (natural + 0.1 / 255 * torch.randn(natural.shape, generator=generator)).clamp(0, 1)
     assert auroc(PixelStatistics(rounded=False, **QUICK), network, natural, moved) == 1
     # Rounded, the moved images are the natural ones again.
     detector = PixelStatistics(**QUICK)
-    auroc(detector, network, natural, natural.clamp(min=0.5))  # fitted on something that it does see
+    auroc(detector, network, natural, natural.clamp(min=0.5))  # fitted on a change that it can detect
     rounded = extract_features(network, moved, feature_requests=detector.feature_requests())
     again = extract_features(network, natural, feature_requests=detector.feature_requests())
     same = (eight_bit(moved) == natural).flatten(1).all(dim=1).numpy()

@@ -1,4 +1,4 @@
-"""The Transport detector: which classifiers it learns, and what it makes of their votes."""
+"""The Transport detector: its classifiers, and the combination of their votes."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def test_votes_are_scikit_learns_forests(rng: np.random.Generator, seed: int) ->
     votes = detector.score_components(fresh).components
     all_class = everyone.predict_proba(fresh.statistics)[:, 1]
     assert np.array_equal(votes["all_class"], all_class)
-    # Classes without enough images of both kinds have the all-class forest stand in.
+    # Classes without enough images of both kinds use the all-class forest.
     expected = np.where(fresh.predicted == 0, class_0.predict_proba(fresh.statistics)[:, 1], all_class)
     assert np.array_equal(votes["predicted_class"], expected)
 

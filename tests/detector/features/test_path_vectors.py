@@ -78,7 +78,7 @@ def test_wide_vectors_are_projected_to_fixed_directions(wide_network: nn.Module,
 
 
 def test_the_directions_are_those_that_artifacts_were_fitted_with() -> None:
-    """Artifacts hold no directions: should these numbers change, those with wide networks judge by nonsense."""
+    """Artifacts do not contain the directions: a change makes scores of artifacts with wide networks wrong."""
     expected = [-0.0030846, -0.0322943, -0.0016017]
     np.testing.assert_allclose(directions(288)[[0, 0, 287], [0, 255, 128]], expected, rtol=1e-3)
 

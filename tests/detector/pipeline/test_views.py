@@ -1,4 +1,4 @@
-"""Verdicts of a detector that looks twice: the same alone and among others, at the price of one view."""
+"""Verdicts of a detector with a view: equal for one image and for a batch, at the cost of one additional view."""
 
 import numpy as np
 import pytest

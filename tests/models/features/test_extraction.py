@@ -1,4 +1,4 @@
-"""Features of many images: the same however they are batched, and refused when they would mean nothing."""
+"""Features of many images: independent of the batch size; invalid images and outputs are refused."""
 
 import numpy as np
 import pytest

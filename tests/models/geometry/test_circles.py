@@ -1,4 +1,4 @@
-"""Networks of the plane: many at once are what one alone is, and they learn the circles."""
+"""Networks of the plane: results do not depend on the number of networks, and they learn the circles."""
 
 from typing import Literal
 

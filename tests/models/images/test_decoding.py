@@ -1,4 +1,4 @@
-"""Image files in, pixels out: what is accepted means one thing, and everything else is refused with a reason."""
+"""Decoding of image files: an accepted file has one interpretation, and every other file is refused with a reason."""
 
 import io
 import sys

@@ -59,7 +59,7 @@ def test_without_batch_normalisation_there_is_none_and_biases_take_its_place(
     assert not any(isinstance(module, _NORMALISATIONS) for module in without.modules())
     convolutions = [module for module in without.modules() if isinstance(module, nn.Conv2d)]
     assert all(convolution.bias is not None for convolution in convolutions)
-    # What an image comes to does not hang on the other images of the batch.
+    # The output for an image does not depend on the other images of the batch.
     images = torch.rand(4, 3, 16, 16)
     without.train()
     torch.testing.assert_close(without(images[:1]), without(images)[:1], rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The objective in docs/adding-an-objective.md works as it stands there."""
+"""The example of docs/adding-an-objective.md works."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Discovery: how many branches, which, in what order, and what is said of the rest."""
+"""Discovery: number, names and order of branches, and the reasons for skipped blocks."""
 
 import copy
 import pickle
@@ -172,7 +172,7 @@ def test_layers_that_are_joined_by_the_code_around_them_are_left_out_by_name() -
 
 
 class Positioned(Stacked):
-    """Its one addition is of a constant, which says nothing of the join."""
+    """Its only addition is of a constant, which is not the join."""
 
     def __init__(self, channels: int = 4) -> None:
         super().__init__(channels)
@@ -188,7 +188,7 @@ def test_the_addition_of_a_constant_does_not_hide_a_block_that_joins_otherwise()
 
 
 class HalfTold(Stacked):
-    """One of its two branches is added, the other is joined otherwise."""
+    """One of its two branches is added; the other is joined in another way."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x + self.norm(x))

@@ -1,4 +1,4 @@
-"""Recorders: what they see, that they disturb nothing, and that they refuse what they cannot see."""
+"""Recorders: recorded values, the unchanged network, and errors for values that cannot be recorded."""
 
 import copy
 import threading
@@ -206,7 +206,7 @@ def test_a_scripted_branch_is_watched_as_a_whole() -> None:
 
 def _scripted(module: nn.Module, x: Tensor) -> nn.Module:
     with warnings.catch_warnings():
-        # TorchScript is on its way out of torch, but not out of the networks that people have.
+        # TorchScript is deprecated, but existing networks still use it.
         warnings.filterwarnings("ignore", ".*torch.jit.*is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", ".*torch.jit.*is deprecated", DeprecationWarning)
         return torch.jit.trace(module, x)

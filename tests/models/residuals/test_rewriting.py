@@ -1,4 +1,4 @@
-"""Networks as modules that give their path out: the recorder's figures, without hooks, and fit for compilers."""
+"""Networks as modules that return statistics of their path: equal to the recorder's, without hooks, compilable."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -204,7 +204,7 @@ def test_a_graph_with_a_wrong_pooled_vector_is_not_used(monkeypatch: pytest.Monk
 
 
 class _Wrapped(nn.Module):
-    """Gives out what is no tensor."""
+    """Returns an object that is not a tensor."""
 
     def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
         super().__init__()

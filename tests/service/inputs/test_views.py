@@ -1,4 +1,4 @@
-"""Which view a network is looked at through: what its training says that it was made indifferent to."""
+"""The view of a network: the augmentation of its training, to which it is invariant."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_an_artifact_says_what_was_looked_at_when_it_was_fitted(provenance: dict
 
 
 def loaded_after(recipe: Recipe, folder: Path) -> LoadedNetwork:
-    """A network as it comes back from a checkpoint that says how it was trained."""
+    """A network loaded from a checkpoint with a provenance of its training."""
     classes = tuple(map(str, range(SPEC.num_classes)))
     save_checkpoint(folder, build_network(SPEC), SPEC, classes, {"recipe": asdict(recipe)})
     return load_network(str(folder))

@@ -134,7 +134,7 @@ def test_as_another_implementation(rng: np.random.Generator) -> None:
 
 
 def test_noise_makes_the_coefficients_gaussian(rng: np.random.Generator) -> None:
-    """What the detector lives on: noise raises the shape, and the variance of the coefficients."""
+    """The detector relies on this: noise increases the shape and the variance of the coefficients."""
     edges = torch.from_numpy(np.kron(rng.random((20, 3, 4, 4)), np.ones((8, 8)))).float()
     noise = 0.1 * torch.from_numpy(rng.normal(size=edges.shape)).float()
     plain, noisy = nss(edges), nss((edges + noise).clamp(0, 1))
