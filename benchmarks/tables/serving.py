@@ -81,7 +81,7 @@ def bars(results: Mapping[str, Result]) -> list[str]:
             files["other_class_or_flag"] == 0 and files["largest_score_difference"] <= 1e-6,
         ),
     ]
-    lines = ["| what | bar | measured | |", "|---|---|---|---|"]
+    lines = ["| what | requirement | measured | |", "|---|---|---|---|"]
     return [*lines, *(f"| {what} | {bar} | {found} | {_MET[met]} |" for what, bar, found, met in rows)]
 
 

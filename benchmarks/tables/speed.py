@@ -14,7 +14,7 @@ PUBLISHED_MEMORY = Path(__file__).resolve().parent / "paper" / "memory.csv"
 def attacks(result: Result) -> list[str]:
     """Our attacks beside another library on the same images."""
     lines = [
-        "| attack | images | times as fast (quartiles) | bar | success, ours / theirs | median L2, ours / theirs |",
+        "| attack | images | times as fast (quartiles) | requirement | success, ours / theirs | median L2, ours / theirs |",
         "|---|---|---|---|---|---|",
     ]
     for case in result["cases"]:
@@ -50,7 +50,7 @@ def cost(result: Result) -> list[str]:
 def overhead(result: Result) -> list[str]:
     """Duration of a training step ÷ that of a step with cross-entropy."""
     return [
-        "| objective | network | blocks | batch | precision | duration ÷ cross-entropy's (quartiles) | bar |",
+        "| objective | network | blocks | batch | precision | duration ÷ cross-entropy's (quartiles) | requirement |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| `{case['objective']}` | {case['network']} | {case['blocks']} | {case['batch']} | {case['precision']} | "

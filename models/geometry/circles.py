@@ -168,8 +168,7 @@ def train_together(
 
 
 def held_out_accuracies(networks: PlaneResNets, data: Circles) -> Tensor:
-    """``(I,)``: the share of correctly classified test points in evaluation mode; points that are not finite count as
-    wrong."""
+    """``(I,)``: the share of correctly classified test points in evaluation mode; NaN counts as wrong."""
     end = networks.paths(data.test_points)[-1]
     logits = end @ networks.classifier.T
     margins = logits.gather(2, data.test_labels[..., None]) - logits.gather(2, 1 - data.test_labels[..., None])

@@ -25,8 +25,8 @@ _BLOCKS = (
     "moves the image slightly in a direction that lowers the loss."
 )
 _TRANSPORT = (
-    "The displacement of the points by a block (root mean square), and the least displacement of any map between the "
-    "same two clouds. In high dimensions points are far from one another, so a small gap is easier to reach than in two."
+    "The displacement of the points by a block (root mean square), and the least displacement of any map between "
+    "these clouds. In high dimensions points are far from one another, so a small gap is easier to reach than in two."
 )
 _VARIATION = "‖x − x'‖ / ‖x‖ after each block, x' the path of the disturbed image; mean over images."
 _HEADERS = (

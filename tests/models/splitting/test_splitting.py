@@ -139,7 +139,7 @@ class _Tied(nn.Module):
         return features.mean((2, 3))
 
 
-class _AsksForItsMode(nn.Module):
+class _ReadsItsMode(nn.Module):
     """A block whose own code, not a layer's, draws a dropout."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class _AsksForItsMode(nn.Module):
 def test_a_block_that_asks_for_its_mode_keeps_it(seed: int) -> None:
     torch.manual_seed(seed)
     network = nn.Sequential(
-        nn.Conv2d(3, 4, 1), _AsksForItsMode(), _AsksForItsMode(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+        nn.Conv2d(3, 4, 1), _ReadsItsMode(), _ReadsItsMode(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
     images = torch.rand(8, 3, 4, 4)
     split = split_network(network, (3, 4, 4), 3)
@@ -181,9 +181,9 @@ def test_what_cannot_be_split_is_refused(seed: int) -> None:
         split_network(_Branching(), (3, 8, 8), 2)
     network = ResNet(1, width=4)
     with pytest.raises(NetworkError, match="training and evaluation mode"):
-        split_network(_AsksForItsMode(), (4, 4, 4), 2)
+        split_network(_ReadsItsMode(), (4, 4, 4), 2)
     with pytest.raises(NetworkError, match="training and evaluation mode"):
-        split_network(Normalized(_AsksForItsMode(), (0.5,) * 4, (0.5,) * 4), (4, 4, 4), 2)
+        split_network(Normalized(_ReadsItsMode(), (0.5,) * 4, (0.5,) * 4), (4, 4, 4), 2)
     with pytest.raises(NetworkError, match="at most 6 modules"):
         split_network(network, (3, 16, 16), 7)
     with pytest.raises(NetworkError, match="boundary below"):
