@@ -14,7 +14,8 @@ PUBLISHED_MEMORY = Path(__file__).resolve().parent / "paper" / "memory.csv"
 def attacks(result: Result) -> list[str]:
     """Our attacks beside another library on the same images."""
     lines = [
-        "| attack | images | times as fast (quartiles) | requirement | success, ours / theirs | median L2, ours / theirs |",
+        "| attack | images | times as fast (quartiles) | requirement "
+        "| success, ours / theirs | median L2, ours / theirs |",
         "|---|---|---|---|---|---|",
     ]
     for case in result["cases"]:

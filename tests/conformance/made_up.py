@@ -58,6 +58,8 @@ def features_of(requester: Requester, rng: np.random.Generator, odd: np.ndarray)
             context,
             logits=output + as_tensor(rng.normal(scale=np.where(odd, 4, 0.1)[:, None], size=output.shape)),
             pooled_embeddings=tuple(1.1 * vector for vector in context.pooled_embeddings),
+            statistics=context.statistics
+            + as_tensor(rng.normal(scale=np.where(odd, 2, 0.01)[:, None], size=statistics.shape)),
         )
         context = replace(context, views=dict.fromkeys(needs_of(requester.feature_requests()).views, other))
         requested = {
