@@ -50,7 +50,7 @@ def detector_result(
     *,
     rows: Mapping[str, Sequence[int] | np.ndarray] | None = None,
     threshold: float | None = 0.5,
-    votes: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    components: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     **more: Any,
 ) -> DetectorResult:
     """A result of these scores, by set; rows are the first ones of each set by default."""
@@ -60,7 +60,7 @@ def detector_result(
         detector=detector,
         rows={n: np.asarray((rows or {}).get(n, np.arange(len(s))), dtype=np.int64) for n, s in scores.items()},
         scores={name: np.asarray(values, dtype=np.float64) for name, values in scores.items()},
-        components=votes or {},
+        components=components or {},
         **given,
     )
 

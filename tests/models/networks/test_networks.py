@@ -132,7 +132,7 @@ def test_options_behind_the_name_reach_the_network_and_its_checkpoint(
         ("resnet8:step_size", "OPTION=VALUE"),
         ("resnet8:step_size=0", "above 0, got 0"),
         ("resnet8:step_size=wide", "finite number"),
-        ("resnet8:step_size=1:step_size=2", "once"),
+        ("resnet8:step_size=1:step_size=2", "given twice"),
         ("resnet8:batch_normalization=0", "true or false"),
         ("resnext50:step_size=0.1", "which are none"),
         ("one_representation_resnet9:filters=100000", "at most 512"),

@@ -68,7 +68,7 @@ def test_sets_that_are_no_sets_are_refused(changes: dict[str, Any], message: str
     [
         ({"rows": {}, "scores": {}}, "expected natural images scored by transport"),
         ({"scores": {NATURAL: np.ones(3)}}, "expected scores of the sets"),
-        ({"votes": {"pgd": {}}}, "votes on ['pgd']"),
+        ({"components": {"pgd": {}}}, "components on ['pgd']"),
         ({"thresholds": {0.0: 0.5}}, "rates between 0 and 1"),
         ({"thresholds": {0.05: np.inf}}, "finite thresholds"),
     ],
