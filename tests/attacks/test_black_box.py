@@ -60,7 +60,7 @@ def _some(made: Digits, count: int) -> tuple[nn.Module, Tensor, Tensor]:
     return made.network, made.images[keep], made.labels[keep]
 
 
-def _judged(attack: Attack, made: Digits, count: int) -> tuple[float, Tensor, int]:
+def _measured(attack: Attack, made: Digits, count: int) -> tuple[float, Tensor, int]:
     """Success rate, norms of the perturbations, and number of queries."""
     network, images, labels = _some(made, count)
     counted = _Counted(network)
@@ -79,8 +79,8 @@ def _judged(attack: Attack, made: Digits, count: int) -> tuple[float, Tensor, in
     ids=["hop_skip_jump", "boundary"],
 )
 def test_nearer_than_art_with_as_many_queries(ours: Attack, theirs: Attack, digits_network: Digits) -> None:
-    rate, l2, queries = _judged(ours, digits_network, 6)
-    their_rate, their_l2, their_queries = _judged(theirs, digits_network, 6)
+    rate, l2, queries = _measured(ours, digits_network, 6)
+    their_rate, their_l2, their_queries = _measured(theirs, digits_network, 6)
     assert queries <= 1.1 * their_queries
     assert rate >= their_rate
     assert rate == 1
@@ -107,7 +107,7 @@ def test_art_repeats_itself_under_a_seed(attack_class: Any, digits_network: Digi
 
 
 @all_of_them
-def test_images_that_are_wrong_already_stay(name: str, digits_network: Digits) -> None:
+def test_misclassified_images_are_unchanged(name: str, digits_network: Digits) -> None:
     network, images, labels = digits_network.network, digits_network.images[:6], digits_network.labels[:6].clone()
     with torch.no_grad():
         labels[::2] = network(images[::2]).topk(2).indices[:, 1]  # to be wrong by a clear lead
@@ -150,7 +150,7 @@ def test_starts_are_wrong_and_belong_to_their_image(digits_network: Digits) -> N
     assert torch.equal(later, starts[5:])
 
 
-def test_an_image_whose_class_noise_has_still_starts(seed: int) -> None:
+def test_an_image_of_the_class_of_noise_has_a_start(seed: int) -> None:
     """A network that calls all noise of single pixels class 0, and what is dark class 1."""
 
     class Brightness(nn.Module):
@@ -228,7 +228,7 @@ def test_a_hill_is_highest_in_the_middle() -> None:
     assert (hill >= 0).all()
 
 
-def test_zoo_takes_the_slopes_of_the_margin(digits_network: Digits) -> None:
+def test_zoo_estimates_the_gradient_of_the_margin(digits_network: Digits) -> None:
     network, images, labels = _some(digits_network, 3)
     network = network.double()
     at = (0.1 + 0.8 * images.double()).requires_grad_(True)
@@ -394,7 +394,7 @@ def test_transfer_key_contains_the_white_box_attack(monkeypatch: pytest.MonkeyPa
     assert Transfer().libraries()["attack"] != plain
 
 
-def test_transfer_refuses_what_does_not_fit(digits_network: Digits, tmp_path: Path) -> None:
+def test_transfer_refuses_mismatched_substitutes(digits_network: Digits, tmp_path: Path) -> None:
     network, images, labels = _some(digits_network, 2)
     with pytest.raises(InputError, match="10 classes, got 4"):
         Transfer(substitute=_written(tmp_path, 4, 0))(network, images, labels)

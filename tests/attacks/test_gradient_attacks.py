@@ -66,7 +66,7 @@ def test_more_steps_raise_the_loss(attack_class: type[Attack], norm: Norm, digit
     assert sizes.max() > (0.8 if attack_class is BIM else 0.9) * epsilon
 
 
-def test_steps_default_to_what_the_papers_say(digits_network: Digits) -> None:
+def test_default_steps_are_those_of_the_papers(digits_network: Digits) -> None:
     network, images, labels = digits_network
     attacked = BIM(epsilon=EPSILON, steps=4)(network, images, labels)
     by_hand = images
@@ -255,7 +255,7 @@ def test_a_step_costs_one_forward_and_one_backward_pass(digits_network: Digits) 
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_channels_last_images_stay_so(digits_network: Digits) -> None:
+def test_channels_last_images_keep_their_layout(digits_network: Digits) -> None:
     network, images, labels = digits_network
     images = images.contiguous(memory_format=torch.channels_last)
     attacked = FGM(epsilon=EPSILON)(network.to(memory_format=torch.channels_last), images, labels)

@@ -111,7 +111,7 @@ def test_accuracy_falls(name: str, made: Digits) -> None:
 
 
 @attack_names
-def test_same_seed_same_images(name: str, made: Digits) -> None:
+def test_equal_seeds_give_equal_images(name: str, made: Digits) -> None:
     first = _attack(name, seed=3)(*made)
     torch.rand(7)  # the state of the global generators must not matter
     np.random.rand(7)  # noqa: NPY002
@@ -171,7 +171,7 @@ def test_works_when_the_caller_is_in_inference_mode(name: str, made: Digits) -> 
 
 
 @attack_names
-def test_says_whether_it_is_small_in_a_norm(name: str) -> None:
+def test_lp_bounded_is_declared(name: str) -> None:
     attack = _attack(name)
     assert attack.lp_bounded is (name not in {"jsma", "pixel", "spatial_transformation"})
     assert attack.lp_bounded or attack.epsilon is None

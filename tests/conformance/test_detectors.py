@@ -222,7 +222,7 @@ def test_state_of_another_kind_is_refused(detector: Detector, rng: np.random.Gen
         type(detector).from_state(parameters | {"unheard_of": 1}, state)
 
 
-def test_parameters_of_any_json_are_taken_or_refused(
+def test_parameters_of_any_json_are_accepted_or_refused(
     detector: Detector, rng: np.random.Generator, mixed: Features
 ) -> None:
     """A manifest may contain any JSON: it is refused by an InputError, or the detector can score."""
@@ -252,9 +252,7 @@ def test_features_of_another_network_are_refused(
         detector.score(mixed._replace(**{what: spoilt}))
 
 
-def test_measurements_of_another_network_are_refused(
-    detector: Detector, rng: np.random.Generator, mixed: Features
-) -> None:
+def test_requests_of_another_network_are_refused(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
     fit(detector, rng)
     for name, array in mixed.requested.items():
         others = {other: values for other, values in mixed.requested.items() if other != name}
@@ -269,7 +267,7 @@ def test_measurements_of_another_network_are_refused(
             detector.score(mixed._replace(requested=others | {name: spoilt}))
 
 
-def test_measurements_have_names_of_their_own(detector: Detector, rng: np.random.Generator) -> None:
+def test_feature_requests_have_unique_names(detector: Detector, rng: np.random.Generator) -> None:
     for stage in (detector, prepared(detector, rng)):
         names = [feature_request.name for feature_request in stage.feature_requests()]
         assert len(set(names)) == len(names)
@@ -309,7 +307,7 @@ def test_reference_images_that_cannot_be_used_are_refused(detector: Detector, rn
             detector.prepare(reference, labels)
 
 
-def test_whether_it_needs_attacks_is_known_beforehand(detector: Detector) -> None:
+def test_needs_adversarial_is_known_before_fit(detector: Detector) -> None:
     assert type(detector).needs_adversarial == type(detector)().needs_adversarial
     assert isinstance(detector.needs_adversarial, bool)
 

@@ -114,7 +114,7 @@ def test_rate_holds_with_ties(rng: np.random.Generator) -> None:
     assert np.mean(rates) <= 0.1 + 5 * np.std(rates) / np.sqrt(300)
 
 
-def test_expected_rate_is_wider_than_either_sample_alone() -> None:
+def test_expected_interval_is_wider_than_that_of_either_sample() -> None:
     interval = Calibration(np.arange(1000.0), 0.05).expected_realised_rate(1000)
     alone = stats.binom(1000, 0.05)
     assert interval.low < alone.ppf(0.025) / 1000

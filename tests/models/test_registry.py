@@ -11,7 +11,7 @@ ALL = [ATTACKS, DATASETS, DETECTORS, NETWORKS, OBJECTIVES]
 
 
 @pytest.mark.parametrize("folder", ALL, ids=lambda folder: folder.kind)
-def test_every_plugin_loads_and_says_what_it_is(folder: PluginFolder) -> None:
+def test_every_plugin_loads_and_has_a_summary(folder: PluginFolder) -> None:
     summaries = folder.summaries()
     assert summaries
     for name, summary in summaries.items():

@@ -80,12 +80,12 @@ def _images(report: Path, detector: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["detector"] == detector]
 
 
-def test_training_writes_a_checkpoint_that_says_where_it_comes_from(shop: Path) -> None:
+def test_training_writes_a_checkpoint_with_provenance(shop: Path) -> None:
     header = json.loads((shop / "run" / "network.json").read_text())
-    facts = header["provenance"]
-    assert facts["test_accuracy"] > 0.6
-    assert facts["recipe"]["epochs"] == 8
-    assert not facts["recipe"]["flip"]
+    provenance = header["provenance"]
+    assert provenance["test_accuracy"] > 0.6
+    assert provenance["recipe"]["epochs"] == 8
+    assert not provenance["recipe"]["flip"]
     assert str(shop) not in json.dumps(header)
     assert len((shop / "run" / "log.jsonl").read_text().splitlines()) == 8
 
@@ -93,11 +93,11 @@ def test_training_writes_a_checkpoint_that_says_where_it_comes_from(shop: Path) 
 def test_the_artifact_records_its_originals_and_no_path_of_this_machine(shop: Path) -> None:
     text = (shop / "artifact" / "manifest.json").read_text()
     assert str(shop) not in text
-    facts = json.loads(text)["provenance"]
+    provenance = json.loads(text)["provenance"]
     data = load_dataset("digits").limited(600, 0)
-    seen = np.isin(image_digests(data), unpack(facts["originals"]))
+    seen = np.isin(image_digests(data), unpack(provenance["originals"]))
     assert abs(int(seen.sum()) - 450) < 5
-    assert facts["attacks"][0]["attack"] == "fgm"
+    assert provenance["attacks"][0]["attack"] == "fgm"
 
 
 def test_evaluation_leaves_out_what_was_fitted_on_and_reports_the_rest(
@@ -128,7 +128,7 @@ def test_evaluation_leaves_out_what_was_fitted_on_and_reports_the_rest(
     assert [entry["nominal"] for entry in report["false_positives"]][:2] == [0.05, 0.01]
 
 
-def test_attacked_digits_are_told_from_natural_ones(shop: Path, tmp_path: Path) -> None:
+def test_attacked_digits_are_distinguished_from_natural_ones(shop: Path, tmp_path: Path) -> None:
     _evaluate(shop, tmp_path, "--attacks", "fgm", "--limit", "300", "--csv")
     rows = _images(tmp_path, "artifact")
     scores = {name: [float(r["score"]) for r in rows if r["set"] == name] for name in ("natural", "fgm")}
@@ -143,14 +143,14 @@ def test_other_detectors_stand_beside_the_artifact_on_images_that_it_may_have_se
     manifest = json.loads((shop / "artifact" / "manifest.json").read_text())
     data = load_dataset("digits").limited(300, 0)
     unseen = np.flatnonzero(~np.isin(image_digests(data), unpack(manifest["provenance"]["originals"])))
-    judged = [int(row["original"]) for row in _images(tmp_path, "artifact") if row["set"] == "natural"]
-    assert sorted(judged) == unseen.tolist()
+    scored = [int(row["original"]) for row in _images(tmp_path, "artifact") if row["set"] == "natural"]
+    assert sorted(scored) == unseen.tolist()
     assert report["natural"]["images"] == 300
     others = {entry["detector"]: entry["mean"]["all"]["images"] for entry in report["results"]}
     assert others["transport:num_trees=10"] == others["energy"] == pytest.approx(75, abs=3)
 
 
-def test_detectors_are_compared_on_a_network_with_outliers_and_what_it_learnt_from(
+def test_detectors_are_compared_with_outliers_and_training_images(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["evaluate", "--network", str(shop / "run"), "--limit", "200", "--runs", "2", "--resamples", "20"]
@@ -176,7 +176,7 @@ def test_a_second_fit_makes_the_same_detector_from_the_cache(shop: Path, tmp_pat
     assert all(path.stat().st_mtime_ns == time for path, time in shards.items())
 
 
-def test_score_prints_a_line_per_file_and_goes_on_after_a_broken_one(
+def test_score_prints_a_line_per_file_and_continues_after_a_broken_one(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pixels = load_dataset("digits").images[0].transpose(1, 2, 0)
@@ -196,7 +196,7 @@ def test_score_prints_a_line_per_file_and_goes_on_after_a_broken_one(
     assert len(verdict["path"]["statistics"]) == 3
 
 
-def test_a_network_from_a_users_file_goes_the_whole_way(
+def test_a_network_from_a_users_file_works_in_all_commands(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.py"
@@ -226,28 +226,26 @@ def test_a_network_from_a_users_file_goes_the_whole_way(
 def test_detectors_without_attacks_are_fitted_and_scored(detector: str, shop: Path, tmp_path: Path) -> None:
     fit = [*_fit(shop), "--detector", detector, "--out", str(tmp_path / "artifact")]
     assert main(fit) == 0
-    facts = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
-    assert facts["attacks"] == []
-    assert facts["realised_fpr"]["rate"] < 0.25
+    provenance = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
+    assert provenance["attacks"] == []
+    assert provenance["realised_fpr"]["rate"] < 0.25
 
 
 def test_a_detector_that_compares_takes_a_quarter_of_the_images_out_of_the_fit(shop: Path, tmp_path: Path) -> None:
     assert main([*_fit(shop), "--detector", "knn:k=5:num_trees=10", "--out", str(tmp_path / "artifact")]) == 0
     manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
-    facts = manifest["provenance"]
+    provenance = manifest["provenance"]
     assert manifest["detector"]["parameters"]["k"] == 5
-    assert facts["images"]["reference"] == pytest.approx(75, abs=5)
-    assert facts["images"]["fit"] == pytest.approx(225, abs=5)
-    assert facts["attacks"][0]["attack"] == "fgm"
+    assert provenance["images"]["reference"] == pytest.approx(75, abs=5)
+    assert provenance["images"]["fit"] == pytest.approx(225, abs=5)
+    assert provenance["attacks"][0]["attack"] == "fgm"
     data = load_dataset("digits").limited(600, 0)
-    assert np.isin(image_digests(data), unpack(facts["originals"])).sum() == sum(facts["images"].values())
+    assert np.isin(image_digests(data), unpack(provenance["originals"])).sum() == sum(provenance["images"].values())
     Image.fromarray(data.images[0].transpose(1, 2, 0)).save(tmp_path / "digit.png")
     assert main(["score", "--artifact", str(tmp_path / "artifact"), str(tmp_path / "digit.png")]) == 0
 
 
-def test_a_detector_that_looks_twice_takes_the_view_that_the_training_allows_and_serves(
-    shop: Path, tmp_path: Path
-) -> None:
+def test_a_detector_with_a_view_uses_that_of_the_training_and_serves(shop: Path, tmp_path: Path) -> None:
     artifact = tmp_path / "artifact"
     assert main([*_fit(shop), "--detector", "fusion", "--out", str(artifact)]) == 0
     manifest = json.loads((artifact / "manifest.json").read_text())
@@ -300,12 +298,12 @@ def test_other_images_to_compare_with_leave_all_others_to_fit_on(
     detector = ["--detector", "mahalanobis", "--classifier", "none"]
     command = [*_fit(shop), *detector, "--out", str(tmp_path / "artifact"), "--reference"]
     assert main([*command, f"npz:{tmp_path / 'rest.npz'}"]) == 0
-    facts = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
-    assert facts["images"]["reference"] == rest.sum()
-    assert facts["images"]["fit"] == pytest.approx(300, abs=5)
-    assert facts["reference"] == "npz:rest.npz"
-    assert facts["attacks"] == []
-    assert np.isin(image_digests(data)[rest], unpack(facts["originals"])).all()
+    provenance = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
+    assert provenance["images"]["reference"] == rest.sum()
+    assert provenance["images"]["fit"] == pytest.approx(300, abs=5)
+    assert provenance["reference"] == "npz:rest.npz"
+    assert provenance["attacks"] == []
+    assert np.isin(image_digests(data)[rest], unpack(provenance["originals"])).all()
     assert main([*command, "digits"]) == 2
     assert "share 600 images" in capsys.readouterr().err
     assert main([*command, f"npz:{tmp_path / 'rest.npz'}", "--calibrate-on", f"npz:{tmp_path / 'rest.npz'}"]) == 2
@@ -336,10 +334,10 @@ def test_calibrating_on_other_images_leaves_more_to_fit_and_refuses_the_same_one
     np.savez(tmp_path / "rest.npz", x=data.images[rest].transpose(0, 2, 3, 1), y=data.labels[rest])
     command = [*_fit(shop), "--detector", "transport", "--out", str(tmp_path / "artifact"), "--calibrate-on"]
     assert main([*command, f"npz:{tmp_path / 'rest.npz'}"]) == 0
-    facts = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
-    assert facts["images"]["calibrate"] == rest.sum()
-    assert facts["images"]["fit"] == pytest.approx(450, abs=5)
-    assert facts["calibrated_on"] == "npz:rest.npz"
+    provenance = json.loads((tmp_path / "artifact" / "manifest.json").read_text())["provenance"]
+    assert provenance["images"]["calibrate"] == rest.sum()
+    assert provenance["images"]["fit"] == pytest.approx(450, abs=5)
+    assert provenance["calibrated_on"] == "npz:rest.npz"
     assert main([*command, "digits"]) == 2
     assert "share 600 images" in capsys.readouterr().err
 

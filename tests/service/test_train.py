@@ -47,7 +47,7 @@ def test_a_network_that_stops_is_not_cut_again(
     assert not (out / "training").exists()
 
 
-def test_what_would_not_be_built_again_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_cannot_be_rebuilt_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The function makes a wider network every time."""
     file = tmp_path / "mine.py"
     file.write_text(
@@ -68,7 +68,7 @@ def test_what_would_not_be_built_again_is_not_written(tmp_path: Path, capsys: py
     [["--network", "{}:fixed_encoder=true"], ["--network", "{}:step_size=0.5"], ["--mean", "0.5"], ["--std", "0.5"]],
     ids=str,
 )
-def test_a_run_does_not_go_on_with_another_network_of_the_same_shapes(
+def test_a_run_does_not_continue_with_another_network_of_the_same_shapes(
     change: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = "one_representation_resnet9:blocks=1:filters=2:batch_normalization=false"
@@ -79,7 +79,7 @@ def test_a_run_does_not_go_on_with_another_network_of_the_same_shapes(
     assert main(words) == 0
 
 
-def test_a_run_does_not_go_on_with_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_does_not_continue_with_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.py"
     file.write_text("from models.networks.resnet import resnet8 as build\n")
     words = [*TRAIN, "--network", f"{file}:build", "--out", str(tmp_path / "run")]
@@ -103,7 +103,7 @@ def test_a_run_does_not_go_on_with_another_file(tmp_path: Path, capsys: pytest.C
         ("--gradient-clipping nan", "gradient_clipping as a finite number"),
     ],
 )
-def test_options_that_would_do_nothing_or_no_good_are_refused(
+def test_options_without_effect_and_invalid_options_are_refused(
     words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*TRAIN, "--network", "resnet8", *words.split(), "--out", str(tmp_path / "run")]) == 2

@@ -220,7 +220,7 @@ def test_black_box_approaches_the_image_and_passes(linear: Linear, seed: int) ->
     assert (found.queries[:5] > 30).all()
 
 
-def test_features_that_pass_are_found_near_the_given_ones(seed: int) -> None:
+def test_feature_search_finds_near_accepted_features(seed: int) -> None:
     """Columns of different units; queries are in the features' own units, inside their bounds."""
     low, high = torch.tensor([0.0, -1e-4, 7.0]), torch.tensor([10.0, 1e-4, 7.0])
     features = torch.tensor([[9.0, 0.5e-4, 7.0], [8.0, 0.0, 7.0]])

@@ -49,7 +49,7 @@ def test_build_attack_parses_fractions_and_ignores_options_where_accepted() -> N
     assert build_attack("fgm", {"epsilon": 0.5}, where_accepted={"epsilon": 0.1}).epsilon == 0.5
 
 
-def test_build_attack_names_what_is_wrong() -> None:
+def test_build_attack_names_the_invalid_option() -> None:
     with pytest.raises(UnknownNameError, match=r"bim.*pgd"):
         build_attack("bmi")
     with pytest.raises(InputError, match=r"no option steps; it has epsilon"):

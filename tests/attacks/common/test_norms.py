@@ -21,9 +21,7 @@ def test_sizes_are_numpys(generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.03), ("linf", 8 / 255), ("l2", 0.5), ("l2", 20.0)])
-def test_projection_lands_inside_and_leaves_what_is_inside(
-    norm: Norm, epsilon: float, generator: torch.Generator
-) -> None:
+def test_projection_is_inside_and_keeps_points_inside(norm: Norm, epsilon: float, generator: torch.Generator) -> None:
     natural = torch.rand(8, 3, 16, 16, generator=generator)
     far = natural + torch.randn(8, 3, 16, 16, generator=generator)
     inside = project(far, natural, epsilon, norm)

@@ -145,7 +145,7 @@ def test_more_steps_are_never_worse(search: _Search, spaces: HalfSpaces) -> None
 
 
 @searches
-def test_images_without_an_adversarial_start_stay(search: _Search, spaces: HalfSpaces) -> None:
+def test_images_without_an_adversarial_start_are_unchanged(search: _Search, spaces: HalfSpaces) -> None:
     starts = spaces.starts.clone()
     starts[[1, 3]] = spaces.images[[1, 3]] - 0.1
     found = search(spaces, spaces.images, starts)
@@ -156,7 +156,7 @@ def test_images_without_an_adversarial_start_stay(search: _Search, spaces: HalfS
 
 
 @searches
-def test_images_that_are_adversarial_stay(search: _Search, spaces: HalfSpaces) -> None:
+def test_adversarial_images_are_unchanged(search: _Search, spaces: HalfSpaces) -> None:
     spaces.reach[2] = -1
     found = search(spaces, spaces.images, spaces.starts)
     assert found.found.all()
@@ -198,7 +198,7 @@ def test_the_size_of_batches_does_not_matter(search: _Search, spaces: HalfSpaces
 
 
 @searches
-def test_the_seed_decides(search: _Search, spaces: HalfSpaces) -> None:
+def test_the_seed_determines_the_result(search: _Search, spaces: HalfSpaces) -> None:
     torch.manual_seed(0)
     first = search(spaces, spaces.images, spaces.starts, seed=1)
     torch.manual_seed(1)

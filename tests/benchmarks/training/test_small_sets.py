@@ -160,7 +160,7 @@ def test_a_failed_training_does_not_end_the_others(tmp_path: Path, capsys: pytes
     assert finished(Instance(VANILLA, DIGITS, 0), tmp_path) is not None
 
 
-def test_averages_taken_anew_are_those_of_the_images(seed: int) -> None:
+def test_new_averages_are_those_of_the_images(seed: int) -> None:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 30 * 30, 10)).eval()
     data = Images("digits", "digits", None, 100).load()[1]

@@ -195,7 +195,7 @@ def test_classifiers_do_not_change_the_other_components(rng: np.random.Generator
 
 
 @pytest.mark.parametrize("count", [40, 400])
-def test_tail_scores_come_from_images_that_nothing_else_learned_from(rng: np.random.Generator, count: int) -> None:
+def test_tail_scores_are_fitted_on_separate_images(rng: np.random.Generator, count: int) -> None:
     # There is nothing to learn: a forest memorises its own images and gives one half to all others.
     detector = fitted(quick(Path, classifier="random_forest"), rng, count=count, attacked=made_up(rng, count))
     rare = detector.tail_scores(made_up(rng, 1000))["classifier"] > EDGE
@@ -316,7 +316,7 @@ def test_a_detector_with_its_default_classifier_is_restored(
     assert detector.parameters()["classifier"] == "gradient_boosting"
     again = kind.from_state(detector.parameters(), detector.state())
     images = made_up(rng, 40, path=0.5)
-    judged, expected = again.score_components(images), detector.score_components(images)
-    assert np.array_equal(judged.score, expected.score)
-    assert all(np.array_equal(judged.components[name], vote) for name, vote in expected.components.items())
-    assert kind.from_state(detector.parameters(), again.state()).score(images).tolist() == judged.score.tolist()
+    result, expected = again.score_components(images), detector.score_components(images)
+    assert np.array_equal(result.score, expected.score)
+    assert all(np.array_equal(result.components[name], vote) for name, vote in expected.components.items())
+    assert kind.from_state(detector.parameters(), again.state()).score(images).tolist() == result.score.tolist()

@@ -114,7 +114,7 @@ def test_no_rows(rng: np.random.Generator) -> None:
     assert ours.probability(np.zeros((0, COLUMNS), dtype=np.float32), nothing, nothing).shape == (0,)
 
 
-def test_fit_is_seeded_and_tells_the_classes_apart(rng: np.random.Generator) -> None:
+def test_fit_is_seeded_and_separates_the_classes(rng: np.random.Generator) -> None:
     groups = [training_set(rng, 600), training_set(rng, 150)]
     columns, labels = training_set(rng, 900)
     once, again, otherwise = (GradientBoostings.fit(groups, seed=seed) for seed in (1, 1, 2))
@@ -280,7 +280,7 @@ def test_a_class_of_two_images_can_be_learnt(rng: np.random.Generator) -> None:
     assert np.isfinite(detector.score(few[0])).all()
 
 
-def test_other_detectors_take_it(rng: np.random.Generator) -> None:
+def test_other_detectors_accept_the_classifier(rng: np.random.Generator) -> None:
     def features(spread: float) -> Features:
         vectors, labels = clusters(rng, 120)
         return embedded(vectors + spread * rng.normal(size=vectors.shape), labels)

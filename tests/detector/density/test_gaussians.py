@@ -42,7 +42,7 @@ def test_a_layer_is_measured_as_if_there_were_no_other_and_no_zeros_behind(rng: 
         np.testing.assert_allclose(chosen[:, layer], own_chosen[:, 0], rtol=1e-6)
 
 
-def test_what_moves_together_or_not_at_all_counts_once_or_never(rng: np.random.Generator) -> None:
+def test_correlated_columns_count_once_and_constant_ones_never(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
     queries, _ = vectors(rng, 30)
     expected = Gaussians.fit(known, labels).distances(queries)
@@ -98,7 +98,7 @@ def test_directions_without_variance_are_exactly_nothing(rng: np.random.Generato
         assert whitening[layer, :width, max(WIDTHS) - width :].any(axis=0).all()
 
 
-def test_an_image_is_measured_alone_as_among_others_to_the_last_bit(rng: np.random.Generator) -> None:
+def test_distances_do_not_depend_on_the_batch(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
     queries, _ = vectors(rng, 300)
     classes = rng.integers(CLASSES, size=(300, 2))

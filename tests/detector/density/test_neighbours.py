@@ -94,7 +94,7 @@ def test_lids_columns_are_the_dimension_at_every_block(rng: np.random.Generator)
     ],
     ids=["knn", "lid"],
 )
-def test_columns_stay_what_they_were(detector: KNN | LID, expected: list[list[float]]) -> None:
+def test_columns_equal_stored_values(detector: KNN | LID, expected: list[list[float]]) -> None:
     detector.prepare(embedded(waves(40, 2, 3, 0.7)))
     np.testing.assert_allclose(detector._columns(embedded(1.5 * waves(3, 2, 3, 1.3))), expected, rtol=1e-6)
 

@@ -22,7 +22,7 @@ def test_max_softmax_is_one_minus_the_largest_probability(rng: np.random.Generat
     assert np.allclose(MaxSoftmax().fit(features).score(features), expected, atol=1e-12)
 
 
-def test_max_softmax_tells_confident_answers_apart() -> None:
+def test_max_softmax_distinguishes_confident_predictions() -> None:
     """Where 1 − p rounds to zero in float64."""
     logits = np.array([[100, 0, 0, 0], [110, 0, 0, 0], [300, 0, 0, 0]], dtype=np.float32)
     features = Features(logits, np.zeros((3, 2), dtype=np.float32))
@@ -69,7 +69,7 @@ def test_transport_cost_is_one_at_the_edges_of_the_band() -> None:
     assert np.allclose(votes["too_low"], [0, 1, -1, -2, 2], atol=1e-5)
 
 
-def test_transport_cost_is_judged_within_the_predicted_class(rng: np.random.Generator) -> None:
+def test_transport_cost_is_compared_within_the_predicted_class(rng: np.random.Generator) -> None:
     costs = rng.uniform(0.9, 1.1, size=(40, 2))
     low, high = path(costs, predicted=0), path(100 * costs, predicted=1)
     natural = Features.concatenated([low, high])
@@ -101,7 +101,7 @@ def test_further_cosines_are_not_part_of_the_cost(rng: np.random.Generator) -> N
     assert np.array_equal(detector.score(features), detector.score(Features(features.logits, changed)))
 
 
-def test_equal_costs_and_blank_paths_give_finite_scores() -> None:
+def test_equal_costs_and_zero_paths_give_finite_scores() -> None:
     detector = TransportCost().fit(path(np.ones((30, 2))))
     scores = detector.score(path(np.array([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0]])))
     assert np.isfinite(scores).all()

@@ -128,7 +128,7 @@ def test_neighbours_in_the_batch_change_no_bit(rng: np.random.Generator, size: t
     assert spectrum(maps[:0], "both", average=average).shape == (0, together.shape[1])
 
 
-def test_what_is_no_map_is_refused() -> None:
+def test_arrays_that_are_not_maps_are_refused() -> None:
     for bad in (torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8).long(), torch.zeros(1, 3, 0, 8)):
         with pytest.raises(InputError, match="expected floating-point maps"):
             spectrum(bad)
@@ -136,7 +136,7 @@ def test_what_is_no_map_is_refused() -> None:
         spectrum(torch.zeros(1, 3, 8, 8), "power")  # type: ignore[arg-type]
 
 
-def test_numbers_stay() -> None:
+def test_values_equal_stored_values() -> None:
     """Every 41st number of this implementation, stored when it agreed with numpy as above."""
     assert np.allclose(spectrum(patterned_images(), "both")[:, ::41].numpy(), STORED, rtol=1e-6, atol=1e-6)
 

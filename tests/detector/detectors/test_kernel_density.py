@@ -35,13 +35,13 @@ def test_density_is_that_of_the_predicted_class(rng: np.random.Generator) -> Non
         assert score[row] == pytest.approx(-log_density(queries[row : row + 1, -1].astype(np.float32), bank, 2.0)[0])
 
 
-def test_a_class_without_reference_images_takes_all(rng: np.random.Generator) -> None:
+def test_a_class_without_reference_images_uses_those_of_all_classes(rng: np.random.Generator) -> None:
     embeddings, labels = clusters(rng, 40)
     kept = labels != 1
     detector = KernelDensity(bandwidth=2.0, classifier="none").prepare(embedded(embeddings[kept]), labels[kept])
     features = embedded(embeddings[:1], np.array([1]))
-    everyone = embeddings[kept][np.argsort(labels[kept], kind="stable"), -1].astype(np.float32)
-    expected = -log_density(embeddings[:1, -1].astype(np.float32), everyone, 2.0)
+    all_embeddings = embeddings[kept][np.argsort(labels[kept], kind="stable"), -1].astype(np.float32)
+    expected = -log_density(embeddings[:1, -1].astype(np.float32), all_embeddings, 2.0)
     np.testing.assert_allclose(detector.fit(features).score(features), expected, rtol=1e-12)
 
 
@@ -73,11 +73,11 @@ def test_the_bandwidth_is_the_most_likely_one(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("classes", [[np.ones((1, 2)), np.zeros((1, 2))], [np.ones((9, 2))]])
-def test_images_that_tell_no_bandwidth_take_one(classes: list[np.ndarray]) -> None:
+def test_bandwidth_is_one_without_distances(classes: list[np.ndarray]) -> None:
     assert most_likely_bandwidth(classes) == 1.0
 
 
-def test_scores_stay_what_they_were() -> None:
+def test_scores_equal_stored_scores() -> None:
     detector = KernelDensity(classifier="none").prepare(embedded(waves(40, 2, 3, 0.7)), np.arange(40) % 3)
     features = embedded(1.5 * waves(4, 2, 3, 1.3), np.array([0, 1, 2, 0]))
     assert detector.bandwidth_ == pytest.approx(STORED_BANDWIDTH, rel=1e-6)
@@ -126,7 +126,7 @@ def test_no_dropout_is_no_uncertainty(seed: int) -> None:
     torch.testing.assert_close(found, torch.zeros(5, 1))
 
 
-def test_uncertainty_stays_what_it_was() -> None:
+def test_uncertainty_equals_stored_values() -> None:
     head = nn.Linear(6, 3)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(waves(3, 1, 6, 0.7)[:, 0]))
@@ -151,7 +151,7 @@ class Rescaled(nn.Module):
         return logits * 1.5
 
 
-def test_the_network_is_run_again_where_its_last_layer_does_not_give_the_logits(
+def test_the_network_runs_again_if_its_last_layer_is_not_the_logits(
     tiny_network: nn.Module, rng: np.random.Generator
 ) -> None:
     images = torch.from_numpy(rng.random((4, *SHAPE), dtype=np.float32))

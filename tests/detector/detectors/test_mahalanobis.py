@@ -103,7 +103,7 @@ def test_every_layer_moves_an_image_of_its_own(moved: tuple[nn.Module, np.ndarra
     assert (nearer < expected).all()
 
 
-def test_preprocessing_is_asked_for_once_prepared_and_named_by_what_it_knows(
+def test_preprocessing_is_requested_after_prepare_with_a_digest_of_the_state(
     moved: tuple[nn.Module, np.ndarray, Features, np.ndarray],
 ) -> None:
     network, images, reference, labels = moved
@@ -137,7 +137,7 @@ def test_the_batch_size_does_not_change_preprocessed_distances(
     np.testing.assert_allclose(split, whole, rtol=1e-2)
 
 
-def test_what_all_classes_have_in_common_counts_for_nothing(rng: np.random.Generator) -> None:
+def test_columns_common_to_all_classes_have_no_effect(rng: np.random.Generator) -> None:
     """A column that distinguishes no classes adds the same to the distance to each class and to the distance to all."""
     embeddings, labels = clusters(rng, 6000, layers=1)
     common = rng.normal(size=(6000, 1, 1))
@@ -177,7 +177,7 @@ def test_a_product_by_row_does_not_depend_on_the_other_rows(rng: np.random.Gener
 
 
 @pytest.mark.parametrize("kind", [Mahalanobis, RelativeMahalanobis])
-def test_one_image_is_judged_as_among_many(
+def test_one_image_has_the_score_of_the_batch(
     kind: type[Mahalanobis | RelativeMahalanobis], rng: np.random.Generator
 ) -> None:
     detector = kind(classifier="none").prepare(*_wide(rng, 300))
@@ -193,7 +193,7 @@ def _wide(rng: np.random.Generator, count: int) -> tuple[Features, np.ndarray]:
 
 @pytest.mark.parametrize("kind", [Mahalanobis, RelativeMahalanobis])
 @pytest.mark.parametrize("combine", ["sum", "last"])
-def test_scores_stay_what_they_were(kind: type[Mahalanobis | RelativeMahalanobis], combine: str) -> None:
+def test_scores_equal_stored_scores(kind: type[Mahalanobis | RelativeMahalanobis], combine: str) -> None:
     reference = embedded(waves(40, 2, 3, 0.7))
     queries = embedded(1.5 * waves(4, 2, 3, 1.3))
     detector = kind(classifier="none", combine=combine)  # type: ignore[arg-type]

@@ -160,7 +160,7 @@ def test_noise_is_found(
 
 
 @pytest.mark.parametrize(("kind", "options"), DETECTORS)
-def test_where_nothing_differs_nothing_is_found(
+def test_equal_sets_have_an_auroc_of_one_half(
     kind: type[ColumnsDetector], options: dict[str, Any], network: nn.Module, generator: torch.Generator
 ) -> None:
     """Two sets from one source: the AUROC of a coin has a standard deviation of 0.04 here."""
@@ -168,7 +168,7 @@ def test_where_nothing_differs_nothing_is_found(
     assert 0.25 < auroc(kind(**options, **QUICK), network, natural, others) < 0.75
 
 
-def test_pixels_off_the_grid_give_a_set_away(network: nn.Module, generator: torch.Generator) -> None:
+def test_pixels_between_grey_levels_are_detected(network: nn.Module, generator: torch.Generator) -> None:
     """A change of a tenth of a grey level, which has no effect on the network."""
     natural = photographs(100, generator)
     moved = (natural + 0.1 / 255 * torch.randn(natural.shape, generator=generator)).clamp(0, 1)
@@ -183,7 +183,7 @@ def test_pixels_off_the_grid_give_a_set_away(network: nn.Module, generator: torc
     assert np.array_equal(detector.score(rounded)[same], detector.score(again)[same])
 
 
-def test_pixels_clipped_in_another_space_give_a_set_away(network: nn.Module, generator: torch.Generator) -> None:
+def test_pixels_clipped_in_another_space_are_detected(network: nn.Module, generator: torch.Generator) -> None:
     """Whatever is darker than the mean raised to it: what [0, 1] does to images of mean 0 and standard deviation 1."""
     natural = photographs(100, generator)
     assert auroc(PixelStatistics(**QUICK), network, natural, natural.clamp(min=0.5)) == 1

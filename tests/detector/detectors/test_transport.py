@@ -34,7 +34,7 @@ def two_sets(rng: np.random.Generator) -> tuple[Features, Features]:
     return natural, adversarial
 
 
-def learnt(natural: Features, adversarial: Features, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def training_set(natural: Features, adversarial: Features, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Columns and labels of both sets, or of their images predicted as class k."""
     columns = np.concatenate([natural.statistics, adversarial.statistics])
     labels = np.repeat([0, 1], [len(natural.statistics), len(adversarial.statistics)])
@@ -47,18 +47,18 @@ def learnt(natural: Features, adversarial: Features, k: int | None = None) -> tu
 def test_votes_are_scikit_learns_forests(rng: np.random.Generator, seed: int) -> None:
     natural, adversarial = two_sets(rng)
     detector = Transport(seed=seed, minimum_per_class=20).fit(natural, adversarial)
-    everyone = RandomForestClassifier(100, random_state=seed).fit(*learnt(natural, adversarial))
-    class_0 = RandomForestClassifier(100, random_state=seed).fit(*learnt(natural, adversarial, 0))
+    all_images = RandomForestClassifier(100, random_state=seed).fit(*training_set(natural, adversarial))
+    class_0 = RandomForestClassifier(100, random_state=seed).fit(*training_set(natural, adversarial, 0))
     fresh = predicted_as(planted(rng, 80, shift=0.15), np.repeat([0, 1, 2, 3], 20))
     votes = detector.score_components(fresh).components
-    all_class = everyone.predict_proba(fresh.statistics)[:, 1]
+    all_class = all_images.predict_proba(fresh.statistics)[:, 1]
     assert np.array_equal(votes["all_class"], all_class)
     # Classes without enough images of both kinds use the all-class forest.
     expected = np.where(fresh.predicted == 0, class_0.predict_proba(fresh.statistics)[:, 1], all_class)
     assert np.array_equal(votes["predicted_class"], expected)
 
 
-def test_score_at_half_is_at_least_one_says_so(rng: np.random.Generator) -> None:
+def test_score_of_one_half_means_at_least_one_classifier(rng: np.random.Generator) -> None:
     natural, adversarial = two_sets(rng)
     detector = Transport(num_trees=11, minimum_per_class=5).fit(natural, adversarial)
     fresh = planted(rng, 300, shift=0.15)
@@ -80,7 +80,7 @@ def test_logistic_regression_equals_scikit_learn(rng: np.random.Generator) -> No
     fresh = predicted_as(planted(rng, 30, shift=0.15), np.zeros(30, dtype=int))
     votes = detector.score_components(fresh).components
     for vote, k in (("all_class", None), ("predicted_class", 0)):
-        columns, labels = learnt(natural, adversarial, k)
+        columns, labels = training_set(natural, adversarial, k)
         reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
         reference.fit(columns.astype(np.float64), labels)
         expected = reference.predict_proba(fresh.statistics.astype(np.float64))[:, 1]
@@ -93,7 +93,7 @@ def test_svm_equals_scikit_learn(rng: np.random.Generator, seed: int) -> None:
     fresh = predicted_as(planted(rng, 30, shift=0.15), np.zeros(30, dtype=int))
     votes = detector.score_components(fresh).components
     for vote, k in (("all_class", None), ("predicted_class", 0)):
-        columns, labels = learnt(natural, adversarial, k)
+        columns, labels = training_set(natural, adversarial, k)
         machine = make_pipeline(StandardScaler(), SVC(gamma=1 / columns.shape[1]))
         folds = StratifiedKFold(5, shuffle=True, random_state=seed)
         reference = CalibratedClassifierCV(machine, ensemble=False, cv=folds).fit(columns.astype(np.float64), labels)
@@ -134,7 +134,7 @@ def test_attacks_are_needed(rng: np.random.Generator) -> None:
         Transport().fit(planted(rng, 30))
 
 
-def test_an_svm_says_how_many_images_it_needs(rng: np.random.Generator) -> None:
+def test_an_svm_states_the_required_number_of_images(rng: np.random.Generator) -> None:
     with pytest.raises(InputError, match="at least 5"):
         Transport(classifier="svm").fit(planted(rng, 30), planted(rng, 3))
 

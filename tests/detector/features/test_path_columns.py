@@ -30,7 +30,7 @@ def test_logit_columns_are_margins_maximum_and_log_sum_exp(rng: np.random.Genera
     np.testing.assert_allclose(path_columns.logit_columns(logits), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_small_margins_are_told_apart() -> None:
+def test_small_margins_are_distinguished() -> None:
     narrow, narrower = path_columns.logit_columns(np.array([[5, 4.9, 0], [5, 4.999, 0]], dtype=np.float32))[:, 0]
     assert narrow - narrower > 1
 
@@ -44,7 +44,7 @@ def test_log_sum_exp_and_energy_are_scipys(rng: np.random.Generator, classes: in
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 1000])
-def test_what_a_view_changes_in_the_output(rng: np.random.Generator, classes: int) -> None:
+def test_changes_of_the_output_in_a_view(rng: np.random.Generator, classes: int) -> None:
     own, other = logits_of(rng, classes), logits_of(rng, classes)
     found = path_columns.output_columns(own, other)
     assert found.shape == (40, 6)
@@ -117,8 +117,8 @@ def test_class_distances_and_their_contrasts_are_those_of_the_formula(rng: np.ra
                 to_class[likeliest[row, 0]], to_class[likeliest[row, 1]], min(to_class), off @ overall @ off,
             )  # fmt: skip
     np.testing.assert_allclose(found, expected.reshape(count, -1), rtol=1e-7)
-    first, second, nearest, everyone = expected.transpose(1, 0, 2)
-    contrasts = np.concatenate([first - second, first - nearest, first - everyone, nearest - everyone], axis=1)
+    first, second, nearest, background = expected.transpose(1, 0, 2)
+    contrasts = np.concatenate([first - second, first - nearest, first - background, nearest - background], axis=1)
     np.testing.assert_allclose(path_columns.contrasts(found), contrasts, rtol=1e-6, atol=1e-7)
 
 

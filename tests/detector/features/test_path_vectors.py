@@ -77,7 +77,7 @@ def test_wide_vectors_are_projected_to_fixed_directions(wide_network: nn.Module,
         np.testing.assert_allclose(found[:, 1, : middle.shape[1]], middle, rtol=1e-4, atol=1e-6)
 
 
-def test_the_directions_are_those_that_artifacts_were_fitted_with() -> None:
+def test_the_directions_equal_stored_values() -> None:
     """Artifacts do not contain the directions: a change makes scores of artifacts with wide networks wrong."""
     expected = [-0.0030846, -0.0322943, -0.0016017]
     np.testing.assert_allclose(directions(288)[[0, 0, 287], [0, 255, 128]], expected, rtol=1e-3)
@@ -120,7 +120,7 @@ def test_a_network_that_commutes_with_mirroring_moves_nothing(seed: int) -> None
     [PathVectors(), PathVectors("residues"), ViewVectors(FLIP), ViewLogits(SHIFT), ViewStatistics(FLIP)],
     ids=lambda feature_request: feature_request.name,
 )
-def test_what_is_measured_can_be_differentiated_in_the_images(
+def test_requests_are_differentiable_in_the_images(
     request: pytest.FixtureRequest, network: str, feature_request: FeatureRequest, images: Tensor
 ) -> None:
     watched: nn.Module = request.getfixturevalue(network)

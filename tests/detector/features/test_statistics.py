@@ -19,7 +19,7 @@ def test_band_holds_nine_in_ten_of_each_column(rng: np.random.Generator) -> None
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 4)), np.zeros(4), np.full((3, 2), np.nan)])
-def test_band_refuses_what_has_no_quantiles(bad: np.ndarray) -> None:
+def test_band_refuses_arrays_without_quantiles(bad: np.ndarray) -> None:
     with pytest.raises(InputError, match="finite"):
         natural_band(bad)
 

@@ -43,7 +43,7 @@ def measuring(request: pytest.FixtureRequest) -> Pipeline:
     return make_pipeline(detector=request.param)
 
 
-def test_pipelines_measure_what_their_detector_asks_for(measuring: Pipeline, images: Tensor) -> None:
+def test_pipelines_extract_the_features_that_their_detector_requests(measuring: Pipeline, images: Tensor) -> None:
     expected = measuring.detector.score(extracted(measuring, images))
     verdicts = measuring.score(images, path=True)
     # Forests make whole votes of a difference in the last bit.
@@ -61,7 +61,7 @@ def test_a_batch_of_one_is_measured_as_among_others(measuring: Pipeline, images:
         assert alone.score == pytest.approx(verdict.score, rel=1e-3, abs=1e-6)
 
 
-def test_verdict_states_what_network_and_detector_say(pipeline: Pipeline, images: Tensor) -> None:
+def test_verdict_has_the_results_of_network_and_detector(pipeline: Pipeline, images: Tensor) -> None:
     features = extracted(pipeline, images)
     probabilities = torch.softmax(pipeline.network(images).double(), dim=1)
     result = pipeline.detector.score_components(features)
@@ -161,7 +161,7 @@ def test_images_of_another_size_are_refused(pipeline: Pipeline, shape: tuple[int
     "images",
     [torch.zeros(3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.float64), torch.zeros(1, 3, 16, 16).byte(), [1]],
 )
-def test_what_is_no_batch_of_images_is_refused(pipeline: Pipeline, images: Tensor) -> None:
+def test_arrays_that_are_no_batch_of_images_are_refused(pipeline: Pipeline, images: Tensor) -> None:
     with pytest.raises(InputError, match="float32 tensor"):
         pipeline.score(images)
 

@@ -61,13 +61,13 @@ def images(rng: np.random.Generator) -> Tensor:
     return torch.from_numpy((0.5 + contrast * rng.uniform(-1, 1, (12, *SHAPE))).astype(np.float32))
 
 
-def test_an_image_alone_is_judged_as_among_others(pipeline: Pipeline, images: Tensor) -> None:
+def test_one_image_has_the_verdict_of_the_batch(pipeline: Pipeline, images: Tensor) -> None:
     together = pipeline.score(images)
     assert [pipeline.score(image[None])[0] for image in images] == together
     assert pipeline.score(images[3:8]) == together[3:8]
 
 
-def test_an_image_alone_passes_beside_its_view_and_no_more(pipeline: Pipeline, images: Tensor) -> None:
+def test_one_image_and_its_view_are_one_batch_of_two(pipeline: Pipeline, images: Tensor) -> None:
     batches: list[int] = []
     layer = next(module for module in pipeline.network.modules() if isinstance(module, nn.Conv2d))
     layer.register_forward_hook(lambda _, args, __: batches.append(len(args[0])))
@@ -80,7 +80,7 @@ def test_an_image_alone_passes_beside_its_view_and_no_more(pipeline: Pipeline, i
     "statistics_spec", [StatisticsSpec(), StatisticsSpec("embeddings", directions=2)], ids=["default", "other"]
 )
 @pytest.mark.parametrize("name", ["path", "views", "fusion", "mahalanobis"])
-def test_what_is_served_is_what_was_fitted_on(
+def test_scoring_and_fitting_use_equal_features(
     tiny_network: nn.Module, rng: np.random.Generator, images: Tensor, name: str, statistics_spec: StatisticsSpec
 ) -> None:
     pipeline = pipeline_of(tiny_network, rng, name, {}, statistics_spec)

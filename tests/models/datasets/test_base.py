@@ -25,7 +25,7 @@ def test_the_halves_of_digits_are_disjoint_and_hold_every_class() -> None:
     assert len(twins) < 10
 
 
-def test_an_npz_file_comes_back_as_it_went_in(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_an_npz_file_is_loaded_unchanged(tmp_path: Path, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (6, 9, 8, 3), dtype=np.uint8)
     data = load_dataset(_write_npz(tmp_path / "a.npz", rng, x=pixels, classes=np.array(["a", "b", "c"])))
     np.testing.assert_array_equal(data.images.transpose(0, 2, 3, 1), pixels)
@@ -77,7 +77,7 @@ def test_pickled_arrays_truncated_files_and_missing_files_are_refused(tmp_path: 
         load_dataset(f"npz:{tmp_path / 'none.npz'}")
 
 
-def test_unknown_names_and_missing_downloads_say_what_to_do(tmp_path: Path) -> None:
+def test_errors_of_unknown_names_and_missing_downloads_state_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'cifar10'"):
         load_dataset("cifar1O")
     with pytest.raises(DatasetError, match="--download"):
@@ -122,7 +122,9 @@ def test_resizing_an_array_equals_resizing_the_image(tmp_path: Path, rng: np.ran
         np.testing.assert_array_equal(data.preprocessing.apply(Image.fromarray(pixel)), image)
 
 
-def test_a_limit_takes_a_random_part_in_the_original_order(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:
+def test_a_limit_selects_a_random_part_in_the_original_order(
+    tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
     data = load_dataset("digits")
     part = data.limited(50, seed)
     assert len(part) == 50

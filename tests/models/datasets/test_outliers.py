@@ -13,7 +13,7 @@ MADE_UP = ["uniform_noise", "gaussian_noise", "constant"]
 
 
 @pytest.mark.parametrize("name", MADE_UP)
-def test_made_up_images_come_in_the_number_and_size_asked_for(name: str) -> None:
+def test_generated_images_have_the_requested_number_and_size(name: str) -> None:
     data = load_dataset(f"{name}:7")
     assert data.images.shape == (7, 3, 32, 32)
     assert data.name == f"{name}:7"
@@ -24,7 +24,7 @@ def test_made_up_images_come_in_the_number_and_size_asked_for(name: str) -> None
 
 
 @pytest.mark.parametrize("name", MADE_UP)
-def test_made_up_images_are_the_same_each_time_and_others_in_each_split(name: str) -> None:
+def test_generated_images_depend_on_the_split_only(name: str) -> None:
     first, again = load_dataset(f"{name}:9"), load_dataset(f"{name}:9")
     assert first.fingerprint() == again.fingerprint()
     train = load_dataset(f"{name}:9", DatasetRequest(split="train"))
@@ -38,7 +38,7 @@ def test_a_count_that_is_none_is_refused(name: str, count: str) -> None:
         load_dataset(f"{name}:{count}")
 
 
-def test_noise_is_spread_as_it_says() -> None:
+def test_noise_has_the_documented_distribution() -> None:
     uniform = load_dataset("uniform_noise:50").images.astype(float)
     assert abs(uniform.mean() - 127.5) < 1
     assert abs(uniform.std() - 73.9) < 1
@@ -91,6 +91,6 @@ def test_textures_are_read_from_torchvisions_folder(tmp_path: Path, rng: np.rand
 
 
 @pytest.mark.parametrize("name", ["textures", "places365"])
-def test_a_set_that_is_not_there_says_how_to_get_it(name: str, tmp_path: Path) -> None:
+def test_the_error_of_a_missing_data_set_states_the_remedy(name: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="--download"):
         load_dataset(name, DatasetRequest(root=tmp_path))

@@ -44,7 +44,7 @@ def test_both_splits_are_read_with_their_labels(root: Path) -> None:
     assert load_dataset("tiny_imagenet", DatasetRequest(root=root, resize=32)).image_shape == (3, 32, 32)
 
 
-def test_what_is_missing_or_wrong_is_named(root: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_missing_and_invalid_files_are_named(root: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(DatasetError, match="--data-root"):
         load_dataset("tiny_imagenet", DatasetRequest(root=tmp_path / "elsewhere"))
     with pytest.raises(DatasetError, match="without an argument"):

@@ -52,7 +52,7 @@ def test_images_keep_their_order(
     assert "features: 100%" in capsys.readouterr().err
 
 
-def test_taking_some_images_takes_all_that_belongs_to_them() -> None:
+def test_take_selects_all_arrays() -> None:
     features = Features(np.arange(8, dtype=np.float32).reshape(4, 2), np.arange(12, dtype=np.float32).reshape(4, 3))
     taken = features.take(np.array([2, 0]))
     assert np.array_equal(taken.logits, [[4, 5], [0, 1]])
@@ -75,7 +75,7 @@ class Brightness:
 
 
 @pytest.mark.parametrize("embeddings", [False, True])
-def test_measurements_are_taken_of_the_same_pass(tiny_network: nn.Module, images: np.ndarray, embeddings: bool) -> None:
+def test_requests_read_the_same_pass(tiny_network: nn.Module, images: np.ndarray, embeddings: bool) -> None:
     feature_request = Brightness(embeddings=embeddings)
     features = extract_features(tiny_network, images, feature_requests=[feature_request], batch_size=4)
     np.testing.assert_allclose(features.requested["brightness"], images.mean(axis=(2, 3)), rtol=1e-5)
@@ -93,19 +93,19 @@ def test_measurements_are_taken_of_the_same_pass(tiny_network: nn.Module, images
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_network.modules())
 
 
-def test_measurements_of_one_name_are_taken_once(tiny_network: nn.Module, images: np.ndarray) -> None:
+def test_requests_of_one_name_are_computed_once(tiny_network: nn.Module, images: np.ndarray) -> None:
     first, second = Brightness(), Brightness()
     features = extract_features(tiny_network, images, feature_requests=[first, second])
     assert list(features.requested) == ["brightness"]
     assert len(first.passes) + len(second.passes) == 1
 
 
-def test_measurements_that_are_not_finite_are_refused(tiny_network: nn.Module, images: np.ndarray) -> None:
+def test_requested_values_that_are_not_finite_are_refused(tiny_network: nn.Module, images: np.ndarray) -> None:
     with pytest.raises(NetworkError, match="finite brightness"):
         extract_features(tiny_network, images, feature_requests=[Brightness(spoil=float("nan"))])
 
 
-def test_what_is_measured_goes_where_its_images_go() -> None:
+def test_take_and_concatenate_include_requested_values() -> None:
     numbers = np.arange(8, dtype=np.float32).reshape(4, 2)
     features = Features(numbers, numbers, {"a": numbers + 10})
     assert np.array_equal(features.take(np.array([3, 1])).requested["a"], [[16, 17], [12, 13]])

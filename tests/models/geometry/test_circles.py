@@ -57,7 +57,7 @@ class _Ordinary(nn.Module):
     [LeastAction(fixed_weight=0.3), LeastAction(initial_weight=0.5, increase=0.7, update_every=2), PLAIN],
     ids=["fixed", "multipliers", "plain"],
 )
-def test_one_of_many_is_trained_as_if_it_were_alone(
+def test_training_does_not_depend_on_the_other_networks(
     objective: LeastAction, optimizer: Literal["adam", "sgd"], batch_normalisation: bool, seed: int
 ) -> None:
     seeds = [seed, seed + 1, seed + 2]
@@ -125,13 +125,13 @@ def test_equal_seeds_are_equal_networks_data_and_runs(seed: int) -> None:
     assert torch.allclose(paths[:, 0], paths[:, 2])
 
 
-def test_a_large_deviation_is_what_weights_and_biases_are_drawn_with(seed: int) -> None:
+def test_weights_and_biases_have_the_given_deviation(seed: int) -> None:
     networks = PlaneResNets(range(seed, seed + 20), blocks=9, width=8, deviation=5.0)
     for name in ("inner_weight", "inner_bias", "outer_weight", "outer_bias"):
         assert float(networks.get_parameter(name).detach().std()) == pytest.approx(5, rel=0.25)
 
 
-def test_an_instance_that_overflows_leaves_the_others_alone(seed: int) -> None:
+def test_an_instance_that_overflows_has_no_effect_on_others(seed: int) -> None:
     seeds = [seed, seed + 1]
     data = draw_circles(seeds, points=60)
     runs = []
@@ -145,7 +145,7 @@ def test_an_instance_that_overflows_leaves_the_others_alone(seed: int) -> None:
     assert ((runs[1].test_accuracy >= 0) & (runs[1].test_accuracy <= 1)).all()
 
 
-def test_what_cannot_be_trained_is_refused() -> None:
+def test_invalid_trainings_are_refused() -> None:
     data = draw_circles([0], points=20)
     networks = PlaneResNets([0], blocks=1, width=2)
     with pytest.raises(InputError, match="exponent 2"):

@@ -41,7 +41,7 @@ def test_one_long_segment_hides_a_zigzag_from_the_ratio_but_not_from_the_score()
     assert found.score.item() == pytest.approx(3)
 
 
-def test_segments_of_length_0_count_for_nothing() -> None:
+def test_segments_of_length_0_have_no_effect() -> None:
     with_rest = line_shape(path((0.0, 0.0), (3.0, 0.0), (3.0, 0.0), (3.0, 4.0)))
     without = line_shape(path((0.0, 0.0), (3.0, 0.0), (3.0, 4.0)))
     assert with_rest.ratio.item() == without.ratio.item()
@@ -62,7 +62,7 @@ def test_a_path_that_returns_or_never_leaves_has_no_shape() -> None:
 
 @given(st.integers(0, 2**31 - 1), st.integers(1, 6), st.integers(2, 30), st.floats(0.01, 100))
 @settings(max_examples=40, deadline=None)
-def test_ratio_and_score_are_at_least_1_and_know_no_scale_place_direction_or_layout(
+def test_ratio_and_score_are_at_least_1_and_invariant_to_similarity(
     number: int, segments: int, size: int, factor: float
 ) -> None:
     points = list(torch.randn(segments + 1, 3, size, generator=torch.Generator().manual_seed(number)).double())
@@ -81,7 +81,7 @@ def test_ratio_and_score_are_at_least_1_and_know_no_scale_place_direction_or_lay
         torch.testing.assert_close(again.score, found.score, rtol=1e-6, atol=0)
 
 
-def test_an_image_alone_has_the_shape_it_has_among_others(rng: np.random.Generator) -> None:
+def test_line_shape_does_not_depend_on_the_batch(rng: np.random.Generator) -> None:
     points = [torch.from_numpy(rng.normal(size=(5, 2, 3))) for _ in range(4)]
     whole, alone = line_shape(points), line_shape([point[2:3] for point in points])
     torch.testing.assert_close(alone.ratio[0], whole.ratio[2])
@@ -97,6 +97,6 @@ def test_an_image_alone_has_the_shape_it_has_among_others(rng: np.random.Generat
         [torch.zeros(2, 3), torch.tensor([[0.0, math.nan, 0.0], [0.0, 0.0, 0.0]])],
     ],
 )
-def test_points_that_make_no_path_are_refused(points: list[Tensor]) -> None:
+def test_points_without_a_path_are_refused(points: list[Tensor]) -> None:
     with pytest.raises(InputError, match="expected"):
         line_shape(points)

@@ -34,7 +34,7 @@ def test_a_shuffled_translation_is_optimal_only_where_it_was_not_shuffled(rng: n
     assert found.displacement > found.wasserstein
 
 
-def test_points_that_change_places_could_have_stayed() -> None:
+def test_the_optimal_map_of_exchanged_points_is_the_identity() -> None:
     start = torch.tensor([[0.0], [1.0], [5.0]])
     found = optimal_transport(start, start[[1, 0, 2]])
     assert found.score == pytest.approx(1 / 3)
@@ -42,7 +42,7 @@ def test_points_that_change_places_could_have_stayed() -> None:
     assert found.displacement == pytest.approx(math.sqrt(2 / 3))
 
 
-def test_equal_points_may_be_exchanged_for_nothing() -> None:
+def test_exchanged_equal_points_have_no_cost() -> None:
     start = torch.tensor([[2.0, 1.0]]).repeat(5, 1)
     assert optimal_transport(start, start + 1).score == 1
     assert optimal_transport(start, start) == (1.0, 0.0, 0.0)

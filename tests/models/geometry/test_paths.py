@@ -60,7 +60,7 @@ def test_a_plain_networks_points_are_its_layers_inputs_and_outputs(images: Tenso
         torch.testing.assert_close(found, expected)
 
 
-def test_the_gradient_at_a_blocks_input_is_the_whole_one(images: Tensor, seed: int) -> None:
+def test_the_gradient_at_a_blocks_input_includes_skip_and_branch(images: Tensor, seed: int) -> None:
     # Through branch and skip: the derivative of what comes after, with the input itself as the variable.
     network = built(lambda: Chain(PlainSum), seed)
     with recording_paths(network, discover(network, SHAPE)) as paths:

@@ -21,7 +21,7 @@ def test_relative_lengths_by_hand() -> None:
     assert math.isnan(found[1].item())
 
 
-def test_the_cosines_sign_tells_going_down_from_going_up() -> None:
+def test_the_sign_of_the_cosine_is_the_sign_of_the_change_of_loss() -> None:
     gradient = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
     residues = torch.tensor([[-2.0, 0.0], [3.0, 3.0], [0.0, 1.0], [0.0, 0.0]])
     found = cosines([residues], [gradient])[:, 0]
@@ -48,7 +48,7 @@ def test_a_projection_keeps_lines_and_midpoints_and_is_the_seeds(rng: np.random.
     assert not torch.allclose(found, projected([start, (start + end) / 2, end], seed + 1))
 
 
-def test_a_projection_keeps_lengths_in_the_mean(seed: int) -> None:
+def test_a_projection_keeps_lengths_on_average(seed: int) -> None:
     point = torch.ones(1, 8) / math.sqrt(8)
     lengths = [projected([point], 1000 * seed + number).square().sum().item() for number in range(800)]
     assert np.mean(lengths) == pytest.approx(1, abs=0.2)  # five standard errors

@@ -25,7 +25,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_lossless_files_come_out_as_they_went_in(rng: np.random.Generator, form: str) -> None:
+def test_lossless_files_are_decoded_exactly(rng: np.random.Generator, form: str) -> None:
     image = noise(rng)
     pixels = decode_image(encoded(image, form, lossless=True), SIXTEEN)
     assert pixels.dtype == np.uint8
@@ -33,7 +33,7 @@ def test_lossless_files_come_out_as_they_went_in(rng: np.random.Generator, form:
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
-def test_a_jpeg_comes_out_as_pillow_decodes_it(rng: np.random.Generator, options: dict[str, int]) -> None:
+def test_a_jpeg_is_decoded_as_by_pillow(rng: np.random.Generator, options: dict[str, int]) -> None:
     data = encoded(noise(rng), "JPEG", **options)
     np.testing.assert_array_equal(pixels_of(open_rgb(data)), pixels_of(Image.open(io.BytesIO(data))))
 
@@ -192,7 +192,7 @@ def test_the_exif_orientation_is_applied(orientation: int, form: str) -> None:
     assert np.abs(pixels_of(given).astype(int) - pixels_of(upright)).mean() < 4
 
 
-def test_an_unknown_orientation_is_left_alone(rng: np.random.Generator) -> None:
+def test_an_unknown_orientation_is_ignored(rng: np.random.Generator) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 9
     image = noise(rng)

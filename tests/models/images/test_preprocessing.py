@@ -37,7 +37,7 @@ def test_a_crop_larger_than_the_image_is_refused(rng: np.random.Generator) -> No
         Preprocessing(None, 9, 9, 9).apply(_image(8, 12, rng))
 
 
-def test_it_survives_json_and_refuses_what_it_did_not_write() -> None:
+def test_json_round_trip_and_invalid_fields() -> None:
     preprocessing = Preprocessing(40, 32, 32, 32)
     assert Preprocessing.from_json(preprocessing.to_json()) == preprocessing
     for broken in (

@@ -36,7 +36,7 @@ def test_a_shifted_image_is_moved_down_and_right_over_black(images: Tensor) -> N
 
 
 @pytest.mark.parametrize("text", ["flip", "shift1", "shift12", "flip+shift3"])
-def test_a_views_name_is_read_as_that_view(text: str) -> None:
+def test_a_view_is_parsed_from_its_name(text: str) -> None:
     assert View.parse(text).name == text
 
 
@@ -48,7 +48,7 @@ def test_another_name_is_refused_with_those_that_are_known(text: str) -> None:
         View.parse(text)
 
 
-def test_a_shift_that_leaves_nothing_is_refused(images: Tensor) -> None:
+def test_a_shift_as_large_as_the_image_is_refused(images: Tensor) -> None:
     with pytest.raises(InputError, match="smaller than the images"):
         View(shift=16)(images)
 

@@ -138,7 +138,7 @@ def test_unusable_callables_are_refused(
         load_network(f"{user_file}:{callable_name}", image_shape=SHAPE)
 
 
-def test_what_runs_is_what_the_digest_names_whatever_python_cached(user_file: Path) -> None:
+def test_the_code_that_runs_has_the_digest_despite_caches(user_file: Path) -> None:
     load_network(f"{user_file}:build", image_shape=SHAPE)
     times = user_file.stat().st_atime_ns, user_file.stat().st_mtime_ns
     user_file.write_text(USER_FILE.replace("num_classes=4", "num_classes=7"))
@@ -179,7 +179,7 @@ def test_files_that_fail_or_do_not_exist_are_refused(tmp_path: Path) -> None:
         load_network(f"{tmp_path / 'bad.py'}")
 
 
-def test_unknown_references_list_what_there_is() -> None:
+def test_errors_of_unknown_references_list_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="resnet20"):
         load_network("resnet21x")
     with pytest.raises(UnknownNameError, match="resnet18"):
@@ -211,7 +211,7 @@ def test_every_network_gives_logits_and_can_be_built_again(name: str) -> None:
     assert logits.shape == (2, 3)
 
 
-def test_a_checkpoint_comes_back_and_a_changed_one_is_refused(tmp_path: Path, seed: int) -> None:
+def test_a_checkpoint_is_restored_and_a_changed_one_is_refused(tmp_path: Path, seed: int) -> None:
     torch.manual_seed(seed)
     loaded = load_network("resnet8", num_classes=3, image_shape=SHAPE, mean=(0.5,) * 3, std=(0.2,) * 3)
     classes = ("a", "b", "c")

@@ -16,7 +16,7 @@ SPECS = (
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.source)
-def test_a_specification_comes_back(spec: NetworkSpec) -> None:
+def test_a_specification_is_restored(spec: NetworkSpec) -> None:
     assert NetworkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
     assert NetworkSpec.from_json(spec.to_json()) == spec
 
@@ -49,7 +49,7 @@ def test_only_arguments_that_are_ever_written_are_taken(source: str, arguments: 
 OPTIONS = {"batch_normalization": False, "step_size": 0.1, "filters": 32, "blocks": 50, "fixed_encoder": True}
 
 
-def test_options_of_our_own_networks_come_back_and_reach_no_other(seed: int) -> None:
+def test_options_are_restored_for_our_own_networks_only(seed: int) -> None:
     fields = {**SPECS[0].to_json(), "arguments": {"num_classes": 3, **OPTIONS}}
     assert NetworkSpec.from_json(json.loads(json.dumps(fields))).arguments == fields["arguments"]
     for other in SPECS[1:]:

@@ -72,7 +72,7 @@ def test_no_gradient_crosses_a_module_boundary(seed: int) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"tau": 0.5}, {"initial_weight": 2.0}], ids=str)
-def test_accumulating_is_evaluating_and_going_back(options: dict[str, Any], seed: int) -> None:
+def test_accumulate_equals_evaluate_and_backward(options: dict[str, Any], seed: int) -> None:
     gradients = []
     for accumulated in (True, False):
         network, objective = _prepared(seed, **options)
@@ -108,7 +108,7 @@ def test_a_modules_loss_is_its_cross_entropy_and_its_weighted_cost(seed: int) ->
     assert len(found) == 3
 
 
-def test_modules_without_branches_are_told(seed: int) -> None:
+def test_modules_without_branches_are_listed(seed: int) -> None:
     _, objective = _prepared(seed, modules=6, tau=1.0)
     assert objective.without_cost == (1, 3, 5)  # the stem and both transitions
     _, objective = _prepared(seed, modules=6)

@@ -170,7 +170,7 @@ def test_training_makes_paths_shorter_and_still_learns(digits: ImageDataset, tmp
     assert rows["least"][-1]["transport_cost"] < rows["free"][-1]["transport_cost"]
 
 
-def test_a_run_that_was_cut_off_goes_on_with_its_multiplier(digits: ImageDataset, tmp_path: Path, seed: int) -> None:
+def test_an_interrupted_run_continues_with_its_multiplier(digits: ImageDataset, tmp_path: Path, seed: int) -> None:
     class Interrupted(LeastAction):
         def begin_epoch(self, epoch: int) -> None:
             if epoch == 1:
@@ -255,7 +255,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
         build_objective("least_action", options)
 
 
-def test_an_unknown_objective_is_told_the_known_ones() -> None:
+def test_the_error_of_an_unknown_objective_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="least_action"):
         build_objective("least_acton")
 

@@ -57,7 +57,7 @@ def test_the_batch_axis_may_come_second() -> None:
     assert [branch.name for branch in discovery.branches] == ["attention", "mlp"]
 
 
-def test_a_positional_embedding_is_no_residue_and_is_told_of() -> None:
+def test_a_positional_embedding_is_skipped_and_reported() -> None:
     reasons = [item.why for item in discover(SequenceFirst(), (3, 8, 8)).skipped_branches]
     assert reasons == ["adds something that does not depend on the image"]
 
@@ -141,7 +141,7 @@ def test_a_block_that_joins_its_branch_otherwise_is_left_out_by_name(kind: type[
 
 
 @pytest.mark.parametrize("kind", UNTOLD, ids=lambda kind: kind.__name__)
-def test_such_blocks_are_told_of_when_their_layers_are_read_one_by_one(kind: type[Block]) -> None:
+def test_such_blocks_are_reported_if_their_layers_are_the_blocks(kind: type[Block]) -> None:
     discovery = discover(Chain(kind), (3, 8, 8))
     assert {branch.kind for branch in discovery.branches} == {"block_difference"}
     assert [item.name for item in discovery.skipped_branches if item.why == WHY_UNTOLD] == ["blocks.0", "blocks.1"]
@@ -253,7 +253,7 @@ def test_the_same_network_gives_the_same_branches_and_they_survive_pickling() ->
     assert pickle.loads(pickle.dumps(first)) == first
 
 
-def test_nothing_residual_is_an_error_that_says_what_was_seen() -> None:
+def test_a_network_without_residues_is_an_error_with_the_reason() -> None:
     with pytest.raises(NetworkError, match=r"got neither .*conv: input \(3, 8, 8\) and output \(4, 6, 6\) differ"):
         discover(Shrinking(), (3, 8, 8))
 

@@ -68,7 +68,7 @@ def test_residues_are_sum_minus_skip(public: PublicNetwork, seed: int) -> None:
     torch.testing.assert_close(its_statistics, recording.statistics, rtol=1e-3, atol=1e-4)
 
 
-def test_vgg_is_measured_by_what_its_layers_change(seed: int) -> None:
+def test_vgg_is_recorded_by_block_differences(seed: int) -> None:
     torch.manual_seed(seed)
     network = tv.vgg11_bn(num_classes=10).eval()
     images = torch.rand(2, 3, 32, 32)

@@ -174,7 +174,7 @@ def test_gradients_flow_through_residues_and_statistics(kind: type[Block]) -> No
     torch.testing.assert_close(by_statistics, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_in_training_mode_the_residue_is_what_was_really_added() -> None:
+def test_in_training_mode_the_residue_is_the_added_tensor() -> None:
     network, x = chain(Dropped), images()
     discovery = discover(network, SHAPE)
     inputs: list[Tensor] = []
@@ -268,7 +268,7 @@ def test_a_residue_of_zero_has_cosine_zero_and_no_wild_gradient() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_not_hidden_and_stays_in_its_image(bad: float) -> None:
+def test_values_that_are_not_finite_stay_visible_in_their_image(bad: float) -> None:
     residue = torch.randn(3, 4, 4)
     residue[1, 2, 2] = bad
     got = finish([reduce_residue(residue)])
@@ -500,7 +500,7 @@ class Optional(PlainSum):
 
 
 @pytest.mark.parametrize(("times", "message"), [(0, "not reached"), (2, "ran more often")])
-def test_a_pass_that_goes_another_way_is_an_error(times: int, message: str) -> None:
+def test_a_pass_with_another_control_flow_is_an_error(times: int, message: str) -> None:
     network = chain(Optional)
     discovery = discover(network, SHAPE)
     network.blocks[1].times = times

@@ -176,7 +176,7 @@ def test_a_tied_layer_stays_in_one_module(seed: int) -> None:
         split_network(_Tied(), (3, 8, 8), 3)
 
 
-def test_what_cannot_be_split_is_refused(seed: int) -> None:
+def test_networks_that_cannot_be_split_are_refused(seed: int) -> None:
     with pytest.raises(NetworkError, match=r"torch\.fx"):
         split_network(_Branching(), (3, 8, 8), 2)
     network = ResNet(1, width=4)

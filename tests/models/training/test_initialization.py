@@ -74,7 +74,7 @@ def test_the_weights_depend_on_the_seed_and_on_nothing_else(scheme: Initializati
     assert all(parameter.requires_grad for parameter in plain.parameters())
 
 
-def test_what_is_no_scheme_or_gain_is_refused() -> None:
+def test_unknown_schemes_and_invalid_gains_are_refused() -> None:
     with pytest.raises(InputError, match="'default', 'kaiming', 'orthogonal', 'normal'"):
         initialize(_network(0), "xavier")  # type: ignore[arg-type]
     for gain in (0.0, -1.0, float("nan")):

@@ -79,9 +79,7 @@ def test_a_run_cut_off_between_epochs_ends_with_the_same_weights(
         torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
 
 
-def test_a_state_from_before_there_was_a_choice_of_optimisers_goes_on(
-    easy: ImageDataset, tmp_path: Path, seed: int
-) -> None:
+def test_a_state_of_a_version_without_optimisers_continues(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
     """It named SGD's momentum otherwise, and knew none of the fields that recipes were given since."""
     recipe = Recipe(epochs=2, batch_size=16, seed=seed)
     whole, resumed = _network(seed), _network(seed)
@@ -121,7 +119,7 @@ def test_a_state_from_before_there_was_a_choice_of_optimisers_goes_on(
     ],
     ids=str,
 )
-def test_every_field_of_the_recipe_tells_one_run_from_another(change: dict[str, Any], easy: ImageDataset) -> None:
+def test_every_field_of_the_recipe_identifies_the_run(change: dict[str, Any], easy: ImageDataset) -> None:
     first, second = (
         identity_of(nn.Identity(), easy, recipe, CrossEntropy(), None) for recipe in (RECIPE, replace(RECIPE, **change))
     )
@@ -151,7 +149,7 @@ def test_a_state_of_another_recipe_or_a_changed_one_is_refused(easy: ImageDatase
         train(_network(seed), easy, CrossEntropy(), Recipe(epochs=1, batch_size=16), tmp_path)
 
 
-def test_a_network_described_otherwise_is_another_and_states_of_before_go_on(
+def test_another_description_is_another_run_and_older_states_continue(
     easy: ImageDataset, tmp_path: Path, seed: int
 ) -> None:
     recipe = Recipe(epochs=1, batch_size=96)
@@ -247,7 +245,7 @@ def test_another_objective_is_another_run(easy: ImageDataset, tmp_path: Path, se
         train(_network(seed), easy, CrossEntropy(label_smoothing=0.1), recipe, tmp_path)
 
 
-def test_the_objectives_state_is_given_back(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+def test_the_objectives_state_is_restored(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
     class Counting(CrossEntropy):
         def __init__(self) -> None:
             super().__init__()
@@ -308,7 +306,7 @@ def test_the_first_step_is_the_optimisers(easy: ImageDataset, tmp_path: Path, se
     assert moved(optimizer="adamw") == pytest.approx(1e-3 * weights**0.5, rel=0.3)
 
 
-def test_flips_clipping_and_decay_do_what_they_say(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+def test_flips_clipping_and_decay_have_their_effects(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
     images, labels = torch.from_numpy(easy.images), torch.from_numpy(easy.labels)
     recipe = Recipe(epochs=1, batch_size=96, crop_padding=0, seed=seed)
     (batch, _), *_ = augmented_batches(images, labels, recipe, 0)
@@ -364,7 +362,7 @@ def test_unusable_arguments_are_refused(easy: ImageDataset, tmp_path: Path, seed
     ],
     ids=str,
 )
-def test_recipes_that_say_nothing_sensible_are_refused(broken: dict[str, Any], message: str) -> None:
+def test_invalid_recipes_are_refused(broken: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Recipe(**broken)
 

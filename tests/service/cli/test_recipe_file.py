@@ -74,9 +74,7 @@ def test_network_and_out_may_come_from_the_file(tmp_path: Path) -> None:
         ("epochs", "readable TOML"),
     ],
 )
-def test_what_the_command_does_not_know_is_refused(
-    line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_keys_are_refused(line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _written(tmp_path, 'network = "resnet8"', line)
     assert main(["train", "--recipe", str(path), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
@@ -96,7 +94,7 @@ def test_files_that_are_missing_or_hold_no_table_are_refused(
         assert message in capsys.readouterr().err
 
 
-def test_what_the_file_switches_on_the_command_line_switches_off(tmp_path: Path) -> None:
+def test_the_command_line_disables_a_switch_of_the_file(tmp_path: Path) -> None:
     path = _written(tmp_path, 'network = "resnet8"', "half = true", "download = true", "milestones = []")
     options = _request("--recipe", path, "--out", "X")
     assert (options.half, options.download, options.milestones) == (True, True, ())
@@ -104,7 +102,7 @@ def test_what_the_file_switches_on_the_command_line_switches_off(tmp_path: Path)
     assert (options.half, options.download) == (False, False)
 
 
-def test_what_belongs_to_a_choice_of_the_file_goes_with_it(tmp_path: Path) -> None:
+def test_options_of_a_replaced_choice_are_ignored(tmp_path: Path) -> None:
     path = _written(
         tmp_path, 'network = "resnet8"', 'schedule = "step"', "milestones = [1, 2]", "decay = 0.5",
         'initialization = "orthogonal"', "gain = 0.05",
@@ -123,7 +121,7 @@ def test_recipes_of_real_images_are_recipes_of_train(path: Path) -> None:
     assert recipe_of(_request("--recipe", path, "--out", "X")).epochs in (6, 40)
 
 
-def test_what_a_recipe_says_is_what_is_trained_and_recorded(tmp_path: Path, seed: int) -> None:
+def test_the_recipe_is_trained_and_recorded(tmp_path: Path, seed: int) -> None:
     path = _written(
         tmp_path, 'network = "resnet8:batch_normalization=false:step_size=0.5"', "resize = 8", "epochs = 5",
         "batch-size = 32", "learning-rate = 0.001", 'optimizer = "adamw"', "momentum = 0.8", 'schedule = "step"',

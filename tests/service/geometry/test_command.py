@@ -95,8 +95,8 @@ def test_networks_side_by_side_from_the_command_line(shop: Path, capsys: pytest.
 def test_equal_names_are_numbered_and_few_images_are_remarked_on(shop: Path, data: ImageDataset) -> None:
     loaded = load_network("nets.py:plain", image_shape=(3, 8, 8))
     images = replace(data, classes=tuple("abcdefghij"))
-    measured, facts = measure_all([loaded, loaded], images, GeometrySettings(), progress=False)
-    assert [each.name for each in measured] == list(facts["trained"]) == ["nets.py:plain (1)", "nets.py:plain (2)"]
+    measured, provenance = measure_all([loaded, loaded], images, GeometrySettings(), progress=False)
+    assert [each.name for each in measured] == list(provenance["trained"]) == ["nets.py:plain (1)", "nets.py:plain (2)"]
     assert measured[0].figures["disturbed"] == []
     assert any("quantiles" in remark for remark in measured[0].figures["remarks"])
 

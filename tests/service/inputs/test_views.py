@@ -30,7 +30,7 @@ def test_mirroring_comes_before_a_shift_and_a_shift_before_nothing() -> None:
      {"recipe": {"crop_padding": "4"}}, {"recipe": {"crop_padding": -1}}, {"recipe": {"crop_padding": True}},
      {"recipe": {"crop_padding": [4]}}, {"recipe": {"crop_padding": 2.5}}],
 )  # fmt: skip
-def test_a_malformed_recipe_says_nothing(trained: Any) -> None:
+def test_a_malformed_recipe_gives_no_view(trained: Any) -> None:
     assert view_of_training(trained) is None
 
 
@@ -41,7 +41,7 @@ def test_a_malformed_recipe_says_nothing(trained: Any) -> None:
      ({"view": None, "trained": {"recipe": {"flip": True}}}, "flip"), ({"trained": {"recipe": {"flip": True}}}, "flip"),
      ({}, None), ({"view": "upside down"}, None), ({"view": ["flip"]}, None), ({"view": True}, None)],
 )  # fmt: skip
-def test_an_artifact_says_what_was_looked_at_when_it_was_fitted(provenance: dict[str, Any], view: str | None) -> None:
+def test_an_artifact_has_the_view_of_its_fit(provenance: dict[str, Any], view: str | None) -> None:
     assert view_of_artifact(provenance) == view
 
 
@@ -53,7 +53,7 @@ def loaded_after(recipe: Recipe, folder: Path) -> LoadedNetwork:
 
 
 @pytest.mark.parametrize(("flip", "view"), [(True, "flip"), (False, "shift1")])
-def test_a_checkpoint_says_how_it_was_trained(tmp_path: Path, flip: bool, view: str) -> None:
+def test_the_view_follows_from_the_checkpoint(tmp_path: Path, flip: bool, view: str) -> None:
     assert view_of(loaded_after(Recipe(flip=flip, crop_padding=4), tmp_path)) == view
 
 

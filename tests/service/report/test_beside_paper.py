@@ -195,8 +195,10 @@ def test_the_report_contains_the_published_figures(tmp_path: Path, rng: np.rando
             assert float(row["our_percent"]) == pytest.approx(100 * pair["ours"]["mean"], abs=1e-6)
             assert row["our_fitted_on"] == "+".join(pair["ours"]["fitted_on"])
     explained = (Path(__file__).parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
-    told = {key for row in beside["rows"] for part in (row, row["published"], row["ours"] or {}) for key in part}
-    assert {key for key in told | set(beside) if f"`{key}`" not in explained} == set()
+    documented_keys = {
+        key for row in beside["rows"] for part in (row, row["published"], row["ours"] or {}) for key in part
+    }
+    assert {key for key in documented_keys | set(beside) if f"`{key}`" not in explained} == set()
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert "beside-paper" in page.ids

@@ -171,14 +171,14 @@ def test_neighbours_in_the_batch_change_no_bit(rng: np.random.Generator) -> None
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 1, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8).byte()])
-def test_what_is_not_an_image_is_refused(bad: Tensor) -> None:
+def test_invalid_images_are_refused(bad: Tensor) -> None:
     with pytest.raises(InputError, match="expected float32 images"):
         nss(bad)
     with pytest.raises(InputError, match="one pixel"):
         nss(torch.zeros(2, 3, 0, 8))
 
 
-def test_numbers_stay() -> None:
+def test_values_equal_stored_values() -> None:
     """Numbers of this implementation, stored when it agreed with the other one above."""
     wanted = np.array(STORED)
     assert np.allclose(nss(patterned_images()).numpy(), wanted, rtol=1e-6, atol=1e-7)

@@ -14,7 +14,7 @@ from tests.service.small_evaluation import loaded_network, settings, small_digit
 pytestmark = pytest.mark.slow
 
 
-def test_the_first_fit_of_the_first_run_is_attacked_whole_and_by_one_vote(tmp_path: Path, seed: int) -> None:
+def test_the_first_fit_of_the_first_run_is_attacked_by_score_and_by_one_vote(tmp_path: Path, seed: int) -> None:
     wishes = settings(
         detectors=("transport:num_trees=10", "transport_cost"), fit_on=("fgm", "bim:steps=2"), runs=1, seed=seed,
         adaptive=("selective",), adaptive_images=12, cache=tmp_path,

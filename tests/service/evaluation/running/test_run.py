@@ -172,7 +172,7 @@ def test_eight_bit_images_lie_on_the_grid_and_success_is_counted_again(
     assert figures(evaluation, resamples=0)["sets"][1]["eight_bit"]
 
 
-def test_a_budget_holds_for_what_is_rounded(seed: int) -> None:
+def test_rounded_images_stay_within_the_budget(seed: int) -> None:
     wishes = settings(test_on=("fgm",), epsilon="0.03", eight_bit=True, runs=1, seed=seed)
     attacked = evaluated(wishes, seed, count=100).sets["fgm"].attack
     assert attacked is not None

@@ -150,7 +150,7 @@ def test_perfect_separation(rng: np.random.Generator) -> None:
     assert found["worst_case"][0]["runs"][0]["share"] == 1.0
 
 
-def test_the_same_scores_twice_are_not_told_apart(rng: np.random.Generator) -> None:
+def test_equal_scores_have_an_auroc_of_one_half(rng: np.random.Generator) -> None:
     scores = rng.random(300)
     attacked = image_set("noise", 300, kind="attack", right=np.zeros(300), success=np.ones(300))
     said = detector_result("energy", {NATURAL: scores, "noise": rng.permutation(scores)}, threshold=0.95)
@@ -286,7 +286,7 @@ def test_an_attack_is_seen_by_its_name_and_budget_whatever_its_steps() -> None:
     }  # fmt: skip
 
 
-def test_a_set_that_pixels_give_away_is_called_broken(rng: np.random.Generator) -> None:
+def test_a_set_that_pixels_distinguish_is_broken(rng: np.random.Generator) -> None:
     given = random_evaluation(rng, detectors={"transport": 1.0, "pixel_statistics": 1.0}, fit_on=[("fgm",)], runs=1)
     found = figures(given, resamples=0)
     assert {entry["name"]: entry["broken"] for entry in found["sets"]}["fgm"]
@@ -360,7 +360,7 @@ def good(**changes: Any) -> ImageSet:
     return image_set("bim", 400, kind="attack", **given)
 
 
-def test_nothing_is_warned_of_without_reason(rng: np.random.Generator) -> None:
+def test_no_warning_without_a_reason(rng: np.random.Generator) -> None:
     assert figures(large(rng, good()), resamples=0)["warnings"] == []
 
 
@@ -401,7 +401,7 @@ def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     assert not result.failed
 
 
-def test_a_set_that_an_artifact_cannot_be_tested_on_is_warned_of(rng: np.random.Generator) -> None:
+def test_a_set_without_unseen_images_causes_a_warning(rng: np.random.Generator) -> None:
     given = large(rng, good())
     (detector_result, *others) = given.detector_results
     dropped = next(name for name in detector_result.rows if given.sets[name].kind == "attack")
@@ -423,7 +423,7 @@ def test_an_attack_with_another_aim_is_another_attack() -> None:
     assert threat("carlini_wagner", plain) != threat("fab", plain)
 
 
-def test_what_adaptive_attacks_warn_of_is_among_the_warnings(rng: np.random.Generator) -> None:
+def test_warnings_of_adaptive_attacks_are_included(rng: np.random.Generator) -> None:
     summary = {"attacks": {}, "warnings": ["its shares are lower bounds only"], "detector": "transport"}
     for adaptive in (summary, {"transport": summary}):
         given = replace(large(rng, good()), adaptive=adaptive)

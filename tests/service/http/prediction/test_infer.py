@@ -138,7 +138,7 @@ class TestTritonClient:
         binary = [("parameters" in each, "data" in each) for each in answer["outputs"]]
         assert binary == [(True, False) if binary_out in (True, None) else (False, True)] * len(ALL)
 
-    def test_only_the_outputs_wanted_come_each_as_wanted(
+    def test_only_requested_outputs_are_returned_in_the_requested_form(
         self, client: triton.InferenceServerClient, pixels: np.ndarray, verdicts: list[Verdict]
     ) -> None:
         wanted = [triton.InferRequestedOutput("flagged", binary_data=True), triton.InferRequestedOutput("label", False)]
@@ -151,7 +151,7 @@ class TestTritonClient:
         assert result.as_numpy("label").tolist() == [verdicts[0].label]
         assert result.as_numpy("score") is None
 
-    def test_a_version_is_taken_at_its_word(
+    def test_only_the_current_version_is_accepted(
         self, client: triton.InferenceServerClient, pixels: np.ndarray, artifact: Artifact
     ) -> None:
         given = [pixels_input(pixels, binary=True)]
@@ -162,7 +162,7 @@ class TestTritonClient:
                 client.infer(model, given, model_version=other)
             assert caught.value.status() == "404"
 
-    def test_the_reason_of_a_refusal_reaches_whoever_asked(
+    def test_the_response_has_the_reason_of_a_refusal(
         self, client: triton.InferenceServerClient, files: list[bytes], pixels: np.ndarray
     ) -> None:
         unknown = triton.InferInput("PICTURE", [1], "BYTES")
