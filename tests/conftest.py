@@ -16,7 +16,7 @@ def _seed(value: str) -> int:
     return int(np.random.SeedSequence().generate_state(1)[0]) % 10_000 if value == "random" else int(value)
 
 
-# Fixed by default, so that a failure is never chance. PLUMBLINE_TEST_SEED=random explores; the report's header shows
+# Fixed by default, so that a failure can be reproduced. PLUMBLINE_TEST_SEED=random explores; the report's header shows
 # it.
 SEED = _seed(os.environ.get("PLUMBLINE_TEST_SEED", "0"))
 

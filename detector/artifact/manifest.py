@@ -73,9 +73,7 @@ def read_manifest(folder: Path, key: bytes | None) -> dict[str, Any]:
         manifest = json.loads(content.decode("ascii"), parse_constant=_refuse_constant)
         rewritten = _canonical(manifest)
     except (ValueError, RecursionError) as exc:
-        raise ArtifactError(
-            f"{path}: expected JSON, could not read it: {exc}; the file was changed or truncated"
-        ) from exc
+        raise ArtifactError(f"{path} is not valid JSON: {exc}; the file was changed or truncated") from exc
     protocol = manifest.get("protocol") if isinstance(manifest, dict) else type(manifest).__name__
     if not isinstance(manifest, dict) or type(protocol) is not int or protocol not in PROTOCOLS:
         raise ArtifactError(
@@ -116,7 +114,7 @@ def read_key(path: Path) -> bytes:
         with path.open("rb") as file:
             key = file.read(most + 1)
     except OSError as exc:
-        raise InputError(f"expected a readable key file, got {path}: {exc}") from exc
+        raise InputError(f"cannot read the key file {path}: {exc}") from exc
     if not least <= len(key) <= most:
         raise InputError(
             f"expected a key file of {least} to {most} bytes, got {path} with {len(key)} or more; "
@@ -147,7 +145,7 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         # NOFOLLOW: a link could point to any file of this machine. NONBLOCK: opening a pipe would block.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as exc:
-        raise ArtifactError(f"{path}: expected a readable ordinary file, not a link: {exc}") from exc
+        raise ArtifactError(f"{path} cannot be read as an ordinary file: {exc}") from exc
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)

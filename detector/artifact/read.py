@@ -128,7 +128,7 @@ def load_artifact(
 
 def _require_exact_files(folder: Path) -> None:
     if not folder.is_dir():
-        raise ArtifactError(f"{folder}: expected an artifact, a folder that `plumbline fit` wrote; there is no folder")
+        raise ArtifactError(f"there is no folder {folder}; give an artifact, a folder that `plumbline fit` wrote")
     found, wanted = {path.name for path in folder.iterdir()}, {MANIFEST, *FILES}
     if found != wanted:
         raise ArtifactError(
@@ -141,7 +141,7 @@ def _arrays(folder: Path, name: str, contents: Mapping[str, bytes]) -> dict[str,
     try:
         arrays: dict[str, np.ndarray] = safetensors_numpy.load(contents[name])
     except Exception as exc:  # safetensors raises many kinds for damaged files
-        raise ArtifactError(f"{folder / name}: expected readable arrays, got: {exc}") from exc
+        raise ArtifactError(f"{folder / name}: the arrays cannot be read: {exc}") from exc
     return arrays
 
 
@@ -149,7 +149,7 @@ def _tensors(folder: Path, name: str, contents: Mapping[str, bytes]) -> dict[str
     try:
         tensors: dict[str, Tensor] = safetensors_torch.load(contents[name])
     except Exception as exc:  # safetensors raises many kinds for damaged files
-        raise ArtifactError(f"{folder / name}: expected readable tensors, got: {exc}") from exc
+        raise ArtifactError(f"{folder / name}: the tensors cannot be read: {exc}") from exc
     return tensors
 
 
@@ -195,7 +195,7 @@ def _network(spec: NetworkSpec, network_file: str | Path | None, folder: Path) -
         # The caller can correct a missing or different user's file, so that error is raised unchanged.
         if spec.source == "file":
             raise
-        raise ArtifactError(f"{folder}: expected a network that can be built here: {exc}") from exc
+        raise ArtifactError(f"{folder}: the network cannot be built: {exc}") from exc
 
 
 def _fill(network: Normalized, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -250,7 +250,7 @@ def _pipeline(
         error = np.abs(got - expected) / (np.abs(expected) + np.abs(expected).mean() + 1e-6)
         if error.max() > _PROBE_TOLERANCE:
             raise ArtifactError(
-                f"expected the network to give the probe image the {name} it gave when fitted, got some that differ by "
-                f"{error.max():.0%}; these are another network's weights, or this device computes otherwise"
+                f"the network's {name} for the probe image differ by {error.max():.0%} from those of the fit; these are "
+                "another network's weights, or this device computes differently"
             )
     return pipeline

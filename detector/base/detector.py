@@ -98,8 +98,8 @@ class Detector(ABC):
             raise InputError("expected natural images to fit on, got none; give at least one image per class")
         if adversarial is None and self.needs_adversarial:
             raise InputError(
-                f"expected adversarial features, got none: {self.name} learns the difference between natural and "
-                "adversarial images; give it features of attacked images, or choose transport_cost, which needs none"
+                f"{self.name} learns from adversarial images, and none are given; give features of attacked images, or "
+                "choose a detector that needs none, such as transport_cost"
             )
         shapes = {name: natural.requested[name].shape[1:] for name in self._names()}
         if adversarial is not None:
@@ -246,7 +246,7 @@ class Detector(ABC):
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "num_columns_"):
-            raise NotFittedError(f"expected a fitted detector, got {self!r} before fit; call fit first")
+            raise NotFittedError(f"{self!r} is not fitted; call fit first")
 
 
 # Prefixes of names in `state()`, for the arrays that are not those of `_state`.

@@ -21,7 +21,7 @@ def count_of(name: str, request: DatasetRequest) -> int:
     """The number of images in the reference, or the default.
 
     Raises:
-        DatasetError: the text after the colon is no number of images.
+        DatasetError: the text after the colon is not a number of images.
     """
     if not request.argument:
         return _COUNT

@@ -1,4 +1,4 @@
-"""What detectors read of a network: the features, the requests for them, and their extraction."""
+"""Features of images for detectors, the requests for them, and their extraction."""
 
 from models.features.extraction import extract_features
 from models.features.extractor import FeatureExtractor

@@ -12,7 +12,7 @@ __all__ = ["Features"]
 
 
 class Features(NamedTuple):
-    """What a detector reads of N images, all of it float32.
+    """The inputs of a detector for N images, float32.
 
     Args:
         logits: ``(N, K)``.

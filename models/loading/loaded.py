@@ -76,8 +76,8 @@ def _logits_of_blank(network: Normalized, shape: tuple[int, int, int], reference
             logits = network(torch.full((2, *shape), 0.5))
     except Exception as exc:  # a user's network may raise anything
         raise NetworkError(
-            f"{reference}: expected logits for images {shape} (channels, height, width), the forward pass failed: "
-            f"{exc}; pass the size that the network was made for"
+            f"{reference}: the forward pass failed for images of shape {shape} (channels, height, width): {exc}; "
+            "pass the size that the network was made for"
         ) from exc
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

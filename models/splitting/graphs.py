@@ -88,8 +88,8 @@ def _graph(entry: Entry, closed: set[str], training: bool) -> tuple[fx.Graph, di
         graph = tracer.trace(entry)
     except Exception as exc:  # any code of the network's can fail on symbols, in any way
         raise NetworkError(
-            f"expected a network whose graph torch.fx can take, but: {type(exc).__name__}: {exc}; its forward pass "
-            "branches on values, or uses what has no symbol"
+            f"torch.fx cannot trace the network: {type(exc).__name__}: {exc}; its forward pass branches on values, or "
+            "uses operations without a symbolic form"
         ) from exc
     finally:
         for module, mode in modes:

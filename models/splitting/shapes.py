@@ -33,8 +33,8 @@ class Shapes(fx.Interpreter):
             self.run(images.clone())
         except Exception as exc:  # any code of the network's can fail, in any way
             raise NetworkError(
-                f"expected a network that takes images of shape {tuple(images.shape[1:])}, but its forward pass "
-                f"failed: {type(exc).__name__}: {exc}; pass the size that it was made for"
+                f"the network's forward pass failed for images of shape {tuple(images.shape[1:])}: "
+                f"{type(exc).__name__}: {exc}; pass the size that it was made for"
             ) from exc
 
     def run_node(self, n: fx.Node) -> Any:

@@ -304,6 +304,6 @@ class _Line:
                 got = part(got)
         if got.shape != expected.shape or not torch.allclose(got, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
             raise NetworkError(
-                "expected the network's graph to compute what the network does, but its logits are others; its forward "
-                "pass has control flow that torch.fx cannot follow"
+                "the network's graph computes other logits than the network; its forward pass has control flow that "
+                "torch.fx cannot trace"
             )

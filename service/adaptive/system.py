@@ -19,7 +19,7 @@ __all__ = ["Decision", "System", "predicted_by"]
 
 Decision = Literal["calibrated", "vote"]
 
-_VOTE = 0.5  # thesis 5.4.2: a forest says "adversarial" from half of its trees on
+_VOTE = 0.5  # thesis 5.4.2: a forest predicts "adversarial" if at least half of its trees do
 _LOGIT_LEAD = 1e-6  # relative to the largest logit, that a class needs during a search
 _SMALLEST = -1e-300  # a score can be below the threshold by less than its last digit
 
@@ -108,7 +108,7 @@ class System:
         scores = result.score
         if self._only_all_class:
             scores = result.components["all_class"]
-        elif self.decision == "vote":  # the score of a composite detector is no probability
+        elif self.decision == "vote":  # the score of a composite detector is not a probability
             scores = np.maximum(result.components["all_class"], result.components["predicted_class"])
         margins: NDArray[np.float64] = scores - self.threshold
         return np.where(scores >= self.threshold, margins, np.minimum(margins, _SMALLEST))

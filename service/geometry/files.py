@@ -34,4 +34,4 @@ def write_files(folder: Path, report: dict[str, Any], page: str, pictures: Mappi
         for name, content in files.items():
             write_atomically(folder / name, content)
     except OSError as exc:
-        raise InputError(f"expected a folder to write the report to, got {folder}: {exc.strerror or exc}") from exc
+        raise InputError(f"cannot write the report to the folder {folder}: {exc.strerror or exc}") from exc

@@ -40,7 +40,7 @@ _EXAMPLES = 6  # photos that the web page offers, each natural and attacked
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo wrote.
+    """Figures and folder of the demo.
 
     Args:
         figures: summary of the evaluation, as in report.json.

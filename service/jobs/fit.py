@@ -49,7 +49,7 @@ Extract = Callable[[Any], Features]
 
 @dataclass(frozen=True, kw_only=True)
 class FitInputs:
-    """What a fit uses, loaded.
+    """The loaded inputs of a fit.
 
     Args:
         data: natural images, which the split divides.
@@ -67,7 +67,7 @@ class FitInputs:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit` wrote.
+    """The written pipeline and its provenance.
 
     Args:
         pipeline: the fitted pipeline, as the artifact holds it.

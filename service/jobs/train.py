@@ -35,7 +35,7 @@ _NOT_TO_BE_FLIPPED = frozenset({"digits", "mnist", "svhn"})
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` wrote.
+    """Results of a training run.
 
     Args:
         summary: lines of the objective's own results, for people.
@@ -150,8 +150,8 @@ def _rebuilt(network: Normalized, spec: NetworkSpec, reference: str) -> Normaliz
         rebuilt.load_state_dict(network.state_dict(), strict=True)
     except RuntimeError as exc:
         raise NetworkError(
-            f"expected {reference} to be built again as it was trained, but its weights do not fit: {exc}; the "
-            "function must give the same network each time it is called"
+            f"{reference} cannot be built again: the trained weights do not fit: {exc}; the function must return the "
+            "same network in every call"
         ) from exc
     return rebuilt
 

@@ -69,5 +69,5 @@ def write_evaluation_report(
             elif name in _OPTIONAL:
                 (folder / name).unlink(missing_ok=True)  # it holds the figures of an earlier report
     except OSError as exc:
-        raise InputError(f"expected a folder to write the report to, got {folder}: {exc.strerror or exc}") from exc
+        raise InputError(f"cannot write the report to the folder {folder}: {exc.strerror or exc}") from exc
     return report

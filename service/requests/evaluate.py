@@ -13,7 +13,7 @@ __all__ = ["EvaluationRequest"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """What to evaluate and how; each field is the command-line option of its name.
+    """Options of an evaluation; each field is the command-line option of its name.
 
     Fields of several values are written with commas on the command line, except `attack_limit`, `ood` and `fit_ood`,
     whose values are separate words.

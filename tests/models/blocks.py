@@ -1,4 +1,4 @@
-"""Residual blocks as other people write them, each with its residue and its sum worked out beside it."""
+"""Residual blocks in many styles, each with a separate computation of its residue and its sum."""
 
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +67,7 @@ class AddByKeyword(Block):
 
 
 class OtherFirst(Block):
-    """Keywords in the other order, among other additions, and a residue that is at no module's door."""
+    """Keywords in another order, further additions, and a residue that is not at a module boundary."""
 
     def inner(self, x: Tensor) -> Tensor:
         return torch.tanh(self.branch(torch.add(x, 1.0)))
@@ -109,7 +109,7 @@ class Subtracted(Block):
 
 
 class FunctionalLayers(Block):
-    """Nothing but functions and parameters: no module of the block is ever called."""
+    """Functions and parameters only: no sub-module is called."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.conv2d(x, self.conv.weight, self.conv.bias, padding=1)
@@ -146,7 +146,7 @@ class Doubled(torch.autograd.Function):
 
 
 class UnseenFunction(Block):
-    """A function that torch cannot see into lies in the branch."""
+    """The branch contains a function that torch cannot trace."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.norm(Doubled.apply(self.conv(x)))
@@ -319,7 +319,7 @@ class Chain(nn.Module):
 
 
 def chain(kind: type[Block], *, shared: bool = False) -> Chain:
-    """A chain with some life in its normalisation, in evaluation mode."""
+    """A chain with random normalisation statistics, in evaluation mode."""
     network = Chain(kind, shared=shared)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -349,7 +349,7 @@ class SequenceFirst(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """No skip connection anywhere; two of its layers keep their input's shape."""
+    """No skip connections; two of its layers keep their input's shape."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Public networks, how many branches each has, and the sums in their blocks, seen by hooks of the tests' own."""
+"""Public networks, their numbers of branches, and the sums in their blocks, captured by separate hooks."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Seen = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PublicNetwork:
-    """A network, its image size, and how many branches the issue's sketch found."""
+    """A network, its image size, and its expected number of branches."""
 
     build: Callable[[], nn.Module]
     size: int

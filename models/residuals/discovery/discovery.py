@@ -50,8 +50,8 @@ def discover(network: nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32)
             traced = trace(network, images)
         except Exception as exc:
             raise NetworkError(
-                f"expected a network that takes images of shape {tuple(images.shape)} and {images.dtype}, but its "
-                f"forward pass failed: {type(exc).__name__}: {exc}; pass the image_shape that it was built for"
+                f"the network's forward pass failed for images of shape {tuple(images.shape)} and {images.dtype}: "
+                f"{type(exc).__name__}: {exc}; pass the image_shape that it was built for"
             ) from exc
     discovery = _read(traced)
     if not discovery.branches:

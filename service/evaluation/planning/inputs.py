@@ -12,7 +12,7 @@ __all__ = ["EvaluationInputs"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationInputs:
-    """What is evaluated, on which images: a network, or an artifact with its own.
+    """The network or artifact to evaluate, and the images.
 
     Args:
         data: natural images.

@@ -35,7 +35,7 @@ class UnseenImages:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationPlan:
-    """What an evaluation does; `service.evaluation.running` carries it out.
+    """The steps of an evaluation; `service.evaluation.running` executes them.
 
     Args:
         settings: of the evaluation.

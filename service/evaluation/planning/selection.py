@@ -20,7 +20,7 @@ _ALL = "all"  # as a choice to fit on: every attack that the settings name
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is attacked, fitted and tested.
+    """The attacks, detectors and fits of an evaluation.
 
     Args:
         attacks: label → attack, of every attacked set.

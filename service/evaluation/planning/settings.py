@@ -1,4 +1,4 @@
-"""How an evaluation is run: protocol, detectors, attacks and budgets, without the images."""
+"""Settings of an evaluation: protocol, detectors, attacks and budgets, without the images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ DEFAULT_DETECTOR = "transport"
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How an evaluation is run; network, images and outliers are the `EvaluationInputs`.
+    """Settings of an evaluation; network, images and outliers are the `EvaluationInputs`.
 
     Args:
         protocol: "sound" or "paper"; see docs/evaluation.md.

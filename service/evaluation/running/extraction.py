@@ -77,7 +77,7 @@ def _noisy_copies(plan: EvaluationPlan, attacked: ExtractedSet) -> Recipe:
 
 
 def _requests_after_preparation(plan: EvaluationPlan, scorer: Scorer) -> list[FeatureRequest]:
-    """What detectors request only after they know their reference images, which may differ from run to run."""
+    """Requests that detectors make only after `prepare`, whose reference images may differ from run to run."""
     return distinct(
         *(
             scorer.feature_requests(label, detector, scorer.fitting(run, detector, (), {}))

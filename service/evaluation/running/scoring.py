@@ -261,7 +261,7 @@ def _labels(extracted: ExtractedSet, rows: Rows) -> Rows:
 
 
 def fitting_of(plan: EvaluationPlan, scorer: Scorer, run: Run, label: str, fitted_on: tuple[str, ...]) -> Fitting:
-    """What one detector is fitted on in one run.
+    """The images that one detector is fitted on in one run.
 
     Args:
         plan: of the evaluation.

@@ -25,7 +25,7 @@ class Disturbance:
 
 @dataclass(frozen=True, kw_only=True)
 class GeometrySettings:
-    """What is measured, and on how many images.
+    """The measurements, and the numbers of their images.
 
     Args:
         disturbances: perturbations whose effect on the paths is measured.

@@ -75,7 +75,7 @@ class Table:
     """A table that scrolls sideways, also by keyboard, where it is too wide.
 
     Args:
-        label: says to screen readers what the table holds.
+        label: description of the table for screen readers.
         headers: one per column.
         rows: the body.
         style: class of the table: "heat" or "results".

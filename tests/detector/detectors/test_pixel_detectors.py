@@ -1,4 +1,4 @@
-"""nss, fourier and pixel_statistics on images and a real network: what they measure, find and do not find."""
+"""nss, fourier and pixel_statistics on images and a real network: their columns and their detection."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def auroc(detector: ColumnsDetector, network: nn.Module, natural: Tensor, advers
     return float(roc_auc_score(np.repeat([0, 1], [len(score) for score in scores]), np.concatenate(scores)))
 
 
-# --- what is measured
+# --- columns
 
 
 def requested(detector: ColumnsDetector, network: nn.Module, images: Tensor) -> np.ndarray:
@@ -148,7 +148,7 @@ def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], rng: n
         Fourier(**options).fit(features, features)
 
 
-# --- what is found
+# --- detection
 
 
 @pytest.mark.parametrize(("kind", "options"), DETECTORS)

@@ -228,7 +228,7 @@ def test_one_class_has_no_others_to_be_predicted() -> None:
         reverse_cross_entropy(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
 
 
-# --- the edge
+# --- options
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def hooks_of(network: nn.Module) -> list[int]:
     ]  # fmt: skip
 
 
-# --- what is seen
+# --- recorded values
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["two blocks", "one block twice"])
