@@ -250,7 +250,7 @@ def _pipeline(
         error = np.abs(got - expected) / (np.abs(expected) + np.abs(expected).mean() + 1e-6)
         if error.max() > _PROBE_TOLERANCE:
             raise ArtifactError(
-                f"the network's {name} for the probe image differ by {error.max():.0%} from those of the fit; these are "
-                "another network's weights, or this device computes differently"
+                f"the network's {name} for the probe image differ by {error.max():.0%} from those of the fit; these "
+                "are another network's weights, or this device computes differently"
             )
     return pipeline

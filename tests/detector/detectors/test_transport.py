@@ -130,7 +130,7 @@ def test_options_that_cannot_be_used_are_refused(rng: np.random.Generator, param
 
 
 def test_attacks_are_needed(rng: np.random.Generator) -> None:
-    with pytest.raises(InputError, match="transport_cost, which needs none"):
+    with pytest.raises(InputError, match="needs none, such as transport_cost"):
         Transport().fit(planted(rng, 30))
 
 
