@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.requests.options import Flag, Seed
+from service.requests.options import Flag, Seed, Whole
 
 __all__ = ["DemoRequest"]
 
@@ -20,6 +20,6 @@ class DemoRequest:
     """
 
     serve: Flag = False
-    port: int = 8000
+    port: Whole = 8000
     out: Path = Path("demo")
     seed: Seed = 0

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from service.requests.options import Commas, Flag, Names, PerChannel, Seed
+from service.requests.options import Commas, Flag, Names, PerChannel, Seed, Whole
 
 __all__ = ["EvaluationRequest"]
 
@@ -19,7 +19,7 @@ class EvaluationRequest:
     whose values are separate words.
 
     Args:
-        out: folder of the report: report.json, results.csv, report.html.
+        out: folder of the report: report.json, report.csv, report.html.
         artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
         verify_key: refuse an artifact that is not signed with the secret in this file.
@@ -72,11 +72,11 @@ class EvaluationRequest:
     dataset: str = "digits"
     data_root: Path = Path("data")
     download: Flag = False
-    resize: int | None = None
-    crop: int | None = None
-    limit: int | None = None
+    resize: Whole | None = None
+    crop: Whole | None = None
+    limit: Whole | None = None
     protocol: Literal["sound", "paper"] = "sound"
-    runs: int | None = None
+    runs: Whole | None = None
     split: str | None = None
     fpr: float | None = None
     noisy: Flag = False
@@ -87,18 +87,18 @@ class EvaluationRequest:
     attack_limit: Names = ()
     eight_bit: Flag = False
     adaptive: Commas | None = None
-    adaptive_images: int | None = None
-    adaptive_queries: int | None = None
-    adaptive_steps: int | None = None
+    adaptive_images: Whole | None = None
+    adaptive_queries: Whole | None = None
+    adaptive_steps: Whole | None = None
     ood: Names = ()
     fit_ood: Names = ()
     reference: str | None = None
-    reference_limit: int | None = None
+    reference_limit: Whole | None = None
     csv: Flag = False
-    resamples: int = 1000
+    resamples: Whole = 1000
     beside_paper: Annotated[tuple[Path, ...] | None, Parameter(consume_multiple=(0, 1), negative=())] = None
     published: str | None = None
-    workers: int = 1
+    workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
     device: str = "cpu"
     seed: Seed = 0

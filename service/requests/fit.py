@@ -6,7 +6,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from service.requests.options import ImageOptions, Names, NetworkOptions, Seed
+from service.requests.options import ImageOptions, Names, NetworkOptions, Seed, Whole
 
 __all__ = ["ClassifierChoice", "FitOptions", "FitRequest"]
 
@@ -43,8 +43,8 @@ class FitOptions:
     split: str = "0.8,0.1,0.1"
     classifier: ClassifierChoice | None = None
     of: Literal["residues", "embeddings"] = "residues"
-    directions: int = 0
-    workers: int = 1
+    directions: Whole = 0
+    workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
     sign_key: Path | None = None
     device: str = "cpu"

@@ -9,7 +9,7 @@ from cyclopts import Parameter, Token
 
 from models.errors import InputError
 from models.options import check_count
-from service.requests.options import Flag, PerChannel, Seed
+from service.requests.options import Flag, PerChannel, Seed, Whole
 
 __all__ = ["TABLES", "CirclesRequest", "DecodingsRequest", "GeometryRequest"]
 
@@ -17,7 +17,7 @@ TABLES = (19, 20, 21, 22)  # of the thesis
 
 
 def _tables(_hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    text = tokens[0].value
+    text = tokens[-1].value
     try:
         return tuple(dict.fromkeys(int(number) for number in text.split(",")))
     except ValueError as exc:
@@ -52,10 +52,10 @@ class GeometryRequest:
     dataset: str = "digits"
     data_root: Path = Path("data")
     download: Flag = False
-    resize: int | None = None
-    crop: int | None = None
-    limit: int | None = None
-    transport_images: int = 500
+    resize: Whole | None = None
+    crop: Whole | None = None
+    limit: Whole | None = None
+    transport_images: Whole = 500
     epsilon: str = "0.01,0.03,0.1"
     noise: str = "0.03,0.1"
     mean: PerChannel | None = None
@@ -80,10 +80,10 @@ class CirclesRequest:
     """
 
     out: Path
-    instances: int = 20
-    epochs: int = 100
+    instances: Whole = 20
+    epochs: Whole = 100
     tables: Annotated[tuple[int, ...], Parameter(converter=_tables, n_tokens=1, negative=(), metavar="T,T")] = TABLES
-    seed: int = 0
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         if not self.tables or not set(self.tables) <= set(TABLES):
@@ -123,17 +123,17 @@ class DecodingsRequest:
     dataset: str = "digits"
     data_root: Path = Path("data")
     download: Flag = False
-    limit: int | None = None
+    limit: Whole | None = None
     held_out: float = 0.2
     objective: str = "least_action:initial_weight=5:increase=1:update_every=5"
-    epochs: int = 10
-    autoencoder_epochs: int = 10
-    batch_size: int = 64
+    epochs: Whole = 10
+    autoencoder_epochs: Whole = 10
+    batch_size: Whole = 64
     learning_rate: float = 0.05
-    channels: int = 16
-    blocks: int = 9
-    images: int = 8
-    seed: int = 0
+    channels: Whole = 16
+    blocks: Whole = 9
+    images: Whole = 8
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         check_count("seed", self.seed, least=0, most=2**31 - 1)

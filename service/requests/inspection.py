@@ -12,7 +12,7 @@ __all__ = ["InspectRequest", "ListRequest"]
 
 
 def _size(_hint: Any, tokens: Sequence[Token]) -> tuple[int, int]:
-    text = tokens[0].value
+    text = tokens[-1].value
     height, _, width = text.partition("x")
     try:
         size = int(height), int(width or height)

@@ -7,13 +7,32 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-__all__ = ["ArtifactOptions", "Commas", "Flag", "ImageOptions", "Names", "NetworkOptions", "PerChannel", "Seed"]
+__all__ = [
+    "ArtifactOptions",
+    "Commas",
+    "Flag",
+    "ImageOptions",
+    "Names",
+    "NetworkOptions",
+    "PerChannel",
+    "Seed",
+    "Whole",
+]
 
 _MAX_SEED = 2**31 - 1
 
 
+# Converters get the values of every repetition of an option; the last one wins.
+def _whole(_hint: Any, tokens: Sequence[Token]) -> int:
+    text = tokens[-1].value
+    try:
+        return int(text)
+    except ValueError as exc:
+        raise ValueError(f"expected a whole number, got {text!r}") from exc
+
+
 def _seed(_hint: Any, tokens: Sequence[Token]) -> int:
-    text = tokens[0].value
+    text = tokens[-1].value
     if not text.isascii() or not text.isdigit() or int(text) > _MAX_SEED:
         raise ValueError(f"expected a whole number from 0 to {_MAX_SEED}, got {text!r}")
     return int(text)
@@ -21,7 +40,7 @@ def _seed(_hint: Any, tokens: Sequence[Token]) -> int:
 
 def _per_channel(_hint: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
     """Three numbers of "R,G,B", or of one number that stands for all three."""
-    text = ",".join(token.value for token in tokens)
+    text = tokens[-1].value
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError as exc:
@@ -32,9 +51,10 @@ def _per_channel(_hint: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
 
 
 def _commas(_hint: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    return tuple(word.strip() for word in ",".join(token.value for token in tokens).split(","))
+    return tuple(word.strip() for word in tokens[-1].value.split(","))
 
 
+Whole = Annotated[int, Parameter(converter=_whole)]  # by itself, cyclopts rounds 2.5 to 2
 Seed = Annotated[int, Parameter(converter=_seed)]
 PerChannel = Annotated[tuple[float, ...], Parameter(converter=_per_channel, n_tokens=1, negative=(), metavar="R,G,B")]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), negative=())]
@@ -76,9 +96,9 @@ class ImageOptions:
     dataset: str = "digits"
     data_root: Path = Path("data")
     download: Flag = False
-    resize: int | None = None
-    crop: int | None = None
-    limit: int | None = None
+    resize: Whole | None = None
+    crop: Whole | None = None
+    limit: Whole | None = None
 
 
 @Parameter(name="*")

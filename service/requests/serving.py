@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from service.requests.options import ArtifactOptions, Flag
+from service.requests.options import ArtifactOptions, Flag, Whole
 
 __all__ = ["ScoreRequest", "ServeRequest"]
 
@@ -44,16 +44,16 @@ class ServeRequest:
         admin_keys: file of API keys for metrics and status.
         insecure: serve beyond loopback without keys.
         examples: folder of images that the web page offers.
-        device: cpu or cuda [default: cpu].
+        device: cpu or cuda.
     """
 
     artifact: Annotated[tuple[str, ...], Parameter(negative=())]
     network: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     verify_key: Path | None = None
     host: str | None = None
-    port: int | None = None
+    port: Whole | None = None
     admin_host: str | None = None
-    admin_port: int | None = None
+    admin_port: Whole | None = None
     keys: Path | None = None
     admin_keys: Path | None = None
     insecure: Annotated[bool | None, Parameter(negative=())] = None

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from service.requests.options import PerChannel, Seed
+from service.requests.options import PerChannel, Seed, Whole
 
 __all__ = ["TrainRequest"]
 
 
 def _epochs(_hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    text = ",".join(token.value for token in tokens)
+    text = tokens[-1].value
     try:
         return tuple(int(part) for part in text.split(",") if part)
     except ValueError as exc:
@@ -68,14 +68,14 @@ class TrainRequest:
     test_dataset: str | None = None
     data_root: Path = Path("data")
     download: bool = False
-    resize: int | None = None
-    crop: int | None = None
-    limit: int | None = None
+    resize: Whole | None = None
+    crop: Whole | None = None
+    limit: Whole | None = None
     mean: PerChannel | None = None
     std: PerChannel | None = None
     objective: str = "cross_entropy"
-    epochs: int = 30
-    batch_size: int = 128
+    epochs: Whole = 30
+    batch_size: Whole = 128
     learning_rate: float = 0.1
     schedule: Literal["one_cycle", "step", "cosine", "constant"] = "one_cycle"
     milestones: Annotated[tuple[int, ...], Parameter(converter=_epochs, n_tokens=1, negative=(), metavar="E,E")] = ()
@@ -88,7 +88,7 @@ class TrainRequest:
     gradient_clipping: float | None = None
     initialization: Literal["default", "kaiming", "orthogonal", "normal"] = "default"
     gain: float = 1.0
-    crop_padding: int = 4
+    crop_padding: Whole = 4
     flip: bool | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     half: bool = False
