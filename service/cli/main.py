@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from models.errors import PlumblineError
 from models.extras import missing_extra
@@ -68,14 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    name = words[0] if words else ""
+    if not words:
+        app.help_print([])
+        return 2
+    name = words[0]
     try:
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         for request in bound.arguments.values():
             _check(request)
         command(*bound.args, **bound.kwargs)
     except CycloptsError as exc:
-        print(f"plumbline {name}: {exc} See plumbline {name} --help.", file=sys.stderr)
+        print(f"plumbline {name}: {_fault(exc)} See plumbline {name} --help.", file=sys.stderr)
         return 2
     except PlumblineError as exc:
         print(f"plumbline {name}: {exc}", file=sys.stderr)
@@ -94,6 +97,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def _fault(error: CycloptsError) -> str:
+    """The message with a full stop at its end. It names a missing option, and the recipe file of a refused value."""
+    argument = error.argument
+    if isinstance(error, MissingArgumentError) and argument is not None and argument.required and not argument.tokens:
+        # The options of a group have a parent without a name.
+        absent = next((child for child in argument.children if child.required and not child.tokens), argument)
+        positional = absent.field_info.is_positional
+        return f"{absent.name.removeprefix('--').upper() if positional else absent.name} is required."
+    message = str(error).rstrip(".")
+    # cyclopts leaves out the recipe file that has the value if a converter of ours refuses it.
+    source = argument.tokens[-1].source if argument is not None and argument.tokens else "cli"
+    return f"{message}." if source == "cli" or source in message else f"{source}: {message}."
 
 
 def _check(request: Any) -> None:

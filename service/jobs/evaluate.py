@@ -48,7 +48,7 @@ def _published_figures(request: EvaluationRequest) -> Path | Traversable | None:
         if request.published is not None:
             raise InputError(f"--published {request.published} needs --beside-paper; add it")
         return None
-    path = request.beside_paper[0] if request.beside_paper else PUBLISHED
+    path = request.beside_paper[-1] if request.beside_paper else PUBLISHED
     if not path.is_file():
         raise InputError(f"expected a CSV file of published figures for --beside-paper, got {path}")
     # Validate before the evaluation, which can take hours.

@@ -7,7 +7,7 @@ import torch
 
 from service.cli.commands import KINDS
 from service.cli.main import main
-from tests.service.cli.command_line import commands
+from tests.service.cli.command_line import commands, request_of
 
 REST = ["--test-dataset", "npz:rest.npz", "--out", "X"]
 
@@ -99,6 +99,11 @@ def test_inspect_lists_skipped_candidates_with_the_reason(tmp_path: Path, capsys
         (["evaluate", "--network", "resnet8", "--beside-paper", "none.csv", "--out", "X"], "none.csv"),
         (["score", "--artifact", "none", "a.png"], "none"),
         (["serve", "--artifact", "none"], "none"),
+        (["fit", "--out", "X"], "--network is required. See plumbline fit --help"),
+        (["fit", "--network", "resnet8"], "--out is required."),
+        (["score", "--artifact", "none"], "FILES is required."),
+        (["train", "--network", "resnet8", "--epochs", "2.5", "--out", "X"], "expected a whole number, got '2.5'."),
+        (["fit", "--network", "resnet8", "--limit", "0x10", "--out", "X"], "expected a whole number, got '0x10'."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -121,6 +126,28 @@ def test_a_mistake_is_named_and_ends_with_status_2(
     assert f"plumbline {arguments[0]}: " in error
     assert "Traceback" not in error
     assert not Path("X").exists()
+
+
+def test_no_command_prints_the_help_and_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Usage: plumbline COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "expected"),
+    [
+        (["--seed", "1", "--seed", "2"], "seed", 2),
+        (["--runs", "1", "--runs", "2"], "runs", 2),
+        (["--mean", "0.5", "--mean", "0.1,0.2,0.3"], "mean", (0.1, 0.2, 0.3)),
+        (["--test-on", "fgm", "--attacks", "bim,pgd"], "test_on", ("bim", "pgd")),
+        (["--ood", "svhn", "textures", "--ood", "mnist"], "ood", ("svhn", "textures", "mnist")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_last_value_of_a_repeated_option_wins_and_separate_words_are_collected(
+    words: list[str], field: str, expected: object
+) -> None:
+    assert getattr(request_of("evaluate", "--out", "X", *words), field) == expected
 
 
 @pytest.mark.parametrize("seed", ["-1", "99999999999999", "x"])

@@ -68,9 +68,10 @@ def test_network_and_out_may_come_from_the_file(tmp_path: Path) -> None:
         ("mean = ['0.1', '0.2', '0.3']", "mean to be a text or a number, or a list of numbers"),
         ("mean = [0.1, 0.2]", r"\[mean\]: expected one number or three"),
         ("milestones = [0.5]", r"\[milestones\]: expected whole numbers"),
-        ("epochs = 'many'", r'\[epochs\] from .*recipe.toml: unable to convert "many" into int'),
+        ("epochs = 'many'", r"recipe.toml: Invalid value for \[epochs\]: expected a whole number, got 'many'"),
+        ("epochs = 2.5", r"recipe.toml: Invalid value for \[epochs\]: expected a whole number, got '2.5'"),
         ("schedule = 'linear'", r"linear.*\[schedule\] from .*recipe.toml.*one_cycle"),
-        ("seed = -1", r"\[seed\]: expected a whole number"),
+        ("seed = -1", r"recipe.toml: Invalid value for \[seed\]: expected a whole number"),
         ("epochs", "readable TOML"),
     ],
 )
