@@ -46,7 +46,7 @@ def model_sources(
         artifacts: each ``[NAME=]PATH``.
         networks: each ``[NAME=]PATH.py:CALLABLE``.
         device: of the forward passes.
-        verify_key: public key that signed the artifacts; None: signatures are not checked.
+        verify_key: file of the secret that signed the artifacts; None: signatures are not checked.
 
     Raises:
         InputError: two models of one name, or a network for no model.

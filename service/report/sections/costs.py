@@ -13,7 +13,6 @@ from service.report.results.cells import fitted_text
 __all__ = ["costs", "seconds"]
 
 _MAX_BARS = 16
-_DETECTOR_COSTS = ("fit_seconds", "measure_seconds_per_image", "score_seconds_per_image")
 
 SetCosts = Sequence[tuple[str, dict[str, float | None]]]
 
