@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from detector.common.former_names import former_name
+
 __all__ = ["PathOfImage", "Verdict"]
 
 
@@ -52,9 +54,10 @@ class Verdict:
     probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; without "path" if there is none."""
+        """The fields as JSON values, "votes" with the former names of components; without "path" if there is none."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "probabilities"}
-        values["components"] = values["votes"] = dict(self.components)  # "votes": the name before protocol 2
+        values["components"] = dict(self.components)
+        values["votes"] = {former_name(name): value for name, value in self.components.items()}
         del values["path"]
         if self.path is not None:
             values["path"] = {each.name: getattr(self.path, each.name) for each in fields(self.path)}

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from detector.common.former_names import former_name
 from service.evaluation.records import Evaluation
 from service.report.results.published import COLUMNS
 
@@ -58,8 +59,8 @@ def _columns(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 def images_csv(evaluation: Evaluation) -> str:
     """A row per image and detector result."""
     names = sorted({n for result in evaluation.detector_results for parts in result.components.values() for n in parts})
-    # "vote_…" is the name of "component_…" before version 0.2.
-    parts = [f"{prefix}_{name}" for prefix in ("component", "vote") for name in names]
+    # "vote_…" and the former names of components are aliases for one version.
+    parts = [*(f"component_{name}" for name in names), *(f"vote_{former_name(name)}" for name in names)]
     header = [*_IMAGE, "detector", "fitted_on", "run", "score", "flagged", "main_component", *parts]
     return _csv([header, *_image_rows(evaluation, names)])
 

@@ -51,7 +51,7 @@ class ImageVerdict(Schema):
     flagged: bool = Field(description="whether the score reaches the threshold; if so, do not trust the class")
     components: dict[str, float] = Field(description="parts of the score, by name; larger = less natural")
     main_component: str | None = Field(description="the component that contributes most to the score")
-    votes: dict[str, float] = Field(deprecated=True, description="the former name of `components`")
+    votes: dict[str, float] = Field(deprecated=True, description="`components` by their former names")
     path: ImagePath | None = Field(None, description="only with ?path=true")
 
 

@@ -127,6 +127,13 @@ def test_verdict_is_json(pipeline: Pipeline, images: Tensor) -> None:
     assert fields["flagged"] in (True, False)
 
 
+def test_votes_are_the_components_by_their_former_names(pipeline: Pipeline, images: Tensor) -> None:
+    components = {"path": 0.5, "prediction_disagreement": 0.25, "logit_shift": 0.125}
+    fields = replace(pipeline.score(images[:1])[0], components=components).to_json()
+    assert fields["components"] == components
+    assert fields["votes"] == {"path": 0.5, "dispute": 0.25, "change": 0.125}
+
+
 def test_network_is_left_as_found(images: Tensor) -> None:
     pipeline = make_pipeline()
     before = {name: tensor.clone() for name, tensor in pipeline.network.state_dict().items()}

@@ -57,6 +57,8 @@ def test_evasion_by_any_attack_counts_against_robustness(field: str, index: int)
     )
     assert [row["robust"] for row in figures["robustness"]] == [0.75, 0.75]
     assert (figures["union"]["evaded"], figures["union"]["attempted"]) == (1, 4)
+    earlier = {"attempted": "started", "evaded": "turned"}
+    assert all(figures["union"][old] == figures["union"][new] for new, old in earlier.items())
     assert (figures["union"]["linf_median"], figures["union"]["l2_median"]) == (0.08, 0.7)
     assert [row["evaded"] for row in figures["union"]["within"]] == [0, 1, 0, 1]
 

@@ -1,5 +1,7 @@
 """The files of a report hold the figures of the evaluation."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from detector.common.result import ComponentInfo
 from models.errors import InputError
 from service.evaluation.records import NATURAL, VOTES, Evaluation
 from service.report import as_table, write_evaluation_report
+from service.report.csv_files import images_csv
 from tests.service.evaluations import detector_result, evaluation, image_set, random_evaluation
 from tests.service.pages import Page
 from tests.service.report.examples import EVADED, HOSTILE, no_constant, rows_of, written_area
@@ -67,6 +70,20 @@ def test_the_figures_can_be_computed_from_the_images_file(written: tuple[Path, E
         flagged = [row["flagged"] == "1" for row in own if row["set"] == "pgd" and row["success"] == "1"]
         assert run["successful"]["flagged"] == pytest.approx(np.mean(flagged))
     assert {row["label"] for row in rows if row["set"] == "ood:mnist"} == {""}
+
+
+def test_former_columns_repeat_the_components(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
+    rows = rows_of(written[0] / "images.csv")
+    assert any(row["component_all_class"] for row in rows)
+    assert all(row[f"vote_{name}"] == row[f"component_{name}"] for row in rows for name in VOTES)
+    given = written[1]
+    renamed = {"all_class": "logit_shift", "predicted_class": "prediction_disagreement"}
+    results = tuple(
+        replace(each, components={s: {renamed[n]: x for n, x in parts.items()} for s, parts in each.components.items()})
+        for each in given.detector_results
+    )
+    (row, *_) = csv.DictReader(io.StringIO(images_csv(replace(given, detector_results=results))))
+    assert {name for name in row if name.startswith("vote_")} == {"vote_change", "vote_dispute"}
 
 
 def test_the_page_is_self_contained_and_well_formed(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
