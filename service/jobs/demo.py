@@ -30,11 +30,11 @@ __all__ = ["DemoResult", "demo", "serve_demo"]
 
 DATASET = "cifar10_sample"
 NETWORK = "pretrained:cifar10-resnet20"
-EPSILON = "8/255"
+EPSILON = "4/255"
 FITTED_ON = ("fgm",)
 TESTED_ON = ("fgm", "pgd:steps=10:epsilon=2/255", "deepfool")
 OUTLIERS = f"random_crops:{DATASET}"
-_SPLIT = "0.5,0.25,0.25"
+_SPLIT = "0.5,0.3,0.2"
 _EXAMPLES = 6  # photos that the web page offers, each natural and attacked
 
 

@@ -98,7 +98,10 @@ def test_a_run_does_not_continue_with_another_file(tmp_path: Path, capsys: pytes
         ),
         ("--objective cross_entropy:label_smoothing=0.2 --label-smoothing 0.1", "leave one out"),
         ("--objective least_action:increase=1:increase=2", "states the option increase twice"),
-        ("--objective least_action:fixed_weight=1:increase=2", "fixed_weight excludes initial_weight, increase and update_every"),
+        (
+            "--objective least_action:fixed_weight=1:increase=2",
+            "fixed_weight excludes initial_weight, increase and update_every",
+        ),
         ("--learning-rate inf", "learning_rate as a finite number"),
         ("--gradient-clipping nan", "gradient_clipping as a finite number"),
     ],
