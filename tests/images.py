@@ -127,7 +127,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "16-bit colour": (lambda: png_of(16, 16, depth=16), "8 bits per channel"),
     "16-bit grey with alpha": (lambda: png_of(16, 16, depth=16, colour=4), "8 bits per channel"),
     "16-bit colour with alpha": (lambda: png_of(16, 16, depth=16, colour=6), "8 bits per channel"),
-    "16-bit header behind a text": (lambda: png_of(16, 16, depth=16, first=chunk(b"tEXt", b"a\0b")), "first of all"),
+    "16-bit header behind a text": (
+        lambda: png_of(16, 16, depth=16, first=chunk(b"tEXt", b"a\0b")),
+        "as the first chunk",
+    ),
     "16-bit header behind an 8-bit one": (lambda: png_of(16, 16, depth=16, first=_header(8)), "one IHDR"),
     "8-bit header behind a 16-bit one": (lambda: png_of(16, 16, first=_header(16)), "8 bits per channel"),
     "png of two headers": (lambda: png_of(16, 16, extra=_header(8)), "one IHDR"),

@@ -13,7 +13,7 @@ from PIL import Image
 from models.extras import EXTRAS, missing_extra
 from tests.fuzz.process import MODEL, serving
 
-ARTIFACT = Path(__file__).parent / "golden" / "fusion"
+ARTIFACT = Path(__file__).parent / "golden" / "protocol-2" / "fusion"
 # FastAPI itself depends on opentelemetry-api; the extra adds the SDK.
 BLOCKED = sorted(set(EXTRAS) - {"opentelemetry"})
 
@@ -30,7 +30,7 @@ def _without_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "image.png"
-    pixels = np.load(ARTIFACT.parent / "images.npz")["images"][0]
+    pixels = np.load(ARTIFACT.parents[1] / "images.npz")["images"][0]
     Image.fromarray(pixels.transpose(1, 2, 0)).save(path)
     return path
 
