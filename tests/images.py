@@ -136,7 +136,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "png of two headers": (lambda: png_of(16, 16, extra=_header(8)), "one IHDR"),
     "animated png": (lambda: _animated("PNG"), "one frame"),
     "animated webp": (lambda: _animated("WEBP"), "one frame"),
-    "jpeg of two pictures": (lambda: _animated("MPO"), "one frame"),
     "too small for the network": (lambda: encoded(noise(np.random.default_rng(0), 8, 8)), "16×16"),
     "too large for the network": (lambda: encoded(noise(np.random.default_rng(0), 16, 17)), "16×16"),
 }

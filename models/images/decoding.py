@@ -6,6 +6,8 @@ Image files are untrusted, and every file must have exactly one interpretation:
     limits                  pixels and frames are read from the header, before memory is allocated for pixels; the
                             scans of a progressive JPEG are counted, since each costs a pass over all of them
     whole files             a truncated file or a PNG with a wrong checksum is rejected, never completed
+    first picture           bytes after the end of the image are ignored, and with them the second picture of a JPEG; an
+                            animation is rejected
     metadata                removed from JPEG and PNG files before Pillow reads them: no text, profile or preview is
                             unpacked or parsed
     8 bits per channel      16-bit, integer and float pixels are rejected: conversion saturates (40000 becomes 255)

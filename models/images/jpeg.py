@@ -1,20 +1,27 @@
-"""JPEG files without their metadata, after a check that they are complete."""
+"""The first picture of a JPEG file without its metadata, after a check that it is complete.
+
+A file is a sequence of segments, each with its length, up to the first start-of-scan marker. The compressed data of a
+scan have no length: they last until the next marker. In them, 0xFF as data is followed by 0x00, and restart markers
+belong to the data. The picture ends at the first end-of-image marker found in this way, so neither a preview inside a
+segment nor anything after the picture counts: a second picture (a gain map, a stereo view), a video or a vendor's data.
+"""
 
 import re
 import struct
 
 from models.errors import ImageError
-from models.images.exif import orientation_of, tiff_number
+from models.images.exif import orientation_of
 
 __all__ = ["stripped_jpeg"]
 
-# Encoders write about ten. Compressed data cannot contain the start-of-scan marker, but data after the image can.
-_MOST_SCANS = 64
+_MOST_SCANS = 64  # encoders write about ten
 # 32 MiB of metadata, the largest body that a server accepts, are half as many segments.
 _MOST_SEGMENTS = 1000
 _FILL_BYTES = re.compile(rb"\xff*(?=\xff)")
 _START_OF_SCAN = b"\xff\xda"
-_END_OF_IMAGE = b"\xff\xd9"
+# The markers that end the compressed data of a scan: not 0xFF as data, restart markers, fill bytes and reserved codes.
+_AFTER_SCAN = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xd8-\xef\xfe]")
+_START_OF_IMAGE, _END_OF_IMAGE, _SCAN = 0xD8, 0xD9, 0xDA
 
 # JFIF and Adobe segments state how channels are stored; other application segments and comments are metadata.
 _KEPT_APPLICATIONS = frozenset({0xE0, 0xEE})
@@ -22,34 +29,25 @@ _APPLICATIONS = range(0xE0, 0xF0)
 _COMMENT = 0xFE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
-_NUMBER_OF_PICTURES = 0xB001  # CIPA DC-007, section 5.2.3.2
 
 
 def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
-    """The file without metadata, width and height in each of its frame headers, and its EXIF orientation, 1 to 8.
+    """The first picture without metadata, width and height in its frame headers, and its EXIF orientation, 1 to 8.
 
     There should be one frame header. Of several, different decoders use different ones.
 
     Raises:
-        ImageError: it is truncated, has several pictures (MPO), too many segments or scans, or bytes between segments.
+        ImageError: it is truncated, has too many segments or scans, or bytes between segments.
     """
-    kept, exif, indexed, position = [data[:2]], None, False, _after_fill_bytes(data, 2)
+    kept, exif, position = [data[:2]], None, _after_fill_bytes(data, 2)
     sizes: list[tuple[int, int]] = []
     segments = 0
     while data[position : position + 2] != _START_OF_SCAN:
         segments += 1
         if segments > _MOST_SEGMENTS:
-            raise ImageError(
-                f"expected at most {_MOST_SEGMENTS} segments before the first scan in a JPEG file, got more; "
-                "save the image again"
-            )
+            raise _too_many_segments()
         kind, end = _segment(data, position)
         body = data[position + 4 : end]
-        if kind == 0xE2 and body.startswith(b"MPF\0"):
-            if indexed:
-                raise ImageError("expected one index of pictures in a JPEG file, got several; save the image again")
-            _check_pictures(body[4:])
-            indexed = True
         if kind == 0xE1 and exif is None and body.startswith(b"Exif\0\0"):
             exif = body
         if kind in _FRAMES and len(body) >= 5:
@@ -58,8 +56,28 @@ def stripped_jpeg(data: bytes) -> tuple[bytes, list[tuple[int, int]], int]:
         if kind in _KEPT_APPLICATIONS or (kind not in _APPLICATIONS and kind != _COMMENT):
             kept.append(data[position:end])
         position = _after_fill_bytes(data, end)
-    _check_scans(data, position)
-    return b"".join([*kept, data[position:]]), sizes, orientation_of(exif)
+    return b"".join([*kept, data[position : _end_of_picture(data, position)]]), sizes, orientation_of(exif)
+
+
+def _end_of_picture(data: bytes, position: int) -> int:
+    """Where the picture with a start-of-scan marker at `position` ends; after the marker of its end.
+
+    Raises:
+        ImageError: it has no end, or too many segments or scans.
+    """
+    scans = 0
+    for _ in range(_MOST_SEGMENTS):
+        kind, end = _segment(data, position)
+        scans += kind == _SCAN
+        if scans > _MOST_SCANS:
+            raise ImageError(f"expected at most {_MOST_SCANS} scans in a JPEG file, got more; save the image again")
+        marker = _AFTER_SCAN.search(data, end)
+        if marker is None or data[marker.end() - 1] == _START_OF_IMAGE:
+            raise _cut_off(data)
+        if data[marker.end() - 1] == _END_OF_IMAGE:
+            return marker.end()
+        position = marker.start()
+    raise _too_many_segments()
 
 
 def _after_fill_bytes(data: bytes, position: int) -> int:
@@ -85,19 +103,11 @@ def _segment(data: bytes, position: int) -> tuple[int, int]:
     return kind, end
 
 
-def _check_pictures(index: bytes) -> None:
-    pictures = tiff_number(index, _NUMBER_OF_PICTURES)
-    if pictures is not None and pictures != 1:
-        raise ImageError(f"expected one frame, got {pictures}; send each frame as a separate image")
-
-
-def _check_scans(data: bytes, position: int) -> None:
-    """Refuse files with too many scans or without an end marker, some of which Pillow accepts."""
-    scans = data.count(_START_OF_SCAN, position)
-    if scans > _MOST_SCANS:
-        raise ImageError(f"expected at most {_MOST_SCANS} scans in a JPEG file, got {scans}; save the image again")
-    if data.find(_END_OF_IMAGE, data.rfind(_START_OF_SCAN)) < 0:
-        raise _cut_off(data)
+def _too_many_segments() -> ImageError:
+    return ImageError(
+        f"expected at most {_MOST_SEGMENTS} segments before the first scan or after it in a JPEG file, got more; "
+        "save the image again"
+    )
 
 
 def _cut_off(data: bytes) -> ImageError:

@@ -266,6 +266,10 @@ def _inflating(size: int) -> bytes:
     return zlib.compress(bytes(size))
 
 
+def _random(size: int) -> bytes:
+    return np.random.default_rng(size).bytes(size)
+
+
 _PAGE = b"<html><script>alert(document.domain)</script></html>"
 
 _LADEN = {
@@ -297,6 +301,19 @@ _LADEN = {
     "jpeg with an index of one picture": Entry(
         lambda: _jpeg(_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 1, kind=4)))), lambda: _stored("JPEG")
     ),
+    "jpeg with an index of three pictures": Entry(
+        lambda: _jpeg(_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 3, kind=4)))), lambda: _stored("JPEG")
+    ),
+    "jpeg of two pictures": Entry(
+        lambda: _plain("MPO", save_all=True, append_images=[_image("L")]), lambda: _stored("JPEG")
+    ),
+    "jpeg with a gain map of its own index": Entry(
+        lambda: (
+            _jpeg(*[_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 2, kind=4)))] * 2)
+            + encoded(_image("L"), "JPEG", progressive=True)
+        ),
+        lambda: _stored("JPEG"),
+    ),
     "jpeg with a broken index of pictures": Entry(
         lambda: _jpeg(_segment(0xE2, b"MPF\0garbage")), lambda: _stored("JPEG")
     ),
@@ -311,6 +328,12 @@ _LADEN = {
     "jpeg with a jpeg behind its end": Entry(
         lambda: _plain("JPEG") + encoded(_image("L"), "JPEG"), lambda: _stored("JPEG")
     ),
+    "jpeg with a start of scan behind its end": Entry(lambda: _plain("JPEG") + b"\xff\xda", lambda: _stored("JPEG")),
+    "progressive jpeg with 512 KiB behind its end": Entry(
+        lambda: _plain("JPEG", progressive=True) + _random(512 << 10),
+        lambda: _by_pillow(_plain("JPEG", progressive=True)),
+    ),
+    "webp with 64 KiB behind its end": Entry(lambda: _plain("WEBP", lossless=True) + _random(64 << 10), _rgb),
     "jpeg with a png behind its end": Entry(lambda: _plain("JPEG") + _plain("PNG"), lambda: _stored("JPEG")),
     "png with an archive behind its end": Entry(lambda: _plain("PNG") + b"PK\3\4" + bytes(50), _rgb),
     "png with a jpeg behind its end": Entry(lambda: _plain("PNG") + _plain("JPEG"), _rgb),
@@ -389,12 +412,6 @@ _MORE_REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "png that says it is animated": (_png_with((b"acTL", struct.pack(">II", 2, 0))), "one frame"),
     "png animated by one frame": (_png_with((b"acTL", struct.pack(">II", 1, 0))), "one frame"),
     "png of no height": (lambda: png_of(SIDE, 0), "one pixel"),
-    "jpeg with an index of three pictures": (
-        lambda: _jpeg(_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 3, kind=4)))), "one frame"
-    ),
-    "jpeg with two indices of one picture": (
-        lambda: _jpeg(*[_segment(0xE2, b"MPF\0" + _tiff(_number(0xB001, 1, kind=4)))] * 2), "one index"
-    ),
     "jpeg of fill bytes only": (lambda: b"\xff\xd8" + b"\xff" * 200_000, "cut off"),
     "jpeg of 100000 restart markers": (lambda: _jpeg(b"\xff\xd0" * 100_000), "1000 segments"),
     "jpeg of 100000 temporary markers": (lambda: _jpeg(b"\xff\x01" * 100_000), "1000 segments"),

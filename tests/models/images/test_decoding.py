@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ from models.errors import ImageError
 from models.images.decoding import Limits, decode_image, open_rgb
 from models.images.jpeg import stripped_jpeg
 from models.images.preprocessing import Preprocessing
+from tests.conftest import SEED
 from tests.images import encoded, noise, png_of
 
 SIXTEEN = Preprocessing(resize=None, crop=None, height=16, width=16)
@@ -62,6 +64,66 @@ def test_a_jpeg_without_its_end_is_refused_even_if_all_rows_are_there() -> None:
                 open_rgb(data[:-missing])
 
 
+# What cameras and phones append: another picture, a video, their own data.
+TAILS: dict[str, Callable[[], bytes]] = {
+    "a start of scan": lambda: b"\xff\xda",
+    "many starts of scans": lambda: b"\xff\xda" * 1000,
+    "an end of image": lambda: b"\xff\xd9",
+    "random bytes": lambda: np.random.default_rng(SEED).bytes(256 << 10),
+    "a video": lambda: b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(1000),
+    "another picture": lambda: rotated_jpeg(),
+    "half a picture": lambda: rotated_jpeg()[:-100],
+}
+
+
+def rotated_jpeg() -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return encoded(noise(np.random.default_rng(SEED), 24, 24), "JPEG", progressive=True, exif=exif.tobytes())
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"restart_marker_blocks": 1}),
+        ("JPEG", {"comment": rotated_jpeg()}),
+        ("MPO", {"save_all": True, "append_images": [Image.new("RGB", (16, 16))]}),
+        ("PNG", {}),
+        ("WEBP", {"quality": 90}),
+        ("WEBP", {"exact": True, "exif": b"Exif\0\0"}),
+    ],
+)
+def test_bytes_after_the_end_change_nothing(
+    rng: np.random.Generator, form: str, options: dict[str, Any], tail: str
+) -> None:
+    image = noise(rng)
+    data = encoded(image, form, **options)
+    alone = encoded(image, "JPEG") if form == "MPO" else data
+    expected = pixels_of(Image.open(io.BytesIO(alone)).convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(open_rgb(data)), expected)
+    np.testing.assert_array_equal(pixels_of(open_rgb(data + TAILS[tail]())), expected)
+
+
+def test_a_picture_without_its_end_is_refused_even_with_another_picture_behind_it(rng: np.random.Generator) -> None:
+    for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
+        data = encoded(noise(rng), "JPEG", **options)
+        with pytest.raises(ImageError, match="cut off"):
+            open_rgb(data[:-2] + data)
+
+
+def test_scans_and_segments_of_the_picture_count_but_not_those_behind_it(rng: np.random.Generator) -> None:
+    data = encoded(noise(rng), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(ImageError, match="64 scans"):
+        open_rgb(data[:-2] + data[last:-2] * 64 + data[-2:])
+    with pytest.raises(ImageError, match="1000 segments"):
+        open_rgb(data[:-2] + b"\xff\xfe\0\2" * 1001 + data[-2:])
+    assert open_rgb(data + data[last:] * 64 + b"\xff\xfe\0\2" * 1001).size == (16, 16)
+
+
 def lines_run(data: bytes) -> int:
     """How many lines of Python it takes to strip the JPEG file."""
     lines = 0
@@ -91,6 +153,11 @@ def test_work_on_a_jpeg_does_not_grow_with_its_fill_bytes_nor_beyond_its_most_se
     for segment in (b"\xff\x01", b"\xff\xd0", b"\xff\xfe\0\2"):
         few, some, many = (lines_run(data[:2] + segment * count + data[2:]) for count in (1, 1001, 20_000))
         assert few < some == many
+    for segment in (b"\xff\xda\0\2", b"\xff\xfe\0\2"):  # in the compressed data
+        few, some, many = (lines_run(data[:-2] + segment * count + data[-2:]) for count in (1, 1001, 20_000))
+        assert few < some == many
+    for code in (b"\xff\x01", b"\xff\xd0", b"\xff\0"):
+        assert lines_run(data[:-2] + code * 20_000 + data[-2:]) == lines_run(data)
     assert b"\xff" * 3 not in stripped_jpeg(data[:2] + b"\xff" * 100 + data[2:])[0]  # Pillow takes them one by one
 
 
