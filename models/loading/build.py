@@ -29,9 +29,13 @@ def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) 
             must be the one in the spec.
 
     Raises:
-        InputError: the file is missing, or its SHA-256 differs.
+        InputError: the file is missing, its SHA-256 differs, or a file is given for a network that comes from none.
         NetworkError: the constructor fails.
     """
+    if network_file is not None and spec.source != "file":
+        raise InputError(
+            f"the network is {spec.name}, which is built by name and not from {network_file}; leave that file out"
+        )
     if spec.source == "file":
         network = _from_file(spec, network_file)
     elif spec.source == "torchvision":

@@ -163,6 +163,12 @@ def test_a_users_network_needs_its_file_again(tmp_path: Path, pipeline: Pipeline
     assert not any(path.suffix == ".py" for path in (tmp_path / "a").iterdir())
 
 
+def test_a_file_for_a_network_that_is_built_by_name_is_refused(tmp_path: Path, pipeline: Pipeline) -> None:
+    save_artifact(tmp_path / "a", pipeline, spec=SPEC, preprocessing=PREPROCESSING, provenance={})
+    with pytest.raises(InputError, match=r"built by name and not from mine\.py:build; leave that file out"):
+        load_artifact(tmp_path / "a", network_file="mine.py:build")
+
+
 def test_detectors_without_components(tmp_path: Path, pipeline: Pipeline, images: Tensor) -> None:
     features = pipeline.features(images)
     energy = Energy().fit(features)
