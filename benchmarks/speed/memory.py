@@ -11,7 +11,6 @@ needs many GiB is measured without them. A test compares these figures with thos
 """
 
 import gc
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,17 +19,16 @@ from typing import Any
 import torch
 import torchvision.models
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from benchmarks.common import arguments, write_result
+from models.batching import AliveMemory
 from models.networks.resnet import resnet110
 from models.normalization import Normalized
 from models.objectives.base import Objective
 from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.module_wise import ModuleWise
 
-__all__ = ["AliveMemory", "peak_of_a_step"]
+__all__ = ["peak_of_a_step"]
 
 MIB = 2**20
 TAU = 0.5
@@ -53,43 +51,6 @@ CASES = (
     Case("resnet50", partial(torchvision.models.resnet50, num_classes=200), 64, 256, (4,)),
     Case("swin_t", partial(torchvision.models.swin_t, num_classes=10), 32, 1024, (4,)),
 )
-
-
-class AliveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of tensors that are alive, `now` and at `peak`, while the mode is active.
-
-    Args:
-        tensors: alive before the mode starts.
-    """
-
-    def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-        for tensor in tensors:
-            self._add(tensor)
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._add(leaf)
-        return result
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, size)
-
-    def _remove(self, size: int) -> None:
-        self.now -= size
 
 
 def peak_of_a_step(network: nn.Module, objective: Objective, batch: tuple[int, int], *, device: str, seed: int) -> int:
