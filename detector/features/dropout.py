@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -78,5 +79,5 @@ class DropoutUncertainty:
             if linear:
                 yield nn.functional.linear(head.inputs * mask, head.module.weight, head.module.bias)  # type: ignore[arg-type]
             else:
-                with changing_input(head.module, lambda inputs, mask=mask: inputs * mask):  # type: ignore[misc]
+                with changing_input(head.module, partial(torch.mul, mask), head.call_index):
                     yield context.network(context.images)

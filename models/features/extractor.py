@@ -1,5 +1,6 @@
 """The forward passes of one network, and the features of its batches."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -131,7 +132,7 @@ def _rows(whole: ForwardPass, start: int, stop: int) -> ForwardPass:
         embeddings=tuple(embedding[start:stop] for embedding in whole.embeddings),
         pooled_embeddings=tuple(vector[start:stop] for vector in whole.pooled_embeddings),
         pooled_residues=tuple(vector[start:stop] for vector in whole.pooled_residues),
-        head=head and Head(head.module, head.inputs[start:stop], head.output[start:stop]),
+        head=head and head._replace(inputs=head.inputs[start:stop], output=head.output[start:stop]),
     )
 
 
@@ -140,13 +141,16 @@ def _record_head(network: nn.Module) -> Iterator[list[Head]]:
     """A list that contains the latest layer with own weights that a tensor passed; empty until one did."""
     heads: list[Head] = []
     inputs: list[Tensor] = []
+    calls: Counter[nn.Module] = Counter()
 
     def entered(args: Any, _kwargs: Any) -> None:
         inputs[:] = [args[0]] if args and isinstance(args[0], Tensor) else []
 
     def left_from(module: nn.Module) -> Any:
         def left(output: Any) -> None:
-            heads[:] = [Head(module, inputs[0], output)] if inputs and isinstance(output, Tensor) else []
+            found = inputs and isinstance(output, Tensor)
+            heads[:] = [Head(module, inputs[0], output, calls[module])] if found else []
+            calls[module] += 1
 
         return left
 

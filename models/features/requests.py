@@ -27,11 +27,15 @@ class Needs(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The last layer with weights in a forward pass and its input; ``module(inputs)`` equals `output`."""
+    """The last layer with weights in a forward pass and its input; ``module(inputs)`` equals `output`.
+
+    `call_index` is the number of this call among those of the module in the pass, from 0.
+    """
 
     module: nn.Module
     inputs: Tensor
     output: Tensor
+    call_index: int = 0
 
 
 @dataclass(frozen=True)

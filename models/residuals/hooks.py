@@ -5,6 +5,7 @@ The context managers leave the network unchanged, also after an exception.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,11 +54,19 @@ def module_hooks(hooks: Iterable[tuple[nn.Module, Entered | None, Left | None]])
 
 
 @contextmanager
-def changing_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replace the first argument x of every pass through `module` by ``change(x)``, if x is a tensor."""
+def changing_input(module: nn.Module, change: Callable[[Tensor], Tensor], call_index: int = 0) -> Iterator[None]:
+    """Replace the first argument x of one call of `module` by ``change(x)``, if x is a tensor.
+
+    Args:
+        module: the module.
+        change: the function of x.
+        call_index: which of the module's calls inside the block, from 0.
+    """
+    calls = count()
 
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (change(args[0]), *args[1:]) if args and isinstance(args[0], Tensor) else args
+        chosen = next(calls) == call_index
+        return (change(args[0]), *args[1:]) if chosen and args and isinstance(args[0], Tensor) else args
 
     handle = module.register_forward_pre_hook(hook)
     try:

@@ -30,7 +30,7 @@ _BATCH = 3  # rarely the size of another axis, so that the batch axis can be ide
 
 
 def discover(network: nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32)) -> Discovery:
-    """The network's residual branches in execution order, from one pass of three noise images.
+    """The network's residual branches in execution order, from passes of three noise images.
 
     The network, its mode and the global random state stay unchanged.
 
@@ -47,6 +47,8 @@ def discover(network: nn.Module, image_shape: tuple[int, int, int] = (3, 32, 32)
     devices = [images.device] if images.device.type == "cuda" else []
     with evaluation_mode(network), torch.random.fork_rng(devices=devices):
         try:
+            with torch.no_grad():  # networks may make tensors in their first pass and keep them
+                network(images)
             traced = trace(network, images)
         except Exception as exc:
             raise NetworkError(

@@ -86,11 +86,12 @@ def _block_around(traced: Trace, call: Call) -> str | None:
             return frame.module
         frame = frame.parent
     joined = {value for _, value in call.arguments}
-    boundaries: dict[str, set[str]] = {}
+    boundaries: dict[tuple[str, int], set[str]] = {}  # of one call of a module: it may run several times
     for event in traced.events:
         if event.value in joined and event.time < call.time:
-            boundaries.setdefault(event.frame.module, set()).add(event.kind)
-    return next((name for name, kinds in boundaries.items() if len(kinds) == 2 and _keeps_shape(traced, name)), None)
+            boundaries.setdefault((event.frame.module, event.frame.call_index), set()).add(event.kind)
+    names = (name for (name, _), kinds in boundaries.items() if len(kinds) == 2)
+    return next((name for name in names if _keeps_shape(traced, name)), None)
 
 
 def _keeps_shape(traced: Trace, name: str) -> bool:

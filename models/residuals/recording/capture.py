@@ -1,8 +1,8 @@
 """Delivery of a network's tensors at capture points, during the forward passes of one thread.
 
 Inputs and outputs of modules come from hooks. Arguments and results of torch functions come from a function mode, which
-is active while the calling module runs. Each capture point occurs once per pass; a pass that differs from the one at
-discovery raises an error.
+is active while the calling module runs. A module may run several times in a pass: its calls are numbered as they begin,
+and each capture point belongs to one of them. A pass that differs from the one at discovery raises an error.
 """
 
 import threading
@@ -23,7 +23,10 @@ from models.residuals.tracing.trace import CapturePoint
 
 __all__ = ["Capturer", "Consumer", "Place"]
 
-_REMEDY = "the network took another path: run discover() on it in its present state and mode"
+_REMEDY = (
+    "its control flow depends on the images or on its mode, or it was changed; use a network that computes every image "
+    "in the same way, or run discover() again after a change"
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class Capturer:
             for number, term in enumerate(branch.terms(quantity)):
                 self._places[term.capture_point.module].append(Place(index, number, term.capture_point))
         self._missing: set[Place] = set()
-        self._module_calls: dict[tuple[str, str], int] = defaultdict(int)
-        self._modes: list[_FunctionCapture] = []
+        self._module_calls: dict[str, int] = defaultdict(int)
+        self._open: list[_OpenCall] = []  # the outermost first
 
     def hooks(self) -> Iterator[tuple[nn.Module, Any, Any]]:
         """Arguments for `models.residuals.hooks.module_hooks`; the hooks of the network itself enclose the others.
@@ -93,18 +96,13 @@ class Capturer:
             )
         yield self._network, self._begin, None
         for name, places in self._places.items():
-            kinds = {place.capture_point.kind for place in places}
-            yield (
-                modules[name],
-                self._entered(name, places) if kinds & {"input", "call"} else None,
-                self._left(name, places) if kinds & {"output", "call"} else None,
-            )
+            yield modules[name], self._entered(name, places), self._left(name)
         yield self._network, None, self._end
 
     def close(self) -> None:
         """Remove function modes that an interrupted pass left active."""
-        while self._modes:
-            self._modes.pop().stop()
+        while self._open:
+            self._open.pop().stop()
 
     def _begin(self, _args: Any, _kwargs: Any) -> None:
         if threading.get_ident() != self._thread:
@@ -125,8 +123,15 @@ class Capturer:
         if missing:
             first = self._branches[missing[0]].name
             raise self._fail(
-                f"{len(missing)} of {len(self._branches)} blocks were not reached, the first {first!r}; {_REMEDY}"
+                f"{len(missing)} of {len(self._branches)} blocks were not reached, the first {first!r}: {_REMEDY}"
             )
+        for name, places in self._places.items():
+            calls, expected = self._module_calls[name], places[0].capture_point.calls
+            if calls != expected:
+                block = self._branches[places[0].branch].name
+                raise self._fail(
+                    f"module {name!r} of block {block!r} ran {calls} times instead of {expected}: {_REMEDY}"
+                )
         self._consumer.complete()
 
     def _is_active(self) -> bool:
@@ -137,48 +142,31 @@ class Capturer:
         self._consumer.fail(why)
         return NetworkError(f"expected a pass like the one at discovery, but {why}")
 
-    def _call_index(self, name: str, boundary: str, places: Sequence[Place]) -> int:
-        """Which of the module's calls in this pass has reached the boundary."""
-        index = self._module_calls[name, boundary]
-        self._module_calls[name, boundary] = index + 1
-        if index > max(place.capture_point.call_index for place in places):
-            branch = self._branches[places[-1].branch]
-            raise self._fail(f"module {name!r} of block {branch.name!r} ran more often; {_REMEDY}")
-        return index
-
     def _entered(self, name: str, places: Sequence[Place]) -> Callable[[Any, Any], None]:
-        has_calls = any(place.capture_point.kind == "call" for place in places)
-
         def entered(args: Any, kwargs: Any) -> None:
             if not self._is_active():
                 return
-            index = self._call_index(name, "input", places)
+            index = self._module_calls[name]
+            self._module_calls[name] = index + 1
             now = [place for place in places if place.capture_point.call_index == index]
+            call = _OpenCall(name, now, self._take)
+            self._open.append(call)
             for place in now:
                 if place.capture_point.kind == "input":
                     self._take(place, at_path((args, kwargs), place.capture_point.path))
-            if has_calls:
-                calls = [place for place in now if place.capture_point.kind == "call"]
-                mode = _FunctionCapture(calls, self._take)
-                self._modes.append(mode)
-                mode.start()
+            call.start()
 
         return entered
 
-    def _left(self, name: str, places: Sequence[Place]) -> Callable[[Any], None]:
-        outputs = [place for place in places if place.capture_point.kind == "output"]
-        has_calls = any(place.capture_point.kind == "call" for place in places)
-
+    def _left(self, name: str) -> Callable[[Any], None]:
         def left(output: Any) -> None:
-            if threading.get_ident() != self._thread:
+            # A call without an entry began before the pass failed, or a hook of the user's raised before ours.
+            if threading.get_ident() != self._thread or not self._open or self._open[-1].module != name:
                 return
-            if has_calls and self._modes:
-                self._modes.pop().stop()
-            if not self._running or not outputs:
-                return
-            index = self._call_index(name, "output", places)
-            for place in outputs:
-                if place.capture_point.call_index == index and output is not None:
+            call = self._open.pop()
+            call.stop()
+            if output is not None:
+                for place in call.outputs:
                     self._take(place, at_path(output, place.capture_point.path))
 
         return left
@@ -188,13 +176,40 @@ class Capturer:
             return
         if not isinstance(tensor, Tensor):
             name = self._branches[place.branch].name
-            raise self._fail(
-                f"block {name!r} gave {type(tensor).__name__} instead of a tensor; run discover() on it again"
-            )
+            raise self._fail(f"block {name!r} gave {type(tensor).__name__} instead of a tensor: {_REMEDY}")
         # Without this, function modes would count the consumer's functions as calls of the network.
         with torch._C.DisableTorchFunction():
             self._consumer.take(place, tensor)
         self._missing.discard(place)
+
+
+class _OpenCall:
+    """A call of a module that has begun and not yet ended, with what is captured in it.
+
+    Args:
+        module: its name.
+        places: those of this call.
+        take: receives the captured tensors.
+    """
+
+    def __init__(self, module: str, places: Sequence[Place], take: Callable[[Place, Any], None]) -> None:
+        self.module = module
+        self.outputs = [place for place in places if place.capture_point.kind == "output"]
+        calls = [place for place in places if place.capture_point.kind == "call"]
+        self._mode = _FunctionCapture(calls, take) if calls else None
+        self._started = False
+
+    def start(self) -> None:
+        """Capture functions from now on."""
+        if self._mode is not None:
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
+            self._started = True
+
+    def stop(self) -> None:
+        """Capture no more functions."""
+        if self._mode is not None and self._started:
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._started = False
 
 
 class _FunctionCapture(TorchFunctionMode):
@@ -208,14 +223,6 @@ class _FunctionCapture(TorchFunctionMode):
         self._names = {place.capture_point.function for place in places}
         self._tally = FunctionTally()
         self._take = take
-
-    def start(self) -> None:
-        """Become the innermost function mode of this thread."""
-        self.__enter__()  # type: ignore[no-untyped-call]
-
-    def stop(self) -> None:
-        """Remove the innermost function mode."""
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,

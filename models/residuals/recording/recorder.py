@@ -50,8 +50,8 @@ def record_residues(
 
     Raises:
         InputError: `keep`, `statistics` and `pool` are all False.
-        NetworkError: the branches belong to another network; during the forward pass, a block was not reached or was
-            reached more often than at discovery.
+        NetworkError: the branches belong to another network; during the forward pass, a block was not reached, or a
+            module ran more or less often than at discovery.
     """
     if not (keep or statistics or pool):
         raise InputError("nothing to record; pass keep, statistics or pool")

@@ -20,6 +20,7 @@ class CapturePoint:
         kind: "output" or "input" of a module, or "call": at a torch function called inside a module.
         module: dotted name; the network itself is "".
         call_index: which of the module's calls in one forward pass, from 0.
+        calls: the number of the module's calls in one forward pass.
         path: position of the tensor in the module's output, in its ``(args, kwargs)``, or in those of the function.
         function, ordinal: for "call", the function's name and which of its calls inside the module, from 0.
         result: for "call", capture the function's result instead of an argument.
@@ -29,6 +30,7 @@ class CapturePoint:
     kind: Literal["output", "input", "call"]
     module: str
     call_index: int
+    calls: int
     path: Path
     function: str = ""
     ordinal: int = 0
@@ -127,6 +129,7 @@ class Trace:
     Attributes:
         untouched: value → times at which a function returned it unchanged.
         changed: storage → times at which it was changed in place.
+        module_calls: module → number of its calls.
         shapes: module → shapes of its input and output without the batch axis.
         kinds: module → its class.
     """
@@ -138,6 +141,7 @@ class Trace:
         self.events: list[ModuleEvent] = []
         self.untouched: dict[int, list[int]] = defaultdict(list)
         self.changed: dict[int, list[int]] = defaultdict(list)
+        self.module_calls: dict[str, int] = defaultdict(int)
         self.shapes: dict[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {}
         self.kinds: dict[str, type] = {}
 
@@ -180,10 +184,20 @@ class Trace:
 
     def _at_boundary(self, event: ModuleEvent) -> CapturePoint:
         overwritten = self.overwritten_after(event.value, event.time)
-        return CapturePoint(event.kind, event.frame.module, event.frame.call_index, event.path, overwritten=overwritten)
+        return self._capture_point(event.kind, event.frame, event.path, overwritten=overwritten)
 
     def _at_call(self, call: Call, path: Path, *, result: bool, overwritten: bool) -> CapturePoint:
-        frame = call.frame
-        return CapturePoint(
-            "call", frame.module, frame.call_index, path, call.function, call.ordinal, result, overwritten
+        return self._capture_point(
+            "call",
+            call.frame,
+            path,
+            function=call.function,
+            ordinal=call.ordinal,
+            result=result,
+            overwritten=overwritten,
         )
+
+    def _capture_point(
+        self, kind: Literal["output", "input", "call"], frame: Frame, path: Path, **options: Any
+    ) -> CapturePoint:
+        return CapturePoint(kind, frame.module, frame.call_index, self.module_calls[frame.module], path, **options)

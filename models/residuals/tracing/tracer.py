@@ -47,7 +47,6 @@ class Tracer(TorchFunctionMode):
         self._value_of: dict[int, int] = {}
         self._alive: dict[int, Tensor] = {}  # keeps every tensor, since the id of a freed one is used again
         self._by_storage: dict[int, list[int]] = defaultdict(list)
-        self._module_calls: dict[str, int] = defaultdict(int)
         self._frame: Frame | None = None
         self.trace.kinds = {name: type(module) for name, module in network.named_modules()}
         for parameter in (*network.parameters(), *network.buffers()):
@@ -64,8 +63,8 @@ class Tracer(TorchFunctionMode):
                     for _, tensor in tensors_in((args, dict(kwargs))):
                         self._new_value(tensor, image=True, weights=False, calls=0, maker=None)
                 inputs = tuple((path, self._value(tensor)) for path, tensor in tensors_in((args, dict(kwargs))))
-                self._frame = Frame(name, self._module_calls[name], inputs, self._frame, FunctionTally())
-                self._module_calls[name] += 1
+                self._frame = Frame(name, self.trace.module_calls[name], inputs, self._frame, FunctionTally())
+                self.trace.module_calls[name] += 1
                 self._add_events("input", inputs)
 
         return note

@@ -1,5 +1,7 @@
 """Kernel density and dropout uncertainty: against scikit-learn, definitions, and numbers that are to stay."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -168,6 +170,30 @@ def test_the_network_runs_again_if_its_last_layer_is_not_the_logits(
         wrapped = FeatureExtractor(rescaled, discover(rescaled, SHAPE), None, [feature_request]).forward(images)
         torch.testing.assert_close(feature_request(wrapped), direct, rtol=1e-3, atol=1e-8)
     assert not any(module._forward_pre_hooks for module in rescaled.modules())
+
+
+class TwoLayers(nn.Module):
+    """The last layer is a module that already ran before, or a copy of it."""
+
+    def __init__(self, *, shared: bool) -> None:
+        super().__init__()
+        layer = nn.Conv2d(3, 3, 1)
+        self.layers = nn.ModuleList([layer, layer if shared else copy.deepcopy(layer)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images + self.layers[0](images).tanh()
+        return self.layers[1](images).mean(dim=(2, 3))
+
+
+def test_dropout_is_before_the_last_call_of_a_layer_that_runs_several_times(seed: int) -> None:
+    feature_request, found = DropoutUncertainty(passes=5), []
+    for shared in (True, False):
+        torch.manual_seed(seed)
+        network, images = TwoLayers(shared=shared).eval(), torch.rand(4, *SHAPE)
+        with torch.no_grad():
+            extractor = FeatureExtractor(network, discover(network, SHAPE), None, [feature_request])
+            found.append(feature_request(extractor.forward(images)))
+    assert torch.equal(*found)
 
 
 class WithoutLayers(nn.Module):

@@ -499,7 +499,7 @@ class Optional(PlainSum):
         return x
 
 
-@pytest.mark.parametrize(("times", "message"), [(0, "not reached"), (2, "ran more often")])
+@pytest.mark.parametrize(("times", "message"), [(0, "not reached"), (2, "ran 2 times instead of 1")])
 def test_a_pass_with_another_control_flow_is_an_error(times: int, message: str) -> None:
     network = chain(Optional)
     discovery = discover(network, SHAPE)
