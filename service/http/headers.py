@@ -22,6 +22,7 @@ def content_length(scope: Scope) -> int | None:
     value = header(scope, b"content-length")
     if value is None:
         return None
+    value = value.strip(b" \t")
     if not value.isdigit():
         raise HttpError(400, "bad_request", "Content-Length is not a whole number")
     return int(value)

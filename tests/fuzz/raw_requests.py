@@ -132,7 +132,7 @@ def _chunks(rng: np.random.Generator, png: bytes) -> RawRequest:
 
 
 def _smuggling(rng: np.random.Generator, png: bytes) -> RawRequest:
-    """Two contradictory lengths of the body: one response or an error, never a second response."""
+    """Two contradictory lengths of the body, or a wish for another protocol: at most one response."""
     hidden = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     chunked = b"0\r\n\r\n" + hidden
     coding = _pick(
@@ -141,11 +141,12 @@ def _smuggling(rng: np.random.Generator, png: bytes) -> RawRequest:
             b"Transfer-Encoding: chunked", b"Transfer-Encoding : chunked", b"Transfer-Encoding: xchunked",
             b"Transfer-Encoding:\tchunked", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
             b"Transfer-Encoding: identity, chunked", b"X: y\nTransfer-Encoding: chunked",
-            b"Transfer-Encoding: \x0bchunked",
+            b"Transfer-Encoding: \x0bchunked", b"Transfer-Encoding: gzip, chunked",
         ),
     )  # fmt: skip
     doubled = b"Content-Length: %d\r\nContent-Length: 0" % len(hidden)
-    headers = coding if rng.integers(2) else doubled
+    upgrade = b"Connection: Upgrade\r\nUpgrade: " + _pick(rng, (b"h2c", b"websocket", b"x\r\nHTTP2-Settings: AAMA"))
+    headers = _pick(rng, (coding, doubled, upgrade))
     return RawRequest("smuggling", (_post(_PREDICT, chunked, headers),), max_responses=1)
 
 

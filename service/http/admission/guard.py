@@ -3,6 +3,8 @@
 The checks, in order; each refusal has the JSON form of `service.http.errors`:
 
     address and headers too large      431
+    no Host, or two                    400
+    a coding other than chunked        501
     missing or unknown API key         401   except on the open paths; only if keys are configured
     body too large                     413   from Content-Length before the body is read, else at the first excess byte
     body too slow                      408   slower than the minimum rate after a grace period
@@ -23,6 +25,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.admission.body import BoundedBody, body_too_large
+from service.http.admission.framing import check_framing
 from service.http.admission.keys import ApiKeys
 from service.http.errors import ClientGoneError, HttpError, error_response
 from service.http.headers import content_length, header
@@ -134,6 +137,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         self._check_header_size(scope)
+        check_framing(scope)
         if self._keys is not None and scope["path"] not in self._open_paths:
             self._keys.check(scope)
         if (content_length(scope) or 0) > self._settings.max_body_bytes:

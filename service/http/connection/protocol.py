@@ -3,6 +3,9 @@
 uvicorn limits neither the time nor the size of a request's headers, nor the number of connections and of pipelined
 requests, nor the time that a client takes to read a response or to send the rest of an unwanted body. The protocol
 class of this module limits them all, and refuses bytes that are not HTTP in the JSON form of all errors.
+
+It also serves a request that asks for another protocol as plain HTTP/1.1. httptools takes such a request as one without
+a body, and uvicorn then reads the body as the next request (uvicorn issue 2722). Java clients ask for h2c by default.
 """
 
 import uuid
@@ -11,6 +14,7 @@ from collections.abc import Sized
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -20,6 +24,8 @@ from service.http.observability.metrics import Metrics
 from service.http.settings import Settings
 
 __all__ = ["MAX_PIPELINED", "bounded_protocol"]
+
+_UPGRADE_HEADERS = frozenset([b"upgrade", b"http2-settings"])
 
 MAX_PIPELINED = 8  # requests of one connection that wait for the response before them
 
@@ -94,7 +100,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_timer.start()  # uvicorn's timer of an idle connection ends with its first byte
         self._unseen += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         # Only an incomplete head or trailer grows without a callback; the guard measures complete headers.
         if self._unseen > self.settings.max_header_bytes and not self.transport.is_closing():
             self._refuse(
@@ -104,6 +111,28 @@ class _BoundedProtocol(HttpToolsProtocol):
                     f"expected headers of at most {self.settings.max_header_bytes} bytes, got more",
                 )
             )
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            # The parser has stopped at the end of the head.
+            self._serve_without_upgrade(data[exc.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _serve_without_upgrade(self, rest: bytes) -> None:
+        """Start the request again, without its wish for another protocol; `rest` follows its head."""
+        if self.transport.is_closing():
+            return
+        if self.parser.get_method() == b"CONNECT":
+            self.send_400_response("")
+            return
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] not in _UPGRADE_HEADERS]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own parser
+        self._parse(b"\r\n".join([*lines, b"", rest]))
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -117,6 +146,8 @@ class _BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the same request follows without this wish
         self._in_head = False
         self._unseen = 0
         self._head_timer.stop()
@@ -131,6 +162,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_head = True
         self._unseen = 0
         self._rest_timer.stop()

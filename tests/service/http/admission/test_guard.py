@@ -53,7 +53,7 @@ class Exchange:
     async def run(self) -> "Exchange":
         scope = {
             "type": "http", "http_version": "1.1", "method": self.method, "path": self.path, "raw_path": b"",
-            "query_string": b"", "root_path": "", "headers": self.headers, "scheme": "http",
+            "query_string": b"", "root_path": "", "headers": [(b"host", b"x"), *self.headers], "scheme": "http",
             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "asgi": {"version": "3.0"}, "state": {},
         }  # fmt: skip
         await asyncio.wait_for(self.app(scope, self.receive, self.send), 30)

@@ -153,7 +153,7 @@ def test_endless_short_headers_end_the_connection(connect: Callable[..., Connect
 def test_headers_are_limited_in_one_piece_and_in_parts(connect: Callable[..., Connection], length: int) -> None:
     for cut in (0, 500):
         connection = connect()
-        head = b"GET /v2/health/live HTTP/1.1\r\nX: " + b"x" * length + b"\r\n\r\n"
+        head = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nX: " + b"x" * length + b"\r\n\r\n"
         connection.send(head[:cut] or head)
         if cut:
             connection.send(head[cut:])
@@ -277,7 +277,7 @@ def test_pipelined_requests_are_answered_in_order(connect: Callable[..., Connect
     requests = [
         post("/v1/predict", len(png), f"X-Request-ID: {name}") + png
         if n % 2
-        else LIVE.replace(b"Host: x", b"X-Request-ID: " + name.encode())
+        else LIVE.replace(b"Host: x", b"Host: x\r\nX-Request-ID: " + name.encode())
         for n, name in enumerate(names)
     ]
     connection.send(b"".join(requests))
@@ -449,4 +449,84 @@ def test_a_request_after_an_unwanted_body_is_served(connect: Callable[..., Conne
     assert_live(connection)
     connection.send(b"x" * 999)
     connection.send(b"x" + LIVE)
+    assert_live(connection)
+
+
+UPGRADES = {
+    "h2c as Java sends it": ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAA"],
+    "websocket": ["Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: eA==", "Sec-WebSocket-Version: 13"],
+    "in two headers": ["Connection: keep-alive", "Connection: Upgrade", "Upgrade: TLS/1.0", "Upgrade: h2c"],
+    "no protocol": ["Connection: Upgrade"],
+    "no connection": ["Upgrade: h2c"],
+}
+
+
+@pytest.mark.parametrize("pieces", ["together", "head first", "one byte", "mid-body"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+def test_a_request_for_another_protocol_is_served_as_http_with_its_body(
+    connect: Callable[..., Connection], png: bytes, upgrade: list[str], chunked: bool, pieces: str
+) -> None:
+    # The body contains a request, which must not be served.
+    inner = png + b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    head = post("/v1/predict", len(inner), *upgrade)
+    body = inner
+    if chunked:
+        head = head.replace(b"Content-Length: %d" % len(inner), b"Transfer-Encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)
+    cuts = {"together": [], "head first": [len(head)], "one byte": [1, len(head) - 1], "mid-body": [len(head) + 9]}
+    connection = connect()
+    start = 0
+    for stop in [*cuts[pieces], None]:
+        connection.send((head + body)[start:stop])
+        start = stop or 0
+    answer = connection.answer()
+    assert answer is not None
+    assert (answer.status, len(answer.json()["results"])) == (200, 1)
+    connection.send(LIVE)
+    assert_live(connection)
+
+
+def test_a_pipelined_request_after_an_upgrade_is_answered_in_order(
+    connect: Callable[..., Connection], png: bytes
+) -> None:
+    upgrade = post("/v1/predict", len(png), "Connection: Upgrade", "Upgrade: h2c") + png
+    connection = connect()
+    connection.send(LIVE + upgrade + LIVE)
+    assert_live(connection)
+    answer = connection.answer()
+    assert answer is not None
+    assert answer.status == 200
+    assert_live(connection)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("", 400),
+        ("Host: x\r\nHost: x", 400),
+        ("Host: x\r\nTransfer-Encoding: gzip, chunked", 501),
+        ("Host: x\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 501),
+    ],
+)
+def test_ambiguous_headers_are_refused(connect: Callable[..., Connection], headers: str, status: int) -> None:
+    connection = connect()
+    lines = ["POST /v1/predict HTTP/1.1", *filter(None, [headers]), "", ""]
+    connection.send("\r\n".join(lines).encode())
+    assert_refused(connection, status, "bad_request" if status == 400 else "not_implemented")
+
+
+@pytest.mark.parametrize("length", ["\t{}", "{}\t", "\t {} \t"])
+def test_tabs_around_the_length_are_accepted(connect: Callable[..., Connection], png: bytes, length: str) -> None:
+    connection = connect()
+    head = post("/v1/predict", 0).replace(b" 0", length.format(len(png)).encode())
+    connection.send(head + png)
+    answer = connection.answer()
+    assert answer is not None
+    assert answer.status == 200
+
+
+def test_a_request_of_http_1_0_needs_no_host(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    connection.send(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
     assert_live(connection)
