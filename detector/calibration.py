@@ -13,19 +13,9 @@ import numpy as np
 from scipy import stats
 
 from models.errors import InputError
+from models.intervals import Interval, check_count_and_confidence, clopper_pearson
 
 __all__ = ["Calibration", "Interval", "clopper_pearson"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A closed interval of rates in [0, 1]."""
-
-    low: float
-    high: float
-
-    def __contains__(self, rate: float) -> bool:
-        return self.low <= rate <= self.high
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,35 +81,18 @@ class Calibration:
     def expected_realised_rate(self, count: int, confidence: float = 0.95) -> Interval:
         """The interval of the realised rate on `count` new natural images, with that confidence.
 
-        It accounts for the randomness of both samples: the number of new images above the (k+1)-th largest of n
-        calibration scores is beta-binomial (count, k + 1, n − k). Ties between scores can only lower the realised rate.
+        It accounts for the randomness of both samples, unlike `clopper_pearson`, whose interval is for the rate of one
+        threshold. The number of new images above the (k+1)-th largest of n calibration scores is beta-binomial
+        (count, k + 1, n − k). Ties between scores can only lower the realised rate.
 
         Raises:
             InputError: no new images, or a confidence outside (0, 1).
         """
-        _check_count_and_confidence(count, confidence)
+        check_count_and_confidence(count, confidence)
         above = _most_above(len(self.scores), self.fpr)
         law = stats.betabinom(count, above + 1, len(self.scores) - above)
         tail = (1 - confidence) / 2
         return Interval(float(law.ppf(tail)) / count, float(law.ppf(1 - tail)) / count)
-
-
-def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval:
-    """The exact binomial interval (Clopper-Pearson) of a rate, from `hits` in `count` trials.
-
-    It is an interval for the rate of *this* threshold. That rate varies with the calibration images around the
-    requested one, which lies in the interval less often than `confidence`; see `expected_realised_rate`.
-
-    Raises:
-        InputError: no trials, hits outside 0…count, or a confidence outside (0, 1).
-    """
-    _check_count_and_confidence(count, confidence)
-    if not 0 <= hits <= count:
-        raise InputError(f"expected hits between 0 and {count}, got {hits}")
-    tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, count - hits + 1))
-    high = 1.0 if hits == count else float(stats.beta.ppf(1 - tail, hits + 1, count - hits))
-    return Interval(low, high)
 
 
 def _most_above(count: int, fpr: float) -> int:
@@ -142,10 +115,3 @@ def _finite_scores(scores: np.ndarray, which: str) -> np.ndarray:
             f"expected finite {which} scores, got NaN or infinity at {int(np.argmin(np.isfinite(values)))}"
         )
     return values
-
-
-def _check_count_and_confidence(count: int, confidence: float) -> None:
-    if count < 1:
-        raise InputError(f"expected at least one image to state a rate on, got {count}")
-    if not 0 < confidence < 1:
-        raise InputError(f"expected a confidence between 0 and 1, such as 0.95, got {confidence}")

@@ -4,6 +4,7 @@ from service.inputs.labels import with_labels_of
 from service.inputs.names import label, network_name, say
 from service.inputs.plugins import attack_of, detector_of, objective_of, refuse_unused
 from service.inputs.splits import split_in_two
+from service.inputs.usable import refuse_unusable
 from service.inputs.views import view_of, view_of_artifact, view_of_training
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "label",
     "network_name",
     "objective_of",
+    "refuse_unusable",
     "refuse_unused",
     "say",
     "split_in_two",

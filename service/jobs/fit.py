@@ -16,13 +16,15 @@ import numpy as np
 from attacks import Attack, generate
 from detector.artifact import check_destination, save_artifact
 from detector.base.detector import Detector
-from detector.calibration import Calibration, clopper_pearson
+from detector.calibration import Calibration
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from detector.splits import parse_proportions, split_originals
+from models.checking import check_accuracy
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError
 from models.features import Features, extract_features
+from models.intervals import clopper_pearson
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.residuals import Discovery, StatisticsSpec, discover
 from service.inputs import (
@@ -30,6 +32,7 @@ from service.inputs import (
     detector_of,
     label,
     network_name,
+    refuse_unusable,
     refuse_unused,
     say,
     split_in_two,
@@ -116,6 +119,7 @@ def fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool = Tru
     Calibration(np.zeros(len(parts.calibrate)), options.fpr)
     attacks = [attack_of(name, epsilon=options.epsilon, seed=options.seed) for name in options.attack or ("fgm",)]
     network = loaded.network.to(options.device)
+    refuse_unusable(network, parts.fit, options.device)
     discovery = discover(network, data.image_shape)
     statistics_spec = StatisticsSpec(options.of, options.directions)
     detector = _build_detector(options, discovery, statistics_spec, view_of(loaded))
@@ -262,7 +266,9 @@ def _learn(
         detector.prepare(extract(parts.reference.tensor()), parts.reference.labels)
     images, labels = parts.fit.tensor(), parts.fit.labels
     natural = extract(images)
-    _warn_of_chance(float((natural.predicted == labels).mean()), loaded)
+    accuracy = check_accuracy(natural.predicted == labels, labels, trained=loaded.trained)
+    if accuracy.status == "warning":
+        say(f"warning: {accuracy.message}")
     summaries, attacked = [], []
     for attack in attacks if detector.needs_adversarial else []:
         made = generate(
@@ -295,9 +301,3 @@ def _sources(inputs: FitInputs, data: ImageDataset, parts: _Parts, options: FitO
         "split": options.split, "calibrated_on": label(calibrated_on.name),
         "reference": None if parts.reference is None else label(parts.reference.name), "seed": options.seed,
     }  # fmt: skip
-
-
-def _warn_of_chance(accuracy: float, loaded: LoadedNetwork) -> None:
-    if accuracy < 2 / loaded.spec.num_classes:
-        cause = "it has no weights" if not loaded.trained else "check that it is trained and that the labels match it"
-        say(f"warning: the network is right on {accuracy:.1%} of the natural images; {cause}")

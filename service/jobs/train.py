@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 import torch
 
+from models.checking import check_network
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, NetworkError
 from models.files import write_atomically
@@ -22,7 +23,7 @@ from models.normalization import Normalized
 from models.objectives.base import Objective
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
-from service.inputs import label, objective_of
+from service.inputs import label, objective_of, say
 from service.inputs.seen_images import image_digests
 from service.provenance import provenance
 from service.requests.train import TrainRequest
@@ -59,6 +60,7 @@ def train_network(request: TrainRequest) -> TrainResult:
     data, test = _load(request)
     data, held_out = _held_out(data, objective.held_out, request.seed)
     loaded = _network(request, data)
+    _warn_of_unusable(loaded, data)
     recipe = recipe_of(request)
     rows = train(
         loaded.network, data, objective, recipe, request.out, test=test, device=request.device,
@@ -80,6 +82,14 @@ def train_network(request: TrainRequest) -> TrainResult:
     save_checkpoint(request.out, network, finished.spec, data.classes, written, half=request.half)
     write_atomically(request.out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     return TrainResult(finished.summary, test_accuracy, len(test))
+
+
+def _warn_of_unusable(loaded: LoadedNetwork, data: ImageDataset) -> None:
+    """Name what later commands refuse; such a network can still be trained."""
+    for result in check_network(loaded.network, data.tensor(slice(0, 6))):
+        if result.status != "pass":
+            refused = ". `fit` and `evaluate` refuse such a network" if result.status == "fail" else ""
+            say(f"warning: {result.message}{refused}")
 
 
 def recipe_of(request: TrainRequest) -> Recipe:

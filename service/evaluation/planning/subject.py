@@ -8,7 +8,7 @@ from models.datasets.base import ImageDataset
 from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec, discover
 from service.evaluation.planning.inputs import EvaluationInputs
-from service.inputs import view_of, view_of_artifact
+from service.inputs import refuse_unusable, view_of, view_of_artifact
 
 __all__ = ["Subject", "subject_of"]
 
@@ -51,6 +51,9 @@ def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Sub
         inputs: with a network or an artifact.
         data: natural images, with the network's labels.
         device: where the network runs; a loaded one is moved there.
+
+    Raises:
+        NetworkError: a loaded network that is random, depends on the batch, or returns no logits.
     """
     if inputs.artifact is not None:
         pipeline = inputs.artifact.pipeline
@@ -60,6 +63,7 @@ def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Sub
         )  # fmt: skip
     assert inputs.network is not None
     network = inputs.network.network.to(device)
+    refuse_unusable(network, data, device)
     discovery = discover(network, data.image_shape)
     view = view_of(inputs.network)
     return Subject(network, discovery, StatisticsSpec(), data.image_shape, data.classes, device, view)

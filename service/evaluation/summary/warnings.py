@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from detector.calibration import clopper_pearson
+from models.checking import accuracy_against_chance
 from service.evaluation.records import NATURAL, Evaluation, ImageSet
 from service.formatting import area, between, counted, exact_percent, percent
 
@@ -53,15 +51,14 @@ def _on_natural(evaluation: Evaluation) -> Iterator[str]:
             f"Only {counted(count, 'natural image')} tested in a run: every rate on natural images is uncertain by "
             f"several points, and a false-positive rate below {percent(1 / count)} cannot be measured."
         )
-    right = int(natural.right.sum())
     assert natural.labels is not None
-    _, counts = np.unique(natural.labels, return_counts=True)
-    if len(counts) == 1:
+    found = accuracy_against_chance(natural.right, natural.labels)
+    if found.classes == 1:
         yield "All natural images are of one class, so their accuracy is no measure of the network."
-    elif clopper_pearson(right, len(natural)).low <= counts.max() / len(natural):
+    elif found.is_chance:
         yield (
-            f"Natural accuracy is {percent(right / len(natural))}, no better than always naming the commonest class "
-            f"({percent(counts.max() / len(natural))}): the network or its preprocessing does not fit these images."
+            f"Natural accuracy is {percent(found.accuracy)}, no better than always naming the commonest class "
+            f"({percent(found.chance)}): the network or its preprocessing does not fit these images."
         )
 
 
