@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from models.errors import DatasetError, ImageError, InputError
+from models.images.policy import MAX_PIXELS
 from models.images.preprocessing import Preprocessing
 from models.registry import DATASETS
 
@@ -32,6 +33,7 @@ class DatasetRequest:
         root: folder of downloaded data sets.
         download: whether a missing data set may be downloaded into `root`.
         resize, crop: see `models.images.preprocessing.Preprocessing`.
+        max_pixels: maximum width times height of an image file.
     """
 
     argument: str = ""
@@ -40,6 +42,7 @@ class DatasetRequest:
     download: bool = False
     resize: int | None = None
     crop: int | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)

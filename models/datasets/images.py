@@ -7,7 +7,7 @@ from PIL import Image
 
 from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
 from models.errors import DatasetError, ImageError
-from models.images.decoding import open_rgb
+from models.images.decoding import Limits, open_rgb
 from models.images.preprocessing import Preprocessing
 from models.progress import progress_bar
 
@@ -37,10 +37,11 @@ def load(request: DatasetRequest) -> ImageDataset:
         raise DatasetError(
             f"{folder}: expected one folder per class with {', '.join(sorted(_SUFFIXES))} files, got none"
         )
+    limits = Limits(max_pixels=request.max_pixels)
     preprocessing: Preprocessing | None = None
     images = []
     for path, _ in progress_bar(files, what=f"reading {folder.name}", unit="image"):
-        image = _decode(path)
+        image = _decode(path, limits)
         preprocessing = preprocessing or preprocessing_for(image.height, image.width, request)
         try:
             images.append(preprocessing.apply(image))
@@ -55,8 +56,8 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(path: Path, limits: Limits) -> Image.Image:
     try:
-        return open_rgb(path.read_bytes())
+        return open_rgb(path.read_bytes(), limits)
     except ImageError as exc:
         raise ImageError(f"{path}: {exc}") from exc

@@ -5,6 +5,8 @@ Image files are untrusted, and every file must have exactly one interpretation:
     allow-list of formats   JPEG, PNG, WebP, identified by the first bytes; no other decoder of Pillow runs
     limits                  pixels and frames are read from the header, before memory is allocated for pixels; the
                             scans of a progressive JPEG are counted, since each costs a pass over all of them
+    full size               a JPEG is decoded at full size and then resized: decoding at an eighth of the size would
+                            save time and memory, but gives other pixels
     whole files             a truncated file or a PNG with a wrong checksum is rejected, never completed
     first picture           bytes after the end of the image are ignored, and with them the second picture of a JPEG; an
                             animation is rejected
@@ -20,23 +22,30 @@ Image files are untrusted, and every file must have exactly one interpretation:
 
 import io
 import struct
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from models.errors import ImageError
+from models.images.budget import PixelBudget
 from models.images.exif import orientation_of
 from models.images.jpeg import stripped_jpeg
 from models.images.png import stripped_png
-from models.images.policy import ALPHA_ON, FORMATS
+from models.images.policy import ALPHA_ON, FORMATS, MAX_PIXELS
 from models.images.preprocessing import Preprocessing
+from models.options import check_count
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Limits", "decode_image", "open_rgb"]
 
-# Pillow warns above this number of pixels, and the warning does not stop it; so no limit may be higher.
-_MOST_PIXELS = 89_478_485
-
+# Not `Image.open`, whose limit on pixels is a global variable of Pillow: a warning above 89 million, and an error above
+# twice as many.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,15 +63,21 @@ class Limits:
     """Limits on image files.
 
     Args:
-        max_pixels: width times height, in pixels; 16 Mpx decode to at most 64 MB.
+        max_pixels: width times height, in pixels. Decoding takes 4 bytes per pixel, twice as many for an image that
+            is rotated, and four times as many with alpha.
         formats: allowed formats, out of `FORMATS`.
+        budget: of pixels, shared by the threads that decode at the same time; None for no limit.
+
+    Raises:
+        InputError: `max_pixels` is not positive.
     """
 
-    max_pixels: int = 16_000_000
+    max_pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = FORMATS
+    budget: PixelBudget | None = None
 
     def __post_init__(self) -> None:
-        assert 1 <= self.max_pixels <= _MOST_PIXELS, self.max_pixels
+        check_count("max_pixels", self.max_pixels)
         assert self.formats, "no format is allowed"
         assert set(self.formats) <= set(FORMATS), self.formats
 
@@ -78,18 +93,41 @@ def decode_image(data: bytes, preprocessing: Preprocessing, limits: Limits = DEF
     """
     any_size = preprocessing.resize is not None or preprocessing.crop is not None
     expected = None if any_size else (preprocessing.width, preprocessing.height)
-    return preprocessing.apply(open_rgb(data, limits, size=expected))
+    file = _examined(data, limits)
+    with _reserved(file, limits):
+        return preprocessing.apply(_decoded(file, limits, expected))
 
 
-def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, int] | None = None) -> Image.Image:
+def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """The image file `data` as an upright RGB image without alpha.
 
-    Args:
-        size: width and height in pixels, in either order; a file of another size is refused before it is decoded.
-
     Raises:
-        ImageError: the image cannot be decoded, is outside the limits, or has another size.
+        ImageError: the image cannot be decoded or is outside the limits.
     """
+    file = _examined(data, limits)
+    with _reserved(file, limits):
+        return _decoded(file, limits, None)
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file before decoding.
+
+    Args:
+        form: its format.
+        data: without metadata, if the format's header could be read.
+        pixels: width times height; of several headers, the most.
+        orientation: of EXIF; None if it can be read only by Pillow.
+    """
+
+    form: str
+    data: bytes
+    pixels: int
+    orientation: int | None
+
+
+def _examined(data: bytes, limits: Limits) -> _File:
+    """The file, after a check of its format and of the sizes in its headers."""
     form = _format_of(data)
     if form not in limits.formats:
         raise ImageError(
@@ -99,31 +137,37 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS, *, size: tuple[int, i
     orientation = None
     if form == "JPEG":
         data, sizes, orientation = stripped_jpeg(data)
-        for each in sizes:
-            _check_size(each, limits)
     elif form == "PNG":
         data, stated, orientation = stripped_png(data)
-        _check_size(stated, limits)
+        sizes = [stated]
     else:
-        _check_size(_webp_canvas(data), limits)  # Pillow allocates the canvas as soon as it opens the file
+        sizes = [_webp_canvas(data)]  # Pillow allocates the canvas as soon as it opens the file
+    for size in sizes:
+        _check_size(size, limits)
+    return _File(form, data, max((width * height for width, height in sizes), default=0), orientation)
+
+
+def _reserved(file: _File, limits: Limits) -> AbstractContextManager[None]:
+    return nullcontext() if limits.budget is None else limits.budget.reserved(file.pixels)
+
+
+def _decoded(file: _File, limits: Limits, expected: tuple[int, int] | None) -> Image.Image:
+    """The pixels; a file of another size than `expected`, width and height in either order, is refused before."""
     try:
-        with Image.open(io.BytesIO(data), formats=[form]) as image:
+        with _READERS[file.form](io.BytesIO(file.data)) as image:
             _check_size(image.size, limits)
             _check_frames(image)
             _check_mode(image)
-            _check_expected(image.size, size)
+            _check_expected(image.size, expected)
             image.load()
-            if orientation is None:
-                orientation = orientation_of(image.info.get("exif"))
+            orientation = orientation_of(image.info.get("exif")) if file.orientation is None else file.orientation
             return _upright(_without_alpha(image), orientation)
     except (ImageError, MemoryError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise ImageError(f"expected at most {limits.max_pixels} pixels, got many more; send a smaller image") from exc
     except Exception as exc:  # for broken files Pillow raises a dozen types of exception, SyntaxError included
         raise ImageError(
-            f"expected a whole, valid {form} file, got one that cannot be decoded ({_reason(exc)}); check the upload, "
-            "or save the image again"
+            f"expected a whole, valid {file.form} file, got one that cannot be decoded ({_reason(exc)}); check the "
+            "upload, or save the image again"
         ) from exc
 
 
@@ -162,7 +206,7 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise ImageError(
             f"expected at most {limits.max_pixels} pixels, got {width}×{height} = {width * height}; "
-            "send a smaller image"
+            "send a smaller image, or raise --max-pixels (PLUMBLINE_MAX_PIXELS)"
         )
 
 
@@ -190,7 +234,7 @@ def _check_mode(image: Image.Image) -> None:
 
 def _without_alpha(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # without a copy, which doubles the memory
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, (*ALPHA_ON, 255)), image).convert("RGB")
 

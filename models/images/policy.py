@@ -1,18 +1,19 @@
 """The decoding policy: how image files become pixels, as JSON values in an artifact.
 
 Images to fit on and images to score must be decoded in the same way, so an artifact with another policy is refused. Any
-change of `POLICY` makes earlier artifacts unusable. Limits on size do not change pixels, so they are settings of the
-server instead.
+change of `POLICY` makes earlier artifacts unusable. Limits on size do not change pixels, so they are an option of each
+command instead.
 """
 
 from typing import Any
 
 from models.errors import InputError
 
-__all__ = ["ALPHA_ON", "FORMATS", "POLICY", "require_policy"]
+__all__ = ["ALPHA_ON", "FORMATS", "MAX_PIXELS", "POLICY", "require_policy"]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 ALPHA_ON = (255, 255, 255)
+MAX_PIXELS = 65_000_000  # the default limit: photos of 64-megapixel sensors have 64.1 million
 
 POLICY: dict[str, Any] = {
     "formats": list(FORMATS),

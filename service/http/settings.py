@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import InputError
+from models.images.policy import MAX_PIXELS
 
 __all__ = ["Settings", "read_settings", "unknown_variables"]
 
@@ -64,7 +65,7 @@ class Settings(BaseSettings):
     max_queue_bytes: int = Field(256 * _MIB, ge=1, description="maximum number of their bytes, as sent and as decoded")
     max_images_per_request: int = Field(256, ge=1)
     max_body_bytes: int = Field(32 * _MIB, ge=1)
-    max_pixels: int = Field(16_000_000, ge=1, le=89_478_485, description="maximum width × height of one image")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="maximum width × height of one image")
     max_header_bytes: int = Field(16 * 1024, ge=256)
     max_header_count: int = Field(64, ge=1)
 

@@ -54,7 +54,9 @@ def write_geometry(request: GeometryRequest, *, progress: bool = True) -> Geomet
     resize, crop = request.resize, request.crop
     if resize is None and crop is None:
         resize, crop = _common_size(request.networks)
-    source = DatasetRequest(root=request.data_root, download=request.download, resize=resize, crop=crop)
+    source = DatasetRequest(
+        root=request.data_root, download=request.download, resize=resize, crop=crop, max_pixels=request.max_pixels
+    )
     data = load_dataset(request.dataset, source).limited(request.limit, request.seed)
     networks = [
         load_network(

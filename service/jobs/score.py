@@ -8,7 +8,7 @@ import torch
 
 from detector.artifact import Artifact, load_artifact
 from models.errors import ImageError
-from models.images.decoding import decode_image
+from models.images.decoding import Limits, decode_image
 from service.requests.serving import ScoreRequest
 
 __all__ = ["score_files"]
@@ -24,20 +24,21 @@ def score_files(request: ScoreRequest) -> Iterator[dict[str, Any]]:
     artifact = load_artifact(
         options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
     )
+    limits = Limits(max_pixels=request.max_pixels)
     for file in request.files:
         try:
-            values = _score(artifact, file, path=request.path)
+            values = _score(artifact, file, limits, path=request.path)
         except ImageError as exc:
             values = {"error": str(exc)}
         yield {"file": str(file), **values}
 
 
-def _score(artifact: Artifact, file: Path, *, path: bool) -> dict[str, object]:
+def _score(artifact: Artifact, file: Path, limits: Limits, *, path: bool) -> dict[str, object]:
     try:
         content = file.read_bytes()
     except OSError as exc:
         raise ImageError(f"the file cannot be read: {exc.strerror or exc}") from exc
-    pixels = decode_image(content, artifact.preprocessing)
+    pixels = decode_image(content, artifact.preprocessing, limits)
     images = torch.from_numpy(pixels).float().div_(255)[None]
     (verdict,) = artifact.pipeline.score(images, path=path)
     return verdict.to_json()

@@ -116,8 +116,9 @@ def _objective(request: TrainRequest) -> Objective:
 def _load(request: TrainRequest) -> tuple[ImageDataset, ImageDataset]:
     """Training and test images, which do not overlap."""
     wanted = DatasetRequest(
-        root=request.data_root, download=request.download, resize=request.resize, crop=request.crop, split="train"
-    )
+        root=request.data_root, download=request.download, resize=request.resize, crop=request.crop, split="train",
+        max_pixels=request.max_pixels,
+    )  # fmt: skip
     data = load_dataset(request.dataset, wanted).limited(request.limit, request.seed)
     test = load_dataset(request.test_dataset or request.dataset, replace(wanted, split="test"))
     if test.classes != data.classes or test.image_shape != data.image_shape:

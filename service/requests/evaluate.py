@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from service.requests.options import Commas, Flag, Names, PerChannel, Seed, Whole
+from models.images.policy import MAX_PIXELS
+from service.requests.options import Commas, Flag, MaxPixels, Names, PerChannel, Seed, Whole
 
 __all__ = ["EvaluationRequest"]
 
@@ -32,6 +33,7 @@ class EvaluationRequest:
         resize: pixels of the shorter side.
         crop: pixels of the central square.
         limit: use a random sample of this many images.
+        max_pixels: maximum width × height of an image file.
         protocol: "paper" as in the thesis, 5.4.2.
         runs: number of splits; 5 if not given.
         split: shares to fit, calibrate and test on; with protocol "paper", to fit and test on.
@@ -75,6 +77,7 @@ class EvaluationRequest:
     resize: Whole | None = None
     crop: Whole | None = None
     limit: Whole | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
     protocol: Literal["sound", "paper"] = "sound"
     runs: Whole | None = None
     split: str | None = None

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 from models.errors import InputError
+from models.images.policy import MAX_PIXELS
 from models.options import check_count
-from service.requests.options import Flag, PerChannel, Seed, Whole
+from service.requests.options import Flag, MaxPixels, PerChannel, Seed, Whole
 
 __all__ = ["TABLES", "CirclesRequest", "DecodingsRequest", "GeometryRequest"]
 
@@ -37,6 +38,7 @@ class GeometryRequest:
         resize: shorter side of the images; by default the networks' own.
         crop: central square of the images; by default the networks' own.
         limit: use a random sample of this many images.
+        max_pixels: maximum width × height of an image file.
         transport_images: number of images for assignments and important units.
         epsilon: budgets of FGM with commas, such as "2/255,8/255"; "none" for no attack.
         noise: standard deviations of noise with commas; "none" for no noise.
@@ -55,6 +57,7 @@ class GeometryRequest:
     resize: Whole | None = None
     crop: Whole | None = None
     limit: Whole | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
     transport_images: Whole = 500
     epsilon: str = "0.01,0.03,0.1"
     noise: str = "0.03,0.1"
@@ -104,6 +107,7 @@ class DecodingsRequest:
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
         limit: use a random sample of this many images, held-out ones included.
+        max_pixels: maximum width × height of an image file.
         held_out: share of the images to test on.
         objective: objective that is compared with cross-entropy.
         epochs: epochs of each network.
@@ -124,6 +128,7 @@ class DecodingsRequest:
     data_root: Path = Path("data")
     download: Flag = False
     limit: Whole | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
     held_out: float = 0.2
     objective: str = "least_action:initial_weight=5:increase=1:update_every=5"
     epochs: Whole = 10

@@ -7,11 +7,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from models.images.policy import MAX_PIXELS
+
 __all__ = [
     "ArtifactOptions",
     "Commas",
     "Flag",
     "ImageOptions",
+    "MaxPixels",
     "Names",
     "NetworkOptions",
     "PerChannel",
@@ -59,6 +62,7 @@ Seed = Annotated[int, Parameter(converter=_seed)]
 PerChannel = Annotated[tuple[float, ...], Parameter(converter=_per_channel, n_tokens=1, negative=(), metavar="R,G,B")]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), negative=())]
 Flag = Annotated[bool, Parameter(negative=())]  # without a --no- form
+MaxPixels = Annotated[int, Parameter(converter=_whole, env_var="PLUMBLINE_MAX_PIXELS", show_env_var=False)]
 Commas = Annotated[tuple[str, ...], Parameter(converter=_commas, n_tokens=1, negative=(), metavar="A,B")]
 
 
@@ -91,6 +95,7 @@ class ImageOptions:
         resize: length of the shorter side, in pixels.
         crop: side of the central square, in pixels.
         limit: use this many images, sampled at random.
+        max_pixels: maximum width × height of an image file.
     """
 
     dataset: str = "digits"
@@ -99,6 +104,7 @@ class ImageOptions:
     resize: Whole | None = None
     crop: Whole | None = None
     limit: Whole | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
 
 
 @Parameter(name="*")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from service.requests.options import ArtifactOptions, Flag, Whole
+from models.images.policy import MAX_PIXELS
+from service.requests.options import ArtifactOptions, Flag, MaxPixels, Whole
 
 __all__ = ["ScoreRequest", "ServeRequest"]
 
@@ -19,12 +20,14 @@ class ScoreRequest:
         files: JPEG, PNG or WebP files.
         artifact: the artifact.
         path: add the path of the image and the natural band.
+        max_pixels: maximum width × height of an image file.
     """
 
     files: Annotated[tuple[Path, ...], Parameter(negative=())]
     _: KW_ONLY
     artifact: ArtifactOptions
     path: Flag = False
+    max_pixels: MaxPixels = MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class ServeRequest:
         admin_keys: file of API keys for metrics and status.
         insecure: serve beyond loopback without keys.
         examples: folder of images that the web page offers.
+        max_pixels: maximum width × height of an image [default: 65 million].
         device: cpu or cuda.
     """
 
@@ -58,4 +62,5 @@ class ServeRequest:
     admin_keys: Path | None = None
     insecure: Annotated[bool | None, Parameter(negative=())] = None
     examples: Path | None = None
+    max_pixels: MaxPixels | None = None
     device: str = "cpu"

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from service.requests.options import PerChannel, Seed, Whole
+from models.images.policy import MAX_PIXELS
+from service.requests.options import MaxPixels, PerChannel, Seed, Whole
 
 __all__ = ["TrainRequest"]
 
@@ -36,6 +37,7 @@ class TrainRequest:
         resize: length of the shorter side, in pixels.
         crop: side of the central square, in pixels.
         limit: train on this many images, sampled at random.
+        max_pixels: maximum width × height of an image file.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1] [default: of the training images].
         std: normalisation standard deviation per channel R,G,B [default: of the training images].
         objective: a name from `plumbline list objectives`, with options: NAME:OPTION=VALUE.
@@ -71,6 +73,7 @@ class TrainRequest:
     resize: Whole | None = None
     crop: Whole | None = None
     limit: Whole | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
     mean: PerChannel | None = None
     std: PerChannel | None = None
     objective: str = "cross_entropy"

@@ -418,7 +418,7 @@ _MORE_REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "jpeg of 50000 empty comments": (lambda: _jpeg(_segment(0xFE, b"") * 50_000), "1000 segments"),
     "jpeg of 12 bits": (lambda: _jpeg_patched(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "valid JPEG"),
     "jpeg of two frame headers": (
-        lambda: _jpeg(_segment(0xC0, b"\x08" + struct.pack(">HH", 11_600, 11_600) + b"\1\1\x11\0")), "16000000 pixels"
+        lambda: _jpeg(_segment(0xC0, b"\x08" + struct.pack(">HH", 11_600, 11_600) + b"\1\1\x11\0")), "65000000 pixels"
     ),
     "png of a short header": (
         lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0\0") + chunk(b"IEND", b""), "valid PNG"

@@ -54,7 +54,9 @@ def run_decodings(request: DecodingsRequest, *, progress: bool = False) -> tuple
         epochs=request.epochs, batch_size=request.batch_size, learning_rate=request.learning_rate, crop_padding=0,
         flip=False, weight_decay=1e-4, seed=request.seed,
     )  # fmt: skip
-    source = DatasetRequest(root=request.data_root, download=request.download, split="train")
+    source = DatasetRequest(
+        root=request.data_root, download=request.download, split="train", max_pixels=request.max_pixels
+    )
     data = load_dataset(request.dataset, source).limited(request.limit, request.seed)
     training, held_out = split(data, request.held_out, request.seed)
 

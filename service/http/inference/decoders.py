@@ -12,10 +12,15 @@ from concurrent.futures import Executor, Future
 from threading import Condition, Thread
 from typing import Any, ParamSpec, TypeVar
 
+from models.images.budget import PixelBudget
+from models.images.policy import MAX_PIXELS
+
 __all__ = ["Decoders", "Lane"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_PIXELS_PER_THREAD = 16_000_000
 
 _Call = Callable[[], Any]
 
@@ -28,10 +33,15 @@ class Decoders(Executor):
 
     Args:
         threads: number of threads.
+        max_pixels: of the largest image.
+
+    Attributes:
+        budget: pixels that the threads decode at the same time: the largest image, or 16 million per thread.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, max_pixels: int = MAX_PIXELS) -> None:
         assert threads >= 1
+        self.budget = PixelBudget(max(max_pixels, threads * _PIXELS_PER_THREAD))
         # Non-empty lanes, the next one first. The tasks of a lane are ordered, and cancellation needs no search.
         self._lanes: OrderedDict[Lane, OrderedDict[Future[Any], _Call]] = OrderedDict()
         self._changed = Condition()

@@ -123,7 +123,7 @@ class ModelRepository:
         Raises:
             ScoringError, UnavailableError: a network fails on a blank image.
         """
-        self._decoders = Decoders(self._settings.decode_threads)
+        self._decoders = Decoders(self._settings.decode_threads, self._settings.max_pixels)
         for name, source in self._sources.items():
             self._put(await self._started(name, source.artifact))
 

@@ -62,7 +62,7 @@ class Inference:
         self._metrics = metrics
         self._decoders = decoders
         metrics.server.decode_queued.set_function(lambda: decoders.waiting)
-        self._limits = Limits(max_pixels=settings.max_pixels)
+        self._limits = Limits(max_pixels=settings.max_pixels, budget=decoders.budget)
         self._batcher: Batcher[DecodedImage, Verdict] = Batcher(
             lambda images: self.scorer(images),
             max_batch_size=settings.max_batch_size,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from models.errors import ImageError
+from models.errors import ImageError, InputError
 from models.images.decoding import Limits, decode_image, open_rgb
 from models.images.jpeg import stripped_jpeg
 from models.images.preprocessing import Preprocessing
@@ -271,6 +271,15 @@ def test_the_pixel_limit_is_the_stated_one(rng: np.random.Generator) -> None:
     assert open_rgb(data, Limits(max_pixels=256)).size == (16, 16)
     with pytest.raises(ImageError, match="at most 255 pixels"):
         open_rgb(data, Limits(max_pixels=255))
+
+
+def test_a_limit_above_that_of_pillow_holds(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # `Image.open` warns above it, which fails a test
+    image = noise(rng)
+    for form, options in (("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True})):
+        assert open_rgb(encoded(image, form, **options), Limits(max_pixels=256)).size == (16, 16)
+    with pytest.raises(InputError, match="max_pixels"):
+        Limits(max_pixels=0)
 
 
 def test_an_image_of_another_size_is_refused_before_it_is_decoded(rng: np.random.Generator) -> None:

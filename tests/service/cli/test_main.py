@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from service.cli.commands import KINDS
 from service.cli.main import main
@@ -31,7 +32,7 @@ def test_the_help_of_every_command_fits_a_screen(
     monkeypatch.setenv("COLUMNS", "110")
     assert main([*command.split(), "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert 5 < len(lines) <= (70 if command == "evaluate" else 50)
+    assert 5 < len(lines) <= {"evaluate": 70, "train": 55}.get(command, 50)
     assert "--help" not in "\n".join(lines) or "Usage" in lines[0]
 
 
@@ -126,6 +127,37 @@ def test_a_mistake_is_named_and_ends_with_status_2(
     assert f"plumbline {arguments[0]}: " in error
     assert "Traceback" not in error
     assert not Path("X").exists()
+
+
+LIMITED = {
+    "train": ["--dataset", "images:photos", "--out", "X"],
+    "fit": ["--dataset", "images:photos", "--out", "X"],
+    "evaluate": ["--dataset", "images:photos", "--out", "X"],
+    "geometry": ["--dataset", "images:photos", "--out", "X"],
+}
+
+
+@pytest.mark.parametrize("command", LIMITED)
+def test_large_photos_are_refused_with_the_option_that_allows_them(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, width in (("cat", 40), ("dog", 50)):
+        Path("photos", name).mkdir(parents=True)
+        Image.new("RGB", (width, 30)).save(Path("photos", name, "large.jpg"))
+    network = ["resnet8"] if command == "geometry" else ["--network", "resnet8"]
+    words = [command, *network, *LIMITED[command], "--resize", "16", "--crop", "16"]
+    assert main([*words, "--max-pixels", "1199"]) == 2
+    assert (
+        "at most 1199 pixels, got 40×30 = 1200; send a smaller image, or raise --max-pixels" in capsys.readouterr().err
+    )
+    monkeypatch.setenv("PLUMBLINE_MAX_PIXELS", "1198")
+    assert main(words) == 2
+    assert "at most 1198 pixels" in capsys.readouterr().err
+    assert main([*words, "--max-pixels", "1200"]) == 2
+    assert "at most 1200 pixels, got 50×30 = 1500" in capsys.readouterr().err  # of the second photo
+    assert main([*words, "--max-pixels", "0"]) == 2
+    assert "max_pixels as an integer of at least 1" in capsys.readouterr().err
 
 
 def test_no_command_prints_the_help_and_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
