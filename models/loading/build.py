@@ -43,8 +43,10 @@ def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) 
     else:
         network = construct(NETWORKS.load(spec.name), spec.arguments, spec.name)
     if spec.stop is not None:
-        network = EarlyExitNetwork(network, spec.image_shape, boundary=spec.stop, num_classes=spec.num_classes)
-    return frozen(Normalized(network, spec.mean, spec.std))
+        channels, height, width = spec.image_shape
+        inner_shape = (1 if spec.grey else channels, height, width)
+        network = EarlyExitNetwork(network, inner_shape, boundary=spec.stop, num_classes=spec.num_classes)
+    return frozen(Normalized(network, spec.mean, spec.std, grey=spec.grey))
 
 
 def construct(constructor: Callable[..., Any], arguments: Mapping[str, Argument], reference: str) -> nn.Module:
@@ -63,9 +65,9 @@ def construct(constructor: Callable[..., Any], arguments: Mapping[str, Argument]
 
 
 def frozen(network: Normalized) -> Normalized:
-    """The network in eval mode, without gradients on its parameters."""
+    """The network in float32 and eval mode, without gradients on its parameters."""
     # Convolutions are faster with channels last, on CPUs and on GPUs; the logits are the same except for rounding.
-    network.to(memory_format=torch.channels_last)
+    network.float().to(memory_format=torch.channels_last)
     return network.requires_grad_(False).eval()
 
 

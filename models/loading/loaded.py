@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from models.errors import NetworkError
 from models.loading.build import frozen
+from models.loading.first_pass import first_logits, runs_for
 from models.loading.specification import NetworkSpec
 from models.normalization import Normalized
 
@@ -25,6 +25,7 @@ class LoadedNetwork:
         classes: names of the classes, if the source states them.
         provenance: how it was trained, if known.
         trained: False if no weights were given.
+        notes: sentences about choices that were made, for the user.
     """
 
     network: Normalized
@@ -33,29 +34,42 @@ class LoadedNetwork:
     classes: tuple[str, ...] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     trained: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def checked(network: Normalized, spec: NetworkSpec, reference: str, *, trained: bool = True) -> LoadedNetwork:
-    """The frozen network with the number of its logits, from one forward pass.
+    """The frozen network in float32 with the number of its logits, from one forward pass.
 
     Args:
         network: takes images in [0, 1].
-        spec: its specification; `num_classes` is replaced.
+        spec: its specification; `num_classes` is replaced, and `grey` if the network takes one channel only.
         reference: the reference that it was loaded from.
         trained: whether it has trained weights.
 
     Raises:
         NetworkError: the forward pass fails, or returns other logits than requested.
     """
+    notes = [f"{reference}: weights in {name} are converted to float32" for name in _other_precisions(network)]
     frozen(network)
-    logits = _logits_of_blank(network, spec.image_shape, reference)
+    try:
+        logits, structure = first_logits(network, spec.image_shape, reference)
+    except NetworkError:
+        grey = frozen(Normalized(network.network, spec.mean, spec.std, grey=True))
+        if runs_for(network, spec.image_shape) or not runs_for(grey, spec.image_shape):
+            raise
+        network = grey
+        logits, structure = first_logits(network, spec.image_shape, reference)
+        notes.append(f"{reference}: the network takes one channel; it gets the luma 0.299 R + 0.587 G + 0.114 B")
+    if structure is not None:
+        notes.append(f"{reference}: the network returns {structure}; its logits are used")
     requested, got = spec.arguments.get("num_classes", logits.shape[1]), logits.shape[1]
     if requested != got:
         raise NetworkError(
             f"{reference}: expected {requested} logits, got {got}; use the parameter num_classes in the function, or "
             "remove it"
         )
-    return LoadedNetwork(network, replace(spec, num_classes=logits.shape[1]), reference, trained=trained)
+    spec = replace(spec, num_classes=logits.shape[1], grey=network.grey)
+    return LoadedNetwork(network, spec, reference, trained=trained, notes=tuple(notes))
 
 
 def with_shape(loaded: LoadedNetwork, image_shape: tuple[int, int, int] | None) -> LoadedNetwork:
@@ -66,20 +80,12 @@ def with_shape(loaded: LoadedNetwork, image_shape: tuple[int, int, int] | None) 
     """
     if image_shape is None or image_shape == loaded.spec.image_shape:
         return loaded
-    _logits_of_blank(loaded.network, image_shape, loaded.reference)
+    first_logits(loaded.network, image_shape, loaded.reference)
     return replace(loaded, spec=replace(loaded.spec, image_shape=image_shape))
 
 
-def _logits_of_blank(network: Normalized, shape: tuple[int, int, int], reference: str) -> Tensor:
-    try:
-        with torch.inference_mode():
-            logits = network(torch.full((2, *shape), 0.5))
-    except Exception as exc:  # a user's network may raise anything
-        raise NetworkError(
-            f"{reference}: the forward pass failed for images of shape {shape} (channels, height, width): {exc}; "
-            "pass the size that the network was made for"
-        ) from exc
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise NetworkError(f"{reference}: expected logits (B, K) with K ≥ 2 for B = 2 images, got {got}")
-    return logits
+def _other_precisions(network: Normalized) -> list[str]:
+    """The floating-point types of weights and buffers that are not float32."""
+    tensors = (*network.parameters(), *network.buffers())
+    types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()} - {torch.float32}
+    return sorted(str(dtype).removeprefix("torch.") for dtype in types)

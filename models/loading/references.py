@@ -30,7 +30,7 @@ from models.loading.specification import NetworkSpec
 from models.loading.state import fill, load_state
 from models.loading.torchvision_presets import IMAGENET_MEAN, IMAGENET_STD, preset, torchvision_constructor
 from models.loading.user_file import callable_in
-from models.normalization import Normalized
+from models.normalization import Normalized, per_channel
 from models.registry import NETWORKS
 
 __all__ = ["PRETRAINED", "load_network"]
@@ -66,16 +66,17 @@ def load_network(
 
     Args:
         reference: the reference.
-        mean, std: normalisation, for networks whose source does not state one. By default that of ImageNet for
-            torchvision, and none (mean 0, std 1) for a user's file, whose module may normalise by itself.
+        mean, std: normalisation for pixels in [0, 1], three numbers or one for all channels, for networks whose source
+            does not state one. By default that of ImageNet for torchvision, and none (mean 0, std 1) for a user's file,
+            whose module may normalise by itself.
         num_classes: for constructors with this parameter, if no checkpoint states it.
         image_shape: (3, H, W) of the images; by default that of the source.
 
     Raises:
-        UnknownNameError, InputError: the reference names nothing that exists.
+        UnknownNameError, InputError: the reference names nothing that exists, or mean and std are not for such pixels.
         NetworkError: the network cannot be built, or does not return logits (B, K).
     """
-    request = _Request(reference, tuple(mean) if mean else None, tuple(std) if std else None, num_classes, image_shape)
+    request = _Request(reference, *per_channel(mean, std), num_classes, image_shape)
     head, _, rest = reference.partition(":")
     if head == "pretrained":
         return with_shape(replace(load_checkpoint(_pretrained_folder(rest)), reference=reference), image_shape)

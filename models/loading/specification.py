@@ -13,6 +13,7 @@ __all__ = ["NetworkSpec"]
 # The only constructor arguments that are ever written. Torchvision's constructors have others, some of which start a
 # download or fill the memory.
 _ARGUMENTS = frozenset({"num_classes"})
+_OPTIONAL: dict[str, Any] = {"stop": None, "grey": False}  # with their defaults
 _MAX_CLASSES = 1_000_000
 _MAX_SIDE = 4096
 _MAX_BOUNDARIES = 100_000
@@ -32,6 +33,7 @@ class NetworkSpec:
         source_sha256: of the user's file; None for the other sources.
         stop: the number of the boundary (`models.splitting`) after which an auxiliary classifier replaces the rest of
             the network; None for whole networks.
+        grey: the network takes one channel (`models.normalization.Normalized`).
     """
 
     source: Literal["plumbline", "torchvision", "file"]
@@ -43,13 +45,11 @@ class NetworkSpec:
     std: tuple[float, ...]
     source_sha256: str | None = None
     stop: int | None = None
+    grey: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, for a manifest; `stop` only if it is not None."""
-        fields = asdict(self)
-        if self.stop is None:
-            del fields["stop"]
-        return fields
+        """The fields, for a manifest; those in `_OPTIONAL` only if they are not the default."""
+        return {name: value for name, value in asdict(self).items() if value != _OPTIONAL.get(name, ...)}
 
     @classmethod
     def from_json(cls, fields: Any) -> "NetworkSpec":
@@ -58,8 +58,8 @@ class NetworkSpec:
         Raises:
             InputError: a field is missing, unknown, or outside its type or range.
         """
-        expected = set(cls.__dataclass_fields__) - {"stop"}
-        if not isinstance(fields, dict) or set(fields) - {"stop"} != expected:
+        expected = cls.__dataclass_fields__.keys() - _OPTIONAL.keys()
+        if not isinstance(fields, dict) or fields.keys() - _OPTIONAL.keys() != expected:
             raise InputError(f"expected a network specification with {sorted(expected)}, got {fields!r}")
         if fields["source"] not in ("plumbline", "torchvision", "file"):
             raise InputError(f"expected the source plumbline, torchvision or file, got {fields['source']!r}")
@@ -87,6 +87,8 @@ class NetworkSpec:
         stop = fields.get("stop")
         if stop is not None and not (_is_count(stop, _MAX_BOUNDARIES) or (stop == 0 and type(stop) is int)):
             raise InputError(f"expected the number of a boundary as stop, or none at all, got {stop!r:.200}")
+        if not isinstance(fields.get("grey", False), bool):
+            raise InputError(f"expected grey as true or false, got {fields['grey']!r:.200}")
         numbers = {name: _float_tuple(name, fields[name]) for name in ("mean", "std")}
         if min(numbers["std"]) <= 0:
             raise InputError(f"expected positive numbers as std, got {numbers['std']!r}")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from models.errors import NetworkError
-from models.normalization import Normalized
+from models.normalization import Normalized, take_logits
 
 __all__ = ["ROOT", "Entry", "mode_free_graph"]
 
@@ -25,7 +25,7 @@ class Entry(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Any:
-        return self.network(images)
+        return take_logits(self.network(images))
 
 
 def mode_free_graph(entry: Entry) -> fx.Graph:

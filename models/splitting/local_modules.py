@@ -121,12 +121,13 @@ def exit_after(
     boundary = split.boundaries[number - 1].number
     early = EarlyExitNetwork(
         network.network,
-        image_shape,
+        network.inner_shape(image_shape),
         boundary=boundary,
         num_classes=split.outputs,
         classifier=modules[number - 1].classifier,
     )
-    result = Normalized(early, network.mean.flatten().tolist(), network.std.flatten().tolist())
+    mean, std = network.mean.flatten().tolist(), network.std.flatten().tolist()
+    result = Normalized(early, mean, std, grey=network.grey)
     return result.to(network.mean.device).train(network.training).requires_grad_(False), boundary
 
 

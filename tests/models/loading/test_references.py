@@ -280,5 +280,5 @@ def test_a_network_that_gives_no_logits_is_refused(user_file: Path) -> None:
     with pytest.raises(NetworkError, match=r"expected 6 logits.*got 4"):
         load_network(f"{user_file}:build", image_shape=SHAPE, num_classes=6)
     user_file.write_text("from torch import nn\ndef build():\n    return nn.Linear(7, 4)\n")
-    with pytest.raises(NetworkError, match="size that the network was made for"):
+    with pytest.raises(NetworkError, match="pass the size that it was made for"):
         load_network(f"{user_file}:build", image_shape=SHAPE)
