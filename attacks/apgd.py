@@ -1,11 +1,16 @@
 """Auto-PGD (APGD): PGD with momentum and an adaptive step size (Croce and Hein, 2020)."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
 
-from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_count, check_target
+from attacks.common.base import Attack, ImageNoise, Norm, Target, aim, check_choice, check_count, check_target
 from attacks.common.norms import projection, steepest
+from attacks.common.precision import Bfloat16Gradients, Precision, check_precision, with_gradients_in
 from attacks.common.steps import beats, check_step, losses_and_gradient, losses_of, random_start
+from attacks.libraries.art import art_version, gradient_options, run_art_attack
 
 __all__ = ["APGD"]
 
@@ -34,7 +39,14 @@ class APGD(Attack):
         restarts: number of random starts.
         target: None, or the target class: "least_likely", "runner_up", "random", or an index (see
             `attacks.common.targets`). The steps then lower the loss of this class.
+        engine: "torch", or "art" for ART's AutoProjectedGradientDescent with cross-entropy. It draws starts from the
+            global generators, so the batch size changes its results.
+        precision: "bfloat16" computes gradients in bfloat16, in about half the time, and selects the result in float32.
+            If bfloat16 is slow on this device, or the network does not work in it, the attack warns and computes in
+            float32.
     """
+
+    added_options: ClassVar[Mapping[str, Any]] = {"target": None, "engine": "torch", "precision": "float32"}
 
     def __init__(
         self,
@@ -46,6 +58,8 @@ class APGD(Attack):
         restarts: int = 5,
         norm: Norm = "linf",
         target: Target | None = None,
+        engine: Literal["torch", "art"] = "torch",
+        precision: Precision = "float32",
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
@@ -54,13 +68,20 @@ class APGD(Attack):
         self.steps = check_count("steps", steps)
         self.step = step
         self.target = check_target(target)
+        self.engine = check_choice("engine", engine, ("torch", "art"))
+        self.precision = check_precision(precision, engine)
         self.allow_large_step = allow_large_step
         self.restarts = check_count("restarts", restarts)
         self._step = check_step(step, epsilon, epsilon, allow_large_step=allow_large_step)
 
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """The best point of all starts, for each image."""
-        labels, _ = aim(self.target, network, images, labels, noise)
+        labels, targeted = aim(self.target, network, images, labels, noise)
+        if self.engine == "art":
+            options = gradient_options(self.norm, self.epsilon, self._step, len(images), targeted=targeted)
+            options |= {"max_iter": self.steps, "nb_random_init": self.restarts, "verbose": False}
+            return run_art_attack("AutoProjectedGradientDescent", network, images, labels, options)
+        network = with_gradients_in(self.precision, network, images)
         start = random_start(images, self.epsilon, self.norm, noise, 0)
         best, best_fooled, best_losses = self._search(network, images, labels, start)
         for draw in range(1, self.restarts):
@@ -73,6 +94,10 @@ class APGD(Attack):
             at = left[better]
             best[at], best_fooled[at], best_losses[at] = found[better], fooled[better], losses[better]
         return best
+
+    def libraries(self) -> dict[str, str]:
+        """ART's version for engine "art"."""
+        return art_version() if self.engine == "art" else {}
 
     def _search(
         self, network: nn.Module, natural: Tensor, labels: Tensor, start: Tensor
@@ -97,6 +122,8 @@ class APGD(Attack):
             x_last, x, loss_last = x, z, loss
             if k == self.steps:
                 loss, fooled = losses_of(network, x, labels, targeted=targeted)
+                if isinstance(network, Bfloat16Gradients):
+                    best_loss, best_fooled = losses_of(network, best, labels, targeted=targeted)
             else:
                 loss, fooled, gradient = losses_and_gradient(network, x, labels, targeted=targeted)
             best, best_fooled, best_loss = _keep(

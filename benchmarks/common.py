@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
 from models.files import write_atomically
 from service.provenance import provenance
 
-__all__ = ["Paired", "arguments", "paired", "provenance", "right_images", "write_result"]
+__all__ = ["Paired", "arguments", "attack_outcome", "paired", "provenance", "right_images", "write_result"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -112,6 +113,34 @@ def right_images(
             f"the network classifies {len(right)} of {len(images)} images correctly; the benchmark needs {count}"
         )
     return images[right], labels[right]
+
+
+@torch.no_grad()
+def attack_outcome(network: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor) -> dict[str, float | None]:
+    """Success, accuracy and loss of an attack, and norms of the perturbations that succeeded; None without any.
+
+    Args:
+        network: images in, logits out.
+        images, attacked: ``(B, C, H, W)`` in [0, 1].
+        labels: ``(B,)`` int64, the true classes.
+    """
+    right = _logits(network, images).argmax(1) == labels
+    logits = _logits(network, attacked).double()
+    success = right & (logits.argmax(1) != labels)
+    moved = (attacked.double() - images.double()).flatten(1)[success]
+    l2, linf = moved.norm(dim=1), moved.abs().amax(1)
+    return {
+        "success": (success.sum() / right.sum()).item(),
+        "accuracy": (logits.argmax(1) == labels).double().mean().item(),
+        "loss": F.cross_entropy(logits, labels).item(),
+        "l2_median": l2.quantile(0.5).item() if len(l2) else None,
+        "l2_mean": l2.mean().item() if len(l2) else None,
+        "linf_median": linf.quantile(0.5).item() if len(l2) else None,
+    }
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([network(batch) for batch in images.split(64)])  # activations of a few images at a time
 
 
 def write_result(name: str, payload: dict[str, Any], out: Path | None = None) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attacks.common.finite import check_finite
 from attacks.common.noise import ImageNoise
 from attacks.common.norms import Norm, project, projection, steepest
+from attacks.common.precision import Bfloat16Gradients
 from models.errors import AttackError, InputError
 
 __all__ = ["ascend", "beats", "check_step", "losses_and_gradient", "losses_of", "random_start"]
@@ -113,6 +114,9 @@ def ascend(
 ) -> Tensor:
     """Images after projected gradient steps: x ← P(x + step · steepest(∇L(x, y))).
 
+    With gradients in bfloat16, an image whose last point fails in float32 becomes its point of the highest loss among
+    those that succeeded in bfloat16, if that point succeeds in float32.
+
     Args:
         network: takes images in [0, 1], returns logits.
         natural: ``(B, C, H, W)``, the centres of the balls.
@@ -124,10 +128,28 @@ def ascend(
         targeted: whether the steps lower the loss of the classes.
     """
     images, nearest = start, projection(natural, epsilon, norm)
-    for _ in range(steps):
-        _, _, gradient = losses_and_gradient(network, images, classes, targeted=targeted)
+    best: tuple[Tensor, Tensor] | None = None
+    for step_index in range(steps):
+        losses, fooled, gradient = losses_and_gradient(network, images, classes, targeted=targeted)
+        if step_index and isinstance(network, Bfloat16Gradients):
+            best = _highest(images, losses.masked_fill(~fooled, -torch.inf), best)
         images = nearest(images + step * steepest(gradient, norm))
+    if best is None:
+        return images
+    _, fooled = losses_of(network, images, classes, targeted=targeted)
+    (failed,) = torch.nonzero(~fooled & best[1].isfinite(), as_tuple=True)
+    if len(failed):
+        _, fooled = losses_of(network, best[0][failed], classes[failed], targeted=targeted)
+        images[failed[fooled]] = best[0][failed[fooled]]
     return images
+
+
+def _highest(images: Tensor, losses: Tensor, best: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Images and losses ``(B,)``, those of the best so far where their loss is higher."""
+    if best is None:
+        return images, losses
+    higher = losses > best[1]
+    return torch.where(higher[:, None, None, None], images, best[0]), torch.where(higher, losses, best[1])
 
 
 def random_start(natural: Tensor, epsilon: float, norm: Norm, noise: ImageNoise, draw: int) -> Tensor:

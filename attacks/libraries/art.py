@@ -6,6 +6,7 @@
 import importlib
 import importlib.metadata
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from attacks.common.checks import class_count
 from attacks.common.finite import watched_logits
+from attacks.common.norms import Norm
 from models.errors import AttackError
 
-__all__ = ["art_version", "quiet_logger", "run_art_attack"]
+__all__ = ["art_version", "gradient_options", "quiet_logger", "run_art_attack"]
 
 
 def run_art_attack(
@@ -57,6 +59,19 @@ def run_art_attack(
         except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as exc:
             raise AttackError(f"ART's {class_name} failed: {exc}") from exc
     return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(device).clamp_(0.0, 1.0)
+
+
+def gradient_options(norm: Norm, epsilon: float, step: float, count: int, *, targeted: bool) -> dict[str, Any]:
+    """Arguments that ART's gradient attacks with a budget share.
+
+    Args:
+        norm, epsilon: the budget.
+        step: size of one step; ART's default is 0.1 for every budget.
+        count: number of images, attacked as one batch.
+        targeted: whether the labels are targets.
+    """
+    order = math.inf if norm == "linf" else 2
+    return {"norm": order, "eps": epsilon, "eps_step": step, "batch_size": count, "targeted": targeted}
 
 
 def art_version() -> dict[str, str]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks import Attack
@@ -27,7 +26,7 @@ from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
 from attacks.deepfool import DeepFool
 from attacks.pgd import PGD
-from benchmarks.common import arguments, paired, right_images, write_result
+from benchmarks.common import arguments, attack_outcome, paired, right_images, write_result
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading import load_network
 from models.memory import keep_freed_memory
@@ -156,26 +155,8 @@ def _compare(
     ratio = paired(run_ours, run_theirs, rounds, warmup=0)
     seconds = {"ours": ratio.first_s, "theirs": ratio.second_s}
     return {"ratio": ratio.to_json()} | {
-        whose: {"seconds": seconds[whose], **_figures(network, images, labels, attacked)}
+        whose: {"seconds": seconds[whose], **attack_outcome(network, images, labels, attacked)}
         for whose, attacked in found.items()
-    }
-
-
-@torch.no_grad()
-def _figures(network: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor) -> dict[str, float | None]:
-    """Success, accuracy, loss and size of the perturbation."""
-    right = network(images).argmax(1) == labels
-    logits = network(attacked).double()
-    success = right & (logits.argmax(1) != labels)
-    moved = (attacked.double() - images.double()).flatten(1)[success]
-    l2, linf = moved.norm(dim=1), moved.abs().amax(1)
-    return {
-        "success": (success.sum() / right.sum()).item(),
-        "accuracy": (logits.argmax(1) == labels).double().mean().item(),
-        "loss": F.cross_entropy(logits, labels).item(),
-        "l2_median": l2.quantile(0.5).item() if len(l2) else None,
-        "l2_mean": l2.mean().item() if len(l2) else None,
-        "linf_median": linf.quantile(0.5).item() if len(l2) else None,
     }
 
 

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.apgd import APGD
 from attacks.bim import BIM
 from attacks.carlini_wagner import CarliniWagner
-from attacks.common.base import Attack
+from attacks.common.base import Attack, Norm, Target
 from attacks.deepfool import DeepFool
 from attacks.fgm import FGM
 from attacks.jsma import JSMA
@@ -42,11 +41,6 @@ def _art(attack: str, digits: Digits, **options: Any) -> Tensor:
     return torch.from_numpy(made.generate(digits.images.numpy(), digits.labels.numpy()))
 
 
-def _loss(digits: Digits, images: Tensor) -> float:
-    with torch.no_grad():
-        return F.cross_entropy(digits.network(images).double(), digits.labels).item()
-
-
 def _robust(digits: Digits, images: Tensor) -> int:
     with torch.no_grad():
         return int((digits.network(images).argmax(1) == digits.labels).sum())
@@ -60,32 +54,58 @@ def _assert_same_images(ours: Tensor, arts: Tensor) -> None:
     assert same.mean() >= 0.98
 
 
+STEPS: dict[str, Any] = {"eps": EPSILON, "eps_step": EPSILON / 4, "max_iter": 8, "verbose": False}
+
+
 def test_fgm_is_arts(digits_network: Digits) -> None:
-    _assert_same_images(FGM(epsilon=EPSILON)(*digits_network), _art("FastGradientMethod", digits_network, eps=EPSILON))
+    arts = _art("FastGradientMethod", digits_network, eps=EPSILON, eps_step=EPSILON)
+    _assert_same_images(FGM(epsilon=EPSILON)(*digits_network), arts)
+    torch.testing.assert_close(FGM(epsilon=EPSILON, engine="art")(*digits_network), arts, atol=1e-6, rtol=0)
 
 
 def test_bim_is_arts_at_the_same_step(digits_network: Digits) -> None:
-    options = {"eps": EPSILON, "eps_step": EPSILON / 4, "max_iter": 8, "verbose": False}
-    arts = _art("BasicIterativeMethod", digits_network, **options)
-    _assert_same_images(BIM(epsilon=EPSILON, step=EPSILON / 4, steps=8)(*digits_network), arts)
+    arts = _art("BasicIterativeMethod", digits_network, **STEPS)
+    options: dict[str, Any] = {"epsilon": EPSILON, "step": EPSILON / 4, "steps": 8}
+    _assert_same_images(BIM(**options)(*digits_network), arts)
+    torch.testing.assert_close(BIM(engine="art", **options)(*digits_network), arts, atol=1e-6, rtol=0)
 
 
-def test_pgd_is_as_strong_as_arts(digits_network: Digits, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("ours", "arts"),
+    [
+        (PGD, ("ProjectedGradientDescent", {"num_random_init": 1})),
+        (APGD, ("AutoProjectedGradientDescent", {"nb_random_init": 1})),
+    ],
+)
+def test_starts_and_steps_of_arts_engine_are_arts(
+    ours: type[PGD | APGD], arts: tuple[str, dict[str, int]], digits_network: Digits, seed: int
+) -> None:
+    state = np.random.get_state()  # noqa: NPY002 - ART draws from the legacy generator
     np.random.seed(seed)  # noqa: NPY002
-    options = {"eps": EPSILON, "eps_step": EPSILON / 8, "max_iter": 20, "num_random_init": 1, "verbose": False}
-    arts = _art("ProjectedGradientDescent", digits_network, **options)
-    ours = PGD(epsilon=EPSILON, steps=20, seed=seed)(*digits_network)
-    assert _robust(digits_network, ours) <= _robust(digits_network, arts) + 3
-    assert _loss(digits_network, ours) >= 0.9 * _loss(digits_network, arts)
+    expected = _art(arts[0], digits_network, **STEPS, **arts[1])
+    np.random.set_state(state)  # noqa: NPY002
+    attack = ours(epsilon=EPSILON, step=EPSILON / 4, steps=8, restarts=1, engine="art", seed=seed)
+    torch.testing.assert_close(attack(*digits_network), expected, atol=1e-6, rtol=0)
 
 
-def test_apgd_is_as_strong_as_arts(digits_network: Digits, seed: int) -> None:
-    np.random.seed(seed)  # noqa: NPY002
-    options = {"eps": EPSILON, "eps_step": EPSILON, "max_iter": 25, "nb_random_init": 1, "verbose": False}
-    arts = _art("AutoProjectedGradientDescent", digits_network, **options)
-    ours = APGD(epsilon=EPSILON, steps=25, restarts=1, seed=seed)(*digits_network)
-    assert _robust(digits_network, ours) <= _robust(digits_network, arts) + 3
-    assert _loss(digits_network, ours) >= 0.9 * _loss(digits_network, arts)
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", EPSILON), ("l2", 1.0)])
+@pytest.mark.parametrize("target", [None, "runner_up"])
+@pytest.mark.parametrize(
+    ("attack", "options"), [(FGM, {}), (BIM, {"steps": 10}), (PGD, {"steps": 10}), (APGD, {"steps": 10, "restarts": 1})]
+)
+def test_ours_are_as_strong_as_arts(
+    attack: type[FGM | BIM | PGD | APGD],
+    options: dict[str, Any],
+    target: Target | None,
+    norm: Norm,
+    epsilon: float,
+    digits_network: Digits,
+    seed: int,
+) -> None:
+    options = options | {"epsilon": epsilon, "norm": norm, "target": target, "seed": seed}
+    ours, arts = (attack(engine=engine, **options)(*digits_network) for engine in ("torch", "art"))
+    assert _robust(digits_network, arts) < _robust(digits_network, digits_network.images)
+    assert _robust(digits_network, ours) <= _robust(digits_network, arts) + 5
 
 
 def _small(digits: Digits) -> Digits:
@@ -172,7 +192,10 @@ class _RootAtZero(nn.Module):
         return logits + (0 * images).flatten(1).sum(1).sqrt()[:, None]
 
 
-@pytest.mark.parametrize("attack", [DeepFool(engine="art"), CarliniWagner(engine="art"), JSMA(engine="art")])
+@pytest.mark.parametrize(
+    "attack",
+    [DeepFool(engine="art"), CarliniWagner(engine="art"), JSMA(engine="art"), PGD(steps=3, engine="art")],
+)
 def test_a_gradient_that_is_nan_inside_art_is_named(attack: Attack, digits_network: Digits) -> None:
     network, images, labels = digits_network
     with pytest.raises(AttackError, match=r"^expected finite gradients from the network, got NaN or infinity for"):
