@@ -5,13 +5,12 @@ takes natural images as positives, and "FPR at 95 % TPR" is stated that way ther
 images that are flagged when 95 % of the adversarial ones are.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from detector.calibration import Interval, clopper_pearson
+from detector.calibration import Interval
 from models.errors import InputError
 
 __all__ = [
@@ -19,13 +18,9 @@ __all__ = [
     "aupr",
     "auroc",
     "bootstrap_intervals",
-    "detection_rates",
     "fpr_at_tpr",
     "separation",
-    "summarise",
     "system_accuracy",
-    "tpr_at_fpr",
-    "worst_case_scores",
 ]
 
 
@@ -39,15 +34,6 @@ def aupr(natural: np.ndarray, adversarial: np.ndarray) -> float:
     return float(average_precision_score(*_labelled(natural, adversarial)))
 
 
-def tpr_at_fpr(natural: np.ndarray, adversarial: np.ndarray, fpr: float) -> float:
-    """Largest share of flagged adversarial images over all thresholds that flag at most `fpr` of these natural images.
-
-    The threshold is chosen on the test images themselves; the rate at the calibrated threshold is in `detection_rates`.
-    """
-    false, true, _ = roc_curve(*_labelled(natural, adversarial), drop_intermediate=False)
-    return float(true[false <= fpr].max())
-
-
 def fpr_at_tpr(natural: np.ndarray, adversarial: np.ndarray, tpr: float = 0.95) -> float:
     """Smallest share of flagged natural images over all thresholds that flag at least `tpr` of the adversarial ones."""
     false, true, _ = roc_curve(*_labelled(natural, adversarial), drop_intermediate=False)
@@ -58,21 +44,6 @@ def accuracy_at(natural: np.ndarray, adversarial: np.ndarray, threshold: float =
     """Share of all images on the correct side of `threshold`; 0.5 is the decision of the thesis (5.4.2)."""
     labels, scores = _labelled(natural, adversarial)
     return float(np.mean((scores >= threshold) == labels))
-
-
-def detection_rates(adversarial: np.ndarray, threshold: float, success: np.ndarray | None = None) -> dict[str, Any]:
-    """Share of adversarial images flagged: of "all" and, with `success` ``(N,)`` bool, of "successful" and "failed".
-
-    Each is a dictionary of rate, interval (95 %, Clopper–Pearson) and count, or None where there is no such image.
-    """
-    flagged = _finite(adversarial, "adversarial") >= threshold
-    groups = {"all": np.ones(len(flagged), dtype=bool)}
-    if success is not None:
-        success = np.asarray(success)
-        if success.shape != flagged.shape or success.dtype != np.bool_:
-            raise InputError(f"expected {len(flagged)} booleans of success, got {success.dtype} {success.shape}")
-        groups |= {"successful": success, "failed": ~success}
-    return {name: _rate(int(flagged[group].sum()), int(group.sum())) for name, group in groups.items()}
 
 
 def system_accuracy(
@@ -102,14 +73,6 @@ def system_accuracy(
         "adversarial": right_adversarial,
         "balanced": (right_natural + right_adversarial) / 2,
     }
-
-
-def worst_case_scores(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Each image's lowest score over the attacks tried on it ``(N,)``: flagged only if it is under all of them."""
-    if not scores or len({np.shape(one) for one in scores}) != 1:
-        raise InputError("expected scores of the same images under each attack, got different numbers of them")
-    lowest: np.ndarray = np.min(np.stack([_finite(one, "adversarial") for one in scores]), axis=0)
-    return lowest
 
 
 def bootstrap_intervals(
@@ -180,43 +143,6 @@ def _from_counts(false: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def summarise(
-    natural: np.ndarray,
-    adversarial: np.ndarray,
-    threshold: float,
-    success: np.ndarray | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """All metrics of the sound protocol as JSON values, from scores of natural and of adversarial images.
-
-    Args:
-        natural, adversarial: ``(N,)`` and ``(M,)`` scores on test images, which neither fitting nor calibration used.
-        threshold: the calibrated threshold, for the rates and the accuracy "at_threshold".
-        success: which attacks succeeded, ``(M,)`` bool. Separation is then stated for successful ones as well.
-        resamples: of the bootstrap behind the intervals; 0 leaves those intervals out.
-
-    Raises:
-        InputError: no scores of one kind, scores that are not finite, or a mask of another length.
-    """
-    natural, adversarial = _finite(natural, "natural"), _finite(adversarial, "adversarial")
-    summary: dict[str, Any] = {
-        "natural_images": len(natural),
-        "adversarial_images": len(adversarial),
-        "threshold": float(threshold),
-        "realised_fpr": _rate(int((natural >= threshold).sum()), len(natural)),
-        "detection": detection_rates(adversarial, threshold, success),
-        "accuracy_at_threshold": accuracy_at(natural, adversarial, threshold),
-        "accuracy_at_half": accuracy_at(natural, adversarial, 0.5),
-        "all": separation(natural, adversarial, resamples, seed),
-    }
-    if success is not None:
-        successful = adversarial[np.asarray(success)]
-        summary["successful"] = separation(natural, successful, resamples, seed) if len(successful) else None
-    return summary
-
-
 def separation(natural: np.ndarray, adversarial: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
     """The metrics that need no threshold, and the bootstrap's interval of each as ``<name>_interval``.
 
@@ -231,13 +157,6 @@ def separation(natural: np.ndarray, adversarial: np.ndarray, resamples: int, see
 
 
 _THRESHOLD_FREE = ("auroc", "aupr", "tpr_at_5_fpr", "tpr_at_1_fpr", "fpr_at_95_tpr")
-
-
-def _rate(hits: int, count: int) -> dict[str, Any] | None:
-    if not count:
-        return None
-    interval = clopper_pearson(hits, count)
-    return {"rate": hits / count, "interval": [interval.low, interval.high], "count": count}
 
 
 def _labelled(natural: np.ndarray, adversarial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -102,7 +102,7 @@ def _first_line(node: ast.Module | ast.FunctionDef) -> str:
 
 NETWORKS = PluginFolder("network", "models.networks", many_per_file=True)
 OBJECTIVES = PluginFolder("objective", "models.objectives")
-DATASETS = PluginFolder("data set", "models.datasets")
+DATASETS = PluginFolder("data set", "models.datasets", frozenset({"contents"}))
 ATTACKS = PluginFolder("attack", "attacks")
 DETECTORS = PluginFolder("detector", "detector.detectors")
 COMPONENTS = PluginFolder("component", "detector.components", frozenset({"class_distances"}))

@@ -17,6 +17,7 @@ from benchmarks.common import arguments, write_result
 from detector.calibration import Calibration, clopper_pearson
 from detector.splits import split_originals
 from models.datasets.base import load_dataset
+from models.datasets.contents import without_copies
 from models.features import extract_features
 from models.loading import load_network
 from models.progress import progress_bar
@@ -61,8 +62,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The figures of every detector."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    data = load_dataset(options.dataset).limited(options.limit, options.seed)
-    reference = load_dataset(options.reference).limited(options.limit, options.seed)
+    data = without_copies(load_dataset(options.dataset)).limited(options.limit, options.seed)
+    reference = without_copies(load_dataset(options.reference)).limited(options.limit, options.seed)
     loaded = load_network(options.network)
     discovery = discover(loaded.network, data.image_shape)
     adversarial = generate(

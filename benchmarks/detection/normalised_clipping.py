@@ -34,6 +34,7 @@ from detector.base.detector import Detector, build_detector
 from detector.metrics import accuracy_at, auroc
 from detector.splits import split_originals
 from models.datasets.base import DatasetRequest, load_dataset
+from models.datasets.contents import without_copies
 from models.features import Features, extract_features
 from models.loading import load_network
 from models.normalization import Normalized
@@ -69,7 +70,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    data = load_dataset(options.dataset, DatasetRequest(root=options.data_root)).limited(options.limit, options.seed)
+    data = without_copies(load_dataset(options.dataset, DatasetRequest(root=options.data_root)))
+    data = data.limited(options.limit, options.seed)
     loaded = load_network(options.network, num_classes=len(data.classes), image_shape=data.image_shape)
     detectors = {name: build_detector(name, where_accepted={"seed": options.seed}) for name in DETECTORS}
     sets = list(_sets(loaded.network, data.tensor(), torch.from_numpy(data.labels), detectors, options))

@@ -4,8 +4,8 @@ A data set plug-in is a file of this folder that exports one function ``load(req
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +55,7 @@ class ImageDataset:
         labels: int64 ``(N,)`` in 0 … len(classes) − 1.
         classes: names of the classes, by label.
         preprocessing: was applied to the images, and must be applied to later ones.
+        skipped: reason → number of files or images of the source that are not among the images.
 
     Raises:
         DatasetError: arrays of another shape or type, labels outside the range, duplicate class names, or no image.
@@ -65,6 +66,7 @@ class ImageDataset:
     labels: np.ndarray
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] != 3 or self.images.dtype != np.uint8:

@@ -35,10 +35,6 @@ class Features(NamedTuple):
         requested = {name: values[indices] for name, values in self.requested.items()}
         return Features(self.logits[indices], self.statistics[indices], requested)
 
-    def with_requested(self, other: "Features") -> "Features":
-        """These features together with the requested values of another pass over the same images."""
-        return self._replace(requested={**self.requested, **other.requested})
-
     @staticmethod
     def concatenated(parts: Sequence["Features"]) -> "Features":
         """The features of all images of the parts, one part after the other.

@@ -1,5 +1,6 @@
-"""Inputs that several jobs share: plug-ins named on the command line, labels, views, and images seen before."""
+"""Inputs that several jobs share: plug-ins named on the command line, images, labels, views, and images seen before."""
 
+from service.inputs.images import distinct_images, hold_out, require_disjoint
 from service.inputs.labels import with_labels_of
 from service.inputs.names import label, network_name, say
 from service.inputs.plugins import attack_of, detector_of, objective_of, refuse_unused
@@ -10,11 +11,14 @@ from service.inputs.views import view_of, view_of_artifact, view_of_training
 __all__ = [
     "attack_of",
     "detector_of",
+    "distinct_images",
+    "hold_out",
     "label",
     "network_name",
     "objective_of",
     "refuse_unusable",
     "refuse_unused",
+    "require_disjoint",
     "say",
     "split_in_two",
     "view_of",

@@ -1,25 +1,17 @@
 """Digests of the images that a detector was fitted, calibrated or prepared on; evaluations skip these images.
 
-A digest is the first 64 bits of the SHA-256 of an image's pixels. It does not reveal the image. If two images share a
-digest, which is unlikely, an evaluation leaves out one image too many.
+A digest (`models.datasets.contents.image_digests`) does not reveal the image. If two images share a digest, which is
+unlikely, an evaluation leaves out one image too many.
 """
 
 import base64
-import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.datasets.base import ImageDataset
 from models.errors import ArtifactError
 
-__all__ = ["image_digests", "pack", "unpack"]
-
-
-def image_digests(data: ImageDataset) -> NDArray[np.uint64]:
-    """One digest per image, uint64 ``(N,)``."""
-    raw = b"".join(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8] for image in data.images)
-    return np.frombuffer(raw, dtype="<u8")
+__all__ = ["pack", "unpack"]
 
 
 def pack(digests: NDArray[np.uint64]) -> str:

@@ -1,6 +1,6 @@
 """`plumbline fit`: a network and natural images → attacked images → a calibrated detector → an artifact.
 
-images ─ split by originals ─┬─ fit ─┬─ natural and attacked ──→ detector.fit
+distinct images ─ split ─────┬─ fit ─┬─ natural and attacked ──→ detector.fit
                              │       └─ a quarter, natural ────→ detector.prepare, if it needs reference images
                              ├─ calibrate, natural ────────────→ threshold at the chosen false-positive rate
                              └─ test, natural ─────────────────→ realised false-positive rate; `evaluate` uses it
@@ -19,40 +19,45 @@ from detector.base.detector import Detector
 from detector.calibration import Calibration
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from detector.splits import parse_proportions, split_originals
+from detector.splits import Split, parse_proportions, split_originals
 from models.checking import check_accuracy
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.datasets.contents import image_digests
 from models.errors import InputError
 from models.features import Features, extract_features
 from models.intervals import clopper_pearson
 from models.loading import LoadedNetwork, load_network, preset_size
 from models.residuals import Discovery, StatisticsSpec, discover
+from service.evaluation.planning.protocols import can_calibrate
 from service.inputs import (
     attack_of,
     detector_of,
+    distinct_images,
     label,
     network_name,
     refuse_unusable,
     refuse_unused,
+    require_disjoint,
     say,
     split_in_two,
     view_of,
     with_labels_of,
 )
-from service.inputs.seen_images import image_digests, pack
+from service.inputs.seen_images import pack
 from service.provenance import provenance
 from service.requests.fit import FitOptions, FitRequest
 
 __all__ = ["FitInputs", "FitResult", "fit", "fit_detector"]
 
 _REFERENCE_SHARE = 0.25
+_SPLIT, _SPLIT_OF_FEW_IMAGES = "0.8,0.1,0.1", "0.5,0.25,0.25"
 
 Extract = Callable[[Any], Features]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitInputs:
-    """The loaded inputs of a fit.
+    """The loaded inputs of a fit; copies of images are left out.
 
     Args:
         data: natural images, which the split divides.
@@ -83,8 +88,9 @@ class FitResult:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Disjoint sets of images."""
+    """Disjoint sets of distinct images, and the shares of the split."""
 
+    shares: str
     fit: ImageDataset
     calibrate: ImageDataset
     test: ImageDataset
@@ -111,7 +117,7 @@ def fit(request: FitRequest, *, progress: bool = True) -> FitResult:
 
 def fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool = True) -> FitResult:
     """Fit a detector to loaded inputs and write the artifact to `options.out`; raises as `fit` does."""
-    loaded = inputs.loaded
+    loaded, inputs = inputs.loaded, _distinct(inputs)
     data = with_labels_of(inputs.data, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
     # 1. Validate cheap arguments before the attacks, which can take hours.
     parts = _split(data, inputs, options)
@@ -165,21 +171,17 @@ def _load(request: FitRequest) -> FitInputs:
     wanted = DatasetRequest(
         root=images.data_root, download=images.download, resize=resize, crop=crop, max_pixels=images.max_pixels
     )
-    data = load_dataset(images.dataset, wanted).limited(images.limit, request.options.seed)
+    data = distinct_images(load_dataset(images.dataset, wanted)).limited(images.limit, request.options.seed)
     loaded = load_network(
         network.network, mean=network.mean, std=network.std, num_classes=len(data.classes),
         image_shape=data.image_shape,
     )  # fmt: skip
-    calibrate_on, reference = (
-        _disjoint_dataset(name, data, wanted) for name in (request.calibrate_on, request.reference)
-    )
-    if calibrate_on is not None and reference is not None:
-        _require_disjoint(reference, calibrate_on)
+    calibrate_on, reference = (_like(data, name, wanted) for name in (request.calibrate_on, request.reference))
     return FitInputs(data=data, loaded=loaded, calibrate_on=calibrate_on, reference=reference)
 
 
-def _disjoint_dataset(name: str | None, data: ImageDataset, request: DatasetRequest) -> ImageDataset | None:
-    """The data set of that name, if any, with images of the same size as `data` and none of its images."""
+def _like(data: ImageDataset, name: str | None, request: DatasetRequest) -> ImageDataset | None:
+    """The data set of that name, if any, with images of the same size as `data`."""
     if name is None:
         return None
     other = load_dataset(name, request)
@@ -188,27 +190,40 @@ def _disjoint_dataset(name: str | None, data: ImageDataset, request: DatasetRequ
             f"the images of {label(name)} have the shape {other.image_shape}, those of {label(data.name)} "
             f"{data.image_shape}; give --resize and --crop"
         )
-    _require_disjoint(other, data)
     return other
 
 
-def _require_disjoint(one: ImageDataset, other: ImageDataset) -> None:
-    overlap = np.intersect1d(image_digests(one), image_digests(other)).size
-    if overlap:
-        raise InputError(
-            f"{label(one.name)} and {label(other.name)} share {overlap} images; use disjoint images, since a threshold "
-            "is valid only for images that the detector has not seen"
-        )
+def _distinct(inputs: FitInputs) -> FitInputs:
+    """The inputs without copies of images.
+
+    Raises:
+        InputError: two of the data sets share images.
+    """
+    sets = (inputs.data, inputs.calibrate_on, inputs.reference)
+    data, calibrate_on, reference = (each if each is None else distinct_images(each) for each in sets)
+    assert data is not None
+    for one, other in ((calibrate_on, data), (reference, data), (reference, calibrate_on)):
+        if one is not None and other is not None:
+            require_disjoint(one, other)
+    return replace(inputs, data=data, calibrate_on=calibrate_on, reference=reference)
 
 
 def _split(data: ImageDataset, inputs: FitInputs, options: FitOptions) -> _Parts:
-    rows = split_originals(len(data), parse_proportions(options.split), labels=data.labels, seed=options.seed)
+    def split(shares: str) -> Split:
+        return split_originals(len(data), parse_proportions(shares), labels=data.labels, seed=options.seed)
+
+    shares = options.split or _SPLIT
+    rows = split(shares)
     if inputs.calibrate_on is not None:
         together = data.take(np.union1d(rows.fit, rows.calibrate))
-        return _Parts(together, inputs.calibrate_on, data.take(rows.test), None)
+        return _Parts(shares, together, inputs.calibrate_on, data.take(rows.test), None)
     if not len(rows.calibrate):
-        raise InputError(f"the split {options.split} has no share to calibrate on; give three shares or --calibrate-on")
-    return _Parts(data.take(rows.fit), data.take(rows.calibrate), data.take(rows.test), None)
+        raise InputError(f"the split {shares} has no share to calibrate on; give three shares or --calibrate-on")
+    if options.split is None and not can_calibrate(len(rows.calibrate), options.fpr):
+        shares = _SPLIT_OF_FEW_IMAGES
+        rows = split(shares)
+        say(f"{len(data)} images are few: they are split {shares}, so that more than a tenth calibrate the threshold")
+    return _Parts(shares, data.take(rows.fit), data.take(rows.calibrate), data.take(rows.test), None)
 
 
 def _with_reference(parts: _Parts, inputs: FitInputs, detector: Detector, seed: int) -> _Parts:
@@ -300,6 +315,7 @@ def _sources(inputs: FitInputs, data: ImageDataset, parts: _Parts, options: FitO
     return {
         "network": network_name(inputs.loaded), "trained": inputs.loaded.provenance, "view": view_of(inputs.loaded),
         "dataset": label(data.name), "dataset_sha256": data.fingerprint(), "images": parts.counts(),
-        "split": options.split, "calibrated_on": label(calibrated_on.name),
+        "skipped": dict(data.skipped),
+        "split": parts.shares, "calibrated_on": label(calibrated_on.name),
         "reference": None if parts.reference is None else label(parts.reference.name), "seed": options.seed,
     }  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 
 from models.checking import check_network
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.datasets.contents import image_digests
 from models.errors import InputError, NetworkError
 from models.files import write_atomically
 from models.loading import (
@@ -23,8 +24,7 @@ from models.normalization import Normalized
 from models.objectives.base import Objective
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
-from service.inputs import label, objective_of, say
-from service.inputs.seen_images import image_digests
+from service.inputs import hold_out, label, objective_of, say
 from service.provenance import provenance
 from service.requests.train import TrainRequest
 
@@ -126,13 +126,16 @@ def _load(request: TrainRequest) -> tuple[ImageDataset, ImageDataset]:
             f"expected test images like the training images, {data.image_shape} in {len(data.classes)} classes; got "
             f"{test.image_shape} in {len(test.classes)}"
         )
-    overlap = np.intersect1d(image_digests(test), image_digests(data)).size
+    fresh = np.flatnonzero(~np.isin(image_digests(test), image_digests(data)))
+    overlap = len(test) - len(fresh)
     if overlap > len(test) / 2:
         raise InputError(
             f"{overlap} of {len(test)} test images are training images; give --test-dataset or an images:FOLDER with "
             "train/ and test/ in it"
         )
-    return data, test
+    if overlap:
+        say(f"{overlap} of {len(test)} test images are training images and are left out of the test")
+    return data, test.take(fresh)
 
 
 def _network(request: TrainRequest, data: ImageDataset) -> LoadedNetwork:
@@ -171,9 +174,7 @@ def _held_out(data: ImageDataset, share: float, seed: int) -> tuple[ImageDataset
     """The images to train on, and a random share of at least one that is kept for the objective to choose by."""
     if not share:
         return data, None
-    order = np.random.default_rng(seed).permutation(len(data))
-    count = max(1, round(share * len(data)))
-    return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
+    return hold_out(data, max(1, round(share * len(data))), seed)
 
 
 def _channel_mean(data: ImageDataset) -> list[float]:

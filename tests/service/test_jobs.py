@@ -12,10 +12,11 @@ from starlette.testclient import TestClient
 
 from detector.artifact import load_artifact, save_artifact
 from models.datasets.base import load_dataset
+from models.datasets.contents import image_digests
 from service.cli.main import main
 from service.http.server.app import create_app
 from service.http.settings import Settings
-from service.inputs.seen_images import image_digests, unpack
+from service.inputs.seen_images import unpack
 
 pytestmark = pytest.mark.slow
 

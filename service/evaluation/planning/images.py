@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from detector.artifact import Artifact
 from models.datasets.base import ImageDataset
+from models.datasets.contents import image_digests
 from models.errors import InputError
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.selection import outlier_name
 from service.evaluation.planning.settings import EvaluationSettings
-from service.inputs import label, say, with_labels_of
+from service.inputs import distinct_images, label, require_disjoint, say, with_labels_of
 from service.inputs.names import plain_name
-from service.inputs.seen_images import image_digests, unpack
+from service.inputs.seen_images import unpack
 
 __all__ = ["EvaluationImages", "OutlierImages", "prepare_images", "without_seen"]
 
@@ -63,8 +64,8 @@ def prepare_images(inputs: EvaluationInputs, settings: EvaluationSettings, *, ar
         data = without_seen(inputs.artifact, data)
     reference = inputs.reference
     if reference is not None:
-        reference = with_labels_of(reference, data.classes, len(data.classes), "the reference")
-        _check_disjoint(reference, data)
+        reference = distinct_images(with_labels_of(reference, data.classes, len(data.classes), "the reference"))
+        require_disjoint(reference, data)
     outliers = {
         outlier_name(name): _sampled(images, len(data), settings.seed)
         for name, images in _disjoint_outliers(inputs.outliers, data, settings.fit_ood).items()
@@ -79,11 +80,11 @@ def _natural(inputs: EvaluationInputs) -> ImageDataset:
     """The natural images with the network's labels, without copies."""
     if inputs.artifact is not None:
         classes = inputs.artifact.pipeline.classes
-        return _without_copies(with_labels_of(inputs.data, classes, len(classes), "the artifact"))
+        return distinct_images(with_labels_of(inputs.data, classes, len(classes), "the artifact"))
     if inputs.network is None:
         raise InputError("give a network or an artifact to evaluate (--network or --artifact)")
     loaded = inputs.network
-    return _without_copies(
+    return distinct_images(
         with_labels_of(inputs.data, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
     )
 
@@ -108,24 +109,6 @@ def without_seen(artifact: Artifact, data: ImageDataset) -> ImageDataset:
     return data.take(rows)
 
 
-def _without_copies(data: ImageDataset) -> ImageDataset:
-    """The images, each once; copies could be in two parts of a split."""
-    _, first = np.unique(image_digests(data), return_index=True)
-    if len(first) == len(data):
-        return data
-    say(f"{len(data) - len(first)} of {len(data)} images of {data.name} are copies of others and are left out")
-    return data.take(np.sort(first))
-
-
-def _check_disjoint(reference: ImageDataset, data: ImageDataset) -> None:
-    overlap = np.intersect1d(image_digests(reference), image_digests(data)).size
-    if overlap:
-        raise InputError(
-            f"{overlap} images of the reference {label(reference.name)} are also among the natural images; an image "
-            "that is compared with itself always looks natural: give another reference"
-        )
-
-
 def _disjoint_outliers(
     outliers: Mapping[str, ImageDataset], data: ImageDataset, fit_ood: Sequence[str]
 ) -> dict[str, ImageDataset]:
@@ -139,7 +122,7 @@ def _disjoint_outliers(
     Raises:
         InputError: a set comes from the natural images' data set, or no image of it is left.
     """
-    distinct = {name: _without_copies(images) for name, images in outliers.items()}
+    distinct = {name: distinct_images(images) for name, images in outliers.items()}
     own = plain_name(data.name)
     for name in distinct:
         if name == label(data.name) or (own and plain_name(name) == own):

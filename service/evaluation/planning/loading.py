@@ -10,7 +10,7 @@ from models.loading import load_network, preset_size
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.settings import EvaluationSettings
-from service.inputs import label
+from service.inputs import distinct_images, label
 from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["load_inputs"]
@@ -51,7 +51,7 @@ def _with_network(request: EvaluationRequest) -> EvaluationInputs:
         request.network, mean=request.mean, std=request.std, num_classes=len(data.classes), image_shape=data.image_shape
     )
     return EvaluationInputs(
-        data=data.limited(request.limit, request.seed), network=loaded,
+        data=distinct_images(data).limited(request.limit, request.seed), network=loaded,
         trained_on=_trained_on(loaded.provenance, data),
     )  # fmt: skip
 
@@ -73,6 +73,7 @@ def _with_artifact(request: EvaluationRequest, settings: EvaluationSettings) -> 
     if data.image_shape != artifact.spec.image_shape:
         raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
     trained_on = _trained_on(artifact.manifest["provenance"].get("trained"), data)
+    data = distinct_images(data)
     if settings.fits_nothing:
         data = without_seen(artifact, data)
     return EvaluationInputs(data=data.limited(request.limit, request.seed), artifact=artifact, trained_on=trained_on)

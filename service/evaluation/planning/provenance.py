@@ -62,4 +62,5 @@ def _network(inputs: EvaluationInputs) -> dict[str, Any]:
 
 
 def _summary(data: ImageDataset) -> dict[str, Any]:
-    return {"name": label(data.name), "sha256": data.fingerprint(), "images": len(data)}
+    skipped = {"skipped": dict(data.skipped)} if data.skipped else {}
+    return {"name": label(data.name), "sha256": data.fingerprint(), "images": len(data), **skipped}

@@ -23,7 +23,7 @@ from service.geometry.decodings.decoding import Decoded, decode_blocks
 from service.geometry.decodings.figures import draw_changes, draw_decodings
 from service.geometry.decodings.page import decodings_page
 from service.geometry.files import write_files
-from service.inputs import label, objective_of
+from service.inputs import hold_out, label, objective_of
 from service.jsonable import as_json
 from service.provenance import provenance
 from service.requests.geometry import DecodingsRequest
@@ -114,8 +114,7 @@ def split(data: ImageDataset, held_out: float, seed: int) -> tuple[ImageDataset,
             f"expected a held-out share that leaves images on both sides of {len(data)}, got {held_out}; give "
             "--held-out a number between 0 and 1"
         )
-    order = np.random.default_rng(seed).permutation(len(data))
-    return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
+    return hold_out(data, count, seed)
 
 
 def one_of_each(data: ImageDataset, count: int) -> np.ndarray:

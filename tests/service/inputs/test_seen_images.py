@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from models.datasets.base import load_dataset
+from models.datasets.contents import image_digests
 from models.errors import ArtifactError
-from service.inputs.seen_images import image_digests, pack, unpack
+from service.inputs.seen_images import pack, unpack
 
 
 def test_digests_survive_packing() -> None:
