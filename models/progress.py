@@ -1,10 +1,10 @@
-"""Progress bars: continuous on a terminal, one line every half minute in a log."""
+"""Progress bars, continuous on a terminal and one line every half minute in a log, and messages."""
 
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "say"]
 
 
 def progress_bar(
@@ -24,3 +24,8 @@ def progress_bar(
     # In a log, every update is a separate line.
     interval = 0.1 if sys.stderr.isatty() else 30
     return tqdm(items, desc=what, unit=unit, total=total, disable=not show, mininterval=interval)
+
+
+def say(line: str) -> None:
+    """Print a message to standard error; standard output is kept for results."""
+    print(line, file=sys.stderr, flush=True)

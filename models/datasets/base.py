@@ -34,6 +34,7 @@ class DatasetRequest:
         download: whether a missing data set may be downloaded into `root`.
         resize, crop: see `models.images.preprocessing.Preprocessing`.
         max_pixels: maximum width times height of an image file.
+        strict: whether every file that cannot be decoded is an error.
     """
 
     argument: str = ""
@@ -43,6 +44,7 @@ class DatasetRequest:
     resize: int | None = None
     crop: int | None = None
     max_pixels: int = MAX_PIXELS
+    strict: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from models.images.policy import ALPHA_ON, FORMATS, MAX_PIXELS
 from models.images.preprocessing import Preprocessing
 from models.options import check_count
 
-__all__ = ["DEFAULT_LIMITS", "FORMATS", "Limits", "decode_image", "open_rgb"]
+__all__ = ["DEFAULT_LIMITS", "FORMATS", "Limits", "decode_image", "image_format", "open_rgb"]
 
 # Not `Image.open`, whose limit on pixels is a global variable of Pillow: a warning above 89 million, and an error above
 # twice as many.
@@ -128,7 +128,7 @@ class _File:
 
 def _examined(data: bytes, limits: Limits) -> _File:
     """The file, after a check of its format and of the sizes in its headers."""
-    form = _format_of(data)
+    form = image_format(data)
     if form not in limits.formats:
         raise ImageError(
             f"expected an image in one of the formats {', '.join(limits.formats)}, got {form or _described(data)}; "
@@ -171,7 +171,8 @@ def _decoded(file: _File, limits: Limits, expected: tuple[int, int] | None) -> I
         ) from exc
 
 
-def _format_of(data: bytes) -> str | None:
+def image_format(data: bytes) -> str | None:
+    """The format out of `FORMATS` of a file that starts with `data`, at least 12 bytes; None for any other."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

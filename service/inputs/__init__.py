@@ -1,8 +1,9 @@
 """Inputs that several jobs share: plug-ins named on the command line, images, labels, views, and images seen before."""
 
+from models.progress import say
 from service.inputs.images import distinct_images, hold_out, require_disjoint
 from service.inputs.labels import with_labels_of
-from service.inputs.names import label, network_name, say
+from service.inputs.names import label, network_name
 from service.inputs.plugins import attack_of, detector_of, objective_of, refuse_unused
 from service.inputs.splits import split_in_two
 from service.inputs.usable import refuse_unusable

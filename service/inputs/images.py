@@ -5,7 +5,8 @@ import numpy as np
 from models.datasets.base import ImageDataset
 from models.datasets.contents import contents_of, image_digests, without_copies
 from models.errors import InputError
-from service.inputs.names import label, say
+from models.progress import say
+from service.inputs.names import label
 
 __all__ = ["distinct_images", "hold_out", "require_disjoint"]
 

@@ -1,12 +1,11 @@
-"""Names of networks and data sets as results state them, and messages to the terminal."""
+"""Names of networks and data sets as results state them."""
 
 import re
-import sys
 from pathlib import Path
 
 from models.loading import LoadedNetwork
 
-__all__ = ["OUTLIER_PREFIX", "label", "network_name", "plain_name", "say"]
+__all__ = ["OUTLIER_PREFIX", "label", "network_name", "plain_name"]
 
 OUTLIER_PREFIX = "ood:"  # prefix of the names of outlier sets
 
@@ -37,8 +36,3 @@ def plain_name(name: str) -> str:
     name = name.removeprefix("npz:").replace("\\", "/").rpartition("/")[2].removesuffix(".npz")
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return re.sub(r"(test|train)$", "", plain)
-
-
-def say(line: str) -> None:
-    """Print a message to standard error; standard output is kept for results."""
-    print(line, file=sys.stderr, flush=True)

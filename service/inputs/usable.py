@@ -5,7 +5,7 @@ import numpy as np
 from models.checking import require_usable
 from models.datasets.base import ImageDataset
 from models.normalization import Normalized
-from service.inputs.names import say
+from models.progress import say
 
 __all__ = ["refuse_unusable"]
 

@@ -169,8 +169,9 @@ def _load(request: FitRequest) -> FitInputs:
     if resize is None and crop is None:
         resize, crop = preset_size(network.network)
     wanted = DatasetRequest(
-        root=images.data_root, download=images.download, resize=resize, crop=crop, max_pixels=images.max_pixels
-    )
+        root=images.data_root, download=images.download, resize=resize, crop=crop,
+        max_pixels=images.max_pixels, strict=images.strict,
+    )  # fmt: skip
     data = distinct_images(load_dataset(images.dataset, wanted)).limited(images.limit, request.options.seed)
     loaded = load_network(
         network.network, mean=network.mean, std=network.std, num_classes=len(data.classes),

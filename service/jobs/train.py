@@ -74,7 +74,8 @@ def train_network(request: TrainRequest) -> TrainResult:
     test_accuracy = accuracy(network, test)
     written = {
         "network": label(request.network), "dataset": label(request.dataset), "dataset_sha256": data.fingerprint(),
-        "training_images": len(data), **({"held_out_images": len(held_out)} if held_out else {}), **finished.provenance,
+        "training_images": len(data), "skipped": dict(data.skipped),
+        **({"held_out_images": len(held_out)} if held_out else {}), **finished.provenance,
         "objective": {"name": request.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
         "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
         **provenance(),
@@ -117,7 +118,7 @@ def _load(request: TrainRequest) -> tuple[ImageDataset, ImageDataset]:
     """Training and test images, which do not overlap."""
     wanted = DatasetRequest(
         root=request.data_root, download=request.download, resize=request.resize, crop=request.crop, split="train",
-        max_pixels=request.max_pixels,
+        max_pixels=request.max_pixels, strict=request.strict,
     )  # fmt: skip
     data = load_dataset(request.dataset, wanted).limited(request.limit, request.seed)
     test = load_dataset(request.test_dataset or request.dataset, replace(wanted, split="test"))

@@ -34,6 +34,7 @@ class EvaluationRequest:
         crop: pixels of the central square.
         limit: use a random sample of this many images.
         max_pixels: maximum width × height of an image file.
+        strict: refuse every unreadable image file, instead of skipping up to 1 %.
         protocol: "paper" as in the thesis, 5.4.2.
         runs: number of splits; 5 if not given.
         split: shares to fit, calibrate and test on; with protocol "paper", to fit and test on.
@@ -78,6 +79,7 @@ class EvaluationRequest:
     crop: Whole | None = None
     limit: Whole | None = None
     max_pixels: MaxPixels = MAX_PIXELS
+    strict: Flag = False
     protocol: Literal["sound", "paper"] = "sound"
     runs: Whole | None = None
     split: str | None = None

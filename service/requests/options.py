@@ -96,6 +96,7 @@ class ImageOptions:
         crop: side of the central square, in pixels.
         limit: use this many images, sampled at random.
         max_pixels: maximum width × height of an image file.
+        strict: refuse every unreadable image file, instead of skipping up to 1 %.
     """
 
     dataset: str = "digits"
@@ -105,6 +106,7 @@ class ImageOptions:
     crop: Whole | None = None
     limit: Whole | None = None
     max_pixels: MaxPixels = MAX_PIXELS
+    strict: Flag = False
 
 
 @Parameter(name="*")

@@ -31,15 +31,16 @@ class TrainRequest:
         out: folder of the checkpoint to write.
         recipe: TOML file whose table [train] gives the options that the command line does not give.
         dataset: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
-        test_dataset: data set to test on, for npz:FILE, whose file is one split [default: dataset].
+        test_dataset: data set to test on [default: the test split of dataset].
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
         resize: length of the shorter side, in pixels.
         crop: side of the central square, in pixels.
         limit: train on this many images, sampled at random.
         max_pixels: maximum width × height of an image file.
+        strict: refuse every unreadable image file, instead of skipping up to 1 %.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1] [default: of the training images].
-        std: normalisation standard deviation per channel R,G,B [default: of the training images].
+        std: normalisation standard deviation R,G,B [default: of the training images].
         objective: a name from `plumbline list objectives`, with options: NAME:OPTION=VALUE.
         epochs: number of epochs.
         batch_size: images per step.
@@ -74,6 +75,7 @@ class TrainRequest:
     crop: Whole | None = None
     limit: Whole | None = None
     max_pixels: MaxPixels = MAX_PIXELS
+    strict: bool = False
     mean: PerChannel | None = None
     std: PerChannel | None = None
     objective: str = "cross_entropy"

@@ -86,8 +86,9 @@ def _trained_on(trained: object, data: ImageDataset) -> bool:
 
 def _dataset_request(request: EvaluationRequest, resize: int | None, crop: int | None) -> DatasetRequest:
     return DatasetRequest(
-        root=request.data_root, download=request.download, resize=resize, crop=crop, max_pixels=request.max_pixels
-    )
+        root=request.data_root, download=request.download, resize=resize, crop=crop,
+        max_pixels=request.max_pixels, strict=request.strict,
+    )  # fmt: skip
 
 
 def _by_label(references: Sequence[str]) -> dict[str, str]:
