@@ -24,7 +24,7 @@ from models.normalization import Normalized
 from models.objectives.base import Objective
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
-from service.inputs import hold_out, label, objective_of, say
+from service.inputs import hold_out, label, objective_of, say, with_labels_of
 from service.provenance import provenance
 from service.requests.train import TrainRequest
 
@@ -122,11 +122,12 @@ def _load(request: TrainRequest) -> tuple[ImageDataset, ImageDataset]:
     )  # fmt: skip
     data = load_dataset(request.dataset, wanted).limited(request.limit, request.seed)
     test = load_dataset(request.test_dataset or request.dataset, replace(wanted, split="test"))
-    if test.classes != data.classes or test.image_shape != data.image_shape:
+    if not set(test.classes) <= set(data.classes) or test.image_shape != data.image_shape:
         raise InputError(
             f"expected test images like the training images, {data.image_shape} in {len(data.classes)} classes; got "
             f"{test.image_shape} in {len(test.classes)}"
         )
+    test = with_labels_of(test, data.classes, len(data.classes), "the training images")
     fresh = np.flatnonzero(~np.isin(image_digests(test), image_digests(data)))
     overlap = len(test) - len(fresh)
     if overlap > len(test) / 2:

@@ -64,7 +64,7 @@ def prepare_images(inputs: EvaluationInputs, settings: EvaluationSettings, *, ar
         data = without_seen(inputs.artifact, data)
     reference = inputs.reference
     if reference is not None:
-        reference = distinct_images(with_labels_of(reference, data.classes, len(data.classes), "the reference"))
+        reference = distinct_images(with_labels_of(reference, data.classes, len(data.classes), "the network"))
         require_disjoint(reference, data)
     outliers = {
         outlier_name(name): _sampled(images, len(data), settings.seed)
