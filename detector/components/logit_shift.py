@@ -1,42 +1,17 @@
 """Distance between the logits of the image and of a view of it."""
 
-from collections.abc import Mapping
-
 from detector.common.array_api import Array
-from detector.components.base import ColumnTable, Component, Inputs
-from detector.features.path_columns import output_columns
-from detector.features.path_vectors import ViewLogits
-from models.features import FeatureRequest
-from models.images.views import View
+from detector.components._view_logits import ViewLogitsComponent
+from detector.components.base import ColumnTable
 
 __all__ = ["LogitShift"]
 
 
-class LogitShift(Component):
-    """L2 distance between the logits of the image and of its view.
-
-    Args:
-        view: the mirrored or shifted image.
-        flags: `in_score` and `for_classifiers`, see `Component`.
-    """
+class LogitShift(ViewLogitsComponent):
+    """L2 distance between the logits of the image and of its view; arguments as `ViewLogitsComponent`."""
 
     title = "Logit shift"
     description = "the network's output changes when the image is mirrored or shifted"
-    groups = ("outputs",)
-
-    def __init__(self, view: View, **flags: bool) -> None:
-        super().__init__(**flags)
-        self._logits = ViewLogits(view)
-
-    def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """The request for the logits of the view."""
-        return (self._logits,)
-
-    def columns(self, inputs: Inputs) -> Mapping[str, Array]:
-        """Changes of the output."""
-        name = self._logits.name
-        compute = lambda: output_columns(inputs.logits, inputs.requested[name])  # noqa: E731
-        return {"outputs": inputs.shared(f"changes of the output in {name}", compute)}
 
     def score(self, table: ColumnTable) -> Array:
         """The L2 distance."""

@@ -1,44 +1,20 @@
 """Disagreement between the prediction for a view of the image and the predicted class of the image."""
 
-from collections.abc import Mapping
-
 from detector.common.array_api import Array
-from detector.components.base import ColumnTable, Component, Inputs
-from detector.features.path_columns import output_columns
-from detector.features.path_vectors import ViewLogits
-from models.features import FeatureRequest
-from models.images.views import View
+from detector.components._view_logits import ViewLogitsComponent
+from detector.components.base import ColumnTable
 
 __all__ = ["PredictionDisagreement"]
 
 
-class PredictionDisagreement(Component):
+class PredictionDisagreement(ViewLogitsComponent):
     """Largest logit of another class minus the logit of the image's class, both of the view.
 
-    It is positive if the predictions for the image and the view differ.
-
-    Args:
-        view: the mirrored or shifted image.
-        flags: `in_score` and `for_classifiers`, see `Component`.
+    It is positive if the predictions for the image and the view differ. Arguments as `ViewLogitsComponent`.
     """
 
     title = "Prediction disagreement"
     description = "a mirrored or shifted copy of the image favours another class"
-    groups = ("outputs",)
-
-    def __init__(self, view: View, **flags: bool) -> None:
-        super().__init__(**flags)
-        self._logits = ViewLogits(view)
-
-    def feature_requests(self) -> tuple[FeatureRequest, ...]:
-        """The request for the logits of the view."""
-        return (self._logits,)
-
-    def columns(self, inputs: Inputs) -> Mapping[str, Array]:
-        """Changes of the output."""
-        name = self._logits.name
-        compute = lambda: output_columns(inputs.logits, inputs.requested[name])  # noqa: E731
-        return {"outputs": inputs.shared(f"changes of the output in {name}", compute)}
 
     def score(self, table: ColumnTable) -> Array:
         """The difference of the two logits."""
