@@ -12,7 +12,7 @@ import numpy as np
 
 from models.errors import InputError
 
-__all__ = ["Split", "parse_proportions", "split_originals"]
+__all__ = ["Split", "parse_proportions", "pool_rare", "split_originals"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,10 @@ def split_originals(
     them out of `fit` silently would not be the thesis' protocol.
 
     Args:
+        count: number of originals.
+        proportions: shares of the parts.
         labels: ``(count,)`` classes; each class is then split in the same proportions, as nearly as whole images allow.
-            A class with fewer images than parts still has each image in exactly one part.
+            Classes too small to have an image in every part are split together, as one class.
         seed: equal seeds give equal splits.
 
     Raises:
@@ -66,7 +68,7 @@ def split_originals(
         labels = np.asarray(labels)
         if labels.shape != (count,):
             raise InputError(f"expected {count} labels, one per image, got shape {labels.shape}")
-        order = order[np.argsort(labels[order], kind="stable")]
+        order = order[np.argsort(pool_rare(labels, wanted)[order], kind="stable")]
     parts = _dealt(order, wanted)
     if not all(map(len, parts)):
         raise InputError(
@@ -76,6 +78,21 @@ def split_originals(
     if len(parts) == 2:
         return Split(fit=parts[0], calibrate=np.empty(0, dtype=np.int64), test=parts[1])
     return Split(*parts)
+
+
+def pool_rare(labels: np.ndarray, proportions: Sequence[float]) -> np.ndarray:
+    """Labels int64 ``(count,)`` in which all classes too small to have an image in every part share a further label.
+
+    Dealt one by one, the images of such classes would be in the same parts whatever the seed, so that some classes
+    would only ever be calibrated on, and others only tested on.
+
+    Args:
+        labels: ``(count,)`` classes.
+        proportions: shares of the parts.
+    """
+    _, own, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    rare = counts * min(proportions) < 1 - 1e-9
+    return np.where(rare[own], len(counts), own).astype(np.int64)
 
 
 def _dealt(order: np.ndarray, proportions: tuple[float, ...]) -> list[np.ndarray]:

@@ -9,7 +9,14 @@ from detector.common.array_api import Array, constants, namespace, product_by_ro
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
-__all__ = ["Gaussians", "class_gaussians"]
+__all__ = ["MIN_CLASS_IMAGES", "Gaussians", "class_gaussians"]
+
+# A class with fewer images has no mean of its own. The mean of n images is D / n from the true mean, in squared
+# Mahalanobis units of D dimensions; with few images this exceeds the distances between classes.
+MIN_CLASS_IMAGES = 5
+
+# With fewer images per column, the covariance is shrunk.
+_ENOUGH_PER_COLUMN = 2
 
 # Directions whose variance is below this share of the largest are dropped (pseudo-inverse). No reference image varies
 # in them; an example is the zero padding of a narrow layer's embedding.
@@ -36,12 +43,18 @@ class Gaussians:
 
     @classmethod
     def fit(cls, embeddings: np.ndarray, labels: np.ndarray) -> Self:
-        """Class means and the shared covariance Σ = 1/N Σ_i (x_i − μ_{y_i})(x_i − μ_{y_i})ᵀ; no class may be empty."""
+        """Class means, ascending, and the shared covariance Σ = 1/N Σ_i (x_i − μ_{y_i})(x_i − μ_{y_i})ᵀ.
+
+        Classes of fewer than five images share the mean of all images, which is then the last one.
+        """
         vectors = embeddings.astype(np.float64)
-        _, own = np.unique(labels, return_inverse=True)
-        means = np.stack([vectors[own == c].mean(axis=0) for c in range(own.max() + 1)], axis=1)
-        centred = vectors - means[:, own].transpose(1, 0, 2)
-        return cls(means, np.stack([_whitening(centred[:, layer]) for layer in range(vectors.shape[1])]))
+        common, own = _common_classes(labels)
+        means = [vectors[own == c].mean(axis=0) for c in range(len(common))]
+        if (own == len(common)).any():
+            means.append(vectors.mean(axis=0))
+        found = np.stack(means, axis=1)
+        centred = vectors - found[:, own].transpose(1, 0, 2)
+        return cls(found, np.stack([_whitening(centred[:, layer]) for layer in range(vectors.shape[1])]))
 
     @property
     def layers(self) -> int:
@@ -164,15 +177,28 @@ def _parts(centre: np.ndarray, whitening: np.ndarray, whitened_means: np.ndarray
 
 
 def class_gaussians(embeddings: np.ndarray, labels: np.ndarray, num_classes: int) -> Gaussians:
-    """Gaussians of embeddings ``(N, L, D)`` with a mean for every class; a class without images has the mean of all."""
+    """Gaussians of embeddings ``(N, L, D)`` with a mean for every class.
+
+    A class of fewer than five images, or without images, has the mean of all images.
+    """
     fitted = Gaussians.fit(embeddings, labels)
     means = np.repeat(embeddings.mean(axis=0, dtype=np.float64)[:, None], num_classes, axis=1)
-    means[:, np.unique(labels)] = fitted.means
+    common, _ = _common_classes(labels)
+    means[:, common] = fitted.means[:, : len(common)]
     return Gaussians(means, fitted.whitening)
 
 
+def _common_classes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The C classes of at least five images, and the index of each image's class among them ``(N,)``; C if rare."""
+    classes, counts = np.unique(labels, return_counts=True)
+    common = classes[counts >= MIN_CLASS_IMAGES]
+    own = np.searchsorted(common, labels)
+    rare = ~np.isin(labels, common)
+    return common, np.where(rare, len(common), own)
+
+
 def _whitening(centred: np.ndarray) -> np.ndarray:
-    """W ``(D, D)`` with W Wᵀ the pseudo-inverse of the covariance of rows ``(N, D)`` around 0.
+    """W ``(D, D)`` with W Wᵀ the pseudo-inverse of the covariance of rows ``(N, D)`` around 0, which few rows shrink.
 
     Columns are in ascending order of variance; rows and columns without variance are exactly 0.
     """
@@ -181,7 +207,37 @@ def _whitening(centred: np.ndarray) -> np.ndarray:
     moving = np.flatnonzero(centred.any(axis=0))
     if not len(moving):
         return whitening
+    if len(centred) < _ENOUGH_PER_COLUMN * len(moving):
+        return _shrunk_whitening(centred, moving)
     variances, directions = np.linalg.eigh(centred[:, moving].T @ centred[:, moving] / len(centred))
     kept = variances > _NEGLIGIBLE * max(float(variances[-1]), 1e-80)
     whitening[moving, width - kept.sum() :] = directions[:, kept] / np.sqrt(variances[kept])
+    return whitening
+
+
+def _shrunk_whitening(centred: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """`_whitening` of the covariance with correlations shrunk towards zero (Ledoit and Wolf, 2004).
+
+    The share of the identity in the matrix of correlations is the one with the smallest expected error, estimated from
+    the rows. With fewer rows than columns, a pseudo-inverse would ignore every direction that no row has.
+
+    Args:
+        centred: rows ``(N, D)`` around 0.
+        moving: the columns with variance.
+    """
+    count, width = centred.shape
+    scales = np.sqrt(np.square(centred[:, moving]).mean(axis=0))
+    # Rounding errors of a constant column are no variance.
+    kept = scales > np.sqrt(_NEGLIGIBLE) * scales.max()
+    moving, scales = moving[kept], scales[kept]
+    rows = centred[:, moving] / scales
+    correlations = rows.T @ rows / count
+    apart = float(np.square(correlations - np.eye(len(moving))).sum())
+    error = (float(np.square(np.square(rows).sum(axis=1)).mean()) - float(np.square(correlations).sum())) / count
+    share = min(1.0, error / apart) if apart > 0 else 0.0
+    variances, directions = np.linalg.eigh((1 - share) * correlations + share * np.eye(len(moving)))
+    positive = variances > _NEGLIGIBLE * float(variances[-1])
+    factors = directions[:, positive] / np.sqrt(variances[positive]) / scales[:, None]
+    whitening = np.zeros((width, width))
+    whitening[moving, width - positive.sum() :] = factors
     return whitening

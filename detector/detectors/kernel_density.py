@@ -9,6 +9,7 @@ from detector.base.columns import ColumnsDetector
 from detector.classifiers.conditional import Classifier
 from detector.common.arrays import require_array, require_keys
 from detector.common.options import require_count, require_number
+from detector.density.gaussians import MIN_CLASS_IMAGES
 from detector.features.dropout import DropoutUncertainty
 from detector.features.embeddings import PooledEmbeddings
 from models.errors import InputError
@@ -27,7 +28,7 @@ class KernelDensity(ColumnsDetector):
 
     h is the pooled embedding of the last block. From "Detecting Adversarial Samples from Artifacts" (Feinman, Curtin,
     Shintre and Gardner, 2017), whose classifier is the logistic regression. The outlier score of classifier="none" is
-    minus the log density. A class without reference images uses those of all classes.
+    minus the log density. A class with fewer than five reference images uses those of all classes.
 
     The second column is `detector.features.dropout.DropoutUncertainty`.
 
@@ -81,15 +82,17 @@ class KernelDensity(ColumnsDetector):
         return DropoutUncertainty(self.dropout_rate, self.passes, self.seed)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
-        order = np.argsort(labels, kind="stable")
+        count = reference.logits.shape[1]
+        # Images of classes that are too small come last, in the range of no class.
+        groups = np.where(np.bincount(labels, minlength=count)[labels] < MIN_CLASS_IMAGES, count, labels)
+        order = np.argsort(groups, kind="stable")
         self.bank_ = np.ascontiguousarray(reference.requested[_EMBEDDINGS.name][order, -1])
-        self.starts_ = np.searchsorted(labels[order], np.arange(reference.logits.shape[1] + 1)).astype(np.int64)
+        self.starts_ = np.searchsorted(groups[order], np.arange(count + 1)).astype(np.int64)
         if self.bandwidth is not None:
             self.bandwidth_ = float(self.bandwidth)
         else:
-            self.bandwidth_ = most_likely_bandwidth(
-                [self.bank_[first:last] for first, last in zip(self.starts_[:-1], self.starts_[1:], strict=True)]
-            )
+            classes = [self.bank_[first:last] for first, last in zip(self.starts_[:-1], self.starts_[1:], strict=True)]
+            self.bandwidth_ = most_likely_bandwidth(classes if self.starts_[-1] else [self.bank_])
 
     def _log_density(self, features: Features) -> np.ndarray:
         """Float64 ``(B,)``."""
@@ -118,7 +121,7 @@ class KernelDensity(ColumnsDetector):
         bank = require_array(state, "bank", np.float32, (None, None))
         starts = require_array(state, "starts", np.int64, (self.num_classes_ + 1,))
         bandwidth = float(require_array(state, "bandwidth", np.float64, (1,))[0])
-        if not bank.size or starts[0] != 0 or starts[-1] != len(bank) or (np.diff(starts) < 0).any():
+        if not bank.size or starts[0] != 0 or starts[-1] > len(bank) or (np.diff(starts) < 0).any():
             raise InputError("expected reference images ordered by class, got other starts; the state is damaged")
         if not 1e-9 <= bandwidth <= 1e9 or (self.bandwidth is not None and bandwidth != self.bandwidth):
             raise InputError(f"expected the bandwidth {self.bandwidth or 'to be positive'}, got {bandwidth}")

@@ -9,7 +9,7 @@ from detector.base.columns import ColumnsDetector
 from detector.classifiers.conditional import Classifier
 from detector.common.arrays import flatten, unflatten
 from detector.common.options import require_choice
-from detector.density.gaussians import Gaussians
+from detector.density.gaussians import MIN_CLASS_IMAGES, Gaussians
 from detector.features.embeddings import Layers, PooledEmbeddings
 from models.errors import InputError
 from models.features import FeatureRequest, Features
@@ -66,6 +66,11 @@ class RelativeMahalanobis(ColumnsDetector):
         return (PooledEmbeddings(self.layers),)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
+        if np.unique(labels, return_counts=True)[1].max() < MIN_CLASS_IMAGES:
+            raise InputError(
+                "relative_mahalanobis compares the classes with all images, but no class has "
+                f"{MIN_CLASS_IMAGES} reference images; give more images per class, or use mahalanobis"
+            )
         embeddings = reference.requested[PooledEmbeddings(self.layers).name]
         self.classes_ = Gaussians.fit(embeddings, labels)
         self.background_ = Gaussians.fit(embeddings, np.zeros_like(labels))

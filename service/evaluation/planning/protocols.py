@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.calibration import Calibration
-from detector.splits import parse_proportions, split_originals
+from detector.splits import parse_proportions, pool_rare, split_originals
 from models.errors import InputError
 from service.evaluation.planning.selection import Selection
 from service.evaluation.planning.settings import EvaluationSettings
@@ -121,7 +121,10 @@ def runs_of(
     rank = np.empty(len(labels), dtype=np.int64)
     rank[_order(len(labels), seed)] = np.arange(len(labels))
     group = np.searchsorted(np.unique(np.asarray(limits, dtype=np.int64)), rank, side="right")
-    strata = group * (int(labels.max()) + 1) + labels
+    strata = np.empty_like(group)
+    for number in np.unique(group):
+        own = np.flatnonzero(group == number)
+        strata[own] = number * (len(labels) + 1) + pool_rare(labels[own], proportions)
     found = []
     for number in range(runs):
         # Neighbouring seeds and runs share no split.

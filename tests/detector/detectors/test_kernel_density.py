@@ -236,7 +236,7 @@ def test_options_that_cannot_be_used_are_refused(parameters: dict[str, object]) 
         KernelDensity(**parameters).prepare(embedded(np.ones((30, 1, 2))))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("starts", [[0, 5, 4, 60], [1, 20, 40, 60], [0, 20, 40, 59]])
+@pytest.mark.parametrize("starts", [[0, 5, 4, 60], [1, 20, 40, 60], [0, 20, 40, 61]])
 def test_damaged_starts_are_refused(rng: np.random.Generator, starts: list[int]) -> None:
     embeddings, labels = clusters(rng, 60)
     detector = KernelDensity(classifier="none").prepare(embedded(embeddings), labels).fit(embedded(embeddings))
