@@ -43,6 +43,7 @@ from service.inputs import (
     view_of,
     with_labels_of,
 )
+from service.inputs.class_counts import note_on_few_images
 from service.inputs.seen_images import pack
 from service.provenance import provenance
 from service.requests.fit import FitOptions, FitRequest
@@ -132,7 +133,7 @@ def fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool = Tru
     reference = None if inputs.reference is None else label(inputs.reference.name)
     refuse_unused([detector], attacks=options.attack, reference=reference)
     parts = _with_reference(parts, inputs, detector, options.seed)
-    _report_plan(discovery, parts, detector, view_of(loaded))
+    _report_plan(discovery, parts, detector, view_of(loaded), loaded.spec.num_classes)
 
     def extract(images: Any) -> Features:
         return extract_features(
@@ -251,10 +252,13 @@ def _build_detector(
     return detector_of(options.detector, offered, classifier=options.classifier)
 
 
-def _report_plan(discovery: Discovery, parts: _Parts, detector: Detector, view: str | None) -> None:
+def _report_plan(discovery: Discovery, parts: _Parts, detector: Detector, view: str | None, num_classes: int) -> None:
     sizes = f"{len(parts.fit)} images to fit, {len(parts.calibrate)} to calibrate, {len(parts.test)} to test"
     sizes += f", {len(parts.reference)} to compare with" if parts.reference is not None else ""
     say(f"{len(discovery.branches)} residual branches; {sizes}")
+    compared = None if parts.reference is None else parts.reference.labels
+    if note := note_on_few_images(detector, parts.fit.labels, compared, num_classes):
+        say(note)
     if "view" in detector.parameters():
         reason = "as in the training of the network" if view else "the training of the network is not known"
         say(f"view of each image: {detector.parameters()['view']} ({reason}); choose another with NAME:view=flip")

@@ -69,3 +69,16 @@ def test_too_few_images_and_wrong_labels_are_refused() -> None:
         split_originals(2, (0.4, 0.3, 0.3))
     with pytest.raises(InputError, match="labels"):
         split_originals(100, labels=np.zeros(99))
+
+
+@pytest.mark.parametrize("per_class", [1, 3])
+def test_images_of_rare_classes_can_be_in_every_part(per_class: int) -> None:
+    """A class of a few images must not be calibrated on with every seed, and another one never."""
+    labels = np.repeat(np.arange(60 // per_class), per_class)
+    found = np.zeros((len(labels), 3))
+    for seed in range(200):
+        split = split_originals(len(labels), (0.6, 0.2, 0.2), labels=labels, seed=seed)
+        for number, part in enumerate((split.fit, split.calibrate, split.test)):
+            found[part, number] += 1
+    # 40 expected, standard deviation 5.7; five of them either way.
+    assert 10 < found[:, 1:].min() < found[:, 1:].max() < 70

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.covariance import LedoitWolf
 
-from detector.density.gaussians import Gaussians
+from detector.density.gaussians import Gaussians, class_gaussians
 
 WIDTHS = (3, 8, 3, 5, 8)
 CLASSES = 4
@@ -125,3 +126,27 @@ def test_no_images_have_no_distances(rng: np.random.Generator) -> None:
     nearest, chosen = gaussians.distances_to(known[:0], np.zeros((0, 2), dtype=int))
     assert nearest.shape == gaussians.distances(known[:0]).shape == (0, len(WIDTHS))
     assert chosen.shape == (0, len(WIDTHS), 2)
+
+
+def test_classes_of_few_images_share_the_mean_of_all(rng: np.random.Generator) -> None:
+    known, _ = vectors(rng, 12)
+    labels = np.array([0] * 5 + [1] * 4 + [2] * 3)
+    of_classes = class_gaussians(known, labels, CLASSES)
+    overall = known.mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(of_classes.means[:, 0], known[:5].mean(axis=0, dtype=np.float64))
+    for few in (1, 2, 3):
+        np.testing.assert_allclose(of_classes.means[:, few], overall)
+    assert np.array_equal(Gaussians.fit(known, labels).means, of_classes.means[:, [0, 1]])
+
+
+def test_a_covariance_of_few_images_is_ledoit_and_wolfs(rng: np.random.Generator) -> None:
+    count, width = 30, 20
+    known = (rng.normal(size=(count, 1, width)) @ rng.normal(size=(width, width))).astype(np.float32)
+    fresh = rng.normal(size=(9, 1, width)).astype(np.float32)
+    centred = (known - known.mean(axis=0, dtype=np.float64))[:, 0]
+    scale = np.sqrt(np.square(centred).mean(axis=0))
+    reference = LedoitWolf(assume_centered=True).fit(centred / scale)
+    assert 0.01 < reference.shrinkage_ < 0.99
+    expected = reference.mahalanobis((fresh[:, 0] - known.mean(axis=0, dtype=np.float64)[0]) / scale)
+    found = Gaussians.fit(known, np.zeros(count, dtype=int)).distances(fresh)[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -37,9 +37,10 @@ def test_density_is_that_of_the_predicted_class(rng: np.random.Generator) -> Non
         assert score[row] == pytest.approx(-log_density(queries[row : row + 1, -1].astype(np.float32), bank, 2.0)[0])
 
 
-def test_a_class_without_reference_images_uses_those_of_all_classes(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("few", [0, 4])
+def test_a_class_with_few_reference_images_uses_those_of_all_classes(rng: np.random.Generator, few: int) -> None:
     embeddings, labels = clusters(rng, 40)
-    kept = labels != 1
+    kept = (labels != 1) | (np.cumsum(labels == 1) <= few)
     detector = KernelDensity(bandwidth=2.0, classifier="none").prepare(embedded(embeddings[kept]), labels[kept])
     features = embedded(embeddings[:1], np.array([1]))
     all_embeddings = embeddings[kept][np.argsort(labels[kept], kind="stable"), -1].astype(np.float32)

@@ -8,11 +8,13 @@ from pytorch_ood.detector import Mahalanobis as Reference
 from pytorch_ood.detector import MahalanobisODIN as ReferenceWithPreprocessing
 from torch import Tensor, nn
 
+from detector.calibration import Calibration
 from detector.common.array_api import product_by_row
 from detector.density.gaussians import Gaussians
 from detector.detectors.mahalanobis import DistancesOfMoved, Mahalanobis
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.features.embeddings import PooledEmbeddings
+from detector.metrics import auroc
 from models.errors import InputError
 from models.features import Features, extract_features
 from models.residuals import StatisticsSpec, discover, pooled, record_residues
@@ -249,3 +251,24 @@ def test_parts_of_a_relative_distance_belong_together(rng: np.random.Generator) 
     state["reference.background.whitening"] = state["reference.background.whitening"][:1]
     with pytest.raises(InputError, match="same layers"):
         RelativeMahalanobis.from_state(detector.parameters(), state)
+
+
+def test_one_image_per_class_detects_and_has_the_stated_rate(rng: np.random.Generator) -> None:
+    """60 reference images in 40 dimensions, each of a class of its own; the covariance around them would be zero."""
+    mixing = rng.normal(size=(40, 40))
+    natural, shifted = (rng.normal(size=(count, 1, 40)) @ mixing for count in (460, 200))
+    shifted = shifted + 4 * rng.normal(size=(200, 1, 40))
+    labels = np.arange(60)
+    detector = Mahalanobis(classifier="none").prepare(embedded(natural[:60], classes=1000), labels)
+    detector.fit(embedded(natural[60:160], classes=1000))
+    calibration = Calibration(detector.score(embedded(natural[160:260], classes=1000)), 0.05)
+    scores = detector.score(embedded(natural[260:], classes=1000))
+    realised = float(calibration.flags(scores).mean())
+    assert realised in calibration.expected_realised_rate(200, 1 - 1e-6)
+    assert auroc(scores, detector.score(embedded(shifted, classes=1000))) > 0.75
+
+
+def test_relative_distances_need_classes(rng: np.random.Generator) -> None:
+    embeddings, _ = clusters(rng, 60)
+    with pytest.raises(InputError, match="no class has 5 reference images"):
+        RelativeMahalanobis().prepare(embedded(embeddings, classes=60), np.arange(60))

@@ -1,0 +1,39 @@
+"""How detectors treat classes with few natural images, in a sentence for the user."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.base.detector import Detector
+from detector.density.gaussians import MIN_CLASS_IMAGES
+
+__all__ = ["note_on_few_images"]
+
+Labels = NDArray[np.int64]
+
+
+def note_on_few_images(detector: Detector, fit: Labels, reference: Labels | None, num_classes: int) -> str | None:
+    """A line about classes with too few images for means or classifiers of their own; None if all have enough.
+
+    Args:
+        detector: unfitted.
+        fit: ``(N,)``, the classes of the natural images to fit on.
+        reference: ``(R,)``, those of the images to compare with; None for a detector that needs none.
+        num_classes: of the network.
+    """
+    parts = []
+    if reference is not None and (few := _below(reference, MIN_CLASS_IMAGES, num_classes)):
+        parts.append(
+            f"{few:,} of {num_classes:,} classes have fewer than {MIN_CLASS_IMAGES} images to compare with: they share "
+            "the mean of all images"
+        )
+    fewest = detector.parameters().get("minimum_per_class")
+    if fewest is not None and detector.needs_adversarial and (few := _below(fit, fewest, num_classes)):
+        parts.append(
+            f"{few:,} of {num_classes:,} classes have fewer than {fewest} images to fit on: they use the classifier of "
+            "all classes"
+        )
+    return "; ".join(parts) or None
+
+
+def _below(labels: Labels, least: int, num_classes: int) -> int:
+    return int((np.bincount(labels, minlength=num_classes) < least).sum())
