@@ -6,8 +6,8 @@ from typing import Any
 from benchmarks.tables.cells import Entry, Result, area, crossed, deviation, number, percent, shown
 
 __all__ = [
-    "by_attack", "by_detector", "by_objective", "class_rates", "compatible", "costs", "false_positives", "matrix",
-    "near_far", "outliers", "sets", "worst_case", "worst_cases",
+    "by_attack", "by_detector", "by_objective", "class_rates", "compatible", "costs", "false_positives", "few_images",
+    "matrix", "near_far", "outliers", "sets", "worst_case", "worst_cases",
 ]  # fmt: skip
 
 OBJECTIVES = {
@@ -180,6 +180,24 @@ def class_rates(result: Result) -> list[str]:
         lines.append(
             f"| `{entry['detector']}` | {overall['rate']:.2%} ({low:.2%} to {high:.2%}) | {ends[0]} | {ends[1]} | "
             f"{inside} of {len(classes)} |"
+        )
+    return lines
+
+
+def few_images(result: Result) -> list[str]:
+    """Realised false-positive rates of thresholds from few natural images: a row per detector and number of images."""
+    samples = result["samples"]
+    lines = [
+        "| detector | natural images | to calibrate | realised, mean | middle 95 % of samples | compatible samples "
+        "| class with images | class without |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in result["rates"]:
+        low, high = entry["middle_95"]
+        lines.append(
+            f"| `{entry['detector']}` | {entry['images']:,} | {entry['calibrated_on']} | {percent(entry['rate'])} | "
+            f"{low:.1%} to {high:.1%} | {entry['compatible']} of {samples} | {percent(entry['with_images'])} | "
+            f"{percent(entry['without_images'])} |"
         )
     return lines
 

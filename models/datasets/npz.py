@@ -1,6 +1,10 @@
-"""A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels, and optional ``classes``."""
+"""A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels, and optional ``classes``.
+
+A name that several classes have, as "crane" in ImageNet, gets the number of the class: "crane (134)".
+"""
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +35,9 @@ def load(request: DatasetRequest) -> ImageDataset:
         raise DatasetError(f"{path}: expected the arrays 'x' and 'y', got {sorted(present) or 'neither'}")
     labels = present["y"]
     if "classes" in present:
-        classes = [str(name) for name in np.atleast_1d(present["classes"])]
+        names = [str(name) for name in np.atleast_1d(present["classes"])]
+        times = Counter(names)
+        classes = [name if times[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
     elif labels.ndim == 1 and labels.size and np.issubdtype(labels.dtype, np.integer):
         if (highest := int(labels.max())) >= _MAX_CLASSES:
             raise DatasetError(

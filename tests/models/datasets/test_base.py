@@ -25,6 +25,11 @@ def test_the_halves_of_digits_are_disjoint_and_hold_every_class() -> None:
     assert len(twins) < 10
 
 
+def test_a_name_of_several_classes_gets_the_numbers_of_the_classes(tmp_path: Path, rng: np.random.Generator) -> None:
+    data = load_dataset(_write_npz(tmp_path / "a.npz", rng, classes=np.array(["crane", "owl", "crane"])))
+    assert tuple(data.classes) == ("crane (0)", "owl", "crane (2)")
+
+
 def test_an_npz_file_is_loaded_unchanged(tmp_path: Path, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (6, 9, 8, 3), dtype=np.uint8)
     data = load_dataset(_write_npz(tmp_path / "a.npz", rng, x=pixels, classes=np.array(["a", "b", "c"])))
