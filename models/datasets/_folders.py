@@ -8,7 +8,7 @@ from pathlib import Path
 from models.errors import DatasetError
 from models.images.decoding import FORMATS, image_format
 
-__all__ = ["ClassFolders", "class_folders"]
+__all__ = ["ClassFolders", "class_folders", "visible_paths"]
 
 _READ = "JPEG, PNG or WebP images"
 # A file of another name is an image if its first bytes are those of an image format.
@@ -59,7 +59,7 @@ def class_folders(folder: Path, split: str) -> ClassFolders:
         root = _root(folder, split)
         classes = _sub_folders(root)
         contents = {name: _sorted_out(_files(root / name, frozenset())) for name in classes}
-        loose, _ = _sorted_out(path for path in _visible(root) if path.is_file())
+        loose, _ = _sorted_out(path for path in visible_paths(root) if path.is_file())
     except OSError as exc:
         raise DatasetError(f"{exc.filename or folder}: the folder cannot be read: {exc.strerror or exc}") from exc
     if not classes:
@@ -101,18 +101,19 @@ def _without_classes(root: Path, loose: Sequence[Path]) -> str:
     )
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible_paths(folder: Path) -> list[Path]:
+    """The sorted content of a folder without hidden names and leftovers of operating systems."""
     return sorted(path for path in folder.iterdir() if not _IGNORED.fullmatch(path.name))
 
 
 def _sub_folders(folder: Path) -> list[str]:
-    return [path.name for path in _visible(folder) if path.is_dir()]
+    return [path.name for path in visible_paths(folder) if path.is_dir()]
 
 
 def _files(folder: Path, parents: frozenset[Path]) -> Iterator[Path]:
     """Files and broken links at every level, sorted; a link to a folder that contains it is not followed."""
     parents |= {folder.resolve()}
-    for path in _visible(folder):
+    for path in visible_paths(folder):
         if path.is_dir():
             if path.resolve() not in parents:
                 yield from _files(path, parents)

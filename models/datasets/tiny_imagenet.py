@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.datasets._folders import visible_paths
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.errors import DatasetError, ImageError
 from models.images.decoding import open_rgb
@@ -47,7 +48,7 @@ def _training_files(folder: Path, numbers: list[str]) -> list[tuple[Path, int]]:
     return [
         (path, label)
         for label, number in enumerate(numbers)
-        for path in sorted((folder / "train" / number / "images").iterdir())
+        for path in visible_paths(folder / "train" / number / "images")
     ]
 
 

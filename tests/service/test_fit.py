@@ -1,5 +1,6 @@
 """`fit` on data sets with copies and with few images: no image is in two parts, and the threshold is valid."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,15 @@ def test_few_images_are_split_so_that_a_threshold_can_be_calibrated(
     assert fitted(shuffled.take(np.arange(200)), tmp_path / "more", seed).provenance["split"] == "0.8,0.1,0.1"
     assert fitted(shuffled.take(np.arange(60)), tmp_path / "few", seed).provenance["split"] == "0.5,0.25,0.25"
     assert "60 images are few: they are split 0.5,0.25,0.25" in capsys.readouterr().err
+
+
+def test_a_data_set_with_fewer_classes_gives_an_artifact_with_those_of_the_network(
+    shuffled: ImageDataset, tmp_path: Path, seed: int
+) -> None:
+    few = shuffled.take(np.flatnonzero(shuffled.labels < 4)[:200])
+    few = replace(few, classes=("0000", "0001", "0002", "0003"))
+    options = FitOptions(out=tmp_path / "artifact", detector="energy", seed=seed)
+    inputs = FitInputs(data=few, loaded=replace(loaded_network(seed), classes=None))
+    result = fit_detector(inputs, options, progress=False)
+    assert result.pipeline.classes == tuple(map(str, range(10)))
+    assert result.provenance["natural_accuracy"] > 0.5

@@ -72,7 +72,7 @@ def _read_examples(folder: Path) -> dict[str, StaticFile]:
     """The images of `folder` by file name, sorted by name."""
     try:
         inside = folder.resolve(strict=True)
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXAMPLE_TYPES)
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _EXAMPLE_TYPES and not p.name.startswith("."))
     except OSError as exc:
         raise InputError(f"cannot read the folder of example images {folder}: {exc}") from exc
     if not 1 <= len(paths) <= _MAX_EXAMPLES:

@@ -22,6 +22,7 @@ def root(tmp_path: Path, rng: np.random.Generator) -> Path:
         (folder / "train" / number / "images").mkdir(parents=True)
         for index in range(2):
             _save(folder / "train" / number / "images" / f"{number}_{index}.JPEG", rng)
+        (folder / "train" / number / "images" / ".DS_Store").write_bytes(b"no image")
     for index in range(3):
         _save(folder / "val" / "images" / f"val_{index}.JPEG", rng)
     (folder / "val" / "val_annotations.txt").write_text(
@@ -37,7 +38,7 @@ def _save(path: Path, rng: np.random.Generator, side: int = 64) -> None:
 def test_both_splits_are_read_with_their_labels(root: Path) -> None:
     train = load_dataset("tiny_imagenet", DatasetRequest(root=root, split="train"))
     test = load_dataset("tiny_imagenet", DatasetRequest(root=root))
-    assert train.images.shape == (6, 3, 64, 64)
+    assert train.images.shape == (6, 3, 64, 64)  # leftovers such as .DS_Store are ignored
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert test.labels.tolist() == [2, 0, 1]
     assert train.classes == test.classes == ("pond", "crane (n01)", "crane (n03)")

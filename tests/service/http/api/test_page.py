@@ -31,12 +31,13 @@ STRICT = {
 
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """A folder of two example images and one other file."""
+    """A folder of two example images, one other file and one leftover of macOS."""
     made = tmp_path / "examples"
     made.mkdir()
     (made / "b.png").write_bytes(encoded(noise(rng)))
     (made / "a.JPG").write_bytes(encoded(noise(rng), "JPEG"))
     (made / "notes.txt").write_text("not for visitors")
+    (made / "._b.png").write_bytes(b"resources")
     return made
 
 
