@@ -1,59 +1,164 @@
-"""Atomic writes, digests, and checks of output folders."""
+"""Atomic writes with one message for a full disk, digests, checks of output folders, and names of files as text."""
 
+import codecs
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from models.errors import InputError
 
-__all__ = ["check_output_folder", "sha256_of", "write_atomically", "write_json"]
+__all__ = [
+    "READABLE",
+    "check_output_folder",
+    "json_bytes",
+    "readable",
+    "sha256_of",
+    "write_atomically",
+    "write_errors",
+    "write_files",
+    "write_json",
+    "write_synced",
+]
+
+READABLE = "plumbline-readable"  # name of an error handler of `str.encode`
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` through a temporary file, so that a crash leaves either the old or the new file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write `content` to `path` through a temporary file, so that a crash leaves either the old or the new file.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
+    write_files(path.parent, {path.name: content})
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes | str | None]) -> None:
+    """Write several files of one folder. All are written under temporary names before the first one is renamed.
+
+    Args:
+        folder: created if missing.
+        contents: by name of the file; None deletes it. Text is stored as UTF-8, see `readable`.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written. The files are as before.
+    """
+    temporary: dict[str, Path] = {}
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, content in contents.items():
+                if content is not None:
+                    descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+                    os.close(descriptor)
+                    temporary[name] = Path(partial)
+                    temporary[name].chmod(0o644)  # mkstemp makes files that only their owner can read
+                    encoded = content if isinstance(content, bytes) else content.encode("utf-8", READABLE)
+                    write_synced(temporary[name], encoded)
+            for name in contents:
+                if name in temporary:
+                    temporary[name].replace(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+        finally:
+            for partial_file in temporary.values():
+                partial_file.unlink(missing_ok=True)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write `content` to `path` and wait until it is on the disk; an error can leave a part of it.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON at `path`, atomically.
 
     Raises:
+        InputError: as `write_atomically`.
         ValueError: NaN or infinity, which JSON does not have.
     """
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as indented JSON with a line break at its end.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+    """
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system inside the block into one that names `path` and the remedy.
+
+    Raises:
+        InputError: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise InputError(
+            f"cannot write to {path}: {exc.strerror or exc}; free space there, or choose another folder, and run the "
+            "same command again"
+        ) from exc
 
 
 def check_output_folder(path: Path) -> None:
-    """Check that a folder can be made at `path`, or written to if it exists; makes nothing.
+    """Check that a folder can be made at `path`, or written to if it exists; leaves nothing behind.
 
     Raises:
-        InputError: a file has that name, or permissions are missing.
+        InputError: a file has that name, permissions are missing, or the disk is full.
     """
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
-        raise InputError(f"cannot write to the folder {path}: {existing} is a file; choose another --out")
+        raise InputError(f"cannot write to the folder {path}: {existing} is a file; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(
-            f"cannot write to the folder {path}: no permission to write to {existing}; choose another --out"
+            f"cannot write to the folder {path}: no permission to write to {existing}; choose another folder"
         )
+    with write_errors(existing), tempfile.TemporaryFile(dir=existing, buffering=0) as file:
+        file.write(b"\0")
+        os.fsync(file.fileno())
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def readable(name: str) -> str:
+    r"""The name of a file as valid Unicode: a byte that is not UTF-8 becomes ``\xNN``.
+
+    Python represents such a byte by a lone surrogate, which UTF-8, JSON and HTML do not have.
+
+    >>> print(readable("caf\udce9"), readable("café"))
+    caf\xe9 café
+    """
+    return name.encode("utf-8", READABLE).decode()
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    r"""An error handler: bytes of a file's name become ``\xNN``, other characters as for "backslashreplace"."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    escaped = (f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else None for c in text)
+    return "".join(
+        e or c.encode("ascii", "backslashreplace").decode() for e, c in zip(escaped, text, strict=True)
+    ), error.end
+
+
+codecs.register_error(READABLE, _escaped)

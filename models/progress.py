@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from models.files import readable
+
 __all__ = ["progress_bar", "say"]
 
 
@@ -23,9 +25,9 @@ def progress_bar(
 
     # In a log, every update is a separate line.
     interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(items, desc=what, unit=unit, total=total, disable=not show, mininterval=interval)
+    return tqdm(items, desc=readable(what), unit=unit, total=total, disable=not show, mininterval=interval)
 
 
 def say(line: str) -> None:
     """Print a message to standard error; standard output is kept for results."""
-    print(line, file=sys.stderr, flush=True)
+    print(readable(line), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Values for strict JSON: without NaN, infinity, arrays and paths."""
+"""Values for strict JSON: without NaN, infinity, arrays, paths and lone surrogates."""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import InputError
+from models.files import readable
 
 __all__ = ["as_json"]
 
@@ -28,7 +29,9 @@ def as_json(value: Any, place: str = "value") -> tuple[Any, list[str]]:
 def _plain(value: Any, place: str, lost: list[str]) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return readable(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         if math.isfinite(value):
@@ -36,9 +39,9 @@ def _plain(value: Any, place: str, lost: list[str]) -> Any:
         lost.append(place)
         return None
     if isinstance(value, PurePath):
-        return str(value)
+        return readable(str(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{place}.{key}", lost) for key, item in value.items()}
+        return {readable(str(key)): _plain(item, f"{place}.{key}", lost) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{place}[{index}]", lost) for index, item in enumerate(value)]
     raise InputError(f"expected JSON values in {place}, got {type(value).__name__}; turn it into numbers or text first")

@@ -7,12 +7,10 @@
 The folder's name ends in the SHA-256 of everything that decides the result. Stale shards are therefore never read.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from attacks.common.digests import Arrays, arrays_digest
-from models.errors import InputError
+from models.files import write_atomically, write_json
 
 __all__ = ["DamagedShardError", "ShardStore"]
 
@@ -45,10 +43,8 @@ class ShardStore:
     def __init__(self, cache: Path, name: str, key: Mapping[str, Any]) -> None:
         self._digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = Path(cache) / f"{name}-{self._digest[:16]}"
-        with _clear_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         # Written first, so that a cache that cannot be written fails before hours of work.
-        self._write(self.folder / "manifest.json", json.dumps({"key": key, "sha256": self._digest}, indent=2).encode())
+        write_json(self.folder / "manifest.json", {"key": key, "sha256": self._digest})
 
     def path(self, index: int) -> Path:
         """Path of the shard with this index."""
@@ -62,7 +58,7 @@ class ShardStore:
         """
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # One metadata entry: safetensors does not fix the order of several, and equal shards should be equal bytes.
-        self._write(self.path(index), safetensors.numpy.save(contiguous, {"seal": self._seal(index, contiguous)}))
+        write_atomically(self.path(index), safetensors.numpy.save(contiguous, {"seal": self._seal(index, contiguous)}))
 
     def load(self, index: int) -> dict[str, NDArray[Any]] | None:
         """Arrays of a shard; None without a file.
@@ -94,28 +90,3 @@ class ShardStore:
     def _seal(self, index: int, arrays: Arrays) -> str:
         """Checksum of the arrays, the set and the index."""
         return hashlib.sha256(f"{self._digest}|{index}|{arrays_digest(arrays)}".encode()).hexdigest()
-
-    def _write(self, path: Path, content: bytes) -> None:
-        """Write a temporary file in the same folder, then rename it."""
-        with _clear_errors(path):
-            # Not through `tempfile`, whose files only their owner may read: a cache can be shared.
-            temporary = self.folder / f".partial-{os.getpid()}-{path.name}"
-            try:
-                with temporary.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:  # also after a KeyboardInterrupt
-                temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise InputError(
-            f"cannot write the cache of attacked images at {path}: {exc.strerror or exc}; "
-            "free space there, or name another folder"
-        ) from exc

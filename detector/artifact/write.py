@@ -19,7 +19,7 @@ from detector.artifact.manifest import FILES, MANIFEST, read_key, require_unicod
 from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
 from detector.pipeline import Pipeline
 from models.errors import InputError
-from models.files import write_atomically
+from models.files import write_errors, write_synced
 from models.images.policy import POLICY
 from models.images.preprocessing import Preprocessing
 from models.loading import NetworkSpec
@@ -46,8 +46,8 @@ def save_artifact(
         sign_key: a file of at least 32 bytes; the manifest is then signed with it (HMAC-SHA256).
 
     Raises:
-        InputError: `folder` exists and is not an artifact, the parts do not match, the provenance is not
-            JSON, a class name is not Unicode, or the key file cannot be used.
+        InputError: `folder` exists and is not an artifact or cannot be written, the parts do not match, the provenance
+            is not JSON, a class name is not Unicode, or the key file cannot be used.
     """
     folder = Path(folder)
     key = check_destination(folder, sign_key)
@@ -137,20 +137,21 @@ def _require_replaceable(folder: Path) -> None:
 
 
 def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        new, old = staging / "new", staging / "old"
-        new.mkdir()
-        for name, content in contents.items():
-            write_atomically(new / name, content)
-        if folder.exists():
-            folder.rename(old)
+    with write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(staging)
+            new, old = staging / "new", staging / "old"
+            new.mkdir()
+            for name, content in contents.items():
+                write_synced(new / name, content)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+        finally:
+            shutil.rmtree(staging)

@@ -8,6 +8,7 @@ from PIL import Image
 from models.datasets._folders import ClassFolders, class_folders
 from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
 from models.errors import DatasetError, ImageError
+from models.files import readable
 from models.images.decoding import Limits, open_rgb
 from models.images.preprocessing import Preprocessing
 from models.progress import progress_bar, say
@@ -53,7 +54,8 @@ def load(request: DatasetRequest) -> ImageDataset:
     assert preprocessing is not None
     skipped = {"unreadable": len(unreadable.errors), "other_files": sum(map(len, found.others.values()))}
     return ImageDataset(
-        request.argument, np.stack(images), np.array(labels, dtype=np.int64), found.classes, preprocessing,
+        request.argument, np.stack(images), np.array(labels, dtype=np.int64),
+        tuple(map(readable, found.classes)), preprocessing,
         {reason: count for reason, count in skipped.items() if count},
     )  # fmt: skip
 

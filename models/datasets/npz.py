@@ -11,6 +11,7 @@ import numpy as np
 
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.errors import DatasetError
+from models.files import readable
 
 __all__ = ["load"]
 
@@ -35,7 +36,7 @@ def load(request: DatasetRequest) -> ImageDataset:
         raise DatasetError(f"{path}: expected the arrays 'x' and 'y', got {sorted(present) or 'neither'}")
     labels = present["y"]
     if "classes" in present:
-        names = [str(name) for name in np.atleast_1d(present["classes"])]
+        names = [readable(str(name)) for name in np.atleast_1d(present["classes"])]
         times = Counter(names)
         classes = [name if times[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
     elif labels.ndim == 1 and labels.size and np.issubdtype(labels.dtype, np.integer):

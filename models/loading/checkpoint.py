@@ -4,6 +4,7 @@ The JSON file has an integer protocol, the SHA-256 of the weights, the specifica
 and the provenance: recipe, data set, seed, versions and accuracy.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from models.errors import CheckpointError, InputError
-from models.files import sha256_of, write_atomically, write_json
+from models.files import json_bytes, sha256_of, write_files
 from models.loading.build import build_network
 from models.loading.loaded import LoadedNetwork
 from models.loading.specification import NetworkSpec
@@ -37,14 +38,12 @@ def save_checkpoint(
         provenance: JSON values.
         half: store matrices and kernels in half precision, for half the size; they are read as float32.
     """
-    tensors = _storable(network, half=half)
-    weights = folder / "network.safetensors"
-    write_atomically(weights, save(tensors))
+    weights = save(_storable(network, half=half))
     header = {
-        "protocol": PROTOCOL, "sha256": sha256_of(weights), "spec": spec.to_json(), "classes": list(classes),
-        "provenance": provenance,
+        "protocol": PROTOCOL, "sha256": hashlib.sha256(weights).hexdigest(), "spec": spec.to_json(),
+        "classes": list(classes), "provenance": provenance,
     }  # fmt: skip
-    write_json(folder / "network.json", header)
+    write_files(folder, {"network.safetensors": weights, "network.json": json_bytes(header)})
 
 
 def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> LoadedNetwork:

@@ -1,5 +1,6 @@
 """The state of a training run on disk."""
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from models.datasets.base import ImageDataset
 from models.errors import CheckpointError
-from models.files import sha256_of, write_atomically, write_json
+from models.files import json_bytes, sha256_of, write_files
 from models.objectives.base import Objective
 from models.training.recipe import Recipe
 
@@ -73,9 +74,12 @@ class SavedState:
         named |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(optimizer).items()}
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named.items()}
         path = self.folder / f"epoch-{len(rows):04d}.safetensors"
-        write_atomically(path, save(tensors))
-        header = {"identity": self.identity, "rows": rows, "objective": objective.state(), "sha256": sha256_of(path)}
-        write_json(self.folder / "state.json", header)
+        content = save(tensors)
+        header = {
+            "identity": self.identity, "rows": rows, "objective": objective.state(),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }  # fmt: skip
+        write_files(self.folder, {path.name: content, "state.json": json_bytes(header)})
         for old in self.folder.glob("epoch-*.safetensors"):
             if old != path:
                 old.unlink()

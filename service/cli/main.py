@@ -1,9 +1,13 @@
 """The command `plumbline`.
 
-Errors that the user can correct are printed and end with status 2; an interrupt ends with 130.
+Errors that the user can correct are printed and end with status 2, a full disk included; an interrupt ends with 130,
+and a reader of the output that is gone with 141.
 """
 
+import contextlib
+import errno
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,12 +19,13 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from models.errors import PlumblineError
 from models.extras import missing_extra
-from models.files import check_output_folder
+from models.files import READABLE, check_output_folder
 from service.cli import commands
 from service.cli.recipe_file import apply_recipe
 
 __all__ = ["app", "main"]
 
+_STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _RESUMABLE = frozenset({"train", "fit", "evaluate", "demo"})
 
 
@@ -68,35 +73,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words:
-        app.help_print([])
-        return 2
-    name = words[0]
+    name = words[0] if words else "--help"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is escaped
+            stream.reconfigure(errors=READABLE)
     try:
-        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-        for request in bound.arguments.values():
-            _check(request)
-        command(*bound.args, **bound.kwargs)
+        _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CycloptsError as exc:
-        print(f"plumbline {name}: {_fault(exc)} See plumbline {name} --help.", file=sys.stderr)
-        return 2
+        return _complain(name, f"{_fault(exc)} See plumbline {name} --help.")
     except PlumblineError as exc:
-        print(f"plumbline {name}: {exc}", file=sys.stderr)
-        return 2
+        return _complain(name, str(exc))
     except ModuleNotFoundError as exc:
         if (missing := missing_extra(exc)) is None:
             raise
-        print(f"plumbline {name}: {missing}", file=sys.stderr)
-        return 2
+        return _complain(name, str(missing))
     except KeyboardInterrupt:
         after = "resumes" if name in _RESUMABLE else "starts again"
-        print(f"plumbline {name}: interrupted; the same command {after}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of the output is gone; the last flush of the interpreter must not fail because of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _complain(name, f"interrupted; the same command {after}", status=130)
+    except BrokenPipeError:  # the reader of the output is gone
+        _drop_output()
         return 141
-    return 0
+    except OSError as exc:
+        if exc.errno not in _STORAGE_FAULTS:
+            raise
+        _drop_output()
+        place = exc.filename or "standard output or a temporary file"
+        return _complain(name, f"cannot write to {place}: {exc.strerror}; free space there and run it again")
+    return 0 if words else 2
+
+
+def _run(words: list[str]) -> None:
+    """Run the command of these words; without any, print the help."""
+    if not words:
+        app.help_print([])
+        return
+    command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    for request in bound.arguments.values():
+        _check(request)
+    command(*bound.args, **bound.kwargs)
+
+
+def _complain(name: str, message: str, *, status: int = 2) -> int:
+    """The exit status, after a message on standard error."""
+    with contextlib.suppress(OSError):  # standard error may be closed or full, too
+        print(f"plumbline {name}: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+def _drop_output() -> None:
+    """Discard buffered output that cannot be written, so that the last flush of the interpreter does not fail."""
+    with contextlib.suppress(OSError, ValueError):  # a test's output has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fault(error: CycloptsError) -> str:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from models.files import readable
 from models.loading import LoadedNetwork
 
 __all__ = ["OUTLIER_PREFIX", "label", "network_name", "plain_name"]
@@ -11,11 +12,12 @@ OUTLIER_PREFIX = "ood:"  # prefix of the names of outlier sets
 
 
 def label(reference: str) -> str:
-    """The reference without folders of this machine: a path is cut down to its last part."""
+    """The reference without folders of this machine: a path is cut down to its last part; see also `readable`."""
+    given, reference = reference, readable(reference)
     head, separator, rest = reference.partition(":")
     if separator and head in ("npz", "images"):
         return f"{head}:{Path(rest).name}"
-    if head.endswith(".py") or (not separator and Path(reference).is_dir()):
+    if head.endswith(".py") or (not separator and Path(given).is_dir()):
         return Path(head).name + (f":{rest.partition(':')[0]}" if rest else "")
     return reference if "/" not in rest else f"{head}:{rest.partition(':')[0]}:{Path(rest).name}"
 

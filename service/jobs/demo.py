@@ -1,5 +1,6 @@
 """`plumbline demo`: fit, attack, evaluate and draw on bundled photos, and save images to send to the server."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from PIL import Image
 from attacks import generate
 from detector.artifact import Artifact, load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.files import write_atomically
 from models.loading import load_network
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
@@ -23,6 +25,7 @@ from service.evaluation.running.run import run_evaluation
 from service.inputs import attack_of, say
 from service.jobs.fit import FitInputs, fit_detector
 from service.report import draw_paths, write_evaluation_report
+from service.report.figures.svg import as_png
 from service.requests.demo import DemoRequest
 from service.requests.fit import FitOptions
 
@@ -89,7 +92,7 @@ def serve_demo(request: DemoRequest) -> None:
 
 def _save_paths(path: Path, evaluation: Evaluation) -> None:
     result = next(each for each in evaluation.detector_results if not each.baseline)
-    draw_paths(evaluation, result, title="Paths of photos through the residual blocks").savefig(path, dpi=120)
+    write_atomically(path, as_png(draw_paths(evaluation, result, title="Paths of photos through the residual blocks")))
 
 
 def _save_examples(out: Path, artifact: Artifact, data: ImageDataset, seed: int) -> None:
@@ -106,10 +109,15 @@ def _save_examples(out: Path, artifact: Artifact, data: ImageDataset, seed: int)
         )
     ]
     rows = np.argsort(~np.array(clear), kind="stable")[:_EXAMPLES]
-    (out / "examples").mkdir(exist_ok=True)
     for number, row in enumerate(rows, start=1):
         for kind, image in (("natural", images[row]), ("attacked", attacked[row])):
-            picture = Image.fromarray(image.mul(255).round().byte().permute(1, 2, 0).numpy())
-            picture.save(out / "examples" / f"{number}-{kind}.png")
+            picture = _png(image)
+            write_atomically(out / "examples" / f"{number}-{kind}.png", picture)
             if number == 1:
-                picture.save(out / f"{kind}.png")
+                write_atomically(out / f"{kind}.png", picture)
+
+
+def _png(image: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.mul(255).round().byte().permute(1, 2, 0).numpy()).save(buffer, "PNG")
+    return buffer.getvalue()

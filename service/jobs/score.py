@@ -8,6 +8,7 @@ import torch
 
 from detector.artifact import Artifact, load_artifact
 from models.errors import ImageError
+from models.files import readable
 from models.images.decoding import Limits, decode_image
 from service.requests.serving import ScoreRequest
 
@@ -29,8 +30,8 @@ def score_files(request: ScoreRequest) -> Iterator[dict[str, Any]]:
         try:
             values = _score(artifact, file, limits, path=request.path)
         except ImageError as exc:
-            values = {"error": str(exc)}
-        yield {"file": str(file), **values}
+            values = {"error": readable(str(exc))}
+        yield {"file": readable(str(file)), **values}
 
 
 def _score(artifact: Artifact, file: Path, limits: Limits, *, path: bool) -> dict[str, object]:

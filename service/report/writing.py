@@ -4,8 +4,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from models.errors import InputError
-from models.files import write_atomically, write_json
+from models.files import json_bytes, write_files
 from service.evaluation.records import Evaluation
 from service.evaluation.summary.figures import figures
 from service.jsonable import as_json
@@ -16,8 +15,6 @@ from service.report.results.outliers import outlier_means
 from service.report.results.published import read_published
 
 __all__ = ["write_evaluation_report"]
-
-_OPTIONAL = ("images.csv", "beside-paper.csv")
 
 
 def write_evaluation_report(
@@ -31,10 +28,9 @@ def write_evaluation_report(
     published: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Write report.json, report.csv and report.html to a folder, each atomically; the figures in report.json.
+    """Write report.json, report.csv and report.html to a folder, all or none; the figures in report.json.
 
-    report.json also holds the provenance, and its alias "facts" for one version; docs/report.md explains its keys. All
-    files are made before the first one is written.
+    report.json also holds the provenance, and its alias "facts" for one version; docs/report.md explains its keys.
 
     Args:
         folder: created if missing. Files of an earlier report are replaced, or deleted if this report has none.
@@ -55,19 +51,13 @@ def write_evaluation_report(
     if beside_paper is not None:
         beside = figures_beside_paper(found, provenance, read_published(beside_paper), published=published)
     report = {**found, "outliers": outlier_means(found, provenance), "beside_paper": beside}
+    # None deletes a file with the figures of an earlier report.
     files = {
+        "report.json": json_bytes({**report, "provenance": provenance, "facts": provenance}),
         "report.html": evaluation_page(evaluation, found, provenance, beside),
         "report.csv": results_csv(found),
         "images.csv": images_csv(evaluation) if per_image_csv else None,
         "beside-paper.csv": None if beside is None else beside_paper_csv(beside),
     }
-    try:
-        write_json(folder / "report.json", {**report, "provenance": provenance, "facts": provenance})
-        for name, content in files.items():
-            if content is not None:
-                write_atomically(folder / name, content.encode())
-            elif name in _OPTIONAL:
-                (folder / name).unlink(missing_ok=True)  # it holds the figures of an earlier report
-    except OSError as exc:
-        raise InputError(f"cannot write the report to the folder {folder}: {exc.strerror or exc}") from exc
+    write_files(folder, files)
     return report

@@ -9,7 +9,7 @@ from service.geometry.circles.cases import SOURCE, WIDTH, run_case
 from service.geometry.circles.figures import draw_clouds, draw_every_block, draw_transports
 from service.geometry.circles.page import circles_page
 from service.geometry.circles.paths import outlier_figures, trained_paths, transport_figures
-from service.geometry.files import write_files
+from service.geometry.files import write_report
 from service.jsonable import as_json
 from service.provenance import provenance
 from service.requests.geometry import CirclesRequest
@@ -24,7 +24,7 @@ def write_circles(request: CirclesRequest, *, progress: bool = True) -> Path:
         InputError: the folder is not writable.
     """
     report, pictures = run_circles(request, progress=progress)
-    write_files(request.out, report, circles_page(report, pictures), pictures)
+    write_report(request.out, report, circles_page(report, pictures), pictures)
     return request.out / "report.html"
 
 

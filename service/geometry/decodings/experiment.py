@@ -22,7 +22,7 @@ from models.training.recipe import Recipe
 from service.geometry.decodings.decoding import Decoded, decode_blocks
 from service.geometry.decodings.figures import draw_changes, draw_decodings
 from service.geometry.decodings.page import decodings_page
-from service.geometry.files import write_files
+from service.geometry.files import write_report
 from service.inputs import hold_out, label, objective_of
 from service.jsonable import as_json
 from service.provenance import provenance
@@ -38,7 +38,7 @@ def write_decodings(request: DecodingsRequest, *, progress: bool = True) -> Path
         InputError: an option out of its range, or a folder that is not writable.
     """
     report, pictures = run_decodings(request, progress=progress)
-    write_files(request.out, report, decodings_page(report, pictures), pictures)
+    write_report(request.out, report, decodings_page(report, pictures), pictures)
     return request.out / "report.html"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from service.geometry.files import write_files
+from service.geometry.files import write_report
 from service.geometry.networks.block_figures import draw_blocks, draw_transport, draw_variation
 from service.geometry.networks.figures import draw_costs, draw_paths, draw_units
 from service.geometry.networks.measuring import Measured
@@ -49,7 +49,7 @@ def write_geometry_report(folder: Path, networks: Sequence[Measured], context: d
     report, _ = as_json({"schema": SCHEMA, **context, "networks": [each.figures for each in networks]}, "report")
     assert isinstance(report, dict)
     page = geometry_page(networks, {key: value for key, value in report.items() if key != "networks"})
-    write_files(folder, report, page)
+    write_report(folder, report, page)
     return report
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from models.errors import InputError
+from models.files import readable
 from service.http.api.static_files import StaticFile, static_file
 
 __all__ = ["OPEN_PAGE_PATHS", "page_router"]
@@ -90,7 +91,7 @@ def _read_examples(folder: Path) -> dict[str, StaticFile]:
                 f"expected example images of at most {_MAX_EXAMPLE_BYTES} bytes in total in {folder}, got more; "
                 "remove images, or make them smaller"
             )
-        examples[path.name] = static_file(_EXAMPLE_TYPES[path.suffix.lower()], content)
+        examples[readable(path.name)] = static_file(_EXAMPLE_TYPES[path.suffix.lower()], content)
     return examples
 
 

@@ -126,7 +126,7 @@ def test_run_resumes_after_an_interruption(digits_network: Digits, tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         _generate(digits_network, Counting(), tmp_path)
     assert len(_shards(tmp_path)) == shards_done
-    assert not list(tmp_path.rglob(".partial-*"))
+    assert not list(tmp_path.rglob(".*"))
     Counting.stop_after = None
     resumed = _generate(digits_network, Counting(), tmp_path)
     assert Counting.batches == 3
@@ -326,7 +326,7 @@ def test_a_cache_that_cannot_be_written_is_found_before_the_first_attack(
     digits_network: Digits, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("a file, not a folder")
-    with pytest.raises(InputError, match=r"cannot write the cache.*another folder"):
+    with pytest.raises(InputError, match=r"cannot write to .*another folder"):
         _generate(digits_network, Counting(), tmp_path / "file")
     assert Counting.batches == 0
 

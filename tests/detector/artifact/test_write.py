@@ -123,8 +123,8 @@ def test_a_write_that_fails_leaves_the_old_artifact(
             raise OSError("No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr(write, "write_atomically", failing)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(write, "write_synced", failing)
+    with pytest.raises(InputError, match=r"artifact: No space left on device; free space"):
         save(folder, pipeline)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["artifact"]
