@@ -1,8 +1,10 @@
 """The files of a report hold the figures of the evaluation."""
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +21,7 @@ import service.formatting
 import service.inputs.names
 import service.report.sections.costs
 from detector.common.result import ComponentInfo
+from models import files
 from models.errors import InputError
 from service.evaluation.records import NATURAL, VOTES, Evaluation
 from service.report import as_table, write_evaluation_report
@@ -274,6 +277,20 @@ def test_a_folder_that_is_not_writable_is_refused(tmp_path: Path, rng: np.random
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write to"):
         write_evaluation_report(tmp_path / "file" / "report", only_natural(rng), resamples=0)
+
+
+def test_a_full_disk_leaves_no_half_report(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_for_csv(path: Path, content: bytes) -> None:
+        if ".csv" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_bytes(content)
+
+    monkeypatch.setattr(files, "write_synced", full_for_csv)
+    with pytest.raises(InputError, match="No space left on device; free space there"):
+        write_evaluation_report(tmp_path / "report", only_natural(rng), resamples=0)
+    assert list((tmp_path / "report").iterdir()) == []
 
 
 def test_every_key_is_documented(written: tuple[Path, Evaluation, dict[str, Any]]) -> None:
