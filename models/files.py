@@ -154,11 +154,14 @@ def readable(name: str) -> str:
 def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     r"""An error handler: bytes of a file's name become ``\xNN``, other characters as for "backslashreplace"."""
     assert isinstance(error, UnicodeEncodeError)
-    text = error.object[error.start : error.end]
-    escaped = (f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else None for c in text)
-    return "".join(
-        e or c.encode("ascii", "backslashreplace").decode() for e, c in zip(escaped, text, strict=True)
-    ), error.end
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # Python's form of the byte code - 0xDC00 in the name of a file
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("ascii", "backslashreplace").decode()
 
 
 codecs.register_error(READABLE, _escaped)

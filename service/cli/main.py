@@ -25,7 +25,7 @@ from service.cli.recipe_file import apply_recipe
 
 __all__ = ["app", "main"]
 
-_STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+_STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _RESUMABLE = frozenset({"train", "fit", "evaluate", "demo"})
 
 
