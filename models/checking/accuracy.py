@@ -108,7 +108,9 @@ def check_normalization(network: Normalized, images: Tensor, labels: NDArray[np.
 
 def _alternatives(network: Normalized, images: Tensor) -> Iterator[tuple[str, Normalized, Tensor]]:
     present = (tuple(network.mean.flatten().tolist()), tuple(network.std.flatten().tolist()))
+    swapped = [("mean and std swapped", *reversed(present))] if min(present[0]) > 0 else []
     for name, mean, std in (
+        *swapped,
         ("mean 0 and std 1", (0.0,) * 3, (1.0,) * 3),
         ("mean 0.5 and std 0.5", (0.5,) * 3, (0.5,) * 3),
         ("ImageNet's mean and std", *_IMAGENET),

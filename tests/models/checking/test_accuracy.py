@@ -45,6 +45,7 @@ class _Threshold(nn.Module):
     [
         (0.5, False, None),
         (0.0, False, "0.5"),
+        (0.75, False, "swapped"),
         (0.5, True, "BGR"),
     ],
 )
