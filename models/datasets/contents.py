@@ -1,7 +1,11 @@
-"""Copies of images and numbers of images per class; copies have equal pixels after decoding and preprocessing."""
+"""Copies of images, and names and numbers of images of classes.
+
+Copies have equal pixels after decoding and preprocessing.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.datasets.base import ImageDataset
 
-__all__ = ["DatasetContents", "contents_of", "image_digests", "without_copies"]
+__all__ = ["DatasetContents", "contents_of", "distinct_names", "image_digests", "without_copies"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ def contents_of(data: ImageDataset) -> DatasetContents:
     several = int((np.unique(pairs, return_counts=True)[1] > 1).sum())
     counts = np.bincount(data.labels, minlength=len(data.classes)).tolist()
     return DatasetContents(len(data), len(data) - distinct, several, dict(zip(data.classes, counts, strict=True)))
+
+
+def distinct_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes, by label; those of several classes with the label, as "crane (134)" in ImageNet."""
+    count = Counter(classes)
+    return tuple(name if count[name] == 1 else f"{name} ({label})" for label, name in enumerate(classes))
 
 
 def without_copies(data: ImageDataset) -> ImageDataset:

@@ -4,12 +4,12 @@ A name that several classes have, as "crane" in ImageNet, gets the number of the
 """
 
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
+from models.datasets.contents import distinct_names
 from models.errors import DatasetError
 from models.files import readable
 
@@ -36,9 +36,7 @@ def load(request: DatasetRequest) -> ImageDataset:
         raise DatasetError(f"{path}: expected the arrays 'x' and 'y', got {sorted(present) or 'neither'}")
     labels = present["y"]
     if "classes" in present:
-        names = [readable(str(name)) for name in np.atleast_1d(present["classes"])]
-        times = Counter(names)
-        classes = [name if times[name] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
+        classes = list(distinct_names([readable(str(name)) for name in np.atleast_1d(present["classes"])]))
     elif labels.ndim == 1 and labels.size and np.issubdtype(labels.dtype, np.integer):
         if (highest := int(labels.max())) >= _MAX_CLASSES:
             raise DatasetError(

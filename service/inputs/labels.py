@@ -1,12 +1,12 @@
 """Labels of a data set as indices of a network's logits."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from models.datasets.base import ImageDataset
+from models.datasets.contents import distinct_names
 from models.errors import InputError
 from models.progress import say
 from service.inputs.names import label
@@ -38,7 +38,7 @@ def with_labels_of(data: ImageDataset, classes: tuple[str, ...] | None, num_clas
     Raises:
         InputError: no rule holds, or only some of the names match.
     """
-    known = None if classes is None else _distinct(classes)
+    known = None if classes is None else distinct_names(classes)
     rule, places = _matched(data, known, num_classes, network)
     names = known or (data.classes if rule == "order" else tuple(map(str, range(num_classes))))
     if rule != "name" or len(data.classes) < num_classes:
@@ -109,12 +109,6 @@ def _indices(names: Sequence[str]) -> list[int] | None:
         return None
     indices = [int(name) for name in names]
     return indices if len(set(indices)) == len(indices) else None
-
-
-def _distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, those that several classes share with their index: ImageNet has two classes called "crane"."""
-    count = Counter(classes)
-    return tuple(name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(classes))
 
 
 def _wordnet_numbers() -> tuple[str, ...]:
