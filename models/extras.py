@@ -1,13 +1,17 @@
 """Optional packages by extra: the error for a missing one names the extra that installs it."""
 
+import importlib
+from typing import Any
+
 from models.errors import MissingExtraError
 
-__all__ = ["EXTRAS", "missing_extra"]
+__all__ = ["EXTRAS", "import_optional", "missing_extra"]
 
 # Import name of each optional package → the extra in pyproject.toml that installs it.
 EXTRAS = {
     "art": "attacks",
     "cloudpickle": "attacks",
+    "huggingface_hub": "networks",
     "jinja2": "report",
     "joblib": "attacks",
     "matplotlib": "report",
@@ -16,7 +20,9 @@ EXTRAS = {
     "ray": "ray",
     "sklearn": "train",
     "threadpoolctl": "train",
+    "timm": "networks",
     "tqdm": "train",
+    "transformers": "networks",
 }
 
 
@@ -27,3 +33,17 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
     if extra is None:
         return None
     return MissingExtraError(f"the package {package!r} is not installed; run: pip install 'plumbline[{extra}]'")
+
+
+def import_optional(package: str) -> Any:
+    """The module of an optional package.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as exc:
+        if missing := missing_extra(exc):
+            raise missing from exc
+        raise

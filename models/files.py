@@ -16,6 +16,7 @@ __all__ = [
     "READABLE",
     "check_output_folder",
     "json_bytes",
+    "placeholder",
     "readable",
     "sha256_of",
     "write_atomically",
@@ -114,6 +115,28 @@ def write_errors(path: Path) -> Iterator[None]:
             f"cannot write to {path}: {exc.strerror or exc}; free space there, or choose another folder, and run the "
             "same command again"
         ) from exc
+
+
+def placeholder(content: Path | bytes) -> str | None:
+    """The fault, with its remedy, of a file that has none of the expected content; None for every other file.
+
+    Such files are empty, pointers of Git LFS, and web pages that were saved under the name of a download.
+
+    Args:
+        content: the file, or its bytes.
+    """
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            head = file.read(512)
+    else:
+        head = content[:512]
+    if not head:
+        return "the file is empty; download or copy it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "the file is a Git LFS pointer, without the content; run `git lfs pull` in its repository"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        return "the file is a web page, which a download returned instead of the file; open the address in a browser"
+    return None
 
 
 def check_output_folder(path: Path) -> None:

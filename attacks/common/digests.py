@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.loading import code_identity
+
 __all__ = ["Arrays", "arrays_digest", "network_digest"]
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -27,15 +29,14 @@ def arrays_digest(arrays: Arrays) -> str:
 def network_digest(network: nn.Module) -> str:
     """SHA-256 of a network: its `repr`, the class and module of every part, weights and buffers.
 
-    Code enters by the name of its module. `load_network` puts the SHA-256 of a user's file into the name of the module,
-    so an edited `forward` changes the digest. For a class from elsewhere, a change of code with the same name, `repr`
-    and weights does not.
+    Code enters by the name of its module, that of a user's file by its SHA-256, so an edited `forward` changes the
+    digest. For a class from elsewhere, a change of code with the same name, `repr` and weights does not.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())  # a state dict lacks some buffers
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = hashlib.sha256(f"{network!r}|".encode())
     for name, part in network.named_modules():
-        digest.update(f"{name}|{type(part).__module__}|{type(part).__qualname__}|".encode())
+        digest.update(f"{name}|{code_identity(type(part).__module__)}|{type(part).__qualname__}|".encode())
     for name in sorted(arrays):
         digest.update(f"{name}|{arrays[name].dtype}|{tuple(arrays[name].shape)}|".encode())
         # As bytes, since NumPy has no bfloat16.

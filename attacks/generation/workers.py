@@ -51,11 +51,12 @@ def unpack(packed: bytes) -> tuple[nn.Module, Attack]:
 
 def _not_importable(network: nn.Module, attack: Attack) -> list[ModuleType]:
     """Modules of their classes that are not on the import path, such as a user's file loaded by its location."""
-    names = {type(part).__module__ for part in (*network.modules(), attack)}
+    # The package of a module stands for all modules in it, whose functions its classes may call.
+    names = {type(part).__module__.partition(".")[0] for part in (*network.modules(), attack)}
     return [
         sys.modules[name]
         for name in sorted(names)
-        if name in sys.modules and importlib.machinery.PathFinder.find_spec(name.partition(".")[0]) is None
+        if name in sys.modules and importlib.machinery.PathFinder.find_spec(name) is None
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from models.errors import ArtifactError, InputError
+from models.files import placeholder
 
 __all__ = [
     "FILES",
@@ -155,6 +156,8 @@ def _read_bounded(path: Path, limit: int) -> bytes:
             raise ArtifactError(f"{path}: expected at most {limit} bytes, got {status.st_size}")
         # Not `limit`, since read() allocates the whole buffer. One more byte, to detect a file that grew.
         content = file.read(status.st_size + 1)
+    if fault := placeholder(content):
+        raise ArtifactError(f"{path}: {fault}")
     if len(content) != status.st_size:
         raise ArtifactError(
             f"{path}: expected {status.st_size} bytes, got {len(content)} or more; the file changed while it was read"

@@ -11,7 +11,7 @@ import numpy as np
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.datasets.contents import distinct_names
 from models.errors import DatasetError
-from models.files import readable
+from models.files import placeholder, readable
 
 __all__ = ["load"]
 
@@ -27,6 +27,8 @@ def load(request: DatasetRequest) -> ImageDataset:
     path = Path(request.argument)
     if not request.argument or not path.is_file():
         raise DatasetError(f"expected npz:FILE with an existing .npz file, got 'npz:{request.argument}'")
+    if fault := placeholder(path):
+        raise DatasetError(f"{path}: {fault}")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             present = {name: arrays[name] for name in ("x", "y", "classes") if name in arrays}

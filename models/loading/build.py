@@ -11,8 +11,10 @@ from models.errors import InputError, NetworkError
 from models.files import sha256_of
 from models.loading.network_options import Argument
 from models.loading.specification import NetworkSpec
+from models.loading.timm_models import timm_constructor
 from models.loading.torchvision_presets import torchvision_constructor
-from models.loading.user_file import callable_in
+from models.loading.transformers_models import build_classifier
+from models.loading.user_file import load_user_file, without_package
 from models.normalization import Normalized
 from models.registry import NETWORKS
 from models.splitting.early_exit import EarlyExitNetwork
@@ -38,6 +40,10 @@ def build_network(spec: NetworkSpec, *, network_file: str | Path | None = None) 
         )
     if spec.source == "file":
         network = _from_file(spec, network_file)
+    elif spec.source == "timm":
+        network = construct(timm_constructor(spec.name), spec.arguments, f"timm:{spec.name}")
+    elif spec.source == "hf":
+        network = build_classifier(spec.configuration, spec.num_classes)
     elif spec.source == "torchvision":
         network = construct(torchvision_constructor(spec.name), spec.arguments, f"torchvision:{spec.name}")
     else:
@@ -58,7 +64,9 @@ def construct(constructor: Callable[..., Any], arguments: Mapping[str, Argument]
     try:
         network = constructor(**arguments)
     except Exception as exc:  # a user's callable may raise anything
-        raise NetworkError(f"{reference}: the constructor failed with {type(exc).__name__}: {exc}") from exc
+        raise NetworkError(
+            f"{reference}: the constructor failed with {type(exc).__name__}: {without_package(exc)}"
+        ) from exc
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{reference}: expected a torch.nn.Module, got {type(network).__name__}")
     return network
@@ -80,13 +88,22 @@ def _from_file(spec: NetworkSpec, network_file: str | Path | None) -> nn.Module:
     path = Path(str(network_file).partition(".py:")[0].removesuffix(".py") + ".py")
     if not path.is_file():
         raise InputError(f"expected --network to name an existing file, got {path}")
-    # Checked before any code in the file runs, and again on the bytes that ran.
-    if (digest := sha256_of(path)) != spec.source_sha256:
+    # Checked before any code in the files runs, and again on the bytes that ran.
+    expected = {path.name: spec.source_sha256, **spec.source_files}
+    for name, digest in expected.items():
+        _require_digest(path.parent / name, digest)
+    user = load_user_file(path)
+    network = construct(user.function(spec.name), spec.arguments, f"{path}:{spec.name}")
+    ran = {path.name: user.sha256, **user.imported()}
+    if changed := [name for name, digest in ran.items() if expected.get(name, digest) != digest]:
+        raise InputError(f"{path.parent / changed[0]} changed while it was read; try again")
+    return network
+
+
+def _require_digest(path: Path, expected: str | None) -> None:
+    got = sha256_of(path) if path.is_file() else "no file"
+    if got != expected:
         raise InputError(
-            f"expected the file with SHA-256 {spec.source_sha256}, got {path} with {digest}; pass the file that the "
-            "network was fitted with, or fit again"
+            f"expected {path} with the SHA-256 {expected}, got {got}; pass the file that the network was fitted with, "
+            "and beside it the files that it imports, or fit again"
         )
-    function, run_digest = callable_in(path, spec.name)
-    if run_digest != spec.source_sha256:
-        raise InputError(f"{path} changed while it was read; try again")
-    return construct(function, spec.arguments, f"{path}:{spec.name}")

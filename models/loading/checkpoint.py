@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from models.errors import CheckpointError, InputError
-from models.files import json_bytes, sha256_of, write_files
+from models.files import json_bytes, placeholder, sha256_of, write_files
 from models.loading.build import build_network
 from models.loading.loaded import LoadedNetwork
 from models.loading.specification import NetworkSpec
@@ -61,6 +61,9 @@ def load_checkpoint(folder: Path, *, network_file: str | Path | None = None) -> 
         raise CheckpointError(
             f"{folder}: expected network.json and network.safetensors, as `plumbline train` writes them"
         )
+    for path in (header_path, weights_path):
+        if fault := placeholder(path):
+            raise CheckpointError(f"{path}: {fault}")
     try:
         header = json.loads(header_path.read_text(encoding="utf-8"))
     except ValueError as exc:

@@ -7,9 +7,8 @@ from typing import Any
 from torch import nn
 
 from models.errors import UnknownNameError
-from models.loading.state import WEIGHT_SUFFIXES
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "preset", "preset_size", "torchvision_constructor"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "preset", "torchvision_constructor", "torchvision_size"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,7 +28,7 @@ def torchvision_constructor(name: str) -> Callable[..., nn.Module]:
     return constructor
 
 
-def preset_size(reference: str) -> tuple[int | None, int | None]:
+def torchvision_size(reference: str) -> tuple[int | None, int | None]:
     """Resize and crop in pixels of torchvision's own weights; (None, None) for other references."""
     entry = preset(reference)
     if entry is None:
@@ -46,12 +45,14 @@ def preset(reference: str) -> Any:
     """
     head, _, rest = reference.partition(":")
     name, _, weights = rest.partition(":")
-    if head != "torchvision" or not weights or Path(weights).suffix in WEIGHT_SUFFIXES:
+    if head != "torchvision" or not weights.isidentifier():  # paths of weight files are none, except bare names
         return None
     from torchvision.models import get_model_weights
 
     torchvision_constructor(name)
     known = get_model_weights(name).__members__
     if weights not in known:
+        if Path(weights).is_file():
+            return None
         raise UnknownNameError(f"expected weights of {name}, got {weights!r}; known: {', '.join(known)}, or a file")
     return known[weights]

@@ -15,11 +15,11 @@ def label(reference: str) -> str:
     """The reference without folders of this machine: a path is cut down to its last part; see also `readable`."""
     given, reference = reference, readable(reference)
     head, separator, rest = reference.partition(":")
-    if separator and head in ("npz", "images"):
+    if separator and (head in ("npz", "images") or (head == "hf" and Path(rest).is_dir())):
         return f"{head}:{Path(rest).name}"
     if head.endswith(".py") or (not separator and Path(given).is_dir()):
         return Path(head).name + (f":{rest.partition(':')[0]}" if rest else "")
-    return reference if "/" not in rest else f"{head}:{rest.partition(':')[0]}:{Path(rest).name}"
+    return reference if "/" not in rest or head == "hf" else f"{head}:{rest.partition(':')[0]}:{Path(rest).name}"
 
 
 def network_name(loaded: LoadedNetwork) -> str:

@@ -28,8 +28,8 @@ class InspectRequest:
     """List the residual branches of a network, and the candidates that are skipped.
 
     Args:
-        network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from
-            `plumbline list networks`.
+        network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], timm:NAME[:WEIGHTS], hf:FOLDER,
+            PATH.py:CALLABLE[:WEIGHTS], or a name from `plumbline list networks`.
         image_size: H[xW] in pixels [default: the network's own].
         json: print JSON.
     """

@@ -72,8 +72,8 @@ class NetworkOptions:
     """A network and its normalisation.
 
     Args:
-        network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], PATH.py:CALLABLE[:WEIGHTS], or a name from
-            `plumbline list networks`.
+        network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], timm:NAME[:WEIGHTS], hf:FOLDER,
+            PATH.py:CALLABLE[:WEIGHTS], or a name from `plumbline list networks`.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
         std: normalisation standard deviation per channel R,G,B, for pixels in [0, 1].
     """

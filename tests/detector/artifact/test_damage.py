@@ -26,6 +26,13 @@ from tests.detector.conftest import SPEC
 
 
 @pytest.mark.parametrize("name", [MANIFEST, *FILES])
+def test_a_pointer_of_git_lfs_is_named(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+    with pytest.raises(ArtifactError, match="git lfs pull"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, *FILES])
 def test_any_flipped_byte_is_found(folder: Path, rng: np.random.Generator, name: str) -> None:
     whole = (folder / name).read_bytes()
     places = {0, 1, 7, 8, len(whole) // 2, len(whole) - 1, *rng.integers(len(whole), size=25).tolist()}

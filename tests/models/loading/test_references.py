@@ -12,7 +12,6 @@ from models.loading import (
     build_network,
     load_checkpoint,
     load_network,
-    load_state,
     preset_size,
     save_checkpoint,
 )
@@ -62,51 +61,6 @@ def _logits(network: nn.Module, seed: int) -> torch.Tensor:
     with torch.inference_mode():
         logits: torch.Tensor = network(images)
     return logits
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".th"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_weights_in_every_format_give_the_same_logits(
-    suffix: str, wrapped: bool, user_file: Path, tmp_path: Path, seed: int
-) -> None:
-    torch.manual_seed(seed)
-    original = load_network(f"{user_file}:build", image_shape=SHAPE, num_classes=6)
-    state = {name: tensor.contiguous() for name, tensor in original.network.network.state_dict().items()}
-    path = tmp_path / f"weights{suffix}"
-    if suffix == ".safetensors":
-        save_file({f"module.{name}" if wrapped else name: tensor for name, tensor in state.items()}, path)
-    else:
-        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3} if wrapped else state, path)
-    loaded = load_network(f"{user_file}:build:{path}", image_shape=SHAPE, num_classes=6)
-    torch.testing.assert_close(_logits(loaded.network, seed), _logits(original.network, seed), rtol=0, atol=0)
-    assert loaded.spec.num_classes == 6
-    assert not loaded.network.training
-    assert not any(p.requires_grad for p in loaded.network.parameters())
-
-
-def test_a_weight_file_never_runs_code(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, ...]:
-            return (Path.touch, (tmp_path / "ran",))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match="state dictionary cannot be read"):
-        load_state(tmp_path / "evil.pt")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_unusable_weight_files_are_refused(user_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "short.safetensors").write_bytes(b"\x08")
-    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_state(tmp_path / "short.safetensors")
-    with pytest.raises(CheckpointError, match="dictionary of tensors"):
-        load_state(tmp_path / "tensor.pt")
-    with pytest.raises(InputError, match="existing weight file"):
-        load_state(tmp_path / "none.pt")
-    with pytest.raises(NetworkError, match="do not fit"):
-        load_network(f"{user_file}:build:{tmp_path / 'other.safetensors'}", image_shape=SHAPE)
 
 
 def test_a_spec_rebuilds_the_network_of_a_file_only_from_that_file(user_file: Path) -> None:
@@ -263,6 +217,11 @@ GOOD = NetworkSpec("plumbline", "resnet8", {"num_classes": 3}, 3, (3, 8, 8), (0.
         {"std": None},
         {"source_sha256": "0" * 64},
         {"source": "file", "source_sha256": "../../etc/passwd"},
+        {"source_files": {"utils.py": "0" * 64}},
+        *(
+            {"source": "file", "source_sha256": "0" * 64, "source_files": files}
+            for files in ([], {"/etc/x.py": "0" * 64}, {"a/../../x.py": "0" * 64}, {"x.so": "0" * 64}, {"x.py": "0"})
+        ),
         {"more": 1},
     ],
     ids=str,
