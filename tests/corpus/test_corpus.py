@@ -13,7 +13,7 @@ import torch
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
-from models.datasets.base import load_dataset
+from models.datasets.base import DatasetRequest, load_dataset
 from models.errors import ImageError
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
@@ -70,7 +70,8 @@ def test_fit_reads_the_same_pixels_and_refuses_the_same_files(name: str, tmp_pat
         encoded(noise(np.random.default_rng(0)))
     )  # determines the image size of the data set
     (folder / "1.png").write_bytes(file_of(name))
-    assert_as_stated(CORPUS[name], outcome(lambda: load_dataset(f"images:{tmp_path}").images[1]))
+    strict = DatasetRequest(strict=True)
+    assert_as_stated(CORPUS[name], outcome(lambda: load_dataset(f"images:{tmp_path}", strict).images[1]))
 
 
 @pytest.fixture(scope="module")
