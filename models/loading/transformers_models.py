@@ -98,6 +98,10 @@ def read_classifier(name: str) -> ClassifierFolder:
     """
     folder = Path(name) if Path(name).is_dir() else _downloaded(name)
     config = _json(folder / "config.json")
+    if config is not None and isinstance(config.get("architecture"), str):
+        raise InputError(
+            f"{folder}: the network is one of timm; give timm:{config['architecture']}:{folder / 'model.safetensors'}"
+        )
     if config is None or not isinstance(config.get("model_type"), str):
         raise InputError(
             f"{folder}: expected config.json with a model_type, as network.save_pretrained(FOLDER) writes it"

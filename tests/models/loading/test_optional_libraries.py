@@ -136,6 +136,9 @@ def test_folders_without_weights_or_with_another_head_are_refused(folder: Path, 
         load_network(f"hf:{folder}")
     with pytest.raises(InputError, match=r"config\.json"):
         load_network(f"hf:{tmp_path}")
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    with pytest.raises(InputError, match=r"give timm:resnet18:.*model\.safetensors"):
+        load_network(f"hf:{tmp_path}")
     with pytest.raises(InputError, match="OWNER/NAME"):
         load_network("hf:none")
 
