@@ -63,6 +63,11 @@ class AutoAttack(Attack):
         self.version: _Version = version
         self.attacks_to_run = parts
 
+    @property
+    def any_batch(self) -> bool:
+        """See the base class."""
+        return False
+
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """One batch, attacked by the authors' code.
 

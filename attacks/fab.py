@@ -51,6 +51,11 @@ class FAB(Attack):
         self.radius = radius if radius is None else check_number("radius", radius, above=0)
         self.target_classes = None if target_classes is None else check_count("target_classes", target_classes)
 
+    @property
+    def any_batch(self) -> bool:
+        """See the base class."""
+        return self.restarts == 1
+
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """The nearest image of all searches.
 

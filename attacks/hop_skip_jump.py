@@ -65,6 +65,11 @@ class HopSkipJump(Attack):
         if engine == "art" and (total_queries is not None or target is not None):
             raise InputError("engine 'art' supports neither total_queries nor target; use engine 'torch'")
 
+    @property
+    def any_batch(self) -> bool:
+        """See the base class."""
+        return super().any_batch and self.target is None
+
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """One batch, attacked by the engine."""
         if self.engine == "art":

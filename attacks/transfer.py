@@ -65,6 +65,11 @@ class Transfer(Attack):
         self.rounds = check_count("rounds", rounds, least=0)
         self._white_box()  # fails for an unknown name
 
+    @property
+    def any_batch(self) -> bool:
+        """See the base class."""
+        return self.substitute is not None
+
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """One batch: the substitute, then the white-box attack on it.
 

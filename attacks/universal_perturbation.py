@@ -49,6 +49,11 @@ class UniversalPerturbation(Attack):
         self.loss_limit = check_number("loss_limit", loss_limit, above=0)
         self._step = check_step(step, epsilon, epsilon / 10, allow_large_step=False)
 
+    @property
+    def any_batch(self) -> bool:
+        """See the base class."""
+        return False
+
     def run(self, network: nn.Module, images: Tensor, labels: Tensor, noise: ImageNoise) -> Tensor:
         """The batch with its universal perturbation."""
         shared, best, most = torch.zeros_like(images[:1]), images, -1

@@ -1,4 +1,4 @@
-"""Reuse of freed memory, for jobs on CPUs that run one network many times.
+"""Amounts of memory, and reuse of freed memory for jobs on CPUs that run one network many times.
 
 glibc returns large blocks to the kernel as soon as they are freed. A network's activations are such blocks, so every
 forward pass has page faults, which take more time than some layers.
@@ -6,9 +6,14 @@ forward pass has page faults, which take more time than some layers.
 
 import ctypes
 import os
+import re
 import sys
 
-__all__ = ["keep_freed_memory"]
+from models.errors import InputError
+
+__all__ = ["keep_freed_memory", "parse_memory"]
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 # Numbers of glibc's mallopt(3), from <malloc.h>.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -36,3 +41,21 @@ def keep_freed_memory() -> bool:
     # since the heaps of other threads are unmapped when they are empty, regardless of the threshold.
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, 64 * 2**20))
     return all(mallopt(option, value) == 1 for option, value in settings)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a text such as "3GB", "512 MiB" or "1.5GB".
+
+    Raises:
+        InputError: another text, or less than 1 byte.
+
+    >>> parse_memory("3GB"), parse_memory("0.5 GiB")
+    (3000000000, 536870912)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)", text.strip().upper())
+    size = 0 if match is None else int(float(match[1]) * _UNITS[match[2]])
+    if size < 1:
+        raise InputError(
+            f"expected an amount of memory, got {text!r}; write a number and a unit, such as 3GB or 512MiB"
+        )
+    return size

@@ -21,6 +21,7 @@ from attacks.common.isolation import device_of, evaluation_mode, seeded
 from attacks.common.noise import ImageNoise
 from attacks.common.norms import Norm, perturbation_norms, project, tolerance
 from attacks.common.targets import Target, aim, check_target, target_classes
+from models.batching import InParts, fitting_size, gradient_bytes, run_batches
 from models.errors import AttackError, InputError
 from models.options import check_choice, check_count, check_number
 
@@ -45,7 +46,9 @@ class Attack(ABC):
     Args:
         norm: norm of the perturbation, "linf" or "l2".
         epsilon: largest perturbation in this norm, pixels in [0, 1]; None: the attack minimises the perturbation.
-        batch_size: images attacked at once. It bounds memory; the docstring of an attack says if it changes results.
+        batch_size: maximum number of images attacked at once; fewer where memory requires it. It changes nothing but
+            rounding, unless the docstring of an attack says otherwise; such an attack
+            always gets batches of this size.
         seed: of everything random in the attack. The same seed, images and batch size give the same result on the same
             machine.
 
@@ -92,15 +95,21 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(network):
             attacked = torch.empty_like(images)
             check_labels(labels, images, class_count(network, images[:1].to(device, copy=True)))
-            for first in range(0, len(images), self.batch_size):
-                part = slice(first, first + self.batch_size)
+            image_bytes = gradient_bytes(network, images[:1].detach().to(device, copy=True)) if len(images) > 1 else 0
+            size = fitting_size(image_bytes, device, len(images), self.batch_size)
+            bounded = InParts(network, size)
+
+            def attack(part: slice) -> Tensor:
                 natural = images[part].detach().to(device, copy=True)
+                noise = ImageNoise(self.seed, part.start)
                 with seeded(self.seed, device):
-                    attacked_part = self.run(
-                        network, natural.clone(), labels[part].to(device, copy=True), ImageNoise(self.seed, first)
-                    )
+                    attacked_part = self.run(bounded, natural.clone(), labels[part].to(device, copy=True), noise)
                 self._check_result(natural, attacked_part)
-                attacked[part] = attacked_part.detach().to(images.device)
+                return attacked_part.detach().to(images.device)
+
+            size = size if self.any_batch else self.batch_size
+            for part, attacked_part in run_batches(attack, len(images), size, halve=self.any_batch):
+                attacked[part] = attacked_part
         return attacked
 
     @abstractmethod
@@ -120,6 +129,11 @@ class Attack(ABC):
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
         values = {name: getattr(self, name) for name in names}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @property
+    def any_batch(self) -> bool:
+        """Whether the images of a batch do not influence each other, so that memory can decide the size of batches."""
+        return getattr(self, "engine", None) != "art"
 
     def libraries(self) -> dict[str, str]:
         """Versions, by package, of the libraries whose code decides the result; empty for our own code."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attacks.common.base import Attack
 from attacks.common.isolation import evaluation_mode
 from attacks.generation.workers import pack, unpack
+from models.batching import fitting_size, gradient_bytes, memory_limit, memory_limited, run_batches
 from models.memory import keep_freed_memory
 
 __all__ = ["Shard", "attack_shards"]
@@ -57,14 +58,18 @@ def attack_shards(
     packed = pack(network, attack)
     threads = max(1, joblib.cpu_count() // workers)
     pool = joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", pre_dispatch="2*n_jobs")
-    yield from pool(joblib.delayed(_attack_in_worker)(packed, shard, device, threads) for shard in shards)
+    limits = (memory_limit(), workers)
+    yield from pool(joblib.delayed(_attack_in_worker)(packed, shard, device, threads, limits) for shard in shards)
 
 
-def _attack_in_worker(packed: bytes, shard: Shard, device: torch.device, threads: int) -> tuple[int, Arrays]:
+def _attack_in_worker(
+    packed: bytes, shard: Shard, device: torch.device, threads: int, limits: tuple[int | None, int]
+) -> tuple[int, Arrays]:
     torch.set_num_threads(threads)
     keep_freed_memory()
     network, attack = unpack(packed)
-    return shard.index, _attack_shard(network, attack, shard, device)
+    with memory_limited(*limits):
+        return shard.index, _attack_shard(network, attack, shard, device)
 
 
 def _attack_shard(network: nn.Module, attack: Attack, shard: Shard, device: torch.device) -> Arrays:
@@ -81,4 +86,6 @@ def _attack_shard(network: nn.Module, attack: Attack, shard: Shard, device: torc
 
 def _predicted(network: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     with evaluation_mode(network), torch.no_grad():
-        return torch.cat([network(batch).argmax(1) for batch in torch.split(images, batch_size)])
+        size = fitting_size(gradient_bytes(network, images[:1]), images.device, len(images), batch_size)
+        parts = run_batches(lambda part: network(images[part]).argmax(1), len(images), size)
+        return torch.cat([predicted for _, predicted in parts])

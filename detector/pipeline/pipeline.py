@@ -131,6 +131,10 @@ class Pipeline:
             batch = batch.repeat(2, 1, 1, 1)
         return self._extractor.extract(batch).take(np.arange(count))
 
+    def batch_size(self, most: int) -> int:
+        """Images in one call of `score` that the memory allows, at most `most`."""
+        return self._extractor.batch_size(torch.full((1, *self.image_shape), 0.5, device=self.device), most, most)
+
     def _check_images(self, images: Tensor) -> None:
         if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.float32:
             got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__

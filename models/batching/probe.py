@@ -1,5 +1,7 @@
 """Memory per image of a step, such as a forward pass, or a forward and a backward pass."""
 
+import logging
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,10 +10,14 @@ from torch import Tensor, nn
 
 from models.batching.alive import AliveMemory
 
-__all__ = ["bytes_per_image", "gradient_step"]
+__all__ = ["bytes_per_image", "gradient_bytes", "gradient_step"]
 
 # Kernels use memory of their own, for layouts of their tensors; measured, see docs/memory.md.
 _KERNELS = 1.25
+
+_known: weakref.WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = weakref.WeakKeyDictionary()
+
+_log = logging.getLogger(__name__)
 
 
 def bytes_per_image(step: Callable[[Tensor], object], image: Tensor) -> int:
@@ -28,6 +34,28 @@ def bytes_per_image(step: Callable[[Tensor], object], image: Tensor) -> int:
     with torch.random.fork_rng(devices=device):
         one, two = (_peak(step, image.repeat(count, 1, 1, 1)) for count in (1, 2))
     return int(_KERNELS * max(two - one, image.nbytes))
+
+
+def gradient_bytes(network: nn.Module, image: Tensor) -> int:
+    """As `bytes_per_image`, of a forward and a backward pass; measured once for a network and a size of images.
+
+    Of a forward pass alone where the network has no gradient; 0 where it fails.
+
+    Args:
+        network: in evaluation mode.
+        image: ``(1, 3, H, W)`` on its device.
+    """
+    known = _known.setdefault(network, {})
+    key = (image.shape, image.device)
+    if key not in known:
+        known[key] = 0
+        for step in (gradient_step(network), network):
+            try:
+                known[key] = bytes_per_image(step, image)
+                break
+            except Exception:  # appears again when the network runs
+                _log.debug("the memory per image could not be measured", exc_info=True)
+    return known[key]
 
 
 def gradient_step(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -1,12 +1,14 @@
 """Features of many images, batch by batch."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.batching import run_batches
 from models.errors import InputError
 from models.features.extractor import FeatureExtractor
 from models.features.features import Features
@@ -14,33 +16,48 @@ from models.features.requests import FeatureRequest
 from models.progress import progress_bar
 from models.residuals import Discovery, StatisticsSpec, discover, evaluation_mode
 
-__all__ = ["extract_features"]
+__all__ = ["ImageSequence", "extract_features"]
+
+
+class ImageSequence(Protocol):
+    """Images ``(N, 3, H, W)``, float32 in [0, 1] or uint8: a tensor, an array, or a file that is read row by row."""
+
+    @property
+    def shape(self) -> Any:
+        """(N, 3, H, W)"""
+
+    @property
+    def dtype(self) -> Any:
+        """float32 or uint8, of torch or NumPy."""
+
+    def __getitem__(self, rows: slice, /) -> Tensor | NDArray[Any]:
+        """Some of the images."""
 
 
 def extract_features(
     network: nn.Module,
-    images: Tensor | NDArray[np.float32],
+    images: ImageSequence,
     *,
     discovery: Discovery | None = None,
     statistics_spec: StatisticsSpec | None = None,
     feature_requests: Sequence[FeatureRequest] = (),
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Features:
     """Features of N images ``(N, 3, H, W)``, in their order, from one forward pass each and without gradients.
 
     The network runs in evaluation mode on `device` and stays there; its mode is restored. The result does not depend on
-    `batch_size`, except for rounding.
+    `batch_size`, except for rounding. Images are read and converted batch by batch.
 
     Args:
         network: any module from images to logits ``(B, K)``.
-        images: float32 in [0, 1], on any device; moved to the network batch by batch.
+        images: float32 in [0, 1], on any device, or uint8.
         discovery: the network's branches; by default the result of `discover`.
         statistics_spec: the statistics of each branch; by default of the residues.
         feature_requests: further values, for `Features.requested`. A request that needs gradients or further passes
             makes them.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; None: at most 256, as memory allows.
         device: where the network runs.
         progress: show a progress bar.
 
@@ -49,33 +66,48 @@ def extract_features(
         NetworkError: logits that are not finite or not ``(B, K)``, or statistics or requested values that are not
             finite.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"expected a batch size of at least 1, got {batch_size}; pass a larger one")
-    batches = torch.split(_require_images(images), batch_size)
+    _require_images(images)
+    count, *shape = images.shape
     network.to(device)
     if discovery is None:
-        height, width = batches[0].shape[-2:]
-        discovery = discover(network, (3, height, width))
+        discovery = discover(network, (shape[0], shape[1], shape[2]))
     extractor = FeatureExtractor(network, discovery, statistics_spec, feature_requests)
+
+    def extract(part: slice) -> Features:
+        batch = _as_float(images[part])
+        _require_range(batch)
+        return extractor.extract(batch.to(device))
+
     parts = []
-    with evaluation_mode(network), torch.inference_mode():
-        for batch in progress_bar(batches, what="features", unit="batch", show=progress):
-            _require_range(batch)
-            parts.append(extractor.extract(batch.to(device)))
+    bar = progress_bar(total=count, what="features", unit="image", show=progress)
+    with evaluation_mode(network), torch.inference_mode(), bar:
+        size = batch_size or extractor.batch_size(_as_float(images[:1]).to(device), count)
+        for part, features in run_batches(extract, count, size):
+            parts.append(features)
+            bar.update(part.stop - part.start)
     return Features.concatenated(parts)
 
 
-def _require_images(images: Tensor | NDArray[np.float32]) -> Tensor:
-    if not isinstance(images, Tensor | np.ndarray):
+def _as_float(images: Tensor | NDArray[Any]) -> Tensor:
+    """Images as a float32 tensor; 8-bit ones divided by 255."""
+    if not isinstance(images, Tensor):
+        images = torch.from_numpy(np.array(images))  # a copy, since torch requires writable memory
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def _require_images(images: ImageSequence) -> None:
+    if not all(hasattr(images, name) for name in ("shape", "dtype", "__getitem__")):
         raise InputError(f"expected a tensor or an array of images, got {type(images).__name__}; convert them first")
-    if str(images.dtype).removeprefix("torch.") != "float32" or images.ndim != 4 or images.shape[1] != 3:
+    dtype, shape = str(images.dtype).removeprefix("torch."), tuple(images.shape)
+    if dtype not in ("float32", "uint8") or len(shape) != 4 or shape[1] != 3:
         raise InputError(
-            f"expected float32 images (N, 3, H, W) in [0, 1], got {images.dtype} of shape {tuple(images.shape)}; "
-            "convert bytes by dividing by 255, and move the channels to the second axis"
+            f"expected float32 images (N, 3, H, W) in [0, 1] or uint8 images, got {dtype} of shape {shape}; "
+            "convert them, and move the channels to the second axis"
         )
-    if 0 in images.shape:
-        raise InputError(f"expected at least one image, got shape {tuple(images.shape)}; check their source")
-    return images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    if 0 in shape:
+        raise InputError(f"expected at least one image, got shape {shape}; check their source")
 
 
 def _require_range(batch: Tensor) -> None:

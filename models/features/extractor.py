@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.batching import fitting_batch
 from models.errors import NetworkError
 from models.features.features import Features
 from models.features.requests import FeatureRequest, ForwardPass, Head, needs_of
@@ -82,6 +83,16 @@ class FeatureExtractor:
             # The hooks are removed by now, so requests may run the network themselves.
             requested = {each.name: _values(each, forward_pass) for each in self.feature_requests}
         return Features(forward_pass.logits.cpu().numpy(), forward_pass.statistics.cpu().numpy(), requested)
+
+    def batch_size(self, image: Tensor, count: int, most: int = 256) -> int:
+        """Images per batch of `extract` that the memory allows, at most `most`.
+
+        Args:
+            image: ``(1, 3, H, W)`` on the network's device.
+            count: number of all images.
+            most: maximum size.
+        """
+        return fitting_batch(self.extract, image, count, most)
 
     def _run(self, batch: Tensor) -> ForwardPass:
         if self._rewritten is None:

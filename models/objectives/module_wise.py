@@ -237,7 +237,7 @@ class ModuleWise(Objective):
 
     # --- after training
 
-    def module_accuracies(self, data: ImageDataset, *, batch_size: int = 500) -> list[float]:
+    def module_accuracies(self, data: ImageDataset, *, batch_size: int | None = None) -> list[float]:
         """Share of the images that each module classifies correctly, by its own classifier, in evaluation mode."""
         assert self._modules, "prepare() comes before the first accuracy"
         return accuracies(self._modules, data, batch_size=batch_size)

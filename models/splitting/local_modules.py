@@ -5,9 +5,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.batching import fitting_batch, run_batches
 from models.datasets.base import ImageDataset
 from models.errors import NetworkError
 from models.normalization import Normalized
@@ -81,21 +84,35 @@ def local_modules(
     return split, tuple(map(LocalModule, split.modules, [*classifiers, None], discoveries))
 
 
-def accuracies(modules: Sequence[LocalModule], data: ImageDataset, *, batch_size: int = 500) -> list[float]:
-    """Share of the images that each module classifies correctly, in evaluation mode."""
+def accuracies(modules: Sequence[LocalModule], data: ImageDataset, *, batch_size: int | None = None) -> list[float]:
+    """Share of the images that each module classifies correctly, in evaluation mode.
+
+    Args:
+        modules: one after the other.
+        data: images and labels.
+        batch_size: images per forward pass; None: at most 500, as memory allows.
+    """
     every = nn.ModuleList(nn.ModuleList([each.module, each.classifier or nn.Identity()]) for each in modules)
     device = next(every.parameters()).device
-    correct = [0] * len(modules)
+
+    def images(rows: slice) -> Tensor:
+        return data.tensor(rows).to(device, memory_format=torch.channels_last)
+
+    def all_logits(x: Tensor) -> list[Tensor]:
+        logits = []
+        for each in modules:
+            x = each.module(x)
+            logits.append(x if each.classifier is None else each.classifier(x))
+        return logits
+
+    def count_correct(rows: slice) -> NDArray[np.int64]:
+        labels = torch.from_numpy(data.labels[rows]).to(device)
+        return np.array([int((logits.argmax(1) == labels).sum()) for logits in all_logits(images(rows))])
+
     with evaluation_mode(every), torch.inference_mode():
-        for start in range(0, len(data), batch_size):
-            chosen = slice(start, start + batch_size)
-            x = data.tensor(chosen).to(device, memory_format=torch.channels_last)
-            labels = torch.from_numpy(data.labels[chosen]).to(device)
-            for number, each in enumerate(modules):
-                x = each.module(x)
-                logits = x if each.classifier is None else each.classifier(x)
-                correct[number] += int((logits.argmax(1) == labels).sum())
-    return [count / len(data) for count in correct]
+        size = batch_size or fitting_batch(all_logits, images(slice(1)), len(data), 500)
+        correct = np.sum([counted for _, counted in run_batches(count_correct, len(data), size)], axis=0)
+    return [float(share) for share in correct / len(data)]
 
 
 def exit_after(

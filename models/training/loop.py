@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from models.batching import fitting_batch, run_batches
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.objectives.base import Objective
@@ -119,27 +120,30 @@ def train(
     return rows
 
 
-def accuracy(network: nn.Module, data: ImageDataset, *, batch_size: int = 500, device: str = "cpu") -> float:
+def accuracy(network: nn.Module, data: ImageDataset, *, batch_size: int | None = None, device: str = "cpu") -> float:
     """Share of images whose largest logit is that of their label; the network's mode is unchanged.
 
     Args:
         network: images in [0, 1] → logits.
         data: images and labels.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; None: at most 500, as memory allows.
         device: where the network is.
     """
+
+    def images(rows: slice) -> Tensor:
+        return data.tensor(rows).to(device, memory_format=torch.channels_last)
+
+    def count_correct(rows: slice) -> int:
+        return int((network(images(rows)).argmax(1).cpu().numpy() == data.labels[rows]).sum())
+
     training = network.training
     network.eval()
-    correct = 0
     try:
         with torch.inference_mode():
-            for start in range(0, len(data), batch_size):
-                chosen = slice(start, start + batch_size)
-                batch = data.tensor(chosen).to(device, memory_format=torch.channels_last)
-                correct += int((network(batch).argmax(1).cpu().numpy() == data.labels[chosen]).sum())
+            size = batch_size or fitting_batch(network, images(slice(1)), len(data), 500)
+            return sum(correct for _, correct in run_batches(count_correct, len(data), size)) / len(data)
     finally:
         network.train(training)
-    return correct / len(data)
 
 
 def _autocast_dtype(recipe: Recipe, device: str) -> torch.dtype | None:

@@ -5,6 +5,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from models.batching import memory_limited
 from models.errors import InputError
 from service.evaluation.planning.plan import resolve
 from service.evaluation.running.run import run_evaluation
@@ -34,7 +35,8 @@ def evaluate(request: EvaluationRequest) -> EvaluationOutcome:
     """
     beside_paper = _published_figures(request)
     plan = resolve(request)
-    evaluation = run_evaluation(plan)
+    with memory_limited(request.memory):
+        evaluation = run_evaluation(plan)
     figures = write_evaluation_report(
         request.out, evaluation, seed=request.seed, resamples=request.resamples, per_image_csv=request.csv,
         beside_paper=beside_paper, published=request.published, progress=True,

@@ -20,6 +20,7 @@ from detector.calibration import Calibration
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from detector.splits import Split, parse_proportions, split_originals
+from models.batching import memory_limited
 from models.checking import check_accuracy
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.datasets.contents import image_digests
@@ -118,7 +119,12 @@ def fit(request: FitRequest, *, progress: bool = True) -> FitResult:
 
 def fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool = True) -> FitResult:
     """Fit a detector to loaded inputs and write the artifact to `options.out`; raises as `fit` does."""
-    loaded, inputs = inputs.loaded, _distinct(inputs)
+    with memory_limited(options.memory):
+        return _fit_detector(_distinct(inputs), options, progress=progress)
+
+
+def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> FitResult:
+    loaded = inputs.loaded
     data = with_labels_of(inputs.data, loaded.classes, loaded.spec.num_classes, label(loaded.reference))
     # 1. Validate cheap arguments before the attacks, which can take hours.
     parts = _split(data, inputs, options)

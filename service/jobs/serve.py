@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detector.artifact import load_artifact
+from models.batching import memory_limited
 from models.errors import InputError
 from models.memory import keep_freed_memory
 from service.http.connection.reload_signal import ReloadSignal
@@ -34,7 +35,8 @@ def serve_artifacts(request: ServeRequest, reload_signal: ReloadSignal | None = 
         examples=request.examples, max_pixels=request.max_pixels,
     )  # fmt: skip
     models = model_sources(request.artifact, request.network, device=request.device, verify_key=request.verify_key)
-    serve(models, settings, reload_signal=reload_signal)
+    with memory_limited(request.memory, processes=len(models)):
+        serve(models, settings, reload_signal=reload_signal)
 
 
 def model_sources(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from models.images.policy import MAX_PIXELS
-from service.requests.options import Commas, Flag, MaxPixels, Names, PerChannel, Seed, Whole
+from service.requests.options import Commas, Flag, MaxPixels, Memory, Names, PerChannel, Seed, Whole
 
 __all__ = ["EvaluationRequest"]
 
@@ -62,6 +62,7 @@ class EvaluationRequest:
         workers: number of attacking processes.
         cache: folder of attacked images, features and results.
         device: cpu or cuda.
+        memory: memory that the job may use, such as 3GB; if not given, a share of what is free.
         seed: seed of splits, noise, classifiers and attacks.
     """
 
@@ -106,4 +107,5 @@ class EvaluationRequest:
     workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
     device: str = "cpu"
+    memory: Memory | None = None
     seed: Seed = 0

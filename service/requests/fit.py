@@ -6,7 +6,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from service.requests.options import ImageOptions, Names, NetworkOptions, Seed, Whole
+from service.requests.options import ImageOptions, Memory, Names, NetworkOptions, Seed, Whole
 
 __all__ = ["ClassifierChoice", "FitOptions", "FitRequest"]
 
@@ -32,6 +32,7 @@ class FitOptions:
         cache: folder of attacked images, from which an interrupted run resumes.
         sign_key: sign the artifact with the secret in this file.
         device: cpu or cuda.
+        memory: memory that the job may use, such as 3GB [default: a share of what is free].
         seed: seed of the split, the attacks and the classifiers.
     """
 
@@ -48,6 +49,7 @@ class FitOptions:
     cache: Path | None = Path("runs/attacks")
     sign_key: Path | None = None
     device: str = "cpu"
+    memory: Memory | None = None
     seed: Seed = 0
 
 

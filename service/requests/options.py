@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from models.errors import InputError
 from models.images.policy import MAX_PIXELS
+from models.memory import parse_memory
 
 __all__ = [
     "ArtifactOptions",
@@ -15,6 +17,7 @@ __all__ = [
     "Flag",
     "ImageOptions",
     "MaxPixels",
+    "Memory",
     "Names",
     "NetworkOptions",
     "PerChannel",
@@ -53,6 +56,13 @@ def _per_channel(_hint: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
     return numbers * 3 if len(numbers) == 1 else numbers
 
 
+def _memory(_hint: Any, tokens: Sequence[Token]) -> int:
+    try:
+        return parse_memory(tokens[-1].value)
+    except InputError as exc:
+        raise ValueError(str(exc)) from exc
+
+
 def _commas(_hint: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return tuple(word.strip() for word in tokens[-1].value.split(","))
 
@@ -61,6 +71,7 @@ Whole = Annotated[int, Parameter(converter=_whole)]  # by itself, cyclopts round
 Seed = Annotated[int, Parameter(converter=_seed)]
 PerChannel = Annotated[tuple[float, ...], Parameter(converter=_per_channel, n_tokens=1, negative=(), metavar="R,G,B")]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), negative=())]
+Memory = Annotated[int, Parameter(converter=_memory, metavar="SIZE")]  # bytes
 Flag = Annotated[bool, Parameter(negative=())]  # without a --no- form
 MaxPixels = Annotated[int, Parameter(converter=_whole, env_var="PLUMBLINE_MAX_PIXELS", show_env_var=False)]
 Commas = Annotated[tuple[str, ...], Parameter(converter=_commas, n_tokens=1, negative=(), metavar="A,B")]

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from models.images.policy import MAX_PIXELS
-from service.requests.options import ArtifactOptions, Flag, MaxPixels, Whole
+from service.requests.options import ArtifactOptions, Flag, MaxPixels, Memory, Whole
 
 __all__ = ["ScoreRequest", "ServeRequest"]
 
@@ -49,6 +49,7 @@ class ServeRequest:
         examples: folder of images that the web page offers.
         max_pixels: maximum width × height of an image [default: 65 million].
         device: cpu or cuda.
+        memory: memory that the models may use together, such as 3GB [default: a share of what is free].
     """
 
     artifact: Annotated[tuple[str, ...], Parameter(negative=())]
@@ -64,3 +65,4 @@ class ServeRequest:
     examples: Path | None = None
     max_pixels: MaxPixels | None = None
     device: str = "cpu"
+    memory: Memory | None = None

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Attack, build_attack
+from attacks.common import base
+from models.batching import memory_budget
 from models.errors import AttackError, InputError
 from models.registry import ATTACKS
 from tests.attacks.digits import Digits, digits
@@ -116,6 +118,21 @@ def test_equal_seeds_give_equal_images(name: str, made: Digits) -> None:
     torch.rand(7)  # the state of the global generators must not matter
     np.random.rand(7)  # noqa: NPY002
     assert torch.equal(first, _attack(name, seed=3)(*made))
+
+
+@attack_names
+def test_memory_decides_sizes_of_batches_and_not_results(
+    name: str, made: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = made.images[:7], made.labels[:7]
+    whole = _attack(name)(made.network, images, labels)
+    monkeypatch.setattr(base, "gradient_bytes", lambda *_: memory_budget() // 3)  # three images at once
+    sizes = []
+    made.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    parts = _attack(name)(made.network, images, labels)
+    assert max(sizes) == 3
+    same = (whole - parts).abs().mean((1, 2, 3)) < 1e-3  # rounding may move an image on the boundary
+    assert same.sum() >= len(images) - 1
 
 
 @attack_names

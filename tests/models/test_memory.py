@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from models.errors import InputError
+from models.memory import parse_memory
+
 SCRIPT = """
 import resource, sys, torch
 from models.memory import keep_freed_memory
@@ -43,3 +46,9 @@ def test_pages_are_faulted_in_once() -> None:
 @glibc
 def test_settings_of_the_user_stand() -> None:
     assert _run("keep", MALLOC_TRIM_THRESHOLD_="0")[0] is False
+
+
+@pytest.mark.parametrize("text", ["", "3", "GB", "-1GB", "0GB", "3 apples", "1e3GB"])
+def test_other_texts_are_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(InputError, match="such as 3GB"):
+        parse_memory(text)

@@ -65,7 +65,7 @@ class Inference:
         self._limits = Limits(max_pixels=settings.max_pixels, budget=decoders.budget)
         self._batcher: Batcher[DecodedImage, Verdict] = Batcher(
             lambda images: self.scorer(images),
-            max_batch_size=settings.max_batch_size,
+            max_batch_size=artifact.pipeline.batch_size(settings.max_batch_size),
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             observer=self,
             on_start=functools.partial(torch.set_num_threads, torch_threads),
@@ -122,7 +122,7 @@ class Inference:
 
     @property
     def max_batch_size(self) -> int:
-        """Maximum number of images in a batch; decreases when memory runs out."""
+        """Maximum number of images in a batch: the setting, or fewer as memory allows; decreases when it runs out."""
         return self._batcher.max_batch_size
 
     async def start(self) -> None:
@@ -216,7 +216,7 @@ class Inference:
                 self._metrics.server.decode_seconds.observe(perf_counter() - started)
 
     async def _warm_up(self) -> None:
-        size = self._settings.max_batch_size
+        size = self.max_batch_size
         # On a GPU every padded size has kernels of its own.
         between = [1 << n for n in range(1, size.bit_length())] if self.scorer.on_gpu else []
         for count in (1, *between, size):

@@ -8,17 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from models.batching import (
-    batch_size,
     bytes_per_image,
+    fitting_batch,
     gradient_step,
     memory_budget,
     memory_limited,
     network_cost,
-    parse_memory,
     run_batches,
 )
 from models.batching.free import control_groups_free, free_memory, used_memory
-from models.errors import InputError
 
 MIB = 2**20
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -51,18 +49,18 @@ def test_the_measurement_restores_the_random_state(network: nn.Module) -> None:
 def test_a_batch_fits_into_the_limit(network: nn.Module) -> None:
     step = gradient_step(network)
     with memory_limited(used_memory() + 200 * MIB):
-        size = batch_size(step, IMAGE, 1000, 500)
+        size = fitting_batch(step, IMAGE, 1000, 500)
         assert 1 < size < 100
         assert size * bytes_per_image(step, IMAGE) <= 160 * MIB
-        assert batch_size(step, IMAGE, 10, 500) == 10
-    assert batch_size(step, IMAGE, 50, 32) == 32
+        assert fitting_batch(step, IMAGE, 10, 500) == 10
+    assert fitting_batch(step, IMAGE, 50, 32) == 32
 
 
 def test_a_step_that_cannot_be_measured_gets_the_largest_batch() -> None:
     def fails(images: Tensor) -> Tensor:
         raise ValueError("no")
 
-    assert batch_size(fails, IMAGE, 100, 64) == 64
+    assert fitting_batch(fails, IMAGE, 100, 64) == 64
 
 
 def test_the_budget_is_a_share_of_what_is_free_and_of_the_limit() -> None:
@@ -91,12 +89,6 @@ def test_limits_of_containers_count(tmp_path: Path, version: str, names: tuple[s
         (folder / names[1]).write_text("3000\n")
     (top / "a" / "memory.stat").write_text("anon 1\ninactive_file 700\n")
     assert control_groups_free(root, groups) == [2700]
-
-
-@pytest.mark.parametrize("text", ["", "3", "GB", "-1GB", "0GB", "3 apples", "1e3GB"])
-def test_other_texts_are_no_amount_of_memory(text: str) -> None:
-    with pytest.raises(InputError, match="such as 3GB"):
-        parse_memory(text)
 
 
 def test_out_of_memory_halves_the_batch_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
