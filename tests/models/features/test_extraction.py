@@ -42,6 +42,27 @@ def test_the_batch_size_does_not_matter(tiny_network: nn.Module, images: np.ndar
     np.testing.assert_allclose(split.statistics, whole.statistics, rtol=1e-4, atol=1e-6)
 
 
+def test_8_bit_images_are_divided_by_255(tiny_network: nn.Module, images: np.ndarray) -> None:
+    pixels = (images * 255).astype(np.uint8)
+    pixels.flags.writeable = False  # as a mapped file
+    converted = torch.from_numpy(pixels.copy()).float() / 255
+    assert np.array_equal(
+        extract_features(tiny_network, pixels, batch_size=4).logits,
+        extract_features(tiny_network, converted, batch_size=4).logits,
+    )
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(tiny_network: nn.Module, images: np.ndarray) -> None:
+    def refuse_more_than_three(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs[0]) > 3:
+            raise MemoryError
+
+    whole = extract_features(tiny_network, images)
+    tiny_network.register_forward_pre_hook(refuse_more_than_three)
+    halved = extract_features(tiny_network, images)
+    np.testing.assert_allclose(halved.logits, whole.logits, rtol=1e-4, atol=1e-5)
+
+
 def test_images_keep_their_order(
     tiny_network: nn.Module, images: np.ndarray, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +116,7 @@ def test_requests_read_the_same_pass(tiny_network: nn.Module, images: np.ndarray
 
 def test_requests_of_one_name_are_computed_once(tiny_network: nn.Module, images: np.ndarray) -> None:
     first, second = Brightness(), Brightness()
-    features = extract_features(tiny_network, images, feature_requests=[first, second])
+    features = extract_features(tiny_network, images, feature_requests=[first, second], batch_size=11)
     assert list(features.requested) == ["brightness"]
     assert len(first.passes) + len(second.passes) == 1
 
@@ -136,7 +157,7 @@ def test_the_network_is_used_in_evaluation_mode_and_left_in_its_own(
     ("change", "message"),
     [
         (lambda x: x.astype(np.float64), "float32"),
-        (lambda x: (x * 255).astype(np.uint8), "dividing by 255"),
+        (lambda x: (x * 255).astype(np.int16), "int16"),
         (lambda x: x[0], "shape"),
         (lambda x: x.transpose(0, 2, 3, 1), "second axis"),
         (lambda x: x[:0], "at least one image"),
@@ -146,7 +167,7 @@ def test_the_network_is_used_in_evaluation_mode_and_left_in_its_own(
         (lambda x: np.where(np.arange(11)[:, None, None, None] == 7, np.float32("inf"), x), "inf"),
         (lambda x: x.tolist(), "got list"),
     ],
-    ids=["float64", "bytes", "one image", "channels last", "none", "0 to 255", "negative", "NaN", "infinite", "list"],
+    ids=["float64", "int16", "one image", "channels last", "none", "0 to 255", "negative", "NaN", "infinite", "list"],
 )
 def test_images_that_cannot_be_used_are_refused(
     tiny_network: nn.Module, images: np.ndarray, change: object, message: str
