@@ -1,6 +1,7 @@
 """Checks of the inputs of attacks: epsilon, images, labels and the network's output."""
 
 import math
+from collections.abc import Sized
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def check_images(images: Tensor) -> None:
         )
 
 
-def check_labels(labels: Tensor, images: Tensor, classes: int) -> None:
+def check_labels(labels: Tensor, images: Sized, classes: int) -> None:
     """Raise `InputError` unless the labels are int64, one per image, in 0 … classes - 1."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (len(images),):
         got = f"{tuple(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__

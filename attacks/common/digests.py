@@ -9,20 +9,27 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.images.stored import FloatImages
 from models.loading import code_identity
 
 __all__ = ["Arrays", "arrays_digest", "network_digest"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
+_CHUNK = 64  # rows
 
-def arrays_digest(arrays: Arrays) -> str:
-    """SHA-256 of names, types, shapes and contents."""
+
+def arrays_digest(arrays: Mapping[str, NDArray[Any] | FloatImages]) -> str:
+    """SHA-256 of names, types, shapes and contents; images are converted and read part by part."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        if isinstance(array, np.ndarray):
+            digest.update(np.ascontiguousarray(array).data)
+            continue
+        for first in range(0, len(array), _CHUNK):
+            digest.update(array[first : first + _CHUNK].data)
     return digest.hexdigest()
 
 

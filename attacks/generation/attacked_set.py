@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.images.stored import StoredImages
+
 __all__ = ["AttackedSet"]
 
 
@@ -14,7 +16,8 @@ class AttackedSet:
     """Attacked images of one data set and the outcome for each. Arrays are in the order of the natural images.
 
     Attributes:
-        images: attacked images ``(N, 3, H, W)`` float32 in [0, 1].
+        images: attacked images ``(N, 3, H, W)`` float32 in [0, 1]; an array, unless `generate` was given many 8-bit
+            images.
         labels: true classes ``(N,)`` int64.
         natural_correct: ``(N,)`` bool, the natural image is classified correctly.
         attacked_correct: ``(N,)`` bool, the attacked image is classified correctly.
@@ -23,7 +26,7 @@ class AttackedSet:
         parameters: its parameters.
     """
 
-    images: NDArray[np.float32]
+    images: NDArray[np.float32] | StoredImages
     labels: NDArray[np.int64]
     natural_correct: NDArray[np.bool_]
     attacked_correct: NDArray[np.bool_]

@@ -26,17 +26,20 @@ from attacks.generation.attacked_set import AttackedSet
 from attacks.generation.shard import Shard, attack_shards
 from attacks.generation.store import ShardStore
 from models.errors import InputError
+from models.images.stored import FloatImages, ImageBuffer, ImageSequence
 from models.options import check_count
 from models.progress import progress_bar
 
 __all__ = ["generate"]
+
+_Natural = NDArray[np.float32] | FloatImages
 
 _FORMAT = 1  # of the shards on disk; increase it when their content changes
 
 
 def generate(
     network: nn.Module,
-    images: Tensor | NDArray[np.float32],
+    images: ImageSequence,
     labels: Tensor | NDArray[np.int64],
     attack: Attack,
     *,
@@ -55,7 +58,8 @@ def generate(
 
     Args:
         network: takes images in [0, 1], returns logits; its state is restored.
-        images: ``(N, 3, H, W)`` float32 in [0, 1].
+        images: ``(N, 3, H, W)`` float32 in [0, 1], or uint8 images, which are converted shard by shard. Of many uint8
+            images, the attacked ones are in a temporary file.
         labels: ``(N,)`` int64, the true classes.
         attack: the attack to run.
         cache: folder for attacked sets; None disables the cache.
@@ -78,30 +82,34 @@ def generate(
     if cache is not None:
         store = ShardStore(Path(cache), attack.name, _key(network, natural, classes, attack, shard_size))
     parts = [slice(first, first + shard_size) for first in range(0, len(natural), shard_size)]
-    attacked = np.empty_like(natural)
+    whole = isinstance(natural, np.ndarray)
+    attacked = ImageBuffer(len(natural), natural.shape[1:], np.float32, in_memory=whole)
     predicted = np.empty((2, len(natural)), np.int64)  # of the natural and of the attacked images
 
     with progress_bar(total=len(natural), what=attack.name, unit="image", show=progress) as bar:
 
         def insert(index: int, arrays: dict[str, NDArray[Any]]) -> None:
-            attacked[parts[index]], predicted[:, parts[index]] = arrays["images"], arrays["predicted"]
+            attacked.write(parts[index].start, arrays["images"])
+            predicted[:, parts[index]] = arrays["predicted"]
             bar.update(len(arrays["images"]))
 
         missing = []
-        for index, part in enumerate(parts):
+        for index in range(len(parts)):
             cached = None if store is None else store.load_intact(index)
             if cached is None:
-                missing.append(Shard(index, natural[part], classes[part]))
+                missing.append(index)
             else:
                 insert(index, cached)
         bar.unpause()  # the rate is that of the attack, without the time to read files
-        for index, arrays in attack_shards(network, attack, missing, device=device, workers=workers):
+        shards = (Shard(index, natural[parts[index]], classes[parts[index]]) for index in missing)
+        used = min(workers, max(1, len(missing)))
+        for index, arrays in attack_shards(network, attack, shards, device=device, workers=used):
             if store is not None:
                 store.save(index, arrays)
             insert(index, arrays)
-    linf, l2 = _norms(natural, attacked, parts)
+    linf, l2 = _norms(natural, attacked.images(), parts)
     return AttackedSet(
-        images=attacked,
+        images=attacked.images(),
         labels=classes,
         natural_correct=predicted[0] == classes,
         attacked_correct=predicted[1] == classes,
@@ -113,7 +121,7 @@ def generate(
 
 
 def _key(
-    network: nn.Module, natural: NDArray[np.float32], labels: NDArray[np.int64], attack: Attack, shard_size: int
+    network: nn.Module, natural: _Natural, labels: NDArray[np.int64], attack: Attack, shard_size: int
 ) -> dict[str, Any]:
     """Everything that decides the result, as JSON values."""
     return {
@@ -129,15 +137,21 @@ def _key(
     }
 
 
-def _checked(
-    network: nn.Module, images: Any, labels: Any, device: torch.device
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images and labels as contiguous arrays, all of them checked before the first attack runs."""
-    natural, classes = _as_tensor(images, "images"), _as_tensor(labels, "labels")
-    check_images(natural)
+def _checked(network: nn.Module, images: Any, labels: Any, device: torch.device) -> tuple[_Natural, NDArray[np.int64]]:
+    """Images and labels as contiguous arrays or from a file, all of them checked before the first attack runs."""
+    classes = _as_tensor(labels, "labels")
+    natural: _Natural
+    if str(getattr(images, "dtype", "")).removeprefix("torch.") == "uint8":
+        natural = FloatImages(images)
+        check_images(torch.from_numpy(natural[:1]))  # all others are in range, since they are of 8 bits
+    else:
+        whole = _as_tensor(images, "images")
+        check_images(whole)
+        natural = whole.numpy()
     with evaluation_mode(network):
-        check_labels(classes, natural, class_count(network, natural[:1].to(device)))
-    return natural.numpy(), classes.numpy()
+        first = torch.from_numpy(natural[:1])
+        check_labels(classes, natural, class_count(network, first.to(device, copy=True)))
+    return natural, classes.numpy()
 
 
 def _as_tensor(values: Any, what: str) -> Tensor:
@@ -153,7 +167,7 @@ def _as_tensor(values: Any, what: str) -> Tensor:
 
 
 def _norms(
-    natural: NDArray[np.float32], attacked: NDArray[np.float32], parts: list[slice]
+    natural: _Natural, attacked: ImageSequence, parts: list[slice]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     sizes = [perturbation_norms(torch.from_numpy(natural[part]), torch.from_numpy(attacked[part])) for part in parts]
     return torch.cat([linf for linf, _ in sizes]).numpy(), torch.cat([l2 for _, l2 in sizes]).numpy()

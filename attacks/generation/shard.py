@@ -1,6 +1,6 @@
 """Attacks on the shards of a data set, in this process or in worker processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,21 +37,21 @@ class Shard:
 
 
 def attack_shards(
-    network: nn.Module, attack: Attack, shards: Sequence[Shard], *, device: torch.device, workers: int
+    network: nn.Module, attack: Attack, shards: Iterable[Shard], *, device: torch.device, workers: int
 ) -> Iterator[tuple[int, Arrays]]:
     """Index and result of each shard, in the order in which they finish.
 
     Args:
         network: takes images in [0, 1], returns logits.
         attack: runs on each shard under a seed of its own.
-        shards: the parts to attack.
+        shards: the parts to attack; read when a worker needs one.
         device: where the network runs.
         workers: number of processes; 1 runs in this process.
 
     Raises:
         AttackError: the attack failed, or the network cannot be sent to a worker process.
     """
-    if workers == 1 or len(shards) < 2:
+    if workers == 1:
         for shard in shards:
             yield shard.index, _attack_shard(network, attack, shard, device)
         return

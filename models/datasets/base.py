@@ -16,9 +16,12 @@ from PIL import Image
 from models.errors import DatasetError, ImageError, InputError
 from models.images.policy import MAX_PIXELS
 from models.images.preprocessing import Preprocessing
+from models.images.stored import StoredImages, take_images
 from models.registry import DATASETS
 
 __all__ = ["DatasetRequest", "ImageDataset", "load_dataset"]
+
+_CHUNK = 64  # images
 
 Split = Literal["train", "test"]
 
@@ -53,7 +56,7 @@ class ImageDataset:
 
     Args:
         name: the reference that it was loaded from, such as "cifar10".
-        images: uint8 ``(N, 3, H, W)``, after preprocessing.
+        images: uint8 ``(N, 3, H, W)``, after preprocessing; an array, or in a file that is read row by row.
         labels: int64 ``(N,)`` in 0 … len(classes) − 1.
         classes: names of the classes, by label.
         preprocessing: was applied to the images, and must be applied to later ones.
@@ -64,7 +67,7 @@ class ImageDataset:
     """
 
     name: str
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     labels: np.ndarray
     classes: tuple[str, ...]
     preprocessing: Preprocessing
@@ -106,7 +109,7 @@ class ImageDataset:
 
     def take(self, indices: np.ndarray) -> "ImageDataset":
         """The images at `indices`, in that order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        return replace(self, images=take_images(self.images, indices), labels=self.labels[indices])
 
     def limited(self, limit: int | None, seed: int = 0) -> "ImageDataset":
         """A random `limit` of the images, in their original order; all of them if `limit` is None or larger."""
@@ -119,7 +122,8 @@ class ImageDataset:
     def fingerprint(self) -> str:
         """SHA-256 over pixels, labels and class names, in hexadecimal."""
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for first in range(0, len(self), _CHUNK):
+            digest.update(np.ascontiguousarray(self.images[first : first + _CHUNK]).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 

@@ -1,11 +1,8 @@
 """Features of many images, batch by batch."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.batching import run_batches
@@ -13,25 +10,11 @@ from models.errors import InputError
 from models.features.extractor import FeatureExtractor
 from models.features.features import Features
 from models.features.requests import FeatureRequest
+from models.images.stored import ImageSequence, as_float
 from models.progress import progress_bar
 from models.residuals import Discovery, StatisticsSpec, discover, evaluation_mode
 
-__all__ = ["ImageSequence", "extract_features"]
-
-
-class ImageSequence(Protocol):
-    """Images ``(N, 3, H, W)``, float32 in [0, 1] or uint8: a tensor, an array, or a file that is read row by row."""
-
-    @property
-    def shape(self) -> Any:
-        """(N, 3, H, W)"""
-
-    @property
-    def dtype(self) -> Any:
-        """float32 or uint8, of torch or NumPy."""
-
-    def __getitem__(self, rows: slice, /) -> Tensor | NDArray[Any]:
-        """Some of the images."""
+__all__ = ["extract_features"]
 
 
 def extract_features(
@@ -76,25 +59,18 @@ def extract_features(
     extractor = FeatureExtractor(network, discovery, statistics_spec, feature_requests)
 
     def extract(part: slice) -> Features:
-        batch = _as_float(images[part])
+        batch = as_float(images[part])
         _require_range(batch)
         return extractor.extract(batch.to(device))
 
     parts = []
     bar = progress_bar(total=count, what="features", unit="image", show=progress)
     with evaluation_mode(network), torch.inference_mode(), bar:
-        size = batch_size or extractor.batch_size(_as_float(images[:1]).to(device), count)
+        size = batch_size or extractor.batch_size(as_float(images[:1]).to(device), count)
         for part, features in run_batches(extract, count, size):
             parts.append(features)
             bar.update(part.stop - part.start)
     return Features.concatenated(parts)
-
-
-def _as_float(images: Tensor | NDArray[Any]) -> Tensor:
-    """Images as a float32 tensor; 8-bit ones divided by 255."""
-    if not isinstance(images, Tensor):
-        images = torch.from_numpy(np.array(images))  # a copy, since torch requires writable memory
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def _require_images(images: ImageSequence) -> None:

@@ -15,7 +15,15 @@ from models.batching import fitting_batch
 from models.errors import NetworkError
 from models.features.features import Features
 from models.features.requests import FeatureRequest, ForwardPass, Head, needs_of
-from models.residuals import Discovery, StatisticsSpec, WithPooled, WithStatistics, module_hooks, record_path
+from models.residuals import (
+    Discovery,
+    StatisticsSpec,
+    WithPooled,
+    WithStatistics,
+    evaluation_mode,
+    module_hooks,
+    record_path,
+)
 
 __all__ = ["FeatureExtractor"]
 
@@ -92,7 +100,8 @@ class FeatureExtractor:
             count: number of all images.
             most: maximum size.
         """
-        return fitting_batch(self.extract, image, count, most)
+        with evaluation_mode(self.network):
+            return fitting_batch(self.extract, image, count, most)
 
     def _run(self, batch: Tensor) -> ForwardPass:
         if self._rewritten is None:

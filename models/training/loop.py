@@ -71,7 +71,7 @@ def train(
     parameters = [*network.parameters(), *objective.parameters()]
     steps = len(data) // recipe.batch_size
     optimizer = _optimizer(parameters, recipe)
-    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    images, labels = torch.from_numpy(np.asarray(data.images)).to(device), torch.from_numpy(data.labels).to(device)
     dtype = _autocast_dtype(recipe, device)
     saved = SavedState(folder / "training", identity)
     rows = saved.restore(network, optimizer, objective)

@@ -149,7 +149,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
 
     # 2. Fit on natural and attacked images, then calibrate.
     natural, attacked = _learn(detector, attacks, parts, loaded, extract, options, progress)
-    calibration = Calibration(detector.score(extract(parts.calibrate.tensor())), options.fpr)
+    calibration = Calibration(detector.score(extract(parts.calibrate.images)), options.fpr)
     pipeline = Pipeline(
         network=network, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
         calibration=calibration, classes=data.classes, band=natural_band(natural.statistics),
@@ -291,8 +291,8 @@ def _learn(
         progress: show progress bars.
     """
     if parts.reference is not None:
-        detector.prepare(extract(parts.reference.tensor()), parts.reference.labels)
-    images, labels = parts.fit.tensor(), parts.fit.labels
+        detector.prepare(extract(parts.reference.images), parts.reference.labels)
+    images, labels = parts.fit.images, parts.fit.labels
     natural = extract(images)
     accuracy = check_accuracy(natural.predicted == labels, labels, trained=loaded.trained)
     if accuracy.status == "warning":
@@ -316,7 +316,7 @@ def _realised_rate(
     """The false-positive rate on the test images with its 95 % interval; None without test images."""
     if not len(test):
         return None
-    hits = int(calibration.flags(detector.score(extract(test.tensor()))).sum())
+    hits = int(calibration.flags(detector.score(extract(test.images))).sum())
     interval = clopper_pearson(hits, len(test))
     return {"rate": hits / len(test), "n": len(test), "interval": [interval.low, interval.high]}
 

@@ -14,6 +14,7 @@ from torch import nn
 from attacks import Attack, AttackedSet, generate
 from attacks.common.digests import arrays_digest
 from models.datasets.base import ImageDataset
+from models.images.stored import FloatImages, ImageBuffer, ImageSequence, StoredImages, take_images
 from service.cache import code_digest
 from service.evaluation.records import NATURAL, Kind, noisy_name
 
@@ -21,10 +22,12 @@ __all__ = ["Made", "Recipe", "attacked", "natural", "noisy", "outliers"]
 
 Images = NDArray[np.float32]
 
+_PART = 64  # images
+
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """Images ``(N, 3, H, W)`` and, for an attacked set, the result of the attack.
+    """Images ``(N, 3, H, W)``, float32 in [0, 1] or uint8, and, for an attacked set, the result of the attack.
 
     Args:
         natural_correct: ``(N,)``, the original was classified correctly; None where there was no attack.
@@ -33,7 +36,7 @@ class Made:
         seconds: per image, of the attack; None where it is not known.
     """
 
-    images: Images
+    images: ImageSequence
     natural_correct: NDArray[np.bool_] | None = None
     success: NDArray[np.bool_] | None = None
     summary: dict[str, Any] | None = None
@@ -62,14 +65,14 @@ def natural(data: ImageDataset) -> Recipe:
     """All images of the data set."""
     return Recipe(
         NATURAL, "natural", np.arange(len(data)), data.labels, {"data": data.fingerprint()},
-        lambda: Made(data.tensor().numpy()),
+        lambda: Made(data.images),
     )  # fmt: skip
 
 
 def outliers(name: str, data: ImageDataset, rows: NDArray[np.int64]) -> Recipe:
     """These rows of another data set, without labels."""
     key = {"data": data.fingerprint(), "rows": arrays_digest({"rows": rows}), "outliers": True}
-    return Recipe(name, "outlier", rows, None, key, lambda: Made(data.tensor(rows).numpy()))
+    return Recipe(name, "outlier", rows, None, key, lambda: Made(take_images(data.images, rows)))
 
 
 def noisy(label: str, attack: Attack, data: ImageDataset, like: dict[str, Any], eight_bit: bool, seed: int) -> Recipe:
@@ -95,14 +98,18 @@ def noisy(label: str, attack: Attack, data: ImageDataset, like: dict[str, Any], 
     }  # fmt: skip
 
     def make() -> Made:
-        images = data.tensor(originals).numpy()
         random = np.random.default_rng([seed, crc32(name.encode())])
-        if norm == "linf":
-            noise = random.uniform(-size, size, images.shape)
-        else:
-            noise = random.normal(0, size / np.sqrt(images[0].size), images.shape)
-        noised = np.clip(images + noise, 0, 1).astype(np.float32)
-        return Made(rounded(noised) if eight_bit else noised)
+
+        def noised(part: slice) -> Images:
+            images = data.tensor(originals[part]).numpy()
+            if norm == "linf":
+                noise = random.uniform(-size, size, images.shape)
+            else:
+                noise = random.normal(0, size / np.sqrt(images[0].size), images.shape)
+            noisy_images = np.clip(images + noise, 0, 1).astype(np.float32)
+            return rounded(noisy_images) if eight_bit else noisy_images
+
+        return Made(_collected(noised, len(originals), data.image_shape))
 
     return Recipe(name, "natural", originals, data.labels[originals], key, make)
 
@@ -142,13 +149,13 @@ def attacked(
     }  # fmt: skip
 
     def make() -> Made:
-        images, labels = data.tensor(originals), data.labels[originals]
+        images, labels = take_images(data.images, originals), data.labels[originals]
         shards, start = _shards(cache, attack), time.perf_counter()
         made = generate(network, images, labels, attack, cache=cache, workers=workers, device=device, progress=progress)
         seconds = _per_image(time.perf_counter() - start, len(originals), shards, _shards(cache, attack))
         if not eight_bit:
             return Made(made.images, made.natural_correct, made.success, made.summary(), seconds)
-        made = _in_eight_bits(made, images.numpy(), attack)
+        made = _in_eight_bits(made, FloatImages(images), attack)
         return Made(made.images, made.natural_correct, None, {**made.summary(), "eight_bit": True}, seconds)
 
     return Recipe(name, "attack", originals, data.labels[originals], key, make)
@@ -160,23 +167,36 @@ def rounded(images: Images) -> Images:
     return np.round(images * np.float32(255)).astype(np.float32) / np.float32(255)
 
 
-def _in_eight_bits(made: AttackedSet, natural: Images, attack: Attack) -> AttackedSet:
+def _in_eight_bits(made: AttackedSet, natural: FloatImages, attack: Attack) -> AttackedSet:
     """The set with rounded images and their distances; success is decided later, by predictions on these images.
 
     Rounded images stay within an L∞ budget: of 0.03, which is 7.65 grey levels, 7 are left.
     """
-    images = rounded(made.images)
+    whole: np.float32 | None = None
     if attack.epsilon is not None and attack.norm == "linf":
         whole = np.float32(np.floor(255 * attack.epsilon + 1e-6) / 255)
-        images = rounded(np.clip(images, natural - whole, natural + whole))
-    steps = range(0, len(images), 512)
-    moved = [np.abs(images[s : s + 512] - natural[s : s + 512]).reshape(-1, natural[0].size) for s in steps]
-    return replace(
-        made,
-        images=images,
-        linf=np.concatenate([part.max(axis=1) for part in moved]).astype(np.float64),
-        l2=np.concatenate([np.sqrt(np.square(part.astype(np.float64)).sum(axis=1)) for part in moved]),
-    )
+    linf, l2 = np.empty((2, len(natural)))
+
+    def in_eight_bits(part: slice) -> Images:
+        images, originals = rounded(made.images[part]), natural[part]
+        if whole is not None:
+            images = rounded(np.clip(images, originals - whole, originals + whole))
+        moved = np.abs(images - originals).reshape(len(images), -1)
+        linf[part], l2[part] = moved.max(axis=1), np.sqrt(np.square(moved.astype(np.float64)).sum(axis=1))
+        return images
+
+    images = _collected(in_eight_bits, len(natural), natural.shape[1:])
+    return replace(made, images=images, linf=linf, l2=l2)
+
+
+def _collected(
+    make: Callable[[slice], Images], count: int, image_shape: tuple[int, ...]
+) -> NDArray[np.float32] | StoredImages:
+    """Images that are made part by part, in order."""
+    buffer = ImageBuffer(count, image_shape, np.float32)
+    for first in range(0, count, _PART):
+        buffer.write(first, make(slice(first, min(first + _PART, count))))
+    return buffer.images()
 
 
 def _own_code() -> str:

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from attacks.common.digests import network_digest
 from models.features import (
+    FeatureExtractor,
     FeatureRequest,
     Features,
     ForwardPass,
     extract_features,
 )
+from models.images.stored import as_float
 from service.cache import EvaluationCache, code_closure
 from service.evaluation.planning.subject import Subject
 from service.evaluation.records import ImageSet
@@ -98,13 +100,17 @@ class Extractor:
     def _extract(self, recipe: Recipe, key: dict[str, Any], missing: Sequence[FeatureRequest], whole: bool) -> None:
         made, subject = recipe.make(), self._subject
         timed = [_Timed(each) for each in missing]
+        count = len(made.images)
+        size = FeatureExtractor(subject.network, subject.discovery, subject.statistics_spec, missing).batch_size(
+            as_float(made.images[:1]).to(subject.device), count
+        )  # measured before the time is
         start = time.perf_counter()
         features = extract_features(
             subject.network, made.images, discovery=subject.discovery, statistics_spec=subject.statistics_spec,
             feature_requests=timed,
-            device=subject.device,
+            batch_size=size, device=subject.device,
         )  # fmt: skip
-        seconds, count = time.perf_counter() - start, len(made.images)
+        seconds = time.perf_counter() - start
         for each, original in zip(timed, missing, strict=True):
             self._cache.save(
                 _KIND, _request_key(key, original), {"values": features.requested[each.name]},

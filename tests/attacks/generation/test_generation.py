@@ -21,6 +21,7 @@ from attacks.common.digests import network_digest
 from attacks.fgm import FGM
 from attacks.pgd import PGD
 from models.errors import AttackError, InputError
+from models.images import stored
 from models.loading import load_network
 from tests.attacks.digits import Digits
 
@@ -307,7 +308,9 @@ def test_wrong_input_is_found_before_the_first_attack(digits_network: Digits) ->
     wrong: list[tuple[Any, Any]] = [
         (images, last_label_wrong),
         (last_pixel_wrong, labels),
-        (images.to(torch.uint8), labels),
+        (images.to(torch.int16), labels),
+        (images.to(torch.uint8)[:0], labels[:0]),
+        (images.to(torch.uint8)[0], labels[:3]),
         (images.numpy().astype(object), labels),
         (images.tolist(), labels),
         (images, labels[:-1]),
@@ -358,3 +361,19 @@ def test_progress_counts_images(digits_network: Digits, tmp_path: Path, capsys: 
     assert "fgm" in shown.err
     assert "64/64" in shown.err
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("limit", [0, 2**30], ids=["in a file", "in memory"])
+def test_8_bit_images_are_attacked_shard_by_shard(
+    digits_network: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(stored, "IN_MEMORY", limit)
+    pixels = (digits_network.images * 255).round().to(torch.uint8)
+    attack = Counting(epsilon=0.1)
+    exact = digits_network._replace(images=pixels.float().div(255))
+    whole = _generate(exact, attack, tmp_path)
+    batches = Counting.batches
+    read = _generate(digits_network._replace(images=pixels), attack, tmp_path)
+    assert Counting.batches == batches  # the key is the same
+    _assert_same(whole, read)
+    assert isinstance(read.images, stored.StoredImages) == (limit == 0)
