@@ -33,6 +33,7 @@ def descend(
     restarts: int = 2,
     seed: int = 0,
     visit: Callable[[Tensor], None] | None = None,
+    batch_size: int | None = None,
 ) -> AdaptiveResult:
     """Images within L∞ `epsilon` that fool the network and pass the detector, by projected gradient descent.
 
@@ -59,6 +60,7 @@ def descend(
         restarts: number of runs.
         seed: of the random starts.
         visit: called with each batch of iterates.
+        batch_size: maximum number of images per gradient, which changes nothing but rounding; None: all of them.
 
     Raises:
         InputError: an unknown kind, or a number out of range.
@@ -79,7 +81,8 @@ def descend(
             rows = (~evaded).nonzero().squeeze(1)
             if not len(rows):
                 return AdaptiveResult(best, evaded, queries, gradients)
-            direction = _direction(forward, points[rows], labels[rows], kind)
+            parts = torch.split(rows, batch_size or len(rows))
+            direction = torch.cat([_direction(forward, points[part], labels[part], kind) for part in parts])
             step = direction.sign() if run % 2 == 0 else _scaled_to_sign(direction)
             moved = project(points[rows] + size * step, images[rows], epsilon, "linf")
             points[rows] = moved

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.tables.cells import Result, number, percent, ratio, shown
 
-__all__ = ["attacks", "cost", "inference", "memory", "overhead"]
+__all__ = ["attacks", "cost", "evaluation_memory", "inference", "memory", "memory_growth", "overhead"]
 
 PUBLISHED_MEMORY = Path(__file__).resolve().parent / "paper" / "memory.csv"
 
@@ -87,6 +87,21 @@ def memory(result: Result) -> list[str]:
                 f"{'deep' if split == 'depth' else 'heavy'} | {' | '.join(cells)} |"
             )
     return lines
+
+
+def evaluation_memory(result: Result) -> list[str]:
+    """Peak and processor time of an evaluation of photos, now and before batches followed memory."""
+    titles = {"before": "batches of fixed sizes", "now": "batches that follow memory"}
+    lines = ["| | peak, GB | processor time, s |", "|---|---|---|"]
+    for name, run in result["evaluations"].items():
+        lines.append(f"| {titles[name]} | {run['peak_mib'] * 2**20 / 1e9:.1f} | {run['cpu_seconds']:.0f} |")
+    return lines
+
+
+def memory_growth(result: Result) -> list[str]:
+    """Peak of an evaluation by number of photos."""
+    rows = [f"| {row['photos']:,} | {row['peak_mib']:,.0f} |" for row in result["growth"]]
+    return ["| photos | peak, MiB |", "|---|---|", *rows]
 
 
 def inference(results: Mapping[str, Result]) -> list[str]:

@@ -79,6 +79,7 @@ class Descents:
                 steps=steps,
                 restarts=context.budgets.descent_restarts,
                 seed=seed,
+                batch_size=context.system.gradient_batch,
             )
             return result, {}
 

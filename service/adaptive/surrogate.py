@@ -107,6 +107,7 @@ def _visited(
                 steps=steps,
                 restarts=1,
                 seed=seed,
+                batch_size=system.gradient_batch,
                 visit=visitor(itertools.cycle(range(_EVERY - 1, -1, -1))),
             )
     inputs, margins = zip(*visited, strict=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detector.calibration import Calibration
 from detector.common.result import ScoreResult
 from detector.pipeline import Pipeline
+from models.batching import fitting_batch
 from models.errors import InputError, NetworkError
 from models.features import FeatureExtractor, FeatureRequest, Features
 from service.adaptive.exact import columns_of, exact_margins
@@ -35,9 +36,10 @@ class System:
         ensemble: True for the detector's score, which for classifiers is the larger of both probabilities; False for
             the probability "all_class" alone. A detector without classifiers has its score only.
         calibration: of that score; by default the pipeline's, which belongs to the detector's score.
-        batch_size: images in one forward pass.
+        batch_size: maximum number of images in one forward pass; fewer where memory requires it.
 
     Attributes:
+        gradient_batch: maximum number of images in one gradient of `forward`.
         differentiable: names of the parts of the features that have a gradient in the images.
         exact_margins: differentiable margins from these parts; None if the score has no gradient.
 
@@ -83,6 +85,9 @@ class System:
         requests = [each for each in pipeline.detector.feature_requests() if self._has_gradient(each, probe)]
         self._extractor = self._extractor_of(requests)
         self.differentiable = tuple(self.forward(probe.to(pipeline.device))[1])
+        self._feature_batch = pipeline.batch_size(batch_size)
+        image = probe[:1].to(pipeline.device)
+        self.gradient_batch = fitting_batch(self._differentiate, image, batch_size, batch_size)
 
     @property
     def network(self) -> nn.Module:
@@ -98,7 +103,9 @@ class System:
 
     def features(self, images: Tensor) -> Features:
         """The pipeline's features of images ``(N, 3, H, W)``, batch by batch."""
-        return Features.concatenated([self.pipeline.features(batch) for batch in torch.split(images, self.batch_size)])
+        return Features.concatenated(
+            [self.pipeline.features(batch) for batch in torch.split(images, self._feature_batch)]
+        )
 
     def margins(self, features: Features) -> NDArray[np.float64]:
         """Score minus threshold ``(N,)``; flagged where it is at least 0."""
@@ -179,6 +186,12 @@ class System:
         """Logits ``(b, K)`` and the `differentiable` parts ``(b, F_i)`` by name, the logits among them."""
         with torch.enable_grad():
             return self._forward(images, self._extractor)
+
+    def _differentiate(self, images: Tensor) -> None:
+        """One gradient, to measure its memory."""
+        images = images.detach().requires_grad_(True)
+        parts = self.forward(images)[1]
+        torch.autograd.grad(torch.stack([values.sum() for values in parts.values()]).sum(), images)
 
     def _extractor_of(self, requests: Sequence[FeatureRequest]) -> FeatureExtractor:
         return FeatureExtractor(self.network, self.pipeline.discovery, self.pipeline.statistics_spec, requests)
