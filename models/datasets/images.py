@@ -41,7 +41,7 @@ def load(request: DatasetRequest) -> ImageDataset:
     unreadable = _Unreadable(accepted, len(found.files))
     reader = _Reader(request, [path for path, _ in found.files])
     buffer: ImageBuffer | None = None
-    labels = []
+    labels: list[int] = []
     bar = progress_bar(found.files, what=f"reading {found.root.name}", unit="image")
     for (path, label), pixels in zip(bar, reader.images(), strict=True):
         if isinstance(pixels, str):
