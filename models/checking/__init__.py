@@ -5,8 +5,10 @@ from models.checking.accuracy import (
     accuracy_against_chance,
     check_accuracy,
     check_normalization,
+    right_predictions,
 )
 from models.checking.branches import check_branches
+from models.checking.input import check_input
 from models.checking.network import check_network, require_usable
 from models.checking.result import CheckResult, Status
 
@@ -17,7 +19,9 @@ __all__ = [
     "accuracy_against_chance",
     "check_accuracy",
     "check_branches",
+    "check_input",
     "check_network",
     "check_normalization",
     "require_usable",
+    "right_predictions",
 ]

@@ -14,7 +14,13 @@ from models.checking.result import CheckResult
 from models.intervals import Interval, clopper_pearson
 from models.normalization import Normalized
 
-__all__ = ["AccuracyAgainstChance", "accuracy_against_chance", "check_accuracy", "check_normalization"]
+__all__ = [
+    "AccuracyAgainstChance",
+    "accuracy_against_chance",
+    "check_accuracy",
+    "check_normalization",
+    "right_predictions",
+]
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MUCH_BETTER, _SIGNIFICANT = 0.05, 1e-3  # gain in accuracy, and p-value: several alternatives are compared
@@ -76,7 +82,17 @@ def check_accuracy(right: NDArray[np.bool_], labels: NDArray[np.int64], *, train
     return CheckResult("accuracy", "warning", message, values)
 
 
-def check_normalization(network: Normalized, images: Tensor, labels: NDArray[np.int64]) -> CheckResult:
+def right_predictions(network: Normalized, images: Tensor, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the network is right on each of the images ``(N, 3, H, W)`` of these classes ``(N,)``."""
+    batches = torch.split(images, _BATCH)
+    predicted = torch.cat([logits_of(network, batch).argmax(1) for batch in batches])
+    right: NDArray[np.bool_] = predicted.numpy() == labels
+    return right
+
+
+def check_normalization(
+    network: Normalized, images: Tensor, labels: NDArray[np.int64], right: NDArray[np.bool_]
+) -> CheckResult:
     """Compare the accuracy with that under other normalisations and with the channels in the order BGR.
 
     Another choice is reported if it is right on significantly more of the same images (McNemar's exact test). The
@@ -86,18 +102,20 @@ def check_normalization(network: Normalized, images: Tensor, labels: NDArray[np.
         network: with the normalisation in question.
         images: float32 ``(N, 3, H, W)`` in [0, 1].
         labels: their classes ``(N,)``, as indices of the logits.
+        right: whether the network is right on each, ``(N,)``.
     """
-    given = _right(network, images, labels)
-    rights = {name: _right(other, changed, labels) for name, other, changed in _alternatives(network, images)}
-    accuracies = {"as given": float(given.mean()), **{name: float(right.mean()) for name, right in rights.items()}}
+    rights = {
+        name: right_predictions(other, changed, labels) for name, other, changed in _alternatives(network, images)
+    }
+    accuracies = {"as given": float(right.mean()), **{name: float(each.mean()) for name, each in rights.items()}}
     best = max(rights, key=lambda name: accuracies[name])
-    gained, lost = int((rights[best] & ~given).sum()), int((given & ~rights[best]).sum())
+    gained, lost = int((rights[best] & ~right).sum()), int((right & ~rights[best]).sum())
     gain = (gained - lost) / len(labels)
     values = {"images": len(labels), "accuracies": accuracies}
     if gain < _MUCH_BETTER or stats.binomtest(gained, gained + lost).pvalue > _SIGNIFICANT:
         message = f"no other choice is much better than the given one ({accuracies['as given']:.1%} right)"
         return CheckResult("normalisation", "pass", message, values)
-    ours, theirs = (clopper_pearson(int(right.sum()), len(labels)) for right in (given, rights[best]))
+    ours, theirs = (clopper_pearson(int(each.sum()), len(labels)) for each in (right, rights[best]))
     message = (
         f"right on {accuracies['as given']:.1%} of {len(labels)} images (95 % interval {ours.low:.1%} to "
         f"{ours.high:.1%}), but with {best} on {accuracies[best]:.1%} ({theirs.low:.1%} to {theirs.high:.1%}); check "
@@ -119,10 +137,3 @@ def _alternatives(network: Normalized, images: Tensor) -> Iterator[tuple[str, No
         if not np.allclose(present, (mean, std), atol=1e-3):
             yield name, Normalized(network.network, mean, std).to(network.mean.device), images
     yield "the channels in the order BGR", network, images.flip(1)
-
-
-def _right(network: Normalized, images: Tensor, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    batches = torch.split(images, _BATCH)
-    predicted = torch.cat([logits_of(network, batch.to(network.mean.device)).argmax(1) for batch in batches])
-    right: NDArray[np.bool_] = predicted.numpy() == labels
-    return right

@@ -1,9 +1,12 @@
 """Check that the residual branches are found and recorded, with hooks and in the rewritten graph."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from models.checking.result import CheckResult
+from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec, WithStatistics, discover, evaluation_mode, record_residues
 
 __all__ = ["check_branches"]
@@ -27,11 +30,7 @@ def check_branches(network: nn.Module, images: Tensor) -> CheckResult:
         network(images)
     shapes = [tuple(residue.shape[1:]) for residue in recording.residues]
     graph = WithStatistics(network, discovery, statistics_spec=StatisticsSpec(), image_shape=(channels, height, width))
-    values = {
-        "branches": [{"name": each.name, "shape": list(each.shape), "kind": each.kind} for each in discovery.branches],
-        "skipped": [{"name": each.name, "why": each.why} for each in discovery.skipped_branches],
-        "rewritten": graph.why_not_rewritten is None, "why_not_rewritten": graph.why_not_rewritten,
-    }  # fmt: skip
+    values = {**_as_json(network, discovery), "why_not_rewritten": graph.why_not_rewritten}
     for branch, shape in zip(discovery.branches, shapes, strict=True):
         if shape != branch.shape:
             message = (
@@ -43,6 +42,17 @@ def check_branches(network: nn.Module, images: Tensor) -> CheckResult:
         message = "statistics of the residues are not finite; check the weights and the precision"
         return CheckResult(_NAME, "fail", message, values)
     return CheckResult(_NAME, "pass", _summary(discovery, graph.why_not_rewritten), values)
+
+
+def _as_json(network: nn.Module, discovery: Discovery) -> dict[str, Any]:
+    prefix = "network." if isinstance(network, Normalized) else ""  # names as in the user's own network
+    branches, skipped = discovery.branches, discovery.skipped_branches
+    return {
+        "branches": [
+            {"name": each.name.removeprefix(prefix), "shape": list(each.shape), "kind": each.kind} for each in branches
+        ],
+        "skipped": [{"name": each.name.removeprefix(prefix), "why": each.why} for each in skipped],
+    }
 
 
 def _summary(discovery: Discovery, why_not: str | None) -> str:

@@ -17,7 +17,7 @@ from service.requests.demo import DemoRequest
 from service.requests.evaluate import EvaluationRequest
 from service.requests.fit import FitRequest
 from service.requests.geometry import CirclesRequest, DecodingsRequest, GeometryRequest
-from service.requests.inspection import InspectRequest, ListRequest
+from service.requests.inspection import CheckRequest, InspectRequest, ListRequest
 from service.requests.serving import ScoreRequest, ServeRequest
 from service.requests.train import TrainRequest
 
@@ -52,6 +52,18 @@ def inspect(request: Annotated[InspectRequest, Request]) -> None:
 
     inspection = inspect_network(request)
     print(json.dumps(inspection.to_json(), indent=2) if request.json else inspection.as_table())
+
+
+def check(request: Annotated[CheckRequest, Request]) -> int:
+    """Check a network, and images for it, before anything expensive.
+
+    Exit status 0: every check passed, perhaps with warnings; 1: a check failed. See docs/check.md.
+    """
+    from service.jobs.check import check as check_job
+
+    report = check_job(request)
+    print(json.dumps(report.to_json(), indent=2) if request.json else report.as_table())
+    return 0 if report.passed else 1
 
 
 def train(request: Annotated[TrainRequest, Request]) -> None:

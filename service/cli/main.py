@@ -45,7 +45,7 @@ app = App(
 )
 
 
-def _help(command: Callable[..., None]) -> str:
+def _help(command: Callable[..., int | None]) -> str:
     """The docstring, each paragraph on one line."""
     return "\n\n".join(" ".join(each.split()) for each in inspect.cleandoc(command.__doc__ or "").split("\n\n"))
 
@@ -53,7 +53,8 @@ def _help(command: Callable[..., None]) -> str:
 app.register_install_completion_command()
 app.command(commands.list_, name="list", help=_help(commands.list_))
 for _command in (
-    commands.inspect, commands.train, commands.fit, commands.evaluate, commands.score, commands.serve, commands.demo,
+    commands.inspect, commands.check, commands.train, commands.fit, commands.evaluate, commands.score, commands.serve,
+    commands.demo,
 ):  # fmt: skip
     app.command(_command, help=_help(_command))
 _geometry = App(name="geometry", help=_help(commands.geometry))
@@ -78,9 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is escaped
             stream.reconfigure(errors=READABLE)
     try:
-        _run(words)
+        status = _run(words)
         if sys.stdout is not None:
             sys.stdout.flush()
+        return status
     except CycloptsError as exc:
         return _complain(name, f"{_fault(exc)} See plumbline {name} --help.")
     except PlumblineError as exc:
@@ -101,18 +103,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         place = exc.filename or "standard output or a temporary file"
         return _complain(name, f"cannot write to {place}: {exc.strerror}; free space there and run it again")
-    return 0 if words else 2
 
 
-def _run(words: list[str]) -> None:
-    """Run the command of these words; without any, print the help."""
+def _run(words: list[str]) -> int:
+    """Run the command of these words, and return its status; without any, print the help."""
     if not words:
         app.help_print([])
-        return
+        return 2
     command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     for request in bound.arguments.values():
         _check(request)
-    command(*bound.args, **bound.kwargs)
+    return command(*bound.args, **bound.kwargs) or 0
 
 
 def _complain(name: str, message: str, *, status: int = 2) -> int:

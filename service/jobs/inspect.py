@@ -49,7 +49,8 @@ def inspect_network(request: InspectRequest) -> Inspection:
         NetworkError: a network without branches.
     """
     shape = (3, *request.image_size) if request.image_size else None
-    loaded = load_network(request.network, image_shape=shape)
+    given = request.normalization
+    loaded = load_network(request.network, mean=given.mean, std=given.std, image_shape=shape)
     # Discover inside the normalisation, so that the names are those of the user's own network.
     return Inspection(
         request.network, discover(loaded.network.network, loaded.network.inner_shape(loaded.spec.image_shape))

@@ -1,14 +1,15 @@
-"""The requests of `plumbline inspect` and `plumbline list`."""
+"""The requests of `plumbline inspect`, `plumbline check` and `plumbline list`."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from service.requests.options import Flag
+from models.errors import InputError
+from service.requests.options import Flag, LoadingOptions, NormalizationOptions, Seed
 
-__all__ = ["InspectRequest", "ListRequest"]
+__all__ = ["CheckRequest", "InspectRequest", "ListRequest"]
 
 
 def _size(_hint: Any, tokens: Sequence[Token]) -> tuple[int, int]:
@@ -23,6 +24,9 @@ def _size(_hint: Any, tokens: Sequence[Token]) -> tuple[int, int]:
     return size
 
 
+ImageSize = Annotated[tuple[int, int], Parameter(converter=_size, n_tokens=1, negative=(), metavar="PX")]
+
+
 @dataclass(frozen=True)
 class InspectRequest:
     """List the residual branches of a network, and the candidates that are skipped.
@@ -30,16 +34,56 @@ class InspectRequest:
     Args:
         network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], timm:NAME[:WEIGHTS], hf:FOLDER,
             PATH.py:CALLABLE[:WEIGHTS], or a name from `plumbline list networks`.
+        normalization: of the network.
         image_size: H[xW] in pixels [default: the network's own].
         json: print JSON.
     """
 
     network: str
     _: KW_ONLY
-    image_size: Annotated[tuple[int, int] | None, Parameter(converter=_size, n_tokens=1, negative=(), metavar="PX")] = (
-        None
-    )
+    normalization: NormalizationOptions = field(default_factory=NormalizationOptions)
+    image_size: ImageSize | None = None
     json: Flag = False
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """Check a network, and images for it, before anything expensive.
+
+    Args:
+        network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], timm:NAME[:WEIGHTS], hf:FOLDER,
+            PATH.py:CALLABLE[:WEIGHTS], or a name from `plumbline list networks`.
+        normalization: of the network.
+        dataset: labelled images for it: a name from `plumbline list datasets`, npz:FILE or images:FOLDER [default:
+            noise, without checks of images and accuracy].
+        images: how they are loaded.
+        image_size: H[xW] in pixels, without a data set [default: the network's own].
+        device: cpu or cuda.
+        seed: seed of the sample of images.
+        json: print JSON.
+
+    Raises:
+        InputError: an option that has no effect with, or without, a data set.
+    """
+
+    network: str
+    _: KW_ONLY
+    normalization: NormalizationOptions = field(default_factory=NormalizationOptions)
+    dataset: str | None = None
+    images: LoadingOptions = field(default_factory=LoadingOptions)
+    image_size: ImageSize | None = None
+    device: str = "cpu"
+    seed: Seed = 0
+    json: Flag = False
+
+    def __post_init__(self) -> None:
+        if self.dataset is not None:
+            if self.image_size is not None:
+                raise InputError("--image-size has no effect beside --dataset; give --resize and --crop")
+            return
+        for option in fields(self.images):
+            if getattr(self.images, option.name) != option.default:
+                raise InputError(f"--{option.name.replace('_', '-')} has no effect without --dataset; add it")
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ __all__ = [
     "Commas",
     "Flag",
     "ImageOptions",
+    "LoadingOptions",
     "MaxPixels",
     "Memory",
     "Names",
     "NetworkOptions",
+    "NormalizationOptions",
     "PerChannel",
     "Seed",
     "Whole",
@@ -79,7 +81,21 @@ Commas = Annotated[tuple[str, ...], Parameter(converter=_commas, n_tokens=1, neg
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class NetworkOptions:
+class NormalizationOptions:
+    """The normalisation of a network.
+
+    Args:
+        mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
+        std: normalisation standard deviation per channel R,G,B, for pixels in [0, 1].
+    """
+
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(NormalizationOptions):
     """A network and its normalisation.
 
     Args:
@@ -90,13 +106,35 @@ class NetworkOptions:
     """
 
     network: str
-    mean: PerChannel | None = None
-    std: PerChannel | None = None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions:
+class LoadingOptions:
+    """How images are loaded and preprocessed.
+
+    Args:
+        data_root: folder of downloaded data sets.
+        download: fetch a missing data set.
+        resize: length of the shorter side, in pixels.
+        crop: side of the central square, in pixels.
+        limit: use this many images, sampled at random.
+        max_pixels: maximum width × height of an image file.
+        strict: refuse every unreadable image file, instead of skipping up to 1 %.
+    """
+
+    data_root: Path = Path("data")
+    download: Flag = False
+    resize: Whole | None = None
+    crop: Whole | None = None
+    limit: Whole | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
+    strict: Flag = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(LoadingOptions):
     """Natural images and their preprocessing.
 
     Args:
@@ -111,13 +149,6 @@ class ImageOptions:
     """
 
     dataset: str = "digits"
-    data_root: Path = Path("data")
-    download: Flag = False
-    resize: Whole | None = None
-    crop: Whole | None = None
-    limit: Whole | None = None
-    max_pixels: MaxPixels = MAX_PIXELS
-    strict: Flag = False
 
 
 @Parameter(name="*")
