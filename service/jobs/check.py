@@ -104,7 +104,9 @@ def _images(request: CheckRequest) -> ImageDataset | None:
     resize, crop = images.resize, images.crop
     if resize is None and crop is None:
         resize, crop = preset_size(request.network)
-    wanted = DatasetRequest(root=images.data_root, download=images.download, resize=resize, crop=crop)
+    wanted = DatasetRequest(
+        root=images.data_root, download=images.download, resize=resize, crop=crop, max_pixels=images.max_pixels
+    )
     return load_dataset(request.dataset, wanted).limited(images.limit, request.seed)
 
 

@@ -1,7 +1,7 @@
 """The requests of `plumbline inspect`, `plumbline check` and `plumbline list`."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
@@ -81,9 +81,9 @@ class CheckRequest:
             if self.image_size is not None:
                 raise InputError("--image-size has no effect beside --dataset; give --resize and --crop")
             return
-        for option in fields(self.images):
-            if getattr(self.images, option.name) != option.default:
-                raise InputError(f"--{option.name.replace('_', '-')} has no effect without --dataset; add it")
+        for option in ("download", "resize", "crop", "limit"):
+            if getattr(self.images, option) not in (None, False):
+                raise InputError(f"--{option} has no effect without --dataset; add it")
 
 
 @dataclass(frozen=True)
