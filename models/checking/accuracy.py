@@ -135,5 +135,5 @@ def _alternatives(network: Normalized, images: Tensor) -> Iterator[tuple[str, No
         ("pixels from 0 to 255 (mean 0 and std 1/255)", (0.0,) * 3, (1 / 255,) * 3),
     ):
         if not np.allclose(present, (mean, std), atol=1e-3):
-            yield name, Normalized(network.network, mean, std).to(network.mean.device), images
+            yield name, Normalized(network.network, mean, std, grey=network.grey).to(network.mean.device), images
     yield "the channels in the order BGR", network, images.flip(1)

@@ -1,4 +1,6 @@
-"""Check of the values that a network gets after the normalisation."""
+"""The values that a network gets after the normalisation."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -8,19 +10,17 @@ from models.normalization import Normalized
 
 __all__ = ["check_input"]
 
-_NARROW = 0.1  # width of the range of normalised values
 
+def check_input(network: Normalized, notes: Sequence[str] = ()) -> CheckResult:
+    """State the range of the normalised values, and how the network was adapted when it was loaded.
 
-def check_input(network: Normalized) -> CheckResult:
-    """State the range of the normalised values, and the precision of the weights."""
+    Args:
+        network: with its normalisation.
+        notes: of `LoadedNetwork`.
+    """
     low, high = _range(network.mean.double(), network.std.double())
-    precision = sorted({str(each.dtype).removeprefix("torch.") for each in network.parameters()})
-    values = {"low": low, "high": high, "precision": precision}
-    message = f"pixels in [0, 1] become values from {low:.3g} to {high:.3g}; weights in {' and '.join(precision)}"
-    if high - low < _NARROW:
-        hint = "give --mean and --std for pixels in [0, 1]: divide those for pixels from 0 to 255 by 255"
-        return CheckResult("input", "warning", f"{message}; {hint}", values)
-    return CheckResult("input", "pass", message, values)
+    message = f"float32 images in [0, 1] become values from {low:.3g} to {high:.3g}"
+    return CheckResult("input", "pass", "; ".join([message, *notes]), {"low": low, "high": high, "notes": list(notes)})
 
 
 def _range(mean: Tensor, std: Tensor) -> tuple[float, float]:

@@ -122,7 +122,7 @@ def _network(request: CheckRequest, data: ImageDataset | None) -> LoadedNetwork:
 
 def _of_network(loaded: LoadedNetwork, images: Tensor, device: str) -> Iterator[CheckResult]:
     network = loaded.network.to(device)
-    yield check_input(network)
+    yield check_input(network, loaded.notes)
     yield from _caught("logits", lambda: check_network(network, images))
     yield from _caught("residual branches", lambda: [check_branches(network, images[:2])])
     yield from _caught("cost", lambda: [_of_cost(network_cost(network, loaded.spec.image_shape, device=device))])
