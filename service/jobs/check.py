@@ -21,12 +21,12 @@ from models.checking import (
     right_predictions,
 )
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.datasets.contents import contents_of
 from models.errors import PlumblineError
 from models.loading import LoadedNetwork, load_network, preset_size
 from service.console import text_table
 from service.formatting import counted
 from service.inputs import label, with_labels_of
-from service.inputs.seen_images import image_digests
 from service.jsonable import as_json
 from service.requests.inspection import CheckRequest
 
@@ -105,8 +105,9 @@ def _images(request: CheckRequest) -> ImageDataset | None:
     if resize is None and crop is None:
         resize, crop = preset_size(request.network)
     wanted = DatasetRequest(
-        root=images.data_root, download=images.download, resize=resize, crop=crop, max_pixels=images.max_pixels
-    )
+        root=images.data_root, download=images.download, resize=resize, crop=crop,
+        max_pixels=images.max_pixels, strict=images.strict,
+    )  # fmt: skip
     return load_dataset(request.dataset, wanted).limited(images.limit, request.seed)
 
 
@@ -151,21 +152,19 @@ def _of_accuracy(loaded: LoadedNetwork, images: Tensor, labels: NDArray[np.int64
 
 def _of_images(data: ImageDataset) -> CheckResult:
     """Numbers of images, of copies, and of images per class."""
-    counts = np.bincount(data.labels, minlength=len(data.classes))
-    copies = len(data) - len(np.unique(image_digests(data)))
-    empty = int((counts == 0).sum())
-    values = {
-        "images": len(data), "copies": copies, "classes": len(counts), "empty_classes": empty,
-        "class_counts": dict(zip(data.classes, counts.tolist(), strict=True)),
-    }  # fmt: skip
-    present = counts[counts > 0]
-    each = f"{present.min()}" if present.min() == present.max() else f"{present.min()} to {present.max()}"
+    contents = contents_of(data)
+    present = [count for count in contents.classes.values() if count]
+    empty = len(contents.classes) - len(present)
+    values = {**asdict(contents), "empty_classes": empty}
+    each = f"{min(present)}" if min(present) == max(present) else f"{min(present)} to {max(present)}"
     message = f"{counted(len(data), 'image')} of {len(present)} classes, {each} per class"
     if empty:
-        message += f"; {empty} of the network's {len(counts)} classes have no image"
-    if copies:
-        message += f"; {counted(copies, 'image')} with the same pixels as another one"
-    return CheckResult("images", "warning" if copies or empty else "pass", message, values)
+        message += f"; {empty} of the network's {len(contents.classes)} classes have no image"
+    if contents.copies:
+        message += f"; {contents.copies} are copies of others, which `fit` leaves out"
+    if contents.contradictory:
+        message += f"; {counted(contents.contradictory, 'image')} with copies that have another label"
+    return CheckResult("images", "warning" if contents.copies or empty else "pass", message, values)
 
 
 def _caught(name: str, run: Callable[[], list[CheckResult]]) -> list[CheckResult]:

@@ -81,7 +81,7 @@ class CheckRequest:
             if self.image_size is not None:
                 raise InputError("--image-size has no effect beside --dataset; give --resize and --crop")
             return
-        for option in ("download", "resize", "crop", "limit"):
+        for option in ("download", "resize", "crop", "limit", "strict"):
             if getattr(self.images, option) not in (None, False):
                 raise InputError(f"--{option} has no effect without --dataset; add it")
 

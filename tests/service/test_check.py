@@ -131,7 +131,7 @@ def test_check_with_a_data_set_measures_accuracy_and_counts_images(
     assert set(checks["normalisation"]["values"]["accuracies"]) > {"as given", "the channels in the order BGR"}
     found = checks["images"]["values"]
     assert (found["images"], found["copies"], found["empty_classes"]) == (47, 7, 2)
-    assert found["class_counts"]["a"] == 6
+    assert found["classes"]["a"] == 6
     assert main(["check", "nets.py:sound", "--dataset", "npz:copies.npz"]) == 0
     table = capsys.readouterr().out
     assert "independent of the batch  pass" in table
