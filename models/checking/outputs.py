@@ -29,6 +29,9 @@ def check_logits(logits: Tensor) -> CheckResult:
         return CheckResult(_NAME, "fail", _probabilities("probabilities", "softmax"), values)
     if bool((exact <= tolerance).all()) and _all_near(exact.logsumexp(1), 0.0, tolerance):
         return CheckResult(_NAME, "fail", _probabilities("log-probabilities", "log_softmax"), values)
+    if len(exact) > 1 and bool((exact == exact[0]).all()):
+        message = "all images have the same logits, so that further checks prove nothing; check the weights of the head"
+        return CheckResult(_NAME, "warning", message, values)
     if in_range and logits.shape[1] > 2:
         message = "every output lies in [0, 1], as after a sigmoid; if so, return the values before it"
         return CheckResult(_NAME, "warning", message, values)

@@ -102,9 +102,10 @@ def test_a_faulty_network_is_refused_with_the_cause(
     ("network", "words"),
     [
         (SmallNetwork(end=nn.Sigmoid()), "sigmoid"),
+        (SmallNetwork(change=lambda x: 0 * x), "all images have the same logits"),
         (SmallNetwork(change=lambda x: x + 0 * torch.rand_like(x)), "rand_like in the network's own forward"),
     ],
-    ids=["sigmoid", "random without effect"],
+    ids=["sigmoid", "constant", "random without effect"],
 )
 def test_what_may_be_intended_is_a_warning(network: SmallNetwork, words: str, images: Tensor, seed: int) -> None:
     warnings = require_usable(_network(network, seed), images)
