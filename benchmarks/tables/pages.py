@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
-from benchmarks.tables import adaptive, detection, geometry, goals, published, real_images, serving, speed, training
+from benchmarks.tables import (
+    adaptive,
+    architectures,
+    detection,
+    geometry,
+    goals,
+    published,
+    real_images,
+    serving,
+    speed,
+    training,
+)
 
 __all__ = ["PAGES", "with_tables"]
 
@@ -28,7 +39,7 @@ PAGES = tuple(
     if re.search(r"^<!-- table: \S+ \w", path.read_text(encoding="utf-8"), re.M)
 )
 _TABLE = re.compile(r"(?P<begin><!-- table: (?P<words>[^\n]*?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
-_MODULES = (adaptive, detection, geometry, goals, published, real_images, serving, speed, training)
+_MODULES = (adaptive, architectures, detection, geometry, goals, published, real_images, serving, speed, training)
 _FUNCTIONS: dict[str, Callable[..., list[str]]] = {
     name: getattr(module, name) for module in _MODULES for name in module.__all__
 }
