@@ -59,6 +59,7 @@ class _Request:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     num_classes: int | None
+    exact_classes: bool
     image_shape: tuple[int, int, int] | None
 
     @property
@@ -73,6 +74,7 @@ def load_network(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     num_classes: int | None = None,
+    exact_classes: bool = False,
     image_shape: tuple[int, int, int] | None = None,
 ) -> LoadedNetwork:
     """The network that `reference` names (see the module's docstring), in eval mode; its notes are printed.
@@ -83,13 +85,15 @@ def load_network(
             does not state one. By default that of ImageNet for torchvision, and none (mean 0, std 1) for a user's file,
             whose module may normalise by itself.
         num_classes: for constructors with this parameter, if no checkpoint states it.
+        exact_classes: whether a larger default of a user's function is replaced by `num_classes`. A data set may have
+            fewer classes than the network, and a function that loads weights by itself does so for its default.
         image_shape: (3, H, W) of the images; by default that of the source.
 
     Raises:
         UnknownNameError, InputError: the reference names nothing that exists, or mean and std are not for such pixels.
         NetworkError: the network cannot be built, or does not return logits (B, K).
     """
-    loaded = _loaded(_Request(reference, *per_channel(mean, std), num_classes, image_shape))
+    loaded = _loaded(_Request(reference, *per_channel(mean, std), num_classes, exact_classes, image_shape))
     for note in loaded.notes:
         say(note)
     return loaded
@@ -285,11 +289,18 @@ def _file_network(request: _Request) -> LoadedNetwork:
         return with_shape(replace(loaded, reference=reference), request.image_shape)
     user = load_user_file(path)
     function = user.function(match["callable"])
-    any_classes = "num_classes" in inspect.signature(function).parameters
-    network, arguments, notes = _constructed(request, function, weights, any_classes=any_classes)
+    parameter = inspect.signature(function).parameters.get("num_classes")
+    if parameter is not None and not request.exact_classes and _suffices(parameter.default, request.num_classes):
+        request = replace(request, num_classes=None)
+    network, arguments, notes = _constructed(request, function, weights, any_classes=parameter is not None)
     mean, std = request.mean or (0.0,) * 3, request.std or (1.0,) * 3
     shape = request.image_shape or (3, 32, 32)
     spec = NetworkSpec("file", match["callable"], arguments, 0, shape, mean, std, source_sha256=user.sha256)
     loaded = checked(Normalized(network, mean, std), spec, reference)
     # After the forward pass, in which modules may be imported as well.
     return replace(loaded, spec=replace(loaded.spec, source_files=user.imported()), notes=(*notes, *loaded.notes))
+
+
+def _suffices(default: object, num_classes: int | None) -> bool:
+    """Whether a function's default number of classes includes `num_classes`."""
+    return isinstance(default, int) and num_classes is not None and default >= num_classes

@@ -144,7 +144,12 @@ def _network(request: TrainRequest, data: ImageDataset) -> LoadedNetwork:
     mean, std = request.mean or _channel_mean(data), request.std or _channel_std(data)
     torch.manual_seed(request.seed)
     loaded = load_network(
-        request.network, mean=mean, std=std, num_classes=len(data.classes), image_shape=data.image_shape
+        request.network,
+        mean=mean,
+        std=std,
+        num_classes=len(data.classes),
+        exact_classes=True,
+        image_shape=data.image_shape,
     )
     if loaded.spec.num_classes != len(data.classes):
         raise InputError(

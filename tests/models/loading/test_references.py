@@ -63,6 +63,13 @@ def _logits(network: nn.Module, seed: int) -> torch.Tensor:
     return logits
 
 
+def test_a_users_function_keeps_a_default_that_includes_the_classes_of_the_data(user_file: Path) -> None:
+    reference = f"{user_file}:build"  # 4 classes by default
+    for given, exact, expected in ((3, False, 4), (3, True, 3), (6, False, 6)):
+        loaded = load_network(reference, num_classes=given, exact_classes=exact, image_shape=SHAPE)
+        assert loaded.spec.num_classes == expected
+
+
 def test_a_spec_rebuilds_the_network_of_a_file_only_from_that_file(user_file: Path) -> None:
     loaded = load_network(f"{user_file}:build", image_shape=SHAPE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     spec = NetworkSpec.from_json(loaded.spec.to_json())
