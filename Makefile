@@ -3,6 +3,8 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 180
 VENV := .venv
 BIN := $(VENV)/bin
+# One process per core; the tests of one file share a process, and with it their fixtures.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 STAMP := $(VENV)/.installed
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make requirements" pyproject.toml
@@ -22,11 +24,11 @@ demo: $(STAMP)
 	$(BIN)/plumbline demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 # What to run before each commit: everything but the slow tests.
 check: $(STAMP) lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # The documentation site in site/; a broken link is an error.
 docs: $(STAMP)
