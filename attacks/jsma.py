@@ -1,7 +1,7 @@
 """Jacobian-based Saliency Map Attack (JSMA): changes the two most salient values at a time (Papernot et al., 2016)."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class JSMA(Attack):
             the target's logit (often fewer values than with the paper's rule), and always continues to the target.
     """
 
-    lp_bounded: ClassVar[bool] = False
+    lp_bounded: bool = False
 
     def __init__(
         self,

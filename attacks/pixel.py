@@ -1,7 +1,5 @@
 """Pixel attack: a few replaced pixels, by differential evolution (Su, Vargas and Sakurai, 2019)."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +33,7 @@ class Pixel(Attack):
         target: None, or the target class (see `attacks.common.targets`).
     """
 
-    lp_bounded: ClassVar[bool] = False
+    lp_bounded: bool = False
 
     def __init__(
         self,

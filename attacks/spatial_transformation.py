@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +34,7 @@ class SpatialTransformation(Attack):
         draws: number of random transformations; None: the grid.
     """
 
-    lp_bounded: ClassVar[bool] = False
+    lp_bounded: bool = False
 
     def __init__(
         self,

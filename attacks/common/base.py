@@ -57,7 +57,7 @@ class Attack(ABC):
     """
 
     # Whether perturbations are small in some Lp norm, so that noise of the same size is a fair comparison.
-    lp_bounded: ClassVar[bool] = True
+    lp_bounded: bool = True
     algorithm: ClassVar[int] = 1  # increase it when results change, so that cached sets are attacked again
     # Options added later, with the values that change nothing, so that earlier cached sets stay valid.
     added_options: ClassVar[Mapping[str, Any]] = {"target": None}
@@ -126,8 +126,12 @@ class Attack(ABC):
     @final
     def parameters(self) -> dict[str, Any]:
         """All constructor arguments as JSON values; `type(attack)(**attack.parameters())` is an equal attack."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
-        values = {name: getattr(self, name) for name in names}
+        values: dict[str, Any] = {}
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            if parameter.kind == parameter.VAR_KEYWORD:
+                values |= getattr(self, name)
+            elif name != "self":
+                values[name] = getattr(self, name)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @property

@@ -27,9 +27,11 @@ def build_attack(
         InputError: an option that the attack does not have, or a value out of its domain.
     """
     attack_class = ATTACKS.load(name)
-    known = [option for option in inspect.signature(attack_class.__init__).parameters if option != "self"]
+    accepted = inspect.signature(attack_class.__init__).parameters.values()
+    known = [each.name for each in accepted if each.name != "self" and each.kind != each.VAR_KEYWORD]
+    of_library = any(each.kind == each.VAR_KEYWORD for each in accepted)  # further options, which the attack checks
     given = {option: value for option, value in (where_accepted or {}).items() if option in known} | dict(options or {})
-    if unknown := sorted(set(given) - set(known)):
+    if not of_library and (unknown := sorted(set(given) - set(known))):
         raise InputError(f"attack {name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     if given.get("epsilon") is not None:
         given["epsilon"] = parse_epsilon(given["epsilon"])

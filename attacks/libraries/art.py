@@ -20,7 +20,7 @@ from attacks.common.finite import watched_logits
 from attacks.common.norms import Norm
 from models.errors import AttackError
 
-__all__ = ["art_version", "gradient_options", "quiet_logger", "run_art_attack"]
+__all__ = ["art_attack_class", "art_version", "gradient_options", "quiet_logger", "run_art_attack"]
 
 
 def run_art_attack(
@@ -49,7 +49,7 @@ def run_art_attack(
     """
     device = images.device
     with quiet_logger("art"), _current_device(device):
-        attack_class = getattr(_import("art.attacks.evasion"), class_name)
+        attack_class = art_attack_class(class_name)
         try:
             attack = attack_class(_classifier(network, images), **options)
             begin = {} if starts is None else {"x_adv_init": starts.cpu().numpy()}
@@ -59,6 +59,15 @@ def run_art_attack(
         except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as exc:
             raise AttackError(f"ART's {class_name} failed: {exc}") from exc
     return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(device).clamp_(0.0, 1.0)
+
+
+def art_attack_class(name: str) -> Any:
+    """The class of `art.attacks.evasion` with this name.
+
+    Raises:
+        AttackError: ART cannot be imported.
+    """
+    return getattr(_import("art.attacks.evasion"), name)
 
 
 def gradient_options(norm: Norm, epsilon: float, step: float, count: int, *, targeted: bool) -> dict[str, Any]:
