@@ -140,7 +140,7 @@ def attack_outcome(network: nn.Module, images: Tensor, labels: Tensor, attacked:
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([network(batch) for batch in images.split(64)])  # activations of a few images at a time
+    return torch.cat([network(batch) for batch in torch.split(images, 64)])  # activations of a few images at a time
 
 
 def write_result(name: str, payload: dict[str, Any], out: Path | None = None) -> Path:

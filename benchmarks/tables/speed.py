@@ -6,7 +6,16 @@ from pathlib import Path
 
 from benchmarks.tables.cells import Result, number, percent, ratio, shown
 
-__all__ = ["attacks", "cost", "evaluation_memory", "inference", "memory", "memory_growth", "overhead"]
+__all__ = [
+    "attack_precision",
+    "attacks",
+    "cost",
+    "evaluation_memory",
+    "inference",
+    "memory",
+    "memory_growth",
+    "overhead",
+]
 
 PUBLISHED_MEMORY = Path(__file__).resolve().parent / "paper" / "memory.csv"
 
@@ -26,6 +35,23 @@ def attacks(result: Result) -> list[str]:
         lines.append(
             f"| {shown(case['attack'])} | {case.get('n', result['n'])} | {ratio(case['ratio'])} | {bar} | {success} | "
             f"{norms} |"
+        )
+    return lines
+
+
+def attack_precision(result: Result) -> list[str]:
+    """PGD with gradients in float32 beside PGD with gradients in bfloat16."""
+    lines = [
+        "| network | pixels | images | times as fast (quartiles) | requirement "
+        "| success, float32 / bfloat16 | median L2, float32 / bfloat16 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        both = (case["float32"], case["bfloat16"])
+        lines.append(
+            f"| {case['network']} | {case['size']} | {case['n']} | {ratio(case['ratio'])} | {case['bar']:g} | "
+            f"{' / '.join(percent(each['success']) for each in both)} | "
+            f"{' / '.join(number(each['l2_median'], 1, 3) for each in both)} |"
         )
     return lines
 
