@@ -1,6 +1,7 @@
 """Memory per image of a step, such as a forward pass, or a forward and a backward pass."""
 
 import logging
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,10 +77,20 @@ def gradient_step(network: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _peak(step: Callable[[Tensor], object], images: Tensor) -> int:
-    memory = AliveMemory([images])
-    with memory:
-        step(images)
-    return memory.peak
+    """Bytes of tensors, and of arrays of NumPy, which some features are computed with."""
+    memory, traced = AliveMemory([images]), tracemalloc.is_tracing()
+    if not traced:
+        tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        with memory:
+            step(images)
+        _, arrays = tracemalloc.get_traced_memory()
+    finally:
+        if not traced:
+            tracemalloc.stop()
+    return memory.peak + arrays - before
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -135,3 +136,8 @@ class WithoutGradient(nn.Module):
 
 def test_a_network_without_gradients_has_the_cost_of_a_forward_pass() -> None:
     assert network_cost(WithoutGradient(), (3, 8, 8)).gradient_bytes is None
+
+
+def test_arrays_of_numpy_count() -> None:
+    size = 32 * 32 * 3 * 8
+    assert 4 * size < bytes_per_image(lambda images: np.repeat(images.double().numpy(), 4, axis=1), IMAGE) < 9 * size
