@@ -83,8 +83,8 @@ def split_originals(
 def pool_rare(labels: np.ndarray, proportions: Sequence[float]) -> np.ndarray:
     """Labels int64 ``(count,)`` in which all classes too small to have an image in every part share a further label.
 
-    Dealt one by one, the images of such classes would be in the same parts whatever the seed, so that some classes
-    would only ever be calibrated on, and others only tested on.
+    If each of these classes were split alone, its images would be in the same parts for every seed: some classes would
+    be used for calibration only, and others for tests only.
 
     Args:
         labels: ``(count,)`` classes.

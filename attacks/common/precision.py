@@ -59,9 +59,9 @@ def check_precision(precision: Precision, engine: str) -> Precision:
 
 
 def with_gradients_in(precision: Precision, network: nn.Module, images: Tensor) -> nn.Module:
-    """The network with gradients in this precision; with a warning, the network itself where bfloat16 is no gain.
+    """The network with gradients in this precision; with a warning, the network itself if bfloat16 has no benefit.
 
-    That is where the hardware has no fast bfloat16, and where the network fails or is not finite on the first image.
+    This is so if the hardware has no fast bfloat16, or if the network fails or is not finite on the first image.
 
     Args:
         precision: of the gradients.

@@ -114,8 +114,8 @@ def ascend(
 ) -> Tensor:
     """Images after projected gradient steps: x ← P(x + step · steepest(∇L(x, y))).
 
-    With gradients in bfloat16, an image whose last point fails in float32 becomes its point of the highest loss among
-    those that succeeded in bfloat16, if that point succeeds in float32.
+    With gradients in bfloat16, an image whose last point fails in float32 is replaced by its point of highest loss
+    among those that succeeded in bfloat16, if that point succeeds in float32.
 
     Args:
         network: takes images in [0, 1], returns logits.

@@ -2,7 +2,7 @@
 
 On many random samples of a data set each detector is fitted and calibrated as `plumbline fit` does by default; all
 other images are tested. All images are natural. The rate is stated for all images, and separately for images whose
-predicted class has, and has no, image to fit on or to compare with.
+predicted class has, and has no, image to fit on (reference images included).
 """
 
 import argparse

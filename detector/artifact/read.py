@@ -192,7 +192,7 @@ def _network(spec: NetworkSpec, network_file: str | Path | None, folder: Path) -
     try:
         return build_network(spec, network_file=network_file)
     except (InputError, NetworkError) as exc:
-        # The caller can correct a missing, different or needless user's file, so that error is raised unchanged.
+        # The caller can correct a missing, different or unused user's file, so that error is raised unchanged.
         if spec.source == "file" or network_file is not None:
             raise
         raise ArtifactError(f"{folder}: the network cannot be built: {exc}") from exc

@@ -12,7 +12,7 @@ from models.errors import InputError
 __all__ = ["MIN_CLASS_IMAGES", "Gaussians", "class_gaussians"]
 
 # A class with fewer images has no mean of its own. The mean of n images is D / n from the true mean, in squared
-# Mahalanobis units of D dimensions; with few images this exceeds the distances between classes.
+# Mahalanobis units of D dimensions; with few images this can exceed the distances between classes.
 MIN_CLASS_IMAGES = 5
 
 # With fewer images per column, the covariance is shrunk.

@@ -30,7 +30,7 @@ class NaturalColumns:
 
     @classmethod
     def fit(cls, columns: np.ndarray, predicted: np.ndarray, num_classes: int) -> Self:
-        """Fit on natural rows ``(N, F)`` and their predicted classes; `class_gaussians` says how."""
+        """Fit on natural rows ``(N, F)`` and their predicted classes; see `class_gaussians`."""
         values = columns.astype(np.float64)
         centre, scale = values.mean(axis=0), values.std(axis=0)
         scale = np.where(scale > 1e-12 * np.maximum(np.abs(centre), 1e-12), scale, 1.0)

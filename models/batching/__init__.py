@@ -1,4 +1,4 @@
-"""Batch sizes that follow memory: one measurement of a network, and a budget."""
+"""Batch sizes from the memory per image, which is measured, and a memory budget."""
 
 from models.batching.alive import AliveMemory
 from models.batching.batches import fitting_batch, fitting_size, is_out_of_memory, run_batches

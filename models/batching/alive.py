@@ -15,8 +15,8 @@ __all__ = ["AliveMemory"]
 class AliveMemory(TorchDispatchMode):
     """Bytes of tensors that are alive, `now` and at `peak`, while the mode is active.
 
-    Every function that torch dispatches is watched, on every device. A tensor's memory counts once for all its views,
-    from the function that creates it until it is freed. Temporary memory inside one kernel is not seen.
+    Every function that torch dispatches is observed, on every device. A tensor's memory counts once for all its views,
+    from the function that creates it until it is freed. Temporary memory inside one kernel is not counted.
 
     Args:
         tensors: alive before the mode starts.

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def fitting_batch(step: Callable[[Tensor], object], image: Tensor, count: int, most: int) -> int:
-    """Images per batch for a step: `most`, or fewer where the budget requires it; at least 1.
+    """Images per batch for a step: `most`, or fewer if the memory budget requires it; at least 1.
 
     A step that fails has no measured size; its failure appears when the step runs.
 
@@ -42,7 +42,7 @@ def fitting_batch(step: Callable[[Tensor], object], image: Tensor, count: int, m
 def fitting_size(image_bytes: int, device: str | torch.device, count: int, most: int) -> int:
     """Images per batch, from the bytes per image; see `fitting_batch`.
 
-    Batches that the budget makes smaller have about equal sizes.
+    If the memory budget requires several batches, they have about equal sizes.
     """
     size = max(1, memory_budget(device) // max(1, image_bytes))
     whole = min(most, count)
@@ -68,7 +68,7 @@ def run_batches(step: Callable[[slice], T], count: int, size: int, *, halve: boo
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if not warned:
-                _log.warning("memory ran out with %d images per batch; smaller batches follow", part.stop - first)
+                _log.warning("out of memory with %d images per batch; the next batches are smaller", part.stop - first)
             warned = True
             continue
         yield part, outcome[0]

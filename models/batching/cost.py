@@ -24,9 +24,9 @@ class NetworkCost:
     Args:
         forward_bytes: memory of a forward pass, kernels included.
         forward_seconds: of a forward pass.
-        forward_batch: images per batch that the budget allows, at most 256.
+        forward_batch: images per batch that the memory budget allows, at most 256.
         gradient_bytes, gradient_seconds, gradient_batch: of a forward and a backward pass, at most 128 images; None if
-            the logits have no gradient in the images.
+            the logits have no gradient with respect to the images.
     """
 
     forward_bytes: int
@@ -56,7 +56,7 @@ def network_cost(
         forward = _measure(network, image, _MAX_FORWARD)
         try:
             gradient = _measure(gradient_step(network), image, _MAX_GRADIENT)
-        except RuntimeError:  # the network breaks the graph
+        except RuntimeError:  # no gradient reaches the images
             return NetworkCost(*forward)
     return NetworkCost(*forward, *gradient)
 

@@ -1,4 +1,4 @@
-"""A network that splits batches beyond a size."""
+"""A network that processes a large batch in parts."""
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ __all__ = ["InParts"]
 class InParts(nn.Module):
     """Runs a network on at most `size` images at once. Results are those of the network, except for rounding.
 
-    With gradients, the activations of a part are computed again in the backward pass, so that those of one part are in
-    memory at a time.
+    With gradients, the activations of a part are computed again in the backward pass, so that memory holds those of
+    one part at a time.
 
     Args:
         network: from images to logits, each row for one image.

@@ -41,7 +41,7 @@ def bytes_per_image(step: Callable[[Tensor], object], image: Tensor) -> int:
 def gradient_bytes(network: nn.Module, image: Tensor) -> int:
     """As `bytes_per_image`, of a forward and a backward pass; measured once for a network and a size of images.
 
-    Of a forward pass alone where the network has no gradient; 0 where it fails.
+    If the network has no gradient, of a forward pass alone; if it fails, 0.
 
     Args:
         network: in evaluation mode.
@@ -61,7 +61,7 @@ def gradient_bytes(network: nn.Module, image: Tensor) -> int:
 
 
 def gradient_step(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A forward pass and the gradient of its logits in the images; raises RuntimeError if there is none.
+    """A forward pass and the gradient of its logits with respect to the images; raises RuntimeError if there is none.
 
     The weights require no gradient meanwhile, since their gradients would need more memory.
     """

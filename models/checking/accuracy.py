@@ -29,12 +29,12 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class AccuracyAgainstChance:
-    """Accuracy with its 95 % interval, beside that of always naming the commonest class.
+    """Accuracy with its 95 % interval, and that of always predicting the most frequent class.
 
     Args:
         accuracy: in [0, 1].
         interval: of the accuracy.
-        chance: share of the commonest class.
+        chance: share of the most frequent class.
         classes: number of classes among the labels.
     """
 
@@ -70,20 +70,20 @@ def check_accuracy(right: NDArray[np.bool_], labels: NDArray[np.int64], *, train
         "chance": found.chance,
     }  # fmt: skip
     text = (
-        f"the network is right on {found.accuracy:.1%} of {len(right)} images (95 % interval {found.interval.low:.1%} "
-        f"to {found.interval.high:.1%})"
+        f"the accuracy on {len(right)} images is {found.accuracy:.1%} (95 % interval {found.interval.low:.1%} to "
+        f"{found.interval.high:.1%})"
     )
     if found.classes == 1:
         return CheckResult("accuracy", "pass", f"{text}, all of one class", values)
     if not found.is_chance:
         return CheckResult("accuracy", "pass", f"{text}; chance: {found.chance:.1%}", values)
     cause = "check its weights, mean and std, and the order of the classes" if trained else "it has no trained weights"
-    message = f"{text}, no better than always naming the commonest class ({found.chance:.1%}); {cause}"
+    message = f"{text}, no better than always predicting the most frequent class ({found.chance:.1%}); {cause}"
     return CheckResult("accuracy", "warning", message, values)
 
 
 def right_predictions(network: Normalized, images: Tensor, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the network is right on each of the images ``(N, 3, H, W)`` of these classes ``(N,)``."""
+    """Whether the network classifies each image ``(N, 3, H, W)`` correctly; labels are ``(N,)``."""
     batches = torch.split(images, _BATCH)
     predicted = torch.cat([logits_of(network, batch).argmax(1) for batch in batches])
     right: NDArray[np.bool_] = predicted.numpy() == labels
@@ -95,14 +95,14 @@ def check_normalization(
 ) -> CheckResult:
     """Compare the accuracy with that under other normalisations and with the channels in the order BGR.
 
-    Another choice is reported if it is right on significantly more of the same images (McNemar's exact test). The
-    network is not changed.
+    A warning states a choice whose accuracy on the same images is higher by 5 percentage points or more, and
+    significantly so (McNemar's exact test). The network is not changed.
 
     Args:
         network: with the normalisation in question.
         images: float32 ``(N, 3, H, W)`` in [0, 1].
         labels: their classes ``(N,)``, as indices of the logits.
-        right: whether the network is right on each, ``(N,)``.
+        right: whether the network classifies each correctly, ``(N,)``.
     """
     rights = {
         name: right_predictions(other, changed, labels) for name, other, changed in _alternatives(network, images)
@@ -113,12 +113,12 @@ def check_normalization(
     gain = (gained - lost) / len(labels)
     values = {"images": len(labels), "accuracies": accuracies}
     if gain < _MUCH_BETTER or stats.binomtest(gained, gained + lost).pvalue > _SIGNIFICANT:
-        message = f"no other choice is much better than the given one ({accuracies['as given']:.1%} right)"
+        message = f"no other choice has a much higher accuracy than the given one ({accuracies['as given']:.1%})"
         return CheckResult("normalisation", "pass", message, values)
     ours, theirs = (clopper_pearson(int(each.sum()), len(labels)) for each in (right, rights[best]))
     message = (
-        f"right on {accuracies['as given']:.1%} of {len(labels)} images (95 % interval {ours.low:.1%} to "
-        f"{ours.high:.1%}), but with {best} on {accuracies[best]:.1%} ({theirs.low:.1%} to {theirs.high:.1%}); check "
+        f"the accuracy on {len(labels)} images is {accuracies['as given']:.1%} (95 % interval {ours.low:.1%} to "
+        f"{ours.high:.1%}), but {accuracies[best]:.1%} with {best} ({theirs.low:.1%} to {theirs.high:.1%}); check "
         "--mean, --std and the order of the channels"
     )
     return CheckResult("normalisation", "warning", message, values)

@@ -58,7 +58,7 @@ class _Call:
 def first_difference(network: nn.Module, one: Tensor, other: Tensor | None = None) -> Location | None:
     """The innermost module with equal inputs and different outputs in two passes; None if no such module is seen.
 
-    The passes run in double precision if possible, so that rounding has no part in it.
+    The passes run in double precision if possible, so that rounding errors do not matter.
 
     Args:
         network: any network.

@@ -11,9 +11,9 @@ _NAME = "logits"
 
 
 def check_logits(logits: Tensor) -> CheckResult:
-    """Check that outputs ``(B, K)`` of several images are finite, and no probabilities.
+    """Check that outputs ``(B, K)`` of several images are finite, and are not probabilities.
 
-    Components and attacks that use logits see a squashed range if the outputs are probabilities.
+    The range of probabilities is too narrow for components and attacks that use logits.
     """
     values = {"images": len(logits), "outputs": logits.shape[1], "dtype": str(logits.dtype).removeprefix("torch.")}
     finite = torch.isfinite(logits).all(dim=1)
@@ -30,12 +30,12 @@ def check_logits(logits: Tensor) -> CheckResult:
     if bool((exact <= tolerance).all()) and _all_near(exact.logsumexp(1), 0.0, tolerance):
         return CheckResult(_NAME, "fail", _probabilities("log-probabilities", "log_softmax"), values)
     if len(exact) > 1 and bool((exact == exact[0]).all()):
-        message = "all images have the same logits, so that further checks prove nothing; check the weights of the head"
+        message = "all images have the same logits, so the other checks are inconclusive; check the weights of the head"
         return CheckResult(_NAME, "warning", message, values)
     if in_range and logits.shape[1] > 2:
         message = "every output lies in [0, 1], as after a sigmoid; if so, return the values before it"
         return CheckResult(_NAME, "warning", message, values)
-    return CheckResult(_NAME, "pass", f"{logits.shape[1]} finite outputs per image, no probabilities", values)
+    return CheckResult(_NAME, "pass", f"{logits.shape[1]} finite outputs per image, not probabilities", values)
 
 
 def _all_near(values: Tensor, value: float, tolerance: float) -> bool:

@@ -14,7 +14,7 @@ class CheckResult:
 
     Args:
         name: of the check.
-        status: "pass", "warning" for what may be intended, or "fail" for what Plumbline cannot work with.
+        status: "pass", "warning" for what may be intended, or "fail" for what Plumbline cannot use.
         message: what was found; for a warning or a failure, with the remedy.
         values: the measured values, for programs; JSON values.
     """

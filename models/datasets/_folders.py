@@ -27,7 +27,7 @@ class ClassFolders:
         root: the folder with the class folders.
         classes: names of the class folders, sorted; each has at least one image file.
         files: paths and labels, by class, then by path.
-        others: suffix → the files that are no images or are outside the class folders.
+        others: suffix → the files that are not images or are outside the class folders.
     """
 
     root: Path
@@ -44,8 +44,8 @@ class ClassFolders:
 def class_folders(folder: Path, split: str) -> ClassFolders:
     """The image files of `folder`, or of its sub-folder with the name of the split if that has class folders.
 
-    A file is an image if its first bytes or its suffix say so. Hidden names and leftovers of operating systems are
-    ignored at every level; links to files and folders are followed.
+    A file is an image if its first bytes or its suffix say so. Hidden files and system files are ignored at every
+    level; links to files and folders are followed.
 
     Args:
         folder: with a sub-folder per class, or with sub-folders such as "train" and "test" that have these.
@@ -102,7 +102,7 @@ def _without_classes(root: Path, loose: Sequence[Path]) -> str:
 
 
 def visible_paths(folder: Path) -> list[Path]:
-    """The sorted content of a folder without hidden names and leftovers of operating systems."""
+    """The sorted content of a folder without hidden files and system files."""
     return sorted(path for path in folder.iterdir() if not _IGNORED.fullmatch(path.name))
 
 

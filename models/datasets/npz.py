@@ -1,6 +1,6 @@
 """A .npz file: ``x`` uint8 images (N, H, W, 3), (N, H, W, 1) or (N, H, W), ``y`` labels, and optional ``classes``.
 
-A name that several classes have, as "crane" in ImageNet, gets the number of the class: "crane (134)".
+A name that several classes share, as "crane" in ImageNet, gets the number of the class: "crane (134)".
 """
 
 import zipfile

@@ -18,7 +18,7 @@ class PixelBudget:
         assert pixels >= 1, pixels
         self._pixels = pixels
         self._reserved = 0
-        self._turn = Lock()  # of the next thread, so that a large image does not wait for ever behind small ones
+        self._turn = Lock()  # of the next thread, so that small images cannot delay a large one forever
         self._changed = Condition()
 
     @contextmanager

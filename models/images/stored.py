@@ -39,7 +39,7 @@ class ImageSequence(Protocol):
 
 
 class StoredImages:
-    """Images in a file without a name, which disappears with this object.
+    """Images in a temporary file, which is deleted with this object.
 
     Slices and arrays of indices give arrays ``(n, 3, H, W)``, one index gives ``(3, H, W)``. `take` copies nothing.
 

@@ -25,7 +25,7 @@ class LoadedNetwork:
         classes: names of the classes, if the source states them.
         provenance: how it was trained, if known.
         trained: False if no weights were given.
-        notes: sentences about choices that were made, for the user.
+        notes: sentences for the user about the choices made.
     """
 
     network: Normalized

@@ -86,7 +86,7 @@ def load_network(
             whose module may normalise by itself.
         num_classes: for constructors with this parameter, if no checkpoint states it.
         exact_classes: whether a larger default of a user's function is replaced by `num_classes`. A data set may have
-            fewer classes than the network, and a function that loads weights by itself does so for its default.
+            fewer classes than the network, and weights that a function loads itself fit its default.
         image_shape: (3, H, W) of the images; by default that of the source.
 
     Raises:

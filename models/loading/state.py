@@ -61,7 +61,7 @@ class _Candidate:
 
 
 def load_weights(network: nn.Module, path: Path, reference: str) -> tuple[str, ...]:
-    """Load the weights of a file into `network`; sentences about choices that were made, for the user.
+    """Load the weights of a file into `network`; returns notes for the user about the choices made.
 
     The file may have several dictionaries (``state_dict``, ``model``, ``ema``), and their keys a prefix (``module.``,
     ``_orig_mod.``, ``model.``). The dictionary and the prefix are those with which names and shapes fit exactly. Of
@@ -174,9 +174,7 @@ def _notes(path: Path, chosen: _Candidate, rest: list[_Candidate]) -> Iterator[s
 def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{path}: the weights have NaN or infinity in {name}; the training diverged; use an earlier one"
-            )
+            raise CheckpointError(f"{path}: the weights have NaN or infinity in {name}; use an earlier checkpoint")
 
 
 def _place(tensor: Tensor) -> object:

@@ -153,7 +153,7 @@ def build_classifier(configuration: Mapping[str, Any], num_classes: int) -> nn.M
     except InputError:
         raise
     except Exception as exc:  # transformers raises many kinds
-        raise InputError(f"transformers builds no classifier from this configuration: {exc}") from exc
+        raise InputError(f"transformers cannot build a classifier from this configuration: {exc}") from exc
     return network
 
 

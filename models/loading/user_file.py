@@ -1,10 +1,10 @@
-"""A user's Python file and the modules that it imports from its folder, apart from all other modules of the process.
+"""A user's Python file and the modules that it imports from its folder, isolated from all other modules of the process.
 
-Many repositories have folders with the names of our packages (``from models import resnet18``), or modules that are
-called alike (``utils``). So each file has a package of its own, `plumbline_user_N`, whose `__path__` is the file's
-folders: ``models/resnet.py`` beside the file becomes ``plumbline_user_N.models.resnet``. The code in these modules has
-its own ``__import__``, which looks there first. This holds for imports inside functions too, in every thread, and
-changes nothing for other code.
+Many repositories have folders with the names of our packages (``from models import resnet18``), or modules with the
+same names (``utils``). Therefore each file has a package of its own, `plumbline_user_N`, whose `__path__` is the
+file's folders: ``models/resnet.py`` beside the file becomes ``plumbline_user_N.models.resnet``. The code in these
+modules has its own ``__import__``, which looks there first. This holds for imports inside functions too, in every
+thread, and changes nothing for other code.
 """
 
 import ast

@@ -25,7 +25,7 @@ __all__ = ["has_pickled_module", "read_weights", "tensor_groups"]
 _MAX_SKIPPED_CLASSES = 200
 _MAX_DEPTH = 4
 _RESAVE = (
-    "where you trust the file and have its code, load it and save the weights alone: "
+    "if you trust the file and have its code, load it and save the weights alone: "
     "torch.save(network.state_dict(), 'weights.pt')"
 )
 # First bytes of files that have no weights that can be read here → what they are, with the remedy.
@@ -146,7 +146,7 @@ def _check_archive(path: Path) -> None:
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends:
         raise CheckpointError(
-            f"{path}: the file is a TorchScript program; where you trust it, save its weights alone: "
+            f"{path}: the file is a TorchScript program; if you trust it, save its weights alone: "
             "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')"
         )
     if "data.pkl" not in ends:

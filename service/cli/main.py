@@ -1,7 +1,7 @@
 """The command `plumbline`.
 
 Errors that the user can correct are printed and end with status 2, a full disk included; an interrupt ends with 130,
-and a reader of the output that is gone with 141.
+and a closed output pipe with 141.
 """
 
 import contextlib
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         after = "resumes" if name in _RESUMABLE else "starts again"
         return _complain(name, f"interrupted; the same command {after}", status=130)
-    except BrokenPipeError:  # the reader of the output is gone
+    except BrokenPipeError:  # the output pipe is closed
         _drop_output()
         return 141
     except OSError as exc:

@@ -17,14 +17,14 @@ def note_on_few_images(detector: Detector, fit: Labels, reference: Labels | None
     Args:
         detector: unfitted.
         fit: ``(N,)``, the classes of the natural images to fit on.
-        reference: ``(R,)``, those of the images to compare with; None for a detector that needs none.
+        reference: ``(R,)``, those of the reference images; None for a detector that needs none.
         num_classes: of the network.
     """
     parts = []
     if reference is not None and (few := _below(reference, MIN_CLASS_IMAGES, num_classes)):
         parts.append(
-            f"{few:,} of {num_classes:,} classes have fewer than {MIN_CLASS_IMAGES} images to compare with: they share "
-            "the mean of all images"
+            f"{few:,} of {num_classes:,} classes have fewer than {MIN_CLASS_IMAGES} reference images: they share the "
+            "mean of all images"
         )
     fewest = detector.parameters().get("minimum_per_class")
     if fewest is not None and detector.needs_adversarial and (few := _below(fit, fewest, num_classes)):

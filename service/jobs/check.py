@@ -53,7 +53,7 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed; warnings are no failures."""
+        """Whether no check failed; a warning is not a failure."""
         return all(each.status != "fail" for each in self.results)
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _of_cost(cost: NetworkCost) -> CheckResult:
         f"{counted(cost.forward_batch, 'image')} per batch"
     )
     if cost.gradient_bytes is None or cost.gradient_seconds is None or cost.gradient_batch is None:
-        message += "; the logits have no gradient in the pixels, so gradient attacks cannot be used"
+        message += "; the logits have no gradient with respect to the pixels, so gradient attacks cannot be used"
         return CheckResult("cost", "warning", message, asdict(cost))
     message += (
         f"; with gradient: {cost.gradient_bytes / 1e6:.3g} MB and {1000 * cost.gradient_seconds:.3g} ms, "

@@ -260,7 +260,7 @@ def _build_detector(
 
 def _report_plan(discovery: Discovery, parts: _Parts, detector: Detector, view: str | None, num_classes: int) -> None:
     sizes = f"{len(parts.fit)} images to fit, {len(parts.calibrate)} to calibrate, {len(parts.test)} to test"
-    sizes += f", {len(parts.reference)} to compare with" if parts.reference is not None else ""
+    sizes += f", {len(parts.reference)} reference images" if parts.reference is not None else ""
     say(f"{len(discovery.branches)} residual branches; {sizes}")
     compared = None if parts.reference is None else parts.reference.labels
     if note := note_on_few_images(detector, parts.fit.labels, compared, num_classes):

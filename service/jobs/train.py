@@ -86,7 +86,7 @@ def train_network(request: TrainRequest) -> TrainResult:
 
 
 def _warn_of_unusable(loaded: LoadedNetwork, data: ImageDataset) -> None:
-    """Name what later commands refuse; such a network can still be trained."""
+    """Warn of faults that `fit` and `evaluate` refuse; such a network can still be trained."""
     for result in check_network(loaded.network, data.tensor(slice(0, 6))):
         if result.status != "pass":
             refused = ". `fit` and `evaluate` refuse such a network" if result.status == "fail" else ""

@@ -24,7 +24,7 @@ class FitOptions:
         attack: attacks to fit on, with options after colons: pgd:steps=40:epsilon=2/255 [default: fgm].
         epsilon: attack budget in units of [0, 1], such as 0.03 or 8/255.
         fpr: false-positive rate to calibrate to.
-        split: shares of the images to fit, calibrate and test on [default: 0.8,0.1,0.1; of few images 0.5,0.25,0.25].
+        split: shares of the images to fit, calibrate and test on [default: 0.8,0.1,0.1; for few images 0.5,0.25,0.25].
         classifier: classifier of the detector; none: its own score, without attacks [default: the detector's].
         of: tensors whose norms and cosines are computed.
         directions: cosines to this many further orthogonal vectors.

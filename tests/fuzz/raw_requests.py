@@ -132,7 +132,7 @@ def _chunks(rng: np.random.Generator, png: bytes) -> RawRequest:
 
 
 def _smuggling(rng: np.random.Generator, png: bytes) -> RawRequest:
-    """Two contradictory lengths of the body, or a wish for another protocol: at most one response."""
+    """Two contradictory lengths of the body, or an upgrade to another protocol: at most one response."""
     hidden = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     chunked = b"0\r\n\r\n" + hidden
     coding = _pick(

@@ -57,7 +57,7 @@ def _on_natural(evaluation: Evaluation) -> Iterator[str]:
         yield "All natural images are of one class, so their accuracy is no measure of the network."
     elif found.is_chance:
         yield (
-            f"Natural accuracy is {percent(found.accuracy)}, no better than always naming the commonest class "
+            f"Natural accuracy is {percent(found.accuracy)}, no better than always predicting the most frequent class "
             f"({percent(found.chance)}): the network or its preprocessing does not fit these images."
         )
 

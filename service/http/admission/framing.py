@@ -8,12 +8,12 @@ __all__ = ["check_framing"]
 
 
 def check_framing(scope: Scope) -> None:
-    """Refuse a request that a proxy in front of this server may read in another way.
+    """Refuse a request that a proxy in front of this server may parse differently.
 
     The parser of the connection has refused requests with two lengths, or with a length and a Transfer-Encoding.
 
     Raises:
-        HttpError: 400: an HTTP/1.1 request without Host, or two hosts; 501: a Transfer-Encoding besides chunked. The
+        HttpError: 400: an HTTP/1.1 request without Host, or two hosts; 501: a Transfer-Encoding other than chunked. The
             connection ends.
     """
     headers = scope["headers"]

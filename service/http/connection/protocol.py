@@ -122,7 +122,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def _serve_without_upgrade(self, rest: bytes) -> None:
-        """Start the request again, without its wish for another protocol; `rest` follows its head."""
+        """Parse the request again without its upgrade headers; `rest` follows its head."""
         if self.transport.is_closing():
             return
         if self.parser.get_method() == b"CONNECT":
@@ -147,7 +147,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
-            return  # the same request follows without this wish
+            return  # the request is parsed again without its upgrade headers
         self._in_head = False
         self._unseen = 0
         self._head_timer.stop()

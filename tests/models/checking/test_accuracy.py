@@ -26,7 +26,7 @@ def test_accuracy_is_compared_with_chance_by_its_interval(right: float, classes:
     assert found.values["interval"][0] < right < found.values["interval"][1]
 
 
-def test_always_naming_the_commonest_class_is_chance() -> None:
+def test_always_predicting_the_most_frequent_class_is_chance() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     assert check_accuracy(labels == 0, labels).status == "warning"
     assert "no trained weights" in check_accuracy(labels == 0, labels, trained=False).message

@@ -250,7 +250,7 @@ UNUSABLE = {
     "tensor": (_saved(torch.zeros(3)), "no state dictionary"),
     "module": (_saved(Net()), r"pickled network.*network\.state_dict\(\)"),
     "module beside": (_saved({"model": Net(), "epoch": 3}), r"pickled network.*network\.state_dict\(\)"),
-    "pickle": (b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", r"where you trust the file.*torch\.save\(network\.state_dict"),
+    "pickle": (b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", r"if you trust the file.*torch\.save\(network\.state_dict"),
 }
 
 

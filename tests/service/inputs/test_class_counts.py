@@ -12,6 +12,6 @@ def test_classes_with_few_images_are_counted_for_means_and_for_classifiers() -> 
     classifiers = detector_of("mahalanobis", {})
     assert note_on_few_images(own_score, labels, labels, 30) is None
     note = note_on_few_images(own_score, labels, labels, 1000)
-    assert note == "970 of 1,000 classes have fewer than 5 images to compare with: they share the mean of all images"
+    assert note == "970 of 1,000 classes have fewer than 5 reference images: they share the mean of all images"
     note = note_on_few_images(classifiers, labels, labels, 30)
     assert note == "30 of 30 classes have fewer than 20 images to fit on: they use the classifier of all classes"

@@ -366,7 +366,7 @@ def test_no_warning_without_a_reason(rng: np.random.Generator) -> None:
 
 def test_warnings_on_natural_images(rng: np.random.Generator) -> None:
     assert warned(by_hand(), "Only 4 natural images")
-    assert warned(large(rng, good(), right=0.05), "no better than always naming the commonest class", "5.0 %")
+    assert warned(large(rng, good(), right=0.05), "no better than always predicting the most frequent class", "5.0 %")
     assert warned(large(rng, good(), flagged=60), "transport", "15.0 %", "more than the nominal 5 %")
     assert warned(large(rng, good(), flagged=2), "0.5 %", "fewer than the nominal 5 %")
     one_class = evaluation(
