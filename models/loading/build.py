@@ -69,6 +69,8 @@ def construct(constructor: Callable[..., Any], arguments: Mapping[str, Argument]
         ) from exc
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{reference}: expected a torch.nn.Module, got {type(network).__name__}")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise NetworkError(f"{reference}: a TorchScript program cannot be observed; return the Python module")
     return network
 
 

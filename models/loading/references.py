@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -90,10 +91,15 @@ def load_network(
         image_shape: (3, H, W) of the images; by default that of the source.
 
     Raises:
-        UnknownNameError, InputError: the reference names nothing that exists, or mean and std are not for such pixels.
+        UnknownNameError, InputError: the reference names nothing that exists, or mean and std are not for such pixels
+            or differ from those of a checkpoint.
         NetworkError: the network cannot be built, or does not return logits (B, K).
     """
-    loaded = _loaded(_Request(reference, *per_channel(mean, std), num_classes, exact_classes, image_shape))
+    request = _Request(reference, *per_channel(mean, std), num_classes, exact_classes, image_shape)
+    loaded = _loaded(request)
+    for given, own in ((request.mean, loaded.spec.mean), (request.std, loaded.spec.std)):
+        if given is not None and not np.allclose(given, own, atol=1e-4):
+            raise InputError(f"{reference} has its own normalisation; leave --mean and --std out")
     for note in loaded.notes:
         say(note)
     return loaded

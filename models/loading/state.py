@@ -57,7 +57,8 @@ class _Candidate:
         missing = [n for n in wanted if n not in self.tensors and _place(wanted[n]) not in tied]
         unexpected = [n for n in self.tensors if n not in wanted and not n.endswith(_NEEDLESS)]
         changed = [n for n in wanted if n in self.tensors and not _fits(self.tensors[n], wanted[n])]
-        return [n for n in missing if not n.endswith(_NEEDLESS)], unexpected, changed
+        missing, changed = ([n for n in names if not n.endswith(_NEEDLESS)] for names in (missing, changed))
+        return missing, unexpected, changed
 
 
 def load_weights(network: nn.Module, path: Path, reference: str) -> tuple[str, ...]:

@@ -42,6 +42,11 @@ def scalar():
 
 def broken():
     raise KeyError("no luck")
+
+def script():
+    import torch, warnings
+    warnings.simplefilter("ignore")
+    return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)))
 '''
 
 
@@ -90,6 +95,7 @@ def test_a_spec_rebuilds_the_network_of_a_file_only_from_that_file(user_file: Pa
         ("none", InputError, "no callable 'none'.*build"),
         ("scalar", NetworkError, "torch.nn.Module, got int"),
         ("broken", NetworkError, "KeyError"),
+        ("script", NetworkError, "TorchScript.*return the Python module"),
     ],
 )
 def test_unusable_callables_are_refused(
@@ -180,7 +186,10 @@ def test_a_checkpoint_is_restored_and_a_changed_one_is_refused(tmp_path: Path, s
     again = load_checkpoint(tmp_path / "run")
     torch.testing.assert_close(_logits(again.network, seed), _logits(loaded.network, seed), rtol=0, atol=0)
     assert (again.classes, again.provenance, again.spec) == (classes, {"seed": seed}, loaded.spec)
-    assert load_network(str(tmp_path / "run")).reference == str(tmp_path / "run")
+    run = str(tmp_path / "run")
+    assert load_network(run, mean=(0.5,) * 3).reference == run
+    with pytest.raises(InputError, match="has its own normalisation; leave --mean"):
+        load_network(run, mean=(0.4,) * 3)
 
     save_checkpoint(tmp_path / "half", loaded.network, loaded.spec, classes, {}, half=True)
     torch.testing.assert_close(

@@ -88,6 +88,7 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "profiled": lambda s: s | {"total_ops": torch.zeros(1), "stem.total_params": torch.zeros(1)},
     "without counters": lambda s: {name: t for name, t in s.items() if "num_batches" not in name},
     "half precision": lambda s: {name: t.half() if t.is_floating_point() else t for name, t in s.items()},
+    "half precision of counters too": lambda s: {name: t.half() for name, t in s.items()},
     "a namespace and NumPy numbers": lambda s: {
         "args": argparse.Namespace(lr=0.1, out=Path("runs")), "best": np.float64(0.9), "model": s,
     },
