@@ -99,6 +99,11 @@ def _from_file(spec: NetworkSpec, network_file: str | Path | None) -> nn.Module:
     ran = {path.name: user.sha256, **user.imported()}
     if changed := [name for name, digest in ran.items() if expected.get(name, digest) != digest]:
         raise InputError(f"{path.parent / changed[0]} changed while it was read; try again")
+    # Earlier artifacts list no imports at all.
+    if spec.source_files and (added := sorted(ran.keys() - expected.keys())):
+        raise InputError(
+            f"{path.parent / added[0]} was not imported when the network was fitted; remove it, or fit again"
+        )
     return network
 
 

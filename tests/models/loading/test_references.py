@@ -89,6 +89,21 @@ def test_a_spec_rebuilds_the_network_of_a_file_only_from_that_file(user_file: Pa
         build_network(spec, network_file=str(user_file))
 
 
+def test_a_file_that_was_not_imported_before_is_refused(user_file: Path, tmp_path: Path) -> None:
+    user_file.write_text("import colorsys\n" + USER_FILE)
+    spec = load_network(f"{user_file}:build", image_shape=SHAPE).spec
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for name in ("network.py", "layers.py"):
+        (copied / name).write_bytes((tmp_path / name).read_bytes())
+    build_network(spec, network_file=copied / "network.py")
+    shadowed = tmp_path / "shadowed"
+    copied.rename(shadowed)
+    (shadowed / "colorsys.py").write_text("")
+    with pytest.raises(InputError, match=r"colorsys\.py was not imported when the network was fitted"):
+        build_network(spec, network_file=shadowed / "network.py")
+
+
 @pytest.mark.parametrize(
     ("callable_name", "error", "message"),
     [
