@@ -111,4 +111,4 @@ def _too_many_segments() -> ImageError:
 
 
 def _cut_off(data: bytes) -> ImageError:
-    return ImageError(f"expected a whole JPEG file, got {len(data)} bytes without an end; the upload was cut off")
+    return ImageError(f"expected a whole JPEG file, got {len(data)} bytes without an end; the file is cut off")

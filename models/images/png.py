@@ -76,4 +76,4 @@ def _check_chunk(kind: bytes, body: bytes, checksum: bytes) -> None:
 
 
 def _cut_off(data: bytes) -> ImageError:
-    return ImageError(f"expected a whole PNG file, got {len(data)} bytes without an end; the upload was cut off")
+    return ImageError(f"expected a whole PNG file, got {len(data)} bytes without an end; the file is cut off")
