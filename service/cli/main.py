@@ -97,6 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the output pipe is closed
         _drop_output()
         return 141
+    except (MemoryError, RuntimeError) as exc:
+        from models.batching import is_out_of_memory  # slow to import
+
+        if not is_out_of_memory(exc):
+            raise
+        return _complain(name, "memory ran out; give smaller images (--resize, --crop), or use fewer processes")
     except OSError as exc:
         if exc.errno not in _STORAGE_FAULTS:
             raise

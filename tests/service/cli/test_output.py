@@ -14,6 +14,7 @@ from PIL import Image
 
 from detector.artifact import write as artifact_writing
 from models.datasets.base import load_dataset
+from service.cli import main as cli
 from service.cli.main import main
 from tests.tiny_artifact import CLASSES, SIDE, save_tiny_artifact
 
@@ -59,6 +60,18 @@ def test_a_reader_that_is_gone_ends_the_command_quietly(
         monkeypatch.setattr(sys, "stdout", output)
         assert main(words) == 141
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert main(["fit"]) == 2
+    assert capsys.readouterr().err.startswith("plumbline fit: memory ran out; give smaller images")
 
 
 def test_a_terminal_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
