@@ -10,13 +10,19 @@ __all__ = ["Norm", "perturbation_norms", "project", "projection", "steepest", "t
 
 Norm = Literal["linf", "l2"]
 
+_IMAGES = 32  # whose norms are computed at once
 _TINY = 1e-12  # so that a zero gradient gives a zero direction, and a zero perturbation stays zero
 
 
 def perturbation_norms(natural: Tensor, attacked: Tensor) -> tuple[Tensor, Tensor]:
     """L∞ and L2 norms of the perturbations, ``(B,)`` float64 each, of images ``(B, ...)``."""
-    difference = (attacked.double() - natural.double()).flatten(1)
-    return difference.abs().amax(1), difference.square().sum(1).sqrt()
+    linf, l2 = [], []
+    # Part by part, since float64 copies of a whole set of photos need gigabytes.
+    for one, other in zip(attacked.split(_IMAGES), natural.split(_IMAGES), strict=True):
+        difference = (one.double() - other.double()).flatten(1)
+        linf.append(difference.abs().amax(1))
+        l2.append(difference.square().sum(1).sqrt())
+    return torch.cat(linf), torch.cat(l2)
 
 
 def tolerance(norm: Norm, pixels: int) -> float:
