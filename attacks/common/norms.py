@@ -18,7 +18,7 @@ def perturbation_norms(natural: Tensor, attacked: Tensor) -> tuple[Tensor, Tenso
     """L∞ and L2 norms of the perturbations, ``(B,)`` float64 each, of images ``(B, ...)``."""
     linf, l2 = [], []
     # Part by part, since float64 copies of a whole set of photos need gigabytes.
-    for one, other in zip(attacked.split(_IMAGES), natural.split(_IMAGES), strict=True):
+    for one, other in zip(torch.split(attacked, _IMAGES), torch.split(natural, _IMAGES), strict=True):
         difference = (one.double() - other.double()).flatten(1)
         linf.append(difference.abs().amax(1))
         l2.append(difference.square().sum(1).sqrt())

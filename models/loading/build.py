@@ -91,7 +91,7 @@ def _from_file(spec: NetworkSpec, network_file: str | Path | None) -> nn.Module:
     if not path.is_file():
         raise InputError(f"expected --network to name an existing file, got {path}")
     # Checked before any code in the files runs, and again on the bytes that ran.
-    expected = {path.name: spec.source_sha256, **spec.source_files}
+    expected = {path.name: spec.source_sha256, **(spec.source_files or {})}
     for name, digest in expected.items():
         _require_digest(path.parent / name, digest)
     user = load_user_file(path)
@@ -99,8 +99,7 @@ def _from_file(spec: NetworkSpec, network_file: str | Path | None) -> nn.Module:
     ran = {path.name: user.sha256, **user.imported()}
     if changed := [name for name, digest in ran.items() if expected.get(name, digest) != digest]:
         raise InputError(f"{path.parent / changed[0]} changed while it was read; try again")
-    # Earlier artifacts list no imports at all.
-    if spec.source_files and (added := sorted(ran.keys() - expected.keys())):
+    if spec.source_files is not None and (added := sorted(ran.keys() - expected.keys())):
         raise InputError(
             f"{path.parent / added[0]} was not imported when the network was fitted; remove it, or fit again"
         )

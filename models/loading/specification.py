@@ -17,7 +17,7 @@ _ARGUMENTS = frozenset({"num_classes"})
 _OPTIONAL: dict[str, Any] = {
     "stop": None,
     "grey": False,
-    "source_files": {},
+    "source_files": None,
     "configuration": {},
 }  # with their defaults
 _MAX_CLASSES = 1_000_000
@@ -40,7 +40,8 @@ class NetworkSpec:
         mean, std: normalisation per channel, in units of pixels in [0, 1].
         source_sha256: of the user's file; None for the other sources.
         configuration: of a network of source "hf", as `check_configuration` accepts it.
-        source_files: SHA-256 of the user's other files that the file imports, by path relative to the file's folder.
+        source_files: SHA-256 of the user's other files that the file imports, by path relative to the file's folder;
+            None if they were not recorded, as in earlier artifacts.
         stop: the number of the boundary (`models.splitting`) after which an auxiliary classifier replaces the rest of
             the network; None for whole networks.
         grey: the network takes one channel (`models.normalization.Normalized`).
@@ -56,7 +57,7 @@ class NetworkSpec:
     source_sha256: str | None = None
     stop: int | None = None
     grey: bool = False
-    source_files: dict[str, str] = field(default_factory=dict)
+    source_files: dict[str, str] | None = None
     configuration: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -101,10 +102,10 @@ class NetworkSpec:
         digest = fields["source_sha256"]
         if (fields["source"] == "file") != (_is_sha256(digest)):
             raise InputError(f"expected a SHA-256 for a network from a file and for no other, got {digest!r}")
-        files = fields.get("source_files", {})
-        if not isinstance(files, dict) or len(files) > _MAX_FILES or (files and digest is None):
+        files = fields.get("source_files")
+        if files is not None and (not isinstance(files, dict) or len(files) > _MAX_FILES or digest is None):
             raise InputError(f"expected at most {_MAX_FILES} files that a user's file imports, got {files!r:.200}")
-        for name, sha256 in files.items():
+        for name, sha256 in (files or {}).items():
             if not _is_python_file(name) or not _is_sha256(sha256):
                 raise InputError(
                     f"expected the SHA-256 of a Python file by its path, got {name!r:.200}: {sha256!r:.200}"

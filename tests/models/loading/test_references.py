@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_a_file_that_was_not_imported_before_is_refused(user_file: Path, tmp_pat
     (shadowed / "colorsys.py").write_text("")
     with pytest.raises(InputError, match=r"colorsys\.py was not imported when the network was fitted"):
         build_network(spec, network_file=shadowed / "network.py")
+
+
+def test_a_first_import_is_refused_too(tmp_path: Path) -> None:
+    alone = tmp_path / "alone.py"
+    alone.write_text(
+        "import colorsys\nfrom torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(12, 2))"
+    )
+    spec = NetworkSpec.from_json(load_network(f"{alone}:build", image_shape=(3, 2, 2)).spec.to_json())
+    shadowed = tmp_path / "shadowed"
+    shadowed.mkdir()
+    alone.rename(shadowed / alone.name)
+    (shadowed / "colorsys.py").write_text("")
+    with pytest.raises(InputError, match=r"colorsys\.py was not imported"):
+        build_network(spec, network_file=shadowed / alone.name)
+    build_network(replace(spec, source_files=None), network_file=shadowed / alone.name)  # of an earlier artifact
 
 
 @pytest.mark.parametrize(
