@@ -415,6 +415,7 @@ def test_transfer_refuses_mismatched_substitutes(digits_network: Digits, tmp_pat
 
 def test_transfer_uses_no_gradient_of_the_network(digits_network: Digits) -> None:
     network, images, labels = _some(digits_network, 4)
+    gradient_bytes(network, images[:1])  # measured once for a network
     seen: list[bool] = []
     hook = network.register_forward_hook(lambda module, inputs, logits: seen.append(logits.requires_grad))
     Transfer(attack="fgm", rounds=1, epochs=1)(network, images, labels)

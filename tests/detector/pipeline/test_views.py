@@ -111,6 +111,6 @@ def test_pooled_vectors_are_served_without_hooks(tiny_network: nn.Module, rng: n
 
         handle = layer.register_forward_hook(look)
         pipeline.score(images)
-        extract_features(pipeline.network, images, discovery=pipeline.discovery)
+        extract_features(pipeline.network, images, discovery=pipeline.discovery, batch_size=4)
         handle.remove()
         assert seen == [False, True], name

@@ -84,6 +84,7 @@ def test_each_view_is_passed_once_beside_the_images(tiny_network: nn.Module, ima
         images,
         discovery=discovery,
         feature_requests=[BothLogits(view, Needs(embeddings)) for view in (*views, views[0])],
+        batch_size=256,
     )
     assert batches == [3 * len(images)]
     with torch.no_grad():
