@@ -47,13 +47,13 @@ def between(interval: Sequence[float] | None) -> str:
     return f"{low.removesuffix(' %')} to {high}"
 
 
-def counted(count: int, noun: str) -> str:
-    """A count with its noun.
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun, whose plural has an s unless `plural` is given.
 
-    >>> counted(1, "image"), counted(12000, "image")
-    ('1 image', '12,000 images')
+    >>> counted(1, "image"), counted(12000, "image"), counted(2, "copy", "copies")
+    ('1 image', '12,000 images', '2 copies')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def shortened(text: str, longest: int = 26) -> str:

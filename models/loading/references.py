@@ -74,6 +74,7 @@ def load_network(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    defaults: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
     num_classes: int | None = None,
     exact_classes: bool = False,
     image_shape: tuple[int, int, int] | None = None,
@@ -85,6 +86,7 @@ def load_network(
         mean, std: normalisation for pixels in [0, 1], three numbers or one for all channels, for networks whose source
             does not state one. By default that of ImageNet for torchvision, and none (mean 0, std 1) for a user's file,
             whose module may normalise by itself.
+        defaults: a mean and a std instead of those defaults; checkpoints keep their own.
         num_classes: for constructors with this parameter, if no checkpoint states it.
         exact_classes: whether a larger default of a user's function is replaced by `num_classes`. A data set may have
             fewer classes than the network, and weights that a function loads itself fit its default.
@@ -95,9 +97,10 @@ def load_network(
             or differ from those of a checkpoint.
         NetworkError: the network cannot be built, or does not return logits (B, K).
     """
-    request = _Request(reference, *per_channel(mean, std), num_classes, exact_classes, image_shape)
-    loaded = _loaded(request)
-    for given, own in ((request.mean, loaded.spec.mean), (request.std, loaded.spec.std)):
+    stated = per_channel(mean, std)
+    used = per_channel(mean or defaults[0], std or defaults[1])
+    loaded = _loaded(_Request(reference, *used, num_classes, exact_classes, image_shape))
+    for given, own in zip(stated, (loaded.spec.mean, loaded.spec.std), strict=True):
         if given is not None and not np.allclose(given, own, atol=1e-4):
             raise InputError(f"{reference} has its own normalisation; leave --mean and --std out")
     for note in loaded.notes:

@@ -157,11 +157,11 @@ def _of_images(data: ImageDataset) -> CheckResult:
     empty = len(contents.classes) - len(present)
     values = {**asdict(contents), "empty_classes": empty}
     each = f"{min(present)}" if min(present) == max(present) else f"{min(present)} to {max(present)}"
-    message = f"{counted(len(data), 'image')} of {len(present)} classes, {each} per class"
+    message = f"{counted(len(data), 'image')} of {counted(len(present), 'class', 'classes')}, {each} per class"
     if empty:
         message += f"; {empty} of the network's {len(contents.classes)} classes have no image"
     if contents.copies:
-        message += f"; {contents.copies} are copies of others, which `fit` leaves out"
+        message += f"; {counted(contents.copies, 'copy', 'copies')} of others, which `fit` leaves out"
     if contents.contradictory:
         message += f"; {counted(contents.contradictory, 'image')} with copies that have another label"
     return CheckResult("images", "warning" if contents.copies or empty else "pass", message, values)

@@ -52,6 +52,7 @@ from service.requests.fit import FitOptions, FitRequest
 __all__ = ["FitInputs", "FitResult", "fit", "fit_detector"]
 
 _REFERENCE_SHARE = 0.25
+_FEW_SCORES = 5  # at or above the threshold; with fewer, `fit` warns
 _SPLIT, _SPLIT_OF_FEW_IMAGES = "0.8,0.1,0.1", "0.5,0.25,0.25"
 
 Extract = Callable[[Any], Features]
@@ -139,7 +140,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     reference = None if inputs.reference is None else label(inputs.reference.name)
     refuse_unused([detector], attacks=options.attack, reference=reference)
     parts = _with_reference(parts, inputs, detector, options.seed)
-    _report_plan(discovery, parts, detector, view_of(loaded), loaded.spec.num_classes)
+    _report_plan(discovery, parts, detector, view_of(loaded), loaded.spec.num_classes, options.fpr)
 
     def extract(images: Any) -> Features:
         return extract_features(
@@ -258,11 +259,18 @@ def _build_detector(
     return detector_of(options.detector, offered, classifier=options.classifier)
 
 
-def _report_plan(discovery: Discovery, parts: _Parts, detector: Detector, view: str | None, num_classes: int) -> None:
+def _report_plan(
+    discovery: Discovery, parts: _Parts, detector: Detector, view: str | None, num_classes: int, fpr: float
+) -> None:
     sizes = f"{len(parts.fit)} images to fit, {len(parts.calibrate)} to calibrate, {len(parts.test)} to test"
     sizes += f", {len(parts.reference)} reference images" if parts.reference is not None else ""
     say(f"{len(discovery.branches)} residual branches; {sizes}")
     compared = None if parts.reference is None else parts.reference.labels
+    if (largest := math.floor(fpr * (len(parts.calibrate) + 1))) < _FEW_SCORES:
+        say(
+            f"warning: for a false-positive rate of {fpr:g}, the threshold is number {largest} from above of the "
+            f"{len(parts.calibrate)} calibration scores, so that single images move it; calibrate on more images"
+        )
     if note := note_on_few_images(detector, parts.fit.labels, compared, num_classes):
         say(note)
     if "view" in detector.parameters():

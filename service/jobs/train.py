@@ -141,12 +141,12 @@ def _load(request: TrainRequest) -> tuple[ImageDataset, ImageDataset]:
 
 
 def _network(request: TrainRequest, data: ImageDataset) -> LoadedNetwork:
-    mean, std = request.mean or _channel_mean(data), request.std or _channel_std(data)
     torch.manual_seed(request.seed)
     loaded = load_network(
         request.network,
-        mean=mean,
-        std=std,
+        mean=request.mean,
+        std=request.std,
+        defaults=(_channel_mean(data), _channel_std(data)),
         num_classes=len(data.classes),
         exact_classes=True,
         image_shape=data.image_shape,

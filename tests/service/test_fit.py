@@ -75,3 +75,11 @@ def test_a_data_set_with_fewer_classes_gives_an_artifact_with_those_of_the_netwo
     result = fit_detector(inputs, options, progress=False)
     assert result.pipeline.classes == tuple(map(str, range(10)))
     assert result.provenance["natural_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(("count", "warned"), [(100, True), (400, False)])
+def test_few_calibration_scores_above_the_threshold_are_reported(
+    count: int, warned: bool, shuffled: ImageDataset, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted(shuffled.take(np.arange(count)), tmp_path / "artifact", seed, split="0.5,0.25,0.25")
+    assert ("single images move it" in capsys.readouterr().err) == warned
