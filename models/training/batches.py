@@ -11,12 +11,12 @@ __all__ = ["augmented_batches"]
 
 
 def augmented_batches(images: Tensor, labels: Tensor, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches float32 in [0, 1] with their labels; order and crops depend on (seed, epoch) only.
+    """Batches float32 in [0, 1] with their labels; order and augmentation depend on (seed, epoch) only.
 
     Args:
         images: uint8 ``(N, C, H, W)``, on any device.
         labels: ``(N,)``.
-        recipe: batch size, crops, flips and seed.
+        recipe: batch size, crops, flips, cutout, sizes and seed.
         epoch: number of the epoch, from 0.
     """
     generator = torch.Generator().manual_seed((recipe.seed << 20) + epoch)
@@ -27,7 +27,10 @@ def augmented_batches(images: Tensor, labels: Tensor, recipe: Recipe, epoch: int
         if recipe.flip:
             flipped = torch.rand(len(batch), generator=generator).to(batch.device) < 0.5
             batch = torch.where(flipped[:, None, None, None], batch.flip(3), batch)
-        yield batch.float().div_(255).contiguous(memory_format=torch.channels_last), labels[chosen]
+        batch = _cut_out(batch, recipe.cutout, generator).float().div_(255)
+        if recipe.sizes:
+            batch = _resized(batch, recipe.sizes[epoch * len(recipe.sizes) // recipe.epochs])
+        yield batch.contiguous(memory_format=torch.channels_last), labels[chosen]
 
 
 def _random_crop(batch: Tensor, padding: int, generator: torch.Generator) -> Tensor:
@@ -42,3 +45,26 @@ def _random_crop(batch: Tensor, padding: int, generator: torch.Generator) -> Ten
     image = torch.arange(count, device=batch.device)[:, None, None]
     # Advanced indices on both sides of the channel slice move the channels to the end: (B, H, W, C).
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _cut_out(batch: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Each image of ``(B, C, H, W)`` with zeros in a square around a random pixel; its part outside is lost."""
+    if side == 0:
+        return batch
+    count, _, height, width = batch.shape
+
+    def covered(length: int) -> Tensor:
+        start = torch.randint(0, length, (count, 1), generator=generator) - side // 2
+        positions = torch.arange(length)
+        return ((positions >= start) & (positions < start + side)).to(batch.device)
+
+    square = covered(height)[:, None, :, None] & covered(width)[:, None, None, :]
+    return batch.masked_fill(square, 0)
+
+
+def _resized(batch: Tensor, side: int) -> Tensor:
+    """Images ``(B, C, H, W)`` whose shorter side has that number of pixels."""
+    height, width = batch.shape[2:]
+    scale = side / min(height, width)
+    size = (round(height * scale), round(width * scale))
+    return batch if size == (height, width) else nn.functional.interpolate(batch, size, mode="bilinear", antialias=True)

@@ -37,6 +37,7 @@ def train(
     folder: Path,
     *,
     test: ImageDataset | None = None,
+    test_every: int = 1,
     device: str = "cpu",
     described: Mapping[str, Any] | None = None,
 ) -> list[dict[str, float]]:
@@ -51,7 +52,8 @@ def train(
         objective: gives the loss.
         recipe: how to train.
         folder: the run's folder.
-        test: images for the test accuracy of every epoch; None for none.
+        test: images for the test accuracy; None for none.
+        test_every: epochs from one test to the next; the last epoch is always tested.
         device: where to train.
         described: JSON values that describe the network besides the names and shapes of its parameters, such as its
             specification. A run with another description does not continue.
@@ -110,7 +112,7 @@ def train(
             raise InputError(
                 f"the loss became {row['loss']} in epoch {epoch + 1}; lower --learning-rate or clip gradients"
             )
-        if test is not None:
+        if test is not None and ((epoch + 1) % test_every == 0 or epoch + 1 == recipe.epochs):
             row["test_accuracy"] = accuracy(network, test, device=device)
         rows.append(row)
         saved.write(network, optimizer, objective, rows)

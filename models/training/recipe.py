@@ -32,6 +32,10 @@ class Recipe:
         weight_decay: of every parameter: SGD's L2 penalty, or AdamW's shrinking.
         crop_padding: pixels of zero padding before a random crop back to size; 0 turns it off.
         flip: random horizontal flips.
+        cutout: side in pixels of a square at a random place that becomes zero in every image (DeVries & Taylor 2017);
+            0 turns it off.
+        sizes: shorter sides in pixels to which images are resized, one for each of as many equal shares of the epochs
+            (progressive resizing); empty for the images' own size.
         gradient_clipping: largest L2 norm of the gradient; None disables it.
         precision: "bfloat16" runs the forward pass in mixed precision (for GPUs, and CPUs with AVX512-BF16 or AMX);
             "auto" means bfloat16 on a GPU that supports it, else float32.
@@ -62,10 +66,12 @@ class Recipe:
     decay: float = 0.1
     initialization: Initialization = "default"
     gain: float = 1.0
+    cutout: int = 0
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (low, high) in {
-            "epochs": (1, _MAX_EPOCHS), "batch_size": (2, 1_000_000), "crop_padding": (0, 64), "seed": (0, 2**31 - 1),
+            "epochs": (1, _MAX_EPOCHS), "batch_size": (2, 1_000_000), "crop_padding": (0, 64), "cutout": (0, 4096), "seed": (0, 2**31 - 1),
             "weight_decay": (0, 1), "momentum": (0, 1), "decay": (0, 1),
         }.items():  # fmt: skip
             if not low <= getattr(self, name) <= high:
@@ -82,6 +88,10 @@ class Recipe:
             check_count("milestones", epoch, most=_MAX_EPOCHS)
         if list(self.milestones) != sorted(set(self.milestones)):
             raise InputError(f"expected increasing milestones, got {', '.join(map(str, self.milestones))}")
+        for size in self.sizes:
+            check_count("sizes", size, least=4, most=4096)
+        if len(self.sizes) > self.epochs:
+            raise InputError(f"expected at most {self.epochs} sizes, one an epoch, got {len(self.sizes)}")
         if self.optimizer == "adamw" and not self.momentum < 1:
             raise InputError(f"expected momentum below 1 for adamw, got {self.momentum}")
         if self.schedule != "step" and (self.milestones or self.decay != 0.1):

@@ -22,7 +22,7 @@ __all__ = ["SavedState", "identity_of"]
 
 # Recipes had fewer fields in earlier versions. The defaults of the later fields are the earlier behaviour, so they are
 # not part of the identity and runs of earlier versions can continue.
-_LATER_FIELDS = frozenset({"optimizer", "nesterov", "milestones", "decay", "initialization", "gain"})
+_LATER_FIELDS = frozenset({"optimizer", "nesterov", "milestones", "decay", "initialization", "gain", "cutout", "sizes"})
 
 
 def identity_of(

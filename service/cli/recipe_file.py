@@ -22,7 +22,7 @@ from models.errors import InputError
 
 __all__ = ["apply_recipe"]
 
-_LISTS = frozenset({"mean", "std", "milestones"})  # options of several numbers
+_LISTS = frozenset({"mean", "std", "milestones", "sizes"})  # options of several numbers
 _SCALARS = (str, int, float)
 
 
@@ -72,7 +72,7 @@ def _checked(path: Path, name: str, value: Any, hint: Any) -> Any:
     several = name in _LISTS and isinstance(value, list)
     parts = value if several else [value]
     allowed = (bool,) if switch else ((int, float) if several else _SCALARS)
-    if (value == [] and name != "milestones") or not all(
+    if (value == [] and name not in {"milestones", "sizes"}) or not all(
         isinstance(part, allowed) and isinstance(part, bool) == switch for part in parts
     ):
         wanted = "true or false" if switch else "a text or a number" + (", or a list of numbers" * (name in _LISTS))

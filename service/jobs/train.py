@@ -63,8 +63,8 @@ def train_network(request: TrainRequest) -> TrainResult:
     _warn_of_unusable(loaded, data)
     recipe = recipe_of(request)
     rows = train(
-        loaded.network, data, objective, recipe, request.out, test=test, device=request.device,
-        described=loaded.spec.to_json(),
+        loaded.network, data, objective, recipe, request.out, test=test, test_every=request.test_every,
+        device=request.device, described=loaded.spec.to_json(),
     )  # fmt: skip
     finished = objective.finish(loaded.network, loaded.spec, held_out, test)
     # Test and write the network that a later load builds.

@@ -13,7 +13,7 @@ from service.requests.options import MaxPixels, PerChannel, Seed, Whole
 __all__ = ["TrainRequest"]
 
 
-def _epochs(_hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+def _numbers(_hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     text = tokens[-1].value
     try:
         return tuple(int(part) for part in text.split(",") if part)
@@ -32,6 +32,7 @@ class TrainRequest:
         recipe: TOML file whose table [train] gives the options that the command line does not give.
         dataset: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
         test_dataset: data set to test on [default: the test split of dataset].
+        test_every: epochs from one test to the next; the written network is always tested.
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
         resize: length of the shorter side, in pixels.
@@ -58,6 +59,8 @@ class TrainRequest:
         gain: gain of the initialization.
         crop_padding: padding of random crops, in pixels.
         flip: mirror images at random [default: not for digits].
+        cutout: side of a random square of zeros in every image, in pixels.
+        sizes: shorter sides of the images during equal shares of the epochs, S,S [default: their own].
         precision: precision of the forward pass.
         half: store the weights in half precision.
         device: cpu or cuda.
@@ -69,6 +72,7 @@ class TrainRequest:
     recipe: Path | None = None
     dataset: str = "digits"
     test_dataset: str | None = None
+    test_every: Whole = 1
     data_root: Path = Path("data")
     download: bool = False
     resize: Whole | None = None
@@ -83,7 +87,7 @@ class TrainRequest:
     batch_size: Whole = 128
     learning_rate: float = 0.1
     schedule: Literal["one_cycle", "step", "cosine", "constant"] = "one_cycle"
-    milestones: Annotated[tuple[int, ...], Parameter(converter=_epochs, n_tokens=1, negative=(), metavar="E,E")] = ()
+    milestones: Annotated[tuple[int, ...], Parameter(converter=_numbers, n_tokens=1, negative=(), metavar="E,E")] = ()
     decay: float = 0.1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -95,6 +99,8 @@ class TrainRequest:
     gain: float = 1.0
     crop_padding: Whole = 4
     flip: bool | None = None
+    cutout: Whole = 0
+    sizes: Annotated[tuple[int, ...], Parameter(converter=_numbers, n_tokens=1, negative=(), metavar="S,S")] = ()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     half: bool = False
     device: str = "cpu"
