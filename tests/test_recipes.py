@@ -72,6 +72,15 @@ def test_network_options_on_the_page_are_complete() -> None:
     assert set(re.findall(r"^\| `(\w+)=", table, flags=re.MULTILINE)) == set(NETWORK_OPTIONS)
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.parent.glob("*resnet*/*.toml")), ids=lambda path: path.stem)
+def test_recipes_of_committed_networks_are_accepted(path: Path) -> None:
+    options = request_of("train", "--recipe", path, "--out", "X")
+    assert recipe_of(options).precision == "bfloat16"
+    assert options.half
+    assert options.network in NETWORKS.names()
+    objective_of(options.objective, {})
+
+
 @pytest.mark.parametrize("name", ["mnist-resnet9", "mnist-20-1-parallel"])
 def test_small_recipes_run_on_random_images(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     classes = np.array([str(digit) for digit in range(10)])

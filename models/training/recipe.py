@@ -71,8 +71,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, (low, high) in {
-            "epochs": (1, _MAX_EPOCHS), "batch_size": (2, 1_000_000), "crop_padding": (0, 64), "cutout": (0, 4096), "seed": (0, 2**31 - 1),
-            "weight_decay": (0, 1), "momentum": (0, 1), "decay": (0, 1),
+            "epochs": (1, _MAX_EPOCHS), "batch_size": (2, 1_000_000), "crop_padding": (0, 64), "cutout": (0, 4096),
+            "seed": (0, 2**31 - 1), "weight_decay": (0, 1), "momentum": (0, 1), "decay": (0, 1),
         }.items():  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"expected {name} of at least {low} and at most {high}, got {getattr(self, name)}")

@@ -14,6 +14,7 @@ from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import InputError, UnknownNameError
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
+from models.objectives.adversarial import Adversarial
 from models.objectives.base import build_objective
 from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.least_action import LeastAction, transport_cost
@@ -226,6 +227,66 @@ def test_the_largest_logit_is_the_answer(digits: ImageDataset, tmp_path: Path, s
 def test_one_class_has_no_others_to_be_predicted() -> None:
     with pytest.raises(InputError, match="at least 2 classes"):
         reverse_cross_entropy(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
+
+
+# --- adversarial training
+
+
+class Recording(nn.Module):
+    """A linear classifier that keeps the images of every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 3)
+        self.passes: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes.append(x.detach())
+        logits: Tensor = self.head(x.flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_attacked_images_are_within_the_budget_and_worse(
+    steps: int, batch: tuple[Tensor, Tensor], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    images, labels = batch
+    network, objective = Recording(), Adversarial(epsilon=0.1, steps=steps)
+    value = objective.evaluate(network, images, labels)
+    start, *_, attacked = network.passes
+    assert len(network.passes) == steps + 1
+    for moved in network.passes:
+        assert float((moved - images).abs().max()) <= 0.1 + 1e-6
+        assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
+    assert all(parameter.grad is None for parameter in network.parameters())
+    with torch.inference_mode():
+        assert bool(value.loss > F.cross_entropy(network(start), labels))
+        torch.testing.assert_close(value.loss, F.cross_entropy(network(attacked), labels))
+
+
+def test_one_step_ends_where_the_gradient_points(batch: tuple[Tensor, Tensor], seed: int) -> None:
+    """For a linear network with two classes the worst image is known: a step of 1.25 ε reaches it from most starts."""
+    network = Recording()
+    network.head = nn.Linear(12, 2)
+    images, labels = batch[0] * 0.5 + 0.25, batch[1] % 2
+    Adversarial(epsilon=0.1).evaluate(network, images, labels)
+    start, attacked = network.passes
+    direction = (network.head.weight[1 - labels] - network.head.weight[labels]).sign().reshape(images.shape)
+    expected = images + (start + 0.125 * direction - images).clamp(-0.1, 0.1)
+    torch.testing.assert_close(attacked, expected)
+
+
+def test_every_batch_has_another_start(batch: tuple[Tensor, Tensor]) -> None:
+    network, objective = Recording(), Adversarial()
+    for _ in range(2):
+        objective.after_step(objective.evaluate(network, *batch))
+    first, _, second, _ = network.passes
+    assert not torch.equal(first, second)
+    again = Adversarial()
+    again.load_state({"batch": 1})
+    again.evaluate(network, *batch)
+    assert torch.equal(network.passes[4], second)
 
 
 # --- options

@@ -116,6 +116,8 @@ def test_a_state_of_a_version_without_optimisers_continues(easy: ImageDataset, t
         {"schedule": "step", "decay": 0.2},
         {"initialization": "kaiming"},
         {"initialization": "kaiming", "gain": 0.5},
+        {"cutout": 4},
+        {"sizes": (4, 8)},
     ],
     ids=str,
 )
@@ -181,6 +183,35 @@ def test_augmentation_shifts_whole_images_by_at_most_the_padding(easy: ImageData
         assert found
         offsets.update(found)
     assert len(offsets) > 10
+
+
+def test_cutout_covers_one_square_of_every_image(seed: int) -> None:
+    images = torch.full((64, 3, 12, 16), 255, dtype=torch.uint8)
+    recipe = Recipe(batch_size=64, crop_padding=0, cutout=5, seed=seed)
+    ((batch, _),) = augmented_batches(images, torch.arange(64), recipe, 0)
+    covered = batch == 0
+    assert bool((covered == covered[:, :1]).all())
+    rows, columns = covered[:, 0].any(2).sum(1), covered[:, 0].any(1).sum(1)
+    assert torch.equal(covered[:, 0].sum((1, 2)), rows * columns)
+    # A square at the border loses at most its larger part.
+    assert all(3 <= int(length) <= 5 for length in [*rows, *columns])
+    assert bool(((rows == 5) & (columns == 5)).any())
+
+
+def test_images_have_each_size_for_an_equal_share_of_the_epochs(seed: int) -> None:
+    images = torch.full((4, 3, 8, 10), 51, dtype=torch.uint8)
+    recipe = Recipe(epochs=6, batch_size=4, crop_padding=0, sizes=(4, 6, 8), seed=seed)
+    batches = [batch for epoch in range(6) for batch, _ in augmented_batches(images, torch.arange(4), recipe, epoch)]
+    assert [tuple(batch.shape[2:]) for batch in batches] == [(4, 5), (4, 5), (6, 8), (6, 8), (8, 10), (8, 10)]
+    assert all(torch.allclose(batch, torch.tensor(0.2)) for batch in batches)
+
+
+def test_it_learns_at_growing_sizes_and_tests_when_it_is_due(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
+    network = _network(seed)
+    recipe = replace(RECIPE, sizes=(4, 8), cutout=2)
+    rows = train(network, easy, CrossEntropy(), recipe, tmp_path, test=easy, test_every=4)
+    assert ["test_accuracy" in row for row in rows] == [False, False, False, True, False, True]
+    assert accuracy(network, easy) > 0.9
 
 
 def test_bfloat16_learns_too(easy: ImageDataset, tmp_path: Path, seed: int) -> None:
@@ -358,6 +389,9 @@ def test_unusable_arguments_are_refused(easy: ImageDataset, tmp_path: Path, seed
         ({"learning_rate": float("inf")}, "learning_rate as a finite number above 0"),
         ({"learning_rate": float("nan")}, "learning_rate as a finite number above 0"),
         ({"gradient_clipping": float("inf")}, "gradient_clipping as a finite number above 0"),
+        ({"cutout": -1}, "cutout of at least 0"),
+        ({"sizes": (3,)}, "sizes as an integer of at least 4"),
+        ({"epochs": 2, "sizes": (8, 8, 8)}, "at most 2 sizes, one an epoch, got 3"),
         ({"gradient_clipping": 0.0}, "gradient_clipping as a finite number above 0"),
     ],
     ids=str,
