@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from models.errors import InputError
 from models.intervals import Interval, check_count_and_confidence, clopper_pearson
@@ -90,7 +90,7 @@ class Calibration:
         """
         check_count_and_confidence(count, confidence)
         above = _most_above(len(self.scores), self.fpr)
-        law = stats.betabinom(count, above + 1, len(self.scores) - above)
+        law = scipy.stats.betabinom(count, above + 1, len(self.scores) - above)
         tail = (1 - confidence) / 2
         return Interval(float(law.ppf(tail)) / count, float(law.ppf(1 - tail)) / count)
 

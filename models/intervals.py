@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy import stats
+import scipy
 
 from models.errors import InputError
 
@@ -30,8 +30,8 @@ def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval
     if not 0 <= hits <= count:
         raise InputError(f"expected hits between 0 and {count}, got {hits}")
     tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, count - hits + 1))
-    high = 1.0 if hits == count else float(stats.beta.ppf(1 - tail, hits + 1, count - hits))
+    low = 0.0 if hits == 0 else float(scipy.special.betaincinv(hits, count - hits + 1, tail))
+    high = 1.0 if hits == count else float(scipy.special.betaincinv(hits + 1, count - hits, 1 - tail))
     return Interval(low, high)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scipy.special import expit
+import scipy
 
 from detector.classifiers.trees import Trees, concatenated, laid_out
 from detector.common.arrays import require_array
@@ -131,7 +131,7 @@ class GradientBoostings(Trees):
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
             log_odds[block] = self._log_odds(columns, rows[block], which[block])
-        probability: np.ndarray = expit(log_odds)
+        probability: np.ndarray = scipy.special.expit(log_odds)
         return probability
 
     def _log_odds(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
-from scipy.special import expit
+import scipy
 
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
@@ -73,5 +73,5 @@ class LogisticRegressions:
         standard = (columns[rows].astype(np.float64) - self.mean[which]) / self.scale[which]
         # Summed row by row: the order of addition of a matrix product depends on the batch.
         decision = (standard * self.weight[which]).sum(axis=1) + self.bias[which]
-        probability: np.ndarray = expit(decision)
+        probability: np.ndarray = scipy.special.expit(decision)
         return probability

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from scipy.special import expit
+import scipy
 
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
@@ -124,10 +123,12 @@ class SupportVectorMachines:
         decision = np.empty(len(rows))
         for machine in np.unique(which):
             own, mine = slice(*self.starts[machine : machine + 2]), np.flatnonzero(which == machine)
-            kernel = np.exp(cdist(standard[mine], self.support[own], "sqeuclidean") / -columns.shape[1])
+            kernel = np.exp(
+                scipy.spatial.distance.cdist(standard[mine], self.support[own], "sqeuclidean") / -columns.shape[1]
+            )
             # Summed row by row: the order of addition of a matrix product depends on the batch.
             decision[mine] = (kernel * self.dual[own]).sum(axis=1) + self.bias[machine]
-        probability: np.ndarray = expit(-(self.slope[which] * decision + self.offset[which]))
+        probability: np.ndarray = scipy.special.expit(-(self.slope[which] * decision + self.offset[which]))
         return probability
 
 

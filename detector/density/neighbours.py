@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
@@ -33,7 +33,7 @@ class Neighbours:
         for layer, bank in enumerate(self._layers):
             for first in range(0, len(embeddings), step):
                 some = np.ascontiguousarray(embeddings[first : first + step, layer], dtype=np.float64)
-                squares = cdist(some, bank, "sqeuclidean")
+                squares = scipy.spatial.distance.cdist(some, bank, "sqeuclidean")
                 nearest = np.partition(squares, k - 1, axis=1)[:, :k]
                 found[first : first + step, layer] = np.sqrt(np.sort(nearest, axis=1))
         return found

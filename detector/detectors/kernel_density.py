@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 from detector.base.columns import ColumnsDetector
 from detector.classifiers.conditional import Classifier
@@ -136,7 +136,7 @@ def log_density(vectors: np.ndarray, bank: np.ndarray, bandwidth: float) -> np.n
     found = np.empty(len(vectors))
     step = max(1, 4 * 2**20 // len(bank))
     for first in range(0, len(vectors), step):
-        squares = cdist(vectors[first : first + step], bank, "sqeuclidean")
+        squares = scipy.spatial.distance.cdist(vectors[first : first + step], bank, "sqeuclidean")
         found[first : first + step] = _log_mean_exp(squares / (-2 * bandwidth**2))
     return found
 
@@ -149,7 +149,7 @@ def most_likely_bandwidth(classes: list[np.ndarray]) -> float:
     pairs = []
     for bank in classes:
         if len(bank) > 1:
-            squares = cdist(bank[:_MAX_FOR_BANDWIDTH], bank[:_MAX_FOR_BANDWIDTH], "sqeuclidean")
+            squares = scipy.spatial.distance.cdist(bank[:_MAX_FOR_BANDWIDTH], bank[:_MAX_FOR_BANDWIDTH], "sqeuclidean")
             np.fill_diagonal(squares, np.inf)
             pairs.append(squares)
     nearest = np.concatenate([np.sqrt(squares.min(axis=1)) for squares in pairs]) if pairs else np.zeros(1)

@@ -29,6 +29,11 @@ class AliveMemory(TorchDispatchMode):
         for tensor in tensors:
             self._add(tensor)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Otherwise the first call imports the compiler: seconds and 250 MiB, also where nothing is compiled.
+        return False
+
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

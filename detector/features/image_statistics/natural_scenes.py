@@ -5,9 +5,9 @@ Kherchouche et al. (2020) feed these 18 numbers to a detector of adversarial ima
 """
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.special import gammaln
 from torch import Tensor
 
 from detector.features.image_statistics.sums import checked_images, mean_per_image, sum_per_image
@@ -104,7 +104,9 @@ def fit_aggd(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     denominator = mean_per_image(squares) * (left + right) * (left + right)
     shape = _shape(numerator, denominator)
     alpha = shape.cpu().numpy()
-    scale = np.exp(gammaln(2 / alpha) - (gammaln(1 / alpha) + gammaln(3 / alpha)) / 2)
+    scale = np.exp(
+        scipy.special.gammaln(2 / alpha) - (scipy.special.gammaln(1 / alpha) + scipy.special.gammaln(3 / alpha)) / 2
+    )
     return shape, (high - low) * torch.from_numpy(scale).to(values.device), left, right
 
 
@@ -146,5 +148,7 @@ def _shape(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _log_ratio(alpha: NDArray[np.float64]) -> NDArray[np.float64]:
-    ratio: NDArray[np.float64] = 2 * gammaln(2 / alpha) - gammaln(1 / alpha) - gammaln(3 / alpha)
+    ratio: NDArray[np.float64] = (
+        2 * scipy.special.gammaln(2 / alpha) - scipy.special.gammaln(1 / alpha) - scipy.special.gammaln(3 / alpha)
+    )
     return ratio

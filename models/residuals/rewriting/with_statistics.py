@@ -65,12 +65,10 @@ class _Rewritten(nn.Module):
         if self.why_not_rewritten is None:
             rewritten: tuple[Any, ...] = self.network(images)
             return rewritten
-        recorded: tuple[Any, ...] = self._recorded_eagerly(images)
-        return recorded
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _recorded_eagerly(self, images: Tensor) -> tuple[Any, ...]:
-        return self._recorded(self.network, images)
+        recorded = self._recorded
+        if torch.compiler.is_compiling():  # otherwise `disable` would import the compiler, which takes seconds
+            recorded = torch.compiler.disable(recorded)  # type: ignore[no-untyped-call]
+        return recorded(self.network, images)
 
     def _recorded(self, network: nn.Module, images: Tensor) -> tuple[Any, ...]:
         """The same outputs, recorded with hooks."""

@@ -152,7 +152,8 @@ def accepts(host: str, port: int) -> bool:
     return True
 
 
-def test_a_process_serves_verdicts(artifact_folder: Path, png: bytes) -> None:
+def test_a_process_serves_verdicts(artifact_folder: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     with server(artifact_folder, api_key_file="misspelt") as running:
         assert any("PLUMBLINE_API_KEY_FILE (did you mean PLUMBLINE_API_KEYS_FILE?)" in line for line in running.lines)
         curl = next(line for line in running.lines if "curl" in line)
@@ -183,6 +184,10 @@ def test_a_process_serves_verdicts(artifact_folder: Path, png: bytes) -> None:
             assert raw.recv(1000).startswith(b"HTTP/1.1 431 ")
         assert httpx.get(f"{running.url}/v2/health/ready", timeout=60, trust_env=False).status_code == 200
         assert running.terminate() == 0
+    imported = {line.rpartition("|")[2].strip() for line in running.lines if line.startswith("import time:")}
+    assert "torch" in imported
+    slow = {"torch._dynamo", "sympy", "sklearn", "scipy.special", "scipy.stats", "torchvision", "matplotlib", "onnxscript"}
+    assert not slow & imported, "slow to import, and not needed to serve"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
