@@ -1,9 +1,10 @@
-"""Mixed requests to `plumbline serve` for half an hour: growth of its memory, and answers of status 5xx.
+"""Mixed requests to `plumbline serve` for two hours: growth of its memory, and answers of status 5xx.
 
 Clients send single PNG and JPEG files, forms of many files, base64, pixels in binary, broken images, unknown paths, and
 connections that end halfway. The artifact is reloaded every few minutes. Memory and open files are read every second;
-the slope is that of a straight line through the medians of the minutes after the warm-up. An interrupted run writes
-the figures up to the interruption.
+the slope is the median slope between the medians of the minutes after the warm-up (Theil-Sen), with its 95 % interval.
+An interrupted run writes the figures up to the interruption. The rate of requests is bounded, so that the run leaves
+most of the machine idle.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import scipy
 import torch
 import uvloop
 from tqdm import tqdm
@@ -45,10 +47,10 @@ _RELOAD_EVERY_S = 300.0
 def main() -> None:
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--artifact", type=Path, help="default: a ResNet-20 with random weights")
-    parser.add_argument("--minutes", type=float, default=30, help="default: %(default)s")
-    parser.add_argument("--warmup-minutes", type=float, default=5, help="before the slope (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=120, help="default: %(default)s")
+    parser.add_argument("--warmup-minutes", type=float, default=15, help="before the slope (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--pause-ms", type=float, default=0, help="of each client after an answer (default: none)")
+    parser.add_argument("--per-second", type=float, default=10, help="requests, at most (default: %(default)s)")
     options = parser.parse_args()
     threads = options.threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
@@ -58,6 +60,7 @@ def main() -> None:
             figures = uvloop.run(soaked(process, requests, options))
             figures["reloads"] = reloads(process)
     payload = {"n": figures["requests"], "seed": options.seed, "threads": threads, "clients": options.clients}
+    payload["per_second"] = options.per_second
     print(orjson.dumps({key: value for key, value in figures.items() if key != "memory_mib"}).decode())
     print(f"written to {write_result('soak', payload | figures, options.out)}")
 
@@ -95,15 +98,16 @@ async def soaked(process: Process, requests: list[bytes], options: Any) -> dict[
     async def work(number: int) -> None:
         chosen = random.Random(options.seed * 1000 + number)
         connection = Connection(process.port)
+        due = started + number / options.per_second
         while time.monotonic() < end:
+            await asyncio.sleep(due - time.monotonic())
+            due = max(due + options.clients / options.per_second, time.monotonic())
             request = chosen.choice(requests)
             if chosen.random() < 0.02:
                 await connection.drop(request)
                 statuses["dropped by the client"] += 1
             else:
                 statuses[str((await connection.ask(request)).status)] += 1
-            if options.pause_ms:
-                await asyncio.sleep(options.pause_ms / 1000)
         connection.close()
 
     async def watch() -> None:
@@ -128,7 +132,7 @@ async def soaked(process: Process, requests: list[bytes], options: Any) -> dict[
         "requests": sum(statuses.values()),
         "statuses": dict(statuses),
         "server_errors": sum(count for status, count in statuses.items() if status.startswith("5")),
-        "memory_slope_mib_per_hour": slope(memory, options.warmup_minutes),
+        **slope(memory, options.warmup_minutes),
         "memory_mib": [round(value, 2) for _, value in by_minute(memory)],
         "open_files": {
             "median_at_start": statistics.median(files[:60]),
@@ -145,13 +149,17 @@ def by_minute(memory: list[tuple[float, float]]) -> list[tuple[int, float]]:
     return [(minute, statistics.median(values)) for minute, values in sorted(minutes.items())]
 
 
-def slope(memory: list[tuple[float, float]], warmup_minutes: float) -> float | None:
-    """MiB per hour of a straight line through the minutes after the warm-up; None for fewer than three."""
+def slope(memory: list[tuple[float, float]], warmup_minutes: float) -> dict[str, Any]:
+    """Growth per hour in the minutes after the warm-up and its 95 % interval; empty for fewer than three minutes."""
     after = [(minute, value) for minute, value in by_minute(memory) if minute >= warmup_minutes]
     if len(after) < 3:
-        return None
+        return {}
     minutes, values = zip(*after, strict=True)
-    return 60 * float(np.polyfit(minutes, values, 1)[0])
+    line = scipy.stats.theilslopes(values, minutes)
+    return {
+        "memory_slope_mib_per_hour": 60 * float(line.slope),
+        "memory_slope_interval": [60 * float(line.low_slope), 60 * float(line.high_slope)],
+    }
 
 
 def reloads(process: Process) -> float:
