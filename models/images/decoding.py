@@ -4,7 +4,8 @@ Image files are untrusted, and every file must have exactly one interpretation:
 
     allow-list of formats   JPEG, PNG, WebP, identified by the first bytes; no other decoder of Pillow runs
     limits                  pixels and frames are read from the header, before memory is allocated for pixels; the
-                            scans of a progressive JPEG are counted, since each costs a pass over all of them
+                            scans of a progressive JPEG are counted, since each costs a pass over all of them; a size
+                            that the preprocessing refuses is refused here
     full size               a JPEG is decoded at full size and then resized: decoding at an eighth of the size would
                             save time and memory, but gives other pixels
     whole files             a truncated file or a PNG with a wrong checksum is rejected, never completed
@@ -47,6 +48,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
+_ANIMATED = 0x02  # a flag of WebP
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,11 +93,11 @@ def decode_image(data: bytes, preprocessing: Preprocessing, limits: Limits = DEF
     Raises:
         ImageError: the image cannot be decoded, is outside the limits, or does not fit the preprocessing.
     """
-    any_size = preprocessing.resize is not None or preprocessing.crop is not None
-    expected = None if any_size else (preprocessing.width, preprocessing.height)
     file = _examined(data, limits)
+    for width, height in file.sizes:
+        preprocessing.check_size(width, height)
     with _reserved(file, limits):
-        return preprocessing.apply(_decoded(file, limits, expected))
+        return preprocessing.apply(_decoded(file, limits))
 
 
 def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
@@ -106,7 +108,7 @@ def open_rgb(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """
     file = _examined(data, limits)
     with _reserved(file, limits):
-        return _decoded(file, limits, None)
+        return _decoded(file, limits)
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,13 @@ class _File:
     Args:
         form: its format.
         data: without metadata, if the format's header could be read.
-        pixels: width times height; of several headers, the most.
+        sizes: width and height in each of its headers, in pixels.
         orientation: of EXIF; None if it can be read only by Pillow.
     """
 
     form: str
     data: bytes
-    pixels: int
+    sizes: list[tuple[int, int]]
     orientation: int | None
 
 
@@ -141,24 +143,24 @@ def _examined(data: bytes, limits: Limits) -> _File:
         data, stated, orientation = stripped_png(data)
         sizes = [stated]
     else:
-        sizes = [_webp_canvas(data)]  # Pillow allocates the canvas as soon as it opens the file
+        sizes = [_webp_canvas(data)]  # Pillow allocates a canvas as soon as it opens the file
     for size in sizes:
         _check_size(size, limits)
-    return _File(form, data, max((width * height for width, height in sizes), default=0), orientation)
+    return _File(form, data, sizes, orientation)
 
 
 def _reserved(file: _File, limits: Limits) -> AbstractContextManager[None]:
-    return nullcontext() if limits.budget is None else limits.budget.reserved(file.pixels)
+    if limits.budget is None:
+        return nullcontext()
+    return limits.budget.reserved(max((width * height for width, height in file.sizes), default=0))
 
 
-def _decoded(file: _File, limits: Limits, expected: tuple[int, int] | None) -> Image.Image:
-    """The pixels; a file of another size than `expected`, width and height in either order, is refused before."""
+def _decoded(file: _File, limits: Limits) -> Image.Image:
     try:
         with _READERS[file.form](io.BytesIO(file.data)) as image:
             _check_size(image.size, limits)
             _check_frames(image)
             _check_mode(image)
-            _check_expected(image.size, expected)
             image.load()
             orientation = orientation_of(image.info.get("exif")) if file.orientation is None else file.orientation
             return _upright(_without_alpha(image), orientation)
@@ -187,12 +189,18 @@ def _described(data: bytes) -> str:
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels from the header of a WebP file of any of the three kinds (RFC 9649, section 2)."""
+    """Width and height in pixels from the header of a WebP file of any of the three kinds (RFC 9649, section 2).
+
+    Raises:
+        ImageError: the header cannot be read, or announces an animation.
+    """
     kind, head = data[12:16], data[20:30]
     if len(head) == 10 and kind == b"VP8 " and head[3:6] == b"\x9d\x01\x2a":
         width, height = struct.unpack("<HH", head[6:])
         return width & 0x3FFF, height & 0x3FFF
     if len(head) == 10 and kind == b"VP8X":
+        if head[0] & _ANIMATED:
+            raise ImageError("expected one frame, got an animation; send each frame as a separate image")
         return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
     if len(head) >= 5 and kind == b"VP8L" and head[0] == 0x2F:
         bits = int.from_bytes(head[1:5], "little")
@@ -208,15 +216,6 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise ImageError(
             f"expected at most {limits.max_pixels} pixels, got {width}×{height} = {width * height}; "
             "send a smaller image, or raise --max-pixels (PLUMBLINE_MAX_PIXELS)"
-        )
-
-
-def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
-    # The EXIF tag may rotate the image by 90°, and some files have it only after the pixels.
-    if expected is not None and sorted(size) != sorted(expected):
-        raise ImageError(
-            f"expected an image of {expected[0]}×{expected[1]} pixels (width × height), got {size[0]}×{size[1]}; "
-            "send that size, or fit the detector with --resize and --crop"
         )
 
 

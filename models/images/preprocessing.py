@@ -43,6 +43,20 @@ class Preprocessing:
         """Bytes of the result."""
         return 3 * self.height * self.width
 
+    def check_size(self, width: int, height: int) -> None:
+        """Refuse the size of an image, in pixels, if `apply` refuses it both upright and rotated by 90°.
+
+        Raises:
+            ImageError: as `apply`.
+        """
+        size = (width, height)
+        if self.resize is not None:
+            size = _resized(size, self.resize)
+        if self.crop is not None:
+            _check_crop(size, self.crop)
+        elif sorted(size) != sorted((self.width, self.height)):
+            raise self._other_size(size)
+
     def apply(self, image: Image.Image) -> np.ndarray:
         """Pixels uint8 ``(3, height, width)`` of `image`, which must be in mode RGB.
 
@@ -55,11 +69,14 @@ class Preprocessing:
         if self.crop is not None:
             image = _crop_centre(image, self.crop)
         if (image.height, image.width) != (self.height, self.width):
-            raise ImageError(
-                f"expected an image of {self.width}×{self.height} pixels (width × height), got "
-                f"{image.width}×{image.height}; send that size, or fit the detector with --resize and --crop"
-            )
+            raise self._other_size(image.size)
         return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+    def _other_size(self, size: tuple[int, int]) -> ImageError:
+        return ImageError(
+            f"expected an image of {self.width}×{self.height} pixels (width × height), got {size[0]}×{size[1]}; "
+            "send that size, or fit the detector with --resize and --crop"
+        )
 
     def to_json(self) -> dict[str, int | None]:
         """The fields, for a manifest."""
@@ -80,20 +97,28 @@ class Preprocessing:
 def _resize_shorter_side(image: Image.Image, side: int) -> Image.Image:
     if min(image.size) == side:
         return image
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
+    return image.resize(_resized(image.size, side), Image.Resampling.BILINEAR)
+
+
+def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
+    if min(size) == side:
+        return size
+    scale = side / min(size)
+    width, height = (max(side, round(length * scale)) for length in size)
     if max(width, height) > _MAXIMUM_SIDE:
-        raise ImageError(
-            f"expected a side ratio that keeps resized images under {_MAXIMUM_SIDE} pixels, got {image.size}"
-        )
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+        raise ImageError(f"expected a side ratio that keeps resized images under {_MAXIMUM_SIDE} pixels, got {size}")
+    return width, height
 
 
 def _crop_centre(image: Image.Image, side: int) -> Image.Image:
-    if min(image.size) < side:
-        raise ImageError(
-            f"expected an image of at least {side}×{side} pixels to crop, got {image.width}×{image.height}; "
-            "send a larger one, or fit the detector with a --resize at least as large as --crop"
-        )
+    _check_crop(image.size, side)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
+
+
+def _check_crop(size: tuple[int, int], side: int) -> None:
+    if min(size) < side:
+        raise ImageError(
+            f"expected an image of at least {side}×{side} pixels to crop, got {size[0]}×{size[1]}; "
+            "send a larger one, or fit the detector with a --resize at least as large as --crop"
+        )

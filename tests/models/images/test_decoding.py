@@ -292,6 +292,34 @@ def test_an_image_of_another_size_is_refused_before_it_is_decoded(rng: np.random
             decode_image(broken, fits)
 
 
+@pytest.mark.parametrize(
+    ("preprocessing", "size", "message"),
+    [
+        (SIXTEEN, (1, 16_000_000), "16×16 pixels"),
+        (Preprocessing(None, 16, 16, 16), (1, 16_000_000), "at least 16×16 pixels"),
+        (Preprocessing(16, None, 16, 20), (32, 32), "20×16 pixels"),
+        (Preprocessing(16, 16, 16, 16), (16_000_000, 1), "side ratio"),
+    ],
+)
+def test_a_size_that_the_preprocessing_refuses_is_refused_before_decoding(
+    preprocessing: Preprocessing, size: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ImageError, match=message):
+        decode_image(png_of(*size, stream=b"no zlib stream"), preprocessing)
+
+
+@pytest.mark.parametrize("options", [{"quality": 90}, {"lossless": True}, {"exact": True, "exif": b"Exif\0\0"}])
+def test_a_webp_of_another_size_and_an_animation_are_refused_by_their_header(options: dict[str, Any]) -> None:
+    # Pillow allocates a canvas as soon as it opens the file; of these files it gets the header only.
+    still = encoded(noise(np.random.default_rng(SEED), 24, 16), "WEBP", **options)[:30]
+    with pytest.raises(ImageError, match="16×16 pixels"):
+        decode_image(still, SIXTEEN)
+    frames = [noise(np.random.default_rng(i)) for i in range(2)]
+    animated = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], **options)[:30]
+    with pytest.raises(ImageError, match="one frame"):
+        decode_image(animated, SIXTEEN)
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_an_image_that_lies_on_its_side_is_measured_upright(rng: np.random.Generator, form: str) -> None:
     exif = Image.Exif()

@@ -186,7 +186,16 @@ def test_a_process_serves_verdicts(artifact_folder: Path, png: bytes, monkeypatc
         assert running.terminate() == 0
     imported = {line.rpartition("|")[2].strip() for line in running.lines if line.startswith("import time:")}
     assert "torch" in imported
-    slow = {"torch._dynamo", "sympy", "sklearn", "scipy.special", "scipy.stats", "torchvision", "matplotlib", "onnxscript"}
+    slow = {
+        "torch._dynamo",
+        "sympy",
+        "sklearn",
+        "scipy.special",
+        "scipy.stats",
+        "torchvision",
+        "matplotlib",
+        "onnxscript",
+    }
     assert not slow & imported, "slow to import, and not needed to serve"
 
 
