@@ -16,7 +16,7 @@ from typing import Any
 from models.errors import UnknownNameError
 from models.extras import missing_extra
 
-__all__ = ["ATTACKS", "COMPONENTS", "DATASETS", "DETECTORS", "NETWORKS", "OBJECTIVES", "PluginFolder"]
+__all__ = ["ATTACKS", "COMPONENTS", "DATASETS", "DETECTORS", "ENGINES", "NETWORKS", "OBJECTIVES", "PluginFolder"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,3 +106,4 @@ DATASETS = PluginFolder("data set", "models.datasets", frozenset({"contents"}))
 ATTACKS = PluginFolder("attack", "attacks")
 DETECTORS = PluginFolder("detector", "detector.detectors")
 COMPONENTS = PluginFolder("component", "detector.components", frozenset({"class_distances"}))
+ENGINES = PluginFolder("engine", "models.engines", frozenset({"agreement", "choice", "exporting", "graph"}))

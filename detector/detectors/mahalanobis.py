@@ -118,7 +118,7 @@ class DistancesOfMoved:
         magnitude: change of every pixel.
     """
 
-    needs = Needs()
+    needs = Needs(network=True)
 
     def __init__(self, gaussians: Gaussians, layers: Layers, magnitude: float) -> None:
         self.layers, self.magnitude = layers, float(magnitude)

@@ -1,5 +1,6 @@
 """From images to verdicts: one forward pass with statistics, then the detector, then the calibrated threshold."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,12 +11,16 @@ from detector.base.detector import Detector
 from detector.calibration import Calibration
 from detector.features.statistics import by_block
 from detector.pipeline.verdict import PathOfImage, Verdict
+from models.engines import Engine, EngineSource
+from models.engines.torch import TorchEngine
 from models.errors import ImageError, InputError
-from models.features import FeatureExtractor, Features
+from models.features import FeatureExtractor, Features, needs_of
 from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec
 
 __all__ = ["Pipeline"]
+
+_SMALLEST_BATCH = 2  # of torch on CPUs; see `Pipeline.features`
 
 
 class Pipeline:
@@ -34,6 +39,8 @@ class Pipeline:
         band: natural quantiles of the statistics, float32 ``(3, F)``; see `natural_band`.
         image_shape: (3, H, W) of the images that the network takes.
         device: where the forward pass runs.
+        engine: runs the network for the detector's features; by default torch in float32. The network itself serves
+            feature requests that an engine does not suffice for, and attacks.
 
     Raises:
         InputError: parts that do not match.
@@ -51,6 +58,7 @@ class Pipeline:
         band: np.ndarray,
         image_shape: tuple[int, int, int],
         device: str | torch.device = "cpu",
+        engine: Engine | None = None,
     ) -> None:
         detector._check_fitted()
         columns = len(discovery.branches) * statistics_spec.columns_per_block
@@ -73,9 +81,20 @@ class Pipeline:
         self.band = band
         self.image_shape = image_shape
         self.device = torch.device(device)
-        self._extractor = FeatureExtractor(
-            self.network, discovery, statistics_spec, detector.feature_requests(), rewrite_for=image_shape
-        )
+        requests = detector.feature_requests()
+        if engine is None and (needs := needs_of(requests)).engine_suffices:
+            engine = TorchEngine(
+                EngineSource(
+                    network=self.network, discovery=discovery, statistics_spec=statistics_spec,
+                    image_shape=image_shape, pooled=needs.pooled,
+                )
+            )  # fmt: skip
+        self._extractor = FeatureExtractor(self.network, discovery, statistics_spec, requests, engine=engine)
+
+    @property
+    def engine(self) -> Engine | None:
+        """Runs the network for the detector's features; None: torch with hooks, since the features need it."""
+        return self._extractor.engine
 
     def score(self, images: Tensor, path: bool = False) -> list[Verdict]:
         """One verdict per image, in order.
@@ -116,9 +135,9 @@ class Pipeline:
     def features(self, images: Tensor) -> Features:
         """Features of at least one valid image, from one forward pass; some feature requests make further passes.
 
-        A single image is scored as a batch of two: twice the same image, or the image and its view. On CPUs, torch uses
-        other routines for a batch of one than for larger batches, and a difference in the last bit can change the vote
-        of a forest. Batches of two or more give equal bits (verified on ResNets and a ViT, with one and two threads).
+        A batch that is smaller than the engine's smallest one is filled up with copies: a single image is scored as a
+        batch of two, or as the image and its view, in torch on CPUs, where a batch of one takes other routines, and a
+        difference in the last bit can change the vote of a forest. Larger batches give equal bits (verified by `fit`).
         On GPUs the routine can depend on every batch size, above all with TF32. Equal verdicts then require batches
         padded to a fixed size; without `torch.backends.cudnn.allow_tf32`, the scores of other batch sizes are close.
 
@@ -127,9 +146,9 @@ class Pipeline:
         """
         count = len(images)
         batch = images.to(self.device)
-        if count == 1 and not self._extractor.needs.views:
-            batch = batch.repeat(2, 1, 1, 1)
-        return self._extractor.extract(batch).take(np.arange(count))
+        smallest = _SMALLEST_BATCH if self.engine is None else self.engine.smallest_batch
+        copies = math.ceil(smallest / (count * (1 + len(self._extractor.needs.views))))
+        return self._extractor.extract(batch.repeat(copies, 1, 1, 1)).take(np.arange(count))
 
     def batch_size(self, most: int) -> int:
         """Images in one call of `score` that the memory allows, at most `most`."""

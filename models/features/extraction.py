@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batching import run_batches
+from models.engines import Engine
 from models.errors import InputError
 from models.features.extractor import FeatureExtractor
 from models.features.features import Features
@@ -24,6 +25,7 @@ def extract_features(
     discovery: Discovery | None = None,
     statistics_spec: StatisticsSpec | None = None,
     feature_requests: Sequence[FeatureRequest] = (),
+    engine: Engine | None = None,
     batch_size: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -40,6 +42,7 @@ def extract_features(
         statistics_spec: the statistics of each branch; by default of the residues.
         feature_requests: further values, for `Features.requested`. A request that needs gradients or further passes
             makes them.
+        engine: runs the network, see `FeatureExtractor`; None: torch, recorded with hooks.
         batch_size: images per forward pass; None: at most 256, as memory allows.
         device: where the network runs.
         progress: show a progress bar.
@@ -56,7 +59,7 @@ def extract_features(
     network.to(device)
     if discovery is None:
         discovery = discover(network, (shape[0], shape[1], shape[2]))
-    extractor = FeatureExtractor(network, discovery, statistics_spec, feature_requests)
+    extractor = FeatureExtractor(network, discovery, statistics_spec, feature_requests, engine=engine)
 
     def extract(part: slice) -> Features:
         batch = as_float(images[part])

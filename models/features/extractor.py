@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.batching import fitting_batch
+from models.engines import Engine
 from models.errors import NetworkError
 from models.features.features import Features
 from models.features.requests import FeatureRequest, ForwardPass, Head, needs_of
 from models.residuals import (
     Discovery,
     StatisticsSpec,
-    WithPooled,
-    WithStatistics,
     evaluation_mode,
     module_hooks,
     record_path,
@@ -32,16 +31,16 @@ class FeatureExtractor:
     """Runs a network for its logits, its statistics and the values of feature requests.
 
     There are two ways to run the network. Recording with hooks works for every network, and it is the only way to whole
-    embeddings. A rewritten graph computes statistics and pooled vectors without hooks and faster, but its construction
-    takes several passes, so it suits a network that serves many batches.
+    embeddings and to gradients. An engine computes logits, statistics and pooled vectors faster, but its construction
+    takes several passes or more, so it suits a network that serves many batches.
 
     Args:
         network: in evaluation mode, on the device of the images.
         discovery: its branches.
         statistics_spec: the statistics of each branch; by default of the residues.
         feature_requests: requests with equal names are computed once.
-        rewrite_for: shape ``(3, H, W)`` of the images for which the graph is rewritten, if no request needs whole
-            embeddings; None to record with hooks.
+        engine: runs the network, if the requests allow it (`Needs.engine_suffices`) and with pooled vectors if they
+            need them; None to record with hooks.
     """
 
     def __init__(
@@ -51,19 +50,14 @@ class FeatureExtractor:
         statistics_spec: StatisticsSpec | None = None,
         feature_requests: Sequence[FeatureRequest] = (),
         *,
-        rewrite_for: tuple[int, int, int] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.network = network
         self.discovery = discovery
         self.statistics_spec = statistics_spec or StatisticsSpec()
         self.feature_requests = tuple({each.name: each for each in feature_requests}.values())
         self.needs = needs_of(self.feature_requests)
-        self._rewritten: WithPooled | WithStatistics | None = None
-        if rewrite_for is not None and not self.needs.embeddings:
-            kind = WithPooled if self.needs.pooled else WithStatistics
-            self._rewritten = kind(
-                network, discovery, statistics_spec=self.statistics_spec, image_shape=rewrite_for
-            ).eval()
+        self.engine = engine if self.needs.engine_suffices else None
 
     def forward(self, images: Tensor) -> ForwardPass:
         """One pass of the images ``(B, 3, H, W)`` and their views as one batch; differentiable if gradients are on.
@@ -100,15 +94,17 @@ class FeatureExtractor:
             count: number of all images.
             most: maximum size.
         """
+        # Torch's memory can be measured; an engine needs about as much.
+        recording = FeatureExtractor(self.network, self.discovery, self.statistics_spec, self.feature_requests)
         with evaluation_mode(self.network):
-            return fitting_batch(self.extract, image, count, most)
+            return fitting_batch(recording.extract, image, count, most)
 
     def _run(self, batch: Tensor) -> ForwardPass:
-        if self._rewritten is None:
+        if self.engine is None:
             output, statistics, optional = self._record(batch)
         else:
-            output, statistics, *pooled = self._rewritten(batch)
-            optional = dict(zip(("pooled_embeddings", "pooled_residues"), pooled, strict=False))
+            output, statistics, embeddings, residues = self.engine.run(batch)
+            optional = {"pooled_embeddings": embeddings, "pooled_residues": residues}
         return ForwardPass(
             images=batch,
             logits=_logits(output, len(batch)),

@@ -19,11 +19,18 @@ class Needs(NamedTuple):
         embeddings: `ForwardPass.embeddings` and `ForwardPass.head`, which hold whole tensors in memory.
         pooled: `ForwardPass.pooled_embeddings` and `ForwardPass.pooled_residues`, which cost little.
         views: the keys of `ForwardPass.views`; each view passes through the network in the same batch as the images.
+        network: `ForwardPass.network`, for gradients or further passes.
     """
 
     embeddings: bool = False
     pooled: bool = False
     views: tuple[View, ...] = ()
+    network: bool = False
+
+    @property
+    def engine_suffices(self) -> bool:
+        """Whether an engine computes everything; whole embeddings and gradients need the network in torch."""
+        return not (self.embeddings or self.network)
 
 
 class Head(NamedTuple):
@@ -95,4 +102,5 @@ def needs_of(feature_requests: Iterable[FeatureRequest]) -> Needs:
         embeddings=any(each.embeddings for each in needs),
         pooled=any(each.pooled for each in needs),
         views=tuple(dict.fromkeys(view for each in needs for view in each.views)),
+        network=any(each.network for each in needs),
     )

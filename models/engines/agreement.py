@@ -1,0 +1,88 @@
+"""Comparison of an engine with the network in torch, and of batches with one another."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.engines.base import Engine, Precision
+from models.errors import NetworkError
+from models.residuals import PooledPass
+
+__all__ = ["TOLERANCES", "Agreement", "compare", "find_smallest_batch", "relative_error"]
+
+# Largest `relative_error` of logits and statistics. Those of another network differ by their own order of magnitude.
+TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.2}
+
+_SIZES = (1, 2, 3, 4)  # candidates for the smallest batch
+_BATCHES = (1, 2, 3, 5, 8, 16)  # that are compared with a batch of all images
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Differences of an engine from the network in torch, in float32.
+
+    Args:
+        images: number of images.
+        classes: number of images with another class.
+        logits, statistics: largest absolute differences.
+        error: the largest `relative_error` of both.
+    """
+
+    images: int
+    classes: int
+    logits: float
+    statistics: float
+    error: float
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of two arrays, relative to a value and the mean magnitude together."""
+    scale = np.abs(expected) + np.abs(expected).mean() + 1e-6
+    return float((np.abs(got - expected) / scale).max())
+
+
+def compare(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
+    """The agreement of the logits and statistics `got` with those of torch, each pair ``(N, K)`` and ``(N, F)``."""
+    (logits, statistics), (true_logits, true_statistics) = got, expected
+    return Agreement(
+        images=len(logits), classes=int((logits.argmax(axis=1) != true_logits.argmax(axis=1)).sum()),
+        logits=float(np.abs(logits - true_logits).max()),
+        statistics=float(np.abs(statistics - true_statistics).max()),
+        error=max(relative_error(logits, true_logits), relative_error(statistics, true_statistics)),
+    )  # fmt: skip
+
+
+def find_smallest_batch(engine: Engine, images: Tensor) -> int:
+    """The smallest batch from which on every image has the same bits, whatever its batch.
+
+    Smaller batches are filled up with copies of the image. Some kernels differ for batches of one.
+
+    Args:
+        engine: runs the batches.
+        images: ``(B, 3, H, W)``, about 20; their batch is the reference.
+
+    Raises:
+        NetworkError: the results depend on the batch for all of these sizes.
+    """
+    whole = _flat(engine.run(images))
+    for smallest in _SIZES:
+        if all(_same_bits(engine.run, images, whole, size) for size in _BATCHES if smallest <= size < len(images)):
+            return smallest
+    raise NetworkError(f"the results of the engine {engine.name} for an image depend on the other images in its batch")
+
+
+def _same_bits(run: Callable[[Tensor], PooledPass], images: Tensor, whole: list[Tensor], size: int) -> bool:
+    # The first and the last images, since kernels treat the end of a batch differently.
+    for start in {0, len(images) - size}:
+        rows = slice(start, start + size)
+        part = _flat(run(images[rows]))
+        if not all(torch.equal(one, other[rows]) for one, other in zip(part, whole, strict=True)):
+            return False
+    return True
+
+
+def _flat(outputs: PooledPass) -> list[Tensor]:
+    return [outputs.logits, outputs.statistics, *outputs.embeddings, *outputs.residues]

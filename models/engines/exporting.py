@@ -1,0 +1,72 @@
+"""The network with its statistics as an ONNX model, written once when a detector is fitted."""
+
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.engines.base import EngineSource
+from models.engines.graph import MAX_BYTES, output_names
+from models.errors import NetworkError
+from models.extras import import_optional
+from models.residuals import WithPooled, WithStatistics, evaluation_mode
+
+__all__ = ["export_graph"]
+
+
+def export_graph(source: EngineSource) -> bytes:
+    """The ONNX model: ``images (B, 3, H, W)`` → logits, statistics, and pooled vectors if the source states them.
+
+    It takes seconds, and imports torch's compiler.
+
+    Raises:
+        NetworkError: the network cannot be exported; the message has the reason.
+        MissingExtraError: a package is not installed.
+    """
+    for package in ("onnx", "onnxscript"):
+        import_optional(package)
+    kind = WithPooled if source.pooled else WithStatistics
+    rewritten: WithPooled | WithStatistics = kind(
+        source.network, source.discovery, statistics_spec=source.statistics_spec, image_shape=source.image_shape
+    ).eval()
+    if rewritten.why_not_rewritten is not None:
+        raise NetworkError(rewritten.why_not_rewritten)
+    images = torch.rand(2, *source.image_shape, generator=torch.Generator().manual_seed(0))
+    names = output_names(len(source.discovery.branches) if source.pooled else 0)
+    # The exporter reports on its progress with warnings and log lines.
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), evaluation_mode(rewritten), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                _Flat(rewritten), (images,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=["images"], output_names=names, external_data=False, verbose=False,
+            )  # fmt: skip
+        model = program.model_proto
+        if model.ByteSize() > MAX_BYTES:
+            raise NetworkError(f"its graph has {model.ByteSize():,} bytes, and an ONNX model has at most {MAX_BYTES:,}")
+        graph: bytes = model.SerializeToString()
+    except NetworkError:
+        raise
+    except Exception as exc:  # the exporter fails in many ways
+        reason = str(exc).strip().partition("\n")[0]
+        raise NetworkError(f"the export to ONNX failed: {type(exc).__name__}: {reason:.200}") from exc
+    finally:
+        logger.setLevel(level)
+    return graph
+
+
+class _Flat(nn.Module):
+    """The outputs of a rewritten network as one flat tuple."""
+
+    def __init__(self, rewritten: WithPooled | WithStatistics) -> None:
+        super().__init__()
+        self.rewritten = rewritten
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        logits, statistics, *pooled = self.rewritten(images)
+        return (logits, statistics, *(vector for vectors in pooled for vector in vectors))

@@ -1,0 +1,43 @@
+"""ONNX Runtime on CPUs, in float32."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.engines._threads import PerThreadCount
+from models.engines.base import Engine, EngineSource, Precision
+from models.extras import import_optional
+from models.residuals import PooledPass
+
+__all__ = ["OnnxRuntimeEngine"]
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session of ONNX Runtime, with as many threads as torch has on the thread that runs it."""
+
+    name = "onnxruntime"
+    precisions = ("float32",)
+
+    def __init__(self, source: EngineSource, precision: Precision = "float32") -> None:
+        super().__init__(source, precision)
+        self._runtime = import_optional("onnxruntime")
+        self._session = PerThreadCount(self._open)
+
+    def run(self, images: Tensor) -> PooledPass:
+        try:
+            outputs = self._session.get().run(None, {"images": images.contiguous().numpy()})
+        except self._runtime.capi.onnxruntime_pybind11_state.RuntimeException as exc:
+            if "allocate memory" in str(exc):
+                raise MemoryError(str(exc)) from exc
+            raise
+        return self._pass([torch.from_numpy(output) for output in outputs])
+
+    def _open(self, threads: int) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        # Threads that wait actively take time from decoding and from other models.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return self._runtime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])

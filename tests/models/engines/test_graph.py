@@ -1,0 +1,152 @@
+"""A graph that is not the network's, or that reads or needs more than it may, is refused before a runtime reads it."""
+
+from collections.abc import Callable
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from models.engines import EngineSource, check_graph, export_graph
+from models.errors import InputError, MissingExtraError, NetworkError
+from models.residuals import discover
+
+from .conftest import SHAPE
+
+EXPECTED = {"image_shape": SHAPE, "classes": 4, "columns": 9, "blocks": 3}
+
+
+def test_an_exported_graph_passes(source: EngineSource) -> None:
+    assert source.graph is not None
+    check_graph(source.graph, **EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"image_shape": (3, 32, 32)}, r"images \(batch, 3, 32, 32\)"),
+        ({"classes": 5}, r"output 0 of shape \(batch, 5\)"),
+        ({"columns": 6}, r"output 1 of shape \(batch, 6\)"),
+        ({"blocks": 0}, r"the outputs \['logits', 'statistics'\], got"),
+    ],
+)
+def test_a_graph_of_another_network_is_refused(source: EngineSource, expected: dict[str, int], message: str) -> None:
+    assert source.graph is not None
+    with pytest.raises(InputError, match=message):
+        check_graph(source.graph, **{**EXPECTED, **expected})
+
+
+def _external(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "/etc/passwd"
+
+
+def _external_in_an_attribute(model: onnx.ModelProto) -> None:
+    tensor = TensorProto(name="secret", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../secret")
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+
+
+def _foreign_domain(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Anything", ["images"], ["unused"], domain="com.example"))
+
+
+def _function(model: onnx.ModelProto) -> None:
+    nodes, opsets = [helper.make_node("Relu", ["x"], ["y"])], [helper.make_opsetid("", 20)]
+    model.functions.append(helper.make_function("", "Mine", ["x"], ["y"], nodes, opsets))
+
+
+def _loop(model: onnx.ModelProto) -> None:
+    body = helper.make_graph([], "body", [], [])
+    model.graph.node.append(helper.make_node("Loop", ["", ""], ["unused"], body=body))
+
+
+def _sparse(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add()
+
+
+def _huge(model: onnx.ModelProto) -> None:
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [100_000, 100_000, 100])
+    model.graph.initializer.append(shape)
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["unused"]))
+
+
+def _unknown_shape(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("NonZero", ["images"], ["unused"]))
+
+
+def _no_operator(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("NoSuchOperator", ["images"], ["unused"]))
+
+
+def _integers(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+
+
+def _second_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_external, "in one file"),
+        (_external_in_an_attribute, "in one file"),
+        (_foreign_domain, "standard operators"),
+        (_function, "without functions"),
+        (_loop, "without sub-graphs"),
+        (_sparse, "dense tensors"),
+        (_huge, "bytes of activations per image"),
+        (_unknown_shape, "cannot be inferred"),
+        (_no_operator, "cannot be inferred"),
+        (_integers, "expected a graph of images"),
+        (_second_input, "expected a graph of images"),
+    ],
+)
+def test_an_unsafe_graph_is_refused(
+    source: EngineSource, change: Callable[[onnx.ModelProto], None], message: str
+) -> None:
+    assert source.graph is not None
+    model = onnx.ModelProto.FromString(source.graph)
+    change(model)
+    with pytest.raises(InputError, match=message):
+        check_graph(model.SerializeToString(), **EXPECTED)
+
+
+@pytest.mark.parametrize("graph", [b"", b"\x00" * 100, b"not a model"])
+def test_other_bytes_are_refused(graph: bytes) -> None:
+    with pytest.raises(InputError):
+        check_graph(graph, **EXPECTED)
+
+
+def test_the_check_needs_onnx(source: EngineSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"plumbline\[onnxruntime\]"):
+        check_graph(source.graph or b"", **EXPECTED)
+
+
+class _Branching(nn.Module):
+    """A network whose control flow depends on its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        summed = images + (self.layer(images) if float(images.sum()) > 0 else images)
+        return self.head(summed.mean(dim=(2, 3)))
+
+
+def test_a_network_that_cannot_be_exported_states_the_reason(source: EngineSource) -> None:
+    network = _Branching().eval()
+    with pytest.raises(NetworkError, match="torch.fx cannot take the graph"):
+        export_graph(
+            EngineSource(
+                network=network, discovery=discover(network, SHAPE), statistics_spec=source.statistics_spec,
+                image_shape=SHAPE, pooled=False,
+            )
+        )  # fmt: skip
