@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detector.pipeline import Pipeline
 from models.errors import InputError
@@ -12,7 +13,7 @@ from models.images.preprocessing import Preprocessing
 from models.loading import NetworkSpec
 from models.residuals import Discovery
 
-__all__ = ["branch_entries", "probe_features", "require_matching_parts"]
+__all__ = ["branch_entries", "probe_features", "probe_image", "require_matching_parts"]
 
 
 def require_matching_parts(classes: Sequence[str], spec: NetworkSpec, preprocessing: Preprocessing) -> None:
@@ -26,12 +27,17 @@ def require_matching_parts(classes: Sequence[str], spec: NetworkSpec, preprocess
         raise InputError(f"expected {spec.num_classes} class names, got {len(classes)}")
 
 
-def probe_features(pipeline: Pipeline) -> Features:
-    """Logits and statistics of one fixed image: a smooth wave per channel, which activates every layer."""
-    _, height, width = pipeline.image_shape
+def probe_image(image_shape: tuple[int, int, int]) -> Tensor:
+    """One fixed image float32 ``(1, 3, H, W)``: a smooth wave per channel, which activates every layer."""
+    _, height, width = image_shape
     down, across = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
     channels = [0.5 + 0.45 * torch.sin(2 * torch.pi * (k * down + (4 - k) * across)) for k in (1, 2, 3)]
-    features = pipeline.features(torch.stack(channels)[None].to(torch.float32))
+    return torch.stack(channels)[None].to(torch.float32)
+
+
+def probe_features(pipeline: Pipeline) -> Features:
+    """Logits and statistics of the probe image."""
+    features = pipeline.features(probe_image(pipeline.image_shape))
     pipeline.detector.score_components(features)  # raises if the network's outputs do not fit the detector's inputs
     return features
 

@@ -4,10 +4,11 @@
     network.safetensors       the network's state dictionary
     detector.safetensors      what the detector learned, as plain arrays
     calibration.safetensors   sorted natural scores, the natural band, and the network's output for the probe image
+    engine.onnx               the network as a graph, if the artifact's engine needs one
 
 Loading takes these steps, and raises `ArtifactError` at the first that fails, before anything is served:
 
-1. The folder contains these four ordinary files, no other, and none above its size limit.
+1. The folder contains these ordinary files, no other, and none above its size limit.
 2. The manifest is JSON of a known protocol in canonical form, and its digest is correct.
 3. If a key is given, the signature is correct.
 4. Each file has the SHA-256 that the manifest states.
@@ -15,12 +16,14 @@ Loading takes these steps, and raises `ArtifactError` at the first that fails, b
    (an artifact contains no code), and its tensors match one by one.
 6. The branches of the network are found again and are equal to those in the manifest.
 7. The detector's arrays are checked one by one, and the threshold follows from the calibration scores.
-8. For a fixed probe image, the network returns the stored logits and statistics, up to rounding.
+8. The graph of an engine is in one file, has standard operators only, and the network's inputs and outputs.
+9. For a fixed probe image, the network returns the stored logits and statistics, up to rounding. The results of a graph
+   are also those of the network's weights.
 
 Hashes detect damage and mix-ups. An attacker can compute hashes too; only a signature detects that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -31,14 +34,18 @@ from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from detector.artifact.manifest import FILES, MANIFEST, read_checked, read_key, read_manifest
+from detector.artifact.engine import read_engine, require_agreement
+from detector.artifact.manifest import FILES, GRAPH, MANIFEST, read_checked, read_key, read_manifest
 from detector.artifact.migration import migrated_state
 from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
 from detector.base.detector import Detector
 from detector.calibration import Calibration
 from detector.common.arrays import require_array, require_keys
 from detector.pipeline import Pipeline
+from models.engines import EngineSource
+from models.engines.agreement import TOLERANCES, relative_error
 from models.errors import ArtifactError, InputError, NetworkError, PlumblineError
+from models.features import needs_of
 from models.images.policy import POLICY, require_policy
 from models.images.preprocessing import Preprocessing
 from models.loading import NetworkSpec, build_network
@@ -50,7 +57,7 @@ __all__ = ["Artifact", "load_artifact"]
 
 # Logits and statistics of the probe image may differ between machines and devices by rounding. Those of another network
 # differ by their own order of magnitude.
-_PROBE_TOLERANCE = 0.02
+_PROBE_TOLERANCES = {"float32": 0.02, "bfloat16": TOLERANCES["bfloat16"]}
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,10 @@ def load_artifact(
     """
     folder = Path(folder)
     key = None if verify_key is None else read_key(Path(verify_key))
-    _require_exact_files(folder)
+    _require_files(folder, {MANIFEST, *FILES}, {GRAPH})
     manifest = read_manifest(folder, key)
-    contents = {name: read_checked(folder / name, manifest["files"][name]) for name in FILES}
+    _require_files(folder, {MANIFEST, *manifest["files"]})
+    contents = {name: read_checked(folder / name, entry) for name, entry in manifest["files"].items()}
     try:
         spec = NetworkSpec.from_json(manifest["network"])
         require_policy(manifest.get("decoding", POLICY))
@@ -119,18 +127,19 @@ def load_artifact(
             )
         pipeline = _pipeline(
             network, discovery, statistics_spec, detector, manifest, spec, device,
-            _arrays(folder, "calibration.safetensors", contents),
+            _arrays(folder, "calibration.safetensors", contents), contents.get(GRAPH),
         )  # fmt: skip
     except PlumblineError as exc:
         raise ArtifactError(f"{folder}: {exc}") from exc
     return Artifact(pipeline, spec, preprocessing, manifest, manifest["digest"])
 
 
-def _require_exact_files(folder: Path) -> None:
+def _require_files(folder: Path, wanted: Set[str], allowed: Set[str] = frozenset()) -> None:
+    """Raise ArtifactError unless the folder has the wanted files, and no other but those allowed."""
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {folder}; give an artifact, a folder that `plumbline fit` wrote")
-    found, wanted = {path.name for path in folder.iterdir()}, {MANIFEST, *FILES}
-    if found != wanted:
+    found = {path.name for path in folder.iterdir()}
+    if not wanted <= found <= wanted | allowed:
         raise ArtifactError(
             f"{folder}: expected exactly the files {sorted(wanted)}; missing {sorted(wanted - found)}, "
             f"not an artifact's own {sorted(found - wanted)}; copy the artifact again, whole and alone"
@@ -229,6 +238,7 @@ def _pipeline(
     spec: NetworkSpec,
     device: str | torch.device,
     arrays: Mapping[str, np.ndarray],
+    graph: bytes | None,
 ) -> Pipeline:
     require_keys(arrays, {"scores", "band", "probe_logits", "probe_statistics"})
     calibration = Calibration(require_array(arrays, "scores", np.float64, (None,)), manifest["calibration"]["fpr"])
@@ -238,19 +248,28 @@ def _pipeline(
             f"expected the threshold {calibration.threshold} that follows from {len(calibration.scores)} calibration "
             f"scores, got {stated['threshold']!r} of {stated['count']!r}"
         )
+    needs = needs_of(detector.feature_requests())
+    source = EngineSource(
+        network=network, discovery=discovery, statistics_spec=statistics_spec, image_shape=spec.image_shape,
+        pooled=needs.pooled, graph=graph,
+    )  # fmt: skip
+    engine = read_engine(manifest.get("engine"), source, classes=len(manifest["classes"]))
+    if engine is not None and not needs.engine_suffices:
+        raise ArtifactError(f"the detector's features need the network in torch, got the engine {engine.name}")
     pipeline = Pipeline(
         network=network, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
         calibration=calibration,
         classes=tuple(manifest["classes"]), band=require_array(arrays, "band", np.float32, (3, None)),
-        image_shape=spec.image_shape, device=device,
+        image_shape=spec.image_shape, device=device, engine=engine,
     )  # fmt: skip
     probe = probe_features(pipeline)
     for name, got in (("logits", probe.logits), ("statistics", probe.statistics)):
         expected = require_array(arrays, f"probe_{name}", np.float32, got.shape)
-        error = np.abs(got - expected) / (np.abs(expected) + np.abs(expected).mean() + 1e-6)
-        if error.max() > _PROBE_TOLERANCE:
+        error = relative_error(got, expected)
+        if not error <= _PROBE_TOLERANCES["float32" if engine is None else engine.precision]:
             raise ArtifactError(
-                f"the network's {name} for the probe image differ by {error.max():.0%} from those of the fit; these "
+                f"the network's {name} for the probe image differ by {error:.0%} from those of the fit; these "
                 "are another network's weights, or this device computes differently"
             )
+    require_agreement(pipeline, probe)
     return pipeline

@@ -15,7 +15,8 @@ import torch
 from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors_torch
 
-from detector.artifact.manifest import FILES, MANIFEST, read_key, require_unicode, sealed
+from detector.artifact.engine import engine_entry
+from detector.artifact.manifest import FILES, GRAPH, MANIFEST, read_key, require_unicode, sealed
 from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
 from detector.pipeline import Pipeline
 from models.errors import InputError
@@ -65,6 +66,9 @@ def save_artifact(
         ),
         "calibration.safetensors": safetensors_numpy.save(_calibration_arrays(pipeline)),
     }
+    engine = pipeline.engine
+    if engine is not None and engine.graph is not None:
+        contents[GRAPH] = engine.graph
     fields = {
         "versions": _versions(),
         "files": {
@@ -84,6 +88,7 @@ def save_artifact(
             "threshold": pipeline.calibration.threshold,
         },
         "provenance": dict(provenance),
+        **engine_entry(engine),
     }
     contents[MANIFEST], digest = sealed(fields, key)
     _write_folder(folder, contents)
@@ -129,7 +134,7 @@ def _require_replaceable(folder: Path) -> None:
         )
     if folder.is_dir():
         found = {path.name for path in folder.iterdir()}
-        if found and not (MANIFEST in found and found <= {MANIFEST, *FILES}):
+        if found and not (MANIFEST in found and found <= {MANIFEST, *FILES, GRAPH}):
             raise InputError(
                 f"expected {folder} to be new, empty or an artifact, got a folder with {sorted(found)[:5]}; "
                 "choose another name: only artifacts are overwritten"

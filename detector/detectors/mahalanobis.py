@@ -77,7 +77,7 @@ class Mahalanobis(ColumnsDetector):
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Embeddings; with pre-processing, after `prepare`, also the distances of the moved images."""
         moved = (self.moved_,) if hasattr(self, "moved_") else ()
-        return (PooledEmbeddings(self.layers), *moved)
+        return (PooledEmbeddings(self.layers, network=self.magnitude != 0), *moved)
 
     def _prepare(self, reference: Features, labels: np.ndarray) -> None:
         self._take(Gaussians.fit(reference.requested[PooledEmbeddings(self.layers).name], labels))

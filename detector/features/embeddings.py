@@ -24,11 +24,16 @@ class PooledEmbeddings:
 
     Args:
         layers: "blocks" for every recorded block; "stages" for the last of each run of blocks of one shape.
+        network: state a need of the network, which a later request of the same detector has.
     """
 
     layers: Layers = "blocks"
+    network: bool = False
 
-    needs = Needs(pooled=True)
+    @property
+    def needs(self) -> Needs:
+        """Pooled embeddings, and perhaps the network."""
+        return Needs(pooled=True, network=self.network)
 
     @property
     def name(self) -> str:

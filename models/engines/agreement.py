@@ -13,8 +13,8 @@ from models.residuals import PooledPass
 
 __all__ = ["TOLERANCES", "Agreement", "compare", "find_smallest_batch", "relative_error"]
 
-# Largest `relative_error` of logits and statistics. Those of another network differ by their own order of magnitude.
-TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.2}
+# Largest `relative_error` of logits and statistics. That of another network is about 1.
+TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.3}
 
 _SIZES = (1, 2, 3, 4)  # candidates for the smallest batch
 _BATCHES = (1, 2, 3, 5, 8, 16)  # that are compared with a batch of all images
@@ -28,7 +28,7 @@ class Agreement:
         images: number of images.
         classes: number of images with another class.
         logits, statistics: largest absolute differences.
-        error: the largest `relative_error` of both.
+        error: the larger `relative_error` of both.
     """
 
     images: int
@@ -39,9 +39,8 @@ class Agreement:
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference of two arrays, relative to a value and the mean magnitude together."""
-    scale = np.abs(expected) + np.abs(expected).mean() + 1e-6
-    return float((np.abs(got - expected) / scale).max())
+    """‖got − expected‖ / ‖expected‖ of two arrays of one shape."""
+    return float(np.linalg.norm(got - expected) / (np.linalg.norm(expected) + 1e-12))
 
 
 def compare(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:

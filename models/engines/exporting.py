@@ -1,5 +1,6 @@
 """The network with its statistics as an ONNX model, written once when a detector is fitted."""
 
+import copy
 import logging
 import warnings
 from typing import Any
@@ -33,6 +34,7 @@ def export_graph(source: EngineSource) -> bytes:
     ).eval()
     if rewritten.why_not_rewritten is not None:
         raise NetworkError(rewritten.why_not_rewritten)
+    flat = _plain(_Flat(copy.deepcopy(rewritten)))
     images = torch.rand(2, *source.image_shape, generator=torch.Generator().manual_seed(0))
     names = output_names(len(source.discovery.branches) if source.pooled else 0)
     # The exporter reports on its progress with warnings and log lines.
@@ -40,10 +42,10 @@ def export_graph(source: EngineSource) -> bytes:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), evaluation_mode(rewritten), torch.no_grad():
+        with warnings.catch_warnings(), evaluation_mode(flat), torch.no_grad():
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
-                _Flat(rewritten), (images,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                flat, (images,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
                 input_names=["images"], output_names=names, external_data=False, verbose=False,
             )  # fmt: skip
         model = program.model_proto
@@ -58,6 +60,22 @@ def export_graph(source: EngineSource) -> bytes:
     finally:
         logger.setLevel(level)
     return graph
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """The module without other layouts of memory, which the exporter describes by operations on indices."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+                setattr(parent, name, _GlobalMean())
+    return module.to(memory_format=torch.contiguous_format)
+
+
+class _GlobalMean(nn.Module):
+    """The mean over the positions in the image; torch's own pooling keeps the layout of its input."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(-2, -1), keepdim=True)
 
 
 class _Flat(nn.Module):

@@ -109,10 +109,9 @@ def _require_bounded(onnx: Any, model: Any) -> None:
     total = 0
     for node in inferred.graph.node:
         for name in filter(None, node.output):
-            dimensions = known[name].dim if name in known else [None]
-            if not all(each is not None and each.HasField("dim_value") for each in dimensions):
+            if name not in known or not all(each.HasField("dim_value") for each in known[name].dim):
                 raise InputError(f"the shape of {name!r:.100} in the engine's graph cannot be inferred")
-            total += 8 * math.prod(each.dim_value for each in dimensions)
+            total += 8 * math.prod(each.dim_value for each in known[name].dim)
     if total > _MAX_ACTIVATIONS:
         raise InputError(
             f"expected a graph of at most {_MAX_ACTIVATIONS:,} bytes of activations per image, got {total:,}"

@@ -26,7 +26,7 @@ class OnnxRuntimeEngine(Engine):
 
     def run(self, images: Tensor) -> PooledPass:
         try:
-            outputs = self._session.get().run(None, {"images": images.contiguous().numpy()})
+            outputs = self._session.get().run(None, {"images": images.cpu().contiguous().numpy()})
         except self._runtime.capi.onnxruntime_pybind11_state.RuntimeException as exc:
             if "allocate memory" in str(exc):
                 raise MemoryError(str(exc)) from exc

@@ -29,7 +29,7 @@ class OpenvinoEngine(Engine):
     def run(self, images: Tensor) -> PooledPass:
         request = self._request.get()
         try:
-            outputs = request.infer([images.contiguous().numpy()], share_inputs=True)
+            outputs = request.infer([images.cpu().contiguous().numpy()], share_inputs=True)
         except RuntimeError as exc:
             if "bad_alloc" in str(exc) or "allocate" in str(exc):
                 raise MemoryError(str(exc)) from exc

@@ -97,8 +97,8 @@ def finish(reduced: Sequence[Reduced]) -> Tensor:
     rms = torch.stack([size for size, _ in reduced], dim=1)
     coordinates = torch.stack([lengths for _, lengths in reduced], dim=1)
     nonzero = rms != 0  # NaN counts as nonzero, so it stays visible
-    safe = torch.where(nonzero, rms, torch.ones_like(rms)).unsqueeze(2)  # avoid division by zero
-    cosines = torch.where(nonzero.unsqueeze(2), coordinates / safe, torch.zeros_like(coordinates)).clamp(-1.0, 1.0)
+    safe = torch.where(nonzero, rms, 1.0).unsqueeze(2)  # avoid division by zero
+    cosines = torch.where(nonzero.unsqueeze(2), coordinates / safe, 0.0).clamp(-1.0, 1.0)
     return torch.cat([rms.square().unsqueeze(2), cosines], dim=2).flatten(1).to(torch.float32)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from models.errors import InputError
-from models.registry import ATTACKS, DATASETS, DETECTORS, NETWORKS, OBJECTIVES
+from models.registry import ATTACKS, DATASETS, DETECTORS, ENGINES, NETWORKS, OBJECTIVES
 from service.requests.demo import DemoRequest
 from service.requests.evaluate import EvaluationRequest
 from service.requests.fit import FitRequest
@@ -27,13 +27,14 @@ KINDS = {
     "attacks": ATTACKS,
     "detectors": DETECTORS,
     "objectives": OBJECTIVES,
+    "engines": ENGINES,
 }
 
 Request = Parameter(name="*")  # one option per field of the request
 
 
 def list_(request: Annotated[ListRequest | None, Request] = None) -> None:
-    """List the networks, data sets, attacks, detectors and objectives."""
+    """List the networks, data sets, attacks, detectors, objectives and engines."""
     request = request or ListRequest()
     kinds = [request.kind] if request.kind else list(KINDS)
     summaries = {kind: KINDS[kind].summaries() for kind in kinds}

@@ -1,6 +1,7 @@
 """Inputs that several jobs share: plug-ins named on the command line, images, labels, views, and images seen before."""
 
 from models.progress import say
+from service.inputs.engines import engine_of
 from service.inputs.images import distinct_images, hold_out, require_disjoint
 from service.inputs.labels import with_labels_of
 from service.inputs.names import label, network_name
@@ -13,6 +14,7 @@ __all__ = [
     "attack_of",
     "detector_of",
     "distinct_images",
+    "engine_of",
     "hold_out",
     "label",
     "network_name",

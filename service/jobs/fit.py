@@ -34,6 +34,7 @@ from service.inputs import (
     attack_of,
     detector_of,
     distinct_images,
+    engine_of,
     label,
     network_name,
     refuse_unusable,
@@ -142,10 +143,17 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     parts = _with_reference(parts, inputs, detector, options.seed)
     _report_plan(discovery, parts, detector, view_of(loaded), loaded.spec.num_classes, options.fpr)
 
+    choice = engine_of(
+        options.engine, options.precision, network.eval(), parts.calibrate, discovery=discovery,
+        statistics_spec=statistics_spec, feature_requests=detector.feature_requests(), device=options.device,
+    )  # fmt: skip
+    engine = None if choice is None else choice.engine
+
     def extract(images: Any) -> Features:
         return extract_features(
             network, images, discovery=discovery, statistics_spec=statistics_spec,
-            feature_requests=detector.feature_requests(), device=options.device, progress=progress,
+            feature_requests=detector.feature_requests(), engine=engine,
+            device=options.device, progress=progress,
         )  # fmt: skip
 
     # 2. Fit on natural and attacked images, then calibrate.
@@ -154,12 +162,13 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     pipeline = Pipeline(
         network=network, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
         calibration=calibration, classes=data.classes, band=natural_band(natural.statistics),
-        image_shape=data.image_shape, device=options.device,
+        image_shape=data.image_shape, device=options.device, engine=engine,
     )  # fmt: skip
     # 3. Measure the realised rate, then write.
     written = {
         **_sources(inputs, data, parts, options),
         "natural_accuracy": float((natural.predicted == parts.fit.labels).mean()), "attacks": attacked,
+        "engine": choice and choice.to_json(),
         "realised_fpr": _realised_rate(detector, calibration, parts.test, extract),
         "originals": pack(np.concatenate([image_digests(part) for part in parts.seen()])), **provenance(),
     }  # fmt: skip

@@ -31,6 +31,8 @@ class FitOptions:
         workers: number of attacking processes.
         cache: folder of attacked images, from which an interrupted run resumes.
         sign_key: sign the artifact with the secret in this file.
+        engine: what runs the network, from `plumbline list engines`; auto: the fastest that agrees with torch.
+        precision: float32, or bfloat16.
         device: cpu or cuda.
         memory: memory that the job may use, such as 3GB [default: a share of what is free].
         seed: seed of the split, the attacks and the classifiers.
@@ -48,6 +50,8 @@ class FitOptions:
     workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
     sign_key: Path | None = None
+    engine: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     memory: Memory | None = None
     seed: Seed = 0

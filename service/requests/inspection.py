@@ -88,13 +88,13 @@ class CheckRequest:
 
 @dataclass(frozen=True)
 class ListRequest:
-    """List the networks, data sets, attacks, detectors and objectives.
+    """List the networks, data sets, attacks, detectors, objectives and engines.
 
     Args:
         kind: list this kind only.
         json: print JSON: {kind: {name: summary}}.
     """
 
-    kind: Literal["networks", "datasets", "attacks", "detectors", "objectives"] | None = None
+    kind: Literal["networks", "datasets", "attacks", "detectors", "objectives", "engines"] | None = None
     _: KW_ONLY
     json: Flag = False

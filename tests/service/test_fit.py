@@ -17,7 +17,7 @@ from tests.service.small_evaluation import loaded_network, small_digits
 
 def fitted(data: ImageDataset, out: Path, seed: int, split: str | None = None) -> FitResult:
     """A detector that compares with its nearest neighbour: with copies, calibration images look far too natural."""
-    options = FitOptions(out=out, detector="knn:k=1:classifier=none", split=split, seed=seed, fpr=0.1)
+    options = FitOptions(out=out, detector="knn:k=1:classifier=none", split=split, seed=seed, fpr=0.1, engine="torch")
     return fit_detector(FitInputs(data=data, loaded=loaded_network(seed)), options, progress=False)
 
 
@@ -70,7 +70,7 @@ def test_a_data_set_with_fewer_classes_gives_an_artifact_with_those_of_the_netwo
 ) -> None:
     few = shuffled.take(np.flatnonzero(shuffled.labels < 4)[:200])
     few = replace(few, classes=("0000", "0001", "0002", "0003"))
-    options = FitOptions(out=tmp_path / "artifact", detector="energy", seed=seed)
+    options = FitOptions(out=tmp_path / "artifact", detector="energy", seed=seed, engine="torch")
     inputs = FitInputs(data=few, loaded=replace(loaded_network(seed), classes=None))
     result = fit_detector(inputs, options, progress=False)
     assert result.pipeline.classes == tuple(map(str, range(10)))

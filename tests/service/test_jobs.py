@@ -56,12 +56,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
     train = ["train", "--network", "resnet8", "--epochs", "8", "--batch-size", "64", "--crop-padding", "2"]
     assert main([*train, "--out", str(folder / "run")]) == 0
-    assert main([*_fit(folder), "--out", str(folder / "artifact")]) == 0
+    assert main([*_fit(folder, "onnxruntime"), "--out", str(folder / "artifact")]) == 0
     return folder
 
 
-def _fit(shop: Path) -> list[str]:
-    return ["fit", "--network", str(shop / "run"), "--epsilon", "0.1", "--limit", "600", *SPLIT, *_cache(shop)]
+def _fit(shop: Path, engine: str = "torch") -> list[str]:
+    network = ["--network", str(shop / "run"), "--engine", engine]
+    return ["fit", *network, "--epsilon", "0.1", "--limit", "600", *SPLIT, *_cache(shop)]
 
 
 def _cache(shop: Path) -> list[str]:
@@ -206,7 +207,7 @@ def test_a_network_from_a_users_file_works_in_all_commands(
     artifact = str(tmp_path / "artifact")
     train = ["train", "--network", reference, "--epochs", "2", "--batch-size", "64", "--crop-padding", "0"]
     assert main([*train, "--out", str(tmp_path / "run")]) == 0
-    fit = ["fit", "--limit", "300", *SPLIT, *_cache(shop), "--out", artifact, "--network"]
+    fit = ["fit", "--engine", "torch", "--limit", "300", *SPLIT, *_cache(shop), "--out", artifact, "--network"]
     assert main([*fit, str(tmp_path / "run")]) == 2
     assert "PATH.py:build" in capsys.readouterr().err
     assert main([*fit, f"{reference}:{tmp_path / 'run'}"]) == 0

@@ -28,7 +28,7 @@ def test_attention_and_mlp_are_branches_that_detectors_use(tmp_path: Path, capsy
     assert all(listed.count(f"encoder_layer_{layer}.") == 2 for layer in (0, 1))
     artifact = tmp_path / "artifact"
     options = ["--limit", "200", "--resize", "32", "--classifier", "none", "--out", str(artifact)]
-    assert main(["fit", "--network", reference, *options]) == 0
+    assert main(["fit", "--network", reference, "--engine", "torch", *options]) == 0
     pipeline = load_artifact(artifact, network_file=reference).pipeline
     assert len(pipeline.discovery.branches) == 4
     images = load_dataset("digits", DatasetRequest(resize=32)).limited(5, 0).tensor()

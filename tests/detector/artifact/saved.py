@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from detector.artifact import save_artifact
-from detector.artifact.manifest import FILES, MANIFEST, sealed
+from detector.artifact.manifest import MANIFEST, sealed
 from detector.pipeline import Pipeline
 from models.files import sha256_of
 from tests.detector.conftest import PREPROCESSING, SPEC
@@ -26,7 +26,7 @@ def reseal(folder: Path, edit: Callable[[dict[str, Any]], None] | None = None, k
     manifest = json.loads((folder / MANIFEST).read_text())
     for name in ("digest", "signature", "protocol"):
         del manifest[name]
-    for name in FILES:
+    for name in manifest["files"]:
         manifest["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
     if edit is not None:
         edit(manifest)

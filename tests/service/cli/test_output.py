@@ -96,7 +96,17 @@ def test_fit_leaves_nothing_half_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(artifact_writing, "write_synced", full)
-    words = ["fit", "--network", "resnet8", "--dataset", f"npz:{images}", "--detector", "max_softmax"]
+    words = [
+        "fit",
+        "--network",
+        "resnet8",
+        "--dataset",
+        f"npz:{images}",
+        "--detector",
+        "max_softmax",
+        "--engine",
+        "torch",
+    ]
     assert main([*words, "--split", "0.4,0.4,0.2", "--fpr", "0.2", "--out", str(images.parent / "artifact")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("plumbline fit: cannot write to ")
