@@ -8,6 +8,7 @@ one is flagged is at most that rate. This holds for every score, for example the
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy
@@ -52,7 +53,7 @@ class Calibration:
         if not math.isfinite(self.threshold):
             raise InputError(f"expected calibration scores of moderate size, got {scores[-1]!r}")
 
-    @property
+    @cached_property
     def threshold(self) -> float:
         """The smallest score that is flagged: ``score >= threshold`` exactly when ``p_value <= fpr``.
 

@@ -1,7 +1,5 @@
 """Combination of the tail scores of several components into one score."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from detector.common.array_api import Array, namespace, safe_sqrt
@@ -14,15 +12,13 @@ _CLASS_QUANTILE = 0.95  # of natural norms; the scale of a predicted class is th
 _CLASS_PRIOR = 30  # number of images at which the quantile of a class has the same weight as that of all classes
 
 
-def combine(tail_scores: Sequence[Array], weights: Sequence[float], *, power: float = _POWER) -> Array:
-    """The weighted norm ``(B,)`` of tail scores ``(B,)`` each: their sum for power 1, the maximum for infinity."""
-    weighted = [weight * each for weight, each in zip(weights, tail_scores, strict=True)]
+def combine(weighted: Array, *, power: float = _POWER) -> Array:
+    """The norm ``(B,)`` of S weighted tail scores ``(S, B)``: their sum for power 1, the maximum for infinity."""
+    xp = namespace(weighted)
     if power == float("inf"):
-        return namespace(*weighted).max(namespace(*weighted).stack(weighted, axis=0), axis=0)
-    # Added one by one: the order of a sum over an axis can depend on the batch.
-    total = weighted[0] ** power
-    for each in weighted[1:]:
-        total = total + each**power
+        return xp.max(weighted, axis=0)
+    # The cumulative sum adds one by one, while the order of a sum can depend on the batch.
+    total = xp.cumulative_sum(weighted**power, axis=0)[-1, :]
     return safe_sqrt(total) if power == 2 else total ** (1 / power)
 
 

@@ -22,7 +22,7 @@ from detector.common.arrays import flatten, require_array, unflatten
 from detector.common.result import ComponentInfo, ScoreResult
 from detector.components.base import ColumnTable, Component, Inputs, Reference, Sizes
 from detector.components.classifier import ClassifierOdds
-from detector.density.tail_score import TailScore
+from detector.density.tail_score import TailScore, TailScores
 from models.errors import InputError
 from models.features import FeatureRequest, Features
 
@@ -169,8 +169,8 @@ class CompositeDetector(Detector):
         for each in self.components_:
             each.fit(learned, attacked)
         numbers = self._numbers(ranked)
-        self.tail_scores_ = {name: TailScore.fit(values) for name, values in numbers.items()}
-        norms = self._combined(self._tail_scores(numbers))
+        self._use({each.name: TailScore.fit(row) for each, row in zip(self._scored(), numbers, strict=True)})
+        norms = combine(self._weighted(self._all_tail_scores(numbers)))
         self.scales_ = class_scales(norms, ranked.predicted, ranked.num_classes)
 
     # --- scoring
@@ -189,25 +189,30 @@ class CompositeDetector(Detector):
     def score_columns(self, columns: np.ndarray, predicted: np.ndarray) -> ScoreResult:
         """Score and components from columns float32 ``(B, F)``, which need not be those of images, and classes."""
         table = self._divided(columns, predicted)
-        tail_scores = self._tail_scores(self._numbers(table))
+        tail_scores = self._all_tail_scores(self._numbers(table))
+        weighted, shares = self._weighted(tail_scores), 1 - 10**-tail_scores
         values: dict[str, np.ndarray] = {}
         contributions: dict[str, np.ndarray] = {}
-        for each in self._scored():
-            weighted = each.weight * tail_scores[each.name]
-            own = each.values(table) or {each.name: 1 - 10 ** -tail_scores[each.name]}
+        for each, contribution, share in zip(self._scored(), weighted, shares, strict=True):
+            own = each.values(table)
+            if not own:
+                values[each.name], contributions[each.name] = share, contribution
+                continue
             largest = np.max(list(own.values()), axis=0)
             values |= own
-            contributions |= {name: np.where(value == largest, weighted, 0.0) for name, value in own.items()}
-        return ScoreResult(self._combined(tail_scores) / self.scales_[predicted], values, contributions)
+            contributions |= {name: np.where(value == largest, contribution, 0.0) for name, value in own.items()}
+        return ScoreResult(combine(weighted) / self.scales_[predicted], values, contributions)
 
     def combined(self, columns: Array, predicted: Array) -> Array:
         """The score float64 ``(B,)`` of columns ``(B, F)`` and predicted classes; on tensors, with gradients."""
         (scales,) = constants(columns, self.scales_)
-        return self._combined(self._tail_scores(self._numbers(self._divided(columns, predicted)))) / scales[predicted]
+        tail_scores = self._all_tail_scores(self._numbers(self._divided(columns, predicted)))
+        return combine(self._weighted(tail_scores)) / scales[predicted]
 
     def tail_scores(self, features: Features) -> dict[str, np.ndarray]:
         """The tail score of every component in the score, float64 ``(B,)`` each."""
-        return self._tail_scores(self._numbers(self._divided(self.columns(features), features.predicted)))
+        rows = self._all_tail_scores(self._numbers(self._divided(self.columns(features), features.predicted)))
+        return {each.name: row for each, row in zip(self._scored(), rows, strict=True)}
 
     def _score(self, features: Features) -> ScoreResult:
         return self.score_columns(self.columns(features), features.predicted)
@@ -231,15 +236,19 @@ class CompositeDetector(Detector):
         }
         return ColumnTable(groups, predicted, len(self.scales_))
 
-    def _numbers(self, table: ColumnTable) -> dict[str, Array]:
-        return {each.name: each.score(table) for each in self._scored()}
+    def _numbers(self, table: ColumnTable) -> Array:
+        """The numbers of the components in the score, ``(S, B)``."""
+        numbers = [each.score(table) for each in self._scored()]
+        return namespace(*numbers).stack(numbers, axis=0)
 
-    def _tail_scores(self, numbers: Mapping[str, Array]) -> dict[str, Array]:
-        return {name: self.tail_scores_[name](values) for name, values in numbers.items()}
+    def _weighted(self, tail_scores: Array) -> Array:
+        (weights,) = constants(tail_scores, self._weights)
+        return weights * tail_scores
 
-    def _combined(self, tail_scores: Mapping[str, Array]) -> Array:
-        scored = self._scored()
-        return combine([tail_scores[each.name] for each in scored], [each.weight for each in scored])
+    def _use(self, tail_scores: dict[str, TailScore]) -> None:
+        self.tail_scores_ = tail_scores
+        self._all_tail_scores = TailScores(list(tail_scores.values()))
+        self._weights = np.array([[each.weight] for each in self._scored()])
 
     # --- state
 
@@ -276,7 +285,7 @@ class CompositeDetector(Detector):
         for each in self.components_:
             if isinstance(each, ClassifierOdds):
                 each.restore(parts[f"component.{each.name}"], sizes._replace(widths=self.widths_))
-        self.tail_scores_ = {name: TailScore.from_state(parts[f"tail_score.{name}"]) for name in scored}
+        self._use({name: TailScore.from_state(parts[f"tail_score.{name}"]) for name in scored})
 
     def _sizes(self) -> Sizes:
         requested = {

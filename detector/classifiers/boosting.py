@@ -55,6 +55,11 @@ class GradientBoostings(Trees):
     def __init__(self, *, starts: np.ndarray, baseline: np.ndarray, **trees: Any) -> None:
         super().__init__(**trees)
         self.starts, self.baseline = starts, baseline
+        # The roots of each model in a row; a model with fewer trees adds the leaf of value 0 at the end of the nodes.
+        counts = np.diff(starts)
+        own = np.arange(counts.max()) < counts[:, None]
+        self._roots = np.full(own.shape, len(self.left), dtype=np.intp)
+        self._roots[own] = self.roots
 
     def __len__(self) -> int:
         return len(self.baseline)
@@ -135,14 +140,10 @@ class GradientBoostings(Trees):
         return probability
 
     def _log_odds(self, columns: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
-        counts = np.diff(self.starts)[which]
-        tree = np.arange(counts.max())[:, None]
-        own = tree < counts
-        # A model with fewer trees uses the last node, which is a leaf, and adds 0.
-        roots = np.where(own, self.roots.take(self.starts[which] + tree, mode="clip"), len(self.left) - 1)
-        added = np.where(own, self._reached(columns, rows, roots), 0.0)
+        added = self._reached(columns, rows, self._roots[which].T)
+        added[0] += self.baseline[which]
         # cumsum adds in tree order, as scikit-learn does; sum() adds in pairs, which differs in the last bit.
-        total: np.ndarray = np.cumsum(np.concatenate([self.baseline[which][None], added]), axis=0)[-1]
+        total: np.ndarray = np.cumsum(added, axis=0)[-1]
         return total
 
 

@@ -106,7 +106,7 @@ class ForestsOnDevice:
             return torch.from_numpy(np.array(array)).to(device)
 
         self._feature, self._left = placed(forests._feature), placed(forests._left)
-        self._threshold, self._value = placed(forests._threshold), placed(forests.value)
+        self._threshold, self._value = placed(forests._threshold), placed(forests._value)
         self._roots, self._depth = placed(forests.roots.astype(np.int64)), forests.depth
         self.num_columns = forests.num_columns
 

@@ -52,9 +52,10 @@ class Trees:
         self.roots, self.num_columns = roots, num_columns
         leaf = left == np.arange(len(left))
         self.depth = _depth(left, leaf, roots)
-        # Copies in the dtypes with which NumPy's indexing is fastest.
-        self._feature, self._left = feature.astype(np.intp), left.astype(np.intp)
-        self._threshold = np.where(leaf, np.float32(np.inf), threshold)
+        # Copies in the dtypes with which NumPy's indexing is fastest, with one more leaf of value 0 at the end.
+        self._feature, self._left = np.append(feature, 0).astype(np.intp), np.append(left, len(left)).astype(np.intp)
+        self._threshold = np.append(np.where(leaf, np.float32(np.inf), threshold), np.float32(np.inf))
+        self._value = np.append(value, 0.0)
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays by name, the input of `from_state`."""
@@ -113,7 +114,9 @@ class Trees:
         values = np.ascontiguousarray(columns).ravel()
         # Lanes are ordered by tree, then row: adjacent lanes read the same tree and share its cache lines.
         node = roots.ravel().astype(np.intp)
-        offset = np.tile(rows.astype(np.intp) * self.num_columns, len(roots))
+        offsets = np.empty(roots.shape, dtype=np.intp)
+        offsets[:] = rows * self.num_columns
+        offset = offsets.ravel()
         arrived = np.empty(len(node), dtype=np.intp)
         lane = np.arange(len(node))
         for level in range(1, self.depth + 1):
@@ -123,7 +126,7 @@ class Trees:
             step += values.take(column) > self._threshold.take(node)
             # Removing the lanes that have reached a leaf costs about as much as a level, so it happens at every fourth
             # level.
-            if level % 4 == 2 and level > 2:
+            if level % 4 == 2 and 2 < level < self.depth:
                 walking = np.flatnonzero(step != node)
                 if len(walking) < 0.8 * len(step):
                     arrived[lane] = step
@@ -131,7 +134,7 @@ class Trees:
                     continue
             node = step
         arrived[lane] = node
-        reached: np.ndarray = self.value.take(arrived).reshape(roots.shape)
+        reached: np.ndarray = self._value.take(arrived).reshape(roots.shape)
         return reached
 
 

@@ -12,10 +12,13 @@ __all__ = ["Array", "constants", "float32_columns", "namespace", "product_by_row
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor
 
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
 
 def namespace(*arrays: Array) -> Any:
     """The array API namespace of the arrays."""
-    return array_namespace(*arrays)
+    # NumPy follows the array API itself. The search for a namespace takes longer than a function of a small array.
+    return np if isinstance(arrays[0], np.ndarray) else array_namespace(*arrays)
 
 
 def constants(other: Array, *arrays: np.ndarray) -> tuple[Array, ...]:
@@ -28,8 +31,8 @@ def constants(other: Array, *arrays: np.ndarray) -> tuple[Array, ...]:
 
 def float32_columns(columns: Array) -> Array:
     """The columns in float32; a value beyond its range becomes its largest number."""
-    xp, largest = namespace(columns), float(np.finfo(np.float32).max)
-    return xp.astype(xp.clip(columns, min=-largest, max=largest), xp.float32)
+    xp = namespace(columns)
+    return xp.astype(xp.minimum(xp.maximum(columns, -_LARGEST_FLOAT32), _LARGEST_FLOAT32), xp.float32)
 
 
 def product_by_row(rows: Array, matrices: Array) -> Array:

@@ -32,6 +32,6 @@ class ViewLogitsComponent(Component):
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
         """Changes of the output."""
-        name = self._logits.name
-        compute = lambda: output_columns(inputs.logits, inputs.requested[name])  # noqa: E731
-        return {"outputs": inputs.shared(f"changes of the output in {name}", compute)}
+        own, other = inputs.outputs(), inputs.outputs(self._logits)
+        key = f"changes of the output in {self._logits.name}"
+        return {"outputs": inputs.shared(key, lambda: output_columns(own, other))}

@@ -9,6 +9,7 @@ import numpy as np
 from detector.common.array_api import Array, namespace
 from detector.common.arrays import require_keys
 from detector.common.result import ComponentInfo
+from detector.features.path_columns import Outputs
 from models.features import FeatureRequest, Features
 
 __all__ = ["ColumnTable", "Component", "Inputs", "Reference", "Sizes"]
@@ -43,6 +44,12 @@ class Inputs(_Shared):
     def __init__(self, logits: Array, statistics: Array, requested: Mapping[str, Array]) -> None:
         super().__init__()
         self.logits, self.statistics, self.requested = logits, statistics, requested
+
+    def outputs(self, request: FeatureRequest | None = None) -> Outputs:
+        """The logits of the images, or those of a request, with shared intermediate results."""
+        if request is None:
+            return self.shared("outputs", lambda: Outputs(self.logits))
+        return self.shared(f"outputs of {request.name}", lambda: Outputs(self.requested[request.name]))
 
 
 class ColumnTable(_Shared):

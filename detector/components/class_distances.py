@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detector.common.array_api import Array
+from detector.common.array_api import Array, namespace
 from detector.common.arrays import flatten, unflatten
 from detector.components.base import Inputs, Sizes
 from detector.density.gaussians import Gaussians, class_gaussians
-from detector.features.path_columns import class_distances, top_two_classes
+from detector.features.path_columns import class_distances
 from detector.features.path_vectors import PathVectors
 from models.errors import InputError
 from models.features import FeatureRequest, Features
@@ -30,23 +30,31 @@ class ClassDistances:
     def __init__(self, quantity: BlockTensor) -> None:
         self.name = quantity
         self.request = PathVectors(quantity)
+        self._requests: list[FeatureRequest] = [self.request]
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """The request for the pooled vectors."""
         return (self.request,)
 
+    def include(self, request: FeatureRequest) -> None:
+        """Also compute the distances of these vectors, such as those of a view, in the same evaluation."""
+        self._requests.append(request)
+
     def distances(self, inputs: Inputs, request: FeatureRequest | None = None) -> Array:
-        """`class_distances` float64 ``(N, 4·L)`` of the image's own vectors, or of those of another request.
+        """`class_distances` float64 ``(N, 4·L)`` of the image's own vectors, or of those of an included request.
 
         The two likeliest classes are always those of the image itself.
         """
-        name = (request or self.request).name
-        return inputs.shared(
-            f"class distances of {name} to {self.name}",
-            lambda: class_distances(
-                inputs.requested[name], top_two_classes(inputs.logits), self.classes_, self.background_
-            ),
-        )
+        every = inputs.shared(f"class distances of {self.name}", lambda: self._all_distances(inputs))
+        index, count = self._requests.index(request or self.request), len(inputs.logits)
+        return every[index * count : (index + 1) * count]
+
+    def _all_distances(self, inputs: Inputs) -> Array:
+        """Of all requests, one after the other."""
+        vectors = [inputs.requested[each.name] for each in self._requests]
+        classes = [inputs.outputs().top_two_classes] * len(vectors)
+        xp = namespace(*vectors)
+        return class_distances(xp.concat(vectors), xp.concat(classes), self.classes_, self.background_)
 
     def prepare(self, reference: Features, labels: np.ndarray) -> None:
         """Fit the Gaussians on reference images and their classes."""

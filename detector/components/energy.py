@@ -18,7 +18,7 @@ class Energy(Component):
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
         """The energy."""
-        return {"energy": energy(inputs.logits)}
+        return {"energy": energy(inputs.outputs())}
 
     def score(self, table: ColumnTable) -> Array:
         """The energy."""

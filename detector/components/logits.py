@@ -23,7 +23,7 @@ class LogitDistance(Component):
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
         """Margins, maximum and log-sum-exp, on a logarithmic scale."""
-        return {"logits": logit_columns(inputs.logits)}
+        return {"logits": logit_columns(inputs.outputs())}
 
     def fit(self, natural: ColumnTable, adversarial: ColumnTable | None) -> None:
         """Fit the mean of every class and the shared covariance."""

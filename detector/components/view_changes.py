@@ -29,6 +29,7 @@ class ViewChanges(Component):
         super().__init__(in_score=False)
         self._own, self._vectors, self._statistics = PathVectors("embeddings"), ViewVectors(view), ViewStatistics(view)
         self._embeddings = embeddings
+        embeddings.include(self._vectors)
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """Requests for the statistics and embeddings of the view."""

@@ -19,7 +19,7 @@ class ViewEnergy(ViewLogitsComponent):
 
     def columns(self, inputs: Inputs) -> Mapping[str, Array]:
         """The energy."""
-        return {"view_energy": energy(inputs.logits, inputs.requested[self._logits.name])}
+        return {"view_energy": energy(inputs.outputs(), inputs.outputs(self._logits))}
 
     def score(self, table: ColumnTable) -> Array:
         """The energy."""

@@ -40,6 +40,7 @@ class Gaussians:
         self.centre = means.mean(axis=1)
         self.whitened_means = np.matmul(means - self.centre[:, None], whitening)
         self._parts = _parts(self.centre, whitening, self.whitened_means)
+        self._numbers = sum(part.matrix.shape[0] * sum(part.matrix.shape[1:]) for part in self._parts)
 
     @classmethod
     def fit(cls, embeddings: np.ndarray, labels: np.ndarray) -> Self:
@@ -64,7 +65,7 @@ class Gaussians:
     def distances(self, embeddings: Array) -> Array:
         """Distances to the nearest class mean, float64 ``(N, L)``; in NumPy, bit for bit independent of N."""
         xp = namespace(embeddings)
-        return self._by_layer(embeddings, lambda distances, _: xp.min(distances, axis=2))
+        return self._reduced(embeddings, lambda distances, _: xp.min(distances, axis=2))
 
     def distances_to(self, embeddings: Array, classes: Array) -> tuple[Array, Array]:
         """Distances to the nearest class, float64 ``(N, L)``, and to the given classes ``(N, J)``, ``(N, L, J)``.
@@ -77,25 +78,20 @@ class Gaussians:
             chosen = xp.take_along_axis(distances, classes[images, None, :], axis=2)
             return xp.concat([xp.min(distances, axis=2, keepdims=True), chosen], axis=2)
 
-        both = self._by_layer(embeddings, nearest_and_chosen)
+        both = self._reduced(embeddings, nearest_and_chosen)
         return both[:, :, 0], both[:, :, 1:]
 
-    def _by_layer(self, embeddings: Array, reduced: Callable[[Array, slice], Array]) -> Array:
-        """``(N, L, …)`` of what `reduced` returns for distances ``(n, l, C)`` of some images in some layers."""
+    def _reduced(self, embeddings: Array, reduce: Callable[[Array, slice], Array]) -> Array:
+        """``(N, L, …)``, what `reduce` returns for distances ``(n, L, C)`` of the images of a slice."""
         xp = namespace(embeddings)
-        parts = []
-        for part in self._parts:
-            count, width, kept = part.whitening.shape
-            # As many images at a time as fit into a cache, in all layers at once: for few images, the calls take most
-            # of the time.
-            step = max(1, _AT_ONCE // (count * (width + kept + part.means.shape[2])))
-            starts = range(0, max(len(embeddings), 1), step)
-            pieces = [slice(start, start + step) for start in starts]
-            parts.append(xp.concat([reduced(part.distances(embeddings[some]), some) for some in pieces], axis=0))
-        if len(parts) == 1:
-            return parts[0]
-        order = np.argsort(np.concatenate([part.layers for part in self._parts]))
-        return xp.take(xp.concat(parts, axis=1), *constants(embeddings, order), axis=1)
+        # As many images at a time as fit into a cache.
+        step = max(1, _AT_ONCE // self._numbers)
+        pieces = [slice(start, start + step) for start in range(0, max(len(embeddings), 1), step)]
+        parts = [
+            reduce(xp.concat([part.distances(embeddings[some]) for part in self._parts], axis=1), some)
+            for some in pieces
+        ]
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays by name, the input of `from_state`."""
@@ -122,57 +118,57 @@ class Gaussians:
 
 
 _AT_ONCE = 500_000  # numbers per step
+_WIDTH_STEP = 16  # of the widths of layers that are multiplied together
 
 # Keeps every distance of a float32 embedding finite.
 _LARGEST = 1e50
 
 
 class _Part(NamedTuple):
-    """The l layers that have the same number d of entries, with arrays cut to d and to the rank e."""
+    """Adjacent layers with about the same number d of entries, with arrays cut to d and to the rank e.
 
-    layers: np.ndarray  # (l,)
+    For several means, one product gives the whitened vectors w and −2 w·m for each mean m.
+    """
+
+    layers: slice  # l of them
+    rank: int
     centre: np.ndarray  # (l, d)
-    whitening: np.ndarray  # (l, d, e)
-    means: np.ndarray  # whitened, (l, e, C)
+    matrix: np.ndarray  # W, or [W, −2 W mᵀ], (l, d, e) or (l, d, e + C)
     sizes: np.ndarray  # squared, of the whitened means, (l, C)
 
     def distances(self, embeddings: Array) -> Array:
         """``(n, l, C)`` of the embeddings ``(n, L, D)`` of all layers."""
         xp = namespace(embeddings)
-        layers, centre, whitening, means, sizes = constants(embeddings, *self)
-        own = xp.take(embeddings, layers, axis=1)[:, :, : self.centre.shape[1]]
-        whitened = product_by_row(xp.astype(own, xp.float64) - centre, whitening)
-        squares = xp.sum(xp.square(whitened), axis=2, keepdims=True)
-        if self.means.shape[2] == 1:  # one mean is the centre itself
+        centre, matrix, sizes = constants(embeddings, self.centre, self.matrix, self.sizes)
+        products = product_by_row(embeddings[:, self.layers, : centre.shape[1]] - centre, matrix)
+        whitened = products[:, :, : self.rank]
+        squares = xp.vecdot(whitened, whitened)[:, :, None]
+        if sizes.shape[1] == 1:  # one mean is the centre itself
             return squares
         # ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖²
-        return xp.clip(squares - 2 * product_by_row(whitened, means) + sizes, min=0.0)
+        return xp.maximum(squares + products[:, :, self.rank :] + sizes, 0.0)
 
 
 def _parts(centre: np.ndarray, whitening: np.ndarray, whitened_means: np.ndarray) -> list[_Part]:
-    """The layers grouped by width, so that the zero padding of narrow layers is not multiplied.
+    """The layers in order, grouped by width, so that the zero padding of narrow layers is not multiplied.
 
     Rows are cut at their end, columns at their beginning, where `_whitening` puts directions without variance.
     """
-    width = whitening.shape[1]
+    layers, width = whitening.shape[:2]
     rows, columns = whitening.any(axis=2), whitening.any(axis=1)
-    # Both ends of the nonzero part; at least one entry.
+    # Both ends of the nonzero part; at least one entry. Widths are rounded up, since every part costs some calls.
     entries = np.maximum(np.where(rows, np.arange(1, width + 1), 0).max(axis=1), 1)
+    entries = np.minimum(-(-entries // _WIDTH_STEP) * _WIDTH_STEP, width)
     ranks = np.maximum(np.where(columns, np.arange(width, 0, -1), 0).max(axis=1), 1)
+    ends = [*(np.flatnonzero(np.diff(entries)) + 1), layers]
     parts = []
-    for count in np.unique(entries):
-        layers = np.flatnonzero(entries == count)
-        first = width - ranks[layers].max()
-        means = whitened_means[layers, :, first:]
-        parts.append(
-            _Part(
-                layers=layers,
-                centre=centre[layers, :count],
-                whitening=np.ascontiguousarray(whitening[layers, :count, first:]),
-                means=np.ascontiguousarray(means.transpose(0, 2, 1)),
-                sizes=np.square(means).sum(axis=2),
-            )
-        )
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        some, count, rank = slice(start, end), entries[start], int(ranks[start:end].max())
+        whitened = whitening[some, :count, width - rank :]
+        means = whitened_means[some, :, width - rank :]
+        products = [] if means.shape[1] == 1 else [-2 * np.matmul(whitened, means.transpose(0, 2, 1))]
+        matrix = np.concatenate([whitened, *products], axis=2)
+        parts.append(_Part(some, rank, centre[some, :count], matrix, np.square(means).sum(axis=2)))
     return parts
 
 

@@ -44,9 +44,9 @@ class NaturalColumns:
             columns,
             self.centre, self.scale, gaussians.centre[0], gaussians.whitening[0], gaussians.whitened_means[0],
         )  # fmt: skip
-        standard = xp.clip((xp.astype(columns, xp.float64) - centre) / scale, min=-_LARGEST, max=_LARGEST)
-        whitened = product_by_row(standard - middle, whitening)
-        return xp.sum(xp.square(whitened - means[predicted]), axis=1)
+        standard = xp.minimum(xp.maximum((columns - centre) / scale, -_LARGEST), _LARGEST)
+        away = product_by_row(standard - middle, whitening) - means[predicted]
+        return xp.vecdot(away, away)
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays by name, the input of `from_state`."""

@@ -1,6 +1,6 @@
 """Rarity of a number among natural images, on a logarithmic scale."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -9,7 +9,7 @@ from detector.common.array_api import Array, constants, namespace
 from detector.common.arrays import require_array, require_keys
 from models.errors import InputError
 
-__all__ = ["TailScore"]
+__all__ = ["TailScore", "TailScores"]
 
 _MAX = 1e12  # of a tail score, so that a power of it is finite
 _TAIL = 0.95
@@ -49,16 +49,7 @@ class TailScore:
 
     def __call__(self, numbers: Array) -> Array:
         """Tail scores float64 ``(B,)``, from 0 on, of numbers float64 ``(B,)``."""
-        xp = namespace(numbers)
-        knots, levels = constants(numbers, self.knots, self.levels)
-        # The first of equal knots: all natural numbers that are tied with a number are at least as large.
-        right = xp.clip(xp.searchsorted(knots, numbers, side="left"), min=1, max=len(self.knots) - 1)
-        below, above = knots[right - 1], knots[right]
-        gap = xp.where(above > below, above - below, 1.0)
-        part = xp.where(numbers > above, 1.0, (xp.clip(numbers, min=below, max=above) - below) / gap)
-        within = levels[right - 1] + (levels[right] - levels[right - 1]) * part
-        beyond = xp.clip(numbers - knots[-1], min=0.0) / self.excess / np.log(10)
-        return xp.clip(within + beyond, max=_MAX)
+        return TailScores([self])(numbers[None])[0]
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays by name, the input of `from_state`."""
@@ -77,3 +68,33 @@ class TailScore:
         if (np.diff(knots) < 0).any() or not excess > 0:
             raise InputError("expected ascending knots and an excess above 0, got others; the state is damaged")
         return cls(knots, excess)
+
+
+class TailScores:
+    """S tail scores, evaluated together. Each is linear between its knots: level + slope · (number − start).
+
+    Args:
+        each: the tail scores.
+    """
+
+    def __init__(self, each: Sequence[TailScore]) -> None:
+        self.knots = np.stack([one.knots for one in each])
+        gaps, steps = np.diff(self.knots), np.diff(TailScore.levels)
+        slopes = np.divide(steps, gaps, out=np.zeros_like(gaps), where=gaps > 0)  # no number lies in an empty gap
+        tails = np.array([[1 / one.excess / np.log(10)] for one in each])
+        # The pieces of one tail score: up to the first knot, between knots, beyond the last knot.
+        self._slope = np.concatenate([np.zeros_like(tails), slopes, tails], axis=1).ravel()
+        self._start = np.concatenate([self.knots[:, :1], self.knots], axis=1).ravel()
+        self._level = np.tile([0.0, *TailScore.levels], len(each))
+        self._first = (np.arange(len(each)) * (_KNOTS + 1))[:, None]
+
+    def __call__(self, numbers: Array) -> Array:
+        """Tail scores float64 ``(S, B)``, from 0 on, of numbers float64 ``(S, B)``."""
+        xp = namespace(numbers)
+        knots, slope, start, level, first = constants(
+            numbers, self.knots, self._slope, self._start, self._level, self._first
+        )
+        # The first of equal knots: all natural numbers that are tied with a number are at least as large.
+        found = [xp.searchsorted(row, numbers[i, :], side="left") for i, row in enumerate(knots)]
+        piece = xp.stack(found, axis=0) + first
+        return xp.minimum(level[piece] + slope[piece] * (numbers - start[piece]), _MAX)

@@ -3,53 +3,74 @@
 Pure functions of NumPy arrays or torch tensors; differentiable in torch.
 """
 
+from functools import cached_property
+
 from detector.common.array_api import Array, namespace, safe_sqrt
 from detector.density.gaussians import Gaussians
 
 __all__ = [
+    "Outputs",
     "class_distances",
     "contrasts",
     "energy",
-    "log_sum_exp",
     "logit_columns",
     "output_columns",
     "relative_distances",
-    "top_two_classes",
 ]
 
 
-def top_two_classes(logits: Array) -> Array:
-    """Classes with the largest and second largest logit, int64 ``(N, 2)``; with a single class, that class twice."""
-    xp = namespace(logits)
-    order = xp.argsort(-logits, axis=1, stable=True)[:, :2]
-    return xp.concat([order, order], axis=1) if order.shape[1] == 1 else order
+class Outputs:
+    """Logits ``(N, K)``, with values that several functions need and that are computed once."""
+
+    def __init__(self, logits: Array) -> None:
+        self.logits = logits
+
+    @cached_property
+    def values(self) -> Array:
+        """The logits in float64."""
+        return _double(self.logits)
+
+    @cached_property
+    def top_two_classes(self) -> Array:
+        """Classes with the largest and second largest logit, int64 ``(N, 2)``; a single class twice."""
+        xp = namespace(self.logits)
+        order = xp.argsort(-self.logits, axis=1, stable=True)[:, :2]
+        return xp.concat([order, order], axis=1) if order.shape[1] == 1 else order
+
+    @cached_property
+    def largest(self) -> tuple[Array, Array, Array]:
+        """The three largest logits, float64 ``(N,)`` each; with fewer classes, the smallest logit again."""
+        ascending, count = namespace(self.values).sort(self.values, axis=1), self.values.shape[1]
+        first, second, third = (ascending[:, max(count - rank, 0)] for rank in (1, 2, 3))
+        return first, second, third
+
+    @cached_property
+    def log_sum_exp(self) -> Array:
+        """log Σ_k exp(logit_k), float64 ``(N,)``."""
+        xp, largest = namespace(self.values), self.largest[0]
+        return largest + xp.log(xp.sum(xp.exp(self.values - largest[:, None]), axis=1))
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """The softmax, float64 ``(N, K)``."""
+        return namespace(self.values).exp(self.values - self.log_sum_exp[:, None])
 
 
-def logit_columns(logits: Array) -> Array:
+def logit_columns(outputs: Outputs) -> Array:
     """Float64 ``(N, 4)``: margins of first over second and second over third logit, maximum, log-sum-exp.
 
     Each value x is scaled to sign(x) log10(1 + 1000 |x|), which resolves the small margins of attacked images at a
     class boundary.
     """
-    xp = namespace(logits)
-    ordered = -xp.sort(-_double(logits), axis=1)[:, :3]
-    last = ordered.shape[1] - 1
-    first, second, third = (ordered[:, min(rank, last)] for rank in range(3))
-    columns = xp.stack([first - second, second - third, first, log_sum_exp(logits)], axis=1)
+    first, second, third = outputs.largest
+    xp = namespace(first)
+    columns = xp.stack([first - second, second - third, first, outputs.log_sum_exp], axis=1)
     return xp.sign(columns) * xp.log10(1 + 1000 * xp.abs(columns))
 
 
-def log_sum_exp(logits: Array) -> Array:
-    """log Σ_k exp(logit_k), float64 ``(N,)``."""
-    xp = namespace(logits)
-    values = _double(logits)
-    largest = xp.max(values, axis=1)
-    return largest + xp.log(xp.sum(xp.exp(values - largest[:, None]), axis=1))
-
-
-def energy(*logits: Array) -> Array:
+def energy(*outputs: Outputs) -> Array:
     """−log Σ_k exp(logit_k), summed over several views, float64 ``(N, 1)`` (Liu, Wang, Owens and Li, 2020)."""
-    total = sum(log_sum_exp(each) for each in logits)
+    total = sum(each.log_sum_exp for each in outputs)
     return -total[:, None]
 
 
@@ -75,43 +96,37 @@ def contrasts(distances: Array) -> Array:
 def relative_distances(vectors: Array, view_vectors: Array) -> Array:
     """‖v′ − v‖² / ‖v‖² of vectors ``(N, L, D)`` and those of a view, per layer, float64 ``(N, L)``."""
     xp = namespace(vectors)
-    own, other = _double(vectors), _double(view_vectors)
-    size = xp.clip(xp.sum(xp.square(own), axis=2), min=1e-12)  # a vector can be zero
-    return xp.sum(xp.square(other - own), axis=2) / size
+    own = _double(vectors)
+    change = view_vectors - own
+    return xp.vecdot(change, change) / xp.maximum(xp.vecdot(own, own), 1e-12)  # a vector can be zero
 
 
-def output_columns(logits: Array, view_logits: Array) -> Array:
+def output_columns(own: Outputs, other: Outputs) -> Array:
     """Differences between the outputs for the view and for the image, float64 ``(N, 6)``.
 
     The largest other logit of the view minus its logit of the image's class, the L2 distance of the two logit vectors,
     the Jensen-Shannon divergence of their probabilities, and the view's margin, maximum and log-sum-exp.
     """
-    xp = namespace(logits)
-    own, other = _double(logits), _double(view_logits)
-    predicted = xp.argmax(own, axis=1)[:, None]
-    of_predicted = xp.take_along_axis(other, predicted, axis=1)[:, 0]
-    single = own.shape[1] == 1
-    is_predicted = xp.arange(own.shape[1], device=own.device)[None, :] == predicted
-    rival = of_predicted if single else xp.max(xp.where(is_predicted, -xp.inf, other), axis=1)
-    ordered = xp.sort(other, axis=1)
-    second = ordered[:, -1 if single else -2]
+    xp = namespace(own.values)
+    of_predicted = xp.take_along_axis(other.values, own.top_two_classes[:, :1], axis=1)[:, 0]
+    first, second, _ = other.largest
+    change = other.values - own.values
     parts = [
-        rival - of_predicted,
-        safe_sqrt(xp.sum(xp.square(other - own), axis=1)),
-        _divergence(own, other),
-        ordered[:, -1] - second,
-        ordered[:, -1],
-        log_sum_exp(other),
+        xp.where(of_predicted < first, first, second) - of_predicted,
+        safe_sqrt(xp.vecdot(change, change)),
+        _divergence(own.probabilities, other.probabilities),
+        first - second,
+        first,
+        other.log_sum_exp,
     ]
     return xp.stack(parts, axis=1)
 
 
-def _divergence(own: Array, other: Array) -> Array:
-    """Jensen-Shannon divergence of two softmax distributions, in nats, float64 ``(N,)``."""
-    xp = namespace(own)
-    p, q = (xp.exp(each - log_sum_exp(each)[:, None]) for each in (own, other))
-    middle = xp.clip((p + q) / 2, min=1e-300)  # a probability can round to 0
-    parts = p * xp.log(xp.clip(p, min=1e-300) / middle) + q * xp.log(xp.clip(q, min=1e-300) / middle)
+def _divergence(p: Array, q: Array) -> Array:
+    """Jensen-Shannon divergence of two distributions ``(N, K)``, in nats, float64 ``(N,)``."""
+    xp = namespace(p)
+    middle = xp.maximum((p + q) / 2, 1e-300)  # a probability can round to 0
+    parts = p * xp.log(xp.maximum(p, 1e-300) / middle) + q * xp.log(xp.maximum(q, 1e-300) / middle)
     return xp.sum(parts, axis=1) / 2
 
 

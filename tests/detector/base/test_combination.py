@@ -6,33 +6,40 @@ import pytest
 from detector.base.combination import class_scales, combine
 
 
-def test_tail_scores_are_combined_by_a_weighted_norm(rng: np.random.Generator) -> None:
+def test_tail_scores_are_combined_by_a_norm(rng: np.random.Generator) -> None:
     first, second = rng.exponential(size=(2, 50))
-    weighted = 1.5 * second
-    np.testing.assert_allclose(combine([first, second], [1, 1.5], power=1), first + weighted)
-    np.testing.assert_allclose(combine([first, second], [1, 1.5], power=2), np.sqrt(first**2 + weighted**2))
-    np.testing.assert_allclose(combine([first, second], [1, 1.5], power=3), np.cbrt(first**3 + weighted**3))
-    np.testing.assert_allclose(combine([first, second], [1, 1.5], power=float("inf")), np.maximum(first, weighted))
-    assert np.array_equal(combine([first, second], [1, 1.5]), combine([first, second], [1, 1.5], power=2))
+    both = np.stack([first, second])
+    np.testing.assert_allclose(combine(both, power=1), first + second)
+    np.testing.assert_allclose(combine(both, power=2), np.sqrt(first**2 + second**2))
+    np.testing.assert_allclose(combine(both, power=3), np.cbrt(first**3 + second**3))
+    np.testing.assert_allclose(combine(both, power=float("inf")), np.maximum(first, second))
+    assert np.array_equal(combine(both), combine(both, power=2))
 
 
 @pytest.mark.parametrize("power", [1, 2, float("inf")])
-def test_a_weight_of_zero_drops_a_component(rng: np.random.Generator, power: float) -> None:
+def test_a_tail_score_of_zero_changes_nothing(rng: np.random.Generator, power: float) -> None:
     number = rng.exponential(size=20)
-    np.testing.assert_allclose(combine([number, number], [1, 0], power=power), number)
-    np.testing.assert_allclose(combine([number], [5], power=power), 5 * number)
+    np.testing.assert_allclose(combine(np.stack([number, 0 * number]), power=power), number)
+    np.testing.assert_allclose(combine(number[None], power=power), number)
 
 
 def test_combination_leaves_its_arguments_unchanged(rng: np.random.Generator) -> None:
-    scores = [rng.exponential(size=9), rng.exponential(size=9)]
-    copies = [values.copy() for values in scores]
+    scores = rng.exponential(size=(2, 9))
+    copies = scores.copy()
     for power in (1, 2, float("inf")):
-        combine(scores, [1, 1], power=power)[:] = -1
+        combine(scores, power=power)[:] = -1
     assert np.array_equal(scores, copies)
 
 
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_combination_of_an_image_does_not_depend_on_the_batch(rng: np.random.Generator, power: float) -> None:
+    scores = rng.exponential(size=(9, 50))
+    alone = [combine(np.ascontiguousarray(scores[:, [i]]), power=power)[0] for i in range(50)]
+    assert np.array_equal(combine(scores, power=power), alone)
+
+
 def test_the_largest_tail_scores_give_a_finite_score() -> None:
-    assert np.isfinite(combine([np.array([1e12]), np.array([1e12])], [1, 1.5])).all()
+    assert np.isfinite(combine(np.array([[1e12], [1.5e12]]))).all()
 
 
 def test_scales_equalise_the_rates_of_the_classes(rng: np.random.Generator) -> None:

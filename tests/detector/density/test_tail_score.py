@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from detector.density.tail_score import TailScore
+from detector.density.tail_score import TailScore, TailScores
 from models.errors import InputError
 
 State = dict[str, np.ndarray]
@@ -102,3 +102,10 @@ def test_damaged_arrays_are_refused(rng: np.random.Generator, damage: Callable[[
     state = TailScore.fit(natural_numbers(rng)).state()
     with pytest.raises(InputError, match="expected"):
         TailScore.from_state(damage(state))
+
+
+def test_several_tail_scores_at_once(rng: np.random.Generator) -> None:
+    scores = [TailScore.fit(scale * natural_numbers(rng)) for scale in (1, 100)] + [TailScore.fit(np.ones(9))]
+    numbers = np.stack([3 * scale * natural_numbers(rng) for scale in (1, 100, 1)])
+    together = TailScores(scores)(numbers)
+    assert np.array_equal(together, [score(row) for score, row in zip(scores, numbers, strict=True)])

@@ -7,6 +7,7 @@ from scipy.special import logsumexp, softmax
 
 from detector.density.gaussians import Gaussians
 from detector.features import path_columns
+from detector.features.path_columns import Outputs, energy, logit_columns, output_columns
 from models.features import Features
 
 
@@ -27,26 +28,26 @@ def test_logit_columns_are_margins_maximum_and_log_sum_exp(rng: np.random.Genera
         largest += [largest[-1]] * (3 - len(largest))
         numbers = (largest[0] - largest[1], largest[1] - largest[2], largest[0], logsumexp(row))
         expected.append([on_scale(number) for number in numbers])
-    np.testing.assert_allclose(path_columns.logit_columns(logits), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(logit_columns(Outputs(logits)), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_small_margins_are_distinguished() -> None:
-    narrow, narrower = path_columns.logit_columns(np.array([[5, 4.9, 0], [5, 4.999, 0]], dtype=np.float32))[:, 0]
+    narrow, narrower = logit_columns(Outputs(np.array([[5, 4.9, 0], [5, 4.999, 0]], dtype=np.float32)))[:, 0]
     assert narrow - narrower > 1
 
 
 @pytest.mark.parametrize("classes", [1, 2, 1000])
 def test_log_sum_exp_and_energy_are_scipys(rng: np.random.Generator, classes: int) -> None:
     logits, others = logits_of(rng, classes), logits_of(rng, classes)
-    np.testing.assert_allclose(path_columns.log_sum_exp(logits), logsumexp(logits.astype(np.float64), axis=1))
+    np.testing.assert_allclose(Outputs(logits).log_sum_exp, logsumexp(logits.astype(np.float64), axis=1))
     expected = -logsumexp(logits.astype(np.float64), axis=1) - logsumexp(others.astype(np.float64), axis=1)
-    np.testing.assert_allclose(path_columns.energy(logits, others), expected[:, None], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(energy(Outputs(logits), Outputs(others)), expected[:, None], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 1000])
 def test_changes_of_the_output_in_a_view(rng: np.random.Generator, classes: int) -> None:
     own, other = logits_of(rng, classes), logits_of(rng, classes)
-    found = path_columns.output_columns(own, other)
+    found = output_columns(Outputs(own), Outputs(other))
     assert found.shape == (40, 6)
     for row, image, view in zip(found, own.astype(np.float64), other.astype(np.float64), strict=True):
         predicted = int(np.argmax(image))
@@ -63,7 +64,7 @@ def test_changes_of_the_output_in_a_view(rng: np.random.Generator, classes: int)
 
 def test_a_view_that_changes_nothing(rng: np.random.Generator) -> None:
     logits = logits_of(rng, 5)
-    found = path_columns.output_columns(logits, logits)
+    found = output_columns(Outputs(logits), Outputs(logits))
     assert not found[:, 1].any()
     np.testing.assert_allclose(found[:, 2], 0, atol=1e-12)
     np.testing.assert_allclose(found[:, 0], -found[:, 3])
@@ -73,9 +74,9 @@ def test_a_view_that_changes_nothing(rng: np.random.Generator) -> None:
 def test_logits_as_far_as_float32_goes_have_finite_columns(rng: np.random.Generator, classes: int) -> None:
     logits = rng.choice([-1, 0, 1], size=(30, classes)).astype(np.float32) * np.finfo(np.float32).max
     for columns in (
-        path_columns.logit_columns(logits),
-        path_columns.energy(logits, logits[::-1]),
-        path_columns.output_columns(logits, logits[::-1]),
+        logit_columns(Outputs(logits)),
+        energy(Outputs(logits), Outputs(logits[::-1])),
+        output_columns(Outputs(logits), Outputs(logits[::-1])),
     ):
         assert np.isfinite(columns).all()
 
@@ -84,7 +85,7 @@ def test_logits_as_far_as_float32_goes_have_finite_columns(rng: np.random.Genera
 def test_the_likeliest_class_is_the_predicted_one_also_at_ties(rng: np.random.Generator, classes: int) -> None:
     logits = rng.integers(-1, 2, size=(300, classes)).astype(np.float32) * rng.choice([1, -1], size=(300, 1))
     logits = logits.astype(np.float32)
-    found = path_columns.top_two_classes(logits)
+    found = Outputs(logits).top_two_classes
     features = Features(logits, np.ones((300, 2), dtype=np.float32))
     assert np.array_equal(found[:, 0], features.predicted)
     if classes == 1:
