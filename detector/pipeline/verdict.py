@@ -1,6 +1,6 @@
 """The result for one image: class, score, p-value, flag and components, optionally with its path."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,9 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, "votes" with the former names of components; without "path" if there is none."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "probabilities"}
+        values = {name: value for name, value in vars(self).items() if name not in ("probabilities", "path")}
         values["components"] = dict(self.components)
         values["votes"] = {former_name(name): value for name, value in self.components.items()}
-        del values["path"]
         if self.path is not None:
-            values["path"] = {each.name: getattr(self.path, each.name) for each in fields(self.path)}
+            values["path"] = dict(vars(self.path))
         return values

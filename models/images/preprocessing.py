@@ -43,6 +43,11 @@ class Preprocessing:
         """Bytes of the result."""
         return 3 * self.height * self.width
 
+    @property
+    def any_size(self) -> bool:
+        """Whether it accepts images of several sizes."""
+        return self.resize is not None or self.crop is not None
+
     def check_size(self, width: int, height: int) -> None:
         """Refuse the size of an image, in pixels, if `apply` refuses it both upright and rotated by 90°.
 

@@ -16,7 +16,7 @@ The guard is plain ASGI: Starlette's BaseHTTPMiddleware hides disconnects from t
 
 import logging
 import re
-import uuid
+import secrets
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
@@ -121,8 +121,7 @@ class Guard:
         state = scope["state"]
         # Route templates only: clients can invent any number of paths.
         route = state.get("route") or getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.requests.labels(route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        self._metrics.request_done(route, status, seconds)
         model = state.get("model")
         if model is not None and status == 200:
             model.metrics.request_done(seconds)
@@ -188,4 +187,4 @@ class _Response:
 def _request_id(scope: Scope) -> str:
     """The client's X-Request-ID if it is harmless, else a new id."""
     given = header(scope, b"x-request-id")
-    return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)

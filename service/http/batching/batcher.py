@@ -5,7 +5,7 @@
       one thread                      takes up to `max_batch_size` queued items; waits at most `max_queue_delay_s` after
                                       the oldest arrived while more can come; drops items past their deadline;
                                       calls score(items)
-      outcomes                        a result, or an exception for this item alone
+      outcomes                        a result, or an exception for this item alone; a batch delivers its own together
 
 A failing batch is halved until the failing items are alone, so that no item spoils the results of others. A batch that
 runs out of memory is halved too, and later batches stay small. A failure that no later batch survives ends the thread.
@@ -16,14 +16,14 @@ import logging
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Generic, Literal, Protocol, TypeVar
 
 from service.http.batching.clock import Clock, SystemClock
 from service.http.batching.errors import DeadlineError, MemoryRanOutError, ScoringError, StoppedError
-from service.http.batching.submission import Job, jobs_of
+from service.http.batching.submission import Group, Job, jobs_of
 
 __all__ = ["Batcher", "Failure", "Observer"]
 
@@ -56,6 +56,8 @@ class Batcher(Generic[Item, Result]):
         classify: the scope of an exception in `score`. None: always these items.
         expected: number of unfinished items, queued or about to arrive; once all are queued, the batch starts at once.
             None: unknown.
+        deliver: runs a function that completes the futures of a batch; by default it runs on the batcher's thread. With
+            ``loop.call_soon_threadsafe``, an event loop wakes once per batch.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Batcher(Generic[Item, Result]):
         on_start: Callable[[], None] | None = None,
         classify: Callable[[Exception], Failure] | None = None,
         expected: Callable[[], int] | None = None,
+        deliver: Callable[[Callable[[], None]], object] = lambda complete: complete(),
     ) -> None:
         assert max_batch_size >= 1
         assert max_queue_delay_s >= 0
@@ -80,6 +83,7 @@ class Batcher(Generic[Item, Result]):
         self._on_start = on_start
         self._classify = classify or (lambda _: "items")
         self._expected = expected
+        self._deliver = deliver
         self._changed = threading.Condition()
         # Ordered, with the job as its own key: first in, first out, and cancellation needs no search.
         self._queue: OrderedDict[Job[Item, Result], None] = OrderedDict()
@@ -178,8 +182,8 @@ class Batcher(Generic[Item, Result]):
                 self._on_start()
             while True:
                 batch, expired = self._next_batch()
-                for job in expired:
-                    job.settle(DeadlineError())
+                if expired:
+                    self._settle((job, DeadlineError()) for job in expired)
                 if not batch and not expired:
                     return
                 if batch:
@@ -196,9 +200,7 @@ class Batcher(Generic[Item, Result]):
             left = [*self._batch, *self._queue]
             self._batch = []
             self._queue.clear()
-        for job in left:
-            if not job.settled:
-                job.settle(StoppedError("died"))
+        self._settle((job, StoppedError("died")) for job in left if not job.settled)
 
     def _next_batch(self) -> tuple[list[Job[Item, Result]], list[Job[Item, Result]]]:
         """Jobs to score, and jobs past their deadline; both empty once stopped and finished, or abandoned."""
@@ -226,11 +228,19 @@ class Batcher(Generic[Item, Result]):
 
     def _score_and_settle(self, batch: list[Job[Item, Result]]) -> None:
         started = self._clock.now()
-        for job, outcome in zip(batch, self._outcomes([job.item for job in batch]), strict=True):
-            job.settle(outcome)
+        self._settle(zip(batch, self._outcomes([job.item for job in batch]), strict=True))
         if self._observer is not None:
             waits = [started - job.queued_at for job in batch]
             self._observer.batch_done(len(batch), waits, self._clock.now() - started)
+
+    def _settle(self, outcomes: Iterable[tuple[Job[Item, Result], Result | Exception]]) -> None:
+        complete: list[Group[Result]] = [job.group for job, outcome in outcomes if job.settle(outcome)]
+
+        def deliver_all() -> None:
+            for group in complete:
+                group.deliver()
+
+        self._deliver(deliver_all)
 
     def _limit(self, size: int) -> None:
         if size < self._max_batch_size:

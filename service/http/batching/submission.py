@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Job", "jobs_of"]
+__all__ = ["Group", "Job", "jobs_of"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,13 +15,18 @@ _PENDING = object()
 
 
 @dataclass(eq=False)
-class _Group(Generic[Result]):
+class Group(Generic[Result]):
     """The outcomes of one `submit` call, delivered together."""
 
     future: Future[list[Result | Exception]]
     deadline: float
     outcomes: list[Any]
     pending: int
+
+    def deliver(self) -> None:
+        """Complete the future, unless it was cancelled."""
+        with suppress(InvalidStateError):
+            self.future.set_result(self.outcomes)
 
 
 @dataclass(eq=False)
@@ -31,22 +36,20 @@ class Job(Generic[Item, Result]):
     item: Item
     index: int
     queued_at: float
-    group: _Group[Result]
+    group: Group[Result]
 
     @property
     def settled(self) -> bool:
         """Whether the item has its outcome."""
         return self.group.outcomes[self.index] is not _PENDING
 
-    def settle(self, outcome: Result | Exception) -> None:
-        """Store the item's outcome, and deliver the group's with its last one."""
+    def settle(self, outcome: Result | Exception) -> bool:
+        """Store the item's outcome; whether the group has all of its outcomes."""
         assert not self.settled, "an item has two outcomes"
         group = self.group
         group.outcomes[self.index] = outcome
         group.pending -= 1
-        if group.pending == 0:
-            with suppress(InvalidStateError):  # cancelled during scoring
-                group.future.set_result(group.outcomes)
+        return group.pending == 0
 
 
 def jobs_of(
@@ -60,5 +63,5 @@ def jobs_of(
         now: the time of the call, in seconds.
         timeout_s: seconds until the deadline.
     """
-    group = _Group[Result](future, now + timeout_s, [_PENDING] * len(items), len(items))
+    group = Group[Result](future, now + timeout_s, [_PENDING] * len(items), len(items))
     return [Job(item, index, now, group) for index, item in enumerate(items)]

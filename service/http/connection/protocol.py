@@ -8,7 +8,7 @@ It also serves a request that asks for another protocol as plain HTTP/1.1. httpt
 a body, and uvicorn then reads the body as the next request (uvicorn issue 2722). Java clients ask for h2c by default.
 """
 
-import uuid
+import secrets
 from asyncio import Transport
 from collections.abc import Sized
 from http import HTTPStatus
@@ -252,7 +252,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         """Close the connection, with `error` as the response unless the client would assign it to another request."""
         self.metrics.connections_refused.labels(error.code).inc()
         if not self._responding or self._in_body_before_response:
-            request_id = uuid.uuid4().hex
+            request_id = secrets.token_hex(16)
             body = error_body(self.url.decode("latin-1"), error.code, error.message, request_id)
             headers = {
                 "Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close",

@@ -5,6 +5,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from models.errors import ImageError
 from models.images.decoding import Limits, decode_image
 from service.http.batching.batcher import Batcher
 from service.http.batching.errors import MemoryRanOutError, ScoringError
+from service.http.batching.waiting import results
 from service.http.errors import UnavailableError
 from service.http.inference.batch_times import BatchTimes
 from service.http.inference.canary import Canary
@@ -32,6 +34,9 @@ __all__ = ["Inference"]
 logger = logging.getLogger("plumbline.inference")
 
 T = TypeVar("T")
+
+# Files and images up to these numbers of bytes take less time to decode than to hand to another thread.
+_SMALL_FILE, _SMALL_IMAGE = 16 * 1024, 3 * 64 * 64
 
 
 class Inference:
@@ -63,6 +68,8 @@ class Inference:
         self._decoders = decoders
         metrics.server.decode_queued.set_function(lambda: decoders.waiting)
         self._limits = Limits(max_pixels=settings.max_pixels, budget=decoders.budget)
+        # Files of other sizes are refused by their header.
+        self._small = not self._preprocessing.any_size and self.image_bytes <= _SMALL_IMAGE
         self._batcher: Batcher[DecodedImage, Verdict] = Batcher(
             lambda images: self.scorer(images),
             max_batch_size=artifact.pipeline.batch_size(settings.max_batch_size),
@@ -71,7 +78,9 @@ class Inference:
             on_start=functools.partial(torch.set_num_threads, torch_threads),
             classify=lambda failure: self.scorer.classify(failure),
             expected=in_flight,
+            deliver=self._on_loop,
         )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._canary = Canary(artifact.preprocessing)
         self._canary_task: asyncio.Task[None] | None = None
         self._warm = False
@@ -131,6 +140,7 @@ class Inference:
         Raises:
             ScoringError, StoppedError: the network fails on these images.
         """
+        self._loop = asyncio.get_running_loop()
         self._batcher.start()
         try:
             await self._warm_up()
@@ -165,18 +175,27 @@ class Inference:
             MemoryRanOutError: memory ran out.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, function, data)
+            [result] = await results([self._decoders.submit(function, data)])
+            return result
         except MemoryError:
             raise MemoryRanOutError from None
 
-    async def score(self, files: Sequence[ImageFile], *, path: bool) -> list[Outcome]:
+    async def score(self, files: Sequence[ImageFile], *, path: bool, in_pool: bool = False) -> list[Outcome]:
         """One outcome per file, in order; cancellation removes queued work.
+
+        Args:
+            files: at least one.
+            path: whether the verdicts include the path.
+            in_pool: decode on the decoding threads, also a file that takes less time here.
 
         Raises:
             UnavailableError: the inference thread stopped or died, memory ran out, or the deadline passed.
         """
-        lane, loop = self._decoders.lane(), asyncio.get_running_loop()
-        decoded = await asyncio.gather(*(loop.run_in_executor(lane, self._decode, file) for file in files))
+        if self._small and not in_pool and len(files) == 1 and len(files[0].content) <= _SMALL_FILE:
+            decoded = [self._decode(files[0], Limits(self._settings.max_pixels))]  # never waits for a budget
+        else:
+            lane = self._decoders.lane()
+            decoded = await results([lane.submit(self._decode, file, self._limits) for file in files])
         for each in decoded:
             if isinstance(each, UnavailableError):
                 raise each
@@ -193,17 +212,23 @@ class Inference:
             return []
         timeout_s = self._settings.request_timeout_s if self._warm else math.inf
         future = self._batcher.submit([DecodedImage(pixels, path) for pixels in images], timeout_s=timeout_s)
-        return [_checked(outcome) for outcome in await asyncio.wrap_future(future)]
+        [outcomes] = await results([future])
+        return [_checked(outcome) for outcome in outcomes]
 
     def batch_done(self, size: int, queued_s: Sequence[float], scored_s: float) -> None:
         """Record one batch after the warm-up; see `service.http.batching.batcher.Observer`."""
         if self._warm:
             self._metrics.batch_done(size, queued_s, scored_s)
 
-    def _decode(self, file: ImageFile) -> np.ndarray | ImageError | ScoringError | UnavailableError:
+    def _on_loop(self, complete: Callable[[], None]) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop is closed, and no request waits
+            self._loop.call_soon_threadsafe(complete)
+
+    def _decode(self, file: ImageFile, limits: Limits) -> np.ndarray | ImageError | ScoringError | UnavailableError:
         started = perf_counter()
         try:
-            return decode_image(file.data(), self._preprocessing, self._limits)
+            return decode_image(file.data(), self._preprocessing, limits)
         except ImageError as exc:
             return exc  # the outcome of this image only
         except MemoryError:
@@ -223,7 +248,7 @@ class Inference:
             await self._score_grey(count)
         one, largest = await self._score_grey(1), await self._score_grey(size)
         self._times = BatchTimes(one, largest, size, self._settings.hang_timeout_s)
-        [verdict] = await self.score([ImageFile(self._canary.file)], path=False)
+        [verdict] = await self.score([ImageFile(self._canary.file)], path=False, in_pool=True)
         if isinstance(verdict, Exception):
             raise verdict
         self._canary.expect(verdict)
@@ -246,7 +271,7 @@ class Inference:
             outcome: Outcome | Exception
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
-                    [outcome] = await self.score([ImageFile(self._canary.file)], path=False)
+                    [outcome] = await self.score([ImageFile(self._canary.file)], path=False, in_pool=True)
             except (UnavailableError, TimeoutError):
                 self._metrics.canary("late")  # a full queue is not evidence of wrong results
                 continue

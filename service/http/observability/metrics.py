@@ -44,6 +44,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._of_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge("plumbline_requests_in_flight", "Requests in progress", registry=registry)
         self.errors = Counter(
             "plumbline_errors", "Images and requests refused or failed, by reason", ["reason"], registry=registry
@@ -96,6 +97,16 @@ class Metrics:
         self.reloads = Counter(
             "plumbline_reloads", "Reloads of artifacts, by outcome", ["model", "outcome"], registry=registry
         )
+
+    def request_done(self, route: str, status: int, seconds: float) -> None:
+        """Count one response; `route` is one of few templates."""
+        known = self._of_route.get((route, status))
+        if known is None:  # `labels` takes a lock and checks its arguments
+            known = self.requests.labels(route, str(status)), self.request_seconds.labels(route)
+            self._of_route[route, status] = known
+        requests, request_seconds = known
+        requests.inc()
+        request_seconds.observe(seconds)
 
     def of_model(self, name: str) -> "ModelMetrics":
         """The metrics of one model."""

@@ -1,7 +1,7 @@
 """The ASGI application that owns the prediction routes.
 
-It serves the four paths of `service.http.paths` and passes every other request to the FastAPI application behind it,
-whose routing takes longer than all other work on the event loop. Before the body is read, in this order:
+It serves the four paths of `service.http.paths`; FastAPI, whose routing takes longer than all other work on the event
+loop, serves the others. Before the body is read, in this order:
 
     another method than POST           405
     compressed body                    415
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.http.errors import HttpError, ModelNotFoundError, NotReadyError, error_response
 from service.http.headers import check_not_encoded, content_length
@@ -47,28 +47,24 @@ _HANDLERS: Mapping[str, Callable[[PredictionRequest], Awaitable[Response]]] = {
 
 
 class PredictionApplication:
-    """An ASGI application that scores images, in front of `app`.
+    """An ASGI application that scores images; every path of a request must be one of `service.http.paths`.
 
     ``scope["state"]`` gets "route", the template of the path, and "model", the `ServedModel` that scores.
 
     Args:
-        app: responds to all other paths.
         repository: the models.
         settings: the limits.
         metrics: counts images.
     """
 
-    def __init__(self, app: ASGIApp, *, repository: ModelRepository, settings: Settings, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(self, *, repository: ModelRepository, settings: Settings, metrics: Metrics) -> None:
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = prediction_path(scope["path"]) if scope["type"] == "http" else None
-        if path is None:
-            await self._app(scope, receive, send)
-            return
+        path = prediction_path(scope["path"])
+        assert path is not None, scope["path"]
         scope["state"]["route"] = path.template
         if scope["method"] != "POST":
             await error_response(scope, _method_not_allowed(scope))(scope, receive, send)

@@ -89,7 +89,10 @@ def serve(
             settings,
             reload_signal or stack.enter_context(caught_reload_signals()),
         )
-        server.run()
+        try:
+            server.run()
+        finally:
+            gc.unfreeze()  # so that the interpreter frees all objects at its end; extension modules report the others
 
 
 class _AdminServer(uvicorn.Server):
