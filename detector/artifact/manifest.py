@@ -13,6 +13,7 @@ from models.errors import ArtifactError, InputError
 from models.files import placeholder
 
 __all__ = [
+    "COMPANION",
     "FILES",
     "GRAPH",
     "MANIFEST",
@@ -36,7 +37,8 @@ FILES = {
     "calibration.safetensors": 2**30,
 }
 GRAPH = "engine.onnx"  # only in artifacts whose engine needs it
-_LIMITS = {**FILES, GRAPH: 2**31}
+COMPANION = "companion.safetensors"  # only in artifacts whose detector compares with a companion
+_LIMITS = {**FILES, GRAPH: 2**31, COMPANION: FILES["network.safetensors"]}
 _MANIFEST_LIMIT = 16 * 2**20
 _KEY_BYTES = (32, 4096)
 
@@ -48,7 +50,7 @@ _FIELDS = frozenset(
 )
 # Fields that some manifests do not have: the first were written under the only policy so far, and there is no entry for
 # torch in float32.
-_LATER_FIELDS = frozenset({"decoding", "engine"})
+_LATER_FIELDS = frozenset({"decoding", "engine", "companion"})
 
 
 def sealed(fields: Mapping[str, Any], key: bytes | None) -> tuple[bytes, str]:
@@ -187,8 +189,10 @@ def _check_signature(path: Path, manifest: Mapping[str, Any], key: bytes | None)
 def _check_manifest_types(path: Path, manifest: Mapping[str, Any]) -> None:
     """Check the types of the fields that no other function checks."""
     files, classes, calibration = manifest["files"], manifest["classes"], manifest["calibration"]
-    if not isinstance(files, dict) or set(files) - {GRAPH} != set(FILES):
+    if not isinstance(files, dict) or set(files) - {GRAPH, COMPANION} != set(FILES):
         raise ArtifactError(f"{path}: expected hashes of {sorted(FILES)}, got {files!r:.200}")
+    if ("companion" in manifest) != (COMPANION in files):
+        raise ArtifactError(f"{path}: expected a companion with its file, or neither")
     for entry in files.values():
         if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
             raise ArtifactError(f"{path}: expected bytes and sha256 of each file, got {entry!r:.200}")

@@ -3,8 +3,9 @@
     manifest.json             description of all parts, with a digest of itself, optionally signed
     network.safetensors       the network's state dictionary
     detector.safetensors      what the detector learned, as plain arrays
-    calibration.safetensors   sorted natural scores, the natural band, and the network's output for the probe image
+    calibration.safetensors   sorted natural scores, the natural band, and the networks' output for the probe image
     engine.onnx               the network as a graph, if the artifact's engine needs one
+    companion.safetensors     the state dictionary of a second network, if the detector compares with one
 
 Loading takes these steps, and raises `ArtifactError` at the first that fails, before anything is served:
 
@@ -13,11 +14,11 @@ Loading takes these steps, and raises `ArtifactError` at the first that fails, b
 3. If a key is given, the signature is correct.
 4. Each file has the SHA-256 that the manifest states.
 5. This version decodes images by the policy in the manifest. After its sizes are checked, the network is built by name
-   (an artifact contains no code), and its tensors match one by one.
+   (an artifact contains no code), and its tensors match one by one; so is the companion.
 6. The branches of the network are found again and are equal to those in the manifest.
 7. The detector's arrays are checked one by one, and the threshold follows from the calibration scores.
 8. The graph of an engine is in one file, has standard operators only, and the network's inputs and outputs.
-9. For a fixed probe image, the network returns the stored logits and statistics, up to rounding. The results of a graph
+9. For a fixed probe image, the networks return the stored logits and statistics, up to rounding. The results of a graph
    are also those of the network's weights.
 
 Hashes detect damage and mix-ups. An attacker can compute hashes too; only a signature detects that.
@@ -35,9 +36,15 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from detector.artifact.engine import read_engine, require_agreement
-from detector.artifact.manifest import FILES, GRAPH, MANIFEST, read_checked, read_key, read_manifest
+from detector.artifact.manifest import COMPANION, FILES, GRAPH, MANIFEST, read_checked, read_key, read_manifest
 from detector.artifact.migration import migrated_state
-from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
+from detector.artifact.parts import (
+    branch_entries,
+    probe_arrays,
+    probe_features,
+    require_matching_companion,
+    require_matching_parts,
+)
 from detector.base.detector import Detector
 from detector.calibration import Calibration
 from detector.common.arrays import require_array, require_keys
@@ -99,7 +106,7 @@ def load_artifact(
     """
     folder = Path(folder)
     key = None if verify_key is None else read_key(Path(verify_key))
-    _require_files(folder, {MANIFEST, *FILES}, {GRAPH})
+    _require_files(folder, {MANIFEST, *FILES}, {GRAPH, COMPANION})
     manifest = read_manifest(folder, key)
     _require_files(folder, {MANIFEST, *manifest["files"]})
     contents = {name: read_checked(folder / name, entry) for name, entry in manifest["files"].items()}
@@ -119,6 +126,7 @@ def load_artifact(
     network = _network(spec, network_file, folder)
     _fill(network, tensors, folder)
     try:
+        companion = _companion(manifest, contents, spec, network_file, folder)
         discovery = discover(network, spec.image_shape)
         if branch_entries(discovery) != manifest["branches"]:
             raise ArtifactError(
@@ -127,7 +135,7 @@ def load_artifact(
             )
         pipeline = _pipeline(
             network, discovery, statistics_spec, detector, manifest, spec, device,
-            _arrays(folder, "calibration.safetensors", contents), contents.get(GRAPH),
+            _arrays(folder, "calibration.safetensors", contents), contents.get(GRAPH), companion,
         )  # fmt: skip
     except PlumblineError as exc:
         raise ArtifactError(f"{folder}: {exc}") from exc
@@ -207,6 +215,26 @@ def _network(spec: NetworkSpec, network_file: str | Path | None, folder: Path) -
         raise ArtifactError(f"{folder}: the network cannot be built: {exc}") from exc
 
 
+def _companion(
+    manifest: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    spec: NetworkSpec,
+    network_file: str | Path | None,
+    folder: Path,
+) -> Normalized | None:
+    """The companion with its weights; None without one. Raises as the functions for the network do."""
+    if "companion" not in manifest:
+        return None
+    companion_spec = NetworkSpec.from_json(manifest["companion"])
+    require_matching_companion(spec, companion_spec)
+    tensors = _tensors(folder, COMPANION, contents)
+    _require_logits(companion_spec, tensors, folder)
+    # From the file of the network, if from any.
+    companion = _network(companion_spec, network_file if companion_spec.source == "file" else None, folder)
+    _fill(companion, tensors, folder)
+    return companion
+
+
 def _fill(network: Normalized, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Load `tensors` into the network after a comparison of every name, shape and type, and of the normalisation."""
     expected = network.state_dict()
@@ -239,8 +267,8 @@ def _pipeline(
     device: str | torch.device,
     arrays: Mapping[str, np.ndarray],
     graph: bytes | None,
+    companion: Normalized | None,
 ) -> Pipeline:
-    require_keys(arrays, {"scores", "band", "probe_logits", "probe_statistics"})
     calibration = Calibration(require_array(arrays, "scores", np.float64, (None,)), manifest["calibration"]["fpr"])
     stated = manifest["calibration"]
     if (stated["threshold"], stated["count"]) != (calibration.threshold, len(calibration.scores)):
@@ -261,15 +289,18 @@ def _pipeline(
         calibration=calibration,
         classes=tuple(manifest["classes"]), band=require_array(arrays, "band", np.float32, (3, None)),
         image_shape=spec.image_shape, device=device, engine=engine,
+        companion=companion,
     )  # fmt: skip
     probe = probe_features(pipeline)
-    for name, got in (("logits", probe.logits), ("statistics", probe.statistics)):
-        expected = require_array(arrays, f"probe_{name}", np.float32, got.shape)
+    probed = probe_arrays(probe)
+    require_keys(arrays, {"scores", "band", *probed})
+    for name, got in probed.items():
+        expected = require_array(arrays, name, np.float32, got.shape)
         error = relative_error(got, expected)
         if not error <= _PROBE_TOLERANCES["float32" if engine is None else engine.precision]:
             raise ArtifactError(
-                f"the network's {name} for the probe image differ by {error:.0%} from those of the fit; these "
-                "are another network's weights, or this device computes differently"
+                f"the network's {name.removeprefix('probe_')} for the probe image differ by {error:.0%} from those of "
+                "the fit; these are another network's weights, or this device computes differently"
             )
     require_agreement(pipeline, probe)
     return pipeline

@@ -14,10 +14,17 @@ import safetensors
 import torch
 from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors_torch
+from torch import nn
 
 from detector.artifact.engine import engine_entry
-from detector.artifact.manifest import FILES, GRAPH, MANIFEST, read_key, require_unicode, sealed
-from detector.artifact.parts import branch_entries, probe_features, require_matching_parts
+from detector.artifact.manifest import COMPANION, FILES, GRAPH, MANIFEST, read_key, require_unicode, sealed
+from detector.artifact.parts import (
+    branch_entries,
+    probe_arrays,
+    probe_features,
+    require_matching_companion,
+    require_matching_parts,
+)
 from detector.pipeline import Pipeline
 from models.errors import InputError
 from models.files import write_errors, write_synced
@@ -36,6 +43,7 @@ def save_artifact(
     preprocessing: Preprocessing,
     provenance: Mapping[str, Any],
     sign_key: Path | str | None = None,
+    companion_spec: NetworkSpec | None = None,
 ) -> str:
     """The digest of the artifact written to `folder`.
 
@@ -45,6 +53,7 @@ def save_artifact(
     Args:
         provenance: recipe, data set, seeds and versions, as JSON values.
         sign_key: a file of at least 32 bytes; the manifest is then signed with it (HMAC-SHA256).
+        companion_spec: how the companion is built, for a pipeline with one.
 
     Raises:
         InputError: `folder` exists and is not an artifact or cannot be written, the parts do not match, the provenance
@@ -53,14 +62,14 @@ def save_artifact(
     folder = Path(folder)
     key = check_destination(folder, sign_key)
     NetworkSpec.from_json(spec.to_json())  # as `load_artifact` does
+    if (companion_spec is None) != (pipeline.companion is None):
+        raise InputError("expected a companion_spec for a pipeline with a companion, and for no other")
     if pipeline.image_shape != spec.image_shape:
         raise InputError(f"expected images of the network's shape {spec.image_shape}, got {pipeline.image_shape}")
     require_unicode(pipeline.classes)
     require_matching_parts(pipeline.classes, spec, preprocessing)
     contents = {
-        "network.safetensors": safetensors_torch.save(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in pipeline.network.state_dict().items()}
-        ),
+        "network.safetensors": _weights(pipeline.network),
         "detector.safetensors": safetensors_numpy.save(
             {name: np.ascontiguousarray(array) for name, array in pipeline.detector.state().items()}
         ),
@@ -69,6 +78,11 @@ def save_artifact(
     engine = pipeline.engine
     if engine is not None and engine.graph is not None:
         contents[GRAPH] = engine.graph
+    companion: dict[str, Any] = {}
+    if companion_spec is not None and pipeline.companion is not None:
+        require_matching_companion(spec, NetworkSpec.from_json(companion_spec.to_json()))
+        companion = {"companion": companion_spec.to_json()}
+        contents[COMPANION] = _weights(pipeline.companion)
     fields = {
         "versions": _versions(),
         "files": {
@@ -89,6 +103,7 @@ def save_artifact(
         },
         "provenance": dict(provenance),
         **engine_entry(engine),
+        **companion,
     }
     contents[MANIFEST], digest = sealed(fields, key)
     _write_folder(folder, contents)
@@ -106,13 +121,19 @@ def check_destination(folder: Path | str, sign_key: Path | str | None = None) ->
 
 
 def _calibration_arrays(pipeline: Pipeline) -> dict[str, np.ndarray]:
-    probe = probe_features(pipeline)
     return {
         "scores": np.ascontiguousarray(pipeline.calibration.scores),
         "band": np.ascontiguousarray(pipeline.band),
-        "probe_logits": probe.logits,
-        "probe_statistics": probe.statistics,
+        **probe_arrays(probe_features(pipeline)),
     }
+
+
+def _weights(network: nn.Module) -> bytes:
+    tensors = network.state_dict().items()
+    content: bytes = safetensors_torch.save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors}
+    )
+    return content
 
 
 def _versions() -> dict[str, str]:
@@ -134,7 +155,7 @@ def _require_replaceable(folder: Path) -> None:
         )
     if folder.is_dir():
         found = {path.name for path in folder.iterdir()}
-        if found and not (MANIFEST in found and found <= {MANIFEST, *FILES, GRAPH}):
+        if found and not (MANIFEST in found and found <= {MANIFEST, *FILES, GRAPH, COMPANION}):
             raise InputError(
                 f"expected {folder} to be new, empty or an artifact, got a folder with {sorted(found)[:5]}; "
                 "choose another name: only artifacts are overwritten"

@@ -11,6 +11,7 @@ from detector.density.gaussians import Gaussians
 __all__ = [
     "Outputs",
     "class_distances",
+    "class_margins",
     "contrasts",
     "energy",
     "logit_columns",
@@ -68,6 +69,14 @@ def logit_columns(outputs: Outputs) -> Array:
     return xp.sign(columns) * xp.log10(1 + 1000 * xp.abs(columns))
 
 
+def class_margins(outputs: Outputs, classes: Array) -> Array:
+    """Logit of the given class ``(N,)`` minus the largest other logit, float64 ``(N,)``; with a single class, 0."""
+    xp = namespace(outputs.values)
+    of_class = xp.take_along_axis(outputs.values, classes[:, None], axis=1)[:, 0]
+    first, second, _ = outputs.largest
+    return of_class - xp.where(of_class < first, first, second)
+
+
 def energy(*outputs: Outputs) -> Array:
     """−log Σ_k exp(logit_k), summed over several views, float64 ``(N, 1)`` (Liu, Wang, Owens and Li, 2020)."""
     total = sum(each.log_sum_exp for each in outputs)
@@ -108,11 +117,10 @@ def output_columns(own: Outputs, other: Outputs) -> Array:
     the Jensen-Shannon divergence of their probabilities, and the view's margin, maximum and log-sum-exp.
     """
     xp = namespace(own.values)
-    of_predicted = xp.take_along_axis(other.values, own.top_two_classes[:, :1], axis=1)[:, 0]
     first, second, _ = other.largest
     change = other.values - own.values
     parts = [
-        xp.where(of_predicted < first, first, second) - of_predicted,
+        -class_margins(other, own.top_two_classes[:, 0]),
         safe_sqrt(xp.vecdot(change, change)),
         _divergence(own.probabilities, other.probabilities),
         first - second,

@@ -1,4 +1,4 @@
-"""Feature requests for the path: a short vector per block, of the image and of a view of it."""
+"""Feature requests for the path, a short vector per block, and for logits, of the image and of a view of it."""
 
 import functools
 import math
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from detector.features.embeddings import filled
 from models.features import ForwardPass, Needs
-from models.images.views import View
+from models.images.views import IMAGE, View
 
-__all__ = ["PathVectors", "ViewLogits", "ViewStatistics", "ViewVectors"]
+__all__ = ["CompanionLogits", "PathVectors", "ViewLogits", "ViewStatistics", "ViewVectors"]
 
 WIDTH = 256  # maximum length of a vector; the precision matrices of L blocks have L · WIDTH² entries
 
@@ -79,6 +79,31 @@ class ViewLogits:
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
         return context.views[self.view].logits.float()
+
+
+@dataclass(frozen=True)
+class CompanionLogits:
+    """Float32 ``(B, K)``: the logits of a second network.
+
+    Args:
+        view: of the image; `IMAGE` is the image itself.
+    """
+
+    view: View = IMAGE
+
+    @property
+    def name(self) -> str:
+        """With the view."""
+        return f"companion_logits:{self.view.name or 'image'}"
+
+    @property
+    def needs(self) -> Needs:
+        """The companion."""
+        return Needs(companion=(self.view,))
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        """See the class."""
+        return context.companion[self.view].float()
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Pipeline:
         device: where the forward pass runs.
         engine: runs the network for the detector's features; by default torch in float32. The network itself serves
             feature requests that an engine does not suffice for, and attacks.
+        companion: a second network of the same classes, for a detector that compares with one; as `network`.
 
     Raises:
         InputError: parts that do not match.
@@ -59,6 +60,7 @@ class Pipeline:
         image_shape: tuple[int, int, int],
         device: str | torch.device = "cpu",
         engine: Engine | None = None,
+        companion: Normalized | None = None,
     ) -> None:
         detector._check_fitted()
         columns = len(discovery.branches) * statistics_spec.columns_per_block
@@ -81,6 +83,7 @@ class Pipeline:
         self.band = band
         self.image_shape = image_shape
         self.device = torch.device(device)
+        self.companion = None if companion is None else companion.to(device).eval()
         requests = detector.feature_requests()
         if engine is None and (needs := needs_of(requests)).engine_suffices:
             engine = TorchEngine(
@@ -89,7 +92,11 @@ class Pipeline:
                     image_shape=image_shape, pooled=needs.pooled,
                 )
             )  # fmt: skip
-        self._extractor = FeatureExtractor(self.network, discovery, statistics_spec, requests, engine=engine)
+        self._extractor = FeatureExtractor(
+            self.network, discovery, statistics_spec, requests, engine=engine, companion=self.companion
+        )
+        if companion is not None and not self._extractor.needs.companion:
+            raise InputError(f"{detector!r} does not compare with a companion; leave it out")
 
     @property
     def engine(self) -> Engine | None:
@@ -147,7 +154,10 @@ class Pipeline:
         count = len(images)
         batch = images.to(self.device)
         smallest = _SMALLEST_BATCH if self.engine is None else self.engine.smallest_batch
-        copies = math.ceil(smallest / (count * (1 + len(self._extractor.needs.views))))
+        needs = self._extractor.needs
+        copies = math.ceil(smallest / (count * (1 + len(needs.views))))
+        if needs.companion:
+            copies = max(copies, math.ceil(_SMALLEST_BATCH / (count * len(needs.companion))))
         return self._extractor.extract(batch.repeat(copies, 1, 1, 1)).take(np.arange(count))
 
     def batch_size(self, most: int) -> int:

@@ -1,6 +1,6 @@
 """Features of many images, batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ def extract_features(
     statistics_spec: StatisticsSpec | None = None,
     feature_requests: Sequence[FeatureRequest] = (),
     engine: Engine | None = None,
+    companion: Callable[[Tensor], Tensor] | None = None,
     batch_size: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -43,12 +44,14 @@ def extract_features(
         feature_requests: further values, for `Features.requested`. A request that needs gradients or further passes
             makes them.
         engine: runs the network, see `FeatureExtractor`; None: torch, recorded with hooks.
+        companion: a second network on `device`, see `FeatureExtractor`.
         batch_size: images per forward pass; None: at most 256, as memory allows.
         device: where the network runs.
         progress: show a progress bar.
 
     Raises:
-        InputError: images of another dtype or shape, outside [0, 1] or not finite; a batch size below 1.
+        InputError: images of another dtype or shape, outside [0, 1] or not finite; a batch size below 1; no companion
+            for a request that needs one.
         NetworkError: logits that are not finite or not ``(B, K)``, or statistics or requested values that are not
             finite.
     """
@@ -59,7 +62,9 @@ def extract_features(
     network.to(device)
     if discovery is None:
         discovery = discover(network, (shape[0], shape[1], shape[2]))
-    extractor = FeatureExtractor(network, discovery, statistics_spec, feature_requests, engine=engine)
+    extractor = FeatureExtractor(
+        network, discovery, statistics_spec, feature_requests, engine=engine, companion=companion
+    )
 
     def extract(part: slice) -> Features:
         batch = as_float(images[part])

@@ -1,7 +1,7 @@
 """The forward passes of one network, and the features of its batches."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from models.batching import fitting_batch
 from models.engines import Engine
-from models.errors import NetworkError
+from models.errors import InputError, NetworkError
 from models.features.features import Features
 from models.features.requests import FeatureRequest, ForwardPass, Head, needs_of
+from models.images.views import View
 from models.residuals import (
     Discovery,
     StatisticsSpec,
@@ -41,6 +42,10 @@ class FeatureExtractor:
         feature_requests: requests with equal names are computed once.
         engine: runs the network, if the requests allow it (`Needs.engine_suffices`) and with pooled vectors if they
             need them; None to record with hooks.
+        companion: a second network of the same classes, for requests of its logits.
+
+    Raises:
+        InputError: a request needs a companion, and none is given.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class FeatureExtractor:
         feature_requests: Sequence[FeatureRequest] = (),
         *,
         engine: Engine | None = None,
+        companion: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.network = network
         self.discovery = discovery
@@ -58,6 +64,9 @@ class FeatureExtractor:
         self.feature_requests = tuple({each.name: each for each in feature_requests}.values())
         self.needs = needs_of(self.feature_requests)
         self.engine = engine if self.needs.engine_suffices else None
+        if self.needs.companion and companion is None:
+            raise InputError("the detector compares the network with a companion, and none is given; give --companion")
+        self._companion = companion
 
     def forward(self, images: Tensor) -> ForwardPass:
         """One pass of the images ``(B, 3, H, W)`` and their views as one batch; differentiable if gradients are on.
@@ -68,11 +77,12 @@ class FeatureExtractor:
         views = self.needs.views
         batch = torch.cat([images, *(view(images) for view in views)]) if views else images
         whole = self._run(batch)
-        if not views:
+        if not views and not self.needs.companion:
             return whole
         count = len(images)
         first, *others = (_rows(whole, start, start + count) for start in range(0, len(batch), count))
-        return replace(first, views=dict(zip(views, others, strict=True)))
+        companion = self._companion_logits(images, whole.logits.shape[1])
+        return replace(first, views=dict(zip(views, others, strict=True)), companion=companion)
 
     def extract(self, images: Tensor) -> Features:
         """The features of one batch ``(B, 3, H, W)`` that is on the network's device.
@@ -95,9 +105,25 @@ class FeatureExtractor:
             most: maximum size.
         """
         # Torch's memory can be measured; an engine needs about as much.
-        recording = FeatureExtractor(self.network, self.discovery, self.statistics_spec, self.feature_requests)
+        recording = FeatureExtractor(
+            self.network, self.discovery, self.statistics_spec, self.feature_requests, companion=self._companion
+        )
         with evaluation_mode(self.network):
             return fitting_batch(recording.extract, image, count, most)
+
+    def _companion_logits(self, images: Tensor, num_classes: int) -> dict[View, Tensor]:
+        """The companion's logits for the views that the requests need, from one batch."""
+        views = self.needs.companion
+        if not views or self._companion is None:
+            return {}
+        batch = torch.cat([view(images) for view in views])
+        logits = _logits(self._companion(batch), len(batch))
+        if logits.shape[1] != num_classes:
+            raise NetworkError(
+                f"expected {num_classes} logits from the companion, as from the network, got {logits.shape[1]}; give a "
+                "companion of the same classes"
+            )
+        return dict(zip(views, torch.split(logits, len(images)), strict=True))
 
     def _run(self, batch: Tensor) -> ForwardPass:
         if self.engine is None:

@@ -20,12 +20,14 @@ class Needs(NamedTuple):
         pooled: `ForwardPass.pooled_embeddings` and `ForwardPass.pooled_residues`, which cost little.
         views: the keys of `ForwardPass.views`; each view passes through the network in the same batch as the images.
         network: `ForwardPass.network`, for gradients or further passes.
+        companion: the keys of `ForwardPass.companion`; `IMAGE` is the image itself.
     """
 
     embeddings: bool = False
     pooled: bool = False
     views: tuple[View, ...] = ()
     network: bool = False
+    companion: tuple[View, ...] = ()
 
     @property
     def engine_suffices(self) -> bool:
@@ -61,6 +63,7 @@ class ForwardPass:
         pooled_embeddings, pooled_residues: x_{m+1} and r_m of every recorded block, averaged over the positions,
             ``(B, ≤ D)`` each; empty without ``Needs.pooled``.
         views: the same of the views in ``Needs.views``.
+        companion: logits ``(B, K)`` of a second network for the views in ``Needs.companion``.
     """
 
     images: Tensor
@@ -73,6 +76,7 @@ class ForwardPass:
     pooled_embeddings: tuple[Tensor, ...] = ()
     pooled_residues: tuple[Tensor, ...] = ()
     views: Mapping[View, "ForwardPass"] = field(default_factory=dict)
+    companion: Mapping[View, Tensor] = field(default_factory=dict)
 
 
 class FeatureRequest(Protocol):
@@ -103,4 +107,5 @@ def needs_of(feature_requests: Iterable[FeatureRequest]) -> Needs:
         pooled=any(each.pooled for each in needs),
         views=tuple(dict.fromkeys(view for each in needs for view in each.views)),
         network=any(each.network for each in needs),
+        companion=tuple(dict.fromkeys(view for each in needs for view in each.companion)),
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.errors import InputError
 
-__all__ = ["View"]
+__all__ = ["IMAGE", "View"]
 
 _LARGEST_SHIFT = 64  # pixels
 _SPELLING = re.compile(r"(?P<flip>flip)?(?:(?(flip)\+)shift(?P<shift>[1-9][0-9]?))?")
@@ -63,3 +63,6 @@ class View:
                 f"expected a shift smaller than the images, got {self.shift} pixels for {height}×{width}; shift by less"
             )
         return F.pad(seen, (self.shift, 0, self.shift, 0))[:, :, :height, :width]
+
+
+IMAGE = View()  # the image itself

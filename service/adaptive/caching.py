@@ -103,6 +103,7 @@ class AdaptiveCache:
             "format": _FORMAT,
             "code": [code_digest(*_CODE), _code_of_pipeline(detector)],
             "network": network_digest(context.system.network),
+            **({} if pipeline.companion is None else {"companion": network_digest(pipeline.companion)}),
             "branches": [branch.name for branch in pipeline.discovery.branches],
             "measure": pipeline.statistics_spec.to_json(),
             "detector": {"name": detector.name, "parameters": detector.parameters()},

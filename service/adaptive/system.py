@@ -194,7 +194,10 @@ class System:
         torch.autograd.grad(torch.stack([values.sum() for values in parts.values()]).sum(), images)
 
     def _extractor_of(self, requests: Sequence[FeatureRequest]) -> FeatureExtractor:
-        return FeatureExtractor(self.network, self.pipeline.discovery, self.pipeline.statistics_spec, requests)
+        pipeline = self.pipeline
+        return FeatureExtractor(
+            self.network, pipeline.discovery, pipeline.statistics_spec, requests, companion=pipeline.companion
+        )
 
     def _forward(self, images: Tensor, extractor: FeatureExtractor) -> tuple[Tensor, dict[str, Tensor]]:
         context = extractor.forward(images)

@@ -1,6 +1,7 @@
 """Inputs that several jobs share: plug-ins named on the command line, images, labels, views, and images seen before."""
 
 from models.progress import say
+from service.inputs.companions import companion_note, load_companion, needs_companion
 from service.inputs.engines import engine_of
 from service.inputs.images import distinct_images, hold_out, require_disjoint
 from service.inputs.labels import with_labels_of
@@ -12,11 +13,14 @@ from service.inputs.views import view_of, view_of_artifact, view_of_training
 
 __all__ = [
     "attack_of",
+    "companion_note",
     "detector_of",
     "distinct_images",
     "engine_of",
     "hold_out",
     "label",
+    "load_companion",
+    "needs_companion",
     "network_name",
     "objective_of",
     "refuse_unusable",

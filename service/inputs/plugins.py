@@ -8,6 +8,7 @@ from detector.base.detector import Detector, build_detector
 from models.errors import InputError
 from models.objectives.base import Objective, build_objective
 from models.options import parse_value
+from service.inputs.companions import needs_companion
 
 __all__ = ["attack_of", "detector_of", "objective_of", "refuse_unused"]
 
@@ -69,7 +70,11 @@ def objective_of(text: str, offered: Mapping[str, Any]) -> Objective:
 
 
 def refuse_unused(
-    detectors: Iterable[Detector], *, attacks: Iterable[str] | None = None, reference: str | None = None
+    detectors: Iterable[Detector],
+    *,
+    attacks: Iterable[str] | None = None,
+    reference: str | None = None,
+    companion: str | None = None,
 ) -> None:
     """Refuse options that none of the detectors uses.
 
@@ -77,10 +82,11 @@ def refuse_unused(
         detectors: those that the command fits.
         attacks: values of ``--attack``; None if not given.
         reference: the value of ``--reference``; None if not given.
+        companion: the value of ``--companion``; None if not given.
 
     Raises:
-        InputError: attacks although no detector is fitted on attacked images, or reference images although no
-            detector compares with any.
+        InputError: attacks although no detector is fitted on attacked images, or reference images or a companion
+            although no detector compares with any.
     """
     chosen = list(detectors)
     names = ", ".join(detector.name for detector in chosen)
@@ -88,6 +94,8 @@ def refuse_unused(
         raise InputError(f"--attack {' '.join(attacks)} has no effect on {names}; leave it out")
     if reference is not None and not any(detector.needs_reference for detector in chosen):
         raise InputError(f"--reference {reference} has no effect on {names}; leave it out")
+    if companion is not None and not any(map(needs_companion, chosen)):
+        raise InputError(f"--companion {companion} has no effect on {names}; leave it out, or use --detector companion")
 
 
 def _values(pairs: Mapping[str, str]) -> dict[str, Any]:

@@ -32,10 +32,12 @@ from models.residuals import Discovery, StatisticsSpec, discover
 from service.evaluation.planning.protocols import can_calibrate
 from service.inputs import (
     attack_of,
+    companion_note,
     detector_of,
     distinct_images,
     engine_of,
     label,
+    load_companion,
     network_name,
     refuse_unusable,
     refuse_unused,
@@ -69,12 +71,14 @@ class FitInputs:
         calibrate_on: natural images for the threshold, disjoint from `data`; None for a share of `data`.
         reference: natural images for detectors that compare with some, disjoint from `data`; None for a quarter of
             those to fit on, which are then not fitted on. Other detectors ignore it.
+        companion: a second network of the same classes, for detectors that compare with one.
     """
 
     data: ImageDataset
     loaded: LoadedNetwork
     calibrate_on: ImageDataset | None = None
     reference: ImageDataset | None = None
+    companion: LoadedNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -135,13 +139,21 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     attacks = [attack_of(name, epsilon=options.epsilon, seed=options.seed) for name in options.attack or ("fgm",)]
     network = loaded.network.to(options.device)
     refuse_unusable(network, parts.fit, options.device)
+    companion = None if inputs.companion is None else inputs.companion.network.to(options.device)
+    if companion is not None:
+        refuse_unusable(companion, parts.fit, options.device)
     discovery = discover(network, data.image_shape)
     statistics_spec = StatisticsSpec(options.of, options.directions)
-    detector = _build_detector(options, discovery, statistics_spec, view_of(loaded))
+    detector = _build_detector(inputs, options, discovery, statistics_spec)
     reference = None if inputs.reference is None else label(inputs.reference.name)
-    refuse_unused([detector], attacks=options.attack, reference=reference)
+    refuse_unused(
+        [detector], attacks=options.attack, reference=reference,
+        companion=None if inputs.companion is None else label(inputs.companion.reference),
+    )  # fmt: skip
     parts = _with_reference(parts, inputs, detector, options.seed)
     _report_plan(discovery, parts, detector, view_of(loaded), loaded.spec.num_classes, options.fpr)
+    if inputs.companion is not None:
+        say(companion_note(detector, loaded, inputs.companion, options.device))
 
     choice = engine_of(
         options.engine, options.precision, network.eval(), parts.calibrate, discovery=discovery,
@@ -152,7 +164,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     def extract(images: Any) -> Features:
         return extract_features(
             network, images, discovery=discovery, statistics_spec=statistics_spec,
-            feature_requests=detector.feature_requests(), engine=engine,
+            feature_requests=detector.feature_requests(), engine=engine, companion=companion,
             device=options.device, progress=progress,
         )  # fmt: skip
 
@@ -162,7 +174,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     pipeline = Pipeline(
         network=network, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
         calibration=calibration, classes=data.classes, band=natural_band(natural.statistics),
-        image_shape=data.image_shape, device=options.device, engine=engine,
+        image_shape=data.image_shape, device=options.device, engine=engine, companion=companion,
     )  # fmt: skip
     # 3. Measure the realised rate, then write.
     written = {
@@ -175,7 +187,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     spec = replace(loaded.spec, image_shape=data.image_shape)
     save_artifact(
         options.out, pipeline, spec=spec, preprocessing=data.preprocessing, provenance=written,
-        sign_key=options.sign_key,
+        sign_key=options.sign_key, companion_spec=None if inputs.companion is None else inputs.companion.spec,
     )  # fmt: skip
     return FitResult(pipeline, written)
 
@@ -195,7 +207,8 @@ def _load(request: FitRequest) -> FitInputs:
         image_shape=data.image_shape,
     )  # fmt: skip
     calibrate_on, reference = (_like(data, name, wanted) for name in (request.calibrate_on, request.reference))
-    return FitInputs(data=data, loaded=loaded, calibrate_on=calibrate_on, reference=reference)
+    companion = None if request.companion is None else load_companion(request.companion, loaded)
+    return FitInputs(data=data, loaded=loaded, calibrate_on=calibrate_on, reference=reference, companion=companion)
 
 
 def _like(data: ImageDataset, name: str | None, request: DatasetRequest) -> ImageDataset | None:
@@ -257,15 +270,17 @@ def _with_reference(parts: _Parts, inputs: FitInputs, detector: Detector, seed: 
 
 
 def _build_detector(
-    options: FitOptions, discovery: Discovery, statistics_spec: StatisticsSpec, view: str | None
+    inputs: FitInputs, options: FitOptions, discovery: Discovery, statistics_spec: StatisticsSpec
 ) -> Detector:
     """The detector, which takes those of the offered options that it has."""
+    view = view_of(inputs.loaded)
     offered = {
         "seed": options.seed, "columns_per_block": statistics_spec.columns_per_block,
         "block_sizes": [math.prod(branch.shape) for branch in discovery.branches],
         **({} if view is None else {"view": view}),
     }  # fmt: skip
-    return detector_of(options.detector, offered, classifier=options.classifier)
+    default = "fusion" if inputs.companion is None else "companion"
+    return detector_of(options.detector or default, offered, classifier=options.classifier)
 
 
 def _report_plan(
@@ -346,4 +361,5 @@ def _sources(inputs: FitInputs, data: ImageDataset, parts: _Parts, options: FitO
         "skipped": dict(data.skipped),
         "split": parts.shares, "calibrated_on": label(calibrated_on.name),
         "reference": None if parts.reference is None else label(parts.reference.name), "seed": options.seed,
+        **({} if inputs.companion is None else {"companion": network_name(inputs.companion)}),
     }  # fmt: skip

@@ -23,6 +23,7 @@ class EvaluationRequest:
         out: folder of the report: report.json, report.csv, report.html.
         artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
+        companion: a second network of the same classes, named as the network, for the detector companion.
         verify_key: refuse an artifact that is not signed with the secret in this file.
         detectors: detectors to fit, such as `transport` or `mahalanobis:magnitude=0.0014`.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
@@ -69,6 +70,7 @@ class EvaluationRequest:
     out: Path
     artifact: Path | None = None
     network: str | None = None
+    companion: str | None = None
     verify_key: Path | None = None
     detectors: Commas | None = None
     mean: PerChannel | None = None

@@ -20,7 +20,8 @@ class FitOptions:
 
     Args:
         out: folder of the artifact to write.
-        detector: a name from `plumbline list detectors`; options follow after colons: views:view=flip.
+        detector: a name from `plumbline list detectors`; options follow after colons: views:view=flip [default:
+            fusion; companion with --companion].
         attack: attacks to fit on, with options after colons: pgd:steps=40:epsilon=2/255 [default: fgm].
         epsilon: attack budget in units of [0, 1], such as 0.03 or 8/255.
         fpr: false-positive rate to calibrate to.
@@ -39,7 +40,7 @@ class FitOptions:
     """
 
     out: Path
-    detector: str = "fusion"
+    detector: str | None = None
     attack: Names | None = None
     epsilon: str = "0.03"
     fpr: float = 0.05
@@ -67,6 +68,7 @@ class FitRequest:
         options: how the detector is fitted.
         calibrate_on: natural images to calibrate on, instead of a share of the images.
         reference: natural images for detectors that compare with some [default: a quarter of those to fit on].
+        companion: a second network of the same classes, named as the network, for the detector companion.
     """
 
     network: NetworkOptions
@@ -74,3 +76,4 @@ class FitRequest:
     images: ImageOptions = field(default_factory=ImageOptions)
     calibrate_on: str | None = None
     reference: str | None = None
+    companion: str | None = None

@@ -61,7 +61,11 @@ def features_of(requester: Requester, rng: np.random.Generator, odd: np.ndarray)
             statistics=context.statistics
             + as_tensor(rng.normal(scale=np.where(odd, 2, 0.01)[:, None], size=statistics.shape)),
         )
-        context = replace(context, views=dict.fromkeys(needs_of(requester.feature_requests()).views, other))
+        needs = needs_of(requester.feature_requests())
+        # A companion agrees on natural images and favours another class for odd ones.
+        against = 8 * as_tensor(odd[:, None] * np.eye(CLASSES)[output.numpy().argmax(axis=1)])
+        companion = dict.fromkeys(needs.companion, other.logits - against)
+        context = replace(context, views=dict.fromkeys(needs.views, other), companion=companion)
         requested = {
             feature_request.name: feature_request(context).numpy() for feature_request in requester.feature_requests()
         }

@@ -20,6 +20,8 @@ class EvaluationInputs:
         artifact: evaluated as it is; None beside a network.
         outliers: label → data set, those to fit on among them, in the size of `data`.
         reference: natural images, none of them in `data`, for detectors that compare with reference images.
+        companion: a second network of the same classes, for detectors that compare with one; None beside an artifact,
+            which contains its own.
         trained_on: whether the network was trained on these very images, of which the report warns.
     """
 
@@ -28,4 +30,5 @@ class EvaluationInputs:
     artifact: Artifact | None = None
     outliers: Mapping[str, ImageDataset] = field(default_factory=dict)
     reference: ImageDataset | None = None
+    companion: LoadedNetwork | None = None
     trained_on: bool = False

@@ -10,7 +10,7 @@ from models.loading import load_network, preset_size
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.settings import EvaluationSettings
-from service.inputs import distinct_images, label
+from service.inputs import distinct_images, label, load_companion
 from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["load_inputs"]
@@ -52,6 +52,7 @@ def _with_network(request: EvaluationRequest) -> EvaluationInputs:
     )
     return EvaluationInputs(
         data=distinct_images(data).limited(request.limit, request.seed), network=loaded,
+        companion=None if request.companion is None else load_companion(request.companion, loaded),
         trained_on=_trained_on(loaded.provenance, data),
     )  # fmt: skip
 
@@ -60,6 +61,8 @@ def _with_artifact(request: EvaluationRequest, settings: EvaluationSettings) -> 
     assert request.artifact is not None
     if request.mean is not None or request.std is not None:
         raise InputError("an artifact has its own normalisation; leave --mean and --std out")
+    if request.companion is not None:
+        raise InputError("an artifact contains its companion, if it has one; leave --companion out")
     artifact = load_artifact(
         request.artifact, network_file=request.network, device=request.device, verify_key=request.verify_key
     )

@@ -97,6 +97,8 @@ def plan_evaluation(inputs: EvaluationInputs, settings: EvaluationSettings) -> E
     subject = subject_of(inputs, images.data, settings.device)
     selection = select(settings, inputs.outliers, offered=subject.detector_options(), artifact_only=artifact_only)
     _check_selection(selection, images)
+    if inputs.companion is not None:
+        refuse_unused(selection.detectors.values(), companion=label(inputs.companion.reference))
     splits = split_images(settings, images.data.labels, selection, artifact_only=artifact_only)
     return EvaluationPlan(
         settings=settings, subject=subject, images=images, selection=selection, splits=splits,

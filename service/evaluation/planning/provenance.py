@@ -50,7 +50,8 @@ def provenance_of(
 def _network(inputs: EvaluationInputs) -> dict[str, Any]:
     if inputs.artifact is None:
         assert inputs.network is not None
-        return {"network": network_name(inputs.network), "trained": inputs.network.provenance}
+        companion = {} if inputs.companion is None else {"companion": network_name(inputs.companion)}
+        return {"network": network_name(inputs.network), "trained": inputs.network.provenance, **companion}
     artifact, detector = inputs.artifact, inputs.artifact.pipeline.detector
     fitted = {key: value for key, value in artifact.manifest["provenance"].items() if key != "originals"}
     return {

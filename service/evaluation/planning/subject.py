@@ -25,6 +25,7 @@ class Subject:
         classes: names of its classes.
         device: where it runs.
         view: the view that it was trained to be invariant to; None if unknown.
+        companion: a second network on `device`, for detectors that compare with one.
     """
 
     network: Normalized
@@ -34,6 +35,7 @@ class Subject:
     classes: tuple[str, ...]
     device: str = "cpu"
     view: str | None = None
+    companion: Normalized | None = None
 
     def detector_options(self) -> dict[str, Any]:
         """Options that depend on the network, for detectors that have them."""
@@ -59,11 +61,14 @@ def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Sub
         pipeline = inputs.artifact.pipeline
         return Subject(
             pipeline.network, pipeline.discovery, pipeline.statistics_spec, pipeline.image_shape, pipeline.classes,
-            device, view_of_artifact(inputs.artifact.manifest["provenance"]),
+            device, view_of_artifact(inputs.artifact.manifest["provenance"]), pipeline.companion,
         )  # fmt: skip
     assert inputs.network is not None
     network = inputs.network.network.to(device)
     refuse_unusable(network, data, device)
     discovery = discover(network, data.image_shape)
+    companion = None if inputs.companion is None else inputs.companion.network.to(device)
+    if companion is not None:
+        refuse_unusable(companion, data, device)
     view = view_of(inputs.network)
-    return Subject(network, discovery, StatisticsSpec(), data.image_shape, data.classes, device, view)
+    return Subject(network, discovery, StatisticsSpec(), data.image_shape, data.classes, device, view, companion)

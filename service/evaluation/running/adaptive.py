@@ -18,6 +18,7 @@ from service.evaluation.planning.subject import Subject
 from service.evaluation.records import NATURAL
 from service.evaluation.running.scoring import Scorer, fitting_of
 from service.evaluation.running.sets import ExtractedSet
+from service.inputs import needs_companion
 
 __all__ = ["attack_adaptively"]
 
@@ -61,6 +62,7 @@ def _pipeline(subject: Subject, detector: Detector, calibration: Calibration, na
         network=subject.network, discovery=subject.discovery, statistics_spec=subject.statistics_spec,
         detector=detector, calibration=calibration, classes=subject.classes,
         band=natural_band(natural.features.statistics), image_shape=subject.image_shape, device=subject.device,
+        companion=subject.companion if needs_companion(detector) else None,
     )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ class Extractor:
             "branches": [branch.name for branch in subject.discovery.branches],
             "code": code_closure("models.features.extraction"),
             "torch": torch.__version__, "device": subject.device,
+            **({} if subject.companion is None else {"companion": network_digest(subject.companion)}),
         }  # fmt: skip
 
     def extract(self, recipe: Recipe, feature_requests: Sequence[FeatureRequest]) -> ExtractedSet:
@@ -101,13 +102,14 @@ class Extractor:
         made, subject = recipe.make(), self._subject
         timed = [_Timed(each) for each in missing]
         count = len(made.images)
-        size = FeatureExtractor(subject.network, subject.discovery, subject.statistics_spec, missing).batch_size(
-            as_float(made.images[:1]).to(subject.device), count
-        )  # measured before the time is
+        extractor = FeatureExtractor(
+            subject.network, subject.discovery, subject.statistics_spec, missing, companion=subject.companion
+        )
+        size = extractor.batch_size(as_float(made.images[:1]).to(subject.device), count)  # before the time is measured
         start = time.perf_counter()
         features = extract_features(
             subject.network, made.images, discovery=subject.discovery, statistics_spec=subject.statistics_spec,
-            feature_requests=timed,
+            feature_requests=timed, companion=subject.companion,
             batch_size=size, device=subject.device,
         )  # fmt: skip
         seconds = time.perf_counter() - start

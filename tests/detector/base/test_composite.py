@@ -8,10 +8,11 @@ import pytest
 
 from detector.base.composite import CompositeDetector
 from detector.calibration import Calibration
+from detector.detectors.companion import Companion
 from detector.detectors.fusion import Fusion
 from detector.detectors.path import Path
 from detector.detectors.views import Views
-from detector.features.path_vectors import PathVectors, ViewLogits, ViewStatistics, ViewVectors
+from detector.features.path_vectors import CompanionLogits, PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from detector.metrics import auroc
 from models.errors import InputError
 from models.features import Features
@@ -47,6 +48,8 @@ def made_up(rng: np.random.Generator, count: int, *, path: float = 0, view: floa
         PathVectors("embeddings"): embeddings,
         PathVectors("residues"): residues,
         ViewLogits(SHIFT): view_logits,
+        CompanionLogits(): view_logits,
+        CompanionLogits(SHIFT): view_logits,
         ViewStatistics(SHIFT): statistics + 0.02 * rng.normal(size=statistics.shape),
         ViewVectors(SHIFT): embeddings + 0.2 * rng.normal(size=embeddings.shape),
     }
@@ -78,6 +81,7 @@ def quick(kind: type[CompositeDetector], **options: Any) -> CompositeDetector:
         (Path, ["path", "logits", "energy"]),
         (Views, ["prediction_disagreement", "logit_shift", "view_energy"]),
         (Fusion, ["path", "logits", "prediction_disagreement", "logit_shift", "view_energy"]),
+        (Companion, ["path", "logits", "margin_drop", "joint_energy"]),
     ],
 )
 def test_detectors_have_their_components(
@@ -86,7 +90,8 @@ def test_detectors_have_their_components(
     detector, images = fitted(kind(classifier="none"), rng), made_up(rng, 9)
     tail_scores = detector.tail_scores(images)
     assert sorted(tail_scores) == sorted(expected)
-    norms = np.linalg.norm(list(tail_scores.values()), axis=0)
+    weights = {each.name: each.weight for each in detector.components}
+    norms = np.linalg.norm([weights[name] * values for name, values in tail_scores.items()], axis=0)
     np.testing.assert_allclose(detector.score(images), norms / detector.scales_[images.predicted])
     for name, share in detector.score_components(images).components.items():
         np.testing.assert_allclose(share, 1 - 10 ** -tail_scores[name])

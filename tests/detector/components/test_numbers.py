@@ -5,12 +5,18 @@ import pytest
 from scipy.special import logsumexp
 
 from detector.components.base import ColumnTable, Component, Inputs
+from detector.components.companion_outputs import CompanionOutputs
 from detector.components.energy import Energy
+from detector.components.joint_energy import JointEnergy
 from detector.components.logit_shift import LogitShift
 from detector.components.logits import LogitDistance
+from detector.components.margin_drop import MarginDrop
 from detector.components.prediction_disagreement import PredictionDisagreement
 from detector.components.view_energy import ViewEnergy
 from detector.density.natural_columns import NaturalColumns
+from detector.features.path_columns import Outputs, class_margins
+from detector.features.path_vectors import CompanionLogits, ViewLogits
+from models.features import Features
 from models.images.views import View
 
 VIEW = View.parse("shift1")
@@ -57,3 +63,36 @@ def test_the_distance_of_logits_is_that_to_natural_columns(inputs: Inputs) -> No
     component.fit(natural, None)
     expected = NaturalColumns.fit(natural.groups["logits"], natural.predicted, 5)
     assert np.array_equal(component.score(natural), expected.distances(natural.groups["logits"], natural.predicted))
+
+
+def test_the_energy_of_all_passes_is_a_sum(inputs: Inputs) -> None:
+    (view,) = inputs.requested.values()
+    component = JointEnergy([ViewLogits(VIEW), ViewLogits(VIEW)])
+    expected = -logsumexp(inputs.logits, axis=1) - 2 * logsumexp(view, axis=1)
+    np.testing.assert_allclose(component.score(table(component, inputs)), expected, rtol=1e-6)
+
+
+def test_the_margin_drops_where_other_logits_support_the_class_less() -> None:
+    """Margins of 4 and 1 in the network, 2 and -3 in its companion, 6 and 2 in the view; scales 2, 2 and 4."""
+    logits = np.array([[5, 1, 0], [0, 2, 1]], np.float32)
+    companion = np.array([[2, 0, 0], [3, 0, 1]], np.float32)
+    view = np.array([[6, 0, 0], [-3, 0, -2]], np.float32)
+    others = [CompanionLogits(), ViewLogits(VIEW)]
+    requested = {others[0].name: companion, others[1].name: view}
+    component = MarginDrop(others)
+    component.prepare(Features(logits, np.zeros((2, 1), np.float32), requested), np.zeros(2, np.int64))
+    np.testing.assert_allclose(component.scales_, [2.5, 2.5, 4])
+    component.scales_ = np.array([2.0, 2.0, 4.0])
+    drop = component.score(table(component, Inputs(logits, np.zeros((2, 1)), requested)))
+    np.testing.assert_allclose(drop, [4 / 2 - 0.75 * (2 / 2 + 6 / 4), 1 / 2 - 0.75 * (-3 / 2 + 2 / 4)])
+
+
+def test_a_single_class_has_a_margin_of_zero() -> None:
+    assert np.array_equal(class_margins(Outputs(np.ones((3, 1))), np.zeros(3, np.int64)), np.zeros(3))
+
+
+def test_outputs_of_an_equal_companion_differ_in_nothing(inputs: Inputs) -> None:
+    same = Inputs(inputs.logits, inputs.statistics, {CompanionLogits().name: inputs.logits})
+    columns = CompanionOutputs().columns(same)["companion_outputs"]
+    np.testing.assert_allclose(columns[:, 0], -class_margins(Outputs(inputs.logits), inputs.logits.argmax(axis=1)))
+    np.testing.assert_allclose(columns[:, 1:3], 0, atol=1e-12)

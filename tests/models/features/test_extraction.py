@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.errors import InputError, NetworkError
 from models.features import Features, ForwardPass, Needs, extract_features
+from models.images.views import IMAGE, View
 from models.residuals import StatisticsSpec, discover, record_residues
 
 SHAPE = (3, 16, 16)
@@ -210,3 +211,30 @@ def test_outputs_that_are_no_finite_logits_are_refused(
     with pytest.raises(NetworkError, match=message):
         extract_features(network, images)
     assert not any(module._forward_hooks for module in network.modules())
+
+
+class OfCompanion:
+    """The companion's logits for the image and for the mirrored image, side by side."""
+
+    name, needs = "of_companion", Needs(companion=(IMAGE, View(flip=True)))
+
+    def __call__(self, context: ForwardPass) -> Tensor:
+        return torch.cat([context.companion[view] for view in self.needs.companion], dim=1)
+
+
+def test_a_companion_gets_the_image_and_its_views(tiny_network: nn.Module, images: np.ndarray) -> None:
+    classes = extract_features(tiny_network, images).logits.shape[1]
+    companion = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, classes)).eval()
+    given = extract_features(tiny_network, images, feature_requests=[OfCompanion()], companion=companion, batch_size=4)
+    pixels = torch.from_numpy(images)
+    with torch.no_grad():
+        expected = torch.cat([companion(pixels), companion(pixels.flip(3))], dim=1)
+    np.testing.assert_allclose(given.requested["of_companion"], expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_missing_companion_and_one_of_other_classes_are_refused(tiny_network: nn.Module, images: np.ndarray) -> None:
+    with pytest.raises(InputError, match="give --companion"):
+        extract_features(tiny_network, images, feature_requests=[OfCompanion()])
+    other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 77)).eval()
+    with pytest.raises(NetworkError, match="of the same classes"):
+        extract_features(tiny_network, images, feature_requests=[OfCompanion()], companion=other)

@@ -1,5 +1,7 @@
 """Columns and scores of composite detectors on tensors: equal to NumPy, with a gradient in the images."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 SHAPE = (3, 16, 16)
 
-DETECTORS = ("path", "views", "fusion")
+DETECTORS = ("path", "views", "fusion", "companion")
 
 
 @pytest.fixture
@@ -30,15 +32,27 @@ def network(tiny_network: nn.Module) -> Normalized:
     return Normalized(tiny_network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
+def changed(network: Normalized) -> Normalized:
+    """A companion: the network with slightly other weights."""
+    companion = copy.deepcopy(network)
+    with torch.no_grad():
+        for weights in companion.parameters():
+            weights *= 1 + 0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0))
+    return companion
+
+
 def pipeline_of(network: Normalized, rng: np.random.Generator, name: str, classifier: str) -> Pipeline:
     """A detector fitted on noise; attacked images have more noise."""
     discovery = discover(network, SHAPE)
     detector = build_detector(name, {"classifier": classifier})
+    companion = changed(network) if name == "companion" else None
     natural = torch.from_numpy(rng.uniform(0.3, 0.7, (160, *SHAPE)).astype(np.float32))
     odd = torch.from_numpy(rng.random((60, *SHAPE), dtype=np.float32))
 
     def features(images: Tensor):  # type: ignore[no-untyped-def]
-        return extract_features(network, images, discovery=discovery, feature_requests=detector.feature_requests())
+        return extract_features(
+            network, images, discovery=discovery, feature_requests=detector.feature_requests(), companion=companion
+        )
 
     detector.prepare(features(natural[:60]))
     seen = features(natural[60:])
@@ -52,6 +66,7 @@ def pipeline_of(network: Normalized, rng: np.random.Generator, name: str, classi
         classes=[str(k) for k in range(seen.logits.shape[1])],
         band=natural_band(seen.statistics),
         image_shape=SHAPE,
+        companion=companion,
     )
 
 

@@ -1,0 +1,69 @@
+"""`fit` and an evaluation with a companion; companions that do not fit are refused."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.errors import InputError
+from models.loading import LoadedNetwork, load_network
+from service.adaptive.budgets import Budgets
+from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.plan import plan_evaluation
+from service.evaluation.running.run import run_evaluation
+from service.inputs import load_companion
+from service.jobs.fit import FitInputs, fit_detector
+from service.requests.fit import FitOptions
+from tests.service.small_evaluation import loaded_network, settings, small_digits
+
+
+@pytest.fixture
+def companion(seed: int) -> LoadedNetwork:
+    """The network with changed weights, and about as accurate."""
+    loaded = loaded_network(seed)
+    network, generator = copy.deepcopy(loaded.network), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights += 0.02 * weights.abs().mean() * torch.randn(weights.shape, generator=generator)
+    return replace(loaded, network=network, reference="another-network")
+
+
+def test_an_artifact_with_a_companion_is_fitted(
+    companion: LoadedNetwork, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = FitOptions(out=tmp_path / "artifact", classifier="none", seed=seed)
+    inputs = FitInputs(data=small_digits(300), loaded=loaded_network(seed), companion=companion)
+    result = fit_detector(inputs, options, progress=False)
+    assert "3 passes of each image: image and shift1 through the network" in capsys.readouterr().err
+    assert result.pipeline.detector.name == "companion"
+    assert result.provenance["companion"] == "resnet8 (another-network)"
+    assert (tmp_path / "artifact" / "companion.safetensors").is_file()
+
+
+def test_a_detector_with_a_companion_is_attacked_adaptively(companion: LoadedNetwork, seed: int) -> None:
+    inputs = EvaluationInputs(data=small_digits(200), network=loaded_network(seed), companion=companion)
+    chosen = settings(
+        detectors=("companion:passes=2:classifier=none",), runs=1, adaptive=("selective",), adaptive_images=2,
+        adaptive_budgets=replace(Budgets.small(), descent_steps=4),
+    )  # fmt: skip
+    evaluation = run_evaluation(plan_evaluation(inputs, chosen), progress=False)
+    assert evaluation.provenance["companion"] == "resnet8 (another-network)"
+    assert evaluation.adaptive is not None
+    (figures,) = evaluation.adaptive.values()
+    assert figures["surrogate"] == "exact"
+
+
+def test_companions_that_do_not_fit_are_refused(companion: LoadedNetwork, tmp_path: Path, seed: int) -> None:
+    loaded = loaded_network(seed)
+    inputs = FitInputs(data=small_digits(100), loaded=loaded, companion=companion)
+    with pytest.raises(InputError, match="--companion another-network has no effect on fusion"):
+        fit_detector(inputs, FitOptions(out=tmp_path, detector="fusion", classifier="none"), progress=False)
+    options = FitOptions(out=tmp_path, detector="companion", classifier="none")
+    with pytest.raises(InputError, match="give --companion"):
+        fit_detector(replace(inputs, companion=None), options, progress=False)
+    ours = load_network("pretrained:cifar10-resnet20")
+    with pytest.raises(InputError, match="is the network itself"):
+        load_companion("pretrained:cifar10-resnet20", ours)
+    assert load_companion("pretrained:cifar10-resnet20-least-action", ours).spec.num_classes == 10
