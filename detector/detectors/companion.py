@@ -67,9 +67,7 @@ class Companion(CompositeDetector):
         others = passes[: self.passes - 1]
         logits = LogitDistance()
         logits.weight = _LOGITS_WEIGHT
-        # Not in the score, but for the classifiers.
-        of_view = (PredictionDisagreement(view, in_score=False), ViewChanges(view, embeddings))
-        return (
+        components = (
             PathDistance(embeddings, residues),
             Contrasts(embeddings),
             logits,
@@ -77,5 +75,7 @@ class Companion(CompositeDetector):
             CompanionOutputs(),
             MarginDrop(others),
             JointEnergy(others),
-            *(of_view if self.passes > 2 else ()),
         )
+        if self.passes == 2:
+            return components
+        return (*components, PredictionDisagreement(view, in_score=False), ViewChanges(view, embeddings))
