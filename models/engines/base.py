@@ -15,7 +15,7 @@ from models.errors import InputError
 from models.registry import ENGINES
 from models.residuals import Discovery, PooledPass, StatisticsSpec
 
-__all__ = ["PRECISIONS", "Engine", "EngineSource", "Precision", "build_engine"]
+__all__ = ["PRECISIONS", "Engine", "EngineSource", "Precision", "build_engine", "engine_info"]
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -66,6 +66,7 @@ class Engine(ABC):
             )
         self.precision = precision
         self.graph = source.graph if self.needs_graph else None
+        self.pooled = source.pooled
         self.smallest_batch = 1
         self._blocks = len(source.discovery.branches) if source.pooled else 0
 
@@ -88,6 +89,13 @@ class Engine(ABC):
         """The outputs of a graph, in its order."""
         logits, statistics, *pooled = outputs
         return PooledPass(logits, statistics, tuple(pooled[: self._blocks]), tuple(pooled[self._blocks :]))
+
+
+def engine_info(engine: Engine | None) -> dict[str, str]:
+    """Name and precision, as JSON values; None stands for torch with hooks."""
+    if engine is None:
+        return {"name": "torch", "precision": "float32"}
+    return {"name": engine.name, "precision": engine.precision}
 
 
 def build_engine(name: str, precision: Precision, source: EngineSource) -> Engine:

@@ -40,8 +40,7 @@ class FeatureExtractor:
         discovery: its branches.
         statistics_spec: the statistics of each branch; by default of the residues.
         feature_requests: requests with equal names are computed once.
-        engine: runs the network, if the requests allow it (`Needs.engine_suffices`) and with pooled vectors if they
-            need them; None to record with hooks.
+        engine: runs the network, if it serves the requests (`Needs.served_by`); None to record with hooks.
         companion: a second network of the same classes, for requests of its logits.
 
     Raises:
@@ -63,7 +62,7 @@ class FeatureExtractor:
         self.statistics_spec = statistics_spec or StatisticsSpec()
         self.feature_requests = tuple({each.name: each for each in feature_requests}.values())
         self.needs = needs_of(self.feature_requests)
-        self.engine = engine if self.needs.engine_suffices else None
+        self.engine = engine if engine is not None and self.needs.served_by(engine) else None
         if self.needs.companion and companion is None:
             raise InputError("the detector compares the network with a companion, and none is given; give --companion")
         self._companion = companion

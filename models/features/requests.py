@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from models.engines import Engine
 from models.images.views import View
 from models.residuals import Discovery
 
@@ -33,6 +34,10 @@ class Needs(NamedTuple):
     def engine_suffices(self) -> bool:
         """Whether an engine computes everything; whole embeddings and gradients need the network in torch."""
         return not (self.embeddings or self.network)
+
+    def served_by(self, engine: Engine) -> bool:
+        """Whether this engine computes everything."""
+        return self.engine_suffices and (engine.pooled or not self.pooled)
 
 
 class Head(NamedTuple):

@@ -62,6 +62,8 @@ class EvaluationRequest:
         published: network or data set whose published figures are printed.
         workers: number of attacking processes.
         cache: folder of attacked images, features and results.
+        engine: what runs the network, from `plumbline list engines`, or auto; an artifact has its own.
+        precision: float32 or bfloat16.
         device: cpu or cuda.
         memory: memory that the job may use, such as 3GB; if not given, a share of what is free.
         seed: seed of splits, noise, classifiers and attacks.
@@ -108,6 +110,8 @@ class EvaluationRequest:
     published: str | None = None
     workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
+    engine: str = "torch"
+    precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     memory: Memory | None = None
     seed: Seed = 0

@@ -17,7 +17,7 @@ from service.evaluation.planning.selection import Selection, select
 from service.evaluation.planning.settings import EvaluationSettings, settings_of
 from service.evaluation.planning.subject import Subject, subject_of
 from service.evaluation.threats import threats_fitted_on
-from service.inputs import label, refuse_unused, say
+from service.inputs import engine_of, label, refuse_unused, say
 from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["EvaluationPlan", "UnseenImages", "plan_evaluation", "resolve"]
@@ -99,12 +99,27 @@ def plan_evaluation(inputs: EvaluationInputs, settings: EvaluationSettings) -> E
     _check_selection(selection, images)
     if inputs.companion is not None:
         refuse_unused(selection.detectors.values(), companion=label(inputs.companion.reference))
+    if artifact is None:
+        subject = _with_engine(subject, settings, selection, images)
     splits = split_images(settings, images.data.labels, selection, artifact_only=artifact_only)
     return EvaluationPlan(
         settings=settings, subject=subject, images=images, selection=selection, splits=splits,
         unseen=None if artifact is None else _unseen(artifact, images.unseen), artifact_only=artifact_only,
-        provenance=provenance_of(inputs, images, settings, artifact_only=artifact_only),
+        provenance=provenance_of(inputs, images, settings, engine=subject.engine, artifact_only=artifact_only),
     )  # fmt: skip
+
+
+def _with_engine(
+    subject: Subject, settings: EvaluationSettings, selection: Selection, images: EvaluationImages
+) -> Subject:
+    if (settings.engine, settings.precision) == ("torch", "float32"):
+        return subject
+    choice = engine_of(
+        settings.engine, settings.precision, subject.network, images.data, discovery=subject.discovery,
+        statistics_spec=subject.statistics_spec, device=settings.device,
+        feature_requests=[each for detector in selection.detectors.values() for each in detector.feature_requests()],
+    )  # fmt: skip
+    return subject if choice is None else replace(subject, engine=choice.engine)
 
 
 def _settings_beside_artifact(
@@ -113,6 +128,8 @@ def _settings_beside_artifact(
     """The settings with the artifact's false-positive rate, unless they state one."""
     if settings.protocol == "paper":
         raise InputError("an artifact has a calibrated threshold; use --protocol sound, or --network alone")
+    if (settings.engine, settings.precision) != ("torch", "float32"):
+        raise InputError("an artifact has its own engine and precision; leave --engine and --precision out")
     if artifact_only and settings.split is not None:
         raise InputError(f"an artifact is evaluated alone on all unseen images; leave --split {settings.split} out")
     threats_fitted_on(artifact.manifest["provenance"])  # refuse an artifact without them before any attack

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from models.datasets.base import ImageDataset
+from models.engines import Engine, engine_info
 from service.evaluation.planning.images import EvaluationImages
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.protocols import default_split
@@ -14,11 +15,16 @@ from service.provenance import provenance
 
 __all__ = ["provenance_of"]
 
-_NOT_RECORDED = ("cache", "device", "workers")  # of the machine, without effect on the figures
+_NOT_RECORDED = ("cache", "device", "engine", "precision", "workers")  # of the machine, without effect on the figures
 
 
 def provenance_of(
-    inputs: EvaluationInputs, images: EvaluationImages, settings: EvaluationSettings, *, artifact_only: bool
+    inputs: EvaluationInputs,
+    images: EvaluationImages,
+    settings: EvaluationSettings,
+    *,
+    engine: Engine | None,
+    artifact_only: bool,
 ) -> dict[str, Any]:
     """The provenance of an evaluation of these inputs.
 
@@ -26,6 +32,7 @@ def provenance_of(
         inputs: as loaded.
         images: as they are used, without copies and overlaps.
         settings: of the evaluation.
+        engine: of the features; None for torch with hooks.
         artifact_only: whether an artifact is evaluated on all unseen images, in one run.
     """
     data, reference = images.data, images.reference
@@ -42,6 +49,7 @@ def provenance_of(
         "reference": None if reference is None else {**_summary(reference), "most_used": settings.reference_limit},
         "split": None if artifact_only else settings.split or default_split(settings.protocol),
         "settings": recorded,
+        "engine": engine_info(engine),
         **provenance(),
         "trained_on": inputs.trained_on,
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.engines import Precision
 from models.errors import InputError
 from service.adaptive.budgets import Budgets
 from service.adaptive.settings import ADAPTIVE_ATTACKS
@@ -45,6 +46,8 @@ class EvaluationSettings:
         workers: processes that attack, and jobs of classifiers while fitting.
         cache: folder of attacked images, features and results; None keeps them in memory.
         device: where the network runs.
+        engine: runs the network of features; beside an artifact, its own.
+        precision: of the engine.
 
     Raises:
         InputError: values outside their domain, or options of the other protocol.
@@ -71,6 +74,8 @@ class EvaluationSettings:
     workers: int = 1
     cache: Path | None = None
     device: str = "cpu"
+    engine: str = "torch"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         self._check_protocol()
@@ -126,7 +131,7 @@ def settings_of(request: EvaluationRequest) -> EvaluationSettings:
         attack_limit=_attack_limits(request.attack_limit), split=request.split, fpr=request.fpr,
         adaptive=request.adaptive or (), adaptive_images=_or(request.adaptive_images, defaults.adaptive_images),
         adaptive_budgets=_adaptive_budgets(request), seed=request.seed, workers=request.workers, cache=request.cache,
-        device=request.device,
+        device=request.device, engine=request.engine, precision=request.precision,
     )  # fmt: skip
 
 

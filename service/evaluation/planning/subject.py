@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.datasets.base import ImageDataset
+from models.engines import Engine
 from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec, discover
 from service.evaluation.planning.inputs import EvaluationInputs
@@ -26,6 +27,7 @@ class Subject:
         device: where it runs.
         view: the view that it was trained to be invariant to; None if unknown.
         companion: a second network on `device`, for detectors that compare with one.
+        engine: runs the network for features that it serves; None: torch with hooks.
     """
 
     network: Normalized
@@ -36,6 +38,7 @@ class Subject:
     device: str = "cpu"
     view: str | None = None
     companion: Normalized | None = None
+    engine: Engine | None = None
 
     def detector_options(self) -> dict[str, Any]:
         """Options that depend on the network, for detectors that have them."""
@@ -47,7 +50,7 @@ class Subject:
 
 
 def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Subject:
-    """The network of the inputs: an artifact's, recorded as its detector was fitted, or a loaded one.
+    """The network of the inputs: an artifact's, with its engine, or a loaded one without an engine.
 
     Args:
         inputs: with a network or an artifact.
@@ -61,7 +64,7 @@ def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Sub
         pipeline = inputs.artifact.pipeline
         return Subject(
             pipeline.network, pipeline.discovery, pipeline.statistics_spec, pipeline.image_shape, pipeline.classes,
-            device, view_of_artifact(inputs.artifact.manifest["provenance"]), pipeline.companion,
+            device, view_of_artifact(inputs.artifact.manifest["provenance"]), pipeline.companion, pipeline.engine,
         )  # fmt: skip
     assert inputs.network is not None
     network = inputs.network.network.to(device)

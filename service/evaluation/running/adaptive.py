@@ -63,6 +63,7 @@ def _pipeline(subject: Subject, detector: Detector, calibration: Calibration, na
         detector=detector, calibration=calibration, classes=subject.classes,
         band=natural_band(natural.features.statistics), image_shape=subject.image_shape, device=subject.device,
         companion=subject.companion if needs_companion(detector) else None,
+        engine=subject.engine,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from models.features import (
     ForwardPass,
     extract_features,
 )
-from models.images.stored import as_float
+from models.images.stored import ImageSequence, as_float
 from service.cache import EvaluationCache, code_closure
 from service.evaluation.planning.subject import Subject
 from service.evaluation.records import ImageSet
@@ -70,6 +71,7 @@ class Extractor:
             "code": code_closure("models.features.extraction"),
             "torch": torch.__version__, "device": subject.device,
             **({} if subject.companion is None else {"companion": network_digest(subject.companion)}),
+            "engine": subject.engine and [subject.engine.name, subject.engine.precision],
         }  # fmt: skip
 
     def extract(self, recipe: Recipe, feature_requests: Sequence[FeatureRequest]) -> ExtractedSet:
@@ -107,11 +109,7 @@ class Extractor:
         )
         size = extractor.batch_size(as_float(made.images[:1]).to(subject.device), count)  # before the time is measured
         start = time.perf_counter()
-        features = extract_features(
-            subject.network, made.images, discovery=subject.discovery, statistics_spec=subject.statistics_spec,
-            feature_requests=timed, companion=subject.companion,
-            batch_size=size, device=subject.device,
-        )  # fmt: skip
+        features = self._features(made.images, timed, size)
         seconds = time.perf_counter() - start
         for each, original in zip(timed, missing, strict=True):
             self._cache.save(
@@ -128,6 +126,23 @@ class Extractor:
         network = (seconds - sum(each.seconds for each in timed)) / count
         costs = {"network": network} | ({"attack": self._attack_seconds(recipe, made)} if summary else {})
         self._cache.save(_KIND, key, arrays, {"attack": summary, "costs": costs})
+
+    def _features(self, images: ImageSequence, requests: Sequence["_Timed"], batch_size: int) -> Features:
+        """The features through the engine; those that it does not serve from further passes in torch."""
+        subject = self._subject
+        extract = partial(
+            extract_features, subject.network, images, discovery=subject.discovery,
+            statistics_spec=subject.statistics_spec, companion=subject.companion, batch_size=batch_size,
+            device=subject.device,
+        )  # fmt: skip
+        if (engine := subject.engine) is None:
+            return extract(feature_requests=requests)
+        served = [each for each in requests if each.needs.served_by(engine)]
+        features = extract(feature_requests=served, engine=engine)
+        if len(served) == len(requests):
+            return features
+        others = extract(feature_requests=[each for each in requests if each not in served])
+        return features._replace(requested={**features.requested, **others.requested})
 
     def _attack_seconds(self, recipe: Recipe, made: Made) -> float | None:
         """Seconds per image when the attack ran; None if it ran outside evaluations."""

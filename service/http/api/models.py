@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Response
 
+from models.engines import engine_info
 from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
 from service.http.schemas.v1 import ErrorResponse, ModelsResponse, StatusResponse
@@ -38,6 +39,8 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "artifact": model.artifact.digest,
         "network": model.artifact.spec.name,
         "detector": model.artifact.manifest["detector"]["name"],
+        "engine": engine_info(pipeline.engine)["name"],
+        "precision": engine_info(pipeline.engine)["precision"],
         "classes": list(pipeline.classes),
         "height": height,
         "width": width,

@@ -108,6 +108,8 @@ class ModelDescription(Schema):
     artifact: str = Field(description="digest of its artifact")
     network: str
     detector: str
+    engine: str = Field(description="runs the network, such as torch or onnxruntime")
+    precision: str = Field(description="of the engine: float32 or bfloat16")
     classes: list[str]
     height: int = Field(description="of the network's images, in pixels")
     width: int
