@@ -3,7 +3,7 @@ FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /venv
 # Before the sources, so that a change of the sources does not install torch again. To fit or evaluate in the container,
-# build with `--build-arg REQUIREMENTS=requirements.txt`.
+# or for the engine openvino, build with `--build-arg REQUIREMENTS=requirements.txt`.
 ARG REQUIREMENTS=requirements-serve.txt
 COPY requirements*.txt /src/
 RUN /venv/bin/pip install --requirement /src/$REQUIREMENTS

@@ -52,8 +52,8 @@ serve: $(STAMP)
 
 # Pin the dependencies again: all, those to serve, and those to develop.
 requirements: $(STAMP)
-	$(COMPILE) --extra attacks --extra report --extra train --output-file requirements.txt
-	$(COMPILE) --output-file requirements-serve.txt
+	$(COMPILE) --extra attacks --extra onnxruntime --extra openvino --extra report --extra train --output-file requirements.txt
+	$(COMPILE) --extra onnxruntime --output-file requirements-serve.txt
 	$(COMPILE) --extra dev --output-file requirements-dev.txt
 
 clean:

@@ -75,8 +75,11 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
         MissingExtraError: the named engine's package is not installed.
         UnknownNameError: no such engine.
     """
-    candidates = [each for each in ENGINES.names() if name == AUTO and precision in ENGINES.load(each).precisions]
-    candidates = candidates or [name]
+    if name == AUTO:
+        candidates = [each for each in ENGINES.names() if precision in ENGINES.load(each).precisions]
+    else:
+        ENGINES.load(name)  # raises for an unknown name
+        candidates = [name]
     with torch.inference_mode():
         reference = TorchEngine(source)
         expected = _results(reference, images)

@@ -49,6 +49,7 @@ def export_graph(source: EngineSource) -> bytes:
                 input_names=["images"], output_names=names, external_data=False, verbose=False,
             )  # fmt: skip
         model = program.model_proto
+        _strip(model)
         if model.ByteSize() > MAX_BYTES:
             raise NetworkError(f"its graph has {model.ByteSize():,} bytes, and an ONNX model has at most {MAX_BYTES:,}")
         graph: bytes = model.SerializeToString()
@@ -60,6 +61,14 @@ def export_graph(source: EngineSource) -> bytes:
     finally:
         logger.setLevel(level)
     return graph
+
+
+def _strip(model: Any) -> None:
+    """Delete shapes of values, and descriptions, which contain paths of this machine."""
+    del model.graph.value_info[:]
+    for each in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+        del each.metadata_props[:]
+        each.doc_string = ""
 
 
 def _plain(module: nn.Module) -> nn.Module:

@@ -15,7 +15,11 @@ EXPECTED = {
     for protocol in (1, 2)
     for name, entry in json.loads((HERE / f"protocol-{protocol}" / "expected.json").read_text(encoding="utf-8")).items()
 }
-TOLERANCE = 1e-6
+TOLERANCE = {
+    "torch": 1e-6,
+    "onnxruntime": 1e-3,
+    "openvino": 1e-2,
+}  # runtimes change their kernels from version to version
 RENAMED = {"dispute": "prediction_disagreement", "change": "logit_shift"}  # components since protocol 1
 
 
@@ -38,14 +42,16 @@ def test_a_golden_artifact_loads_and_scores_as_when_it_was_written(
     artifact = load_artifact(HERE / f"protocol-{protocol}" / name)
     assert artifact.manifest["protocol"] == expected["protocol"] == protocol
     assert artifact.digest == expected["digest"]
+    assert artifact.pipeline.engine is not None
+    tolerance = TOLERANCE[artifact.pipeline.engine.name]
     verdicts = artifact.pipeline.score(images)
     assert len(verdicts) == len(expected["images"]) == len(images)
     for row, (verdict, wanted) in enumerate(zip(verdicts, expected["images"], strict=True)):
         where = f"image {row}"
         assert verdict.label == wanted["label"], where
-        assert verdict.score == pytest.approx(wanted["score"], rel=TOLERANCE, abs=TOLERANCE), where
+        assert verdict.score == pytest.approx(wanted["score"], rel=tolerance, abs=tolerance), where
         assert verdict.p_value == wanted["p_value"], where
         assert verdict.flagged is wanted["flagged"], where
         components = wanted["votes"] if protocol == 1 else wanted["components"]
         components = {RENAMED.get(part, part): value for part, value in components.items()}
-        assert verdict.components == pytest.approx(components, rel=TOLERANCE, abs=TOLERANCE), where
+        assert verdict.components == pytest.approx(components, rel=tolerance, abs=tolerance), where

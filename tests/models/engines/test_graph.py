@@ -2,25 +2,28 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from torch import nn
 
 from models.engines import EngineSource, check_graph, export_graph
 from models.errors import InputError, MissingExtraError, NetworkError
 from models.residuals import discover
 
 from .conftest import SHAPE
+from .test_choice import Branching
 
 EXPECTED = {"image_shape": SHAPE, "classes": 4, "columns": 9, "blocks": 3}
 
 
-def test_an_exported_graph_passes(source: EngineSource) -> None:
+def test_an_exported_graph_passes_and_has_no_path_of_this_machine(source: EngineSource) -> None:
     assert source.graph is not None
     check_graph(source.graph, **EXPECTED)
+    assert str(Path(torch.__file__).parent).encode() not in source.graph
+    assert b"models/" not in source.graph
 
 
 @pytest.mark.parametrize(
@@ -130,20 +133,8 @@ def test_the_check_needs_onnx(source: EngineSource, monkeypatch: pytest.MonkeyPa
         check_graph(source.graph or b"", **EXPECTED)
 
 
-class _Branching(nn.Module):
-    """A network whose control flow depends on its images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        summed = images + (self.layer(images) if float(images.sum()) > 0 else images)
-        return self.head(summed.mean(dim=(2, 3)))
-
-
 def test_a_network_that_cannot_be_exported_states_the_reason(source: EngineSource) -> None:
-    network = _Branching().eval()
+    network = Branching().eval()
     with pytest.raises(NetworkError, match=r"torch\.fx cannot take the graph"):
         export_graph(
             EngineSource(

@@ -104,6 +104,7 @@ def test_the_models_are_listed_with_their_metadata(http: httpx.Client, bare: dic
         artifact = bare[model.name]
         assert (model.artifact, model.version) == (artifact.digest, artifact.digest[:12])
         assert (model.network, model.detector) == (artifact.spec.name, artifact.manifest["detector"]["name"])
+        assert (model.engine, model.precision) == ("torch", "float32")
         assert (tuple(model.classes), model.height, model.width, model.ready) == (CLASSES, SIDE, SIDE, True)
         assert model.threshold == artifact.pipeline.calibration.threshold
         described = {each.name: (each.title, each.description) for each in model.components}
