@@ -26,19 +26,31 @@ class Calibration:
     Args:
         scores: ``(n,)`` finite scores, in any order; kept sorted, in float64.
         fpr: the requested false-positive rate, in (0, 1).
+        predicted: ``(n,)`` predicted classes of the same images, kept in the order of the sorted scores; None: unknown.
 
     Raises:
-        InputError: the rate is not in (0, 1), a score is not finite, or n is too small for the rate: with n images no
-            p-value is below 1 / (n + 1), so a smaller rate would never flag an image.
+        InputError: the rate is not in (0, 1), a score is not finite, there is another number of predicted classes, or n
+            is too small for the rate: with n images no p-value is below 1 / (n + 1), so a smaller rate would never flag
+            an image.
     """
 
     scores: np.ndarray
     fpr: float
+    predicted: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.fpr, int | float) and 0 < self.fpr < 1):
             raise InputError(f"expected a false-positive rate between 0 and 1, such as 0.05, got {self.fpr!r}")
-        scores = np.sort(_finite_scores(self.scores, "calibration"))
+        scores = _finite_scores(self.scores, "calibration")
+        order = np.argsort(scores, kind="stable")
+        scores = scores[order]
+        if self.predicted is not None:
+            predicted = np.asarray(self.predicted, dtype=np.int64)
+            if predicted.shape != scores.shape:
+                raise InputError(
+                    f"expected predicted classes of shape {scores.shape}, one per score, got {predicted.shape}"
+                )
+            object.__setattr__(self, "predicted", predicted[order])
         if _most_above(len(scores), self.fpr) < 0:
             needed = math.ceil(1 / self.fpr) - 1
             while _most_above(needed, self.fpr) < 0:
@@ -52,6 +64,11 @@ class Calibration:
         object.__setattr__(self, "fpr", float(self.fpr))
         if not math.isfinite(self.threshold):
             raise InputError(f"expected calibration scores of moderate size, got {scores[-1]!r}")
+
+    @property
+    def flagged_ranks(self) -> int:
+        """k: an image is flagged when its rank p·(n + 1), from 1 to n + 1, is at most k."""
+        return _most_above(len(self.scores), self.fpr) + 1
 
     @cached_property
     def threshold(self) -> float:

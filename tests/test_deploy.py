@@ -317,8 +317,14 @@ def test_every_metric_is_exported_with_its_labels() -> None:
     known = exported()
     assert "plumbline_queue_length" in known
     place = {"instance", "namespace", "pod", "job"}
-    for path in (DEPLOY / "prometheus-rules.yaml", KUBERNETES / "custom-metrics.yaml", KUBERNETES / "autoscaler.yaml"):
-        named = re.findall(r"\b(plumbline_[a-z_]+)\b(?:\{([^}]*)\})?", re.sub(r"#.*", "", TEXTS[path]))
+    files = (
+        "prometheus-rules.yaml",
+        "grafana-dashboard.json",
+        "kubernetes/custom-metrics.yaml",
+        "kubernetes/autoscaler.yaml",
+    )
+    for path in (DEPLOY / name for name in files):
+        named = re.findall(r"\b(plumbline_[a-z0-9_]+)\b(?:\{([^}]*)\})?", re.sub(r"#.*", "", TEXTS[path]))
         assert named
         for name, matchers in named:
             # An annotation may refer to a histogram as a whole.

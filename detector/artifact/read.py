@@ -269,7 +269,12 @@ def _pipeline(
     graph: bytes | None,
     companion: Normalized | None,
 ) -> Pipeline:
-    calibration = Calibration(require_array(arrays, "scores", np.float64, (None,)), manifest["calibration"]["fpr"])
+    with_classes = {"predicted"} & arrays.keys()  # artifacts of earlier versions have none
+    calibration = Calibration(
+        require_array(arrays, "scores", np.float64, (None,)),
+        manifest["calibration"]["fpr"],
+        require_array(arrays, "predicted", np.int64, (None,)) if with_classes else None,
+    )
     stated = manifest["calibration"]
     if (stated["threshold"], stated["count"]) != (calibration.threshold, len(calibration.scores)):
         raise ArtifactError(
@@ -293,7 +298,7 @@ def _pipeline(
     )  # fmt: skip
     probe = probe_features(pipeline)
     probed = probe_arrays(probe)
-    require_keys(arrays, {"scores", "band", *probed})
+    require_keys(arrays, {"scores", "band", *with_classes, *probed})
     for name, got in probed.items():
         expected = require_array(arrays, name, np.float32, got.shape)
         error = relative_error(got, expected)

@@ -121,7 +121,9 @@ def check_destination(folder: Path | str, sign_key: Path | str | None = None) ->
 
 
 def _calibration_arrays(pipeline: Pipeline) -> dict[str, np.ndarray]:
+    predicted = pipeline.calibration.predicted
     return {
+        **({} if predicted is None else {"predicted": np.ascontiguousarray(predicted)}),
         "scores": np.ascontiguousarray(pipeline.calibration.scores),
         "band": np.ascontiguousarray(pipeline.band),
         **probe_arrays(probe_features(pipeline)),

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     admin_port: int = Field(8001, ge=0, le=65535, description="0: any free port, which is logged")
     admin_keys_file: Path | None = Field(None, description="file with the keys of the admin port")
     examples: Path | None = Field(None, description="folder of example images on the web page")
+    state: Path | None = Field(None, description="folder that keeps the calibration watch over restarts")
+    webhook: str | None = Field(None, description="URL for warnings and pages of the calibration watch")
+    webhook_secret_file: Path | None = Field(None, description="file with the secret that signs them: whsec_BASE64")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = Field("text", description="json: one object per line")
     access_log: bool = Field(False, description="log one line per request")
@@ -88,6 +91,8 @@ class Settings(BaseSettings):
                 f"expected max_body_bytes at most max_queue_bytes, got {self.max_body_bytes} and "
                 f"{self.max_queue_bytes}: the largest allowed request could never be accepted"
             )
+        if (self.webhook is None) != (self.webhook_secret_file is None):
+            raise ValueError("expected webhook and webhook_secret_file together, got one of them")
         if self.max_images_per_request > self.max_queue_images:
             raise ValueError(
                 f"expected max_images_per_request at most max_queue_images, got {self.max_images_per_request} and "

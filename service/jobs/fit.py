@@ -170,7 +170,8 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
 
     # 2. Fit on natural and attacked images, then calibrate.
     natural, attacked = _learn(detector, attacks, parts, loaded, extract, options, progress)
-    calibration = Calibration(detector.score(extract(parts.calibrate.images)), options.fpr)
+    held_out = extract(parts.calibrate.images)
+    calibration = Calibration(detector.score(held_out), options.fpr, held_out.predicted)
     pipeline = Pipeline(
         network=network, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
         calibration=calibration, classes=data.classes, band=natural_band(natural.statistics),

@@ -1,5 +1,6 @@
 """API keys from a file that can be replaced while the server runs."""
 
+import hashlib
 import logging
 import secrets
 import time
@@ -42,14 +43,20 @@ class ApiKeys:
 
     def accepts(self, key: bytes) -> bool:
         """Whether `key` is valid, compared in constant time."""
+        return self._name(key) is not None
+
+    def _name(self, key: bytes) -> str | None:
         self._reload_if_changed()
-        accepted = False
-        for known in self._keys:  # all keys, so that the time does not reveal the position of the match
-            accepted |= secrets.compare_digest(key, known)
+        accepted = None
+        for known, name in self._keys.items():  # all keys, so that the time does not reveal the position of the match
+            if secrets.compare_digest(key, known):
+                accepted = name
         return accepted
 
     def check(self, scope: Scope) -> None:
         """Accept the request of `scope` only with a valid key, as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
+
+        ``scope["state"]["api_key"]`` becomes the key's name: the first eight digits of its SHA-256.
 
         Raises:
             HttpError: 401: no key, or an unknown key.
@@ -60,7 +67,8 @@ class ApiKeys:
                 given = value[7:].strip()
             elif name == b"x-api-key":
                 given = value.strip()
-        if given is None or not self.accepts(given):
+        name = None if given is None else self._name(given)
+        if name is None:
             fault = "the API key is missing" if given is None else "the API key is unknown"
             raise HttpError(
                 401,
@@ -68,6 +76,7 @@ class ApiKeys:
                 f"{fault}; send a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        scope.setdefault("state", {})["api_key"] = name
 
     def _reload_if_changed(self) -> None:
         if self._now() - self._checked_at < _CHECK_EVERY_S:
@@ -91,7 +100,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read(path: Path) -> tuple[bytes, ...]:
+def _read(path: Path) -> dict[bytes, str]:
     try:
         # A byte order mark, which some editors write, must not become part of the first key.
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -105,4 +114,4 @@ def _read(path: Path) -> tuple[bytes, ...]:
             f"an API key in {path} has fewer than {_MIN_KEY_LENGTH} characters; generate one with "
             "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         )
-    return keys
+    return {key: hashlib.sha256(key).hexdigest()[:8] for key in keys}

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Response
 from models.engines import engine_info
 from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
+from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.schemas.v1 import ErrorResponse, ModelsResponse, StatusResponse
 
 __all__ = ["models_router"]
 
 
-def models_router(repository: ModelRepository) -> APIRouter:
+def models_router(repository: ModelRepository, watch: CalibrationWatch) -> APIRouter:
     """A router with GET /v1/models and GET /v1/status."""
     router = APIRouter()
     unauthorized: dict[int | str, dict[str, Any]] = {
@@ -26,9 +27,16 @@ def models_router(repository: ModelRepository) -> APIRouter:
 
     @router.get("/v1/status", summary="Their load", responses={200: {"model": StatusResponse}, **unauthorized})
     async def status() -> Response:
-        return _json({"models": [model.status() for model in repository]})
+        return _json({"models": [_status(model, watch) for model in repository]})
 
     return router
+
+
+def _status(model: ServedModel, watch: CalibrationWatch) -> dict[str, Any]:
+    watched = watch.status(model.name, model.artifact)
+    # Keys and classes are for the admin port.
+    shown = None if watched is None else {name: value for name, value in watched.items() if name != "series"}
+    return {**model.status(), "calibration_watch": shown}
 
 
 def _describe(model: ServedModel) -> dict[str, Any]:

@@ -97,6 +97,36 @@ class Metrics:
         self.reloads = Counter(
             "plumbline_reloads", "Reloads of artifacts, by outcome", ["model", "outcome"], registry=registry
         )
+        series = ["model", "series"]
+        self.watch_images = Gauge(
+            "plumbline_watch_images", "Images compared with the calibration", series, registry=registry
+        )
+        self.watch_flag_rate = Gauge(
+            "plumbline_watch_flag_rate", "Share of flags, an average over about 250 images", series, registry=registry
+        )
+        self.watch_log10_e = Gauge(
+            "plumbline_watch_log10_e",
+            "log10 of the e-value against a match with the calibration, by test",
+            [*series, "test"],
+            registry=registry,
+        )
+        self.watch_level = Gauge(
+            "plumbline_watch_level", "0: images match the calibration; 1: warning; 2: page", series, registry=registry
+        )
+        self.watch_alarms = Counter(
+            "plumbline_watch_alarms",
+            "Warnings and pages of the calibration watch",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self.watch_dropped = Counter(
+            "plumbline_watch_dropped", "Images that the calibration watch did not see", registry=registry
+        )
+        self.webhooks = Counter(
+            "plumbline_webhooks", "Events for the webhook, by outcome", ["outcome"], registry=registry
+        )
+        for outcome in ("sent", "failed", "dropped"):
+            self.webhooks.labels(outcome)
 
     def request_done(self, route: str, status: int, seconds: float) -> None:
         """Count one response; `route` is one of few templates."""
@@ -138,6 +168,8 @@ class ModelMetrics:
             metrics.canaries.labels(name, outcome)
         for outcome in ("replaced", "unchanged", "refused"):
             metrics.reloads.labels(name, outcome)
+        for kind in ("flags", "distribution", "page"):
+            metrics.watch_alarms.labels(name, kind)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_REQUESTS)
 
     def watch(

@@ -22,6 +22,7 @@ from service.http.headers import check_not_encoded, content_length
 from service.http.inference.capacity import Ticket
 from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
+from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import Metrics
 from service.http.paths import (
     INFER_PATH,
@@ -55,12 +56,16 @@ class PredictionApplication:
         repository: the models.
         settings: the limits.
         metrics: counts images.
+        watch: compares p-values with the calibration.
     """
 
-    def __init__(self, *, repository: ModelRepository, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, *, repository: ModelRepository, settings: Settings, metrics: Metrics, watch: CalibrationWatch
+    ) -> None:
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = prediction_path(scope["path"])
@@ -75,7 +80,9 @@ class PredictionApplication:
         with model.admit(announced) as ticket:
             scope["state"]["model"] = model
             receive = _reserving(receive, ticket, announced)
-            request = PredictionRequest(Request(scope, receive), model, ticket, self._settings, self._metrics)
+            request = PredictionRequest(
+                Request(scope, receive), model, ticket, self._settings, self._metrics, self._watch
+            )
             response = await _HANDLERS[path.template](request)
             await response(scope, receive, send)
 

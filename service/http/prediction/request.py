@@ -14,6 +14,7 @@ from service.http.errors import ClientGoneError, HttpError
 from service.http.inference.capacity import Ticket
 from service.http.inference.model import ServedModel
 from service.http.inference.outcomes import Outcome
+from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import Metrics
 from service.http.settings import Settings
 
@@ -34,6 +35,7 @@ class PredictionRequest:
         ticket: the reservation, at first for one image.
         settings: the limits.
         metrics: counts images.
+        watch: compares p-values with the calibration.
     """
 
     http: Request
@@ -41,6 +43,7 @@ class PredictionRequest:
     ticket: Ticket
     settings: Settings
     metrics: Metrics
+    watch: CalibrationWatch
 
     async def parse(self, parse: Callable[[bytes], T], body: bytes, *, long: bool | None = None) -> T:
         """The result of ``parse(body)``; a long body is parsed on a decoding thread.
@@ -98,8 +101,9 @@ class PredictionRequest:
             gone.cancel()
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Count scored, flagged and refused images."""
+        """Count and watch scored, flagged and refused images."""
         verdicts = [outcome for outcome in outcomes if isinstance(outcome, Verdict)]
+        self.watch.put(self.model.name, self.model.artifact, self.http.scope["state"].get("api_key"), verdicts)
         self.model.metrics.images.inc(len(verdicts))
         self.model.metrics.flagged.inc(sum(verdict.flagged for verdict in verdicts))
         for outcome in outcomes:

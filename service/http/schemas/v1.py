@@ -1,5 +1,7 @@
 """Requests and responses under /v1, and of the health routes."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
@@ -133,6 +135,45 @@ class LatencyQuantiles(Schema):
     count: int
 
 
+class EValues(Schema):
+    """log₁₀ of the e-values of the two tests."""
+
+    flags: float
+    distribution: float
+
+
+class Band(Schema):
+    """An interval of rates."""
+
+    low: float
+    high: float
+
+
+class WatchAlarm(Schema):
+    """The start of a warning or page, or the end of a page."""
+
+    time: str = Field(description="UTC, ISO 8601")
+    change: Literal["flags", "distribution", "page", "page_end"]
+    images: int = Field(description="images watched until then")
+
+
+class WatchStatus(Schema):
+    """Whether the served images match the calibration."""
+
+    level: Literal["ok", "warning", "page"]
+    images: int = Field(description="images watched")
+    flagged: int
+    recent_rate: float = Field(description="share of flags, an average over about 250 images")
+    log10_e: EValues
+    warns_from: float = Field(description="log10_e of a warning")
+    warned_at: dict[str, int] = Field(description="test → image of its warning")
+    block: int = Field(description="images of one rate in block_rates")
+    block_rates: list[float] = Field(description="share of flags in each of the last blocks, oldest first")
+    band: Band = Field(description="99 % interval of a block's rate while the images match the calibration")
+    histogram: list[int] = Field(description="number of p-values in intervals of equal length from 0 to 1")
+    alarms: list[WatchAlarm] = Field(description="the last ones, oldest first")
+
+
 class ModelStatus(Schema):
     """The load of one model."""
 
@@ -147,6 +188,7 @@ class ModelStatus(Schema):
     admitted_images: int = Field(description="images in progress")
     max_images: int = Field(description="limit on admitted_images")
     latency_ms: LatencyQuantiles
+    calibration_watch: WatchStatus | None = Field(description="None before the first image of this version")
 
 
 class StatusResponse(Schema):

@@ -12,16 +12,20 @@ from fastapi import FastAPI, Response
 from service.http.admission.guard import Guard
 from service.http.admission.keys import ApiKeys
 from service.http.api.error_handlers import add_error_handlers
+from service.http.errors import ModelNotFoundError
 from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
+from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import CONTENT_TYPE, Metrics
 from service.http.settings import Settings
 
 __all__ = ["create_admin_app", "thread_stacks"]
 
 
-def create_admin_app(repository: ModelRepository, metrics: Metrics, settings: Settings) -> FastAPI:
-    """An application with /metrics, /admin/status and /admin/threads.
+def create_admin_app(
+    repository: ModelRepository, metrics: Metrics, watch: CalibrationWatch, settings: Settings
+) -> FastAPI:
+    """An application with /metrics, /admin/status, /admin/threads and /admin/watch.
 
     Raises:
         InputError: the admin keys cannot be read.
@@ -59,6 +63,19 @@ def create_admin_app(repository: ModelRepository, metrics: Metrics, settings: Se
     @app.get("/admin/threads", summary="The stack of every thread", response_class=Response)
     async def threads() -> Response:
         return Response(thread_stacks(), media_type="text/plain; charset=utf-8")
+
+    @app.get("/admin/watch", summary="The calibration watch of every model, with keys and classes")
+    async def watched() -> Response:
+        return Response(orjson.dumps(watch.all_series()), media_type="application/json")
+
+    @app.post(
+        "/admin/watch/{model}/reset", summary="Forget the warnings of a model, and watch it anew", status_code=202
+    )
+    async def reset(model: str) -> Response:
+        if model not in repository.names:
+            raise ModelNotFoundError
+        watch.reset(model)
+        return Response(orjson.dumps({"reset": model}), 202, media_type="application/json")
 
     add_error_handlers(app)
     return app

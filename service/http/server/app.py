@@ -1,5 +1,6 @@
 """The HTTP application: composes the layers, and starts and stops the models in its lifespan."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,12 +22,14 @@ from service.http.api.oip import oip_router
 from service.http.api.page import OPEN_PAGE_PATHS, page_router
 from service.http.inference.model import ModelSource
 from service.http.inference.repository import ModelRepository
+from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import Metrics
 from service.http.observability.telemetry import request_span
 from service.http.paths import OPEN_PATHS, prediction_path
 from service.http.prediction.application import PredictionApplication
 from service.http.prediction.description import add_prediction_routes
 from service.http.settings import Settings
+from service.monitoring.webhook import Webhook, read_secret
 
 __all__ = ["create_app"]
 
@@ -35,7 +38,8 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     """An application that returns verdicts of `models`.
 
     A request passes `Guard`, then `PredictionApplication` or, for all other routes, FastAPI. The application's
-    ``state.repository`` is the `ModelRepository`, its ``state.metrics`` the `Metrics`.
+    ``state.repository`` is the `ModelRepository`, its ``state.metrics`` the `Metrics`, its ``state.watch`` the
+    `CalibrationWatch`.
 
     Args:
         models: by name; the first is the default. A single artifact gets the name "model".
@@ -47,14 +51,17 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     sources = {"model": ModelSource(models)} if isinstance(models, Artifact) else models
     metrics = Metrics()
     repository = ModelRepository(sources, settings, metrics)
+    watch = CalibrationWatch(metrics, state=settings.state, webhook=_webhook(settings, metrics))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
+            watch.start()
             await repository.start()
             yield
         finally:
             await repository.stop()
+            await asyncio.to_thread(watch.stop)
 
     app = _Application(
         title="Plumbline",
@@ -67,6 +74,7 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     )
     app.state.repository = repository
     app.state.metrics = metrics
+    app.state.watch = watch
     guard = partial(
         Guard,
         settings=settings,
@@ -77,9 +85,11 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
         span=request_span() if settings.telemetry else None,
     )
     app.add_middleware(guard)
-    app.predictions = guard(PredictionApplication(repository=repository, settings=settings, metrics=metrics))
+    app.predictions = guard(
+        PredictionApplication(repository=repository, settings=settings, metrics=metrics, watch=watch)
+    )
     for router in (
-        models_router(repository),
+        models_router(repository, watch),
         oip_router(repository),
         health_router(repository),
         page_router(examples=settings.examples),
@@ -88,6 +98,13 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
         app.include_router(router)
     add_error_handlers(app)
     return app
+
+
+def _webhook(settings: Settings, metrics: Metrics) -> Webhook | None:
+    if settings.webhook is None or settings.webhook_secret_file is None:
+        return None
+    secret = read_secret(settings.webhook_secret_file)
+    return Webhook(settings.webhook, secret, lambda outcome: metrics.webhooks.labels(outcome).inc())
 
 
 class _Application(FastAPI):

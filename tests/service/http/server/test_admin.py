@@ -17,7 +17,7 @@ from service.http.settings import Settings
 from tests.service.http.live import LiveServer, blocked, wait_until
 
 CLIENT_KEY, ADMIN_KEY = "a-key-of-the-clients", "a-key-of-the-operators"
-ROUTES = ("/metrics", "/admin/status", "/admin/threads")
+ROUTES = ("/metrics", "/admin/status", "/admin/threads", "/admin/watch")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,10 @@ def server(artifact: Artifact) -> Iterator[LiveServer]:
 
 
 def admin_of(server: LiveServer, settings: Settings) -> TestClient:
-    return TestClient(create_admin_app(server.repository, server.metrics, settings), raise_server_exceptions=False)
+    return TestClient(
+        create_admin_app(server.repository, server.metrics, server.app.state.watch, settings),
+        raise_server_exceptions=False,
+    )
 
 
 @pytest.fixture
@@ -66,7 +69,9 @@ def test_the_status_has_load_and_failures(admin: TestClient, server: LiveServer,
     before = status()
     assert [before[name] for name in ("ready", "failed", "draining")] == [True, None, False]
     [model] = admin.get("/admin/status").json()["models"]
-    ModelStatus.model_validate({name: model[name] for name in ModelStatus.model_fields})
+    ModelStatus.model_validate(
+        {name: model[name] for name in ModelStatus.model_fields if name in model} | {"calibration_watch": None}
+    )
     assert (model["name"], model["stalled"], model["admitted_bytes"]) == ("ours", False, 0)
     assert model["artifact"].startswith(model["version"])
     assert model["max_batch_size"] == server.settings.max_batch_size
@@ -107,7 +112,7 @@ def test_the_admin_port_has_its_own_keys(artifact: Artifact, start: Callable[...
     keys = {"api_keys_file": tmp_path / "clients", "admin_keys_file": tmp_path / "operators"}
     clients = start(**keys)
     state = clients.app.state  # type: ignore[attr-defined]
-    admin = TestClient(create_admin_app(state.repository, state.metrics, Settings(**keys)))
+    admin = TestClient(create_admin_app(state.repository, state.metrics, state.watch, Settings(**keys)))
     for route in (*ROUTES, "/nowhere", "/openapi.json", "/v2/health/live"):
         for headers in ({}, {"X-API-Key": CLIENT_KEY}, {"Authorization": f"Bearer {CLIENT_KEY}"}):
             refused = admin.get(route, headers=headers)
@@ -119,4 +124,4 @@ def test_the_admin_port_has_its_own_keys(artifact: Artifact, start: Callable[...
     assert clients.get("/v1/status", headers={"X-API-Key": ADMIN_KEY}).status_code == 401
     assert clients.get("/v1/status", headers={"X-API-Key": CLIENT_KEY}).status_code == 200
     with pytest.raises(InputError, match="keys"):
-        create_admin_app(state.repository, state.metrics, Settings(admin_keys_file=tmp_path / "nowhere"))
+        create_admin_app(state.repository, state.metrics, state.watch, Settings(admin_keys_file=tmp_path / "nowhere"))

@@ -1,0 +1,287 @@
+"""The thread that compares served p-values with the calibration; see docs/calibration-watch.md.
+
+A request appends its verdicts to a queue and wakes no thread. The thread empties the queue twice a second, in pieces so
+short that a request never waits for the interpreter lock, updates the metrics, logs warnings and pages, sends them to
+the webhook, and writes the state to disk.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from detector.artifact import Artifact
+from detector.pipeline import Verdict
+from models.errors import InputError, PlumblineError
+from models.files import write_atomically
+from service.http.observability.metrics import Metrics
+from service.monitoring.model_watch import ModelWatch
+from service.monitoring.series import BLOCK, Change, Series
+from service.monitoring.webhook import Webhook
+
+__all__ = ["CalibrationWatch"]
+
+logger = logging.getLogger("plumbline.watch")
+
+STATE_FILE = "calibration-watch.json"
+STATE_VERSION = 1
+
+_EVERY_S = 0.5
+_SAVE_EVERY_S = 30.0
+_PIECE = 64  # images between two pauses
+_PAUSE_S = 0.001
+_MAX_QUEUED = 16_384  # images
+_MAX_VERSIONS = 2  # watched versions of a model: the current one, and a replaced one that completes its requests
+_MAX_ALARMS = 20  # kept for the status
+_LEVELS = {"ok": 0, "warning": 1, "page": 2}
+_TEXTS: dict[Change, str] = {
+    "flags": "the flag rate is higher than the calibration allows",
+    "distribution": "the p-values are distributed otherwise than the calibration images'",
+    "page": "the flags are about twice as many as the false-positive rate",
+    "page_end": "the flag rate is normal again",
+}
+
+_Entry = tuple[str, Artifact, str | None, Sequence[Verdict]]
+
+
+class CalibrationWatch:
+    """Watches the verdicts of all models; call `start` before and `stop` after use.
+
+    Args:
+        metrics: of the server.
+        state: folder that keeps the state over restarts; None: the state ends with the process.
+        webhook: receives each warning and page; None: there is none.
+
+    Raises:
+        InputError: the state cannot be read or written.
+    """
+
+    def __init__(self, metrics: Metrics, *, state: Path | None = None, webhook: Webhook | None = None) -> None:
+        self._metrics = metrics
+        self._state = None if state is None else state / STATE_FILE
+        self._webhook = webhook
+        self._queue: deque[_Entry] = deque()
+        # Images put by requests and taken by the thread; each has one writer, so they need no lock.
+        self._put = self._taken = 0
+        self._watches: OrderedDict[tuple[str, str], ModelWatch] = OrderedDict()  # by model and digest
+        self._alarms: dict[str, deque[dict[str, Any]]] = {}
+        self._stored: dict[str, dict[str, Any]] = {}  # state of models without images since the start, by model
+        self._status: dict[tuple[str, str], dict[str, Any]] = {}
+        self._shown: set[tuple[str, str]] = set()
+        self._resets: deque[str] = deque()
+        self._changed = False
+        self._saved_at = time.monotonic()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if self._state is not None:
+            self._stored = _read(self._state)
+            self._write()  # an unusable folder is an error at the start
+
+    def put(self, model: str, artifact: Artifact, key: str | None, verdicts: Sequence[Verdict]) -> None:
+        """Queue the verdicts of one request; drop and count them if the queue is full.
+
+        Args:
+            model: name of the model.
+            artifact: of the version that scored the images.
+            key: name of the API key; None: the server has no keys.
+            verdicts: of the request's images.
+        """
+        if self._put - self._taken + len(verdicts) > _MAX_QUEUED:
+            self._metrics.watch_dropped.inc(len(verdicts))
+            return
+        self._put += len(verdicts)
+        self._queue.append((model, artifact, key, verdicts))
+
+    def status(self, model: str, artifact: Artifact) -> dict[str, Any] | None:
+        """The fields of `service.http.schemas.v1.WatchStatus`; None before the first image of this version."""
+        return self._status.get((model, artifact.digest))
+
+    def all_series(self) -> dict[str, Any]:
+        """Summaries of all series by model and name, with keys and classes."""
+        return {model: status["series"] for (model, _), status in list(self._status.items())}
+
+    def reset(self, model: str) -> None:
+        """Forget warnings and counts of all series of a model, within a second."""
+        self._resets.append(model)
+
+    def start(self) -> None:
+        """Start the thread, and that of the webhook."""
+        if self._webhook is not None:
+            self._webhook.start()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="plumbline-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the queued verdicts into account, write the state, and end the thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._webhook is not None:
+            self._webhook.stop()
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stop.wait(_EVERY_S)
+            try:
+                self._drain()
+                if self._changed and (stopping or time.monotonic() - self._saved_at >= _SAVE_EVERY_S):
+                    self._save()
+            except Exception:  # a defect; serving goes on
+                logger.exception("the calibration watch failed; it continues with the next images")
+            if stopping:
+                return
+
+    def _drain(self) -> None:
+        since_pause = 0
+        touched: dict[tuple[str, str], ModelWatch] = {}
+        while self._queue:
+            model, artifact, key, verdicts = self._queue.popleft()
+            self._taken += len(verdicts)
+            watch = touched[model, artifact.digest] = self._watch(model, artifact)
+            for verdict in verdicts:
+                changes = watch.add(
+                    p_value=verdict.p_value, flagged=verdict.flagged, score=verdict.score, label=verdict.label, key=key
+                )
+                for name, series, change in changes:
+                    self._report(model, artifact, name, series, change)
+                since_pause += 1
+                if since_pause >= _PIECE:
+                    since_pause = 0
+                    time.sleep(_PAUSE_S)
+        while self._resets:
+            self._forget(self._resets.popleft())
+        for (model, digest), watch in touched.items():
+            if self._watches.get((model, digest)) is watch:
+                self._changed = True
+                self._status[model, digest] = self._summary(model, watch)
+                self._publish(model, watch)
+
+    def _watch(self, model: str, artifact: Artifact) -> ModelWatch:
+        place = (model, artifact.digest)
+        watch = self._watches.get(place)
+        if watch is None:
+            watch = ModelWatch(artifact.pipeline.calibration)
+            stored = self._stored.pop(model, None)
+            if stored is not None and stored["artifact"] == artifact.digest:
+                try:
+                    watch.restored(stored["series"])
+                    self._alarms[model] = deque(stored["alarms"], maxlen=_MAX_ALARMS)
+                except (InputError, KeyError, TypeError) as exc:
+                    logger.error("the stored calibration watch of %s is not used: %s", model, exc)
+                    watch = ModelWatch(artifact.pipeline.calibration)
+            elif stored is not None:
+                logger.info("the calibration watch of %s starts anew: the artifact is another one", model)
+            self._watches[place] = watch
+            versions = [each for each in self._watches if each[0] == model]
+            for old in versions[:-_MAX_VERSIONS]:
+                del self._watches[old]
+                self._status.pop(old, None)
+        return watch
+
+    def _forget(self, model: str) -> None:
+        for place in [each for each in self._watches if each[0] == model]:
+            del self._watches[place]
+            self._status.pop(place, None)
+        self._alarms.pop(model, None)
+        self._stored.pop(model, None)
+        for shown in [each for each in self._shown if each[0] == model]:
+            self._remove(shown)
+        self._changed = True
+        logger.info("the calibration watch of %s starts anew: an operator has reset it", model)
+
+    def _report(self, model: str, artifact: Artifact, name: str, series: Series, change: Change) -> None:
+        event = {
+            "event": "calibration_watch", "change": change, "model": model, "artifact": artifact.digest,
+            "series": name, "images": series.images, "recent_rate": round(series.recent_rate, 4), "fpr": series.fpr,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+        level = logging.INFO if change == "page_end" else logging.WARNING
+        fields = {("at" if field == "time" else field): value for field, value in event.items()}
+        logger.log(level, "%s, %s, image %d: %s", model, name, series.images, _TEXTS[change], extra=fields)
+        self._alarms.setdefault(model, deque(maxlen=_MAX_ALARMS)).append(event)
+        if change != "page_end":
+            self._metrics.watch_alarms.labels(model, change).inc()
+        if self._webhook is not None:
+            self._webhook.send(event)
+
+    def _summary(self, model: str, watch: ModelWatch) -> dict[str, Any]:
+        return {
+            **watch.all.summary(),
+            "block": BLOCK,
+            "block_rates": [flags / BLOCK for flags in watch.all.blocks],
+            "band": {"low": watch.band.low, "high": watch.band.high},
+            "histogram": list(watch.all.histogram),
+            "alarms": [
+                {name: event[name] for name in ("time", "change", "images")}
+                for event in self._alarms.get(model, ())
+                if event["series"] == "all"
+            ],
+            "series": {name: series.summary() for name, series in watch},
+        }
+
+    def _publish(self, model: str, watch: ModelWatch) -> None:
+        metrics = self._metrics
+        current = set()
+        for name, series in watch:
+            current.add((model, name))
+            metrics.watch_images.labels(model, name).set(series.images)
+            metrics.watch_flag_rate.labels(model, name).set(series.recent_rate)
+            metrics.watch_level.labels(model, name).set(_LEVELS[series.level])
+            for test, value in series.summary()["log10_e"].items():
+                metrics.watch_log10_e.labels(model, name, test).set(value)
+        for gone in {each for each in self._shown if each[0] == model} - current:
+            self._remove(gone)
+        self._shown |= current
+
+    def _remove(self, shown: tuple[str, str]) -> None:
+        metrics = self._metrics
+        for gauge in (metrics.watch_images, metrics.watch_flag_rate, metrics.watch_level):
+            gauge.remove(*shown)
+        for test in ("flags", "distribution"):
+            metrics.watch_log10_e.remove(*shown, test)
+        self._shown.discard(shown)
+
+    def _save(self) -> None:
+        self._changed = False
+        self._saved_at = time.monotonic()
+        if self._state is not None:
+            try:
+                self._write()
+            except PlumblineError as exc:
+                logger.error("the state of the calibration watch was not written: %s", exc)
+
+    def _write(self) -> None:
+        assert self._state is not None
+        models = dict(self._stored)
+        for (model, digest), watch in self._watches.items():  # the last version of a model remains
+            alarms = list(self._alarms.get(model, ()))
+            models[model] = {"artifact": digest, "series": watch.to_json(), "alarms": alarms}
+        write_atomically(self._state, orjson.dumps({"version": STATE_VERSION, "models": models}))
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The models of a state file; none if there is no file, or if it is invalid, which is logged."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise InputError(f"cannot read the state in {path}: {exc}; check the folder's permissions") from exc
+    try:
+        state = orjson.loads(content)
+        if state["version"] != STATE_VERSION:
+            raise ValueError(f"version {state['version']!r}")
+        models = {str(name): {**model} for name, model in state["models"].items()}
+        if not all({"artifact", "series", "alarms"} <= model.keys() for model in models.values()):
+            raise ValueError("missing fields")
+        return models
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        logger.error("the calibration watch starts anew: %s is invalid: %s", path, exc)
+        return {}

@@ -1,0 +1,142 @@
+"""The watch behind a running server: status, metrics, log, keys, restarts."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from prometheus_client import generate_latest
+from starlette.testclient import TestClient
+
+from detector.artifact import Artifact
+from models.errors import InputError
+from service.http.observability.calibration_watch import STATE_FILE, CalibrationWatch
+from service.http.observability.metrics import Metrics
+from service.http.schemas.v1 import StatusResponse
+from service.http.server.admin import create_admin_app
+from tests.conftest import SEED
+from tests.images import encoded, noise
+from tests.service.http.live import LiveServer, wait_until
+from tests.tiny_artifact import SIDE
+
+KEY = "a-key-of-the-client-that-attacks"
+
+
+@pytest.fixture(scope="module")
+def flagged(bare: Artifact) -> bytes:
+    """The file of an image that the artifact flags."""
+    rng = np.random.default_rng(SEED)
+    sides = [1 + number % SIDE for number in range(800)]
+    images = [noise(rng, side, side).resize((SIDE, SIDE), Image.Resampling.NEAREST) for side in sides]
+    pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images])
+    verdicts = bare.pipeline.score(torch.from_numpy(pixels))
+    best = min(range(800), key=lambda number: verdicts[number].p_value)
+    assert verdicts[best].flagged
+    return encoded(images[best])
+
+
+def upload(client: httpx.Client, image: bytes, count: int) -> None:
+    """Send an image in `count` files of one request."""
+    files = [("file", (f"{number}.png", image)) for number in range(count)]
+    assert client.post("/v1/predict", files=files, headers={"x-api-key": KEY}).status_code == 200
+
+
+def watched(client: httpx.Client) -> dict[str, Any]:
+    answer = client.get("/v1/status", headers={"x-api-key": KEY}).json()
+    StatusResponse.model_validate(answer)
+    [model] = answer["models"]
+    return model["calibration_watch"] or {"images": 0}
+
+
+def seen(client: httpx.Client, images: int) -> dict[str, Any]:
+    """The status once this number of images was watched."""
+    wait_until(lambda: watched(client)["images"] == images)
+    return watched(client)
+
+
+@pytest.fixture
+def run(artifact: Artifact, tmp_path: Path) -> Callable[..., LiveServer]:
+    (tmp_path / "keys").write_text(KEY)
+    return lambda **given: LiveServer(artifact, api_keys_file=tmp_path / "keys", **given)
+
+
+def test_a_shift_warns_and_survives_a_restart(
+    run: Callable[..., LiveServer], tmp_path: Path, flagged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "plumbline.watch")
+    server = run(state=tmp_path / "state")
+    with server.client() as client:
+        assert watched(client) == {"images": 0}
+        upload(client, flagged, 60)
+        before = seen(client, 60)
+    server.stop()
+    assert before["level"] == "warning"
+    assert before["flagged"] == 60
+    assert sum(before["histogram"]) == 60
+    assert {alarm["change"] for alarm in before["alarms"]} >= {"flags"}
+    assert server.figure("plumbline_watch_alarms_total", model="model", kind="flags") >= 1
+    assert server.figure("plumbline_watch_level", model="model", series="all") == 1
+    warnings = [record for record in caplog.records if getattr(record, "change", None) == "flags"]
+    assert {record.series for record in warnings} >= {"all"}  # type: ignore[attr-defined]
+    [series] = [name for name in names(server) if name.startswith("key:")]
+    assert KEY not in (tmp_path / "state" / STATE_FILE).read_text()
+    assert KEY.encode() not in generate_latest(server.metrics.registry)
+
+    server = run(state=tmp_path / "state")
+    admin = TestClient(
+        create_admin_app(server.repository, server.metrics, server.app.state.watch, server.settings),
+        raise_server_exceptions=False,
+    )
+    with server.client() as client:
+        upload(client, flagged, 1)
+        after = seen(client, 61)
+        assert after["warned_at"] == before["warned_at"]
+        assert after["alarms"][: len(before["alarms"])] == before["alarms"]
+        assert admin.get("/admin/watch").json()["model"][series]["images"] == 61
+        # An operator starts it anew.
+        assert admin.post("/admin/watch/other/reset").status_code == 404
+        assert admin.post("/admin/watch/model/reset").status_code == 202
+        seen(client, 0)
+        assert server.figure("plumbline_watch_images", model="model", series="all") == 0
+    server.stop()
+
+
+def names(server: LiveServer) -> set[str]:
+    samples = [sample for metric in server.metrics.registry.collect() for sample in metric.samples]
+    return {sample.labels["series"] for sample in samples if sample.name == "plumbline_watch_images"}
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 2}', '{"version": 1, "models": {"model": {}}}'])
+def test_an_invalid_state_is_logged_and_replaced(
+    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / STATE_FILE).write_text(content)
+    CalibrationWatch(Metrics(), state=tmp_path)
+    assert "starts anew" in caplog.text
+    assert json.loads((tmp_path / STATE_FILE).read_text()) == {"version": 1, "models": {}}
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError):
+        CalibrationWatch(Metrics(), state=tmp_path / "file" / "state")
+
+
+def test_a_full_queue_drops_and_counts(artifact: Artifact) -> None:
+    metrics = Metrics()
+    watch = CalibrationWatch(metrics)  # not started
+    [verdict] = artifact.pipeline.score(torch.zeros(1, 3, SIDE, SIDE))
+    for _ in range(20):
+        watch.put("model", artifact, None, [verdict] * 1024)
+    assert metrics.registry.get_sample_value("plumbline_watch_dropped_total") == 4 * 1024
+    watch.start()
+    watch.stop()
+    status = watch.status("model", artifact)
+    assert status is not None
+    assert status["images"] == 16 * 1024
