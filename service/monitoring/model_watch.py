@@ -11,11 +11,9 @@ from detector.calibration import Calibration, Interval
 from models.errors import InputError
 from service.monitoring.series import BLOCK, Change, Series
 
-__all__ = ["ALL", "DELTA", "MAX_CLASSES", "MAX_KEYS", "MIN_CLASS_IMAGES", "ModelWatch"]
+__all__ = ["ALL", "MAX_CLASSES", "MAX_KEYS", "MIN_CLASS_IMAGES", "ModelWatch"]
 
 ALL = "all"
-# Probability that a test ever warns while the images match the calibration: for all images, for any key, any class.
-DELTA = 0.0025
 MAX_KEYS = 32
 MAX_CLASSES = 64
 MIN_CLASS_IMAGES = 100  # calibration images of a class that is watched
@@ -23,6 +21,8 @@ MIN_CLASS_IMAGES = 100  # calibration images of a class that is watched
 
 class ModelWatch:
     """Series by name: "all", "key:NAME" and "class:INDEX". Only the series of all images pages.
+
+    The keys together warn without a reason as rarely as the series of all images, and so do the classes together.
 
     The images of a key are compared with the whole calibration: the guarantee holds for this client, or it does not.
     The images of a predicted class are compared with the calibration images of this class, because the flag rates of
@@ -36,12 +36,11 @@ class ModelWatch:
         self._calibration = calibration
         self._ranks = len(calibration.scores) + 1
         self._band = calibration.expected_realised_rate(BLOCK, 0.99)
-        self.all = Series.of(calibration, limit=1 / DELTA, pages=True)
+        self.all = Series.of(calibration, pages=True)
         self.keys: OrderedDict[str, Series] = OrderedDict()
         self._scores = _scores_by_class(calibration)
-        limit = len(self._scores) / DELTA
         self.classes = {
-            index: Series.of(Calibration(np.array(scores), calibration.fpr), limit=limit, pages=False)
+            index: Series.of(Calibration(np.array(scores), calibration.fpr), share=len(self._scores))
             for index, scores in self._scores.items()
         }
 
@@ -87,7 +86,7 @@ class ModelWatch:
         if series is None:
             if len(self.keys) >= MAX_KEYS:  # the key without images for the longest time
                 self.keys.popitem(last=False)
-            series = self.keys[key] = Series.of(self._calibration, limit=MAX_KEYS / DELTA, pages=False)
+            series = self.keys[key] = Series.of(self._calibration, share=MAX_KEYS)
         else:
             self.keys.move_to_end(key)
         return series

@@ -11,10 +11,13 @@ from models.errors import InputError
 from service.monitoring.cusum import PagingRule, paging_rule
 from service.monitoring.urn import FlagTest, RankTest, bins_of
 
-__all__ = ["BLOCK", "MAX_BLOCKS", "Change", "Level", "Series"]
+__all__ = ["BLOCK", "DELTAS", "MAX_BLOCKS", "Change", "Level", "Series"]
 
 BLOCK = 250  # images of one point of the chart
 MAX_BLOCKS = 80
+
+# Probability that a test ever warns in a stream, of any length, that matches the calibration.
+DELTAS = {"flags": 0.005, "distribution": 0.0025}
 
 Level = Literal["ok", "warning", "page"]
 Change = Literal["flags", "distribution", "page", "page_end"]
@@ -24,21 +27,21 @@ Change = Literal["flags", "distribution", "page", "page_end"]
 class Series:
     """Tests and counts of one series, in constant memory and time per image.
 
-    The two tests of `service.monitoring.urn` warn at an e-value of `limit` and then stop, because the urn would learn
-    the new rate. The CUSUM pages, and the page ends when its sum is back at 0.
+    Each test of `service.monitoring.urn` warns at an e-value of ``share / DELTAS[test]``, then stops, because the urn
+    would learn the new rate. The CUSUM pages, and the page ends when its sum is back at 0.
 
     Args:
         fpr: the requested false-positive rate.
         flagged_ranks: k of the calibration.
         ranks: n + 1 of the calibration.
-        limit: e-value of a warning.
+        share: of `DELTAS`; the number of series that divide it.
         rule: of pages; None: no pages.
     """
 
     fpr: float
     flagged_ranks: int
     ranks: int
-    limit: float
+    share: int
     rule: PagingRule | None
     images: int = 0
     flagged: int = 0
@@ -56,10 +59,10 @@ class Series:
         self.recent_rate = self.fpr
 
     @classmethod
-    def of(cls, calibration: Calibration, *, limit: float, pages: bool) -> "Series":
+    def of(cls, calibration: Calibration, *, share: int = 1, pages: bool = False) -> "Series":
         """A series whose images have p-values of `calibration`."""
         k, ranks = calibration.flagged_ranks, len(calibration.scores) + 1
-        return cls(calibration.fpr, k, ranks, limit, paging_rule(k, ranks, calibration.fpr) if pages else None)
+        return cls(calibration.fpr, k, ranks, share, paging_rule(k, ranks, calibration.fpr) if pages else None)
 
     @property
     def level(self) -> Level:
@@ -88,11 +91,11 @@ class Series:
             self.block = 0
         if "flags" not in self.warned:
             self.flags.update(flagged)
-            if flagged and self.flags.value >= self.limit:  # the value falls at other images
+            if flagged and self.flags.value >= self.share / DELTAS["flags"]:  # the value falls at other images
                 self._warn("flags", changes)
         if "distribution" not in self.warned:
             self.distribution.update(place)
-            if self.distribution.value >= self.limit:
+            if self.distribution.value >= self.share / DELTAS["distribution"]:
                 self._warn("distribution", changes)
         if self.rule is not None:
             self._page(flagged, self.rule, changes)
@@ -124,7 +127,7 @@ class Series:
                 "distribution": log10_e(self.distribution.value),
             },
             "warned_at": dict(self.warned),
-            "warns_from": math.log10(self.limit),
+            "warns_from": {test: math.log10(self.share / delta) for test, delta in DELTAS.items()},
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class WatchStatus(Schema):
     flagged: int
     recent_rate: float = Field(description="share of flags, an average over about 250 images")
     log10_e: EValues
-    warns_from: float = Field(description="log10_e of a warning")
+    warns_from: EValues = Field(description="log10_e of a warning")
     warned_at: dict[str, int] = Field(description="test → image of its warning")
     block: int = Field(description="images of one rate in block_rates")
     block_rates: list[float] = Field(description="share of flags in each of the last blocks, oldest first")

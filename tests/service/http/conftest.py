@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fastapi import FastAPI
+from PIL import Image
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact, load_artifact
@@ -16,7 +18,7 @@ from service.http.server.app import create_app
 from service.http.settings import Settings
 from tests.conftest import SEED
 from tests.images import encoded, noise
-from tests.tiny_artifact import save_tiny_artifact
+from tests.tiny_artifact import SIDE, save_tiny_artifact
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,19 @@ def bare(artifact_folder: Path) -> Artifact:
 @pytest.fixture
 def png(rng: np.random.Generator) -> bytes:
     return encoded(noise(rng))
+
+
+@pytest.fixture(scope="session")
+def flagged_png(bare: Artifact) -> bytes:
+    """The file of an image that the artifact flags."""
+    rng = np.random.default_rng(SEED)
+    sides = [1 + number % SIDE for number in range(800)]
+    images = [noise(rng, side, side).resize((SIDE, SIDE), Image.Resampling.NEAREST) for side in sides]
+    pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images])
+    verdicts = bare.pipeline.score(torch.from_numpy(pixels))
+    best = min(range(800), key=lambda number: verdicts[number].p_value)
+    assert verdicts[best].flagged
+    return encoded(images[best])
 
 
 @pytest.fixture

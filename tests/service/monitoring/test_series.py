@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from detector.calibration import Calibration
 from models.errors import InputError
-from service.monitoring.model_watch import ALL, DELTA, MAX_KEYS, MIN_CLASS_IMAGES, ModelWatch
+from service.monitoring.model_watch import ALL, MAX_KEYS, MIN_CLASS_IMAGES, ModelWatch
 from service.monitoring.series import BLOCK, MAX_BLOCKS, Series
 
 CALIBRATION = Calibration(np.arange(1000.0), 0.05)
 
 
 def series() -> Series:
-    return Series.of(CALIBRATION, limit=400, pages=True)
+    return Series.of(CALIBRATION, pages=True)
 
 
 def feed(each: Series, ranks: np.ndarray) -> list[str]:
@@ -128,4 +128,3 @@ def test_a_restored_watch_has_the_same_series() -> None:
     assert list(again.keys) == list(watch.keys)
     with pytest.raises(InputError, match="unknown series"):
         ModelWatch(CALIBRATION).restored({"other": {}})
-    assert watch.all.limit == 1 / DELTA

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
@@ -20,25 +18,10 @@ from service.http.observability.calibration_watch import STATE_FILE, Calibration
 from service.http.observability.metrics import Metrics
 from service.http.schemas.v1 import StatusResponse
 from service.http.server.admin import create_admin_app
-from tests.conftest import SEED
-from tests.images import encoded, noise
 from tests.service.http.live import LiveServer, wait_until
 from tests.tiny_artifact import SIDE
 
 KEY = "a-key-of-the-client-that-attacks"
-
-
-@pytest.fixture(scope="module")
-def flagged(bare: Artifact) -> bytes:
-    """The file of an image that the artifact flags."""
-    rng = np.random.default_rng(SEED)
-    sides = [1 + number % SIDE for number in range(800)]
-    images = [noise(rng, side, side).resize((SIDE, SIDE), Image.Resampling.NEAREST) for side in sides]
-    pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images])
-    verdicts = bare.pipeline.score(torch.from_numpy(pixels))
-    best = min(range(800), key=lambda number: verdicts[number].p_value)
-    assert verdicts[best].flagged
-    return encoded(images[best])
 
 
 def upload(client: httpx.Client, image: bytes, count: int) -> None:
@@ -67,13 +50,13 @@ def run(artifact: Artifact, tmp_path: Path) -> Callable[..., LiveServer]:
 
 
 def test_a_shift_warns_and_survives_a_restart(
-    run: Callable[..., LiveServer], tmp_path: Path, flagged: bytes, caplog: pytest.LogCaptureFixture
+    run: Callable[..., LiveServer], tmp_path: Path, flagged_png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "plumbline.watch")
     server = run(state=tmp_path / "state")
     with server.client() as client:
         assert watched(client) == {"images": 0}
-        upload(client, flagged, 60)
+        upload(client, flagged_png, 60)
         before = seen(client, 60)
     server.stop()
     assert before["level"] == "warning"
@@ -94,7 +77,7 @@ def test_a_shift_warns_and_survives_a_restart(
         raise_server_exceptions=False,
     )
     with server.client() as client:
-        upload(client, flagged, 1)
+        upload(client, flagged_png, 1)
         after = seen(client, 61)
         assert after["warned_at"] == before["warned_at"]
         assert after["alarms"][: len(before["alarms"])] == before["alarms"]
