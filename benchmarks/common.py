@@ -10,7 +10,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from models.datasets.base import ImageDataset
 from models.files import write_atomically
 from service.provenance import provenance
 
-__all__ = ["Paired", "arguments", "attack_outcome", "paired", "provenance", "right_images", "write_result"]
+__all__ = ["Paired", "arguments", "attack_outcome", "compared", "paired", "provenance", "right_images", "write_result"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -67,9 +67,14 @@ def paired(first: Callable[[], Any], second: Callable[[], Any], rounds: int = 15
         else:
             firsts.append(_duration(first))
             seconds.append(_duration(second))
+    return compared(firsts, seconds)
+
+
+def compared(firsts: Sequence[float], seconds: Sequence[float]) -> Paired:
+    """The ratios of durations that were measured in turn."""
     ratios = [b / a for a, b in zip(firsts, seconds, strict=True)]
-    low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive") if rounds > 1 else ratios * 3
-    return Paired(ratio, low, high, statistics.median(firsts), statistics.median(seconds), rounds)
+    low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    return Paired(ratio, low, high, statistics.median(firsts), statistics.median(seconds), len(ratios))
 
 
 def _duration(function: Callable[[], Any]) -> float:
