@@ -6,6 +6,7 @@ narrow ones are padded with zeros, which change no distance between images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -58,5 +59,8 @@ def chosen_blocks(shapes: Sequence[tuple[int, ...]], layers: Layers) -> list[int
 
 def filled(vectors: Sequence[Tensor]) -> Tensor:
     """L matrices ``(B, ≤ D)`` as one array ``(B, L, D)``, the narrow ones padded with zeros."""
-    width = max(vector.shape[1] for vector in vectors)
-    return torch.stack([torch.nn.functional.pad(vector, (0, width - vector.shape[1])) for vector in vectors], dim=1)
+    width, parts = max(vector.shape[1] for vector in vectors), []
+    for own, run in groupby(vectors, key=lambda vector: vector.shape[1]):  # a padding of each vector takes long
+        stacked = torch.stack(list(run), dim=1)
+        parts.append(stacked if own == width else torch.nn.functional.pad(stacked, (0, width - own)))
+    return torch.cat(parts, dim=1)

@@ -90,7 +90,7 @@ def class_distances(vectors: Array, likeliest: Array, classes: Gaussians, backgr
     Gaussian of all images. All layers of the first distance come first, then all layers of the next.
     """
     nearest, chosen = classes.distances_to(vectors, likeliest)
-    parts = [chosen[:, :, 0], chosen[:, :, 1], nearest, background.distances(vectors)]
+    parts = [chosen[:, 0], chosen[:, 1], nearest, background.distances(vectors)]
     return namespace(vectors).concat(parts, axis=1)
 
 

@@ -120,23 +120,24 @@ class Pipeline:
             return []
         features = self.features(images)
         result = self.detector.score_components(features)
-        scores, main_components = result.score, result.main_components()
-        p_values, flagged = self.calibration.p_values(scores), self.calibration.flags(scores)
-        probabilities = _softmax(features.logits)
+        main_components, probabilities = result.main_components(), _softmax(features.logits)
+        scores, components = result.score.tolist(), {name: each.tolist() for name, each in result.components.items()}
+        p_values = self.calibration.p_values(result.score).tolist()
+        flagged = self.calibration.flags(result.score).tolist()
         return [
             Verdict(
-                label=int(label),
+                label=label,
                 class_name=self.classes[label],
                 probability=float(probabilities[row, label]),
-                score=float(scores[row]),
-                p_value=float(p_values[row]),
-                flagged=bool(flagged[row]),
-                components={name: float(values[row]) for name, values in result.components.items()},
+                score=scores[row],
+                p_value=p_values[row],
+                flagged=flagged[row],
+                components={name: values[row] for name, values in components.items()},
                 main_component=main_components[row],
                 path=self._path(features.statistics[row]) if path else None,
                 probabilities=probabilities[row],
             )
-            for row, label in enumerate(features.predicted)
+            for row, label in enumerate(features.predicted.tolist())
         ]
 
     def features(self, images: Tensor) -> Features:
@@ -158,6 +159,8 @@ class Pipeline:
         copies = math.ceil(smallest / (count * (1 + len(needs.views))))
         if needs.companion:
             copies = max(copies, math.ceil(_SMALLEST_BATCH / (count * len(needs.companion))))
+        if copies == 1:
+            return self._extractor.extract(batch)
         return self._extractor.extract(batch.repeat(copies, 1, 1, 1)).take(np.arange(count))
 
     def batch_size(self, most: int) -> int:
@@ -173,9 +176,9 @@ class Pipeline:
                 f"expected images of shape {self.image_shape} (channels, height, width), got "
                 f"{tuple(images.shape[1:])}; apply the artifact's preprocessing first"
             )
-        # NaN fails both comparisons, so that one pass over the pixels is enough.
-        fine = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
-        if not bool(fine.all()):
+        low, high = torch.aminmax(images) if len(images) else (0, 1)
+        if not (low >= 0 and high <= 1):  # NaN fails both comparisons
+            fine = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
             row = int((~fine).nonzero()[0, 0])
             raise ImageError(
                 f"expected pixels in [0, 1], got values outside it or not finite in image {row} of the batch; "

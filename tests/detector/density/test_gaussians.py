@@ -40,7 +40,7 @@ def test_a_layer_is_measured_as_if_there_were_no_other_and_no_zeros_behind(rng: 
         alone = Gaussians.fit(known[:, layer : layer + 1, :width], labels)
         own_nearest, own_chosen = alone.distances_to(queries[:, layer : layer + 1, :width], classes)
         np.testing.assert_allclose(nearest[:, layer], own_nearest[:, 0], rtol=1e-6)
-        np.testing.assert_allclose(chosen[:, layer], own_chosen[:, 0], rtol=1e-6)
+        np.testing.assert_allclose(chosen[:, :, layer], own_chosen[:, :, 0], rtol=1e-6)
 
 
 def test_correlated_columns_count_once_and_constant_ones_never(rng: np.random.Generator) -> None:
@@ -73,7 +73,10 @@ def test_distances_are_those_of_whatever_matrices_a_file_holds(
     nearest, found = gaussians.distances_to(queries, chosen)
     np.testing.assert_allclose(nearest, expected.min(axis=2), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(
-        found, np.take_along_axis(expected, np.repeat(chosen[:, None], layers, axis=1), axis=2), rtol=1e-9, atol=1e-9
+        found.transpose(0, 2, 1),
+        np.take_along_axis(expected, np.repeat(chosen[:, None], layers, axis=1), axis=2),
+        rtol=1e-9,
+        atol=1e-9,
     )
     np.testing.assert_allclose(gaussians.distances(queries), nearest, rtol=1e-9, atol=1e-9)
 
@@ -125,7 +128,7 @@ def test_no_images_have_no_distances(rng: np.random.Generator) -> None:
     gaussians = Gaussians.fit(known, labels)
     nearest, chosen = gaussians.distances_to(known[:0], np.zeros((0, 2), dtype=int))
     assert nearest.shape == gaussians.distances(known[:0]).shape == (0, len(WIDTHS))
-    assert chosen.shape == (0, len(WIDTHS), 2)
+    assert chosen.shape == (0, 2, len(WIDTHS))
 
 
 def test_classes_of_few_images_share_the_mean_of_all(rng: np.random.Generator) -> None:
