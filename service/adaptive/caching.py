@@ -33,6 +33,7 @@ _USED_BUDGETS = {
     "selective": _DESCENT,
     "orthogonal": _DESCENT,
     "surrogate": _DESCENT,
+    "joint": ("descent", "epsilons"),
 }
 
 # Modules whose source code decides the results, beside those of the pipeline and of Carlini and Wagner's attack.
@@ -46,6 +47,7 @@ _CODE = (
     "attacks.common.steps",
     "attacks.decision_based.hop_skip_jump",
     "attacks.decision_based.search",
+    "attacks.pgd",
     "service.adaptive.caching",
     "service.adaptive.components",
     "service.adaptive.context",
@@ -53,6 +55,7 @@ _CODE = (
     "service.adaptive.descents",
     "service.adaptive.exact",
     "service.adaptive.feature_matching",
+    "service.adaptive.joint",
     "service.adaptive.running",
     "service.adaptive.sharding",
     "service.adaptive.surrogate",

@@ -3,6 +3,7 @@
     images ─ Carlini-Wagner on the network ─ detected ones ─┬─ black_box          HopSkipJump, "detected" as a class
          │                                    x̃            └─ feature_matching   HopSkipJump on features, equation 42
          ├─ selective, orthogonal   projected gradients on network and margin, L∞ budgets
+         ├─ joint                   PGD on all passes: of the network, its companion, and views
          └─ whole_system            HopSkipJump from natural images on "accepted and wrong"
 
 As in the thesis, `black_box` searches for the image nearest to the detected adversarial one, x̃. Distances from the
@@ -31,6 +32,7 @@ from service.adaptive.context import AttackContext, Engine
 from service.adaptive.decision_attacks import black_box_attack, whole_system_attack
 from service.adaptive.descents import DescentKind, Descents
 from service.adaptive.feature_matching import FeatureMatching
+from service.adaptive.joint import joint_attack
 from service.adaptive.records import AdaptiveAttacks, AdaptiveSet
 from service.adaptive.settings import ADAPTIVE_ATTACKS, AdaptiveSettings
 from service.adaptive.sharding import AdaptiveJob, run_in_shards
@@ -124,8 +126,8 @@ def _run(context: AttackContext, names: Sequence[str]) -> AdaptiveAttacks:
     unlimited: list[AdaptiveSet] = []
     few_steps: list[AdaptiveSet] = []
     for name in names:
-        if name in ("selective", "orthogonal"):
-            budgeted, free, short = _descend(context, cache, descents, cast(DescentKind, name))
+        if name in ("selective", "orthogonal", "joint"):
+            budgeted, free, short = _descend(context, cache, descents, name)
             sets += budgeted
             unlimited.append(free)
             few_steps.append(short)
@@ -136,7 +138,7 @@ def _run(context: AttackContext, names: Sequence[str]) -> AdaptiveAttacks:
             attack: Engine = matching if name == "feature_matching" else functools.partial(black_box_attack, context)
             sets.append(run_in_shards(context, cache, AdaptiveJob(name, context.detected, attack)))
     surrogate: Agreement | Literal["exact"] | None = None
-    if unlimited:
+    if not {"selective", "orthogonal"}.isdisjoint(names):
         surrogate = "exact" if descents.exact else descents.surrogate[1]
     # The surrogate is fitted on Carlini and Wagner's images, too.
     has_fooled = not STARTS_FROM_FOOLED.isdisjoint(names) or isinstance(surrogate, Agreement)
@@ -157,13 +159,16 @@ def _run(context: AttackContext, names: Sequence[str]) -> AdaptiveAttacks:
 
 
 def _descend(
-    context: AttackContext, cache: AdaptiveCache, descents: Descents, kind: DescentKind
+    context: AttackContext, cache: AdaptiveCache, descents: Descents, name: str
 ) -> tuple[list[AdaptiveSet], AdaptiveSet, AdaptiveSet]:
-    """Sets of one descent: for each budget, without a budget, and with few steps at the middle budget."""
+    """Sets of one attack by gradients: for each budget, without a budget, and with few steps at the middle budget."""
 
     def run(epsilon: float, steps: int) -> AdaptiveSet:
-        engine = descents.engine(kind, epsilon, steps)
-        job = AdaptiveJob(kind, context.right, engine, epsilon=epsilon, steps=steps, surrogate=descents.weights())
+        if name == "joint":
+            engine, surrogate = joint_attack(context, epsilon, steps), None
+        else:
+            engine, surrogate = descents.engine(cast(DescentKind, name), epsilon, steps), descents.weights()
+        job = AdaptiveJob(name, context.right, engine, epsilon=epsilon, steps=steps, surrogate=surrogate)
         return run_in_shards(context, cache, job)
 
     steps, epsilons = context.budgets.descent_steps, context.budgets.epsilons

@@ -51,7 +51,7 @@ class EvaluationRequest:
         adaptive_images: images that adaptive attacks are tried on; 200 if not given.
         adaptive_queries: maximum number of queries per image in each run of HopSkipJump; if not given, the thesis's 50
             iterations, about 25,000 queries.
-        adaptive_steps: steps of selective and orthogonal descent; 100 if not given.
+        adaptive_steps: steps of selective and orthogonal descent and of joint; 100 if not given.
         ood: data sets of outliers to test on.
         fit_ood: data sets of outliers to fit on too.
         reference: natural images that detectors compare with, such as the network's training images.

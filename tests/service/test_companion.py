@@ -45,7 +45,7 @@ def test_an_artifact_with_a_companion_is_fitted(
 def test_a_detector_with_a_companion_is_attacked_adaptively(companion: LoadedNetwork, seed: int) -> None:
     inputs = EvaluationInputs(data=small_digits(200), network=loaded_network(seed), companion=companion)
     chosen = settings(
-        detectors=("companion:passes=2:classifier=none",), runs=1, adaptive=("selective",), adaptive_images=2,
+        detectors=("companion:passes=2:classifier=none",), runs=1, adaptive=("joint", "selective"), adaptive_images=2,
         adaptive_budgets=replace(Budgets.small(), descent_steps=4),
     )  # fmt: skip
     evaluation = run_evaluation(plan_evaluation(inputs, chosen), progress=False)

@@ -17,6 +17,7 @@ from models.normalization import Normalized
 from models.residuals import StatisticsSpec, discover
 from service.adaptive.components import Columns
 from service.adaptive.exact import columns_of
+from service.adaptive.joint import JointNetwork
 from service.adaptive.system import System
 
 pytestmark = pytest.mark.slow
@@ -118,3 +119,14 @@ def test_with_a_classifier_a_surrogate_is_fitted_on_columns(network: Normalized,
     features = system.features(torch.from_numpy(rng.random((10, *SHAPE), dtype=np.float32)))
     assert system.used_parts(features)[-1] == columns.name
     assert "statistics" not in system.used_parts(features)
+
+
+def test_the_joint_network_is_the_mean_over_all_passes(network: Normalized, rng: np.random.Generator) -> None:
+    pipeline = pipeline_of(network, rng, "companion", "none")
+    images = torch.from_numpy(rng.random((5, *SHAPE), dtype=np.float32))
+    shifted = torch.nn.functional.pad(images, (1, 0, 1, 0))[:, :, :16, :16]
+    assert pipeline.companion is not None
+    with torch.no_grad():
+        passes = [network(images), network(shifted), pipeline.companion(images)]
+        expected = sum(torch.log_softmax(logits, 1) for logits in passes) / 3
+        assert torch.allclose(JointNetwork(pipeline)(images), expected, atol=1e-6)
