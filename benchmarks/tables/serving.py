@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from benchmarks.tables.cells import Result
 
-__all__ = ["bars", "faults", "hostile_input", "latency", "lost_requests", "served_throughput"]
+__all__ = ["bars", "faults", "hostile_input", "latency", "lost_requests", "served_throughput", "split"]
 
 _OTHERS = (("fastapi", "plain FastAPI without batches"), ("litserve", "LitServe"))
 _MET = {True: "met", False: "**missed**"}
@@ -99,6 +99,18 @@ def latency(result: Result) -> list[str]:
     lines = ["| clients at a time | median | 90 % | 99 % |", "|---|---|---|---|"]
     for clients, each in result["latency_ms"].items():
         lines.append(f"| {clients} | {each['p50']:.1f} ms | {each['p90']:.1f} ms | {each['p99']:.1f} ms |")
+    return lines
+
+
+def split(result: Result) -> list[str]:
+    """Processor time of the server per request, by thread, and the bound on the gain of a second process."""
+    lines = [
+        "| clients at a time | event loop | inference | other threads | 1 + loop ÷ inference |",
+        "|---|---|---|---|---|",
+    ]
+    for clients, each in result["clients"].items():
+        times = " | ".join(f"{each[name]:.2f} ms" for name in ("loop", "inference", "others"))
+        lines.append(f"| {clients} | {times} | {each['bound']:.2f} |")
     return lines
 
 
