@@ -12,6 +12,7 @@ from torch import Tensor
 from models.engines.agreement import TOLERANCES, Agreement, compare, find_smallest_batch
 from models.engines.base import Engine, EngineSource, Precision, build_engine
 from models.engines.exporting import export_graph
+from models.engines.graph import check_graph
 from models.engines.torch import TorchEngine
 from models.errors import InputError, MissingExtraError, NetworkError
 from models.registry import ENGINES
@@ -91,7 +92,7 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
                 continue
             try:
                 if ENGINES.load(each).needs_graph:
-                    source = _with_graph(source)
+                    source = _with_graph(source, *(each.shape[1] for each in expected))
                 usable[each] = _checked(each, precision, source, images, expected)
             except (NetworkError, MissingExtraError, InputError) as exc:
                 if name != AUTO:
@@ -105,10 +106,14 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
     return EngineChoice(engine, agreement, refused, seconds)
 
 
-def _with_graph(source: EngineSource) -> EngineSource:
+def _with_graph(source: EngineSource, classes: int, columns: int) -> EngineSource:
+    """The source with a graph that can be loaded again."""
     if next(source.network.parameters()).device.type != "cpu":
         raise InputError("it runs on CPUs only")
-    return source if source.graph is not None else replace(source, graph=export_graph(source))
+    graph = source.graph or export_graph(source)
+    blocks = len(source.discovery.branches) if source.pooled else 0
+    check_graph(graph, image_shape=source.image_shape, classes=classes, columns=columns, blocks=blocks)
+    return replace(source, graph=graph)
 
 
 def _checked(
