@@ -23,6 +23,7 @@ from itertools import pairwise
 
 __all__ = [
     "BINS",
+    "MEMORY",
     "ODDS",
     "START_EVERY",
     "FlagTest",
@@ -38,7 +39,7 @@ ODDS = (1.5, 2.0, 3.0)  # alternatives of `FlagTest`: multiples of the odds of a
 BINS = 20
 
 _EDGES = tuple(odds - 1 for odds in ODDS)
-_MEMORY = 500.0  # images; the recent frequencies of `RankTest` forget with this time constant
+MEMORY = 500.0  # images; the recent frequencies of `RankTest` forget with this time constant
 _PRIOR = 50.0  # weight of the urn's probability in these frequencies, in images
 
 
@@ -163,4 +164,4 @@ class RankTest:
         self.counts[place] += 1
         self.recent[place] += self.weight
         self.total += self.weight
-        self.weight *= 1 + 1 / _MEMORY
+        self.weight *= 1 + 1 / MEMORY

@@ -1,7 +1,8 @@
-// The server's load and latency, requested every two seconds while the page is visible.
+// The server's load, latency and calibration watch, requested every two seconds while the page is visible.
 
 import { Refusal, status } from "./api.js";
 import { byId, element, short } from "./elements.js";
+import { watchFigures, watchLevel } from "./watch.js";
 
 const EVERY_MS = 2000;
 
@@ -71,8 +72,11 @@ export class Live {
       figure("Latency, median", milliseconds(p50)),
       figure("99 %", milliseconds(p99)),
       figure("Last minute", `${count} ${count === 1 ? "request" : "requests"}`),
+      figure("Calibration", ...watchLevel(model.calibration_watch)),
       figure("Version", model.version),
     );
+    byId("watch").hidden = !model.calibration_watch;
+    byId("watch-figures").replaceChildren(...watchFigures(model.calibration_watch));
     byId("takes").textContent =
       ` The network (${model.network}) has an input of ${model.width} × ${model.height} pixels and ${model.classes} classes.`;
   }
@@ -80,6 +84,7 @@ export class Live {
   showError(message) {
     byId("live").hidden = false;
     byId("figures").replaceChildren(figure("State", message, "bad"));
+    byId("watch").hidden = true;
   }
 }
 

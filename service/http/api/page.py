@@ -24,6 +24,7 @@ _ASSETS = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "status.js": "text/javascript",
+    "watch.js": "text/javascript",
 }
 
 OPEN_PAGE_PATHS = frozenset({"/", *(f"/assets/{name}" for name in _ASSETS)})

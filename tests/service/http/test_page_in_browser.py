@@ -112,6 +112,24 @@ def is_visible(browser: Browser, selector: str) -> bool:
     return bool(browser.evaluate(f"document.querySelector({json.dumps(selector)}).checkVisibility()"))
 
 
+def test_the_calibration_watch_is_drawn(
+    browser: Browser, run_server: Callable[..., RunningServer], flagged_png: bytes
+) -> None:
+    server = run_server()
+    files = [("file", (f"{number}.png", flagged_png)) for number in range(250)]
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        assert client.post(f"{server.address}v1/predict", files=files).status_code == 200
+    visit(browser, server)
+    browser.wait_for("document.querySelector('#figures').innerText.includes('images differ')")
+    browser.evaluate("document.querySelector('#watch summary').click()")
+    assert "250 of 250 images flagged" in text(browser, "#watch-figures")
+    assert "1 of 1 points outside the band" in text(browser, "#watch-figures")
+    assert browser.evaluate("document.querySelectorAll('#watch-figures .bar').length") == 20
+    assert browser.evaluate("document.querySelectorAll('#watch-figures .mark.outside').length") == 1
+    assert "more flags than the calibration allows" in text(browser, "#watch-figures ol")
+    assert not errors(browser)
+
+
 @pytest.fixture
 def images(tmp_path: Path, rng: np.random.Generator) -> list[Path]:
     """Files of two smooth images, which are natural here, and of two noise images."""
