@@ -28,6 +28,7 @@ from benchmarks.tables import (
     serving,
     speed,
     training,
+    watch,
 )
 
 __all__ = ["PAGES", "with_tables"]
@@ -39,7 +40,19 @@ PAGES = tuple(
     if re.search(r"^<!-- table: \S+ \w", path.read_text(encoding="utf-8"), re.M)
 )
 _TABLE = re.compile(r"(?P<begin><!-- table: (?P<words>[^\n]*?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
-_MODULES = (adaptive, architectures, detection, geometry, goals, published, real_images, serving, speed, training)
+_MODULES = (
+    adaptive,
+    architectures,
+    detection,
+    geometry,
+    goals,
+    published,
+    real_images,
+    serving,
+    speed,
+    training,
+    watch,
+)
 _FUNCTIONS: dict[str, Callable[..., list[str]]] = {
     name: getattr(module, name) for module in _MODULES for name in module.__all__
 }
