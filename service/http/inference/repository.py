@@ -106,6 +106,11 @@ class ModelRepository:
                 return f"{model.name}{replaced}: {reason}"
         return self._failed
 
+    @property
+    def retiring(self) -> int:
+        """Number of replaced versions that have not ended."""
+        return len(self._retiring)
+
     def abandon(self) -> None:
         """Give up every dead or stuck model; its waiting requests get a 503."""
         self._failed = self.failed

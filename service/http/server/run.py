@@ -122,6 +122,7 @@ class _Server(uvicorn.Server):
         self._give_up_at = float("inf")  # exit then, whatever is unfinished
         self._reload_signal = reload_signal
         self._reloads: set[asyncio.Task[None]] = set()
+        self._retiring = 0
 
     async def serve(self, sockets: Any = None) -> None:
         await super().serve(sockets)
@@ -184,6 +185,9 @@ class _Server(uvicorn.Server):
         self._check_threads()
         if self._exit_at is not None and time.monotonic() >= self._exit_at:
             self.should_exit = True
+        if self._repository.retiring < self._retiring:
+            _freeze_objects()  # those of an ended version are not frozen
+        self._retiring = self._repository.retiring
         await self._admin.on_tick(counter)
         return await super().on_tick(counter)
 

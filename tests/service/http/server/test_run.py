@@ -56,10 +56,11 @@ def server(
     folder: Path | str,
     *options: str,
     begun: "Callable[[subprocess.Popen[str]], object] | None" = None,
+    program: tuple[str, str] = ("-m", "service.cli.main"),
     **settings: str,
 ) -> Iterator[Running]:
     """A running server; `begun` is called with its process before it runs."""
-    command = [sys.executable, "-m", "service.cli.main", "serve", "--artifact", str(folder), *options]
+    command = [sys.executable, *program, "serve", "--artifact", str(folder), *options]
     command += ["--port", "0", "--admin-port", "0"]
     env = os.environ | {f"PLUMBLINE_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env)
@@ -197,6 +198,35 @@ def test_a_process_serves_verdicts(artifact_folder: Path, png: bytes, monkeypatc
         "onnxscript",
     }
     assert not slow & imported, "slow to import, and not needed to serve"
+
+
+REPORTS_FREED_NETWORKS = """
+import sys, weakref
+from service.cli.main import main
+from service.http.server import run
+
+log_addresses = run.log_addresses
+
+def watch_and_log(server, *rest):
+    [model] = server._repository
+    weakref.finalize(model.artifact.pipeline.network, print, "the network is freed", file=sys.stderr, flush=True)
+    log_addresses(server, *rest)
+
+run.log_addresses = watch_and_log
+sys.exit(main())
+"""
+
+
+def test_a_replaced_version_leaves_memory(artifact_folder: Path, other_artifact_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    shutil.copytree(artifact_folder, folder)
+    with server(folder, program=("-c", REPORTS_FREED_NETWORKS)) as running:
+        shutil.rmtree(folder)
+        shutil.copytree(other_artifact_folder, folder)
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("the network is freed" in line for line in running.lines))
+        assert any("the previous version was" in line for line in running.lines)
+        assert running.terminate() == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
