@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, stats
+import scipy
 
 __all__ = ["PagingRule", "average_run_length", "paging_rule"]
 
@@ -59,7 +59,7 @@ def average_run_length(rate: float, gain: int, threshold: int) -> float:
     bands[step, 0] -= 1 - rate
     bands[step + 1, :-1] = rate - 1
     bands[0, step:] = -rate
-    length = float(linalg.solve_banded((1, step), bands, np.ones(threshold))[0])
+    length = float(scipy.linalg.solve_banded((1, step), bands, np.ones(threshold))[0])
     return length if 0 < length <= _NEVER else math.inf
 
 
@@ -75,8 +75,8 @@ def paging_rule(flagged_ranks: int, ranks: int, fpr: float) -> PagingRule | None
     Returns:
         None if there are too few calibration images to tell a doubled rate from the uncertainty of the rate.
     """
-    law = stats.beta(flagged_ranks, ranks - flagged_ranks)
-    upper, doubled = float(law.ppf(_BOUND)), min(2 * fpr, 0.9)
+    law = flagged_ranks, ranks - flagged_ranks  # parameters of a beta distribution
+    upper, doubled = float(scipy.special.betaincinv(*law, _BOUND)), min(2 * fpr, 0.9)
     if upper >= 0.9 * doubled:
         return None
     calm = math.log((1 - upper) / (1 - doubled))
@@ -84,7 +84,7 @@ def paging_rule(flagged_ranks: int, ranks: int, fpr: float) -> PagingRule | None
     # Quantiles that are dense near the largest rates, which cause most false pages.
     nodes, weights = np.polynomial.legendre.leggauss(24)
     places, weights = (nodes + 1) / 2, weights / 2
-    rates = law.isf(places**4)
+    rates = scipy.special.betainccinv(*law, places**4)
     weights = weights * 4 * places**3
 
     def false_pages(threshold: int) -> float:

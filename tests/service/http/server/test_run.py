@@ -191,7 +191,6 @@ def test_a_process_serves_verdicts(artifact_folder: Path, png: bytes, monkeypatc
         "torch._dynamo",
         "sympy",
         "sklearn",
-        "scipy.special",
         "scipy.stats",
         "torchvision",
         "matplotlib",
