@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make requirements" pyproject.toml
 
-.PHONY: demo test check docs lint bench fuzz serve requirements clean
+.PHONY: demo test check docs lint bench gpu fuzz serve requirements clean
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Plumbline needs Python >= 3.11, this is " + sys.version.split()[0] + "; call make PYTHON=/path/to/python3.11")'
@@ -42,6 +42,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all
+
+# At most eight minutes on a machine with a CUDA device.
+gpu: $(STAMP)
+	$(BIN)/python -m benchmarks speed.gpu
 
 # About five minutes: FUZZ_SECONDS of hostile input, then a minute or two of faults, all against servers on loopback.
 fuzz: $(STAMP)

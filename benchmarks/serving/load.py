@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,11 +30,13 @@ __all__ = [
     "Answer",
     "Connection",
     "Process",
+    "free_port",
     "image_files",
     "infer_request",
     "open_loop",
     "plumbline_server",
     "predict_request",
+    "processor_seconds",
     "resident_bytes",
     "send_all",
     "server_process",
@@ -62,16 +65,20 @@ class Process:
 
 
 @contextmanager
-def plumbline_server(artifact: Path, network: str | None = None, **settings: object) -> Iterator[Process]:
+def plumbline_server(
+    artifact: Path, network: str | None = None, device: str = "cpu", **settings: object
+) -> Iterator[Process]:
     """Run `plumbline serve` until the end of the block.
 
     Args:
         artifact: folder of the artifact.
         network: reference of a network in a Python file, if the artifact needs one.
+        device: of the forward passes.
         settings: of the server, passed as environment variables.
     """
     environment = {f"PLUMBLINE_{name.upper()}": str(value) for name, value in settings.items()}
     command = ["-m", "service.cli.main", "serve", "--artifact", f"model={artifact}", "--port", "0", "--admin-port", "0"]
+    command += ["--device", device] if device != "cpu" else []
     command += ["--network", f"model={network}"] if network else []
     says = r"serving on http://[^ :]+:(\d+) .*http://[^ :]+:(\d+)/metrics"
     with server_process(command, environment, says=says) as found:
@@ -196,10 +203,39 @@ def open_loop(
     return uvloop.run(_open_loop(port, request, per_second, seconds, connections, tick))
 
 
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process, in bytes."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+def free_port() -> int:
+    """A port on loopback that no process uses."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+def resident_bytes(pid: int, *, whole_group: bool = False) -> int:
+    """Resident memory of a process, or of all processes of its group, in bytes."""
+    pids = _group(pid) if whole_group else [pid]
+    pages = sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in pids)
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of all running processes of a group so far, in seconds."""
+    ticks = (sum(map(int, _stat(each)[11:13])) for each in _group(pid))
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a group, by the number of its leader."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # the process has ended
+            if int(_stat(int(path.name))[2]) == leader:
+                pids.append(int(path.name))
+    return pids
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of a process after its name, which may contain spaces: state, parent, group and so on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _post(path: str, headers: dict[str, str], body: bytes) -> bytes:

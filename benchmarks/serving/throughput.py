@@ -12,7 +12,6 @@ time of decoding and scoring the same file in this process.
 
 import base64
 import importlib.util
-import socket
 import tempfile
 import urllib.request
 from argparse import Namespace
@@ -29,6 +28,7 @@ from torch import Tensor
 from benchmarks.common import Paired, arguments, paired, write_result
 from benchmarks.serving.load import (
     Process,
+    free_port,
     image_files,
     infer_request,
     plumbline_server,
@@ -37,11 +37,13 @@ from benchmarks.serving.load import (
     server_process,
 )  # fmt: skip
 from detector.artifact import Artifact, load_artifact, save_artifact
+from detector.base.detector import build_detector
 from detector.calibration import Calibration
-from detector.detectors.transport import Transport
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
-from models.features import extract_features
+from models.engines import EngineSource, Precision
+from models.engines.choice import choose_engine
+from models.features import extract_features, needs_of
 from models.images.decoding import decode_image
 from models.images.preprocessing import Preprocessing
 from models.loading import NetworkSpec, build_network
@@ -91,18 +93,35 @@ def main() -> None:
     print(f"written to {write_result('serving', payload, options.out)}")
 
 
-def untrained_artifact(folder: Path, seed: int) -> Path:
-    """An untrained ResNet-20 for 32×32 images with forests of the default size, in `folder`."""
+def untrained_artifact(
+    folder: Path,
+    seed: int,
+    detector_name: str = "transport",
+    engine_name: str = "torch",
+    precision: Precision = "float32",
+) -> Path:
+    """An untrained ResNet-20 for 32×32 images with a detector of default size and an engine, in `folder`."""
     torch.manual_seed(seed)
     spec = NetworkSpec("plumbline", "resnet20", {"num_classes": 10}, 10, (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
     network = build_network(spec)
     discovery = discover(network, spec.image_shape)
     natural = torch.rand(600, *spec.image_shape)
     adversarial = (natural + 0.1 * torch.randn_like(natural)).clamp(0, 1)
-    features = extract_features(network, natural, discovery=discovery)
-    others = extract_features(network, adversarial, discovery=discovery)
+    detector = build_detector(detector_name, where_accepted={"seed": seed})
+    requests = detector.feature_requests()
+    source = EngineSource(
+        network=network.eval(), discovery=discovery, statistics_spec=StatisticsSpec(), image_shape=spec.image_shape,
+        pooled=needs_of(requests).pooled,
+    )  # fmt: skip
+    engine = choose_engine(engine_name, precision, source, natural[:20]).engine
+    features, others = (
+        extract_features(network, images, discovery=discovery, feature_requests=requests, engine=engine)
+        for images in (natural, adversarial)
+    )
     fitted, held_out = features.take(np.arange(400)), features.take(np.arange(400, 600))
-    detector = Transport(seed=seed).fit(fitted, others, fitted.predicted)
+    if detector.needs_reference:
+        detector.prepare(fitted)
+    detector.fit(fitted, others, fitted.predicted)
     pipeline = Pipeline(
         network=network,
         discovery=discovery,
@@ -112,6 +131,7 @@ def untrained_artifact(folder: Path, seed: int) -> Path:
         classes=[str(label) for label in range(10)],
         band=natural_band(fitted.statistics),
         image_shape=spec.image_shape,
+        engine=engine,
     )
     preprocessing = Preprocessing(resize=None, crop=None, height=32, width=32)
     save_artifact(folder, pipeline, spec=spec, preprocessing=preprocessing, provenance={"seed": seed})
@@ -260,8 +280,7 @@ def others(artifact: Artifact, path: Path, threads: int, options: Namespace) -> 
 @contextmanager
 def rival(module: str, path: Path, threads: int, request: bytes) -> Iterator[int]:
     """Run another server; yield its port once it answers `request`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["-m", module, "--artifact", str(path), "--port", str(port), "--threads", str(threads)]
     with server_process(command, {}, answers=(port, request)):
         yield port

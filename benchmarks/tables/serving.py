@@ -4,7 +4,17 @@ from collections.abc import Mapping
 
 from benchmarks.tables.cells import Result
 
-__all__ = ["bars", "faults", "hostile_input", "latency", "lost_requests", "served_throughput", "split"]
+__all__ = [
+    "bars",
+    "beside_litserve",
+    "engines",
+    "faults",
+    "hostile_input",
+    "latency",
+    "lost_requests",
+    "served_throughput",
+    "split",
+]
 
 _OTHERS = (("fastapi", "plain FastAPI without batches"), ("litserve", "LitServe"))
 _MET = {True: "met", False: "**missed**"}
@@ -92,6 +102,33 @@ def served_throughput(result: Result) -> list[str]:
     for name, each in (ways | result["files"]).items():
         lines.append(f"| {name} | {each['ratio']:.2f} | {each['low']:.2f} to {each['high']:.2f} |")
     return lines
+
+
+def engines(result: Result) -> list[str]:
+    """Plumbline with every engine, beside LitServe with the network alone."""
+    lines = [
+        "| server | requests/s | CPU per request | median latency of one client | ready after | resident memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, each in result["servers"].items():
+        lines.append(
+            f"| {name} | {each['per_second']:.0f} | {each['processor_ms']:.2f} ms | {each['p50_ms']:.1f} ms | "
+            f"{each['ready_s']:.1f} s | {each['resident_mib']:,.0f} MiB |"
+        )
+    return lines
+
+
+def beside_litserve(result: Result) -> list[str]:
+    """Throughput of Plumbline ÷ throughput of LitServe."""
+    lines = [
+        "| detector | engine | precision | beside | ratio (quartiles) | requirement |",
+        "|---|---|---|---|---|---|",
+    ]
+    return lines + [
+        f"| `{each['detector']}` | {each['engine']} | {each['precision']} | {each['beside']} | "
+        f"{_range(each['ratio'], each['low'], each['high'])} | ≥ {each['bar']:g} |"
+        for each in result["ratios"]
+    ]
 
 
 def latency(result: Result) -> list[str]:

@@ -16,6 +16,7 @@ __all__ = [
     "memory",
     "memory_growth",
     "overhead",
+    "verdict_cost",
 ]
 
 PUBLISHED_MEMORY = Path(__file__).resolve().parent / "paper" / "memory.csv"
@@ -76,6 +77,21 @@ def cost(result: Result) -> list[str]:
         lines.append(
             f"| {case['detector']} | {case['batch']} | {ratio(case['ratio'])} | {case['scoring']['ratio']:.3f} | "
             f"{' | '.join(cells)} | {case['state_bytes'] / 1e6:.2f} MB |"
+        )
+    return lines
+
+
+def verdict_cost(result: Result) -> list[str]:
+    """Duration of a verdict ÷ duration of the plain forward pass, by engine."""
+    lines = [
+        "| network | detector | engine | precision | batch | ÷ forward pass (quartiles) | requirement | score, ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        bar = "–" if case["bar"] is None else f"≤ {case['bar']:g}"
+        lines.append(
+            f"| {case['network']} | `{case['detector']}` | {case['engine']} | {case['precision']} | {case['batch']} | "
+            f"{ratio(case['ratio'])} | {bar} | {case['score_ms']:.3f} |"
         )
     return lines
 
