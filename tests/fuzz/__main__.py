@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import write_result
+from models.engines import PRECISIONS
 from tests.chaos.__main__ import run_all as run_chaos
 from tests.fuzz.health import MOST_DESCRIPTORS, MOST_GROWTH_BYTES, Health, Reference
 from tests.fuzz.parts import Part, images, openapi, raw
@@ -32,16 +33,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats a run (default: the clock)")
     parser.add_argument("--out", type=Path, help="write the JSON here instead of to benchmarks/results/fuzz.json")
     parser.add_argument("--without-chaos", action="store_true")
+    parser.add_argument("--engine", default="torch", help="from `plumbline list engines`, or auto; chaos uses torch")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        artifact = save_tiny_artifact(Path(folder) / "tiny", options.seed % 10_000)
+        artifact = save_tiny_artifact(
+            Path(folder) / "tiny", options.seed % 10_000, engine=options.engine, precision=options.precision
+        )
         parts = fuzz(artifact, options.seed, options.seconds)
     out = write_result(
         "fuzz",
         {
             "n": sum(part.cases for part in parts),
             "seed": options.seed,
+            "engine": {"name": options.engine, "precision": options.precision},
             "bounds": {"resident_bytes": MOST_GROWTH_BYTES, "descriptors": MOST_DESCRIPTORS},
             "parts": [part.to_json() for part in parts],
         },
