@@ -34,7 +34,7 @@ COUNTS = (500, 1000, 5000)
 FPR = 0.05
 HORIZON = 50_000
 STARTS = (0, 1000, 10_000)
-AFTER = 4000  # images after a shift; a longer delay is not measured
+AFTER = 3000  # images after a shift; a longer delay is not measured
 STREAMS = 200  # random orders of the images of a real shift
 DETECTOR = "fusion:classifier=none"
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from detector.calibration import Calibration
 from models.errors import InputError
 from service.monitoring.cusum import PagingRule, paging_rule
-from service.monitoring.urn import FlagTest, RankTest, bins_of
+from service.monitoring.urn import ODDS, FlagTest, RankTest, bins_of
 
 __all__ = ["BLOCK", "DELTAS", "MAX_BLOCKS", "Change", "Level", "Series"]
 
@@ -17,7 +17,7 @@ BLOCK = 250  # images of one point of the chart
 MAX_BLOCKS = 80
 
 # Probability that a test ever warns in a stream, of any length, that matches the calibration.
-DELTAS = {"flags": 0.005, "distribution": 0.0025}
+DELTAS = {"flags": 0.004, "distribution": 0.001}
 
 Level = Literal["ok", "warning", "page"]
 Change = Literal["flags", "distribution", "page", "page_end"]
@@ -145,8 +145,12 @@ class Series:
         try:
             flags, distribution = FlagTest(**state["flags"]), RankTest(**state["distribution"])
             same = (state["fpr"], state["flagged_ranks"], state["ranks"]) == (self.fpr, self.flagged_ranks, self.ranks)
-            if not same or list(distribution.bins) != bins_of(self.ranks):
+            bins = bins_of(self.ranks)
+            if not same or list(distribution.bins) != bins:
                 raise InputError("the state is of another calibration")
+            lengths = (len(flags.bets), len(distribution.counts), len(distribution.recent))
+            if lengths != (len(ODDS), len(bins), len(bins)) or not math.isfinite(flags.value + distribution.value):
+                raise InputError("the state is invalid: the values of its tests")
             for name in ("images", "flagged", "cusum", "block"):
                 setattr(self, name, int(state[name]))
             self.recent_rate, self.paging = float(state["recent_rate"]), bool(state["paging"])

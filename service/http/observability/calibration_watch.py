@@ -21,7 +21,7 @@ from detector.pipeline import Verdict
 from models.errors import InputError, PlumblineError
 from models.files import write_atomically
 from service.http.observability.metrics import Metrics
-from service.monitoring.model_watch import ModelWatch
+from service.monitoring.model_watch import ALL, ModelWatch
 from service.monitoring.series import BLOCK, Change, Series
 from service.monitoring.webhook import Webhook
 
@@ -160,7 +160,7 @@ class CalibrationWatch:
         for (model, digest), watch in touched.items():
             if self._watches.get((model, digest)) is watch:
                 self._changed = True
-                self._status[model, digest] = self._summary(model, watch)
+                self._status[model, digest] = self._summary(model, digest, watch)
                 self._publish(model, watch)
 
     def _watch(self, model: str, artifact: Artifact) -> ModelWatch:
@@ -211,7 +211,7 @@ class CalibrationWatch:
         if self._webhook is not None:
             self._webhook.send(event)
 
-    def _summary(self, model: str, watch: ModelWatch) -> dict[str, Any]:
+    def _summary(self, model: str, digest: str, watch: ModelWatch) -> dict[str, Any]:
         return {
             **watch.all.summary(),
             "block": BLOCK,
@@ -221,7 +221,7 @@ class CalibrationWatch:
             "alarms": [
                 {name: event[name] for name in ("time", "change", "images")}
                 for event in self._alarms.get(model, ())
-                if event["series"] == "all"
+                if (event["artifact"], event["series"]) == (digest, ALL)
             ],
             "series": {name: series.summary() for name, series in watch},
         }
@@ -231,6 +231,7 @@ class CalibrationWatch:
         current = set()
         for name, series in watch:
             current.add((model, name))
+            time.sleep(0)  # let a request have the interpreter lock
             metrics.watch_images.labels(model, name).set(series.images)
             metrics.watch_flag_rate.labels(model, name).set(series.recent_rate)
             metrics.watch_level.labels(model, name).set(_LEVELS[series.level])

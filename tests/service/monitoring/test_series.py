@@ -1,6 +1,8 @@
 """Series and their state: warnings, pages, keys, classes, restarts."""
 
 import json
+import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from detector.calibration import Calibration
 from models.errors import InputError
 from service.monitoring.model_watch import ALL, MAX_KEYS, MIN_CLASS_IMAGES, ModelWatch
 from service.monitoring.series import BLOCK, MAX_BLOCKS, Series
+from service.monitoring.urn import FlagTest
 
 CALIBRATION = Calibration(np.arange(1000.0), 0.05)
 
@@ -61,7 +64,16 @@ def test_a_restored_series_continues_as_if_nothing_had_happened(before: list[int
 
 
 @pytest.mark.parametrize(
-    "change", [{"ranks": 500}, {"flags": None}, {"histogram": [1]}, {"warned": 3}, {"images": "x"}]
+    "change",
+    [
+        {"ranks": 500},
+        {"flags": None},
+        {"flags": asdict(FlagTest(50, 1001, bets=[1.0]))},
+        {"flags": asdict(FlagTest(50, 1001, waiting=math.nan))},
+        {"histogram": [1]},
+        {"warned": 3},
+        {"images": "x"},
+    ],
 )
 def test_a_state_that_does_not_fit_is_refused(change: dict[str, object]) -> None:
     state = series().to_json() | change
