@@ -1,0 +1,64 @@
+"""Components for images outside the training distribution: generalised entropy, energy, and the last embedding."""
+
+from detector.base.composite import CompositeDetector
+from detector.classifiers.conditional import Classifier
+from detector.components.base import Component
+from detector.components.fdbd import BoundaryDistance
+from detector.components.gen import GeneralisedEntropy
+from detector.components.joint_energy import JointEnergy
+from detector.components.nci import CollapseProximity
+from detector.components.nearest_neighbours import NearestNeighbours
+from detector.components.normalised_mahalanobis import NormalisedMahalanobis
+from detector.components.normalised_relative_mahalanobis import NormalisedRelativeMahalanobis
+from detector.features.path_vectors import CompanionLogits, ViewLogits
+from models.errors import InputError
+from models.images.views import View
+
+__all__ = ["Outliers"]
+
+
+class Outliers(CompositeDetector):
+    """Scores for outliers, learned from natural images alone: GEN, energy, KNN, Mahalanobis distances, fDBD and NCI.
+
+    GEN and energy are sums over the image and its view, of the network and of a companion if there is one.
+
+    Args:
+        view: see `Views`.
+        companion: whether a second network passes the image and its view, too.
+        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
+    """
+
+    def __init__(
+        self,
+        *,
+        view: str = "shift1",
+        companion: bool = False,
+        groups: str = "all",
+        classifier: Classifier = "none",
+        num_trees: int = 100,
+        minimum_per_class: int = 20,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
+            n_jobs=n_jobs,
+        )  # fmt: skip
+        self.view = view
+        self.companion = companion
+
+    def declare(self) -> tuple[Component, ...]:
+        """The components."""
+        if type(self.companion) is not bool:
+            raise InputError(f"expected companion to be true or false, got {self.companion!r:.100}")
+        view = View.parse(self.view)
+        others = (ViewLogits(view), *((CompanionLogits(), CompanionLogits(view)) if self.companion else ()))
+        return (
+            GeneralisedEntropy(others),
+            JointEnergy(others),
+            NearestNeighbours(),
+            NormalisedMahalanobis(),
+            NormalisedRelativeMahalanobis(),
+            BoundaryDistance(),
+            CollapseProximity(),
+        )
