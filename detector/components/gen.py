@@ -24,6 +24,7 @@ class GeneralisedEntropy(Component):
     title = "Generalised entropy"
     description = "the probabilities of all passes are far from those of a certain prediction"
     groups = ("gen",)
+    weight = 2.0  # the best single component on near outliers
 
     def __init__(self, others: Sequence[FeatureRequest] = (), **flags: bool) -> None:
         super().__init__(**flags)

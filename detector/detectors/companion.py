@@ -23,7 +23,7 @@ __all__ = ["Companion"]
 
 
 # Attacks of minimal norm need this component, and it adds noise to the score of others.
-_LOGITS_WEIGHT = 0.5
+_LOGITS_WEIGHT = 0.7
 
 
 class Companion(CompositeDetector):

@@ -10,6 +10,7 @@ from detector.base.composite import CompositeDetector
 from detector.calibration import Calibration
 from detector.detectors.companion import Companion
 from detector.detectors.fusion import Fusion
+from detector.detectors.outliers import Outliers
 from detector.detectors.path import Path
 from detector.detectors.views import Views
 from detector.features.path_vectors import CompanionLogits, PathVectors, ViewLogits, ViewStatistics, ViewVectors
@@ -82,6 +83,13 @@ def quick(kind: type[CompositeDetector], **options: Any) -> CompositeDetector:
         (Views, ["prediction_disagreement", "logit_shift", "view_energy"]),
         (Fusion, ["path", "logits", "prediction_disagreement", "logit_shift", "view_energy"]),
         (Companion, ["path", "logits", "margin_drop", "joint_energy"]),
+        (
+            Outliers,
+            [
+                *("gen", "joint_energy", "nearest_neighbours", "normalised_mahalanobis"),
+                *("normalised_relative_mahalanobis", "fdbd", "nci"),
+            ],
+        ),
     ],
 )
 def test_detectors_have_their_components(
