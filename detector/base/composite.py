@@ -170,7 +170,7 @@ class CompositeDetector(Detector):
             each.fit(learned, attacked)
         numbers = self._numbers(ranked)
         self._use({each.name: TailScore.fit(row) for each, row in zip(self._scored(), numbers, strict=True)})
-        norms = combine(self._weighted(self._all_tail_scores(numbers)))
+        norms = combine(self._weighted(self.all_tail_scores_(numbers)))
         self.scales_ = class_scales(norms, ranked.predicted, ranked.num_classes)
 
     # --- scoring
@@ -189,7 +189,7 @@ class CompositeDetector(Detector):
     def score_columns(self, columns: np.ndarray, predicted: np.ndarray) -> ScoreResult:
         """Score and components from columns float32 ``(B, F)``, which need not be those of images, and classes."""
         table = self._divided(columns, predicted)
-        tail_scores = self._all_tail_scores(self._numbers(table))
+        tail_scores = self.all_tail_scores_(self._numbers(table))
         weighted, shares = self._weighted(tail_scores), 1 - 10**-tail_scores
         values: dict[str, np.ndarray] = {}
         contributions: dict[str, np.ndarray] = {}
@@ -206,12 +206,12 @@ class CompositeDetector(Detector):
     def combined(self, columns: Array, predicted: Array) -> Array:
         """The score float64 ``(B,)`` of columns ``(B, F)`` and predicted classes; on tensors, with gradients."""
         (scales,) = constants(columns, self.scales_)
-        tail_scores = self._all_tail_scores(self._numbers(self._divided(columns, predicted)))
+        tail_scores = self.all_tail_scores_(self._numbers(self._divided(columns, predicted)))
         return combine(self._weighted(tail_scores)) / scales[predicted]
 
     def tail_scores(self, features: Features) -> dict[str, np.ndarray]:
         """The tail score of every component in the score, float64 ``(B,)`` each."""
-        rows = self._all_tail_scores(self._numbers(self._divided(self.columns(features), features.predicted)))
+        rows = self.all_tail_scores_(self._numbers(self._divided(self.columns(features), features.predicted)))
         return {each.name: row for each, row in zip(self._scored(), rows, strict=True)}
 
     def _score(self, features: Features) -> ScoreResult:
@@ -242,13 +242,13 @@ class CompositeDetector(Detector):
         return namespace(*numbers).stack(numbers, axis=0)
 
     def _weighted(self, tail_scores: Array) -> Array:
-        (weights,) = constants(tail_scores, self._weights)
+        (weights,) = constants(tail_scores, self.weights_)
         return weights * tail_scores
 
     def _use(self, tail_scores: dict[str, TailScore]) -> None:
         self.tail_scores_ = tail_scores
-        self._all_tail_scores = TailScores(list(tail_scores.values()))
-        self._weights = np.array([[each.weight] for each in self._scored()])
+        self.all_tail_scores_ = TailScores(list(tail_scores.values()))
+        self.weights_ = np.array([[each.weight] for each in self._scored()])
 
     # --- state
 
