@@ -19,7 +19,7 @@ import scipy
 __all__ = ["PagingRule", "average_run_length", "paging_rule"]
 
 HORIZON = 50_000  # images
-FALSE_PAGES = 0.004  # probability of a page within the horizon, on average over calibrations
+FALSE_PAGES = 0.005  # probability of a page within the horizon, on average over calibrations
 _BOUND = 0.99
 _MAX_THRESHOLD = 2000
 _NEVER = 1e12  # images; a longer run length is not computed accurately
