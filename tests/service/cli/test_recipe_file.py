@@ -127,7 +127,7 @@ def test_the_recipe_is_trained_and_recorded(tmp_path: Path, seed: int) -> None:
         tmp_path, 'network = "resnet8:batch_normalization=false:step_size=0.5"', "resize = 8", "epochs = 5",
         "batch-size = 32", "learning-rate = 0.001", 'optimizer = "adamw"', "momentum = 0.8", 'schedule = "step"',
         "milestones = [1]", "decay = 0.5", 'initialization = "orthogonal"', "gain = 0.5", "crop-padding = 0",
-        'objective = "least_action:increase=0.5"', "limit = 64",
+        "cutout = 2", "sizes = [6, 8]", 'objective = "least_action:increase=0.5"', "limit = 64",
     )  # fmt: skip
     words = ["train", "--recipe", str(path), "--epochs", "2", "--seed", str(seed), "--out", str(tmp_path / "run")]
     assert main(words) == 0
@@ -136,10 +136,10 @@ def test_the_recipe_is_trained_and_recorded(tmp_path: Path, seed: int) -> None:
     expected = Recipe(
         epochs=2, batch_size=32, learning_rate=0.001, optimizer="adamw", momentum=0.8, schedule="step",
         milestones=(1,), decay=0.5, initialization="orthogonal", gain=0.5, crop_padding=0, flip=False,
-        weight_decay=5e-4, seed=seed,
+        cutout=2, sizes=(6, 8), weight_decay=5e-4, seed=seed,
     )  # fmt: skip
     recorded = header["provenance"]["recipe"]
-    assert Recipe(**{**recorded, "milestones": tuple(recorded["milestones"])}) == expected
+    assert Recipe(**recorded | {name: tuple(recorded[name]) for name in ("milestones", "sizes")}) == expected
     assert header["provenance"]["objective"]["increase"] == 0.5
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.001, 0.0005])
