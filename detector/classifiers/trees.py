@@ -116,7 +116,7 @@ class Trees:
         """
         assert columns.dtype == np.float32
         assert columns.shape[1] == self.num_columns
-        if roots.shape[1] <= _FEW and len(self.left) <= _SMALL * self.roots.size:
+        if 1 <= roots.shape[1] <= _FEW and len(self.left) <= _SMALL * self.roots.size:
             return np.stack([self._from(columns[row], roots[:, i]) for i, row in enumerate(rows)], axis=1)
         values = np.ascontiguousarray(columns).ravel()
         # Lanes are ordered by tree, then row: adjacent lanes read the same tree and share its cache lines.
