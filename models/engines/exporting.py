@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.nn.functional import avg_pool2d
 
 from models.engines.base import EngineSource
 from models.engines.graph import MAX_BYTES, output_names
 from models.errors import NetworkError
 from models.extras import import_optional
 from models.residuals import WithPooled, WithStatistics, evaluation_mode
+from models.residuals.pooling import has_channels_first, pooled
+from models.residuals.statistics import Reduced, reduce_residue
 
 __all__ = ["export_graph"]
 
@@ -72,12 +76,39 @@ def _strip(model: Any) -> None:
 
 
 def _plain(module: nn.Module) -> nn.Module:
-    """The module without other layouts of memory, which the exporter describes by operations on indices."""
+    """The module without other layouts of memory, which the exporter describes by operations on indices.
+
+    Feature maps are averaged by pooling, which the runtimes compute in the layout of the convolutions. For other
+    reductions they reorder the whole map first.
+    """
     for parent in list(module.modules()):
+        if isinstance(parent, GraphModule):
+            for node in parent.graph.nodes:
+                node.target = _BY_POOLING.get(node.target, node.target)
+            parent.recompile()
         for name, child in parent.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
                 setattr(parent, name, _GlobalMean())
     return module.to(memory_format=torch.contiguous_format)
+
+
+def _reduce_by_pooling(residue: Tensor, directions: Tensor | None = None) -> Reduced:
+    """`reduce_residue` of feature maps ``(B, C, H, W)`` by pooling."""
+    if directions is not None or not has_channels_first(residue):
+        return reduce_residue(residue, directions)
+    return _means(residue * residue).mean(dim=1).sqrt(), _means(residue).mean(dim=1, keepdim=True)
+
+
+def _pooled_by_pooling(embedding: Tensor) -> Tensor:
+    """`pooled` of feature maps ``(B, C, H, W)`` by pooling."""
+    return _means(embedding) if has_channels_first(embedding) else pooled(embedding)
+
+
+def _means(maps: Tensor) -> Tensor:
+    return avg_pool2d(maps, maps.shape[2:]).flatten(1)
+
+
+_BY_POOLING: dict[Any, Any] = {reduce_residue: _reduce_by_pooling, pooled: _pooled_by_pooling}
 
 
 class _GlobalMean(nn.Module):

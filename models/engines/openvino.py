@@ -29,12 +29,12 @@ class OpenvinoEngine(Engine):
     def run(self, images: Tensor) -> PooledPass:
         request = self._request.get()
         try:
-            outputs = request.infer([images.cpu().contiguous().numpy()], share_inputs=True)
+            request.infer([images.cpu().contiguous().numpy()], share_inputs=True, share_outputs=True)
         except RuntimeError as exc:
             if "bad_alloc" in str(exc) or "allocate" in str(exc):
                 raise MemoryError(str(exc)) from exc
             raise
-        return self._pass([torch.from_numpy(outputs[index].copy()) for index in range(len(outputs))])
+        return self._pass([torch.from_numpy(output.data.copy()) for output in request.output_tensors])
 
     def _compile(self, threads: int) -> Any:
         core = self._openvino.Core()

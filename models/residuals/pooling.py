@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-__all__ = ["pooled"]
+__all__ = ["has_channels_first", "pooled"]
+
+
+def has_channels_first(embedding: Tensor) -> bool:
+    """Whether an embedding is ``(B, D, H, W)``; see `pooled`."""
+    return embedding.dim() == 4 and not embedding.shape[1] == embedding.shape[2] != embedding.shape[3]
 
 
 def pooled(embedding: Tensor) -> Tensor:
@@ -14,8 +19,7 @@ def pooled(embedding: Tensor) -> Tensor:
     network may change it in place later.
     """
     if embedding.dim() == 4:
-        _, first, second, third = embedding.shape
-        return embedding.mean(dim=(1, 2) if first == second != third else (2, 3), dtype=torch.float32)
+        return embedding.mean(dim=(2, 3) if has_channels_first(embedding) else (1, 2), dtype=torch.float32)
     if embedding.dim() == 3:
         return embedding.mean(dim=1, dtype=torch.float32)
     return embedding.flatten(1).to(torch.float32, copy=True)
