@@ -46,7 +46,7 @@ def read_engine(fields: Any, source: EngineSource, *, classes: int) -> Engine | 
     if type(smallest) is not int or not 1 <= smallest <= _MAX_SMALLEST_BATCH:
         raise InputError(f"expected a smallest batch from 1 to {_MAX_SMALLEST_BATCH}, got {smallest!r:.200}")
     if ENGINES.load(name).needs_graph != (source.graph is not None):
-        raise InputError(f"expected a graph exactly for engines that need one, got {name!r:.200} and another case")
+        raise InputError(f"expected a graph if the engine needs one, and none otherwise, got the engine {name!r:.200}")
     if source.graph is not None:
         blocks = len(source.discovery.branches)
         check_graph(
@@ -75,5 +75,5 @@ def require_agreement(pipeline: Pipeline, probe: Features) -> None:
         if not (error := relative_error(np.asarray(got), wanted)) <= TOLERANCES[engine.precision]:
             raise ArtifactError(
                 f"the {name} of the engine's graph for the probe image differ by {error:.1%} from those of the "
-                "network's weights; the graph is another network's, fit again"
+                "network's weights; the graph is of another network; fit again"
             )

@@ -25,7 +25,7 @@ class LastEmbeddingComponent(Component):
         return xp.astype(vectors, xp.float64)
 
     def normalised(self, features: Inputs | Features) -> Array:
-        """h / ‖h‖, float64 ``(N, D)``; a zero vector is unchanged."""
+        """h / ‖h‖, float64 ``(N, D)``; for a zero vector, the zero vector."""
         vectors = self.last(features)
         return vectors / lengths(vectors)[:, None]
 

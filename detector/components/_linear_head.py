@@ -24,7 +24,7 @@ class LinearHeadComponent(LastEmbeddingComponent):
     mean_: np.ndarray
 
     def prepare(self, reference: Features, labels: np.ndarray) -> None:
-        """Fit weights and mean."""
+        """Fit weights and mean on reference images."""
         vectors = self.last(reference)
         self.mean_ = vectors.mean(axis=0)
         logits = reference.logits.astype(np.float64)

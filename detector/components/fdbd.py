@@ -13,7 +13,7 @@ __all__ = ["BoundaryDistance"]
 
 
 class BoundaryDistance(LinearHeadComponent):
-    """Minus the mean over c ≠ p of |z_p − z_c| / ‖w_p − w_c‖, divided by ‖h − μ‖; z: logits, p: the predicted class."""
+    """−mean over c ≠ p of |z_p − z_c| / (‖w_p − w_c‖ · ‖h − μ‖), with the logits z and the predicted class p."""
 
     title = "Boundary distance"
     description = "the last embedding is near the decision boundaries, compared with its distance from the mean"

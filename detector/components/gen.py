@@ -22,7 +22,7 @@ class GeneralisedEntropy(Component):
     """
 
     title = "Generalised entropy"
-    description = "the probabilities of all passes are far from those of a certain prediction"
+    description = "in all passes, the probabilities are spread over many classes"
     groups = ("gen",)
     weight = 2.0  # the best single component on near outliers
 

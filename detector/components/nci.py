@@ -11,12 +11,13 @@ __all__ = ["CollapseProximity"]
 
 
 class CollapseProximity(LinearHeadComponent):
-    """−(h − μ) · w_p / ‖h − μ‖, with p the prediction: in a collapsed network, h − μ points towards w_p.
+    """−(h − μ) · w_p / ‖h − μ‖, with p the predicted class. With neural collapse, h − μ points towards w_p.
 
-    The paper also subtracts the L1 norm of h, with a factor that is selected on outliers. There are none here.
+    The paper also subtracts the L1 norm of h, with a factor that is selected on outliers. The component omits it, since
+    it learns from natural images only.
     """
 
-    title = "Neural collapse"
+    title = "Neural-collapse proximity"
     description = "the last embedding does not point towards the weights of the predicted class"
     groups = ("nci",)
 

@@ -27,7 +27,7 @@ _LOGITS_WEIGHT = 0.7
 
 
 class Companion(CompositeDetector):
-    """Distances of path and logits, margin drop and joint energy of a network and a companion of the same classes.
+    """Distances of path and logits; margin drop and joint energy of a network and a companion of the same classes.
 
     The passes of an image, in this order: the network, the companion, the network on a view, the companion on the view.
 

@@ -24,7 +24,7 @@ class Outliers(CompositeDetector):
 
     Args:
         view: see `Views`.
-        companion: whether a second network passes the image and its view, too.
+        companion: whether image and view also pass through a second network.
         groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
     """
 

@@ -1,4 +1,4 @@
-"""Objects of runtimes whose number of threads is fixed when they are made."""
+"""Objects of ONNX Runtime and OpenVINO, whose number of threads is fixed when they are made."""
 
 from collections.abc import Callable
 from typing import Any

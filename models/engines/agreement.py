@@ -55,7 +55,7 @@ def compare(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreem
 
 
 def find_smallest_batch(engine: Engine, images: Tensor) -> int:
-    """The smallest batch from which on every image has the same bits, whatever its batch.
+    """The smallest size such that an image has the same bits in every batch of at least this size.
 
     Smaller batches are filled up with copies of the image. Some kernels differ for batches of one.
 

@@ -46,7 +46,7 @@ class EngineChoice:
         return {**self.engine.to_json(), "agreement": agreement, "refused": self.refused, "seconds": self.seconds}
 
     def summary(self) -> str:
-        """One line per fact, for people."""
+        """Engine, agreement and refused engines as text, one per line."""
         name, smallest = f"{self.engine.name} in {self.engine.precision}", self.engine.smallest_batch
         lines = [f"engine: {name}"]
         if agreement := self.agreement:
@@ -63,7 +63,7 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
     """The engine `name`, or for "auto" the fastest that agrees with torch; torch if no other does.
 
     An engine agrees if the `relative_error` of logits and statistics is at most `TOLERANCES`, and if an image has the
-    same bits in every batch.
+    same bits in every batch. Torch in float32 is the reference and is not checked.
 
     Args:
         name: of an engine, or "auto".
@@ -129,7 +129,7 @@ def _checked(
     engine.smallest_batch = max(engine.smallest_batch, smallest)
     if not agreement.error <= TOLERANCES[precision]:
         raise NetworkError(
-            f"its results differ from those of torch by {agreement.error:.2g} in proportion, of which "
+            f"its results differ from those of torch by a relative error of {agreement.error:.2g}; at most "
             f"{TOLERANCES[precision]:g} is allowed"
         )
     return engine, agreement

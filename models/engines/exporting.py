@@ -27,7 +27,7 @@ def export_graph(source: EngineSource) -> bytes:
     It takes seconds, and imports torch's compiler.
 
     Raises:
-        NetworkError: the network cannot be exported; the message has the reason.
+        NetworkError: the network cannot be exported; the message states the reason.
         MissingExtraError: a package is not installed.
     """
     for package in ("onnx", "onnxscript"):
@@ -76,7 +76,7 @@ def _strip(model: Any) -> None:
 
 
 def _plain(module: nn.Module) -> nn.Module:
-    """The module without other layouts of memory, which the exporter describes by operations on indices.
+    """The module in contiguous memory format; the exporter describes other formats by operations on indices.
 
     Feature maps are averaged by pooling, which the runtimes compute in the layout of the convolutions. For other
     reductions they reorder the whole map first.

@@ -25,7 +25,7 @@ def output_names(blocks: int) -> list[str]:
 
 
 def check_graph(graph: bytes, *, image_shape: tuple[int, int, int], classes: int, columns: int, blocks: int) -> None:
-    """Check that an untrusted model is self-contained, bounded, and has the expected inputs and outputs.
+    """Check that an untrusted model is one file of bounded memory with the expected inputs and outputs.
 
     Refused are references to other files, operators beyond the ONNX standard, functions, and sub-graphs. Shapes are
     inferred for one image, so that a model cannot need much more memory than a network's activations.
@@ -66,7 +66,7 @@ def _require_self_contained(onnx: Any, model: Any) -> None:
     if domains - {"", "ai.onnx"} or model.functions or model.training_info:
         raise InputError(f"expected a graph of standard operators without functions, got the domains {sorted(domains)}")
     if model.graph.sparse_initializer or model.graph.quantization_annotation:
-        raise InputError("expected a graph of dense tensors, got others")
+        raise InputError("expected a graph of dense tensors, got sparse or quantised ones")
     for tensor in _tensors(onnx, model):
         if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
             raise InputError(f"expected a graph in one file, got the tensor {tensor.name!r:.100} in another")

@@ -1,4 +1,4 @@
-"""PGD on all passes at once: network and companion, on the image and on its views; the score itself is not attacked."""
+"""PGD on all passes at once: network and companion, on the image and on its views. The score is not differentiated."""
 
 import numpy as np
 import torch

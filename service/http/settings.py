@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     admin_port: int = Field(8001, ge=0, le=65535, description="0: any free port, which is logged")
     admin_keys_file: Path | None = Field(None, description="file with the keys of the admin port")
     examples: Path | None = Field(None, description="folder of example images on the web page")
-    state: Path | None = Field(None, description="folder that keeps the calibration watch over restarts")
+    state: Path | None = Field(None, description="folder that stores the calibration watch between restarts")
     webhook: str | None = Field(None, description="URL for warnings and pages of the calibration watch")
     webhook_secret_file: Path | None = Field(None, description="file with the secret that signs them: whsec_BASE64")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,4 +1,4 @@
-"""The engine that a command line asks for."""
+"""The engine of a job: the one of the given name, or the fastest."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from models.residuals import Discovery, StatisticsSpec
 __all__ = ["engine_of"]
 
 _MAX_IMAGES = 256
-_NEEDS_TORCH = "the detector needs whole embeddings, gradients or further passes, which only torch has"
+_NEEDS_TORCH = "the detector needs whole embeddings, gradients or further passes, which only torch supports"
 
 
 def engine_of(

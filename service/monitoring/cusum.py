@@ -1,8 +1,8 @@
-"""The CUSUM of flags for paging: are the flags of recent images twice as many as the false-positive rate?
+"""The CUSUM of flags, which starts a page when the rate of recent flags is about twice the false-positive rate.
 
 The sum starts at 0. A flagged image adds g − 1, any other image subtracts 1, and the sum never falls below 0: one flag
-in g images keeps its level. A page starts when the sum reaches a threshold. The sum cannot learn a new rate from the
-stream, so it also recognises when the rate is normal again.
+in g images keeps its level. A page starts when the sum reaches a threshold. The sum does not adapt to a new rate, and
+falls to 0 when the rate is normal again.
 
 The true rate of natural images is not known: with n calibration images it follows Beta(k, n + 1 − k). The gain g lies
 between the 99 % quantile of this rate and twice the false-positive rate, where the log-likelihood ratio of the two
@@ -27,7 +27,7 @@ _NEVER = 1e12  # images; a longer run length is not computed accurately
 
 @dataclass(frozen=True)
 class PagingRule:
-    """When to page.
+    """The gain and the threshold of a CUSUM, with its false alarms.
 
     Args:
         gain: g, images per flag that keep the sum at its level.
@@ -65,7 +65,7 @@ def average_run_length(rate: float, gain: int, threshold: int) -> float:
 
 @functools.cache
 def paging_rule(flagged_ranks: int, ranks: int, fpr: float) -> PagingRule | None:
-    """The rule with the lowest threshold that pages falsely with probability `FALSE_PAGES` in `HORIZON` images.
+    """The rule with the lowest threshold whose probability of a false page in `HORIZON` images is `FALSE_PAGES`.
 
     Args:
         flagged_ranks: k.

@@ -20,13 +20,14 @@ MIN_CLASS_IMAGES = 100  # calibration images of a class that is watched
 
 
 class ModelWatch:
-    """Series by name: "all", "key:NAME" and "class:INDEX". Only the series of all images pages.
+    """Series by name: "all", "key:NAME" and "class:INDEX". Only the series of all images has pages.
 
-    The keys together warn without a reason as rarely as the series of all images, and so do the classes together.
+    The series of all keys together have the same probability of a false warning as the series of all images. So have
+    the series of all classes together.
 
-    The images of a key are compared with the whole calibration: the guarantee holds for this client, or it does not.
+    The images of a key are compared with the whole calibration, because the false-positive rate holds for every client.
     The images of a predicted class are compared with the calibration images of this class, because the flag rates of
-    classes differ without any fault.
+    natural images differ between classes.
 
     Args:
         calibration: of the artifact; without predicted classes, no class is watched.

@@ -28,7 +28,7 @@ class Series:
     """Tests and counts of one series, in constant memory and time per image.
 
     Each test of `service.monitoring.urn` warns at an e-value of ``share / DELTAS[test]``, then stops, because the urn
-    would learn the new rate. The CUSUM pages, and the page ends when its sum is back at 0.
+    would adapt to the new rate. The CUSUM pages, and the page ends when its sum is back at 0.
 
     Args:
         fpr: the requested false-positive rate.
@@ -116,7 +116,7 @@ class Series:
             changes.append("page_end")
 
     def summary(self) -> dict[str, Any]:
-        """The state for people: counts, e-values and level."""
+        """Level, counts and e-values, as JSON values for status and log."""
         return {
             "level": self.level,
             "images": self.images,

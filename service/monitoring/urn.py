@@ -1,4 +1,4 @@
-"""E-processes for the question whether served p-values still match the calibration.
+"""E-processes that test whether served p-values still match the calibration.
 
 The p-values of a stream share one calibration set, so they are not independent. If its n images and the images of the
 stream are exchangeable, the ranks (n + 1)·p follow a Pólya urn that starts with one ball of each of the n + 1 ranks: a
@@ -8,12 +8,13 @@ next image has it with the conditional probability
 
     p₀ = (c + s) / (n + 1 + t).
 
-An e-process multiplies its value by q/p₀ with every image: q is the probability of what happened under an alternative
+An e-process multiplies its value by q/p₀ with every image: q is the probability of the outcome under an alternative
 that is fixed before the image. Its expectation is at most 1 at any time while the images are exchangeable, so it
-exceeds 1/δ at some time with a probability of at most δ (Ville's inequality), in a stream of any length.
+exceeds 1/δ at some time with a probability of at most δ (Ville's inequality), in a stream of any length. In the terms
+of testing by betting, the value is the capital, and each alternative is a bet.
 
-An alternative that starts with the first image loses its value in a long calm time. The value is therefore divided:
-one half bets from the first image on, and the other half in smaller and smaller parts, each from a later image on.
+An alternative that starts with the first image loses its value in a long time without a change. The value is therefore
+divided: one half bets from the first image on, the other half in smaller and smaller parts, each from a later image on.
 """
 
 import math

@@ -23,7 +23,7 @@ class EvaluationRequest:
         out: folder of the report: report.json, report.csv, report.html.
         artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
-        companion: a second network of the same classes, named as the network, for the detector companion.
+        companion: a second network of the same classes, for detectors that compare with one; a reference as of network.
         verify_key: refuse an artifact that is not signed with the secret in this file.
         detectors: detectors to fit, such as `transport` or `mahalanobis:magnitude=0.0014`.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
@@ -51,7 +51,7 @@ class EvaluationRequest:
         adaptive_images: images that adaptive attacks are tried on; 200 if not given.
         adaptive_queries: maximum number of queries per image in each run of HopSkipJump; if not given, the thesis's 50
             iterations, about 25,000 queries.
-        adaptive_steps: steps of selective and orthogonal descent and of joint; 100 if not given.
+        adaptive_steps: steps of the attacks selective, orthogonal and joint; 100 if not given.
         ood: data sets of outliers to test on.
         fit_ood: data sets of outliers to fit on too.
         reference: natural images that detectors compare with, such as the network's training images.
@@ -62,8 +62,8 @@ class EvaluationRequest:
         published: network or data set whose published figures are printed.
         workers: number of attacking processes.
         cache: folder of attacked images, features and results.
-        engine: what runs the network, from `plumbline list engines`, or auto; an artifact has its own.
-        precision: float32 or bfloat16.
+        engine: a name from `plumbline list engines`; auto: the fastest that agrees with torch; an artifact has its own.
+        precision: precision of the network's forward pass; an artifact has its own.
         device: cpu or cuda.
         memory: memory that the job may use, such as 3GB; if not given, a share of what is free.
         seed: seed of splits, noise, classifiers and attacks.

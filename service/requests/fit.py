@@ -32,8 +32,8 @@ class FitOptions:
         workers: number of attacking processes.
         cache: folder of attacked images, from which an interrupted run resumes.
         sign_key: sign the artifact with the secret in this file.
-        engine: what runs the network, from `plumbline list engines`; auto: the fastest that agrees with torch.
-        precision: float32, or bfloat16.
+        engine: a name from `plumbline list engines`; auto: the fastest engine that agrees with torch.
+        precision: precision of the network's forward pass.
         device: cpu or cuda.
         memory: memory that the job may use, such as 3GB [default: a share of what is free].
         seed: seed of the split, the attacks and the classifiers.
@@ -68,7 +68,7 @@ class FitRequest:
         options: how the detector is fitted.
         calibrate_on: natural images to calibrate on, instead of a share of the images.
         reference: natural images for detectors that compare with some [default: a quarter of those to fit on].
-        companion: a second network of the same classes, named as the network, for the detector companion.
+        companion: a second network of the same classes, for detectors that compare with one; a reference as of network.
     """
 
     network: NetworkOptions

@@ -47,7 +47,7 @@ class ServeRequest:
         admin_keys: file of API keys for metrics and status.
         insecure: serve beyond loopback without keys.
         examples: folder of images that the web page offers.
-        state: folder that keeps the calibration watch over restarts.
+        state: folder that stores the calibration watch between restarts.
         max_pixels: maximum width × height of an image [default: 65 million].
         device: cpu or cuda.
         memory: memory that the models may use together, such as 3GB [default: a share of what is free].

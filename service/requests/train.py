@@ -32,7 +32,7 @@ class TrainRequest:
         recipe: TOML file whose table [train] gives the options that the command line does not give.
         dataset: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
         test_dataset: data set to test on [default: the test split of dataset].
-        test_every: epochs from one test to the next; the written network is always tested.
+        test_every: number of epochs between two tests; the written network is always tested.
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
         resize: length of the shorter side, in pixels.
@@ -60,7 +60,7 @@ class TrainRequest:
         crop_padding: padding of random crops, in pixels.
         flip: mirror images at random [default: not for digits].
         cutout: side of a random square of zeros in every image, in pixels.
-        sizes: shorter sides of the images during equal shares of the epochs, S,S [default: their own].
+        sizes: shorter sides of the images in pixels, S,S, each for an equal share of the epochs [default: their own].
         precision: precision of the forward pass.
         half: store the weights in half precision.
         device: cpu or cuda.

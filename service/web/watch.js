@@ -10,7 +10,7 @@ const TOP = 8;
 
 const CHANGES = {
   flags: "warning: more flags than the calibration allows",
-  distribution: "warning: the p-values are distributed otherwise",
+  distribution: "warning: the distribution of the p-values differs",
   page: "page: about twice as many flags as calibrated",
   page_end: "the flag rate is normal again",
 };

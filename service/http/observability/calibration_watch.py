@@ -42,7 +42,7 @@ _MAX_ALARMS = 20  # kept for the status
 _LEVELS = {"ok": 0, "warning": 1, "page": 2}
 _TEXTS: dict[Change, str] = {
     "flags": "the flag rate is higher than the calibration allows",
-    "distribution": "the p-values are distributed otherwise than the calibration images'",
+    "distribution": "the distribution of the p-values differs from that of the calibration images",
     "page": "the flags are about twice as many as the false-positive rate",
     "page_end": "the flag rate is normal again",
 }
@@ -55,7 +55,7 @@ class CalibrationWatch:
 
     Args:
         metrics: of the server.
-        state: folder that keeps the state over restarts; None: the state ends with the process.
+        state: folder that stores the state between restarts; None: the state ends with the process.
         webhook: receives each warning and page; None: there is none.
 
     Raises:
