@@ -75,5 +75,5 @@ def require_agreement(pipeline: Pipeline, probe: Features) -> None:
         if not (error := relative_error(np.asarray(got), wanted)) <= TOLERANCES[engine.precision]:
             raise ArtifactError(
                 f"the {name} of the engine's graph for the probe image differ by {error:.1%} from those of the "
-                "network's weights; the graph is of another network; fit again"
+                "network's weights; the graph is another network's; fit again"
             )
