@@ -46,7 +46,7 @@ def read_engine(fields: Any, source: EngineSource, *, classes: int) -> Engine | 
     if type(smallest) is not int or not 1 <= smallest <= _MAX_SMALLEST_BATCH:
         raise InputError(f"expected a smallest batch from 1 to {_MAX_SMALLEST_BATCH}, got {smallest!r:.200}")
     if ENGINES.load(name).needs_graph != (source.graph is not None):
-        raise InputError(f"expected a graph if the engine needs one, and none otherwise, got the engine {name!r:.200}")
+        raise InputError(f"expected a graph exactly if the engine needs one, got the engine {name!r:.200}")
     if source.graph is not None:
         blocks = len(source.discovery.branches)
         check_graph(
