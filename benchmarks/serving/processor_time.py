@@ -2,7 +2,7 @@
 
     loop        the thread of the event loop: HTTP, and the decoding of small files
     inference   the thread that runs network and detector
-    others      decoding threads and idle helpers
+    others      decoding threads and all further threads
     bound       1 + loop ÷ inference: the largest gain in throughput from a process for HTTP. It assumes that the two
                 threads of one process never run at the same time, that those of two processes always do, and that
                 handing an image over costs nothing

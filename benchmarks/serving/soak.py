@@ -1,4 +1,4 @@
-"""Mixed requests to `plumbline serve` for two hours: growth of its memory, and answers of status 5xx.
+"""Mixed requests to `plumbline serve` for two hours: growth of its memory, and responses of status 5xx.
 
 Clients send single PNG and JPEG files, forms of many files, base64, pixels in binary, broken images, unknown paths, and
 connections that end halfway. The artifact is reloaded every few minutes. Memory and open files are read every second;

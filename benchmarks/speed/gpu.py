@@ -1,4 +1,4 @@
-"""Everything that only a GPU can show, in at most eight minutes: tests, and speeds of passes, verdicts and the server.
+"""Tests on a GPU, and speeds of passes, verdicts and the server there, in at most eight minutes.
 
     python -m benchmarks speed.gpu                             # or `make gpu`
     python -m benchmarks speed.gpu --device cpu --seconds 20   # a trial of the script without a GPU
