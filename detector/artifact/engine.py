@@ -1,15 +1,16 @@
 """The engine of an artifact: its entry in the manifest, its graph, and its agreement with the network's weights."""
 
+import math
 from typing import Any
 
-import numpy as np
+import torch
 
 from detector.artifact.parts import probe_image
 from detector.pipeline import Pipeline
 from models.engines import PRECISIONS, Engine, EngineSource, build_engine, check_graph
-from models.engines.agreement import TOLERANCES, relative_error
+from models.engines.agreement import TOLERANCES, flat_array, relative_error
 from models.errors import ArtifactError, InputError
-from models.features import FeatureExtractor, Features
+from models.features import FeatureExtractor
 from models.registry import ENGINES
 
 __all__ = ["engine_entry", "read_engine", "require_agreement"]
@@ -58,22 +59,26 @@ def read_engine(fields: Any, source: EngineSource, *, classes: int) -> Engine | 
     return engine
 
 
-def require_agreement(pipeline: Pipeline, probe: Features) -> None:
-    """Raise ArtifactError unless the engine's results for the probe image are those of the network in torch.
-
-    Args:
-        pipeline: with the engine.
-        probe: the engine's features of the probe image.
-    """
+def require_agreement(pipeline: Pipeline) -> None:
+    """Raise ArtifactError unless the engine's results for the probe image are those of the network in torch."""
     engine = pipeline.engine
     if engine is None or not engine.needs_graph:
         return
-    extractor = FeatureExtractor(pipeline.network, pipeline.discovery, pipeline.statistics_spec)
-    expected = extractor.extract(probe_image(pipeline.image_shape).to(pipeline.device))
-    pairs = {"logits": (probe.logits, expected.logits), "statistics": (probe.statistics, expected.statistics)}
-    for name, (got, wanted) in pairs.items():
-        if not (error := relative_error(np.asarray(got), wanted)) <= TOLERANCES[engine.precision]:
+    requests = pipeline.detector.feature_requests()
+    images = probe_image(pipeline.image_shape).repeat(max(2, engine.smallest_batch), 1, 1, 1).to(pipeline.device)
+    with torch.inference_mode():
+        got, expected = (
+            FeatureExtractor(
+                pipeline.network, pipeline.discovery, pipeline.statistics_spec, requests, engine=each,
+                companion=pipeline.companion,
+            ).forward(images)
+            for each in (engine, None)
+        )  # fmt: skip
+    for name in ("logits", "statistics", "pooled_embeddings", "pooled_residues"):
+        one, other = (flat_array(getattr(each, name)) for each in (got, expected))
+        error = relative_error(one, other) if one.shape == other.shape else math.inf
+        if not error <= TOLERANCES[engine.precision]:
             raise ArtifactError(
-                f"the {name} of the engine's graph for the probe image differ by {error:.1%} from those of the "
-                "network's weights; the graph is another network's; fit again"
+                f"the {name.replace('_', ' ')} of the engine's graph for the probe image differ by {error:.1%} from "
+                "those of the network's weights; the graph is another network's; fit again"
             )

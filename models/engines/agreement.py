@@ -11,9 +11,9 @@ from models.engines.base import Engine, Precision
 from models.errors import NetworkError
 from models.residuals import PooledPass
 
-__all__ = ["TOLERANCES", "Agreement", "compare", "find_smallest_batch", "relative_error"]
+__all__ = ["TOLERANCES", "Agreement", "compare", "find_smallest_batch", "flat_array", "relative_error"]
 
-# Largest `relative_error` of logits and statistics. That of another network is about 1.
+# Largest `relative_error` of logits, statistics and pooled vectors. That of another network is about 1.
 TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.3}
 
 _SIZES = (1, 2, 3, 4)  # candidates for the smallest batch
@@ -28,7 +28,7 @@ class Agreement:
         images: number of images.
         classes: number of images with another class.
         logits, statistics: largest absolute differences.
-        error: the larger `relative_error` of both.
+        error: the largest `relative_error` of both and of the pooled vectors.
     """
 
     images: int
@@ -43,14 +43,21 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(got - expected) / (np.linalg.norm(expected) + 1e-12))
 
 
+def flat_array(values: Tensor | Sequence[Tensor]) -> np.ndarray:
+    """Values ``(B, ...)`` of a batch as one array float32 ``(B, *)``; ``(0,)`` for none."""
+    tensors = [values] if isinstance(values, Tensor) else values
+    array: np.ndarray = torch.cat([each.flatten(1) for each in tensors] or [torch.empty(0)], dim=-1).cpu().numpy()
+    return array
+
+
 def compare(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
-    """The agreement of the logits and statistics `got` with those of torch, each pair ``(N, K)`` and ``(N, F)``."""
-    (logits, statistics), (true_logits, true_statistics) = got, expected
+    """The agreement of `got` with the results of torch, each logits ``(N, K)``, statistics ``(N, F)``, and others."""
+    (logits, statistics, *_), (true_logits, true_statistics, *_) = got, expected
     return Agreement(
         images=len(logits), classes=int((logits.argmax(axis=1) != true_logits.argmax(axis=1)).sum()),
         logits=float(np.abs(logits - true_logits).max()),
         statistics=float(np.abs(statistics - true_statistics).max()),
-        error=max(relative_error(logits, true_logits), relative_error(statistics, true_statistics)),
+        error=max(relative_error(one, other) for one, other in zip(got, expected, strict=True)),
     )  # fmt: skip
 
 

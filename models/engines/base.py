@@ -80,6 +80,7 @@ class Engine(ABC):
 
         Raises:
             MemoryError: memory ran out; a smaller batch may fit.
+            RuntimeError: the runtime failed, for example at an operator that it does not support.
         """
 
     def to_json(self) -> dict[str, Any]:

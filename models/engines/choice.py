@@ -1,7 +1,6 @@
 """The fastest engine that agrees with torch, measured once on natural images."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.engines.agreement import TOLERANCES, Agreement, compare, find_smallest_batch
+from models.engines.agreement import TOLERANCES, Agreement, compare, find_smallest_batch, flat_array
 from models.engines.base import Engine, EngineSource, Precision, build_engine
 from models.engines.exporting import export_graph
 from models.engines.graph import check_graph
@@ -62,8 +61,8 @@ class EngineChoice:
 def choose_engine(name: str, precision: Precision, source: EngineSource, images: Tensor) -> EngineChoice:
     """The engine `name`, or for "auto" the fastest that agrees with torch; torch if no other does.
 
-    An engine agrees if the `relative_error` of logits and statistics is at most `TOLERANCES`, and if an image has the
-    same bits in every batch. Torch in float32 is the reference and is not checked.
+    An engine agrees if the `relative_error` of logits, statistics and pooled vectors is at most `TOLERANCES`, and if an
+    image has the same bits in every batch. Torch in float32 is the reference and is not checked.
 
     Args:
         name: of an engine, or "auto".
@@ -92,7 +91,7 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
                 continue
             try:
                 if ENGINES.load(each).needs_graph:
-                    source = _with_graph(source, *(each.shape[1] for each in expected))
+                    source = _with_graph(source, *(each.shape[1] for each in expected[:2]))
                 usable[each] = _checked(each, precision, source, images, expected)
             except (NetworkError, MissingExtraError, InputError) as exc:
                 if name != AUTO:
@@ -119,7 +118,7 @@ def _with_graph(source: EngineSource, classes: int, columns: int) -> EngineSourc
 def _checked(
     name: str, precision: Precision, source: EngineSource, images: Tensor, expected: list[np.ndarray]
 ) -> tuple[Engine, Agreement]:
-    """The engine, and its agreement with the logits and statistics of torch."""
+    """The engine, and its agreement with torch."""
     engine = build_engine(name, precision, source)
     try:
         smallest = find_smallest_batch(engine, images[: _BATCH + 4])
@@ -136,10 +135,10 @@ def _checked(
 
 
 def _results(engine: Engine, images: Tensor) -> list[np.ndarray]:
-    """Logits and statistics of all images."""
+    """Logits, statistics, and pooled vectors if there are any, of all images."""
     passes = [engine.run(batch) for batch in torch.split(images, _BATCH)]
-    parts: Iterable[tuple[Tensor, Tensor]] = ((each.logits, each.statistics) for each in passes)
-    return [torch.cat(arrays).cpu().numpy() for arrays in zip(*parts, strict=True)]
+    parts = ([flat_array(values) for values in each if len(values)] for each in passes)
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _timed(engines: list[Engine], images: Tensor) -> dict[str, tuple[float, float]]:

@@ -27,10 +27,10 @@ class OnnxRuntimeEngine(Engine):
     def run(self, images: Tensor) -> PooledPass:
         try:
             outputs = self._session.get().run(None, {"images": images.cpu().contiguous().numpy()})
-        except self._runtime.capi.onnxruntime_pybind11_state.RuntimeException as exc:
-            if "allocate memory" in str(exc):
+        except Exception as exc:  # the runtime's exceptions have no common type of their own
+            if "allocate memory" in str(exc) or "bad_alloc" in str(exc):
                 raise MemoryError(str(exc)) from exc
-            raise
+            raise RuntimeError(f"ONNX Runtime failed: {exc}") from exc
         return self._pass([torch.from_numpy(output) for output in outputs])
 
     def _open(self, threads: int) -> Any:

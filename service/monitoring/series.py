@@ -1,5 +1,7 @@
 """One watched series of images: all images of a model, of one API key, or of one predicted class."""
 
+import copy
+import json
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -157,9 +159,13 @@ class Series:
             self.warned = {str(name): int(image) for name, image in state["warned"].items()}
             self.blocks.extend(map(int, state["blocks"]))
             self.histogram[:] = [int(state["histogram"][place]) for place in range(len(self.histogram))]
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+            self.flags, self.distribution = flags, distribution
+            trial = copy.deepcopy(self)  # a value of a wrong type would fail at every image
+            for rank in (1, self.ranks):
+                trial.add(rank, rank == 1)
+            json.dumps([trial.to_json(), trial.summary()], allow_nan=False)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as exc:
             raise InputError(f"the state is invalid: {exc!r}") from exc
-        self.flags, self.distribution = flags, distribution
         return self
 
 

@@ -7,12 +7,12 @@ a recorded notification cannot be sent again later.
 import base64
 import binascii
 import hmac
+import http.client
 import json
 import logging
 import queue
 import threading
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
@@ -129,7 +129,7 @@ class Webhook:
             try:
                 with self._opener.open(request, timeout=_STOP_S if last else _TIMEOUT_S):
                     return True
-            except (OSError, ValueError, urllib.error.URLError) as exc:
+            except (OSError, ValueError, http.client.HTTPException) as exc:
                 logger.warning("the webhook did not accept an event: %s", exc)
             if last:
                 break

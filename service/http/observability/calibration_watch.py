@@ -39,6 +39,7 @@ _PAUSE_S = 0.001
 _MAX_QUEUED = 16_384  # images
 _MAX_VERSIONS = 2  # watched versions of a model: the current one, and a replaced one that completes its requests
 _MAX_ALARMS = 20  # kept for the status
+_SHOWN_OF_ALARM = {"time", "change", "images", "artifact", "series"}
 _LEVELS = {"ok": 0, "warning": 1, "page": 2}
 _TEXTS: dict[Change, str] = {
     "flags": "the flag rate is higher than the calibration allows",
@@ -104,7 +105,8 @@ class CalibrationWatch:
 
     def all_series(self) -> dict[str, Any]:
         """Summaries of all series by model and name, with keys and classes."""
-        return {model: status["series"] for (model, _), status in list(self._status.items())}
+        statuses = [(model, self._status.get((model, digest))) for model, digest in list(self._watches)]
+        return {model: status["series"] for model, status in statuses if status is not None}
 
     def reset(self, model: str) -> None:
         """Forget warnings and counts of all series of a model, within a second."""
@@ -172,8 +174,9 @@ class CalibrationWatch:
             if stored is not None and stored["artifact"] == artifact.digest:
                 try:
                     watch.restored(stored["series"])
-                    self._alarms[model] = deque(stored["alarms"], maxlen=_MAX_ALARMS)
-                except (InputError, KeyError, TypeError) as exc:
+                    alarms = [event for event in stored["alarms"] if event.keys() >= _SHOWN_OF_ALARM]
+                    self._alarms[model] = deque(alarms, maxlen=_MAX_ALARMS)
+                except (InputError, KeyError, TypeError, AttributeError) as exc:
                     logger.error("the stored calibration watch of %s is not used: %s", model, exc)
                     watch = ModelWatch(artifact.pipeline.calibration)
             elif stored is not None:
@@ -183,6 +186,7 @@ class CalibrationWatch:
             for old in versions[:-_MAX_VERSIONS]:
                 del self._watches[old]
                 self._status.pop(old, None)
+        self._watches.move_to_end(place)  # the version of the latest image is the last one
         return watch
 
     def _forget(self, model: str) -> None:

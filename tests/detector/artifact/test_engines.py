@@ -17,6 +17,7 @@ from tests.conftest import SEED
 from tests.detector.artifact.saved import reseal, save
 from tests.detector.conftest import make_pipeline, smooth_images
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = [("onnxruntime", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"), ("torch", "bfloat16")]
 
 
@@ -125,6 +126,30 @@ def test_an_unsafe_graph_is_refused(folder: Path, graph: bytes) -> None:
     (folder / GRAPH).write_bytes(model.SerializeToString())
     reseal(folder)
     with pytest.raises(ArtifactError, match="in one file"):
+        load_artifact(folder)
+
+
+def test_a_graph_that_the_runtime_cannot_run_is_refused(folder: Path, graph: bytes) -> None:
+    model = onnx.ModelProto.FromString(graph)
+    model.graph.initializer.append(onnx.helper.make_tensor("place", onnx.TensorProto.INT64, [1], [10**9]))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["logits", "place"], ["unused"]))
+    (folder / GRAPH).write_bytes(model.SerializeToString())
+    reseal(folder)
+    with pytest.raises(ArtifactError, match="ONNX Runtime failed"):
+        load_artifact(folder)
+
+
+def test_other_pooled_vectors_than_those_of_the_weights_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    shutil.copytree(GOLDEN / "protocol-2" / "fusion-onnxruntime", folder)
+    load_artifact(folder)
+    model = onnx.ModelProto.FromString((folder / GRAPH).read_bytes())
+    [node] = [node for node in model.graph.node if "residue_0" in node.output]
+    node.output[0] = "right"
+    model.graph.node.append(onnx.helper.make_node("Add", ["right", "right"], ["residue_0"]))
+    (folder / GRAPH).write_bytes(model.SerializeToString())
+    reseal(folder)
+    with pytest.raises(ArtifactError, match="pooled residues of the engine's graph"):
         load_artifact(folder)
 
 

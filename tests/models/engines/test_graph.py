@@ -66,7 +66,7 @@ def _function(model: onnx.ModelProto) -> None:
 
 def _loop(model: onnx.ModelProto) -> None:
     body = helper.make_graph([], "body", [], [])
-    model.graph.node.append(helper.make_node("Loop", ["", ""], ["unused"], body=body))
+    model.graph.node.append(helper.make_node("Relu", ["images"], ["unused"], body=body))
 
 
 def _sparse(model: onnx.ModelProto) -> None:
@@ -80,7 +80,7 @@ def _huge(model: onnx.ModelProto) -> None:
 
 
 def _unknown_shape(model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("NonZero", ["images"], ["unused"]))
+    model.graph.node.append(helper.make_node("Reshape", ["images", "statistics"], ["unused"]))
 
 
 def _no_operator(model: onnx.ModelProto) -> None:
@@ -95,9 +95,62 @@ def _second_input(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
 
 
+def _power_of_the_batch(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Shape", ["images"], ["batch"], start=0, end=1))
+    for number, name in enumerate(("batch", "power_0", "power_1")):  # one value for one image, 2^48 for 64
+        model.graph.node.append(helper.make_node("Mul", [name, name], [f"power_{number}"]))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["power_2"], ["unused"]))
+
+
+def _growing_strings(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("text", TensorProto.STRING, [1], [b"a long text"]))
+    model.graph.node.append(helper.make_node("StringConcat", ["text", "text"], ["unused"]))
+
+
+def _strings(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Cast", ["logits"], ["unused"], to=TensorProto.STRING))
+
+
+def _random(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("RandomNormalLike", ["logits"], ["unused"]))
+
+
+def _division_that_ends_the_process(model: onnx.ModelProto) -> None:
+    for name, value in (("least", -(2**63)), ("minus_one", -1)):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [1], [value]))
+    model.graph.node.append(helper.make_node("Div", ["least", "minus_one"], ["unused"]))
+
+
+def _channels_that_do_not_fit(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("filters", TensorProto.FLOAT, [1, 7, 1, 1], [0.0] * 7))
+    model.graph.node.append(helper.make_node("Conv", ["images", "filters"], ["unused"]))
+
+
+def _axis_that_does_not_exist(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Concat", ["images", "images"], ["unused"], axis=2**40))
+
+
+def _reads_outside_of_its_memory(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("place", TensorProto.INT64, [1, 4], [10**9] * 4))
+    model.graph.node.append(helper.make_node("GatherND", ["images", "place"], ["unused"]))
+
+
+def _output_without_a_shape(model: onnx.ModelProto) -> None:
+    del model.graph.output[2].type.tensor_type.shape.dim[:]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (_power_of_the_batch, "linear in the batch"),
+        (_growing_strings, "image classifiers' operators"),
+        (_strings, "a graph of numbers"),
+        (_random, "image classifiers' operators"),
+        (_division_that_ends_the_process, "of an operator Div"),
+        (_channels_that_do_not_fit, "of an operator Conv"),
+        (_axis_that_does_not_exist, "of an operator Concat"),
+        (_reads_outside_of_its_memory, "image classifiers' operators"),
+        (_output_without_a_shape, "tensors as input and outputs"),
         (_external, "in one file"),
         (_external_in_an_attribute, "in one file"),
         (_foreign_domain, "standard operators"),
@@ -106,7 +159,7 @@ def _second_input(model: onnx.ModelProto) -> None:
         (_sparse, "dense tensors"),
         (_huge, "bytes of activations per image"),
         (_unknown_shape, "cannot be inferred"),
-        (_no_operator, "cannot be inferred"),
+        (_no_operator, "image classifiers' operators"),
         (_integers, "expected a graph of images"),
         (_second_input, "expected a graph of images"),
     ],

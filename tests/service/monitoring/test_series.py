@@ -22,6 +22,10 @@ def series() -> Series:
     return Series.of(CALIBRATION, pages=True)
 
 
+def series_of_zero_weight() -> dict[str, object]:
+    return asdict(series().distribution) | {"weight": 0.0}
+
+
 def feed(each: Series, ranks: np.ndarray) -> list[str]:
     return [change for rank in ranks.tolist() for change in each.add(rank, rank <= each.flagged_ranks)]
 
@@ -73,6 +77,10 @@ def test_a_restored_series_continues_as_if_nothing_had_happened(before: list[int
         {"histogram": [1]},
         {"warned": 3},
         {"images": "x"},
+        {"flags": asdict(FlagTest(50, 1001)) | {"images": "x"}},
+        {"flags": asdict(FlagTest(0, 0))},
+        {"flags": asdict(FlagTest(50, 1001, images=-200))},
+        {"distribution": series_of_zero_weight()},
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(change: dict[str, object]) -> None:

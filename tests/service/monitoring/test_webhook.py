@@ -14,6 +14,7 @@ import pytest
 from models.errors import InputError
 from service.monitoring.webhook import Webhook, read_secret, signature
 
+NOT_HTTP = 0
 SECRET = b"a secret of more than twenty-four bytes"
 
 
@@ -36,7 +37,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 204)
+        status = self.server.statuses.pop(0) if self.server.statuses else 204
+        if status == NOT_HTTP:
+            self.wfile.write(b"garbage\r\n\r\n")
+            return
+        self.send_response(status)
         self.send_header("location", "/elsewhere")
         self.send_header("content-length", "0")
         self.end_headers()
@@ -101,6 +106,11 @@ def test_attempts_are_bounded_and_redirections_are_failures(receiver: Receiver) 
     receiver.statuses = [302, 500, 500]
     assert deliver(receiver.url, {"n": 1}, {"n": 2}) == ["failed", "sent"]
     assert len(receiver.received) == 4
+
+
+def test_an_answer_that_is_not_http_is_a_failure_and_the_next_event_is_sent(receiver: Receiver) -> None:
+    receiver.statuses = [NOT_HTTP]
+    assert deliver(receiver.url, {"n": 1}, {"n": 2}, waits_s=(0,)) == ["failed", "sent"]
 
 
 def test_a_full_queue_drops_events_and_a_dead_receiver_does_not_delay_the_end() -> None:

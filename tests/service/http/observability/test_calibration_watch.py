@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
+from detector.pipeline import Verdict
 from models.errors import InputError
 from service.http.observability.calibration_watch import STATE_FILE, CalibrationWatch
 from service.http.observability.metrics import Metrics
@@ -103,6 +105,39 @@ def test_an_invalid_state_is_logged_and_replaced(
     CalibrationWatch(Metrics(), state=tmp_path)
     assert "starts anew" in caplog.text
     assert json.loads((tmp_path / STATE_FILE).read_text()) == {"version": 1, "models": {}}
+
+
+@pytest.mark.parametrize("change", [{"alarms": 3}, {"alarms": ["x"]}, {"series": 3}, {"series": {"all": {}}}])
+def test_a_stored_watch_that_is_invalid_starts_anew(
+    change: dict[str, object], artifact: Artifact, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    [verdict] = artifact.pipeline.score(torch.zeros(1, 3, SIDE, SIDE))
+    watch_images(tmp_path, [(artifact, verdict)])
+    state = json.loads((tmp_path / STATE_FILE).read_text())
+    state["models"]["model"] |= change
+    (tmp_path / STATE_FILE).write_text(json.dumps(state))
+    status = watch_images(tmp_path, [(artifact, verdict)]).status("model", artifact)
+    assert status is not None
+    assert status["images"] == 1
+    assert "is not used" in caplog.text
+
+
+def test_the_state_of_a_version_that_is_served_again_is_kept(artifact: Artifact, tmp_path: Path) -> None:
+    [verdict] = artifact.pipeline.score(torch.zeros(1, 3, SIDE, SIDE))
+    other = replace(artifact, digest="other")
+    watch = watch_images(tmp_path, [(artifact, verdict), (other, verdict), (artifact, verdict)])
+    assert json.loads((tmp_path / STATE_FILE).read_text())["models"]["model"]["artifact"] == artifact.digest
+    assert watch.all_series()["model"]["all"]["images"] == 2
+
+
+def watch_images(state: Path, images: list[tuple[Artifact, Verdict]]) -> CalibrationWatch:
+    """A watch that took these images into account, and ended."""
+    watch = CalibrationWatch(Metrics(), state=state)
+    for version, verdict in images:
+        watch.put("model", version, None, [verdict])
+    watch.start()
+    watch.stop()
+    return watch
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
