@@ -35,8 +35,9 @@ logger = logging.getLogger("plumbline.inference")
 
 T = TypeVar("T")
 
-# Files and images up to these numbers of bytes take less time to decode than to hand to another thread.
-_SMALL_FILE, _SMALL_IMAGE = 16 * 1024, 3 * 64 * 64
+# Files and images up to these numbers of bytes take less time to decode than to hand to another thread, unless the file
+# is a PNG in many chunks.
+_SMALL_FILE, _SMALL_IMAGE, _FEW_CHUNKS = 16 * 1024, 3 * 64 * 64, 16
 
 
 class Inference:
@@ -191,7 +192,7 @@ class Inference:
         Raises:
             UnavailableError: the inference thread stopped or died, memory ran out, or the deadline passed.
         """
-        if self._small and not in_pool and len(files) == 1 and len(files[0].content) <= _SMALL_FILE:
+        if self._small and not in_pool and len(files) == 1 and _decodes_fast(files[0].content):
             decoded = [self._decode(files[0], Limits(self._settings.max_pixels))]  # never waits for a budget
         else:
             lane = self._decoders.lane()
@@ -278,6 +279,10 @@ class Inference:
             except Exception as exc:
                 outcome = exc  # a defect on the way to the verdict counts as a failure
             self._metrics.canary(self._canary.check(outcome))
+
+
+def _decodes_fast(content: bytes | str) -> bool:
+    return isinstance(content, bytes) and len(content) <= _SMALL_FILE and content.count(b"IDAT") <= _FEW_CHUNKS
 
 
 def _checked(outcome: Verdict | Exception) -> Verdict | ScoringError:

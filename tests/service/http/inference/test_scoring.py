@@ -1,7 +1,9 @@
 """Inference under faults: stuck batches, lack of memory, wrong verdicts, and their effect on health and metrics."""
 
 import logging
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -139,6 +141,30 @@ def out_of_python_memory() -> None:
 
 
 OUT_OF_MEMORY = [out_of_cuda_memory, out_of_host_memory, out_of_python_memory]
+
+
+def test_a_small_file_is_decoded_on_the_event_loop_unless_it_has_many_chunks(
+    serve: Callable[..., LiveServer], png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = png.index(b"IDAT") - 4
+    length = int.from_bytes(png[start : start + 4])
+    pixels, end = png[start + 8 : start + 8 + length], png[start + 12 + length :]
+    chunks = b"".join(
+        struct.pack(">I", 1) + data + struct.pack(">I", zlib.crc32(data))
+        for data in (b"IDAT" + pixels[n : n + 1] for n in range(len(pixels)))
+    )
+    threads: list[str] = []
+
+    def decode(*given: Any) -> np.ndarray:
+        threads.append(threading.current_thread().name)
+        return decode_image(*given)
+
+    with serve().client() as client:
+        monkeypatch.setattr(scoring_module, "decode_image", decode)
+        answers = [client.post("/v1/predict", content=file) for file in (png, png[:start] + chunks + end)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["results"] == answers[1].json()["results"]
+    assert [name.startswith("plumbline-decode") for name in threads[-2:]] == [False, True]
 
 
 @pytest.mark.parametrize("run_out", OUT_OF_MEMORY)
