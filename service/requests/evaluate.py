@@ -23,7 +23,7 @@ class EvaluationRequest:
         out: folder of the report: report.json, report.csv, report.html.
         artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
-        companion: a second network of the same classes, for detectors that compare with one; a reference as of network.
+        companion: a second network of the same classes, for detectors that compare with one.
         verify_key: refuse an artifact that is not signed with the secret in this file.
         detectors: detectors to fit, such as `transport` or `mahalanobis:magnitude=0.0014`.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1].

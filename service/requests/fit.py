@@ -20,8 +20,7 @@ class FitOptions:
 
     Args:
         out: folder of the artifact to write.
-        detector: a name from `plumbline list detectors`; options follow after colons: views:view=flip [default:
-            fusion; companion with --companion].
+        detector: a name from `plumbline list detectors`, as views:view=flip [default: fusion, or companion with one].
         attack: attacks to fit on, with options after colons: pgd:steps=40:epsilon=2/255 [default: fgm].
         epsilon: attack budget in units of [0, 1], such as 0.03 or 8/255.
         fpr: false-positive rate to calibrate to.
@@ -68,7 +67,7 @@ class FitRequest:
         options: how the detector is fitted.
         calibrate_on: natural images to calibrate on, instead of a share of the images.
         reference: natural images for detectors that compare with some [default: a quarter of those to fit on].
-        companion: a second network of the same classes, for detectors that compare with one; a reference as of network.
+        companion: a second network of the same classes, for detectors that compare with one.
     """
 
     network: NetworkOptions
