@@ -17,6 +17,7 @@ from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
 from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import CONTENT_TYPE, Metrics
+from service.http.schemas.v1 import ErrorResponse
 from service.http.settings import Settings
 
 __all__ = ["create_admin_app", "thread_stacks"]
@@ -69,8 +70,9 @@ def create_admin_app(
         return Response(orjson.dumps(watch.all_series()), media_type="application/json")
 
     @app.post(
-        "/admin/watch/{model}/reset", summary="Forget the warnings of a model, and watch it anew", status_code=202
-    )
+        "/admin/watch/{model}/reset", summary="Forget the warnings of a model, and watch it anew", status_code=202,
+        responses={404: {"model": ErrorResponse, "description": "no model of this name is served"}},
+    )  # fmt: skip
     async def reset(model: str) -> Response:
         if model not in repository.names:
             raise ModelNotFoundError
