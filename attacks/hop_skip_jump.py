@@ -1,24 +1,13 @@
 """HopSkipJump: uses predicted classes only, and estimates the normal of the decision boundary (Chen et al., 2020)."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
-from attacks.common.base import (
-    Attack,
-    ImageNoise,
-    Norm,
-    Target,
-    check_choice,
-    check_count,
-    check_target,
-    target_classes,
-)
-from attacks.common.precision import Precision, check_precision, with_passes_in
+from attacks.common.base import Attack, ImageNoise, Norm, Target, check_choice, check_count, check_target
 from attacks.decision_based.hop_skip_jump import hop_skip_jump
-from attacks.decision_based.starts import decision_and_starts, network_decision, run_art_from_starts
+from attacks.decision_based.starts import decision_and_starts, run_art_from_starts
 from attacks.libraries.art import art_version
 from models.errors import InputError
 
@@ -47,14 +36,9 @@ class HopSkipJump(Attack):
         norm: norm to minimise, "l2" or "linf".
         target: None, or the target class (see `attacks.common.targets`). An image then starts at the nearest image of
             its batch that is predicted as its target, or at a random one.
-        precision: "bfloat16" decides the probes of the estimates in bfloat16, which takes about half the time, and all
-            other points in float32. If bfloat16 is slow on this device, or the network does not work in it, the attack
-            warns and computes in float32.
         engine: "torch", or "art" for ART's code from the same starts, image by image, without `total_queries` and
             `target`. It draws from the global generators, so the batch size changes its results.
     """
-
-    added_options: ClassVar[Mapping[str, Any]] = {"target": None, "precision": "float32"}
 
     def __init__(
         self,
@@ -67,7 +51,6 @@ class HopSkipJump(Attack):
         norm: Norm = "l2",
         target: Target | None = None,
         engine: Literal["torch", "art"] = "torch",
-        precision: Precision = "float32",
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
@@ -78,7 +61,6 @@ class HopSkipJump(Attack):
         self.total_queries = None if total_queries is None else check_count("total_queries", total_queries)
         self.start_tries = check_count("start_tries", start_tries)
         self.engine: Literal["torch", "art"] = check_choice("engine", engine, ("torch", "art"))
-        self.precision = check_precision(precision, engine)
         self.target = check_target(target)
         if engine == "art" and (total_queries is not None or target is not None):
             raise InputError("engine 'art' supports neither total_queries nor target; use engine 'torch'")
@@ -101,13 +83,10 @@ class HopSkipJump(Attack):
             }
             return run_art_from_starts("HopSkipJump", network, images, labels, noise, self.start_tries, options)
         decide, starts = decision_and_starts(network, images, labels, noise, self.target, self.start_tries)
-        targets = None if self.target is None else target_classes(self.target, network, images, labels, noise)
-        probe = network_decision(with_passes_in(self.precision, network, images), labels, targets)
         found = hop_skip_jump(
             decide,
             images,
             starts,
-            probe=probe,
             norm=self.norm,
             steps=self.steps,
             first_queries=self.first_queries,

@@ -1,4 +1,4 @@
-"""Gradients, or probes, in bfloat16 with decisions in float32: about half the time of an attack.
+"""Gradients in bfloat16 with decisions in float32: about half the time of a gradient attack.
 
 Forward and backward passes run under autocast on channels-last images. Weights stay as they are, so the network needs
 no copy, and normalisations, sums and losses that need float32 keep it. On CPUs this is as fast as a copy of the network
@@ -6,7 +6,6 @@ in bfloat16, with gradients nearer to those of float32.
 """
 
 import warnings
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,28 +15,9 @@ from attacks.common.isolation import device_of
 from models.errors import InputError
 from models.options import check_choice
 
-__all__ = ["Bfloat16Gradients", "InBfloat16", "Precision", "check_precision", "with_gradients_in", "with_passes_in"]
+__all__ = ["Bfloat16Gradients", "Precision", "check_precision", "with_gradients_in"]
 
 Precision = Literal["float32", "bfloat16"]
-
-
-class InBfloat16(nn.Module):
-    """The network in bfloat16; logits are float32.
-
-    Args:
-        network: takes images in [0, 1], returns logits.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.training = network.training
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, K)`` of images ``(B, C, H, W)``."""
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
-        return logits.float()
 
 
 class Bfloat16Gradients(nn.Module):
@@ -50,14 +30,16 @@ class Bfloat16Gradients(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self._lower = InBfloat16(network)
         self.training = network.training
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` of images ``(B, C, H, W)``."""
-        lower = torch.is_grad_enabled() and images.requires_grad
-        logits: Tensor = self._lower(images) if lower else self.network(images)
-        return logits
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            logits: Tensor = self.network(images)
+            return logits
+        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        return logits.float()
 
 
 def check_precision(precision: Precision, engine: str) -> Precision:
@@ -86,21 +68,6 @@ def with_gradients_in(precision: Precision, network: nn.Module, images: Tensor) 
         network: takes images in [0, 1], returns logits.
         images: ``(B, C, H, W)``, on the network's device.
     """
-    return _lowered(precision, network, images, Bfloat16Gradients, _gradient_is_finite)
-
-
-def with_passes_in(precision: Precision, network: nn.Module, images: Tensor) -> nn.Module:
-    """As `with_gradients_in`, for all passes, whether images require a gradient or not."""
-    return _lowered(precision, network, images, InBfloat16, _logits_are_finite)
-
-
-def _lowered(
-    precision: Precision,
-    network: nn.Module,
-    images: Tensor,
-    kind: type[nn.Module],
-    works: Callable[[nn.Module, Tensor], bool],
-) -> nn.Module:
     if precision == "float32":
         return network
     device = device_of(network) or images.device
@@ -108,34 +75,29 @@ def _lowered(
         warnings.warn(
             f"this {device.type.upper()} has no fast bfloat16 that torch {torch.__version__} knows; "
             "the attack computes in float32",
-            stacklevel=3,
+            stacklevel=2,
         )
         return network
-    lower = kind(network)
-    try:
-        fault = None if works(lower, images[:1]) else "logits or gradients are not finite"
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError) as exc:
-        fault = str(exc).partition("\n")[0]
-    if fault:
-        warnings.warn(f"the network does not work in bfloat16 ({fault}); the attack computes in float32", stacklevel=3)
+    lower = Bfloat16Gradients(network)
+    if fault := _fault(lower, images[:1]):
+        warnings.warn(f"the network does not work in bfloat16 ({fault}); the attack computes in float32", stacklevel=2)
         return network
     return lower
 
 
-def _gradient_is_finite(lower: nn.Module, image: Tensor) -> bool:
+def _fault(lower: nn.Module, image: Tensor) -> str | None:
+    """Why the network has no gradient in bfloat16; None if it has one."""
     image = image.detach().clone().requires_grad_(True)
-    logits = lower(image)
-    if not logits.requires_grad:
-        return True  # nor in float32; the attack's own message states the remedy
-    (gradient,) = torch.autograd.grad(logits.sum(), image)
-    return bool(logits.isfinite().all() and gradient.isfinite().all())
-
-
-@torch.no_grad()
-def _logits_are_finite(lower: nn.Module, image: Tensor) -> bool:
-    return bool(lower(image).isfinite().all())
+    try:
+        logits = lower(image)
+        if not logits.requires_grad:
+            return None  # nor in float32; the attack's own message states the remedy
+        (gradient,) = torch.autograd.grad(logits.sum(), image)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as exc:
+        return str(exc).partition("\n")[0]
+    return None if logits.isfinite().all() and gradient.isfinite().all() else "logits or gradients are not finite"
 
 
 def _fast_bfloat16(kind: str) -> bool:

@@ -20,7 +20,6 @@ def hop_skip_jump(
     images: Tensor,
     starts: Tensor,
     *,
-    probe: Decide | None = None,
     norm: Norm = "l2",
     steps: int = 50,
     first_queries: int = 100,
@@ -44,8 +43,6 @@ def hop_skip_jump(
         decide: whether a point is adversarial.
         images: ``(B, ...)`` floating point.
         starts: ``(B, ...)``, adversarial points; where a start is not adversarial, the image is returned, not found.
-        probe: decides the probes of the estimates, which are most of the queries, in place of `decide`. An error of it
-            makes an estimate less exact, and no other point adversarial.
         norm: "l2" or "linf".
         steps: rounds of estimate, jump and search.
         first_queries: probes of the first estimate; the estimate of step t has first_queries · √t.
@@ -72,7 +69,7 @@ def hop_skip_jump(
         widths = scale * lengths
         if step == 1 and math.isfinite(span := search.span()):
             widths = torch.full_like(lengths, 0.1 * span)
-        direction = search.normal(rows, current, widths, counts, probe)
+        direction = search.normal(rows, current, widths, counts)
         current = search.jump(rows, current, direction, lengths / math.sqrt(step))
         current = search.search(rows, current)
     return search.result()

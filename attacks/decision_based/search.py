@@ -110,14 +110,8 @@ class DecisionSearch:
         self.distance[rows] = self.lengths(self.points[rows].double() - self.images[rows].double())
         return rows
 
-    def query(self, points: Tensor, rows: Tensor, decide: Decide | None = None) -> Tensor:
-        """Whether each point is adversarial ``(b,)``; False without a query for images at their limit.
-
-        Args:
-            points: ``(b, ...)``.
-            rows: ``(b,)``, their images.
-            decide: in place of the search's own function.
-        """
+    def query(self, points: Tensor, rows: Tensor) -> Tensor:
+        """Whether each point is adversarial ``(b,)``; False without a query for images at their limit."""
         if len(points) == 0:
             return torch.zeros_like(rows, dtype=torch.bool)
         if self._limit is not None:
@@ -125,12 +119,11 @@ class DecisionSearch:
             if not able.all():
                 answers = torch.zeros_like(able)
                 if able.any():
-                    answers[able] = self.query(points[able], rows[able], decide)
+                    answers[able] = self.query(points[able], rows[able])
                 return answers
         self.queries += torch.bincount(rows, minlength=len(self.images))
         parts = zip(torch.split(points, self._pool), torch.split(rows, self._pool), strict=True)
-        decide = decide or self._decide
-        decisions = [decide(part, of).to(device=points.device, dtype=torch.bool) for part, of in parts]
+        decisions = [self._decide(part, of).to(device=points.device, dtype=torch.bool) for part, of in parts]
         return torch.cat(decisions)
 
     def remaining(self, rows: Tensor) -> Tensor:
@@ -168,9 +161,7 @@ class DecisionSearch:
         self.keep(rows, nearest)
         return nearest
 
-    def normal(
-        self, rows: Tensor, current: Tensor, widths: Tensor, counts: Tensor, decide: Decide | None = None
-    ) -> Tensor:
+    def normal(self, rows: Tensor, current: Tensor, widths: Tensor, counts: Tensor) -> Tensor:
         """Monte Carlo estimate of the normal of the boundary (equation 16 of HopSkipJump).
 
         With probes u_b of one width around the current point and answers φ_b = ±1, the estimate is
@@ -181,7 +172,6 @@ class DecisionSearch:
             current: ``(r, ...)``, points next to the boundary.
             widths: ``(r,)``, norms of the probes.
             counts: ``(r,)``, numbers of the probes.
-            decide: for the probes, in place of the search's own function.
 
         Returns:
             Directions ``(r, ...)`` towards the adversarial side: of norm 1 in L2, signs in L∞.
@@ -203,7 +193,7 @@ class DecisionSearch:
             probes *= (widths[owners] / probes.square().sum(1).sqrt().clamp_min(_TINY))[:, None]
             centres = flat[owners]
             points = self.clip((centres + probes).reshape(-1, *current.shape[1:]))
-            yes = self.query(points, rows[owners], decide)
+            yes = self.query(points, rows[owners])
             # The probe is the difference after clipping, not the drawn one.
             shifts = torch.split(points.flatten(1).sub_(centres), [n for _, n in group])
             signs = torch.split(2 * yes.to(flat.dtype) - 1, [n for _, n in group])

@@ -3,8 +3,7 @@
     python -m benchmarks speed.black_box --dataset npz:cifar10-test.npz
 
 Queries are images that the network receives. ART's attack runs first in every round; ours gets as many queries per
-image as ART's used on average. ART gets our starts, since its own ignore the seed. HopSkipJump runs twice: with all
-queries in float32, and with the probes of its estimates in bfloat16. Each case has, for both libraries: seconds,
+image as ART's used on average. ART gets our starts, since its own ignore the seed. Each case has, for both: seconds,
 queries per image, success, median and mean L2 of the successes; and
 
     ratio             ART's duration ÷ ours, the median over rounds in which both run, one after the other
@@ -15,7 +14,6 @@ queries per image, success, median and mean L2 of the successes; and
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from torch import Tensor, nn
 
 from attacks import Attack
 from attacks.boundary import Boundary
-from attacks.common.precision import Precision
 from attacks.hop_skip_jump import HopSkipJump
 from attacks.libraries.art import art_version
 from benchmarks.common import arguments, right_images, write_result
@@ -32,7 +29,7 @@ from models.datasets.base import DatasetRequest, load_dataset
 from models.loading import load_network
 from models.memory import keep_freed_memory
 
-BARS = {"hop_skip_jump": 3.0}
+BARS = {"hop_skip_jump": 3.0, "boundary": None}
 SHARES = (0.25, 0.5, 0.75)  # of the queries, to reach ART's median
 
 
@@ -43,7 +40,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--network", default="pretrained:cifar10-resnet20")
     parser.add_argument("--images", type=int, default=6, help="attacked by both (default: %(default)s)")
-    parser.add_argument("--attacks", nargs="+", default=["hop_skip_jump", "boundary"], help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=20, help="of HopSkipJump, both (default: %(default)s)")
     parser.add_argument("--art-boundary-steps", type=int, default=100, help="of ART's Boundary (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -59,31 +55,21 @@ def main(argv: list[str] | None = None) -> None:
     )
     run = _Run(network, images, labels)
 
-    def hop_skip_jump(queries: int, precision: Precision = "float32") -> Attack:
-        return HopSkipJump(steps=options.steps, total_queries=queries, precision=precision, seed=options.seed)
+    def hop_skip_jump(queries: int) -> Attack:
+        return HopSkipJump(steps=options.steps, total_queries=queries, seed=options.seed)
 
     def boundary(queries: int) -> Attack:
         return Boundary(steps=queries, total_queries=queries, seed=options.seed)
 
-    their_jump = HopSkipJump(steps=options.steps, engine="art", seed=options.seed)
-    their_boundary = Boundary(steps=options.art_boundary_steps, engine="art", seed=options.seed)
-    pairs: list[tuple[str, Precision, Callable[[int], Attack], Attack]] = [
-        ("hop_skip_jump", "float32", hop_skip_jump, their_jump),
-        ("hop_skip_jump", "bfloat16", partial(hop_skip_jump, precision="bfloat16"), their_jump),
-        ("boundary", "float32", boundary, their_boundary),
-    ]
+    theirs = {
+        "hop_skip_jump": HopSkipJump(steps=options.steps, engine="art", seed=options.seed),
+        "boundary": Boundary(steps=options.art_boundary_steps, engine="art", seed=options.seed),
+    }
     cases = []
-    for name, precision, ours, theirs in pairs:
-        if name not in options.attacks:
-            continue
-        case = {"attack": name, "precision": precision, "bar": BARS.get(name)}
-        case |= _case(run, ours, theirs, options.rounds)
+    for name, ours in {"hop_skip_jump": hop_skip_jump, "boundary": boundary}.items():
+        case = {"attack": name, "bar": BARS[name]} | _case(run, ours, theirs[name], options.rounds)
         cases.append(case)
-        print(
-            f"{name}, {precision}: {case['ratio']['ratio']:.2f} × (bar {case['bar']}), ours {case['ours']}, "
-            f"theirs {case['theirs']}",
-            flush=True,
-        )
+        print(f"{name}: {case['ratio']['ratio']:.2f} ×, ours {case['ours']}, theirs {case['theirs']}", flush=True)
         print(f"    to ART's median: {case['to_their_median']}", flush=True)
     payload = {
         "n": options.images,

@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmarks.tables.cells import Result, number, percent, ratio, shown
 
@@ -35,15 +34,10 @@ def attacks(result: Result) -> list[str]:
         norms = " / ".join(number(each["l2_median"], 1, 3) for each in both)
         bar = "–" if case["bar"] is None else f"{case['bar']:g}"
         lines.append(
-            f"| {_with_precision(case)} | {case.get('n', result['n'])} | {ratio(case['ratio'])} | {bar} | {success} | "
+            f"| {shown(case['attack'])} | {case.get('n', result['n'])} | {ratio(case['ratio'])} | {bar} | {success} | "
             f"{norms} |"
         )
     return lines
-
-
-def _with_precision(case: Mapping[str, Any]) -> str:
-    name, precision = shown(case["attack"]), case.get("precision", "float32")
-    return name if precision == "float32" else f"{name}, probes in {precision}"
 
 
 def attack_precision(result: Result) -> list[str]:
