@@ -8,6 +8,8 @@ from contextlib import suppress
 from itertools import count
 from typing import TypeVar
 
+from service.http.batching.errors import StoppedError
+
 __all__ = ["results"]
 
 T = TypeVar("T")
@@ -19,6 +21,7 @@ async def results(futures: Sequence[Future[T]]) -> list[T]:
     `asyncio.wrap_future` would wake the loop once for each future, also for one that is completed on the loop.
 
     Raises:
+        StoppedError: a future was cancelled, because the server shuts down.
         Exception: that of the first future that failed.
     """
     assert futures, "no futures"
@@ -47,4 +50,6 @@ async def results(futures: Sequence[Future[T]]) -> list[T]:
         for future in futures:
             future.cancel()
         raise
+    if any(future.cancelled() for future in futures):
+        raise StoppedError
     return [future.result() for future in futures]

@@ -24,7 +24,7 @@ from service.http.inference.batch_times import BatchTimes
 from service.http.inference.canary import Canary
 from service.http.inference.decoders import Decoders
 from service.http.inference.files import ImageFile
-from service.http.inference.outcomes import Outcome
+from service.http.inference.outcomes import Outcome, ScoredImages
 from service.http.inference.scorer import DecodedImage, PipelineScorer
 from service.http.observability.metrics import ModelMetrics
 from service.http.settings import Settings
@@ -181,8 +181,8 @@ class Inference:
         except MemoryError:
             raise MemoryRanOutError from None
 
-    async def score(self, files: Sequence[ImageFile], *, path: bool, in_pool: bool = False) -> list[Outcome]:
-        """One outcome per file, in order; cancellation removes queued work.
+    async def score(self, files: Sequence[ImageFile], *, path: bool, in_pool: bool = False) -> ScoredImages:
+        """The outcomes of files; cancellation removes queued work.
 
         Args:
             files: at least one.
@@ -201,7 +201,10 @@ class Inference:
             if isinstance(each, UnavailableError):
                 raise each
         scored = iter(await self.score_pixels([each for each in decoded if isinstance(each, np.ndarray)], path=path))
-        return [each if isinstance(each, ImageError | ScoringError) else next(scored) for each in decoded]
+        return ScoredImages(
+            [each if isinstance(each, ImageError | ScoringError) else next(scored) for each in decoded],
+            [each if isinstance(each, np.ndarray) else None for each in decoded],
+        )
 
     async def score_pixels(self, images: Sequence[np.ndarray], *, path: bool = False) -> list[Verdict | ScoringError]:
         """One outcome per image, each uint8 ``(3, H, W)``, already preprocessed.
@@ -249,7 +252,7 @@ class Inference:
             await self._score_grey(count)
         one, largest = await self._score_grey(1), await self._score_grey(size)
         self._times = BatchTimes(one, largest, size, self._settings.hang_timeout_s)
-        [verdict] = await self.score([ImageFile(self._canary.file)], path=False, in_pool=True)
+        verdict = await self._score_canary()
         if isinstance(verdict, Exception):
             raise verdict
         self._canary.expect(verdict)
@@ -266,13 +269,16 @@ class Inference:
                 raise outcome
         return perf_counter() - started
 
+    async def _score_canary(self) -> Outcome:
+        return (await self.score([ImageFile(self._canary.file)], path=False, in_pool=True)).outcomes[0]
+
     async def _watch_canary(self) -> None:
         while True:
             await asyncio.sleep(self._settings.canary_interval_s)
             outcome: Outcome | Exception
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
-                    [outcome] = await self.score([ImageFile(self._canary.file)], path=False, in_pool=True)
+                    outcome = await self._score_canary()
             except (UnavailableError, TimeoutError):
                 self._metrics.canary("late")  # a full queue is not evidence of wrong results
                 continue

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from filelock import FileLock
 
 from detector.artifact import Artifact
 from detector.pipeline import Verdict
 from models.errors import InputError, PlumblineError
 from models.files import write_atomically
 from service.http.observability.metrics import Metrics
+from service.http.observability.served import ServedImages
+from service.monitoring.lock import locked
 from service.monitoring.model_watch import ALL, ModelWatch
 from service.monitoring.series import BLOCK, Change, Series
 from service.monitoring.webhook import Webhook
@@ -60,12 +63,13 @@ class CalibrationWatch:
         webhook: receives each warning and page; None: there is none.
 
     Raises:
-        InputError: the state cannot be read or written.
+        InputError: the state cannot be read or written, or another process uses it.
     """
 
     def __init__(self, metrics: Metrics, *, state: Path | None = None, webhook: Webhook | None = None) -> None:
         self._metrics = metrics
         self._state = None if state is None else state / STATE_FILE
+        self._lock: FileLock | None = None
         self._webhook = webhook
         self._queue: deque[_Entry] = deque()
         # Images put by requests and taken by the thread; each has one writer, so they need no lock.
@@ -81,6 +85,7 @@ class CalibrationWatch:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if self._state is not None:
+            self._lock = locked(self._state.with_suffix(".lock"), f"the state in {self._state.parent}")
             self._stored = _read(self._state)
             self._write()  # an unusable folder is an error at the start
 
@@ -98,6 +103,10 @@ class CalibrationWatch:
             return
         self._put += len(verdicts)
         self._queue.append((model, artifact, key, verdicts))
+
+    def observe(self, served: ServedImages) -> None:
+        """Queue the verdicts of `served`; see `put`."""
+        self.put(served.model, served.artifact, served.key, served.verdicts)
 
     def status(self, model: str, artifact: Artifact) -> dict[str, Any] | None:
         """The fields of `service.http.schemas.v1.WatchStatus`; None before the first image of this version."""
@@ -127,6 +136,8 @@ class CalibrationWatch:
             self._thread.join()
         if self._webhook is not None:
             self._webhook.stop()
+        if self._lock is not None:
+            self._lock.release()
 
     def _run(self) -> None:
         while True:

@@ -11,7 +11,7 @@ loop, serves the others. Before the body is read, in this order:
     no capacity for one more image     429   with Retry-After; bytes without Content-Length are counted as they arrive
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,8 +22,8 @@ from service.http.headers import check_not_encoded, content_length
 from service.http.inference.capacity import Ticket
 from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
-from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import Metrics
+from service.http.observability.served import Observer
 from service.http.paths import (
     INFER_PATH,
     INFER_VERSION_PATH,
@@ -56,16 +56,16 @@ class PredictionApplication:
         repository: the models.
         settings: the limits.
         metrics: counts images.
-        watch: compares p-values with the calibration.
+        observers: each receives the images with verdicts.
     """
 
     def __init__(
-        self, *, repository: ModelRepository, settings: Settings, metrics: Metrics, watch: CalibrationWatch
+        self, *, repository: ModelRepository, settings: Settings, metrics: Metrics, observers: Sequence[Observer]
     ) -> None:
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
-        self._watch = watch
+        self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = prediction_path(scope["path"])
@@ -81,7 +81,7 @@ class PredictionApplication:
             scope["state"]["model"] = model
             receive = _reserving(receive, ticket, announced)
             request = PredictionRequest(
-                Request(scope, receive), model, ticket, self._settings, self._metrics, self._watch
+                Request(scope, receive), model, ticket, self._settings, self._metrics, self._observers
             )
             response = await _HANDLERS[path.template](request)
             await response(scope, receive, send)

@@ -8,7 +8,7 @@ verdict, the whole request is refused.
 from starlette.responses import Response
 
 from detector.pipeline import Verdict
-from service.http.inference.outcomes import Outcome
+from service.http.inference.outcomes import Outcome, ScoredImages
 from service.http.prediction.infer_request import HEADER_LENGTH, InferRequest, parse_request
 from service.http.prediction.infer_response import encode_response
 from service.http.prediction.outputs import output_tensors
@@ -25,14 +25,14 @@ async def infer(request: PredictionRequest) -> Response:
     """
     body = await request.http.body()
 
-    async def score() -> tuple[InferRequest, list[Outcome]]:
+    async def score() -> tuple[InferRequest, ScoredImages]:
         parsed = await _parse(request, body)
         request.reserve(parsed.count)
         return parsed, await _score(request, parsed)
 
-    parsed, outcomes = await request.run(score())
-    request.count(outcomes)
-    tensors = output_tensors(_verdicts(outcomes))
+    parsed, scored = await request.run(score())
+    request.count(scored)
+    tensors = output_tensors(_verdicts(scored.outcomes))
     content, json_length = encode_response(parsed, tensors, request.model.name, request.model.version)
     if json_length is None:
         return Response(content, media_type="application/json")
@@ -54,9 +54,10 @@ async def _parse(request: PredictionRequest, body: bytes) -> InferRequest:
     return await request.parse(parse, body, long=None if header_length is None else False)
 
 
-async def _score(request: PredictionRequest, parsed: InferRequest) -> list[Outcome]:
+async def _score(request: PredictionRequest, parsed: InferRequest) -> ScoredImages:
     if parsed.pixels is not None:
-        return [*await request.model.inference.score_pixels(list(parsed.pixels))]
+        pixels = list(parsed.pixels)
+        return ScoredImages([*await request.model.inference.score_pixels(pixels)], [*pixels])
     return await request.model.inference.score(parsed.files, path=False)
 
 

@@ -10,7 +10,7 @@ from detector.pipeline import Verdict
 from service.http.errors import HttpError
 from service.http.inference.files import ImageFile
 from service.http.inference.model import ServedModel
-from service.http.inference.outcomes import Outcome
+from service.http.inference.outcomes import Outcome, ScoredImages
 from service.http.prediction.request import PredictionRequest, error_message, image_error
 from service.http.prediction.uploads import UnparsedFiles, read_files
 
@@ -28,13 +28,14 @@ async def predict(request: PredictionRequest) -> Response:
     path = _wants_path(request.http)
     body = await read_files(request.http, max_images=request.settings.max_images_per_request)
 
-    async def score() -> tuple[list[ImageFile], list[Outcome]]:
+    async def score() -> tuple[list[ImageFile], ScoredImages]:
         files = await request.parse(body.parse, body.body) if isinstance(body, UnparsedFiles) else body
         request.reserve(len(files))
         return files, await request.model.inference.score(files, path=path)
 
-    files, outcomes = await request.run(score())
-    request.count(outcomes)
+    files, scored = await request.run(score())
+    request.count(scored)
+    outcomes = scored.outcomes
     if len(outcomes) == 1 and isinstance(outcomes[0], Exception):
         raise image_error(outcomes[0]) from outcomes[0]
     results = [_result(i, file, outcome, path) for i, (file, outcome) in enumerate(zip(files, outcomes, strict=True))]

@@ -1,6 +1,7 @@
 """One admitted request for predictions, and the steps that all prediction routes share."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,9 +14,9 @@ from service.http.batching.errors import DeadlineError
 from service.http.errors import ClientGoneError, HttpError
 from service.http.inference.capacity import Ticket
 from service.http.inference.model import ServedModel
-from service.http.inference.outcomes import Outcome
-from service.http.observability.calibration_watch import CalibrationWatch
+from service.http.inference.outcomes import ScoredImages
 from service.http.observability.metrics import Metrics
+from service.http.observability.served import Observer, ServedImages
 from service.http.settings import Settings
 
 __all__ = ["PredictionRequest", "error_message", "image_error"]
@@ -35,7 +36,7 @@ class PredictionRequest:
         ticket: the reservation, at first for one image.
         settings: the limits.
         metrics: counts images.
-        watch: compares p-values with the calibration.
+        observers: each receives the images with verdicts.
     """
 
     http: Request
@@ -43,7 +44,7 @@ class PredictionRequest:
     ticket: Ticket
     settings: Settings
     metrics: Metrics
-    watch: CalibrationWatch
+    observers: Sequence[Observer]
 
     async def parse(self, parse: Callable[[bytes], T], body: bytes, *, long: bool | None = None) -> T:
         """The result of ``parse(body)``; a long body is parsed on a decoding thread.
@@ -100,10 +101,22 @@ class PredictionRequest:
             working = False
             gone.cancel()
 
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Count and watch scored, flagged and refused images."""
+    def count(self, scored: ScoredImages) -> None:
+        """Count scored, flagged and refused images, and pass those with verdicts to the observers."""
+        outcomes, state = scored.outcomes, self.http.scope["state"]
         verdicts = [outcome for outcome in outcomes if isinstance(outcome, Verdict)]
-        self.watch.put(self.model.name, self.model.artifact, self.http.scope["state"].get("api_key"), verdicts)
+        if verdicts:
+            served = ServedImages(
+                time=time.time(), model=self.model.name, artifact=self.model.artifact,
+                request_id=state["request_id"], key=state.get("api_key"), verdicts=verdicts,
+                indices=[index for index, outcome in enumerate(outcomes) if isinstance(outcome, Verdict)],
+                pixels=[
+                    pixels for outcome, pixels in zip(outcomes, scored.pixels, strict=True)
+                    if isinstance(outcome, Verdict) and pixels is not None
+                ],
+            )  # fmt: skip
+            for observe in self.observers:
+                observe(served)
         self.model.metrics.images.inc(len(verdicts))
         self.model.metrics.flagged.inc(sum(verdict.flagged for verdict in verdicts))
         for outcome in outcomes:

@@ -60,8 +60,10 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
             await repository.start()
             yield
         finally:
-            await repository.stop()
-            await asyncio.to_thread(watch.stop)
+            try:
+                await repository.stop()
+            finally:
+                await asyncio.to_thread(watch.stop)
 
     app = _Application(
         title="Plumbline",
@@ -86,7 +88,7 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     )
     app.add_middleware(guard)
     app.predictions = guard(
-        PredictionApplication(repository=repository, settings=settings, metrics=metrics, watch=watch)
+        PredictionApplication(repository=repository, settings=settings, metrics=metrics, observers=[watch.observe])
     )
     for router in (
         models_router(repository, watch),

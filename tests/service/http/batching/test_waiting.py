@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.http.batching.batcher import Batcher
+from service.http.batching.errors import StoppedError
 from service.http.batching.waiting import results
 
 TIMEOUT_S = 20.0
@@ -73,5 +74,10 @@ def test_a_failure_is_raised_and_cancellation_cancels_all_futures() -> None:
             async with asyncio.timeout(0.01):
                 await results(pending)
         assert all(future.cancelled() for future in pending)
+        done: Future[int] = Future()
+        done.set_result(1)
+        for order in ([pending[0], done], [done, pending[0]]):  # the server cancelled a decoding task at its end
+            with pytest.raises(StoppedError):
+                await results(order)
 
     asyncio.run(ask())

@@ -327,7 +327,7 @@ def test_a_defect_in_decoding_affects_one_file(
                 assert (result["label"], result["flagged"]) == (verdict.label, verdict.flagged)
                 assert abs(result["score"] - verdict.score) <= 1e-6
         assert client.post("/v1/predict", content=files[1]).status_code == 500
-        [outcome] = server.in_loop(model_of(server).inference.score([ImageFile(files[1])], path=False))
+        [outcome] = server.in_loop(model_of(server).inference.score([ImageFile(files[1])], path=False)).outcomes
     assert isinstance(outcome, ScoringError)
     assert isinstance(outcome.__cause__, KeyError)
 

@@ -146,6 +146,14 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         CalibrationWatch(Metrics(), state=tmp_path / "file" / "state")
 
 
+def test_two_processes_do_not_share_a_state(tmp_path: Path) -> None:
+    first = CalibrationWatch(Metrics(), state=tmp_path)
+    with pytest.raises(InputError, match="another process uses the state"):
+        CalibrationWatch(Metrics(), state=tmp_path)
+    first.stop()
+    CalibrationWatch(Metrics(), state=tmp_path).stop()
+
+
 def test_a_full_queue_drops_and_counts(artifact: Artifact) -> None:
     metrics = Metrics()
     watch = CalibrationWatch(metrics)  # not started

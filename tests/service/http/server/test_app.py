@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_dead_inference_thread_is_seen_and_answers_503(
         assert answer.status_code == 503
         assert answer.json()[field] is False
         assert isinstance(answer.json()["error"], str)
+
+
+def test_the_watch_stops_also_if_the_models_do_not(artifact: Artifact, tmp_path: Path) -> None:
+    async def fail() -> None:
+        raise OSError("no")
+
+    app = application(artifact, state=tmp_path)
+    stop = app.state.repository.stop
+    app.state.repository.stop = fail
+    with pytest.raises(OSError, match="no"), TestClient(app):
+        pass
+    application(artifact, state=tmp_path).state.watch.stop()  # the state is free again
+    asyncio.run(stop())
 
 
 def test_a_defect_is_a_500_without_details_for_its_image_only(

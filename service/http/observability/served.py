@@ -1,0 +1,40 @@
+"""The images of one request with their verdicts, as the threads that work after the response receive them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detector.artifact import Artifact
+from detector.pipeline import Verdict
+
+__all__ = ["Observer", "ServedImages"]
+
+
+@dataclass(frozen=True, eq=False)
+class ServedImages:
+    """The images of one request that have verdicts; at least one.
+
+    Args:
+        time: Unix time in seconds.
+        model: name of the model.
+        artifact: of the version that scored the images.
+        request_id: from the client if it sent one, so not unique.
+        key: name of the API key; None: the server has no keys.
+        indices: place of each image in the request.
+        verdicts: one per image.
+        pixels: of each image, uint8 ``(3, H, W)`` as the network took them.
+    """
+
+    time: float
+    model: str
+    artifact: Artifact
+    request_id: str
+    key: str | None
+    indices: Sequence[int]
+    verdicts: Sequence[Verdict]
+    pixels: Sequence[np.ndarray]
+
+
+# Called on the event loop before the response is sent: it queues the images, and returns at once.
+Observer = Callable[[ServedImages], None]
