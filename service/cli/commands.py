@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from models.errors import InputError
 from models.registry import ATTACKS, DATASETS, DETECTORS, ENGINES, NETWORKS, OBJECTIVES
+from service.requests.certify import CertifyRequest
 from service.requests.demo import DemoRequest
 from service.requests.evaluate import EvaluationRequest
 from service.requests.fit import FitRequest
@@ -106,6 +107,17 @@ def evaluate(request: Annotated[EvaluationRequest, Request]) -> None:
     outcome = evaluate_job(request)
     print(outcome.table)
     print(f"report in {outcome.page}")
+
+
+def certify(request: Annotated[CertifyRequest, Request]) -> None:
+    """Certify radii within which answers do not change, or change to a rejection only, by randomised smoothing.
+
+    The certificates hold for the smoothed system, which answers by the votes of noisy copies of an image; see
+    docs/certify.md. An interrupted run resumes with the same command.
+    """
+    from service.jobs.certify import certify as certify_job
+
+    print(certify_job(request).summary())
 
 
 def geometry(request: Annotated[GeometryRequest, Request]) -> None:
