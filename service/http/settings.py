@@ -52,6 +52,14 @@ class Settings(BaseSettings):
     admin_keys_file: Path | None = Field(None, description="file with the keys of the admin port")
     examples: Path | None = Field(None, description="folder of example images on the web page")
     state: Path | None = Field(None, description="folder that stores the calibration watch between restarts")
+    store: Path | None = Field(None, description="SQLite file of the served verdicts")
+    store_days: float = Field(30.0, gt=0, description="maximum age of a stored verdict")
+    store_max_bytes: int = Field(
+        1024 * _MIB, ge=_MIB, description="maximum size of the store; the oldest rows go first"
+    )
+    keep_flagged: Path | None = Field(None, description="folder that keeps flagged and sampled images for reviewers")
+    keep_max_bytes: int = Field(1024 * _MIB, ge=_MIB, description="maximum size of the kept images")
+    sample_for_review: float = Field(0.0, ge=0, le=1, description="share of all images that is kept for review")
     webhook: str | None = Field(None, description="URL for warnings and pages of the calibration watch")
     webhook_secret_file: Path | None = Field(None, description="file with the secret that signs them: whsec_BASE64")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -93,6 +101,9 @@ class Settings(BaseSettings):
             )
         if (self.webhook is None) != (self.webhook_secret_file is None):
             raise ValueError("expected webhook and webhook_secret_file together, got one of them")
+        for name, needed in (("keep_flagged", "store"), ("sample_for_review", "keep_flagged")):
+            if getattr(self, name) and getattr(self, needed) is None:
+                raise ValueError(f"expected {needed} with {name}, got {name} alone")
         if self.max_images_per_request > self.max_queue_images:
             raise ValueError(
                 f"expected max_images_per_request at most max_queue_images, got {self.max_images_per_request} and "

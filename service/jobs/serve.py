@@ -32,7 +32,8 @@ def serve_artifacts(request: ServeRequest, reload_signal: ReloadSignal | None = 
     settings = read_settings(
         host=request.host, port=request.port, admin_host=request.admin_host, admin_port=request.admin_port,
         api_keys_file=request.keys, admin_keys_file=request.admin_keys, insecure=request.insecure,
-        examples=request.examples, state=request.state, max_pixels=request.max_pixels,
+        examples=request.examples, state=request.state, max_pixels=request.max_pixels, store=request.store,
+        keep_flagged=request.keep_flagged, sample_for_review=request.sample_for_review,
     )  # fmt: skip
     models = model_sources(request.artifact, request.network, device=request.device, verify_key=request.verify_key)
     with memory_limited(request.memory, processes=len(models)):

@@ -48,6 +48,9 @@ class ServeRequest:
         insecure: serve beyond loopback without keys.
         examples: folder of images that the web page offers.
         state: folder that stores the calibration watch between restarts.
+        store: SQLite file of the served verdicts, for reviews.
+        keep_flagged: folder that keeps flagged images for reviewers.
+        sample_for_review: share of all images to keep for review as well, such as 0.01.
         max_pixels: maximum width × height of an image [default: 65 million].
         device: cpu or cuda.
         memory: memory that the models may use together, such as 3GB [default: a share of what is free].
@@ -65,6 +68,9 @@ class ServeRequest:
     insecure: Annotated[bool | None, Parameter(negative=())] = None
     examples: Path | None = None
     state: Path | None = None
+    store: Path | None = None
+    keep_flagged: Path | None = None
+    sample_for_review: float | None = None
     max_pixels: MaxPixels | None = None
     device: str = "cpu"
     memory: Memory | None = None

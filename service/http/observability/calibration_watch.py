@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,25 @@ class CalibrationWatch:
         metrics: of the server.
         state: folder that stores the state between restarts; None: the state ends with the process.
         webhook: receives each warning and page; None: there is none.
+        record: is called with each warning, page and end of a page; None: there is none.
 
     Raises:
         InputError: the state cannot be read or written, or another process uses it.
     """
 
-    def __init__(self, metrics: Metrics, *, state: Path | None = None, webhook: Webhook | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        state: Path | None = None,
+        webhook: Webhook | None = None,
+        record: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         self._metrics = metrics
         self._state = None if state is None else state / STATE_FILE
         self._lock: FileLock | None = None
         self._webhook = webhook
+        self._record = record
         self._queue: deque[_Entry] = deque()
         # Images put by requests and taken by the thread; each has one writer, so they need no lock.
         self._put = self._taken = 0
@@ -223,6 +232,8 @@ class CalibrationWatch:
         self._alarms.setdefault(model, deque(maxlen=_MAX_ALARMS)).append(event)
         if change != "page_end":
             self._metrics.watch_alarms.labels(model, change).inc()
+        if self._record is not None:
+            self._record(event)
         if self._webhook is not None:
             self._webhook.send(event)
 

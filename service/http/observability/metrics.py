@@ -125,8 +125,27 @@ class Metrics:
         self.webhooks = Counter(
             "plumbline_webhooks", "Events for the webhook, by outcome", ["outcome"], registry=registry
         )
+        self.store_verdicts = Counter(
+            "plumbline_store_verdicts", "Verdicts for the store, by outcome", ["outcome"], registry=registry
+        )
+        self.store_images = Counter(
+            "plumbline_store_images", "Images to keep for review, by outcome", ["outcome"], registry=registry
+        )
+        self.store_bytes = Gauge("plumbline_store_bytes", "Size of the store", registry=registry)
+        self.reviews = Gauge(
+            "plumbline_reviews", "Images that reviewers decided on", ["model", "group"], registry=registry
+        )
+        self.review_rate = Gauge(
+            "plumbline_review_rate",
+            "Precision of flags, and share of missed images in the random sample, with 95 % interval",
+            ["model", "group", "bound"],
+            registry=registry,
+        )
         for outcome in ("sent", "failed", "dropped"):
             self.webhooks.labels(outcome)
+        for outcome in ("written", "failed", "dropped"):
+            self.store_verdicts.labels(outcome)
+            self.store_images.labels(outcome)
 
     def request_done(self, route: str, status: int, seconds: float) -> None:
         """Count one response; `route` is one of few templates."""

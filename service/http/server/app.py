@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -24,11 +24,13 @@ from service.http.inference.model import ModelSource
 from service.http.inference.repository import ModelRepository
 from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import Metrics
+from service.http.observability.recorder import VerdictRecorder
 from service.http.observability.telemetry import request_span
 from service.http.paths import OPEN_PATHS, prediction_path
 from service.http.prediction.application import PredictionApplication
 from service.http.prediction.description import add_prediction_routes
 from service.http.settings import Settings
+from service.monitoring.reviews.store import Store
 from service.monitoring.webhook import Webhook, read_secret
 
 __all__ = ["create_app"]
@@ -39,7 +41,7 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
 
     A request passes `Guard`, then `PredictionApplication` or, for all other routes, FastAPI. The application's
     ``state.repository`` is the `ModelRepository`, its ``state.metrics`` the `Metrics`, its ``state.watch`` the
-    `CalibrationWatch`.
+    `CalibrationWatch`, its ``state.recorder`` the `VerdictRecorder`, or None without a store.
 
     Args:
         models: by name; the first is the default. A single artifact gets the name "model".
@@ -51,19 +53,25 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     sources = {"model": ModelSource(models)} if isinstance(models, Artifact) else models
     metrics = Metrics()
     repository = ModelRepository(sources, settings, metrics)
-    watch = CalibrationWatch(metrics, state=settings.state, webhook=_webhook(settings, metrics))
+    recorder = VerdictRecorder(Store(settings.store), settings, metrics) if settings.store else None
+    watch = CalibrationWatch(
+        metrics,
+        state=settings.state,
+        webhook=_webhook(settings, metrics),
+        record=None if recorder is None else recorder.event,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
+        async with AsyncExitStack() as stack:  # its callbacks run last to first, whatever fails
+            if recorder is not None:
+                stack.push_async_callback(asyncio.to_thread, recorder.stop)
+                recorder.start()
+            stack.push_async_callback(asyncio.to_thread, watch.stop)
             watch.start()
+            stack.push_async_callback(repository.stop)
             await repository.start()
             yield
-        finally:
-            try:
-                await repository.stop()
-            finally:
-                await asyncio.to_thread(watch.stop)
 
     app = _Application(
         title="Plumbline",
@@ -77,6 +85,8 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     app.state.repository = repository
     app.state.metrics = metrics
     app.state.watch = watch
+    app.state.recorder = recorder
+    observers = [watch.observe, *([] if recorder is None else [recorder.observe])]
     guard = partial(
         Guard,
         settings=settings,
@@ -88,7 +98,7 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     )
     app.add_middleware(guard)
     app.predictions = guard(
-        PredictionApplication(repository=repository, settings=settings, metrics=metrics, observers=[watch.observe])
+        PredictionApplication(repository=repository, settings=settings, metrics=metrics, observers=observers)
     )
     for router in (
         models_router(repository, watch),

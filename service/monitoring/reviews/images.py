@@ -1,0 +1,81 @@
+"""Images that are kept for reviewers: PNG files in a folder, readable by their owner only.
+
+The pixels are those that the network took, without the metadata of the client's file.
+"""
+
+import io
+import os
+import re
+import secrets
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.errors import InputError
+from models.files import write_errors
+
+__all__ = ["KeptImages"]
+
+_NAME = re.compile(r"[0-9a-f]{32}\.png")
+_COMPRESSION = 1  # of zlib: the fastest
+
+
+class KeptImages:
+    """The images in a folder.
+
+    Args:
+        folder: created with access for its owner only.
+
+    Raises:
+        InputError: the folder cannot be created.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with write_errors(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise InputError(f"no permission to write to the folder {folder}; give another one to --keep-flagged")
+
+    def write(self, pixels: np.ndarray) -> tuple[str, int]:
+        """The name and size, in bytes, of a new file with the image uint8 ``(3, H, W)``.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        stream = io.BytesIO()
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(stream, "PNG", compress_level=_COMPRESSION)
+        name = f"{secrets.token_hex(16)}.png"
+        descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(stream.getbuffer())
+        return name, stream.tell()
+
+    def read(self, name: str) -> bytes | None:
+        """The PNG file `name`; None if it is deleted."""
+        assert _NAME.fullmatch(name), name
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def pixels(self, name: str) -> np.ndarray | None:
+        """The image uint8 ``(3, H, W)`` in the file `name`; None if it is deleted."""
+        content = self.read(name)
+        if content is None:
+            return None
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete these files; those that do not exist are ignored."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def delete_others(self, names: Collection[str]) -> None:
+        """Delete the images without a row in the store, which the end of a process can leave."""
+        self.delete(
+            path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.name not in names
+        )
