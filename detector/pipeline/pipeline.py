@@ -1,5 +1,6 @@
 """From images to verdicts: one forward pass with statistics, then the detector, then the calibrated threshold."""
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -165,6 +166,12 @@ class Pipeline:
         if copies == 1:
             return self._extractor.extract(batch)
         return self._extractor.extract(batch.repeat(copies, 1, 1, 1)).take(np.arange(count))
+
+    def with_calibration(self, calibration: Calibration) -> "Pipeline":
+        """This pipeline with another threshold; both share the network and the detector."""
+        other = copy.copy(self)
+        other.calibration = calibration
+        return other
 
     def batch_size(self, most: int) -> int:
         """Images in one call of `score` that the memory allows, at most `most`."""

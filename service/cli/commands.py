@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from models.errors import InputError
 from models.registry import ATTACKS, DATASETS, DETECTORS, ENGINES, NETWORKS, OBJECTIVES
+from service.requests.calibrate import CalibrateRequest
 from service.requests.certify import CertifyRequest
 from service.requests.demo import DemoRequest
 from service.requests.evaluate import EvaluationRequest
@@ -93,6 +94,24 @@ def fit(request: Annotated[FitRequest, Request]) -> None:
             f"{high:.2%}); requested: {request.options.fpr:.2%}"
         )
     print(f"artifact in {request.options.out}")
+
+
+def calibrate(request: Annotated[CalibrateRequest, Request]) -> None:
+    """Write an artifact with a new threshold, from natural images; network and detector stay the same.
+
+    The images are a data set, or those of the random sample of a server that reviewers decided are natural.
+    """
+    from service.jobs.calibrate import calibrate as calibrate_job
+
+    done = calibrate_job(request)
+    rate, interval = done.old_rate
+    print(f"calibrated on {done.images} images of {done.source}")
+    print(f"threshold {done.old_threshold:.6g} → {done.threshold:.6g} for a false-positive rate of {done.fpr:.2%}")
+    print(
+        f"the previous threshold flags {rate:.2%} of these images (95 % interval {interval.low:.2%} to "
+        f"{interval.high:.2%})"
+    )
+    print(f"artifact in {request.out}")
 
 
 def evaluate(request: Annotated[EvaluationRequest, Request]) -> None:

@@ -1,4 +1,6 @@
-"""How detectors treat classes with few natural images, in a sentence for the user."""
+"""Notes for the user on few natural images: of classes, and for the threshold."""
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +8,9 @@ from numpy.typing import NDArray
 from detector.base.detector import Detector
 from detector.density.gaussians import MIN_CLASS_IMAGES
 
-__all__ = ["note_on_few_images"]
+__all__ = ["note_on_few_images", "note_on_few_scores"]
+
+_FEW_SCORES = 5  # at or above the threshold
 
 Labels = NDArray[np.int64]
 
@@ -33,6 +37,17 @@ def note_on_few_images(detector: Detector, fit: Labels, reference: Labels | None
             "all classes"
         )
     return "; ".join(parts) or None
+
+
+def note_on_few_scores(count: int, fpr: float) -> str | None:
+    """A warning if few of the `count` calibration scores reach the threshold for `fpr`; None if enough do."""
+    largest = math.floor(fpr * (count + 1))
+    if largest >= _FEW_SCORES:
+        return None
+    return (
+        f"warning: for a false-positive rate of {fpr:g}, the threshold is number {largest} from above of the {count} "
+        "calibration scores, so that single images move it; calibrate on more images"
+    )
 
 
 def _below(labels: Labels, least: int, num_classes: int) -> int:

@@ -47,7 +47,7 @@ from service.inputs import (
     view_of,
     with_labels_of,
 )
-from service.inputs.class_counts import note_on_few_images
+from service.inputs.class_counts import note_on_few_images, note_on_few_scores
 from service.inputs.seen_images import pack
 from service.provenance import provenance
 from service.requests.fit import FitOptions, FitRequest
@@ -55,7 +55,6 @@ from service.requests.fit import FitOptions, FitRequest
 __all__ = ["FitInputs", "FitResult", "fit", "fit_detector"]
 
 _REFERENCE_SHARE = 0.25
-_FEW_SCORES = 5  # at or above the threshold; with fewer, `fit` warns
 _SPLIT, _SPLIT_OF_FEW_IMAGES = "0.8,0.1,0.1", "0.5,0.25,0.25"
 
 Extract = Callable[[Any], Features]
@@ -291,11 +290,8 @@ def _report_plan(
     sizes += f", {len(parts.reference)} reference images" if parts.reference is not None else ""
     say(f"{len(discovery.branches)} residual branches; {sizes}")
     compared = None if parts.reference is None else parts.reference.labels
-    if (largest := math.floor(fpr * (len(parts.calibrate) + 1))) < _FEW_SCORES:
-        say(
-            f"warning: for a false-positive rate of {fpr:g}, the threshold is number {largest} from above of the "
-            f"{len(parts.calibrate)} calibration scores, so that single images move it; calibrate on more images"
-        )
+    if note := note_on_few_scores(len(parts.calibrate), fpr):
+        say(note)
     if note := note_on_few_images(detector, parts.fit.labels, compared, num_classes):
         say(note)
     if "view" in detector.parameters():
