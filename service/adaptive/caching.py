@@ -34,11 +34,14 @@ _USED_BUDGETS = {
     "orthogonal": _DESCENT,
     "surrogate": _DESCENT,
     "joint": ("descent", "epsilons"),
+    "joint_carlini_wagner": ("carlini_wagner",),
+    "network": (),
 }
 
 # Modules whose source code decides the results, beside those of the pipeline and of Carlini and Wagner's attack.
 _CODE = (
     "attacks.adaptive",
+    "attacks.autoattack",
     "attacks.common.finite",
     "attacks.common.isolation",
     "attacks.common.margins",
@@ -47,6 +50,7 @@ _CODE = (
     "attacks.common.steps",
     "attacks.decision_based.hop_skip_jump",
     "attacks.decision_based.search",
+    "attacks.libraries.autoattack",
     "attacks.pgd",
     "service.adaptive.caching",
     "service.adaptive.components",
@@ -56,6 +60,7 @@ _CODE = (
     "service.adaptive.exact",
     "service.adaptive.feature_matching",
     "service.adaptive.joint",
+    "service.adaptive.network_alone",
     "service.adaptive.running",
     "service.adaptive.sharding",
     "service.adaptive.surrogate",

@@ -16,9 +16,9 @@ from models.features import Features
 from service.adaptive.settings import AdaptiveSettings
 from service.adaptive.system import System
 
-__all__ = ["AttackContext", "Engine"]
+__all__ = ["AttackContext", "AttackRun"]
 
-Engine = Callable[[NDArray[np.int64], int], tuple[AdaptiveResult, dict[str, Tensor]]]
+AttackRun = Callable[[NDArray[np.int64], int], tuple[AdaptiveResult, dict[str, Tensor]]]
 """Rows of the images and a seed → result of the attack on these rows, and further flags ``(b,)`` by name."""
 
 _LEAD = 1e-6  # distance that attacks keep from the threshold, as a share of the median distance of natural images

@@ -13,7 +13,7 @@ from attacks.adaptive.result import AdaptiveResult
 from attacks.adaptive.surrogate import Surrogate
 from service.adaptive.agreement import Agreement
 from service.adaptive.caching import AdaptiveCache
-from service.adaptive.context import AttackContext, Engine
+from service.adaptive.context import AttackContext, AttackRun
 from service.adaptive.surrogate import fitted_surrogate, surrogate_inputs
 
 __all__ = ["DescentKind", "Descents"]
@@ -57,7 +57,7 @@ class Descents:
         """Weights of the surrogate, for cache keys; None if the margins are exact."""
         return None if self.exact else _weights(self.surrogate[0])
 
-    def engine(self, kind: DescentKind, epsilon: float, steps: int) -> Engine:
+    def run(self, kind: DescentKind, epsilon: float, steps: int) -> AttackRun:
         """The descent within one L∞ budget.
 
         Args:
@@ -67,7 +67,7 @@ class Descents:
         """
         context = self._context
 
-        def run(rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
+        def descent(rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
             labels = context.labels[rows]
             result = descend(
                 self._margins,
@@ -83,7 +83,7 @@ class Descents:
             )
             return result, {}
 
-        return run
+        return descent
 
     def _margins(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and margins, both differentiable."""

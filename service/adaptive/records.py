@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from service.adaptive.agreement import Agreement
 
-__all__ = ["AdaptiveAttacks", "AdaptiveSet"]
+__all__ = ["FOOLED", "AdaptiveAttacks", "AdaptiveSet"]
+
+FOOLED = "network_fooled"  # a flag of the attack `network`: the network alone misclassifies the attacked image
 
 
 @dataclass(frozen=True, eq=False)

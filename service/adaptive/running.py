@@ -4,6 +4,8 @@
          │                                    x̃            └─ feature_matching   HopSkipJump on features, equation 42
          ├─ selective, orthogonal   projected gradients on network and margin, L∞ budgets
          ├─ joint                   PGD on all passes: of the network, its companion, and views
+         ├─ joint_carlini_wagner    Carlini and Wagner's attack on all passes
+         ├─ network                 AutoAttack on the network alone, to compare with
          └─ whole_system            HopSkipJump from natural images on "accepted and wrong"
 
 As in the thesis, `black_box` searches for the image nearest to the detected adversarial one, x̃. Distances from the
@@ -28,11 +30,12 @@ from attacks.common.isolation import evaluation_mode
 from detector.pipeline import Pipeline
 from service.adaptive.agreement import Agreement
 from service.adaptive.caching import STARTS_FROM_FOOLED, AdaptiveCache
-from service.adaptive.context import AttackContext, Engine
+from service.adaptive.context import AttackContext, AttackRun
 from service.adaptive.decision_attacks import black_box_attack, whole_system_attack
 from service.adaptive.descents import DescentKind, Descents
 from service.adaptive.feature_matching import FeatureMatching
-from service.adaptive.joint import joint_attack
+from service.adaptive.joint import joint_attack, joint_carlini_wagner
+from service.adaptive.network_alone import network_attack
 from service.adaptive.records import AdaptiveAttacks, AdaptiveSet
 from service.adaptive.settings import ADAPTIVE_ATTACKS, AdaptiveSettings
 from service.adaptive.sharding import AdaptiveJob, run_in_shards
@@ -131,12 +134,16 @@ def _run(context: AttackContext, names: Sequence[str]) -> AdaptiveAttacks:
             sets += budgeted
             unlimited.append(free)
             few_steps.append(short)
-        elif name == "whole_system":
-            engine = functools.partial(whole_system_attack, context)
-            sets.append(run_in_shards(context, cache, AdaptiveJob(name, context.right, engine)))
-        else:
-            attack: Engine = matching if name == "feature_matching" else functools.partial(black_box_attack, context)
+        elif name == "network":
+            for epsilon in sorted({size for each in context.budgets.epsilons for size in (each / 2, each)}):
+                job = AdaptiveJob(name, context.right, network_attack(context, epsilon), epsilon=epsilon)
+                sets.append(run_in_shards(context, cache, job))
+        elif name in STARTS_FROM_FOOLED:
+            attack: AttackRun = matching if name == "feature_matching" else functools.partial(black_box_attack, context)
             sets.append(run_in_shards(context, cache, AdaptiveJob(name, context.detected, attack)))
+        else:
+            attack = functools.partial(whole_system_attack if name == "whole_system" else joint_carlini_wagner, context)
+            sets.append(run_in_shards(context, cache, AdaptiveJob(name, context.right, attack)))
     surrogate: Agreement | Literal["exact"] | None = None
     if not {"selective", "orthogonal"}.isdisjoint(names):
         surrogate = "exact" if descents.exact else descents.surrogate[1]
@@ -165,10 +172,10 @@ def _descend(
 
     def run(epsilon: float, steps: int) -> AdaptiveSet:
         if name == "joint":
-            engine, surrogate = joint_attack(context, epsilon, steps), None
+            attack, surrogate = joint_attack(context, epsilon, steps), None
         else:
-            engine, surrogate = descents.engine(cast(DescentKind, name), epsilon, steps), descents.weights()
-        job = AdaptiveJob(name, context.right, engine, epsilon=epsilon, steps=steps, surrogate=surrogate)
+            attack, surrogate = descents.run(cast(DescentKind, name), epsilon, steps), descents.weights()
+        job = AdaptiveJob(name, context.right, attack, epsilon=epsilon, steps=steps, surrogate=surrogate)
         return run_in_shards(context, cache, job)
 
     steps, epsilons = context.budgets.descent_steps, context.budgets.epsilons

@@ -13,7 +13,16 @@ from service.adaptive.system import Decision
 __all__ = ["ADAPTIVE_ATTACKS", "AdaptiveSettings"]
 
 # The order enters the seeds of the attacks.
-ADAPTIVE_ATTACKS = ("black_box", "feature_matching", "selective", "orthogonal", "whole_system", "joint")
+ADAPTIVE_ATTACKS = (
+    "black_box",
+    "feature_matching",
+    "selective",
+    "orthogonal",
+    "whole_system",
+    "joint",
+    "joint_carlini_wagner",
+    "network",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

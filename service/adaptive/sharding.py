@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from attacks.common.norms import perturbation_norms
 from models.progress import progress_bar
 from service.adaptive.caching import STARTS_FROM_FOOLED, AdaptiveCache
-from service.adaptive.context import AttackContext, Engine
+from service.adaptive.context import AttackContext, AttackRun
 from service.adaptive.records import AdaptiveSet
 from service.adaptive.settings import ADAPTIVE_ATTACKS
 
@@ -26,7 +26,7 @@ class AdaptiveJob:
     Args:
         name: of the attack, one of `ADAPTIVE_ATTACKS`.
         attempted: ``(N,)`` bool, the images to attack.
-        engine: attacks some rows of the images under a seed.
+        run: attacks some rows of the images under a seed.
         epsilon: L∞ budget; None for attacks that minimise the perturbation.
         steps: of a descent, for the cache key; 0 for other attacks.
         surrogate: weights of the surrogate that the attack follows, if any, for the cache key.
@@ -34,7 +34,7 @@ class AdaptiveJob:
 
     name: str
     attempted: NDArray[np.bool_]
-    engine: Engine
+    run: AttackRun
     epsilon: float | None = None
     steps: int = 0
     surrogate: Mapping[str, NDArray[np.float32]] | None = None
@@ -91,6 +91,6 @@ def _attack_shard(
     # 32 bits of a hash, so that neither attacks nor shards share their noise.
     attack = ADAPTIVE_ATTACKS.index(job.name)
     seed = int(np.random.SeedSequence([context.settings.seed, attack, index]).generate_state(1)[0])
-    result, flags = job.engine(rows, seed)
+    result, flags = job.run(rows, seed)
     assert result.images.shape == context.images[rows].shape
     return {key: values.detach().cpu().numpy() for key, values in (result._asdict() | flags).items()}

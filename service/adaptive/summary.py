@@ -3,10 +3,13 @@
     {"images", "threshold"?, "natural": {"accuracy", "accuracy_interval", "flagged"},
      "carlini_wagner": {"fooled", "detected", "detected_share", "detected_interval", "l2_median"} | null,
      "attacks": {name: {**T, "within": [W]}},                 black_box, feature_matching, whole_system
-                {name: {"budgets": [{"epsilon", **T}], "unlimited": T, "few_steps": T, "all_steps": T}},  the others
+                {name: {"budgets": [{"epsilon", **T}], "unlimited": T, "few_steps": T, "all_steps": T}},  the others;
+                                                                        `network` has no checks
      "union": {"attempted", "evaded", "share", "interval", "l2_median", "linf_median", "within": [W]},
      "surrogate": "exact" | {"held_out_originals", "plain_images": S, "descent_on_final_surrogate": S} | null,
-     "robustness": [{"epsilon", "robust", "robust_interval", "implied_epsilon", "sentence"}],
+     "robustness": [{"epsilon", "robust", "robust_interval", "right_or_flagged", "right_or_flagged_interval",
+                     "network", "network_interval", "network_half", "network_half_interval",
+                     "implied_epsilon", "sentence"}],
      "warnings": [sentence]}
 
     T = {"attempted", "evaded", "share", "interval", "not_confirmed", "l2_median", "linf_median",
@@ -24,7 +27,12 @@ minimise only the latter.
 The figures of an attack count what that attack found. A row of "budgets" also counts what the same attack found within
 a smaller budget, with the smallest distance of each image. "union" covers all images that the network classifies
 correctly, and all attacks, their checks and Carlini and Wagner's undetected images; it takes the smallest distance of
-each image, for L2 and L∞ separately. "robustness" counts the same results.
+each image, for L2 and L∞ separately. "robustness" counts the same results, of all images. An image is
+"right_or_flagged" if the natural image is classified correctly, and no attack evaded: under each attack, it is right
+and accepted, or flagged. Natural images that the network misclassifies count as failures, since attacks do not start
+from them.
+"network" and "network_half" are the accuracies of the network alone under the attack `network` within epsilon and
+epsilon / 2; null if it did not run.
 
 HopSkipJump starts from accepted natural images and therefore evades nearly every detector; the informative figures are
 its shares within a distance. "random_start" is the share of images for which one of 100 uniformly random images is a
@@ -39,7 +47,7 @@ from numpy.typing import NDArray
 
 from detector.calibration import clopper_pearson
 from service.adaptive.agreement import Agreement
-from service.adaptive.records import AdaptiveAttacks, AdaptiveSet
+from service.adaptive.records import FOOLED, AdaptiveAttacks, AdaptiveSet
 from service.adaptive.warnings import warnings_of
 
 __all__ = ["adaptive_figures"]
@@ -67,19 +75,23 @@ def adaptive_figures(
         for each in attacks.sets
         if each.epsilon is None
     }
+    for name in dict.fromkeys(each.name for each in budgeted):
+        own = [each for each in budgeted if each.name == name]
+        # An image within a smaller budget is within a larger one, too.
+        rows = [{"epsilon": each.epsilon} | _figures(each, own[:number]) for number, each in enumerate(own)]
+        by_name[name] = {"budgets": rows}
     for unlimited, few_steps in zip(attacks.unlimited, attacks.few_steps, strict=True):
         own = [each for each in budgeted if each.name == unlimited.name]
         all_steps = next(each for each in own if each.epsilon == few_steps.epsilon)
-        by_name[unlimited.name] = {
-            # An image within a smaller budget is within a larger one, too.
-            "budgets": [{"epsilon": each.epsilon} | _figures(each, own[:number]) for number, each in enumerate(own)],
+        by_name[unlimited.name] |= {
             "unlimited": _figures(unlimited),
             "few_steps": _figures(few_steps),
             "all_steps": _figures(all_steps),
         }
-    accepted_right = attacks.right & ~attacks.flagged
     linf, l2 = _smallest_distances(attacks)
-    epsilons = sorted({each.epsilon for each in budgeted if each.epsilon is not None} or set(linf_limits))
+    # The attack `network` also has halves of the budgets.
+    sizes = {each.epsilon for each in budgeted if each.epsilon is not None and FOOLED not in each.extra}
+    epsilons = sorted(sizes or set(linf_limits))
     figures = {
         "images": len(attacks.right),
         "natural": {
@@ -90,7 +102,7 @@ def adaptive_figures(
         "attacks": by_name,
         "union": _union(attacks.right, linf, l2, limits),
         "surrogate": attacks.surrogate.to_json() if isinstance(attacks.surrogate, Agreement) else attacks.surrogate,
-        "robustness": [_robustness(accepted_right, linf <= epsilon + _ROUNDING, epsilon) for epsilon in epsilons],
+        "robustness": [_robustness(attacks, linf <= epsilon + _ROUNDING, epsilon) for epsilon in epsilons],
         "warnings": warnings_of(attacks),
     }
     return {key: _with_earlier_names(value) for key, value in figures.items()}
@@ -191,21 +203,37 @@ def _within(linf: Distances, l2: Distances, attempted: int, limits: Limits) -> l
     return counted
 
 
-def _robustness(accepted_right: NDArray[np.bool_], evaded: NDArray[np.bool_], epsilon: float) -> dict[str, Any]:
-    """Share of images that no attack evaded within epsilon, and the robust classifier that it would imply."""
-    count, robust = len(evaded), int((accepted_right & ~evaded).sum())
+def _robustness(attacks: AdaptiveAttacks, evaded: NDArray[np.bool_], epsilon: float) -> dict[str, Any]:
+    """Shares of images that no attack evaded within epsilon, beside the network alone, and what they would imply."""
+    count, robust = len(evaded), int((attacks.right & ~attacks.flagged & ~evaded).sum())
     share = _share("robust", robust, count)
+    safe = _share("right_or_flagged", (attacks.right & ~evaded).sum(), count)
+    alone = {**_alone("network", attacks, epsilon), **_alone("network_half", attacks, epsilon / 2)}
     low, high = share["robust_interval"]
     at, half = f"{epsilon * 255:.3g}/255", f"{epsilon * 255 / 2:.3g}/255"
     sentence = (
         f"{robust} of {count} images ({share['robust']:.1%}, 95 % interval {low:.1%} to {high:.1%}) are classified "
         "correctly and accepted, and no attack here found an accepted misclassification of them within L∞ "
-        f"{at}. Robust detection at ε implies a robust classifier at ε/2 (Tramèr, 2022): if this were so against every "
+        f"{at}. With those that are flagged without an attack, {safe['right_or_flagged']:.1%} are right or flagged. "
+    )
+    if alone["network"] is not None:
+        sentence += f"The network alone is right on {alone['network']:.1%} under AutoAttack within {at}. "
+    sentence += (
+        "Robust detection at ε implies a robust classifier at ε/2 (Tramèr, 2022): if this were so against every "
         f"attack, there would be a classifier that is correct on {share['robust']:.1%} of images everywhere within "
         f"{half}. A figure far above that of robustly trained classifiers at this distance indicates that the attacks "
         "failed, not that the detector is robust."
     )
-    return {"epsilon": epsilon, **share, "implied_epsilon": epsilon / 2, "sentence": sentence}
+    return {"epsilon": epsilon, **share, **safe, **alone, "implied_epsilon": epsilon / 2, "sentence": sentence}
+
+
+def _alone(name: str, attacks: AdaptiveAttacks, epsilon: float) -> dict[str, Any]:
+    """The accuracy of the network alone within epsilon, by the attack `network`; null if it did not run there."""
+    own = [each for each in attacks.sets if FOOLED in each.extra and each.epsilon is not None]
+    if not any(each.epsilon == epsilon for each in own):
+        return {name: None, f"{name}_interval": None}
+    fooled = np.logical_or.reduce([each.extra[FOOLED] for each in own if (each.epsilon or 0) <= epsilon])
+    return _share(name, (attacks.right & ~fooled).sum(), len(fooled))
 
 
 def _share(name: str, hits: Any, count: int, share: str | None = None) -> dict[str, Any]:
