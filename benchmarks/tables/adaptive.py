@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.tables.cells import Entry, Result, number, percent
 
-__all__ = ["adaptive", "robustness"]
+__all__ = ["accepted_or_flagged", "adaptive", "robustness"]
 
 
 def adaptive(result: Result, epsilons: Sequence[str] = ("2", "8")) -> list[str]:
@@ -42,6 +42,26 @@ def robustness(result: Result) -> list[str]:
             lines.append(
                 f"| {detector} | {255 * each['epsilon']:.3g}/255: {each['robust']:.1%} ({low:.1%} to {high:.1%}) | "
                 f"{255 * each['implied_epsilon']:.3g}/255 |"
+            )
+    return lines
+
+
+def accepted_or_flagged(result: Result) -> list[str]:
+    """Per detector and ε: right and accepted or flagged under every attack, beside the network alone at ε and ε/2."""
+    lines = [
+        "| detector | ε | right and accepted | right and accepted, or flagged (95 % interval) | network alone at ε | "
+        "at ε/2 | points above the network at ε |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for detector, found in _detectors(result):
+        for each in found["robustness"]:
+            low, high = each["right_or_flagged_interval"]
+            alone, half = each["network"], each["network_half"]
+            above = "–" if alone is None else f"{100 * (each['right_or_flagged'] - alone):+.1f}"
+            lines.append(
+                f"| {detector} | {255 * each['epsilon']:.3g}/255 | {percent(each['robust'])} | "
+                f"{percent(each['right_or_flagged'])} ({low:.1%} to {high:.1%}) | "
+                f"{'–' if alone is None else percent(alone)} | {'–' if half is None else percent(half)} | {above} |"
             )
     return lines
 

@@ -16,6 +16,15 @@ Json = dict[str, Any]
 _NOMINAL = 0.05  # the calibrated false-positive rate that the pages print
 _SET = ("name", "kind", "images", "accuracy", "success_rate", "linf_median", "l2_median", "broken")
 _COST = ("fit_seconds", "measure_seconds_per_image", "score_seconds_per_image")
+_ROBUSTNESS = (
+    "epsilon",
+    "implied_epsilon",
+    *(
+        f"{name}{end}"
+        for name in ("robust", "right_or_flagged", "network", "network_half")
+        for end in ("", "_interval")
+    ),
+)
 _ATTACK = ("attempted", "share", "interval", "l2_median", "linf_median", "queries_median")
 
 
@@ -124,10 +133,7 @@ def _adaptive(found: Json) -> Json:
         else _attacked(attack)
         for name, attack in found["attacks"].items()
     }
-    robustness = [
-        {key: each[key] for key in ("epsilon", "implied_epsilon", "robust", "robust_interval")}
-        for each in found["robustness"]
-    ]
+    robustness = [{key: each[key] for key in _ROBUSTNESS if key in each} for each in found["robustness"]]
     return {"attacks": attacks, "union": _attacked(found["union"]), "robustness": robustness}
 
 

@@ -30,7 +30,7 @@ class AdaptiveSettings:
     """Which adaptive attacks run, with which budgets, against which decision of the detector.
 
     Args:
-        attacks: names out of `ADAPTIVE_ATTACKS`, in any order.
+        attacks: names out of `ADAPTIVE_ATTACKS`, in any order; by default all but the comparison `network`.
         budgets: by default the thesis's.
         decision, ensemble, calibration: how an image is flagged; see `System`.
         cache: folder for finished shards; None disables the cache.
@@ -42,7 +42,7 @@ class AdaptiveSettings:
         InputError: an unknown attack, or a number out of range.
     """
 
-    attacks: Sequence[str] = ADAPTIVE_ATTACKS
+    attacks: Sequence[str] = tuple(name for name in ADAPTIVE_ATTACKS if name != "network")
     budgets: Budgets = field(default_factory=Budgets)
     decision: Decision = "calibrated"
     ensemble: bool = True

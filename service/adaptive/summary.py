@@ -89,9 +89,9 @@ def adaptive_figures(
             "all_steps": _figures(all_steps),
         }
     linf, l2 = _smallest_distances(attacks)
-    # The attack `network` also has halves of the budgets.
-    sizes = {each.epsilon for each in budgeted if each.epsilon is not None and FOOLED not in each.extra}
-    epsilons = sorted(sizes or set(linf_limits))
+    # The attack `network` also ran at half of each budget; the smallest half is not a budget.
+    sizes = {each.epsilon: FOOLED in each.extra for each in budgeted if each.epsilon is not None}
+    epsilons = sorted({size for size, alone in sizes.items() if not alone or size / 2 in sizes} or set(linf_limits))
     figures = {
         "images": len(attacks.right),
         "natural": {

@@ -21,7 +21,7 @@ from models.residuals import StatisticsSpec, discover
 from service.adaptive.budgets import Budgets
 from service.adaptive.records import AdaptiveAttacks, AdaptiveSet
 from service.adaptive.running import attack_adaptively, run_adaptive
-from service.adaptive.settings import ADAPTIVE_ATTACKS, AdaptiveSettings
+from service.adaptive.settings import AdaptiveSettings
 from tests.attacks.digits import digits
 from tests.conftest import SEED
 
@@ -88,7 +88,7 @@ def attacked(
     pipeline: Pipeline,
     images: torch.Tensor,
     labels: torch.Tensor,
-    attacks: Sequence[str] = ADAPTIVE_ATTACKS,
+    attacks: Sequence[str] = AdaptiveSettings.attacks,
     **settings: Any,
 ) -> AdaptiveAttacks:
     """Results of the attacks with small budgets."""
@@ -100,7 +100,7 @@ def figures_of(
     pipeline: Pipeline,
     images: torch.Tensor,
     labels: torch.Tensor,
-    attacks: Sequence[str] = ADAPTIVE_ATTACKS,
+    attacks: Sequence[str] = AdaptiveSettings.attacks,
     **settings: Any,
 ) -> dict[str, Any]:
     """Figures of the attacks with small budgets."""

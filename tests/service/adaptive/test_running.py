@@ -65,7 +65,7 @@ def test_evaded_images_are_accepted_misclassified_valid_and_inside_the_budget(
     on_transport: AdaptiveAttacks, transport: Pipeline, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
     check_claims(on_transport, transport, images, labels)
-    assert {one.name for one in on_transport.sets} == set(ADAPTIVE_ATTACKS)
+    assert {one.name for one in on_transport.sets} == set(ADAPTIVE_ATTACKS) - {"network"}
     assert on_transport.fooled is not None
     assert on_transport.detected is not None
     for one in on_transport.sets:
@@ -74,6 +74,18 @@ def test_evaded_images_are_accepted_misclassified_valid_and_inside_the_budget(
     by_name = {one.name: one for one in on_transport.sets if one.epsilon is None}
     assert by_name["whole_system"].evaded.mean() > 0.5
     assert sum(one.evaded.sum() for one in on_transport.unlimited) > on_transport.right.sum()
+
+
+def test_the_network_alone_is_attacked_at_each_budget_and_half_of_it(
+    energy: Pipeline, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    budgets = dataclasses.replace(BUDGETS, epsilons=(0.5,))
+    figures = figures_of(energy, images[:3], labels[:3], ["network"], budgets=budgets)
+    rows = figures["attacks"]["network"]["budgets"]
+    assert [row["epsilon"] for row in rows] == [0.25, 0.5]
+    assert all(row["evaded"] <= row["network_fooled"] * row["attempted"] for row in rows)
+    (robust,) = figures["robustness"]
+    assert robust["network"] == pytest.approx(figures["natural"]["accuracy"] * (1 - rows[1]["network_fooled"]))
 
 
 def test_state_of_the_network_is_restored(transport: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.adaptive.agreement import Agreement, Sides
-from service.adaptive.records import AdaptiveAttacks, AdaptiveSet
+from service.adaptive.records import FOOLED, AdaptiveAttacks, AdaptiveSet
 from service.adaptive.summary import adaptive_figures
 
 
@@ -68,6 +68,25 @@ def test_only_evasions_within_the_distance_count_against_robustness() -> None:
     sets = (with_find(found.sets[0], 0, 0.15, 1.0), *found.sets[1:])
     figures = adaptive_figures(dataclasses.replace(found, sets=sets), l2_limits=(1.0,), linf_limits=(0.1,))
     assert [(row["epsilon"], row["robust"]) for row in figures["robustness"]] == [(0.1, 1.0), (0.2, 0.75)]
+
+
+def test_right_or_flagged_is_the_worst_case_over_attacks_beside_the_network_alone() -> None:
+    # Image 0 is evaded by one attack, 1 is flagged and right, 2 is wrong and flagged, 3 is fooled alone.
+    right = np.array([True, True, False, True])
+    found = made_by_hand(4, right=right, flagged=np.array([False, True, True, False]))
+    sets = (with_find(found.sets[0], 0, 0.08, 0.7), *found.sets[1:])
+    alone = [
+        dataclasses.replace(sets[2], name="network", epsilon=epsilon, extra={FOOLED: np.array(fooled)})
+        for epsilon, fooled in ((0.05, [True, False, False, False]), (0.1, [False, True, False, True]))
+    ]
+    figures = adaptive_figures(dataclasses.replace(found, sets=(*sets, *alone)), l2_limits=(1.0,), linf_limits=(0.1,))
+    small, large = figures["robustness"]
+    assert [row["epsilon"] for row in (small, large)] == [0.1, 0.2]
+    assert (small["robust"], small["right_or_flagged"]) == (0.25, 0.5)
+    assert (small["network"], small["network_half"]) == (0.0, 0.5)  # a smaller budget is within a larger one
+    assert (large["network"], large["network_half"]) == (None, 0.0)
+    assert "The network alone is right on 0.0%" in small["sentence"]
+    assert [row["network_fooled"] for row in figures["attacks"]["network"]["budgets"]] == [0.25, 0.5]
 
 
 def test_undetected_images_of_carlini_and_wagner_count_against_robustness() -> None:
