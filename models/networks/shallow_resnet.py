@@ -61,10 +61,17 @@ class ShallowResNet(nn.Module):
 
 
 def shallow_resnet10(
-    num_classes: int = 10, *, filters: int = 256, batch_normalization: bool = True, step_size: float = 1.0
+    num_classes: int = 10,
+    *,
+    blocks: int = 10,
+    filters: int = 256,
+    batch_normalization: bool = True,
+    step_size: float = 1.0,
 ) -> nn.Module:
-    """Ten wide residual blocks in two halves, for module-wise training (10-1 ResNet)."""
-    return ShallowResNet(10, num_classes, filters=filters, batch_normalization=batch_normalization, step_size=step_size)
+    """Ten wide residual blocks in two halves, for module-wise training (10-1 ResNet; 50 blocks: 50-1)."""
+    return ShallowResNet(
+        blocks, num_classes, filters=filters, batch_normalization=batch_normalization, step_size=step_size
+    )
 
 
 def shallow_resnet14(
