@@ -52,7 +52,7 @@ def reproduction_summary(_result: Result) -> list[str]:
     for source in sources().values():
         for kind, plural in KINDS.items():
             rows = [row for row in source["rows"] if row["kind"] == kind]
-            counts = Counter({state: 0 for state in STATES})
+            counts = Counter(dict.fromkeys(STATES, 0))
             for row in rows:
                 counts[row["state"]] += len(expanded(row["n"]))
             if rows:

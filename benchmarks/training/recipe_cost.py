@@ -55,7 +55,8 @@ def _network(reference: str, classes: int) -> nn.Module:
 def main(argv: list[str] | None = None) -> None:
     """Count, and write the result."""
     options = arguments(__doc__).parse_args(argv)
-    found = {path.stem: cost(tomllib.loads(path.read_text("utf-8"))["train"]) for path in sorted(RECIPES.glob("*.toml"))}
+    recipes = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(RECIPES.glob("*.toml"))}
+    found = {name: cost(recipe["train"]) for name, recipe in recipes.items()}
     payload = {"n": len(found), "seed": options.seed, "unit": "floating-point operations", "recipes": found}
     print(write_result("recipe_cost", payload, options.out))
 
