@@ -25,6 +25,7 @@ def hop_skip_jump(
     first_queries: int = 100,
     max_queries: int = 10_000,
     total_queries: int | None = None,
+    probe_width: float = 1.0,
     bounds: Bounds = (0.0, 1.0),
     forward_batch: int | None = None,
     generators: Sequence[torch.Generator] | None = None,
@@ -48,6 +49,7 @@ def hop_skip_jump(
         first_queries: probes of the first estimate; the estimate of step t has first_queries · √t.
         max_queries: maximum number of probes of one estimate.
         total_queries: maximum number of queries for one image; None: no limit.
+        probe_width: factor of the width of the probes; above 1 for a `decide` that rounds points to 8 bits.
         bounds: of the values. With infinite bounds, the first probes are as wide as the later ones.
         forward_batch: maximum number of points in one call of `decide`; None: 1024, fewer for large points.
         generators: one per image, on the images' device; None: derived from `seed` and the row of the image.
@@ -56,7 +58,7 @@ def hop_skip_jump(
     search = DecisionSearch(decide, images, starts, norm, total_queries, bounds, forward_batch, generators, seed)
     rows = search.begin()
     current = search.search(rows, search.points[rows])
-    scale = search.theta * (math.sqrt(search.size) if norm == "l2" else search.size)
+    scale = probe_width * search.theta * (math.sqrt(search.size) if norm == "l2" else search.size)
     for step in range(1, steps + 1):
         wanted = max(2, min(int(first_queries * math.sqrt(step)), max_queries))
         # The remaining queries have to suffice for the jump and the search, too.

@@ -1,0 +1,212 @@
+"""Query streams replayed through the recognition: one attack, one harmless stream, and the time of a query."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.detection.query_benign import BENIGN, Scene
+from benchmarks.detection.query_streams import Answers, Classify, attack_stream, noisy, shifted
+from service.monitoring.queries.descriptors import Query, Sketcher
+from service.monitoring.queries.index import QueryIndex
+from service.monitoring.queries.scale import QueryScale
+
+__all__ = ["Replay", "Subject", "costs", "run_attack", "run_benign"]
+
+MAX_EVASION = 250  # attack queries of a stream with inserted images
+TRANSFORMS = {
+    "noise": noisy,
+    "shift": shifted,
+    "shift and noise": lambda pixels, rng: noisy(shifted(pixels, rng), rng),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with its images.
+
+    Args:
+        classify: probabilities and flags; `system` has the flags of a detector, if there is one.
+        images: uint8 ``(N, 3, H, W)``.
+        labels: their classes.
+        margins: log p of the class minus the largest other log p; negative for a wrong class.
+        scale: radius and margin scale.
+        upload: what happens to every image before the server decodes it.
+    """
+
+    classify: Classify
+    system: Classify | None
+    images: np.ndarray
+    labels: np.ndarray
+    margins: np.ndarray
+    scale: QueryScale
+    upload: Callable[[np.ndarray], np.ndarray] | None
+
+
+class Replay:
+    """Queries sent to a fresh index, with the number of attack queries at the first alarm.
+
+    Args:
+        subject: its scale is used.
+        seed: of the secret of the sketches.
+    """
+
+    def __init__(self, subject: Subject, seed: int) -> None:
+        self._subject, self.scale = subject, subject.scale
+        self.sketcher = Sketcher(subject.images.shape[1:], np.random.default_rng([seed, 7]))
+
+    def queries(self, pixels: np.ndarray, probabilities: np.ndarray, flagged: np.ndarray | None = None) -> list[Query]:
+        """One query per image."""
+        flags = np.zeros(len(pixels), bool) if flagged is None else flagged
+        rows = zip(pixels, probabilities, flags, strict=True)
+        return [self.sketcher.query(image, each, flagged=bool(flag)) for image, each, flag in rows]
+
+    def natural(self, rows: np.ndarray) -> list[Query]:
+        """Queries of the subject's images in these rows."""
+        images = self._subject.images[rows]
+        return self.queries(images, self._subject.classify(images)[0])
+
+    def run(self, sent: Iterable[tuple[str, Query, bool]]) -> dict[str, Any]:
+        """The result of a stream.
+
+        Args:
+            sent: key, query, and whether it is part of the attack, in order.
+        """
+        index = QueryIndex(1 << 28, 1e9)
+        attack = 0
+        largest = chain = 0
+        for number, (key, query, of_attack) in enumerate(sent):
+            attack += of_attack
+            session = index.add("m", key, query, self.scale, at=float(number))
+            if session is None:
+                continue
+            largest, chain = max(largest, session.members), max(chain, session.chain)
+            if session.rules:
+                rules = sorted(session.rules)
+                return {"alarm": attack, "sent": number + 1, "rules": rules, "largest": largest, "chain": chain}
+        return {"alarm": None, "sent": attack, "rules": [], "largest": largest, "chain": chain}
+
+
+def run_attack(subject: Subject, name: str, row: int, *, budget: int, evade: bool, seed: int) -> dict[str, Any]:
+    """The outcome of one attack on image `row`, plain and with evasions."""
+    rng = np.random.default_rng([seed, row])
+    original, true = subject.images[row], int(subject.labels[row])
+    classify = subject.system if name == "system" else subject.classify
+    assert classify is not None
+    attack_seed = int(rng.integers(2**31))
+    starts = subject.images[rng.permutation(np.flatnonzero(subject.labels != true))[:100]]
+    stream = attack_stream(
+        name, Answers(classify, budget, rng, subject.upload, starts=starts), original, true, seed=attack_seed
+    )  # fmt: skip
+    replay = Replay(subject, seed)
+    queries = replay.queries(stream.pixels, stream.probabilities, stream.flagged)
+    outcome = {
+        "attack": name, "row": row, "queries": len(queries), "success": stream.success,
+        "none": replay.run(("k", query, True) for query in queries),
+    }  # fmt: skip
+    if not evade:
+        return outcome
+    for variant, sent in evasions(subject, replay, queries, original, rng).items():
+        outcome[variant] = replay.run(sent)
+    for variant, transform in TRANSFORMS.items():
+        answers = Answers(classify, min(budget, 300), rng, subject.upload, transform, starts)
+        moved = attack_stream(name, answers, original, true, seed=attack_seed)
+        sent = (("k", query, True) for query in replay.queries(moved.pixels, moved.probabilities))
+        outcome[variant] = {**replay.run(sent), "success": moved.success, "queries": len(moved.pixels)}
+    return outcome
+
+
+def evasions(
+    subject: Subject, replay: Replay, queries: list[Query], original: np.ndarray, rng: np.random.Generator
+) -> dict[str, Iterator[tuple[str, Query, bool]]]:
+    """The attack's queries, sent in other ways."""
+    first = queries[0].digest
+    some = queries[:MAX_EVASION]
+    photos = replay.natural(rng.choice(len(subject.images), min(1100, len(subject.images)), replace=False))
+    noise = np.clip(np.rint(original + rng.normal(0, 5, (len(some), *original.shape))), 0, 255).astype(np.uint8)
+    copies = replay.queries(noise, subject.classify(noise)[0])
+
+    def mixed(others: list[Query], per_query: int) -> Iterator[tuple[str, Query, bool]]:
+        place = 0
+        for query in some:
+            yield "k", query, True
+            for _ in range(per_query):
+                yield "k", others[place % len(others)], False
+                place += 1
+
+    return {
+        "without the original": (("k", each, True) for each in queries if each.digest != first),
+        "photos 1:1": mixed(photos, 1),
+        "photos 1:10": mixed(photos, 10),
+        "noisy copies 1:1": mixed(copies, 1),
+        "noisy copies of the original, 1 per 3": (
+            sent
+            for number, query in enumerate(some)
+            for sent in ([("k", query, True)] + ([("k", copies[number], False)] if number % 3 == 2 else []))
+        ),
+        "4 keys": ((f"k{number % 4}", query, True) for number, query in enumerate(queries)),
+        "one query per key": ((f"k{number}", query, True) for number, query in enumerate(queries)),
+    }
+
+
+def run_benign(subject: Subject, kind: str, number: int, *, count: int, hard: bool, seed: int) -> dict[str, Any]:
+    """The outcome of one harmless stream."""
+    rng = np.random.default_rng([seed, number, sorted(BENIGN).index(kind)])
+    absolute = np.abs(subject.margins)
+    limit = np.quantile(absolute, 0.03)
+    of_kind = np.flatnonzero(absolute <= limit) if hard else np.flatnonzero(absolute > limit)
+    photos = subject.images[rng.permutation(len(subject.images))[:count]]
+    low = rng.permutation(np.argsort(absolute)[: max(count, len(absolute) // 20)])
+    scene = Scene(
+        subject.images[rng.choice(of_kind)], photos, subject.images[low], subject.classify, count, rng
+    )  # fmt: skip
+    images: list[np.ndarray] = []
+    for image in BENIGN[kind](scene):
+        images.append(image if subject.upload is None else subject.upload(image[None])[0])
+        if len(images) == count:
+            break
+    pixels = np.stack(images)
+    replay = Replay(subject, seed)
+    queries = replay.queries(pixels, subject.classify(pixels)[0])
+    outcome = replay.run(("k", query, True) for query in queries)
+    return {"kind": kind, "number": number, "hard": hard, "queries": len(queries), **outcome}
+
+
+def costs(subject: Subject, rounds: int, seed: int) -> dict[str, float]:
+    """Processor time per query in microseconds, at 4,096 records, and bytes per record."""
+    replay, rng = Replay(subject, seed), np.random.default_rng(seed)
+    rows = rng.permutation(len(subject.images))
+    pixels = np.concatenate([subject.images[rows]] * (1 + 4400 // len(rows)))[:4400]
+    pixels = _noise_of(pixels, rng)
+    full = replay.queries(pixels, np.full((len(pixels), 2), 0.5))
+    images = _noise_of(np.repeat(subject.images[rows[:1]], 512, 0), rng)
+    lead = rng.normal(3, 1, len(images))
+    variants = replay.queries(images, np.stack([1 / (1 + np.exp(-lead)), 1 / (1 + np.exp(lead))], 1))
+    index = QueryIndex(1 << 28, 1e9)
+    empty = index.nbytes
+    for number, query in enumerate(full):
+        index.add("m", "k", query, subject.scale, at=float(number))
+    stored = (index.nbytes - empty) / index.records
+    best = {"new picture": np.inf, "member of a session": np.inf, "descriptor and sketch": np.inf}
+    for start in range(0, 64 * rounds, 64):
+        for name, queries in (("new picture", full), ("member of a session", variants)):
+            batch = [
+                replace(queries[place % len(queries)], digest=int(rng.integers(2**62)))
+                for place in range(start, start + 64)
+            ]
+            begun = time.thread_time()
+            for query in batch:
+                index.add("m", "k", query, subject.scale, at=1e6)
+            best[name] = min(best[name], (time.thread_time() - begun) / 64)
+        begun = time.thread_time()
+        for image in images[:64]:
+            replay.sketcher.query(image, np.full(10, 0.1), flagged=False)
+        best["descriptor and sketch"] = min(best["descriptor and sketch"], (time.thread_time() - begun) / 64)
+    microseconds = {name: 1e6 * seconds for name, seconds in best.items()}
+    return {**microseconds, "bytes": stored}
+
+
+def _noise_of(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(pixels + rng.integers(-3, 4, pixels.shape), 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Recognition of query attacks from the sequence of a key's queries; docs/query-attacks.md has the method."""

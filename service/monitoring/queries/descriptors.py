@@ -1,0 +1,106 @@
+"""What is kept of the pixels of a query: a descriptor, a secret sketch and a digest."""
+
+import functools
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["DESCRIPTOR_SIZE", "SKETCH_SIZE", "Query", "Sketcher", "descriptor"]
+
+DESCRIPTOR_SIZE = 48  # 4 × 4 frequencies of three channels
+SKETCH_SIZE = 64  # sums
+
+_GRID, _FREQUENCIES = 8, 4
+# The sums of a sketch are stored as int16. Natural pixels deviate from 128 by 75 on average; six deviations fit.
+_SPREAD, _DEVIATIONS = 75.0, 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One scored image without its pixels.
+
+    Args:
+        descriptor: float32 ``(48,)``; see `descriptor`.
+        sketch: int16 ``(64,)``; see `Sketcher`.
+        digest: 64 bits of a hash of the pixels.
+        log_probabilities: float64 ``(K,)``, of the network.
+        flagged: of the verdict.
+    """
+
+    descriptor: np.ndarray
+    sketch: np.ndarray
+    digest: int
+    log_probabilities: np.ndarray
+    flagged: bool
+
+
+class Sketcher:
+    """Sketches, digests and queries of images of one shape, under a secret permutation and secret signs.
+
+    The pixels are permuted, multiplied by signs ±1 and summed in 64 groups. The expected squared distance between two
+    sketches is that of the images, up to a constant factor. An attacker who does not know the secret cannot choose
+    images whose sketches are equal.
+
+    Args:
+        shape: (3, H, W) of the images.
+        rng: source of the secret.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], rng: np.random.Generator) -> None:
+        size = math.prod(shape)
+        columns = math.ceil(size / SKETCH_SIZE)
+        order = np.zeros(SKETCH_SIZE * columns, np.intp)
+        order[:size] = rng.permutation(size)
+        signs = rng.choice(np.array([-1, 1], np.float32), len(order))
+        signs[size:] = 0
+        self.shape = shape
+        self._order, self._signs = order, signs.reshape(SKETCH_SIZE, columns)
+        self._scale = np.float32(np.iinfo(np.int16).max / (_DEVIATIONS * _SPREAD * math.sqrt(columns)))
+        self._offset = 128 * self._signs.sum(1)
+
+    def sketch(self, pixels: np.ndarray) -> np.ndarray:
+        """The sketch int16 ``(64,)`` of an image uint8 ``(3, H, W)``."""
+        permuted = pixels.reshape(-1)[self._order].reshape(self._signs.shape).astype(np.float32)
+        sums = (np.einsum("ij,ij->i", permuted, self._signs) - self._offset) * self._scale
+        rounded: np.ndarray = np.clip(np.rint(sums), -32767, 32767).astype(np.int16)
+        return rounded
+
+    def query(self, pixels: np.ndarray, probabilities: np.ndarray, *, flagged: bool) -> Query:
+        """The query of an image.
+
+        Args:
+            pixels: uint8 ``(3, H, W)``, as the network takes them.
+            probabilities: float64 ``(K,)``, of the network.
+            flagged: of the verdict.
+        """
+        digest = hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
+        logs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+        return Query(descriptor(pixels), self.sketch(pixels), int.from_bytes(digest), logs, flagged)
+
+
+def descriptor(pixels: np.ndarray) -> np.ndarray:
+    """The descriptor float32 ``(48,)`` of an image uint8 ``(3, H, W)``.
+
+    The lowest 4 × 4 frequencies of an orthonormal DCT-II of the means of 8 × 8 blocks, per channel, divided by 8: the
+    first number of a channel is its mean minus 128. Distances between descriptors are in grey levels.
+    """
+    down, across = _projection(pixels.shape[1]), _projection(pixels.shape[2])
+    values: np.ndarray = down @ (pixels.astype(np.float32) @ across.T) / _GRID
+    values[:, 0, 0] -= 128  # float32 then keeps more digits of a distance
+    return values.reshape(DESCRIPTOR_SIZE)
+
+
+@functools.cache
+def _projection(length: int) -> np.ndarray:
+    """``(4, length)``: means of 8 blocks of equal size, which may divide pixels, then their lowest frequencies."""
+    edges = np.linspace(0, length, _GRID + 1)
+    pixels = np.arange(length)
+    covered = np.clip(np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels), 0, None)
+    means = covered / (length / _GRID)
+    places, frequencies = np.arange(_GRID), np.arange(_FREQUENCIES)[:, None]
+    cosines = math.sqrt(2 / _GRID) * np.cos(np.pi * (2 * places + 1) * frequencies / (2 * _GRID))
+    cosines[0] = 1 / math.sqrt(_GRID)
+    projection: np.ndarray = (cosines @ means).astype(np.float32)
+    return projection

@@ -1,0 +1,130 @@
+"""The last queries of one API key, in columns of bounded size."""
+
+import numpy as np
+
+from service.monitoring.queries.descriptors import DESCRIPTOR_SIZE, SKETCH_SIZE, Query
+
+__all__ = ["ALONE", "MAX_RECORDS", "NO_PARENT", "Records"]
+
+MAX_RECORDS = 4096
+ALONE = -1  # the session of a query that resembles no other
+NO_PARENT = -1
+
+_START = 64
+_SCALARS = np.dtype(
+    [
+        ("at", np.float64),  # seconds
+        ("parent", np.int64),  # number of the record that this one was made from; NO_PARENT for the first of a session
+        ("lead", np.float32),  # log p of the predicted class minus log p of the second one
+        ("margin", np.float32),  # log p of the session's first class minus the largest other log p
+        ("label", np.int32),
+        ("children", np.uint16),
+        ("late_children", np.uint16),  # those that do not follow it immediately
+        ("rejects", np.uint16),  # children without a lower margin
+        ("used_rejects", np.uint16),  # of these, those with children
+        ("chain", np.uint16),  # decreases of the margin on the path to this record
+        ("path_rejects", np.uint16),  # rejects of the records on that path
+        ("path_used", np.uint16),
+        ("rejected", np.bool_),
+        ("on_best", np.bool_),  # the parent had the lowest margin so far
+        ("immediate", np.bool_),  # the parent is the member before
+        ("flagged", np.bool_),
+    ]
+)
+
+
+class Records:
+    """A ring of records, which doubles up to `limit`; the oldest record then makes room for the next.
+
+    Record number i is in row ``i % len(rows)``.
+
+    Args:
+        limit: maximum number of records; a power of two, at least 64.
+
+    Attributes:
+        total: number of records ever added.
+        rows: scalars of each record, a structured array.
+        descriptors, norms: float32 ``(rows, 48)`` and their squared norms ``(rows,)``.
+        sketches: int16 ``(rows, 64)``.
+        digests, sessions: ``(rows,)``.
+    """
+
+    def __init__(self, limit: int = MAX_RECORDS) -> None:
+        self.limit = limit
+        self.total = 0
+        self.rows = np.zeros(0, _SCALARS)
+        self.descriptors = np.zeros((0, DESCRIPTOR_SIZE), np.float32)
+        self.norms = np.zeros(0, np.float32)
+        self.sketches = np.zeros((0, SKETCH_SIZE), np.int16)
+        self.digests = np.zeros(0, np.uint64)
+        self.sessions = np.zeros(0, np.int32)
+        self._resize(min(_START, limit))
+
+    def __len__(self) -> int:
+        return min(self.total, len(self.rows))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        columns = (self.rows, self.descriptors, self.norms, self.sketches, self.digests, self.sessions)
+        return sum(column.nbytes for column in columns)
+
+    def row(self, number: int) -> int:
+        """The row of a record."""
+        return number % len(self.rows)
+
+    def has(self, number: int) -> bool:
+        """Whether a record is still in the ring."""
+        return number >= 0 and number >= self.total - len(self.rows)
+
+    def duplicate(self, digest: int) -> int | None:
+        """The row of a record with this digest, if any."""
+        rows = np.flatnonzero(self.digests[: len(self)] == np.uint64(digest))
+        return int(rows[-1]) if len(rows) else None
+
+    def nearest(self, descriptor: np.ndarray, radius: float) -> int | None:
+        """The row of the record with the nearest descriptor; None if it is further away than `radius`."""
+        count = len(self)
+        if not count:
+            return None
+        distances = self.norms[:count] - 2 * (self.descriptors[:count] @ descriptor)
+        row = int(distances.argmin())
+        return row if distances[row] + descriptor @ descriptor <= radius * radius else None
+
+    def members(self, session: int) -> np.ndarray:
+        """Rows of a session's records, oldest first."""
+        rows: np.ndarray = np.flatnonzero(self.sessions[: len(self)] == session)
+        oldest = self.total % len(self.rows) if self.total > len(self.rows) else 0
+        if oldest:
+            cut = int(np.searchsorted(rows, oldest))
+            rows = np.concatenate([rows[cut:], rows[:cut]])
+        return rows
+
+    def numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers of the records in these rows."""
+        size = len(self.rows)
+        newest = self.total - 1
+        numbers: np.ndarray = newest - (newest - rows) % size
+        return numbers
+
+    def append(self, query: Query, *, at: float, lead: float, label: int, session: int = ALONE) -> tuple[int, int]:
+        """(row of the new record, session of the record that it replaces, `ALONE` without one)."""
+        if self.total == len(self.rows) < self.limit:
+            self._resize(min(2 * self.total, self.limit))
+        row = self.row(self.total)
+        replaced = int(self.sessions[row]) if self.total >= len(self.rows) else ALONE
+        self.total += 1
+        self.descriptors[row] = query.descriptor
+        self.norms[row] = query.descriptor @ query.descriptor
+        self.sketches[row] = query.sketch
+        self.digests[row] = query.digest
+        self.sessions[row] = session
+        self.rows[row] = (at, NO_PARENT, lead, lead, label, 0, 0, 0, 0, 0, 0, 0, False, False, False, query.flagged)
+        return row, replaced
+
+    def _resize(self, size: int) -> None:
+        for name in ("rows", "descriptors", "norms", "sketches", "digests", "sessions"):
+            old = getattr(self, name)
+            new = np.zeros((size, *old.shape[1:]), old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)

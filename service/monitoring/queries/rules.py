@@ -1,0 +1,131 @@
+"""The rules that separate attacks from other sessions of similar queries; docs/query-attacks.md explains them.
+
+Margins and leads are in nats, divided by the margin scale of the network (`service.monitoring.queries.scale`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.monitoring.queries.records import Records
+from service.monitoring.queries.statistics import longest_chain, rank_correlation, record_lows
+
+__all__ = ["LOOK_EVERY", "LOOKS", "WALK_EVERY", "WINDOW", "Look", "chain", "conditions", "look", "walks"]
+
+WINDOW = 64  # members that a look takes into account
+LOOK_EVERY = 8  # members between looks
+WALK_EVERY = 16  # members between looks at chains of hubs
+LOOKS = {"D": 1, "N": 3, "H": 4, "C": 1, "B": 1}  # looks at which the conditions of a rule hold before it fires
+
+_HUB_LATE_CHILDREN = 4
+_WALK_MEMBERS, _WALK_CHILDREN, _WALK_HUBS, _WALK_LENGTH = 1024, 6, 24, 5
+_WALK_GAP = 96  # members between two hubs of a chain; the earlier one is then still among the possible parents
+_LATER_SHARE = 0.15  # largest share of a hub's children that come after the hub that follows it
+
+
+@dataclass(frozen=True)
+class Look:
+    """Statistics of the last `WINDOW` members of a session.
+
+    Args:
+        members: of the whole session.
+        best_parents: share whose parent had the lowest margin so far.
+        late_best_parents: the same without children that follow their parent immediately.
+        lows: standardised number of record lows of the margin.
+        hub_children: share whose parent is a hub: it has at least four children that do not follow it immediately.
+        hub_moves: rank correlation between the time of these members and the time of their hubs; 0 for one hub.
+        hub_fall: margin of the first of these hubs minus that of the last one.
+        trend: rank correlation between time and margin.
+        near: share with a lead below 1.
+        minority: share of members whose class is not the most frequent one.
+        largest_lead: of the whole session.
+    """
+
+    members: int
+    best_parents: float
+    late_best_parents: float
+    lows: float
+    hub_children: float
+    hub_moves: float
+    hub_fall: float
+    trend: float
+    near: float
+    minority: float
+    largest_lead: float
+
+
+def look(records: Records, rows: np.ndarray, *, members: int, largest_lead: float) -> Look:
+    """The statistics of a session whose members are in these rows, oldest first."""
+    window = records.rows[rows[-WINDOW:]]
+    parents = window["parent"]
+    present = (parents >= 0) & (parents >= records.total - len(records.rows))
+    of_hub = present & (records.rows["late_children"][parents % len(records.rows)] >= _HUB_LATE_CHILDREN)
+    hubs = parents[of_hub]
+    moves = fall = 0.0
+    if len(hubs) and (first := hubs.min()) != (last := hubs.max()):
+        moves = rank_correlation(hubs)
+        fall = float(records.rows["margin"][records.row(first)] - records.rows["margin"][records.row(last)])
+    count, margins = len(window), np.ascontiguousarray(window["margin"])
+    return Look(
+        members=members, best_parents=np.count_nonzero(window["on_best"]) / count,
+        late_best_parents=np.count_nonzero(window["on_best"] & ~window["immediate"]) / count,
+        lows=record_lows(margins), hub_children=len(hubs) / count, hub_moves=moves, hub_fall=fall,
+        trend=rank_correlation(margins), near=np.count_nonzero(window["lead"] < 1) / count,
+        minority=1 - int(np.bincount(window["label"]).max()) / count, largest_lead=largest_lead,
+    )  # fmt: skip
+
+
+def conditions(now: Look) -> list[str]:
+    """The rules D, N and H whose conditions hold at one look."""
+    rules = []
+    if now.members >= 24 and now.best_parents >= 0.55 and now.late_best_parents >= 0.1 and now.lows >= 2.5:
+        rules.append("D")
+    moved = now.hub_children >= 0.7 and now.hub_moves >= 0.9
+    if now.members >= 40 and moved and now.trend <= -0.3 and now.hub_fall >= 0.5:
+        rules.append("N")
+    near = now.near >= 0.6 and now.minority >= 0.1 and now.largest_lead >= 1
+    if now.members >= 32 and near and now.hub_children >= 0.5 and now.hub_moves >= 0.2 and now.trend <= 0.2:
+        rules.append("H")
+    return rules
+
+
+def chain(decreases: int, rejects: int, used: int) -> bool:
+    """Rule K: a path of decreases of the margin, whose other branches were abandoned.
+
+    Args:
+        decreases: of the margin along the path to a record.
+        rejects: children of the records of the path whose margin was not lower.
+        used: of these, those with children.
+    """
+    return decreases >= 7 and rejects >= max(4, 0.4 * decreases) and used <= 0.25 * rejects
+
+
+def walks(records: Records, rows: np.ndarray) -> list[str]:
+    """The rules C and B: chains of hubs, each abandoned for the next.
+
+    Args:
+        records: of the key.
+        rows: of the session's members, oldest first.
+    """
+    rows = rows[-_WALK_MEMBERS:]
+    hubs = np.flatnonzero(records.rows["children"][rows] >= _WALK_CHILDREN)[-_WALK_HUBS:]
+    if len(hubs) < _WALK_LENGTH:
+        return []
+    scalars = records.rows[rows[hubs[0] :]]  # children come after their hubs
+    positions = hubs - hubs[0]
+    parents = np.ascontiguousarray(scalars["parent"])
+    _, children = np.nonzero(records.numbers(rows[hubs])[:, None] == parents)  # sorted by hub, then by time
+    counts = scalars["children"][positions].astype(int)  # all of them: a hub and its children leave the ring in order
+    starts = np.cumsum(counts) - counts
+    left = children[starts + counts - (_LATER_SHARE * counts).astype(int) - 1]
+    margins, leads = scalars["margin"][positions], scalars["lead"][positions]
+    beyond = np.add.reduceat(scalars["margin"][children] < 0, starts, dtype=int) / counts
+    near = np.add.reduceat(scalars["lead"][children] < 1, starts, dtype=int) / counts
+    at_boundary = (leads < 1) & (np.minimum(beyond, 1 - beyond) >= 0.15) & (near >= 0.6)
+    soon = positions[None, :] - positions[:, None] <= _WALK_GAP
+    follows = {
+        "C": soon & (margins[:, None] - margins[None, :] >= 0.2),
+        "B": soon & at_boundary[:, None] & at_boundary[None, :],
+    }
+    lengths = {rule: longest_chain(positions, left, each) for rule, each in follows.items()}
+    return [rule for rule, length in lengths.items() if length >= _WALK_LENGTH]

@@ -1,0 +1,285 @@
+"""Sessions of similar queries of one key, with the query from which each member was made."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from service.monitoring.queries.descriptors import Query
+from service.monitoring.queries.records import ALONE, MAX_RECORDS, NO_PARENT, Records
+from service.monitoring.queries.rules import LOOK_EVERY, LOOKS, WALK_EVERY, chain, conditions, look, walks
+
+__all__ = ["LARGE", "History", "Session"]
+
+LARGE = 256  # members of a session that is reported without a rule
+
+_PARENTS = 128  # last members that can be a parent
+_FIRST_LOOK = 24
+_MAX_COUNT = 60_000  # of counters on a path
+_MAX_CLASSES = 8
+# Of a session object with its dictionaries, measured and rounded up; for the limit of memory.
+_SESSION_BYTES = 2048
+
+
+@dataclass(slots=True)
+class Session:
+    """Similar queries of a key that are not equal.
+
+    Args:
+        name: unique among all sessions of the process.
+        number: in its history.
+        keys: names of the API keys; several for a session across keys.
+        first_class: predicted class of the first member.
+        rules: rules that have fired, with the number of members at that time.
+    """
+
+    name: str
+    number: int
+    keys: tuple[str, ...]
+    first_class: int
+    first_at: float
+    first_id: str
+    members: int = 0
+    duplicates: int = 0
+    flagged: int = 0
+    flips: int = 0
+    last_at: float = 0.0
+    last_id: str = ""
+    last_label: int = -1
+    lowest: float = 0.0  # margin
+    best: int = 0  # number of the record with the lowest margin
+    largest_lead: float = 0.0
+    chain: int = 0
+    classes: dict[int, int] = field(default_factory=dict)
+    looks: dict[str, int] = field(default_factory=dict)
+    rules: dict[str, int] = field(default_factory=dict)
+    stored: int = 0  # members in the ring
+    reported: bool = False
+    dismissed: bool = False
+    shared: "tuple[History, Session] | None" = None  # the session across keys
+
+    def summary(self) -> dict[str, Any]:
+        """The session as JSON values."""
+        return {
+            "session": self.name, "keys": list(self.keys), "rules": dict(self.rules), "members": self.members,
+            "duplicates": self.duplicates, "first_id": self.first_id, "last_id": self.last_id,
+            "first_at": self.first_at, "last_at": self.last_at, "first_class": self.first_class,
+            "classes": {str(label): count for label, count in self.classes.items()}, "flips": self.flips,
+            "flagged": round(self.flagged / max(1, self.members), 4), "chain": self.chain,
+            "dismissed": self.dismissed,
+        }  # fmt: skip
+
+
+class History:
+    """The last queries of one key, and their sessions.
+
+    Args:
+        prefix: of the names of its sessions.
+        keys: names of the API keys whose queries it contains.
+        radius: largest distance between the descriptors of a query and of an earlier one of its session.
+        margin_scale: divides margins and leads.
+        limit: maximum number of records.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        keys: tuple[str, ...],
+        *,
+        radius: float,
+        margin_scale: float = 1.0,
+        limit: int = MAX_RECORDS,
+    ) -> None:
+        self.records = Records(limit)
+        self.sessions: dict[int, Session] = {}
+        self.last_at = 0.0
+        self._prefix, self._keys = prefix, keys
+        self._radius, self._margin_scale = radius, margin_scale
+        self._next = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the records, and an upper estimate of those of the sessions."""
+        return self.records.nbytes + _SESSION_BYTES * (1 + len(self.sessions))
+
+    def add(self, query: Query, *, at: float, request_id: str) -> Session | None:
+        """The session of a query after it is added; None if it resembles no other.
+
+        Args:
+            query: the query.
+            at: seconds, not decreasing.
+            request_id: of the request.
+        """
+        self.last_at = at
+        records = self.records
+        known = records.duplicate(query.digest)
+        if known is not None:
+            session = self.sessions.get(int(records.sessions[known]))
+            if session is not None:
+                session.duplicates += 1
+            return session
+        label, lead = self._lead(query)
+        near = records.nearest(query.descriptor, self._radius)
+        if near is None:
+            self._append(query, at, lead, label, ALONE)
+            return None
+        session = self._session_of(near, request_id)
+        self._join(session, query, at=at, request_id=request_id, lead=lead, label=label)
+        return session
+
+    def replay(self, members: Iterable[tuple["History", Session]]) -> Session | None:
+        """A session with the members that are left of other sessions, in the order of their arrival.
+
+        Margins of a session with another first class change their sign: exact if no third class has the largest log p.
+
+        Args:
+            members: histories and their sessions.
+        """
+        merged = []
+        for history, session in members:
+            rows = history.records.members(session.number)
+            merged += [(float(history.records.rows["at"][row]), history, session, row) for row in rows.tolist()]
+        merged.sort(key=lambda each: each[0])
+        made: Session | None = None
+        for at, history, session, row in merged:
+            if made is None:
+                made = self._open(session.first_class, at, session.first_id)
+            records = history.records
+            scalars = records.rows[row]
+            query = Query(
+                records.descriptors[row], records.sketches[row], int(records.digests[row]), np.zeros(0),
+                bool(scalars["flagged"]),
+            )  # fmt: skip
+            sign = 1 if session.first_class == made.first_class else -1
+            self._join(
+                made, query, at=at, request_id=session.last_id, lead=float(scalars["lead"]),
+                margin=sign * float(scalars["margin"]), label=int(scalars["label"]),
+            )  # fmt: skip
+        return made
+
+    def extend(self, session: Session, query: Query, *, at: float, request_id: str) -> None:
+        """Add a query to a session of this history, whatever its descriptor."""
+        self.last_at = at
+        if session.number not in self.sessions or self.records.duplicate(query.digest) is not None:
+            return
+        label, lead = self._lead(query)
+        self._join(session, query, at=at, request_id=request_id, lead=lead, label=label)
+
+    def _lead(self, query: Query) -> tuple[int, float]:
+        """The predicted class, and its log p minus the second largest one."""
+        logs = query.log_probabilities
+        label = int(logs.argmax())
+        second = float(np.partition(logs, -2)[-2]) if len(logs) > 1 else float(logs[label])
+        return label, (float(logs[label]) - second) / self._margin_scale
+
+    def _open(self, first_class: int, at: float, request_id: str) -> Session:
+        number = self._next
+        self._next += 1
+        session = Session(f"{self._prefix}-{number}", number, self._keys, first_class, at, request_id)
+        self.sessions[number] = session
+        return session
+
+    def _session_of(self, row: int, request_id: str) -> Session:
+        """The session of the record in `row`, which starts one if it has none."""
+        records = self.records
+        number = int(records.sessions[row])
+        if number != ALONE:
+            return self.sessions[number]
+        first = records.rows[row]
+        session = self._open(int(first["label"]), float(first["at"]), request_id)
+        records.sessions[row] = session.number
+        session.stored = 1
+        _count(session, at=session.first_at, request_id=request_id, label=session.first_class, lead=first["lead"])
+        session.flagged = int(first["flagged"])
+        session.lowest, session.best = float(first["margin"]), int(records.numbers(np.array(row)))
+        return session
+
+    def _append(self, query: Query, at: float, lead: float, label: int, session: int) -> int:
+        row, replaced = self.records.append(query, at=at, lead=lead, label=label, session=session)
+        if replaced != ALONE and (old := self.sessions.get(replaced)) is not None:
+            old.stored -= 1
+            if old.stored <= 0 and old.number != session:
+                del self.sessions[replaced]
+        return row
+
+    def _join(
+        self,
+        session: Session,
+        query: Query,
+        *,
+        at: float,
+        request_id: str,
+        lead: float,
+        label: int,
+        margin: float | None = None,
+    ) -> None:
+        """Add a member, link it to its parent, and apply the rules; `margin` replaces that of the log-probabilities."""
+        if margin is None:
+            logs, first = query.log_probabilities, session.first_class
+            margin = lead if label == first else float(logs[first] - logs[label]) / self._margin_scale
+        before = self.records.members(session.number)
+        row = self._append(query, at, lead, label, session.number)
+        session.stored += 1
+        records = self.records
+        before = before[before != row]  # the oldest member made room
+        rows = records.rows
+        rows["margin"][row] = margin
+        if len(before):
+            self._link(session, row, before, margin)
+        number = records.total - 1
+        if not session.members or margin < session.lowest:
+            session.lowest, session.best = margin, number
+        _count(session, at=at, request_id=request_id, label=label, lead=lead)
+        session.flagged += query.flagged
+        session.chain = max(session.chain, int(rows["chain"][row]))
+        if "K" not in session.rules and chain(*(int(rows[each][row]) for each in _PATH)):
+            session.rules["K"] = session.members
+        if session.members >= _FIRST_LOOK and session.members % LOOK_EVERY == 0:
+            self._look(session, np.append(before, row))
+
+    def _link(self, session: Session, row: int, before: np.ndarray, margin: float) -> None:
+        """Find the parent of the record in `row`, and count it there."""
+        records, rows = self.records, self.records.rows
+        last = before[-_PARENTS:]
+        apart = records.sketches[last].astype(np.float32) - records.sketches[row]
+        parent = int(last[np.einsum("ij,ij->i", apart, apart).argmin()])
+        number = int(records.numbers(np.array(parent)))
+        immediate = parent == int(before[-1])
+        rows["parent"][row] = number
+        rows["immediate"][row], rows["on_best"][row] = immediate, number == session.best
+        if rows["rejected"][parent] and not rows["children"][parent]:
+            grandparent = int(rows["parent"][parent])
+            if grandparent != NO_PARENT and records.has(grandparent):
+                rows["used_rejects"][records.row(grandparent)] += 1
+        rows["children"][parent] += 1
+        rows["late_children"][parent] += not immediate
+        if margin < rows["margin"][parent]:
+            rows["chain"][row] = min(_MAX_COUNT, int(rows["chain"][parent]) + 1)
+            for path, own in (("path_rejects", "rejects"), ("path_used", "used_rejects")):
+                rows[path][row] = min(_MAX_COUNT, int(rows[path][parent]) + int(rows[own][parent]))
+        else:
+            rows["rejected"][row] = True
+            rows["rejects"][parent] += 1
+
+    def _look(self, session: Session, rows: np.ndarray) -> None:
+        now = look(self.records, rows, members=session.members, largest_lead=session.largest_lead)
+        rules = conditions(now)
+        if session.members % WALK_EVERY == 0:
+            rules += walks(self.records, rows)
+        for rule in rules:
+            session.looks[rule] = session.looks.get(rule, 0) + 1
+            if session.looks[rule] >= LOOKS[rule]:
+                session.rules.setdefault(rule, session.members)
+
+
+_PATH = ("chain", "path_rejects", "path_used")
+
+
+def _count(session: Session, *, at: float, request_id: str, label: int, lead: float) -> None:
+    session.members += 1
+    session.flips += session.last_label not in (-1, label)
+    session.last_label, session.last_at, session.last_id = label, at, request_id
+    session.largest_lead = max(session.largest_lead, float(lead))
+    if label in session.classes or len(session.classes) < _MAX_CLASSES:
+        session.classes[label] = session.classes.get(label, 0) + 1
