@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     keep_flagged: Path | None = Field(None, description="folder that keeps flagged and sampled images for reviewers")
     keep_max_bytes: int = Field(1024 * _MIB, ge=_MIB, description="maximum size of the kept images")
     sample_for_review: float = Field(0.0, ge=0, le=1, description="share of all images that is kept for review")
+    review_keys_file: Path | None = Field(None, description="file with the keys of reviewers; None: the admin keys")
     webhook: str | None = Field(None, description="URL for warnings and pages of the calibration watch")
     webhook_secret_file: Path | None = Field(None, description="file with the secret that signs them: whsec_BASE64")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

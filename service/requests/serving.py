@@ -51,6 +51,7 @@ class ServeRequest:
         store: SQLite file of the served verdicts, for reviews.
         keep_flagged: folder that keeps flagged images for reviewers.
         sample_for_review: share of all images to keep for review as well, such as 0.01.
+        review_keys: file of API keys for reviewers on the admin port [default: the admin keys].
         max_pixels: maximum width × height of an image [default: 65 million].
         device: cpu or cuda.
         memory: memory that the models may use together, such as 3GB [default: a share of what is free].
@@ -71,6 +72,7 @@ class ServeRequest:
     store: Path | None = None
     keep_flagged: Path | None = None
     sample_for_review: float | None = None
+    review_keys: Path | None = None
     max_pixels: MaxPixels | None = None
     device: str = "cpu"
     memory: Memory | None = None

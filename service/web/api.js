@@ -56,6 +56,31 @@ export async function example(index) {
   return (await call(`examples/${index}`)).blob();
 }
 
+// For the admin port: its pages use these.
+
+export async function operations() {
+  return (await call("admin/status")).json();
+}
+
+// Stored verdicts: {verdicts: [{id, …}], rates}; `filter` has the query's parameters.
+export async function reviews(filter) {
+  return (await call(`admin/reviews?${new URLSearchParams(filter)}`)).json();
+}
+
+export async function reviewPicture(id) {
+  return (await call(`admin/reviews/${id}/image`)).blob();
+}
+
+// The verdict of the current version, with the path.
+export async function reviewPath(id) {
+  return (await call(`admin/reviews/${id}/path`)).json();
+}
+
+export async function decide(id, review) {
+  const options = { method: "POST", body: JSON.stringify(review), headers: { "Content-Type": "application/json" } };
+  return (await call(`admin/reviews/${id}`, options)).json();
+}
+
 async function call(address, { headers = {}, ...options } = {}) {
   let response;
   try {

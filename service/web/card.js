@@ -133,7 +133,7 @@ function componentTitle(name, descriptions) {
   return descriptions.get(name)?.title ?? name.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
 }
 
-function pathOf(path, flagged) {
+export function pathOf(path, flagged) {
   const columns = path.statistics[0].map((_, column) => column);
   return element(
     "div",

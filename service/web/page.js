@@ -1,8 +1,9 @@
 // The page: one card per image, at most four requests at a time.
 
-import { Refusal, example, exampleNames, key, modelDescriptions, predict, storeKey } from "./api.js";
+import { Refusal, example, exampleNames, modelDescriptions, predict } from "./api.js";
 import { Card } from "./card.js";
 import { byId, element } from "./elements.js";
+import { showKeyForm, wireKeyForm } from "./key-form.js";
 import { Live } from "./status.js";
 
 const MAX_IN_FLIGHT = 4;
@@ -154,32 +155,11 @@ function showProblem(refusal) {
   }
 }
 
-function showKeyForm(message) {
-  byId("key-message").textContent = message;
-  byId("key-section").hidden = false;
-  byId("key-forget").hidden = !key();
-}
-
-function useKey(event) {
-  event.preventDefault();
-  const typed = byId("key").value.trim();
-  if (!/^[\x21-\x7e]+$/.test(typed)) {
-    showKeyForm("A key consists of printable ASCII characters without spaces.");
-    return;
-  }
-  storeKey(typed);
-  byId("key").value = "";
-  byId("key-section").hidden = true;
+function useKey() {
   announce("The key is in use.");
   byId("files").focus();
   start();
   retry([...cards.keys()].filter((card) => card.status === 401));
-}
-
-function forgetKey() {
-  storeKey("");
-  showKeyForm("The key is deleted.");
-  byId("key").focus();
 }
 
 // Examples
@@ -250,8 +230,7 @@ function wire() {
     addFiles(event.dataTransfer?.files ?? []);
   });
   byId("clear").addEventListener("click", clear);
-  byId("key-form").addEventListener("submit", useKey);
-  byId("key-forget").addEventListener("click", forgetKey);
+  wireKeyForm(useKey);
   byId("model").addEventListener("change", ({ target }) => {
     live.chosen = target.value;
     live.show(models);

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.admission.body import BoundedBody, body_too_large
 from service.http.admission.framing import check_framing
-from service.http.admission.keys import ApiKeys
+from service.http.admission.keys import KeyCheck
 from service.http.errors import ClientGoneError, HttpError, error_response
 from service.http.headers import content_length, header
 from service.http.observability.metrics import Metrics
@@ -66,7 +66,7 @@ class Guard:
         *,
         settings: Settings,
         metrics: Metrics,
-        keys: ApiKeys | None,
+        keys: KeyCheck | None,
         open_paths: Collection[str],
         closing: Callable[[], bool],
         span: Callable[[Scope], AbstractContextManager[Any]] | None = None,

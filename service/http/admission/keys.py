@@ -6,18 +6,47 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from starlette.types import Scope
 
 from models.errors import InputError
 from service.http.errors import HttpError
 
-__all__ = ["ApiKeys"]
+__all__ = ["ApiKeys", "KeyCheck", "KeysByPath"]
 
 logger = logging.getLogger("plumbline.keys")
 
 _MIN_KEY_LENGTH = 16
 _CHECK_EVERY_S = 1.0
+
+
+class KeyCheck(Protocol):
+    """What the guard needs of keys."""
+
+    def check(self, scope: Scope) -> None:
+        """Raise HttpError 401 unless the request of `scope` has a valid key."""
+
+
+class KeysByPath:
+    """Other keys for the paths under `prefix`.
+
+    Args:
+        prefix: of the paths.
+        inside: keys for these paths; None: no key is needed.
+        outside: keys for all other paths; None: no key is needed.
+    """
+
+    def __init__(self, prefix: str, inside: KeyCheck | None, outside: KeyCheck | None) -> None:
+        self._prefix, self._inside, self._outside = prefix, inside, outside
+
+    def check(self, scope: Scope) -> None:
+        """Raise HttpError 401 unless the request of `scope` has a valid key for its path."""
+        path: str = scope["path"]
+        inside = path == self._prefix or path.startswith(f"{self._prefix}/")
+        keys = self._inside if inside else self._outside
+        if keys is not None:
+            keys.check(scope)
 
 
 class ApiKeys:

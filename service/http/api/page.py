@@ -4,28 +4,20 @@ All files are read when the router is created, and looked up by name or number: 
 client. The page and its assets contain no data and need no API key (`OPEN_PAGE_PATHS`); the examples do.
 """
 
-from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from models.errors import InputError
 from models.files import readable
-from service.http.api.static_files import StaticFile, static_file
+from service.http.api.static_files import StaticFile, add_pages, static_file
 
 __all__ = ["OPEN_PAGE_PATHS", "page_router"]
 
-_ASSETS = {
-    "api.js": "text/javascript",
-    "card.js": "text/javascript",
-    "chart.js": "text/javascript",
-    "elements.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "status.js": "text/javascript",
-    "watch.js": "text/javascript",
-}
+_ASSETS = (
+    "api.js", "card.js", "chart.js", "elements.js", "icon.svg", "key-form.js", "page.css", "page.js", "status.js",
+    "watch.js",
+)  # fmt: skip
 
 OPEN_PAGE_PATHS = frozenset({"/", *(f"/assets/{name}" for name in _ASSETS)})
 
@@ -40,22 +32,10 @@ def page_router(*, examples: Path | None = None) -> APIRouter:
     Raises:
         InputError: `examples` is not a folder, has no images, too many or too large ones, or links to other folders.
     """
-    folder = files("service").joinpath("web")
-    page = static_file("text/html", folder.joinpath("index.html").read_bytes())
-    assets = {name: static_file(kind, folder.joinpath(name).read_bytes()) for name, kind in _ASSETS.items()}
     named = _read_examples(examples) if examples is not None else {}
     pictures = list(named.values())
     router = APIRouter(include_in_schema=False)
-
-    @router.api_route("/", methods=["GET", "HEAD"])
-    async def index(request: Request) -> Response:
-        return page.respond(request)
-
-    @router.api_route("/assets/{name}", methods=["GET", "HEAD"])
-    async def asset(request: Request, name: str) -> Response:
-        if name not in assets:
-            raise HTTPException(404)
-        return assets[name].respond(request)
+    add_pages(router, {"/": "index.html"}, _ASSETS)
 
     @router.get("/examples")
     async def example_names() -> list[str]:

@@ -60,7 +60,6 @@ class VerdictRecorder:
     ) -> None:
         self.store = store
         self.images = None if settings.keep_flagged is None else KeptImages(settings.keep_flagged)
-        self.rates: dict[str, dict[str, Any]] = {}
         self._settings = settings
         self._metrics = metrics
         self._sessions_of = sessions_of
@@ -71,6 +70,7 @@ class VerdictRecorder:
         self._random = random.SystemRandom()  # a client must not predict the sample
         self._draining = threading.Lock()
         self._reviewed = True
+        self._rates: dict[str, dict[str, Any]] = {}
         self._published: set[tuple[str, ...]] = set()
         self._pruned_at = time.monotonic()
         self._stop = threading.Event()
@@ -97,8 +97,15 @@ class VerdictRecorder:
         self._events.append(event)
 
     def reviewed(self) -> None:
-        """Take a new review into account, within a second."""
+        """Count the reviews again at the next call of `rates`."""
         self._reviewed = True
+
+    def rates(self) -> dict[str, dict[str, Any]]:
+        """The figures of `service.monitoring.reviews.rates.review_rates`; the same object if there is no new review."""
+        if self._reviewed:
+            self._reviewed = False  # first: a review meanwhile counts again
+            self._rates = review_rates(self.store.review_counts())
+        return self._rates
 
     def start(self) -> None:
         """Delete images without a verdict, and start the thread."""
@@ -130,14 +137,14 @@ class VerdictRecorder:
         return pixels.copy()  # a row of a large array would keep all of it in memory
 
     def _run(self) -> None:
+        published: dict[str, dict[str, Any]] | None = None
         while True:
             stopping = self._stop.wait(_EVERY_S)
             try:
                 self.flush()
-                if self._reviewed:
-                    self._reviewed = False
-                    self.rates = review_rates(self.store.review_counts())
-                    self._publish()
+                if self.rates() is not published:
+                    published = self.rates()
+                    self._publish(published)
                 if time.monotonic() - self._pruned_at >= _PRUNE_EVERY_S:
                     self._prune()
             except Exception:  # a defect; serving goes on
@@ -205,10 +212,10 @@ class VerdictRecorder:
         self._reviewed = True
         self._metrics.store_bytes.set(self.store.used_bytes)
 
-    def _publish(self) -> None:
+    def _publish(self, rates_of: Mapping[str, dict[str, Any]]) -> None:
         metrics = self._metrics
         current: set[tuple[str, ...]] = set()
-        for model, figures in self.rates.items():
+        for model, figures in rates_of.items():
             rates = {f"precision {group}": rate for group, rate in figures["precision"].items()}
             rates |= {} if figures["missed"] is None else {"missed": figures["missed"]}
             for group, rate in rates.items():

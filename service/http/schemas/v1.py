@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "ErrorResponse",
+    "Feedback",
     "ImageFailure",
     "ImageVerdict",
     "Live",
@@ -195,6 +196,17 @@ class StatusResponse(Schema):
     """The load of the server."""
 
     models: list[ModelStatus]
+
+
+class Feedback(Schema):
+    """A client's decision on one of its verdicts."""
+
+    request_id: str = Field(min_length=1, max_length=64, description="X-Request-ID of the response")
+    index: int = Field(0, ge=0, lt=2**31, description="place of the image in the request")
+    verdict: Literal["false_alarm", "correct_flag", "missed", "correct_pass"] = Field(
+        description="the first two of a flagged image, the others of any other image"
+    )
+    label: str | None = Field(None, max_length=200, description="the correct class, or a comment")
 
 
 class Live(Schema):

@@ -1,32 +1,53 @@
 """The application on the admin port: metrics and status, for the operators of the server."""
 
+import asyncio
 import sys
 import traceback
 from importlib.metadata import version
+from pathlib import Path
 from threading import enumerate as all_threads
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 
 from service.http.admission.guard import Guard
-from service.http.admission.keys import ApiKeys
+from service.http.admission.keys import ApiKeys, KeysByPath
 from service.http.api.error_handlers import add_error_handlers
+from service.http.api.reviews import REVIEWS_PATH, reviews_router
+from service.http.api.static_files import add_pages
 from service.http.errors import ModelNotFoundError
 from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
 from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import CONTENT_TYPE, Metrics
+from service.http.observability.recorder import VerdictRecorder
 from service.http.schemas.v1 import ErrorResponse
 from service.http.settings import Settings
 
 __all__ = ["create_admin_app", "thread_stacks"]
 
+_ASSETS = (
+    "api.js", "card.js", "chart.js", "elements.js", "icon.svg", "key-form.js", "operations.js", "page.css", "rates.js",
+    "review.js", "watch.js",
+)  # fmt: skip
+
 
 def create_admin_app(
-    repository: ModelRepository, metrics: Metrics, watch: CalibrationWatch, settings: Settings
+    repository: ModelRepository,
+    metrics: Metrics,
+    watch: CalibrationWatch,
+    settings: Settings,
+    recorder: VerdictRecorder | None = None,
 ) -> FastAPI:
-    """An application with /metrics, /admin/status, /admin/threads and /admin/watch.
+    """An application with pages for operators and reviewers, /metrics, and routes under /admin.
+
+    Args:
+        repository: the models.
+        metrics: of the server.
+        watch: compares p-values with the calibration.
+        settings: keys and limits.
+        recorder: writes the store; None: there is none, and no routes for reviewers.
 
     Raises:
         InputError: the admin keys cannot be read.
@@ -38,12 +59,15 @@ def create_admin_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    admin_keys = _keys_of(settings.admin_keys_file)
+    pages = APIRouter()
+    open_paths = add_pages(pages, {"/": "operations.html", "/review": "review.html"}, _ASSETS)
     app.add_middleware(
         Guard,
         settings=settings,
         metrics=metrics,
-        keys=ApiKeys(settings.admin_keys_file) if settings.admin_keys_file else None,
-        open_paths=(),
+        keys=KeysByPath(REVIEWS_PATH, _keys_of(settings.review_keys_file) or admin_keys, admin_keys),
+        open_paths=open_paths,
         closing=lambda: repository.draining,
     )
 
@@ -57,7 +81,8 @@ def create_admin_app(
             "ready": repository.ready,
             "failed": repository.failed,
             "draining": repository.draining,
-            "models": [_status(model) for model in repository],
+            "models": [_status(model, watch) for model in repository],
+            "store": None if recorder is None else await asyncio.to_thread(_store, recorder, metrics),
         }
         return Response(orjson.dumps(fields), media_type="application/json")
 
@@ -79,12 +104,32 @@ def create_admin_app(
         watch.reset(model)
         return Response(orjson.dumps({"reset": model}), 202, media_type="application/json")
 
+    app.include_router(pages)
+    if recorder is not None:
+        app.include_router(reviews_router(repository, recorder))
     add_error_handlers(app)
     return app
 
 
-def _status(model: ServedModel) -> dict[str, Any]:
+def _keys_of(file: Path | None) -> ApiKeys | None:
+    return None if file is None else ApiKeys(file)
+
+
+def _store(recorder: VerdictRecorder, metrics: Metrics) -> dict[str, Any]:
+    store = recorder.store
+    dropped = [
+        metrics.registry.get_sample_value("plumbline_store_verdicts_total", {"outcome": outcome}) or 0.0
+        for outcome in ("dropped", "failed")
+    ]
     return {
+        "verdicts": store.count(), "bytes": store.used_bytes, "dropped": int(sum(dropped)),
+        "rates": recorder.rates(), "events": store.events(20),
+    }  # fmt: skip
+
+
+def _status(model: ServedModel, watch: CalibrationWatch) -> dict[str, Any]:
+    return {
+        "calibration_watch": watch.status(model.name, model.artifact),
         **model.status(),
         "artifact": model.artifact.digest,
         "stalled": model.inference.stalled,

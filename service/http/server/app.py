@@ -16,6 +16,7 @@ from service.http.admission.guard import Guard
 from service.http.admission.keys import ApiKeys
 from service.http.api.docs import OPEN_DOCS_PATHS, docs_router
 from service.http.api.error_handlers import add_error_handlers
+from service.http.api.feedback import feedback_router
 from service.http.api.health import health_router
 from service.http.api.models import models_router
 from service.http.api.oip import oip_router
@@ -105,6 +106,7 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
         oip_router(repository),
         health_router(repository),
         page_router(examples=settings.examples),
+        *([] if recorder is None else [feedback_router(recorder)]),
         docs_router(),
     ):
         app.include_router(router)

@@ -69,7 +69,7 @@ def serve(
     allow_descriptors(settings.max_connections)
     app = create_app(models, settings)
     repository: ModelRepository = app.state.repository
-    admin = create_admin_app(repository, app.state.metrics, app.state.watch, settings)
+    admin = create_admin_app(repository, app.state.metrics, app.state.watch, settings, app.state.recorder)
     common: dict[str, Any] = {
         "http": bounded_protocol(settings, app.state.metrics),
         "ws": "none",

@@ -83,7 +83,7 @@ class Selection:
     Args:
         sample: the random sample instead of the flagged images.
         unreviewed: only images without a reviewer's decision.
-        model, label, key, session: only images with these values; None: all.
+        model, class_name, key, session: only images with these values; None: all.
         before: only rows with a smaller id.
         limit: maximum number of rows.
     """
@@ -91,7 +91,7 @@ class Selection:
     sample: bool = False
     unreviewed: bool = False
     model: str | None = None
-    label: int | None = None
+    class_name: str | None = None
     key: str | None = None
     session: str | None = None
     before: int | None = None
@@ -213,7 +213,7 @@ class Store:
             conditions.append("decided.decision IS NULL")
         conditions += [
             f"verdicts.{name} = :{name}"
-            for name in ("model", "label", "key", "session")
+            for name in ("model", "class_name", "key", "session")
             if getattr(selection, name) is not None
         ]
         if selection.before is not None:
@@ -239,7 +239,9 @@ class Store:
 
     def count(self) -> int:
         """Number of verdicts."""
-        return int(self._rows("SELECT count(*) AS n FROM verdicts")[0]["n"])
+        # Only the oldest rows are deleted, so the ids have no gaps.
+        [row] = self._rows("SELECT (SELECT max(id) FROM verdicts) - (SELECT min(id) FROM verdicts) + 1 AS n")
+        return row["n"] or 0
 
     def review_counts(self) -> list[dict[str, Any]]:
         """Number "n" of reviews by model, class, component, day, flag, sample, decision and source."""

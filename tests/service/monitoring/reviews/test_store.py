@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 def test_rows_are_selected_newest_first_by_every_filter(path: Path) -> None:
     rows = [
         VERDICT,
-        replace(VERDICT, label=4, key=None),
+        replace(VERDICT, class_name="dog", key=None),
         replace(VERDICT, model="other", session="s"),
         replace(VERDICT, flagged=False, sampled=True),
         replace(VERDICT, flagged=False),
@@ -46,7 +46,7 @@ def test_rows_are_selected_newest_first_by_every_filter(path: Path) -> None:
         assert [row["id"] for row in store.select(Selection(limit=1, before=3))] == [2]
         for selection, expected in (
             (Selection(model="other"), [3]),
-            (Selection(label=4), [2]),
+            (Selection(class_name="dog"), [2]),
             (Selection(key="k"), [3, 1]),
             (Selection(session="s"), [3]),
             (Selection(sample=True), [4]),
