@@ -7,7 +7,8 @@ one is flagged is at most that rate. This holds for every score, for example the
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -27,6 +28,7 @@ class Calibration:
         scores: ``(n,)`` finite scores, in any order; kept sorted, in float64.
         fpr: the requested false-positive rate, in (0, 1).
         predicted: ``(n,)`` predicted classes of the same images, kept in the order of the sorted scores; None: unknown.
+        parts: ``(n,)`` scores of each part of the score, of the same images; kept sorted, in float64.
 
     Raises:
         InputError: the rate is not in (0, 1), a score is not finite, there is another number of predicted classes, or n
@@ -37,6 +39,7 @@ class Calibration:
     scores: np.ndarray
     fpr: float
     predicted: np.ndarray | None = None
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.fpr, int | float) and 0 < self.fpr < 1):
@@ -59,7 +62,12 @@ class Calibration:
                 f"expected at least {needed} calibration images for a false-positive rate of {self.fpr}, "
                 f"got {len(scores)}; give more natural images or accept a higher rate"
             )
-        scores.setflags(write=False)
+        parts = {name: np.sort(_finite_scores(values, f"calibration {name}")) for name, values in self.parts.items()}
+        if any(len(values) != len(scores) for values in parts.values()):
+            raise InputError(f"expected {len(scores)} scores of every part, got {[*map(len, parts.values())]}")
+        for values in (scores, *parts.values()):
+            values.setflags(write=False)
+        object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "fpr", float(self.fpr))
         if not math.isfinite(self.threshold):
@@ -86,10 +94,11 @@ class Calibration:
         Raises:
             InputError: a score is not finite.
         """
-        values = _finite_scores(scores, "given")
-        reaching = len(self.scores) - np.searchsorted(self.scores, values, side="left")
-        p_values: np.ndarray = (1 + reaching) / (len(self.scores) + 1)
-        return p_values
+        return _p_values(self.scores, scores)
+
+    def part_p_values(self, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """p-values of the scores ``(B,)`` of every part, as `p_values` gives those of the score."""
+        return {name: _p_values(own, parts[name]) for name, own in self.parts.items()}
 
     def flags(self, scores: np.ndarray) -> np.ndarray:
         """Whether each of the scores ``(B,)`` is flagged, bool ``(B,)``; raises as `p_values` does."""
@@ -122,6 +131,13 @@ def _most_above(count: int, fpr: float) -> int:
     while above >= 0 and (1 + above) / (count + 1) > fpr:
         above -= 1
     return above
+
+
+def _p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    values = _finite_scores(scores, "given")
+    reaching = len(calibration) - np.searchsorted(calibration, values, side="left")
+    p_values: np.ndarray = (1 + reaching) / (len(calibration) + 1)
+    return p_values
 
 
 def _finite_scores(scores: np.ndarray, which: str) -> np.ndarray:

@@ -274,6 +274,7 @@ def _pipeline(
         require_array(arrays, "scores", np.float64, (None,)),
         manifest["calibration"]["fpr"],
         require_array(arrays, "predicted", np.int64, (None,)) if with_classes else None,
+        {name: require_array(arrays, f"part.{name}", np.float64, (None,)) for name in detector.part_names()},
     )
     stated = manifest["calibration"]
     if (stated["threshold"], stated["count"]) != (calibration.threshold, len(calibration.scores)):
@@ -301,7 +302,8 @@ def _pipeline(
     except RuntimeError as exc:
         raise ArtifactError(f"the network cannot be run: {exc!s:.500}") from exc
     probed = probe_arrays(probe)
-    require_keys(arrays, {"scores", "band", *with_classes, *probed})
+    parts = {f"part.{name}" for name in calibration.parts}
+    require_keys(arrays, {"scores", "band", *with_classes, *parts, *probed})
     for name, got in probed.items():
         expected = require_array(arrays, name, np.float32, got.shape)
         error = relative_error(got, expected)

@@ -25,6 +25,7 @@ from detector.artifact.parts import (
     require_matching_companion,
     require_matching_parts,
 )
+from detector.common.arrays import flatten
 from detector.pipeline import Pipeline
 from models.errors import InputError
 from models.files import write_errors, write_synced
@@ -125,6 +126,7 @@ def _calibration_arrays(pipeline: Pipeline) -> dict[str, np.ndarray]:
     return {
         **({} if predicted is None else {"predicted": np.ascontiguousarray(predicted)}),
         "scores": np.ascontiguousarray(pipeline.calibration.scores),
+        **flatten({"part": pipeline.calibration.parts}),
         "band": np.ascontiguousarray(pipeline.band),
         **probe_arrays(probe_features(pipeline)),
     }

@@ -4,7 +4,7 @@ import numpy as np
 
 from detector.common.array_api import Array, namespace, safe_sqrt
 
-__all__ = ["class_scales", "combine"]
+__all__ = ["class_scales", "combine", "harmonic_mean"]
 
 # Chosen between the loss on unseen and the gain on seen attacks (docs/decisions/0011).
 _POWER = 2  # between the sum of the tail scores (1) and their maximum (infinity)
@@ -20,6 +20,16 @@ def combine(weighted: Array, *, power: float = _POWER) -> Array:
     # The cumulative sum adds one by one, while the order of a sum can depend on the batch.
     total = xp.cumulative_sum(weighted**power, axis=0)[-1, :]
     return safe_sqrt(total) if power == 2 else total ** (1 / power)
+
+
+def harmonic_mean(tail_scores: Array) -> Array:
+    """The tail score ``(B,)`` of the harmonic mean of the P shares with tail scores ``(P, B)``.
+
+    It is nearly the largest tail score, and larger if several are large (the harmonic mean p-value; Wilson, 2019).
+    """
+    xp = namespace(tail_scores)
+    largest = xp.max(tail_scores, axis=0)
+    return largest + xp.log10(xp.mean(10 ** (tail_scores - largest), axis=0))
 
 
 def class_scales(norms: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:

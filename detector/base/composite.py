@@ -14,7 +14,7 @@ from typing import ClassVar, get_args
 import numpy as np
 
 from detector.base.classifier_option import NeedsAdversarial
-from detector.base.combination import class_scales, combine
+from detector.base.combination import class_scales, combine, harmonic_mean
 from detector.base.detector import Detector
 from detector.classifiers.conditional import Classifier, ClassifierOptions
 from detector.common.array_api import Array, constants, float32_columns, namespace
@@ -44,7 +44,9 @@ class CompositeDetector(Detector):
     learned from a quarter of the natural images, and the rest from the others. Adversarial images are not divided: the
     classifiers learn from all of them.
 
-    A subclass lists its components in `declare`.
+    A subclass lists its components in `declare`. It can divide them into `parts`, such as "attack" and "outlier". Every
+    part then has a norm and scales of its own, and the tail scores of these norms are joined into the score by their
+    harmonic mean. A component can belong to several parts.
 
     Args:
         groups: "all", or the groups of columns to use, joined by "+". A component without any of its groups is dropped.
@@ -55,12 +57,15 @@ class CompositeDetector(Detector):
     needs_reference = True
     needs_adversarial = NeedsAdversarial()
     column_order: ClassVar[Sequence[str]] = ()  # first groups; others follow by component
+    parts: ClassVar[Mapping[str, Sequence[str]]] = {}  # names of the components of each part; none: no parts
 
     declared_: tuple[Component, ...]
     components_: tuple[Component, ...]
     tail_scores_: dict[str, TailScore]
     widths_: dict[str, int]
     scales_: np.ndarray
+    part_rows_: list[list[int]]
+    part_tail_scores_: dict[str, TailScore]
 
     def __init__(
         self,
@@ -83,7 +88,7 @@ class CompositeDetector(Detector):
     def declare(self) -> tuple[Component, ...]:
         """New, unfitted components, without the classifiers."""
 
-    # --- components and groups of columns
+    # --- components, parts and groups of columns
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -94,6 +99,11 @@ class CompositeDetector(Detector):
         """Title and description of every value beside the score."""
         scored = (each for each in self.components if each.in_score)
         return {name: info for each in scored for name, info in each.info().items()}
+
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts that have components in the score."""
+        scored = {each.name for each in self._scored()}
+        return tuple(part for part, names in self.parts.items() if not scored.isdisjoint(names))
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
         """The feature requests of all components and of their references."""
@@ -170,8 +180,11 @@ class CompositeDetector(Detector):
             each.fit(learned, attacked)
         numbers = self._numbers(ranked)
         self._use({each.name: TailScore.fit(row) for each, row in zip(self._scored(), numbers, strict=True)})
-        norms = combine(self._weighted(self.all_tail_scores_(numbers)))
-        self.scales_ = class_scales(norms, ranked.predicted, ranked.num_classes)
+        norms = self._norms(self._weighted(self.all_tail_scores_(numbers)))
+        scales = [class_scales(row, ranked.predicted, ranked.num_classes) for row in np.atleast_2d(norms)]
+        self.scales_ = np.stack(scales) if self.part_rows_ else scales[0]
+        scaled = np.atleast_2d(norms / self.scales_[..., ranked.predicted])
+        self._use_parts({name: TailScore.fit(row) for name, row in zip(self.part_names(), scaled, strict=False)})
 
     # --- scoring
 
@@ -191,6 +204,13 @@ class CompositeDetector(Detector):
         table = self._divided(columns, predicted)
         tail_scores = self.all_tail_scores_(self._numbers(table))
         weighted, shares = self._weighted(tail_scores), 1 - 10**-tail_scores
+        norms = self._norms(weighted)
+        score = scaled = norms / self.scales_[..., predicted]
+        parts: dict[str, np.ndarray] = {}
+        if self.part_tail_scores_:
+            rows = self.all_part_tail_scores_(scaled)
+            score, parts = harmonic_mean(rows), dict(zip(self.part_tail_scores_, rows, strict=True))
+            weighted = self._comparable(weighted, norms, rows)
         values: dict[str, np.ndarray] = {}
         contributions: dict[str, np.ndarray] = {}
         for each, contribution, share in zip(self._scored(), weighted, shares, strict=True):
@@ -201,13 +221,14 @@ class CompositeDetector(Detector):
             largest = np.max(list(own.values()), axis=0)
             values |= own
             contributions |= {name: np.where(value == largest, contribution, 0.0) for name, value in own.items()}
-        return ScoreResult(combine(weighted) / self.scales_[predicted], values, contributions)
+        return ScoreResult(score, values, contributions, parts)
 
     def combined(self, columns: Array, predicted: Array) -> Array:
         """The score float64 ``(B,)`` of columns ``(B, F)`` and predicted classes; on tensors, with gradients."""
         (scales,) = constants(columns, self.scales_)
         tail_scores = self.all_tail_scores_(self._numbers(self._divided(columns, predicted)))
-        return combine(self._weighted(tail_scores)) / scales[predicted]
+        scaled = self._norms(self._weighted(tail_scores)) / scales[..., predicted]
+        return harmonic_mean(self.all_part_tail_scores_(scaled)) if self.part_tail_scores_ else scaled
 
     def tail_scores(self, features: Features) -> dict[str, np.ndarray]:
         """The tail score of every component in the score, float64 ``(B,)`` each."""
@@ -234,7 +255,7 @@ class CompositeDetector(Detector):
         groups = {
             name: columns[:, end - width : end] for (name, width), end in zip(self.widths_.items(), ends, strict=True)
         }
-        return ColumnTable(groups, predicted, len(self.scales_))
+        return ColumnTable(groups, predicted, self.scales_.shape[-1])
 
     def _numbers(self, table: ColumnTable) -> Array:
         """The numbers of the components in the score, ``(S, B)``."""
@@ -245,10 +266,32 @@ class CompositeDetector(Detector):
         (weights,) = constants(tail_scores, self.weights_)
         return weights * tail_scores
 
+    def _norms(self, weighted: Array) -> Array:
+        """The norm of the weighted tail scores ``(S, B)``: ``(B,)``, or ``(P, B)`` of P parts."""
+        if not self.part_rows_:
+            return combine(weighted)
+        return namespace(weighted).stack([combine(weighted[rows, :]) for rows in self.part_rows_], axis=0)
+
+    def _comparable(self, weighted: np.ndarray, norms: np.ndarray, tail_scores: np.ndarray) -> np.ndarray:
+        """Contributions ``(S, B)``, comparable between parts: the norm of those of a part is the part's tail score."""
+        contributions = np.zeros_like(weighted)
+        for rows, norm, tail_score in zip(self.part_rows_, norms, tail_scores, strict=True):
+            own = weighted[rows] * (tail_score / np.maximum(norm, np.finfo(np.float64).tiny))
+            contributions[rows] = np.maximum(contributions[rows], own)
+        return contributions
+
+    def _use_parts(self, tail_scores: dict[str, TailScore]) -> None:
+        self.part_tail_scores_ = tail_scores
+        if tail_scores:
+            self.all_part_tail_scores_ = TailScores(list(tail_scores.values()))
+
     def _use(self, tail_scores: dict[str, TailScore]) -> None:
         self.tail_scores_ = tail_scores
         self.all_tail_scores_ = TailScores(list(tail_scores.values()))
         self.weights_ = np.array([[each.weight] for each in self._scored()])
+        self.part_rows_ = [
+            [row for row, name in enumerate(tail_scores) if name in self.parts[part]] for part in self.part_names()
+        ]
 
     # --- state
 
@@ -265,27 +308,31 @@ class CompositeDetector(Detector):
     def _state(self) -> dict[str, np.ndarray]:
         components = {f"component.{each.name}": each.state() for each in self.components_}
         tail_scores = {f"tail_score.{name}": each.state() for name, each in self.tail_scores_.items()}
-        return {"scales": self.scales_, **flatten(components | tail_scores)}
+        parts = {f"part.{name}": each.state() for name, each in self.part_tail_scores_.items()}
+        return {"scales": self.scales_, **flatten(components | tail_scores | parts)}
 
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self.scales_ = require_array(state, "scales", np.float64, (self.num_classes_,))
+        self.components_, sizes, parts = self._used(self.declared_), self._sizes(), self.part_names()
+        shape = (len(parts), self.num_classes_) if parts else (self.num_classes_,)
+        self.scales_ = require_array(state, "scales", np.float64, shape)
         if not ((self.scales_ >= 1e-3) & (self.scales_ <= 1e3)).all():
             raise InputError(
                 f"expected scales of the classes around 1, got {self.scales_!r:.200}; the state is damaged"
             )
-        self.components_, sizes = self._used(self.declared_), self._sizes()
         scored = [each.name for each in self._scored()]
         names = [*(f"component.{each.name}" for each in self.components_), *(f"tail_score.{name}" for name in scored)]
-        parts = unflatten({name: array for name, array in state.items() if name != "scales"}, names)
+        names += [f"part.{name}" for name in parts]
+        states = unflatten({name: array for name, array in state.items() if name != "scales"}, names)
         others = [each for each in self.components_ if not isinstance(each, ClassifierOdds)]
         for each in others:
-            each.restore(parts[f"component.{each.name}"], sizes)
+            each.restore(states[f"component.{each.name}"], sizes)
         groups = self.column_groups(sizes.inputs)
         self.widths_ = {name: groups[name].shape[1] for name in sizes.groups}
         for each in self.components_:
             if isinstance(each, ClassifierOdds):
-                each.restore(parts[f"component.{each.name}"], sizes._replace(widths=self.widths_))
-        self._use({name: TailScore.from_state(parts[f"tail_score.{name}"]) for name in scored})
+                each.restore(states[f"component.{each.name}"], sizes._replace(widths=self.widths_))
+        self._use({name: TailScore.from_state(states[f"tail_score.{name}"]) for name in scored})
+        self._use_parts({name: TailScore.from_state(states[f"part.{name}"]) for name in parts})
 
     def _sizes(self) -> Sizes:
         requested = {

@@ -140,6 +140,10 @@ class Detector(ABC):
         """Title and description of every component beside the score, by name."""
         return {}
 
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts of the score that `ScoreResult.parts` has; most detectors have none."""
+        return ()
+
     @property
     def name(self) -> str:
         """The plug-in's name, which is the name of its file."""

@@ -3,13 +3,8 @@
 from detector.base.composite import CompositeDetector
 from detector.classifiers.conditional import Classifier
 from detector.components.base import Component
-from detector.components.fdbd import BoundaryDistance
-from detector.components.gen import GeneralisedEntropy
 from detector.components.joint_energy import JointEnergy
-from detector.components.nci import CollapseProximity
-from detector.components.nearest_neighbours import NearestNeighbours
-from detector.components.normalised_mahalanobis import NormalisedMahalanobis
-from detector.components.normalised_relative_mahalanobis import NormalisedRelativeMahalanobis
+from detector.detectors._parts import outlier_components
 from detector.features.path_vectors import CompanionLogits, ViewLogits
 from models.errors import InputError
 from models.images.views import View
@@ -53,12 +48,5 @@ class Outliers(CompositeDetector):
             raise InputError(f"expected companion to be true or false, got {self.companion!r:.100}")
         view = View.parse(self.view)
         others = (ViewLogits(view), *((CompanionLogits(), CompanionLogits(view)) if self.companion else ()))
-        return (
-            GeneralisedEntropy(others),
-            JointEnergy(others),
-            NearestNeighbours(),
-            NormalisedMahalanobis(),
-            NormalisedRelativeMahalanobis(),
-            BoundaryDistance(),
-            CollapseProximity(),
-        )
+        components = outlier_components(others)
+        return (components[0], JointEnergy(others), *components[1:])

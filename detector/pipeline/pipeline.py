@@ -75,6 +75,11 @@ class Pipeline:
             raise InputError(f"expected {detector.num_classes_} class names, one per logit, got {len(classes)}")
         if band.shape != (3, columns) or band.dtype != np.float32:
             raise InputError(f"expected a natural band float32 (3, {columns}), got {band.dtype} {band.shape}")
+        if set(calibration.parts) != set(detector.part_names()):
+            raise InputError(
+                f"expected calibration scores of the parts {sorted(detector.part_names())}, got "
+                f"{sorted(calibration.parts)}; calibrate on the scores and parts of `score_components`"
+            )
         self.network = network.to(device).eval()
         self.discovery = discovery
         self.statistics_spec = statistics_spec
@@ -125,6 +130,8 @@ class Pipeline:
         scores, components = result.score.tolist(), {name: each.tolist() for name, each in result.components.items()}
         p_values = self.calibration.p_values(result.score).tolist()
         flagged = self.calibration.flags(result.score).tolist()
+        part_p_values = {name: each.tolist() for name, each in self.calibration.part_p_values(result.parts).items()}
+        main_parts = result.main_parts()
         return [
             Verdict(
                 label=label,
@@ -135,6 +142,8 @@ class Pipeline:
                 flagged=flagged[row],
                 components={name: values[row] for name, values in components.items()},
                 main_component=main_components[row],
+                part_p_values={name: values[row] for name, values in part_p_values.items()},
+                main_part=main_parts[row],
                 path=self._path(features.statistics[row]) if path else None,
                 probabilities=probabilities[row],
             )

@@ -38,6 +38,8 @@ class Verdict:
         flagged: whether the score reaches the calibrated threshold, equivalently whether p_value <= fpr.
         components: of the score, by name; `Detector.component_info` explains them.
         main_component: name of the component that contributes most to the score; None for a score without components.
+        part_p_values: p-values of the parts of the score by name, such as "attack" and "outlier"; empty without parts.
+        main_part: the part that is least natural; None without parts.
         path: the statistics of every block, if requested.
         probabilities: float64 ``(K,)``, the softmax over all classes; not part of the JSON.
     """
@@ -50,14 +52,19 @@ class Verdict:
     flagged: bool
     components: dict[str, float]
     main_component: str | None = None
+    part_p_values: dict[str, float] = field(default_factory=dict)
+    main_part: str | None = None
     path: PathOfImage | None = None
     probabilities: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, "votes" with the former names of components; without "path" if there is none."""
-        values = {name: value for name, value in vars(self).items() if name not in ("probabilities", "path")}
+        """The fields as JSON values, "votes" with the former names of components; without a path or parts if none."""
+        optional = ("path", "part_p_values", "main_part")
+        values = {name: value for name, value in vars(self).items() if name not in ("probabilities", *optional)}
         values["components"] = dict(self.components)
         values["votes"] = {former_name(name): value for name, value in self.components.items()}
+        if self.part_p_values:
+            values["part_p_values"], values["main_part"] = dict(self.part_p_values), self.main_part
         if self.path is not None:
             values["path"] = dict(vars(self.path))
         return values

@@ -170,7 +170,8 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     # 2. Fit on natural and attacked images, then calibrate.
     natural, attacked = _learn(detector, attacks, parts, loaded, extract, options, progress)
     held_out = extract(parts.calibrate.images)
-    calibration = Calibration(detector.score(held_out), options.fpr, held_out.predicted)
+    result = detector.score_components(held_out)
+    calibration = Calibration(result.score, options.fpr, held_out.predicted, result.parts)
     pipeline = Pipeline(
         network=network, discovery=discovery, statistics_spec=statistics_spec, detector=detector,
         calibration=calibration, classes=data.classes, band=natural_band(natural.statistics),

@@ -173,7 +173,8 @@ class Scorer:
 
     def calibration(self, detector: Detector, originals: Rows, rate: float) -> Calibration:
         """The calibration of the fitted detector's score on natural originals."""
-        return Calibration(detector.score(self._natural_features(detector, originals)), rate)
+        result = detector.score_components(self._natural_features(detector, originals))
+        return Calibration(result.score, rate, parts=result.parts)
 
     def calibration_of_component(
         self, detector: Detector, originals: Rows, rate: float, name: str

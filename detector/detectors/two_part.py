@@ -1,0 +1,62 @@
+"""Two parts with p-values of their own, for attacks and for outliers, joined into one score."""
+
+from typing import ClassVar
+
+from detector.base.composite import CompositeDetector
+from detector.classifiers.conditional import Classifier
+from detector.components.base import Component
+from detector.detectors._parts import attack_components, checked_passes, outlier_components
+from detector.detectors.path import Path
+from detector.features.path_vectors import CompanionLogits, ViewLogits
+from models.features import FeatureRequest
+from models.images.views import View
+
+__all__ = ["TwoPart"]
+
+
+class TwoPart(CompositeDetector):
+    """The components of `companion` as the part "attack", and those of `outliers` as the part "outlier".
+
+    The passes of an image, in this order: the network, the network on a view, the companion, the companion on the view.
+    Two passes need no companion. The classifiers belong to the part "attack".
+
+    Args:
+        passes: number of passes, from 2 to 4.
+        view: see `Views`.
+        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
+    """
+
+    column_order = Path.column_order
+    parts: ClassVar = {
+        "attack": ("classifier", "path", "logits", "margin_drop", "joint_energy"),
+        "outlier": (
+            *("gen", "joint_energy", "nearest_neighbours", "normalised_mahalanobis"),
+            *("normalised_relative_mahalanobis", "fdbd", "nci"),
+        ),
+    }
+
+    def __init__(
+        self,
+        *,
+        passes: int = 2,
+        view: str = "shift1",
+        groups: str = "all",
+        classifier: Classifier = "gradient_boosting",
+        num_trees: int = 100,
+        minimum_per_class: int = 20,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
+            n_jobs=n_jobs,
+        )  # fmt: skip
+        self.passes = passes
+        self.view = view
+
+    def declare(self) -> tuple[Component, ...]:
+        """The components."""
+        view = View.parse(self.view)
+        passes: tuple[FeatureRequest, ...] = (ViewLogits(view), CompanionLogits(), CompanionLogits(view))
+        others = passes[: checked_passes(self.passes) - 1]
+        return (*attack_components(others, view), *outlier_components(others, for_classifiers=False))
