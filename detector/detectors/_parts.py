@@ -46,12 +46,18 @@ def attack_components(others: Sequence[FeatureRequest], view: View) -> tuple[Com
     """
     embeddings, residues, logits = ClassDistances("embeddings"), ClassDistances("residues"), LogitDistance()
     logits.weight = _LOGITS_WEIGHT
-    of_companion = (CompanionOutputs(),) if CompanionLogits() in others else ()
-    of_view = PredictionDisagreement(view, in_score=False), ViewChanges(view, embeddings)
-    return (
-        PathDistance(embeddings, residues), Contrasts(embeddings), logits, Energy(in_score=False), *of_companion,
-        MarginDrop(others), JointEnergy(others), *(of_view if ViewLogits(view) in others else ()),
-    )  # fmt: skip
+    components: list[Component] = [
+        PathDistance(embeddings, residues),
+        Contrasts(embeddings),
+        logits,
+        Energy(in_score=False),
+    ]
+    if CompanionLogits() in others:
+        components.append(CompanionOutputs())
+    components += [MarginDrop(others), JointEnergy(others)]
+    if ViewLogits(view) in others:
+        components += [PredictionDisagreement(view, in_score=False), ViewChanges(view, embeddings)]
+    return tuple(components)
 
 
 def outlier_components(others: Sequence[FeatureRequest], **flags: bool) -> tuple[Component, ...]:

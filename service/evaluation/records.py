@@ -141,6 +141,7 @@ class DetectorResult:
         baseline: whether it is one of the trivial detectors of every table.
         component_info: title and description of components, by name.
         main_components: set name → name of the component that contributes most to the score of each row.
+        main_parts: set name → name of the least natural part of the score of each row; empty for a score without parts.
 
     Raises:
         InputError: no natural images, arrays of different lengths, numbers that are not finite.
@@ -158,6 +159,7 @@ class DetectorResult:
     baseline: bool = False
     component_info: Mapping[str, ComponentInfo] = field(default_factory=dict)
     main_components: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    main_parts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         who = self._who()

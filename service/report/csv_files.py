@@ -61,7 +61,7 @@ def images_csv(evaluation: Evaluation) -> str:
     names = sorted({n for result in evaluation.detector_results for parts in result.components.values() for n in parts})
     # "vote_…" and the former names of components are aliases for one version.
     parts = [*(f"component_{name}" for name in names), *(f"vote_{former_name(name)}" for name in names)]
-    header = [*_IMAGE, "detector", "fitted_on", "run", "score", "flagged", "main_component", *parts]
+    header = [*_IMAGE, "detector", "fitted_on", "run", "score", "flagged", "main_component", "main_part", *parts]
     return _csv([header, *_image_rows(evaluation, names)])
 
 
@@ -81,6 +81,7 @@ def _image_rows(evaluation: Evaluation, names: Sequence[str]) -> Iterator[tuple[
                 scores.tolist(),
                 none if result.threshold is None else (scores >= result.threshold).astype(int).tolist(),
                 result.main_components[name].tolist() if name in result.main_components else none,
+                result.main_parts[name].tolist() if name in result.main_parts else none,
                 *[components[each].tolist() if each in components else none for each in names] * 2,
             ]
             for row in zip(*columns, strict=True):

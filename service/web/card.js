@@ -38,7 +38,7 @@ export class Card {
     const parts = [
       element("p", { class: "class" }, element("span", {}, "Class"), " ", element("strong", {}, result.class_name)),
       result.flagged && result.main_component
-        ? element("p", { class: "mainly" }, "Flagged mainly by ", element("strong", {}, componentTitle(result.main_component, descriptions)))
+        ? element("p", { class: "mainly" }, ...mainly(result, descriptions))
         : null,
       numbers(response, result, model),
       components(result, descriptions),
@@ -98,6 +98,13 @@ function thumbnail(address) {
   return picture;
 }
 
+function mainly(result, descriptions) {
+  const component = element("strong", {}, componentTitle(result.main_component, descriptions));
+  return result.main_part
+    ? ["Flagged mainly as ", element("strong", {}, result.main_part), ", by ", component]
+    : ["Flagged mainly by ", component];
+}
+
 function numbers(response, result, model) {
   const entry = (name, value, note = "") =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value, note ? element("small", {}, note) : null));
@@ -107,6 +114,7 @@ function numbers(response, result, model) {
     entry("Probability", percent(result.probability)),
     entry("Score", short(result.score), `flagged from ${short(response.threshold)}`),
     entry("p-value", short(result.p_value), `flagged up to ${short(response.fpr)}`),
+    ...Object.entries(result.part_p_values ?? {}).map(([name, value]) => entry(`p-value, ${name}`, short(value))),
     ...(model ? [entry("Model", model)] : []),
   );
 }

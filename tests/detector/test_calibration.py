@@ -20,6 +20,14 @@ def test_p_values_by_hand() -> None:
     assert np.array_equal(calibration.p_values(np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])), expected)
 
 
+def test_p_values_of_parts_by_hand() -> None:
+    calibration = Calibration(np.arange(4.0), 0.5, parts={"attack": np.array([0.4, 0.1, 0.2, 0.2])})
+    p_values = calibration.part_p_values({"attack": np.array([0.0, 0.2, 0.3]), "other": np.zeros(3)})
+    assert {name: (5 * values).tolist() for name, values in p_values.items()} == {"attack": [5, 4, 2]}
+    with pytest.raises(InputError, match="expected 4 scores of every part"):
+        Calibration(np.arange(4.0), 0.5, parts={"attack": np.zeros(3)})
+
+
 def test_threshold_by_hand() -> None:
     # 19 scores at 5 %: only what exceeds all of them has p = 1/20.
     calibration = Calibration(np.arange(19.0), 0.05)

@@ -30,14 +30,16 @@ def companion(seed: int) -> LoadedNetwork:
     return replace(loaded, network=network, reference="another-network")
 
 
+@pytest.mark.parametrize("name", [None, "two_part:passes=3"])
 def test_an_artifact_with_a_companion_is_fitted(
-    companion: LoadedNetwork, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+    name: str | None, companion: LoadedNetwork, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = FitOptions(out=tmp_path / "artifact", classifier="none", seed=seed)
+    options = FitOptions(out=tmp_path / "artifact", detector=name, classifier="none", seed=seed)
     inputs = FitInputs(data=small_digits(300), loaded=loaded_network(seed), companion=companion)
     result = fit_detector(inputs, options, progress=False)
     assert "3 passes of each image: image and shift1 through the network" in capsys.readouterr().err
-    assert result.pipeline.detector.name == "companion"
+    assert result.pipeline.detector.name == ("two_part" if name else "companion")
+    assert set(result.pipeline.calibration.parts) == ({"attack", "outlier"} if name else set())
     assert result.provenance["companion"] == "resnet8 (another-network)"
     assert (tmp_path / "artifact" / "companion.safetensors").is_file()
 
@@ -45,7 +47,7 @@ def test_an_artifact_with_a_companion_is_fitted(
 def test_a_detector_with_a_companion_is_attacked_adaptively(companion: LoadedNetwork, seed: int) -> None:
     inputs = EvaluationInputs(data=small_digits(200), network=loaded_network(seed), companion=companion)
     chosen = settings(
-        detectors=("companion:passes=2:classifier=none",), runs=1, adaptive=("joint", "selective"), adaptive_images=2,
+        detectors=("two_part:passes=3:classifier=none",), runs=1, adaptive=("joint", "selective"), adaptive_images=2,
         adaptive_budgets=replace(Budgets.small(), descent_steps=4),
     )  # fmt: skip
     evaluation = run_evaluation(plan_evaluation(inputs, chosen), progress=False)

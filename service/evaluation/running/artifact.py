@@ -70,6 +70,9 @@ def _of_artifact(plan: EvaluationPlan, artifact: Artifact, sets: Sets, rows: Map
         components={name: each.components for name, each in scored.items()}, costs={"score": seconds},
         component_info=detector.component_info(),
         main_components={name: np.array(each.main_components(), dtype=np.str_) for name, each in scored.items()},
+        main_parts={
+            name: np.array(each.main_parts(), dtype=np.str_) for name, each in scored.items() if each.parts
+        },
     )  # fmt: skip
 
 

@@ -138,13 +138,15 @@ class Scorer:
             for index, name in enumerate(names)
         }
         main = {name: np.array(known_names)[arrays[f"{index}.main"]] for index, name in enumerate(names) if known_names}
+        parts = np.array(more["parts"])
+        main_parts = {name: parts[arrays[f"{index}.part"]] for index, name in enumerate(names) if len(parts)}
         return DetectorResult(
             detector=label, fitted_on=fitting.fitted_on, run=run.number,
             thresholds={float(rate): float(threshold) for rate, threshold in more["thresholds"]},
             calibrated_on=len(testing.calibrate) if len(testing.calibrate) else None,
             rows=dict(testing.rows), scores={name: arrays[f"{index}.scores"] for index, name in enumerate(names)},
             components=components if known_names else {}, costs=dict(more["costs"]), baseline=label in BASELINES,
-            component_info=detector.component_info(), main_components=main,
+            component_info=detector.component_info(), main_components=main, main_parts=main_parts,
         )  # fmt: skip
 
     def fitted(self, label: str, detector: Detector, fitting: Fitting) -> tuple[Detector, float]:
@@ -193,7 +195,7 @@ class Scorer:
         fitted, fit_seconds = self.fitted(label, detector, fitting)
         names = [each.name for each in fitted.feature_requests()]
         arrays: dict[str, NDArray[Any]] = {}
-        seconds, components = 0.0, list[str]()
+        seconds, components, parts = 0.0, list[str](), fitted.part_names()
         for index, (name, rows) in enumerate(testing.rows.items()):
             features = self._sets[name].take(rows, names)
             start = time.perf_counter()
@@ -204,6 +206,9 @@ class Scorer:
             if components := list(result.components):
                 places = [components.index(part) for part in result.main_components() if part is not None]
                 arrays[f"{index}.main"] = np.array(places, dtype=np.int64)
+            if parts:
+                places = [parts.index(part) for part in result.main_parts() if part is not None]
+                arrays[f"{index}.part"] = np.array(places, dtype=np.int64)
         thresholds = [
             (rate, self.calibration(fitted, testing.calibrate, rate).threshold)
             for rate in testing.rates
@@ -211,10 +216,10 @@ class Scorer:
         ]
         costs = {"fit": fit_seconds, "score": seconds / sum(map(len, testing.rows.values()))}
         known = self._sets[NATURAL].images.costs
-        parts = [known.get(name) for name in ("network", *names)]
-        if all(part is not None for part in parts):
-            costs["measure"] = float(sum(part for part in parts if part is not None))
-        return arrays, {"thresholds": thresholds, "components": components, "costs": costs}
+        measured = [known.get(name) for name in ("network", *names)]
+        if all(each is not None for each in measured):
+            costs["measure"] = float(sum(each for each in measured if each is not None))
+        return arrays, {"thresholds": thresholds, "components": components, "parts": parts, "costs": costs}
 
     def _ready(self, label: str, detector: Detector, fitting: Fitting) -> Detector:
         """An unfitted copy of the detector, prepared with its reference images if it needs any."""

@@ -54,6 +54,10 @@ class ImageVerdict(Schema):
     flagged: bool = Field(description="whether the score reaches the threshold; if so, do not trust the class")
     components: dict[str, float] = Field(description="parts of the score, by name; larger = less natural")
     main_component: str | None = Field(description="the component that contributes most to the score")
+    part_p_values: dict[str, float] | None = Field(
+        None, description="p-values of the parts of the score, such as attack and outlier; only of scores with parts"
+    )
+    main_part: str | None = Field(None, description="the part that is least natural; only of scores with parts")
     votes: dict[str, float] = Field(deprecated=True, description="`components` by their former names")
     path: ImagePath | None = Field(None, description="only with ?path=true")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.common.result import ComponentInfo
 from service.evaluation.records import NATURAL, DetectorResult, Evaluation
@@ -128,19 +129,27 @@ def _components(result: DetectorResult) -> list[ComponentInfo]:
 
 
 def _flags(subject: _Subject) -> list[tuple[str, str]]:
-    """For every drawn set with flagged images, its heading and the components that flag most of them, with shares."""
+    """For every drawn set with flagged images, its heading, and the parts and components that flag most of them."""
     result, rows = subject.result, []
     for name in (NATURAL, *subject.names):
         if result.threshold is None or name not in result.main_components:
             continue
         flagged = result.scores[name] >= result.threshold
-        names, counts = np.unique(result.main_components[name][flagged], return_counts=True)
-        if len(names):
-            titles = [result.component_info[each].title if each in result.component_info else each for each in names]
-            order = np.argsort(-counts, kind="stable")
-            parts = [f"{titles[place]} {percent(counts[place] / flagged.sum())}" for place in order]
-            rows.append((heading(name, subject.seen.get(name)) if name != NATURAL else NATURAL, ", ".join(parts)))
+        if flagged.any():
+            titles = {each: info.title for each, info in result.component_info.items()}
+            text = f"flagged mainly by {_shares(result.main_components[name][flagged], titles)}"
+            if name in result.main_parts:
+                text = f"flagged mainly as {_shares(result.main_parts[name][flagged], {})}; {text}"
+            rows.append((heading(name, subject.seen.get(name)) if name != NATURAL else NATURAL, text))
     return rows
+
+
+def _shares(values: NDArray[np.str_], titles: Mapping[str, str]) -> str:
+    """Each value and its share, the most frequent first."""
+    names, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shares = [percent(counts[place] / len(values)) for place in order]
+    return ", ".join(f"{titles.get(name, name)} {share}" for name, share in zip(names[order], shares, strict=True))
 
 
 def _paths(evaluation: Evaluation, subject: _Subject) -> list[Drawing]:

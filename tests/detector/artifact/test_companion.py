@@ -1,4 +1,4 @@
-"""Artifacts with a companion: equal verdicts after loading, and refusal of a damaged, missing or other companion."""
+"""Artifacts with a companion, and a score of two parts: equal verdicts after loading, and refusal of damage."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from models.loading import NetworkSpec, build_network
 from models.normalization import Normalized
 from models.residuals import StatisticsSpec, discover
 from tests.conftest import SEED
-from tests.detector.artifact.saved import reseal, save
+from tests.detector.artifact.saved import change_arrays, reseal, save
 from tests.detector.conftest import CLASSES, SPEC, smooth_images
 
 COMPANION = replace(SPEC, mean=(0.4,) * 3)
@@ -33,12 +33,12 @@ def companion_of(seed: int) -> Normalized:
     return build_network(COMPANION)
 
 
-def pipeline_with(companion: Normalized, passes: int) -> Pipeline:
+def pipeline_with(companion: Normalized, passes: int, name: str = "companion") -> Pipeline:
     generator = torch.Generator().manual_seed(SEED)
     torch.manual_seed(SEED)
     network = build_network(SPEC)
     discovery = discover(network, SPEC.image_shape)
-    detector = build_detector("companion", {"classifier": "none", "passes": passes})
+    detector = build_detector(name, {"classifier": "none", "passes": passes})
     reference, natural, held_out = (
         extract_features(
             network, smooth_images(count, generator), discovery=discovery, companion=companion,
@@ -46,17 +46,17 @@ def pipeline_with(companion: Normalized, passes: int) -> Pipeline:
         )
         for count in (60, 80, 60)
     )  # fmt: skip
-    detector.prepare(reference).fit(natural)
+    result = detector.prepare(reference).fit(natural).score_components(held_out)
     return Pipeline(
         network=network, discovery=discovery, statistics_spec=StatisticsSpec(), detector=detector,
-        calibration=Calibration(detector.score(held_out), 0.1), classes=CLASSES,
+        calibration=Calibration(result.score, 0.1, parts=result.parts), classes=CLASSES,
         band=natural_band(natural.statistics), image_shape=SPEC.image_shape, companion=companion,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def with_companion() -> Pipeline:
-    return pipeline_with(companion_of(SEED + 1), 4)
+    return pipeline_with(companion_of(SEED + 1), 4, "two_part")
 
 
 @pytest.fixture
@@ -78,6 +78,30 @@ def test_one_image_has_the_verdict_of_the_batch(passes: int, images: Tensor) -> 
         (alone,) = pipeline.score(image[None])
         assert (alone.label, alone.flagged) == (expected.label, expected.flagged)
         assert alone.score == pytest.approx(expected.score, rel=1e-3, abs=1e-6)
+
+
+def test_verdicts_have_the_p_values_of_the_parts(with_companion: Pipeline, pipeline: Pipeline, images: Tensor) -> None:
+    parts = with_companion.detector.score_components(with_companion.features(images)).parts
+    for row, verdict in enumerate(with_companion.score(images)):
+        expected = {name: with_companion.calibration.parts[name] >= scores[row] for name, scores in parts.items()}
+        counts = {name: (1 + reached.sum()) / (1 + len(reached)) for name, reached in expected.items()}
+        assert verdict.part_p_values == counts
+        assert verdict.main_part in parts
+        assert verdict.to_json().items() >= {"part_p_values": counts, "main_part": verdict.main_part}.items()
+    assert not {"part_p_values", "main_part"} & set(pipeline.score(images)[0].to_json())
+
+
+@pytest.mark.parametrize("change", [lambda a: a.pop("part.attack"), lambda a: a.update({"part.other": a["scores"]})])
+def test_other_parts_of_the_calibration_are_refused(
+    artifact: Path, with_companion: Pipeline, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    change_arrays(artifact, "calibration.safetensors", change)
+    with pytest.raises(ArtifactError):
+        load_artifact(artifact)
+    calibration = replace(with_companion.calibration, parts={})
+    parts = ("network", "discovery", "statistics_spec", "detector", "classes", "band", "image_shape", "companion")
+    with pytest.raises(InputError, match="expected calibration scores of the parts"):
+        Pipeline(**{name: getattr(with_companion, name) for name in parts}, calibration=calibration)
 
 
 def test_a_damaged_or_missing_companion_is_refused(artifact: Path) -> None:
@@ -131,7 +155,7 @@ def test_a_companion_belongs_to_a_detector_that_uses_one(
     with pytest.raises(InputError, match="does not compare with a companion"):
         Pipeline(**given, detector=pipeline.detector, companion=companion_of(SEED))
     with pytest.raises(InputError, match="companion"):
-        Pipeline(**given, detector=with_companion.detector)
+        Pipeline(**given | {"calibration": with_companion.calibration}, detector=with_companion.detector)
     with pytest.raises(InputError, match="companion_spec"):
         save(tmp_path / "without", with_companion)
     assert not (tmp_path / "without").exists()

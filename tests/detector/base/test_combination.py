@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import hmean
 
-from detector.base.combination import class_scales, combine
+from detector.base.combination import class_scales, combine, harmonic_mean
 
 
 def test_tail_scores_are_combined_by_a_norm(rng: np.random.Generator) -> None:
@@ -40,6 +41,13 @@ def test_the_combination_of_an_image_does_not_depend_on_the_batch(rng: np.random
 
 def test_the_largest_tail_scores_give_a_finite_score() -> None:
     assert np.isfinite(combine(np.array([[1e12], [1.5e12]]))).all()
+
+
+def test_parts_are_joined_by_the_harmonic_mean_of_their_shares(rng: np.random.Generator) -> None:
+    tail_scores = rng.exponential(size=(3, 50))
+    np.testing.assert_allclose(harmonic_mean(tail_scores), -np.log10(hmean(10**-tail_scores, axis=0)))
+    assert np.array_equal(harmonic_mean(tail_scores[:1]), tail_scores[0])
+    np.testing.assert_allclose(harmonic_mean(np.array([[1e12], [2.0]])), [1e12])
 
 
 def test_scales_equalise_the_rates_of_the_classes(rng: np.random.Generator) -> None:

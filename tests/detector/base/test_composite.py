@@ -12,6 +12,7 @@ from detector.detectors.companion import Companion
 from detector.detectors.fusion import Fusion
 from detector.detectors.outliers import Outliers
 from detector.detectors.path import Path
+from detector.detectors.two_part import TwoPart
 from detector.detectors.views import Views
 from detector.features.path_vectors import CompanionLogits, PathVectors, ViewLogits, ViewStatistics, ViewVectors
 from detector.metrics import auroc
@@ -103,6 +104,30 @@ def test_detectors_have_their_components(
     np.testing.assert_allclose(detector.score(images), norms / detector.scales_[images.predicted])
     for name, share in detector.score_components(images).components.items():
         np.testing.assert_allclose(share, 1 - 10 ** -tail_scores[name])
+
+
+def test_each_part_has_the_score_of_its_own_detector(rng: np.random.Generator) -> None:
+    reference, natural, images = made_up(rng, 200), made_up(rng, 300), made_up(rng, 40, path=1, view=6)
+    alone = {"attack": Companion(classifier="none", passes=4), "outlier": Outliers(companion=True)}
+    joined = TwoPart(classifier="none", passes=4).prepare(reference).fit(natural)
+    result = joined.score_components(images)
+    assert list(result.parts) == ["attack", "outlier"]
+    for name, detector in alone.items():
+        own = detector.prepare(reference).fit(natural).score(images)
+        np.testing.assert_allclose(joined.part_tail_scores_[name](own), result.parts[name], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(10**-result.score, 2 / sum(10**part for part in result.parts.values()))
+    # The main component belongs to the main part.
+    for part, component in zip(result.main_parts(), result.main_components(), strict=True):
+        assert component in TwoPart.parts[part or ""]
+
+
+def test_groups_can_leave_one_part(rng: np.random.Generator) -> None:
+    detector = fitted(TwoPart(groups="gen+fdbd", classifier="none"), rng)
+    images = made_up(rng, 9)
+    result = detector.score_components(images)
+    assert detector.part_names() == ("outlier",)
+    assert np.array_equal(result.score, result.parts["outlier"])
+    assert np.array_equal(TwoPart.from_state(detector.parameters(), detector.state()).score(images), result.score)
 
 
 def test_classifiers_have_a_larger_weight_and_show_their_probabilities(rng: np.random.Generator) -> None:
@@ -251,6 +276,14 @@ def with_part(state: State, prefix: str, change: Callable[[np.ndarray], np.ndarr
     changed = {name: change(array) if name.startswith(prefix) else array for name, array in state.items()}
     assert any(changed[name] is not state[name] for name in state)
     return changed
+
+
+@pytest.mark.parametrize("array", ["scales", "part.outlier.knots"])
+def test_a_damaged_part_is_refused(rng: np.random.Generator, array: str) -> None:
+    detector = fitted(TwoPart(classifier="none"), rng, count=60)
+    state = detector.state()
+    with pytest.raises(InputError, match="expected"):
+        TwoPart.from_state(detector.parameters(), state | {array: state[array][:1]})
 
 
 DAMAGE: dict[str, Callable[[State], State]] = {

@@ -186,12 +186,19 @@ def test_names_from_outside_are_escaped(tmp_path: Path, rng: np.random.Generator
 def test_components_are_explained(tmp_path: Path, rng: np.random.Generator) -> None:
     given = random_evaluation(rng, count=40, runs=1, blocks=1, attacks={"fgm": 0.5}, outliers={})
     info = {"all_class": ComponentInfo("All classes", HOSTILE), "absent": ComponentInfo("Another", "not in the score")}
-    results = tuple(replace(each, component_info=info) for each in given.detector_results)
+    results = tuple(
+        replace(
+            each, component_info=info, main_parts={n: np.array(["attack"] * len(s)) for n, s in each.scores.items()}
+        )
+        for each in given.detector_results
+    )
     write_evaluation_report(tmp_path, replace(given, detector_results=results), resamples=0)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"All classes {HOSTILE}" in Page(text).words
     assert "<script" not in text
     assert "not in the score" not in text
+    assert {row["main_part"] for row in rows_of(tmp_path / "images.csv")} == {"attack"}
+    assert "flagged mainly as attack 100 %; flagged mainly by" in Page(text).words
     flagged = Page(text).words.partition("flagged mainly by ")[2]
     assert re.search(r"^(All classes|predicted_class) \d+(\.\d+)? %", flagged)
 
