@@ -18,6 +18,7 @@ from models.objectives.adversarial import Adversarial
 from models.objectives.base import build_objective
 from models.objectives.cross_entropy import CrossEntropy
 from models.objectives.least_action import LeastAction, transport_cost
+from models.objectives.logit_norm import LogitNorm
 from models.objectives.reverse_cross_entropy import ReverseCrossEntropy, reverse_cross_entropy
 from models.registry import OBJECTIVES
 from models.training.loop import train
@@ -227,6 +228,24 @@ def test_the_largest_logit_is_the_answer(digits: ImageDataset, tmp_path: Path, s
 def test_one_class_has_no_others_to_be_predicted() -> None:
     with pytest.raises(InputError, match="at least 2 classes"):
         reverse_cross_entropy(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
+
+
+# --- normalised logits
+
+
+def test_logit_norm_of_a_case_by_hand() -> None:
+    logits, labels = torch.tensor([[3.0, 4.0]]), torch.tensor([1])
+    loss = LogitNorm(temperature=0.5).evaluate(nn.Identity(), logits, labels).loss
+    assert loss.item() == pytest.approx(math.log1p(math.exp((0.6 - 0.8) / 0.5)))
+
+
+def test_logit_norm_does_not_depend_on_the_size_of_the_logits(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = torch.randn(6, 4, generator=generator), torch.randint(4, (6,), generator=generator)
+    values = [LogitNorm().evaluate(nn.Identity(), scale * logits, labels) for scale in (1, 50)]
+    torch.testing.assert_close(values[0].loss, values[1].loss)
+    assert torch.equal(values[1].logits, 50 * logits)
+    assert bool(torch.isfinite(LogitNorm().evaluate(nn.Identity(), 0 * logits, labels).loss))
 
 
 # --- adversarial training
