@@ -6,6 +6,7 @@ from detector.components.base import Component
 from detector.components.class_distances import ClassDistances
 from detector.components.companion_outputs import CompanionOutputs
 from detector.components.contrasts import Contrasts
+from detector.components.core import ResidualDirection
 from detector.components.energy import Energy
 from detector.components.fdbd import BoundaryDistance
 from detector.components.gen import GeneralisedEntropy
@@ -70,4 +71,5 @@ def outlier_components(others: Sequence[FeatureRequest], **flags: bool) -> tuple
     return (
         GeneralisedEntropy(others, **flags), NearestNeighbours(**flags), NormalisedMahalanobis(**flags),
         NormalisedRelativeMahalanobis(**flags), BoundaryDistance(**flags), CollapseProximity(**flags),
+        ResidualDirection(**flags),
     )  # fmt: skip

@@ -13,9 +13,10 @@ __all__ = ["Outliers"]
 
 
 class Outliers(CompositeDetector):
-    """Scores for outliers, learned from natural images alone: GEN, energy, KNN, Mahalanobis distances, fDBD and NCI.
+    """Scores for outliers, learned from natural images alone.
 
-    GEN and energy are sums over the image and its view, of the network and of a companion if there is one.
+    They are GEN, energy, KNN, Mahalanobis distances, fDBD, NCI and CORE. GEN and energy are sums over the image and its
+    view, of the network and of a companion if there is one.
 
     Args:
         view: see `Views`.

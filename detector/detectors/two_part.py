@@ -31,7 +31,7 @@ class TwoPart(CompositeDetector):
         "attack": ("classifier", "path", "logits", "margin_drop", "joint_energy"),
         "outlier": (
             *("gen", "joint_energy", "nearest_neighbours", "normalised_mahalanobis"),
-            *("normalised_relative_mahalanobis", "fdbd", "nci"),
+            *("normalised_relative_mahalanobis", "fdbd", "nci", "core"),
         ),
     }
 

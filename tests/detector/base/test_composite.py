@@ -88,7 +88,7 @@ def quick(kind: type[CompositeDetector], **options: Any) -> CompositeDetector:
             Outliers,
             [
                 *("gen", "joint_energy", "nearest_neighbours", "normalised_mahalanobis"),
-                *("normalised_relative_mahalanobis", "fdbd", "nci"),
+                *("normalised_relative_mahalanobis", "fdbd", "nci", "core"),
             ],
         ),
     ],

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from pytorch_ood import detector as detectors
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, cosine
 from torch import nn
 
 from detector.components.base import ColumnTable, Component, Inputs
+from detector.components.core import ResidualDirection
 from detector.components.fdbd import BoundaryDistance
 from detector.components.gen import GeneralisedEntropy
 from detector.components.nci import CollapseProximity
@@ -83,6 +84,30 @@ def test_neural_collapse(data: Data) -> None:
     expected = other.predict_features(vectors_of(data.images))
     # The fit of the weights is exact but for a vector that is common to all classes and to all embeddings.
     np.testing.assert_allclose(data.score(CollapseProximity()), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_residual_direction(data: Data) -> None:
+    """Residuals as distances from the least-squares solution in the weights, one image at a time."""
+    reference, images = (vectors_of(each).numpy() for each in (data.reference, data.images))
+    mean, component = reference.mean(axis=0), ResidualDirection()
+    scores = data.score(component)
+
+    def residual(vector: np.ndarray) -> np.ndarray:
+        weights = component.weights_.T
+        left: np.ndarray = vector - mean - weights @ np.linalg.lstsq(weights, vector - mean, rcond=None)[0]
+        return left
+
+    means = [np.mean([residual(each) for each in reference[data.labels == k]], axis=0) for k in range(CLASSES)]
+    expected = [1 - min(cosine(residual(each), direction) for direction in means) for each in images]
+    np.testing.assert_allclose(scores, [-each for each in expected], rtol=1e-6, atol=1e-9)
+
+
+def test_there_is_no_residual_direction_if_the_weights_span_the_space(data: Data) -> None:
+    def narrower(features: Features) -> Features:
+        return features._replace(requested={NAME: features.requested[NAME][..., : CLASSES - 2]})
+
+    data.reference, data.images = narrower(data.reference), narrower(data.images)
+    assert not data.score(ResidualDirection()).any()
 
 
 def test_nearest_neighbours(data: Data) -> None:
