@@ -29,6 +29,7 @@ from models.features import FeatureRequest, Features
 __all__ = ["CompositeDetector"]
 
 _RANK_SHARE = 0.25  # share of the natural images that only tail scores and class scales learn from
+_SCALE_POWER = 0.5  # of the scales of parts: 1 makes rates of classes hardly more equal, and separates images less well
 _MIN_RANKED = 8  # with fewer natural images, tail scores and components learn from the same images
 
 
@@ -45,8 +46,8 @@ class CompositeDetector(Detector):
     classifiers learn from all of them.
 
     A subclass lists its components in `declare`. It can divide them into `parts`, such as "attack" and "outlier". Every
-    part then has a norm and scales of its own, and the tail scores of these norms are joined into the score by their
-    harmonic mean. A component can belong to several parts.
+    part then has a norm of its own, divided by the square root of its scale, and the tail scores of these norms are
+    joined into the score by the harmonic mean of their shares. A component can belong to several parts.
 
     Args:
         groups: "all", or the groups of columns to use, joined by "+". A component without any of its groups is dropped.
@@ -182,7 +183,7 @@ class CompositeDetector(Detector):
         self._use({each.name: TailScore.fit(row) for each, row in zip(self._scored(), numbers, strict=True)})
         norms = self._norms(self._weighted(self.all_tail_scores_(numbers)))
         scales = [class_scales(row, ranked.predicted, ranked.num_classes) for row in np.atleast_2d(norms)]
-        self.scales_ = np.stack(scales) if self.part_rows_ else scales[0]
+        self.scales_ = np.stack(scales) ** _SCALE_POWER if self.part_rows_ else scales[0]
         scaled = np.atleast_2d(norms / self.scales_[..., ranked.predicted])
         self._use_parts({name: TailScore.fit(row) for name, row in zip(self.part_names(), scaled, strict=False)})
 

@@ -197,7 +197,8 @@ def test_components_are_explained(tmp_path: Path, rng: np.random.Generator) -> N
     assert f"All classes {HOSTILE}" in Page(text).words
     assert "<script" not in text
     assert "not in the score" not in text
-    assert {row["main_part"] for row in rows_of(tmp_path / "images.csv")} == {"attack"}
+    rows = csv.DictReader(io.StringIO(images_csv(replace(given, detector_results=results))))
+    assert {row["main_part"] for row in rows} == {"attack"}
     assert "flagged mainly as attack 100 %; flagged mainly by" in Page(text).words
     flagged = Page(text).words.partition("flagged mainly by ")[2]
     assert re.search(r"^(All classes|predicted_class) \d+(\.\d+)? %", flagged)
