@@ -126,6 +126,8 @@ def test_columns_are_the_groups(together: Together, fitted: Component, mixed: Fe
 def test_odd_images_have_larger_numbers(together: Together, fitted: Component, rng: np.random.Generator) -> None:
     if not fitted.in_score:
         pytest.skip("columns only")
+    if fitted.name == "core":
+        pytest.skip("needs embeddings whose classes differ where the weights ignore it; see test_outliers.py")
     numbers = [fitted.score(together.table(together.features(rng, np.full(60, odd)))) for odd in (False, True)]
     assert all(each.shape == (60,) and each.dtype == np.float64 and np.isfinite(each).all() for each in numbers)
     assert (numbers[0][:, None] < numbers[1][None, :]).mean() > 0.9

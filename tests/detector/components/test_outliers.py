@@ -102,6 +102,16 @@ def test_residual_direction(data: Data) -> None:
     np.testing.assert_allclose(scores, [-each for each in expected], rtol=1e-6, atol=1e-9)
 
 
+def test_images_without_a_class_have_larger_residual_directions(data: Data, rng: np.random.Generator) -> None:
+    centres = 2 * rng.normal(size=(CLASSES, WIDTH))
+    data.reference = data.features(centres[data.labels] + 0.1 * rng.normal(size=(300, WIDTH)))
+    natural, odd = centres[rng.integers(CLASSES, size=20)], 2 * rng.normal(size=(20, WIDTH))
+    data.images = data.features(np.concatenate([natural, odd]))
+    scores = data.score(ResidualDirection())
+    assert (scores[:20] < -0.9).all()
+    assert scores[:20].max() < np.median(scores[20:])
+
+
 def test_there_is_no_residual_direction_if_the_weights_span_the_space(data: Data) -> None:
     def narrower(features: Features) -> Features:
         return features._replace(requested={NAME: features.requested[NAME][..., : CLASSES - 2]})
