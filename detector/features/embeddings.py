@@ -4,9 +4,9 @@ The embedding of a block is x_{m+1}, averaged over the positions in the image. B
 narrow ones are padded with zeros, which change no distance between images.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.features import ForwardPass, Needs
 
-__all__ = ["Layers", "PooledEmbeddings", "chosen_blocks", "filled"]
+__all__ = ["Layers", "PooledEmbeddings", "chosen_blocks", "padded"]
 
 Layers = Literal["blocks", "stages"]
 
@@ -43,8 +43,8 @@ class PooledEmbeddings:
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
-        shapes = [branch.shape for branch in context.discovery.branches]
-        return filled([context.pooled_embeddings[block] for block in chosen_blocks(shapes, self.layers)])
+        shapes = tuple(branch.shape for branch in context.discovery.branches)
+        return padded(context.pooled_embeddings, context.discovery.pooled_widths, _chosen(shapes, self.layers))
 
 
 def chosen_blocks(shapes: Sequence[tuple[int, ...]], layers: Layers) -> list[int]:
@@ -57,10 +57,37 @@ def chosen_blocks(shapes: Sequence[tuple[int, ...]], layers: Layers) -> list[int
     ]
 
 
-def filled(vectors: Sequence[Tensor]) -> Tensor:
-    """L matrices ``(B, ≤ D)`` as one array ``(B, L, D)``, the narrow ones padded with zeros."""
-    width, parts = max(vector.shape[1] for vector in vectors), []
-    for own, run in groupby(vectors, key=lambda vector: vector.shape[1]):  # a padding of each vector takes long
-        stacked = torch.stack(list(run), dim=1)
-        parts.append(stacked if own == width else torch.nn.functional.pad(stacked, (0, width - own)))
-    return torch.cat(parts, dim=1)
+_chosen = functools.cache(lambda shapes, layers: tuple(chosen_blocks(shapes, layers)))
+
+
+def padded(vectors: Tensor | None, widths: tuple[int, ...], blocks: tuple[int, ...] | None = None) -> Tensor:
+    """Vectors ``(B, L, D)`` of some blocks, the narrow ones padded with zeros to the width of the widest.
+
+    Args:
+        vectors: ``(B, Σ D_m)`` of all blocks, block after block.
+        widths: D_m.
+        blocks: indices; None for all.
+    """
+    assert vectors is not None
+    shape, places = _places(widths, blocks, vectors.device)
+    if places is not None:  # the last column is the padding
+        vectors = torch.nn.functional.pad(vectors, (0, 1)).index_select(1, places)
+    return vectors.view(len(vectors), *shape)
+
+
+@functools.cache
+def _places(
+    widths: tuple[int, ...], blocks: tuple[int, ...] | None, device: torch.device
+) -> tuple[tuple[int, int], Tensor | None]:
+    """L and D, and the column of each entry of `padded`; None if every block of one width is chosen."""
+    chosen = range(len(widths)) if blocks is None else blocks
+    starts, width = [sum(widths[:block]) for block in chosen], max(widths[block] for block in chosen)
+    if len(chosen) * width == sum(widths):
+        return (len(chosen), width), None
+    columns = [
+        start + column if column < widths[block] else sum(widths)
+        for block, start in zip(chosen, starts, strict=True)
+        for column in range(width)
+    ]
+    with torch.inference_mode(False):
+        return (len(chosen), width), torch.tensor(columns, device=device)

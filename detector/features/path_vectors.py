@@ -4,12 +4,13 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from detector.features.embeddings import filled
+from detector.features.embeddings import padded
 from models.features import ForwardPass, Needs
 from models.images.views import IMAGE, View
 
@@ -36,7 +37,7 @@ class PathVectors:
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
-        return _vectors(context.pooled_embeddings if self.of == "embeddings" else context.pooled_residues)
+        return _vectors(context, self.of)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ViewVectors:
 
     def __call__(self, context: ForwardPass) -> Tensor:
         """See the class."""
-        return _vectors(context.views[self.view].pooled_embeddings)
+        return _vectors(context.views[self.view], "embeddings")
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,26 @@ class ViewStatistics:
         return context.views[self.view].statistics.float()
 
 
-def _vectors(vectors: Sequence[Tensor]) -> Tensor:
-    return filled([_narrowed(vector) for vector in vectors])
+def _vectors(context: ForwardPass, of: Literal["embeddings", "residues"]) -> Tensor:
+    vectors = context.pooled_embeddings if of == "embeddings" else context.pooled_residues
+    widths = context.discovery.pooled_widths
+    if max(widths) > WIDTH:
+        assert vectors is not None
+        vectors = _narrowed(vectors, widths)
+        widths = tuple(min(width, WIDTH) for width in widths)
+    return padded(vectors, widths)
 
 
-def _narrowed(vector: Tensor) -> Tensor:
-    count, width = vector.shape
-    if width <= WIDTH:
-        return vector
-    # One product per image: the order of addition of a single product depends on the number of images.
-    directions = _directions(width, vector.device).expand(count, -1, -1)
-    return torch.bmm(vector[:, None], directions)[:, 0]
+def _narrowed(vectors: Tensor, widths: Sequence[int]) -> Tensor:
+    """Vectors ``(B, Σ D_m)`` with each wide D_m projected, ``(B, Σ min(D_m, WIDTH))``."""
+    runs = [(width, len(list(run))) for width, run in groupby(widths)]
+    parts = list(torch.split(vectors, [width * blocks for width, blocks in runs], dim=1))
+    for index, (width, blocks) in enumerate(runs):
+        if width > WIDTH:
+            # One product per image: the order of addition of a single product depends on the number of images.
+            directions = _directions(width, vectors.device).expand(len(vectors), -1, -1)
+            parts[index] = torch.bmm(parts[index].reshape(len(vectors), blocks, width), directions).flatten(1)
+    return torch.cat(parts, dim=1)
 
 
 @functools.cache

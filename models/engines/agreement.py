@@ -11,7 +11,7 @@ from models.engines.base import Engine, Precision
 from models.errors import NetworkError
 from models.residuals import PooledPass
 
-__all__ = ["TOLERANCES", "Agreement", "compare", "find_smallest_batch", "flat_array", "relative_error"]
+__all__ = ["TOLERANCES", "Agreement", "compare", "find_smallest_batch", "relative_error"]
 
 # Largest `relative_error` of logits, statistics and pooled vectors. That of another network is about 1.
 TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.3}
@@ -43,13 +43,6 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(got - expected) / (np.linalg.norm(expected) + 1e-12))
 
 
-def flat_array(values: Tensor | Sequence[Tensor]) -> np.ndarray:
-    """Values ``(B, ...)`` of a batch as one array float32 ``(B, *)``; ``(0,)`` for none."""
-    tensors = [values] if isinstance(values, Tensor) else values
-    array: np.ndarray = torch.cat([each.flatten(1) for each in tensors] or [torch.empty(0)], dim=-1).cpu().numpy()
-    return array
-
-
 def compare(got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
     """The agreement of `got` with the results of torch, each logits ``(N, K)``, statistics ``(N, F)``, and others."""
     (logits, statistics, *_), (true_logits, true_statistics, *_) = got, expected
@@ -73,7 +66,7 @@ def find_smallest_batch(engine: Engine, images: Tensor) -> int:
     Raises:
         NetworkError: the results depend on the batch for all of these sizes.
     """
-    whole = _flat(engine.run(images))
+    whole = _computed(engine.run(images))
     for smallest in _SIZES:
         if all(_same_bits(engine.run, images, whole, size) for size in _BATCHES if smallest <= size < len(images)):
             return smallest
@@ -84,11 +77,11 @@ def _same_bits(run: Callable[[Tensor], PooledPass], images: Tensor, whole: list[
     # The first and the last images, since kernels treat the end of a batch differently.
     for start in {0, len(images) - size}:
         rows = slice(start, start + size)
-        part = _flat(run(images[rows]))
+        part = _computed(run(images[rows]))
         if not all(torch.equal(one, other[rows]) for one, other in zip(part, whole, strict=True)):
             return False
     return True
 
 
-def _flat(outputs: PooledPass) -> list[Tensor]:
-    return [outputs.logits, outputs.statistics, *outputs.embeddings, *outputs.residues]
+def _computed(outputs: PooledPass) -> list[Tensor]:
+    return [each for each in outputs if each is not None]

@@ -10,8 +10,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
+from models.engines.graph import OUTPUTS
 from models.errors import InputError
 from models.registry import ENGINES
 from models.residuals import Discovery, PooledPass, StatisticsSpec
@@ -42,6 +44,11 @@ class EngineSource:
     pooled: bool
     graph: bytes | None = None
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Lengths of the pooled vectors of all blocks; empty if none are computed."""
+        return self.discovery.pooled_widths if self.pooled else ()
+
 
 class Engine(ABC):
     """Runs one network in one precision; call it from one thread at a time.
@@ -69,11 +76,10 @@ class Engine(ABC):
         self.graph = source.graph if self.needs_graph else None
         self.pooled = source.pooled
         self.smallest_batch = 1
-        self._blocks = len(source.discovery.branches) if source.pooled else 0
 
     @abstractmethod
     def run(self, images: Tensor) -> PooledPass:
-        """Logits, statistics and pooled vectors (empty unless the source states them), float32, on the CPU.
+        """Logits, statistics and pooled vectors (None unless the source states them), float32, on the CPU.
 
         Args:
             images: float32 ``(B, 3, H, W)`` in [0, 1].
@@ -89,8 +95,11 @@ class Engine(ABC):
 
     def _pass(self, outputs: list[Tensor]) -> PooledPass:
         """The outputs of a graph, in its order."""
-        logits, statistics, *pooled = outputs
-        return PooledPass(logits, statistics, tuple(pooled[: self._blocks]), tuple(pooled[self._blocks :]))
+        if len(outputs) <= len(OUTPUTS):
+            return PooledPass(*outputs)
+        logits, statistics, *separate = outputs
+        middle = len(separate) // 2
+        return PooledPass(logits, statistics, torch.cat(separate[:middle], dim=1), torch.cat(separate[middle:], dim=1))
 
 
 def engine_info(engine: Engine | None) -> dict[str, str]:

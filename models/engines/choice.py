@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.engines.agreement import TOLERANCES, Agreement, compare, find_smallest_batch, flat_array
+from models.engines.agreement import TOLERANCES, Agreement, compare, find_smallest_batch
 from models.engines.base import Engine, EngineSource, Precision, build_engine
 from models.engines.exporting import export_graph
 from models.engines.graph import check_graph
@@ -110,8 +110,7 @@ def _with_graph(source: EngineSource, classes: int, columns: int) -> EngineSourc
     if next(source.network.parameters()).device.type != "cpu":
         raise InputError("it runs on CPUs only")
     graph = source.graph or export_graph(source)
-    blocks = len(source.discovery.branches) if source.pooled else 0
-    check_graph(graph, image_shape=source.image_shape, classes=classes, columns=columns, blocks=blocks)
+    check_graph(graph, image_shape=source.image_shape, classes=classes, columns=columns, widths=source.widths)
     return replace(source, graph=graph)
 
 
@@ -137,8 +136,8 @@ def _checked(
 def _results(engine: Engine, images: Tensor) -> list[np.ndarray]:
     """Logits, statistics, and pooled vectors if there are any, of all images."""
     passes = [engine.run(batch) for batch in torch.split(images, _BATCH)]
-    parts = ([flat_array(values) for values in each if len(values)] for each in passes)
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    parts = [[values for values in each if values is not None] for each in passes]
+    return [torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)]
 
 
 def _timed(engines: list[Engine], images: Tensor) -> dict[str, tuple[float, float]]:

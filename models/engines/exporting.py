@@ -3,6 +3,8 @@
 import copy
 import logging
 import warnings
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -11,14 +13,16 @@ from torch.fx import GraphModule
 from torch.nn.functional import avg_pool2d
 
 from models.engines.base import EngineSource
-from models.engines.graph import MAX_BYTES, output_names
+from models.engines.graph import MAX_BYTES, OUTPUTS
 from models.errors import NetworkError
 from models.extras import import_optional
 from models.residuals import WithPooled, WithStatistics, evaluation_mode
 from models.residuals.pooling import has_channels_first, pooled
-from models.residuals.statistics import Reduced, reduce_residue
+from models.residuals.statistics import Reduced, finish, reduce_residue
 
 __all__ = ["export_graph"]
+
+_SMALLEST_RMS = 1e-19  # of a residue; the square is the smallest normal number of float32
 
 
 def export_graph(source: EngineSource) -> bytes:
@@ -39,8 +43,8 @@ def export_graph(source: EngineSource) -> bytes:
     if rewritten.why_not_rewritten is not None:
         raise NetworkError(rewritten.why_not_rewritten)
     flat = _plain(_Flat(copy.deepcopy(rewritten)))
+    names = OUTPUTS if source.pooled else OUTPUTS[:2]
     images = torch.rand(2, *source.image_shape, generator=torch.Generator().manual_seed(0))
-    names = output_names(len(source.discovery.branches) if source.pooled else 0)
     # The exporter reports on its progress with warnings and log lines.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -50,7 +54,7 @@ def export_graph(source: EngineSource) -> bytes:
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 flat, (images,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["images"], output_names=names, external_data=False, verbose=False,
+                input_names=["images"], output_names=list(names), external_data=False, verbose=False,
             )  # fmt: skip
         model = program.model_proto
         _strip(model)
@@ -93,22 +97,49 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 def _reduce_by_pooling(residue: Tensor, directions: Tensor | None = None) -> Reduced:
-    """`reduce_residue` of feature maps ``(B, C, H, W)`` by pooling."""
+    """As `reduce_residue`; of feature maps without directions, means ``(B, C, 1, 1)`` of squares and of values."""
     if directions is not None or not has_channels_first(residue):
         return reduce_residue(residue, directions)
-    return _means(residue * residue).mean(dim=1).sqrt(), _means(residue).mean(dim=1, keepdim=True)
+    return _means(residue * residue), _means(residue)
+
+
+def _finish_by_pooling(reduced: Sequence[Reduced]) -> Tensor:
+    """`finish` of the results of `_reduce_by_pooling`, in few operations if all are means."""
+    if any(size.dim() != 4 for size, _ in reduced):
+        return finish([_without_means(*pair) for pair in reduced])
+    runs = [list(run) for _, run in groupby(reduced, key=lambda pair: pair[0].shape[1])]
+    squares, values = (
+        torch.cat([_channel_means(each) for each in both], dim=1)
+        for both in zip(*(zip(*run, strict=True) for run in runs), strict=True)
+    )
+    cosines = (values / squares.sqrt().clamp(min=_SMALLEST_RMS)).clamp(-1.0, 1.0)
+    return torch.stack([squares, cosines], dim=2).flatten(1)
+
+
+def _without_means(size: Tensor, coordinates: Tensor) -> Reduced:
+    """The result of `reduce_residue` for one of `_reduce_by_pooling`."""
+    if size.dim() != 4:
+        return size, coordinates
+    return size.mean(dim=(1, 2, 3)).sqrt(), coordinates.mean(dim=(1, 2, 3)).unsqueeze(1)
+
+
+def _channel_means(maps: Sequence[Tensor]) -> Tensor:
+    """``(B, L)`` of L tensors ``(B, C, 1, 1)``."""
+    return torch.cat(list(maps), dim=1).reshape(maps[0].shape[0], len(maps), -1).mean(dim=2)
 
 
 def _pooled_by_pooling(embedding: Tensor) -> Tensor:
-    """`pooled` of feature maps ``(B, C, H, W)`` by pooling."""
+    """`pooled`; of feature maps ``(B, C, H, W)``, ``(B, C, 1, 1)``."""
     return _means(embedding) if has_channels_first(embedding) else pooled(embedding)
 
 
 def _means(maps: Tensor) -> Tensor:
-    return avg_pool2d(maps, maps.shape[2:]).flatten(1)
+    return avg_pool2d(maps, maps.shape[2:])
 
 
-_BY_POOLING: dict[Any, Any] = {reduce_residue: _reduce_by_pooling, pooled: _pooled_by_pooling}
+_BY_POOLING: dict[Any, Any] = {
+    reduce_residue: _reduce_by_pooling, finish: _finish_by_pooling, pooled: _pooled_by_pooling
+}  # fmt: skip
 
 
 class _GlobalMean(nn.Module):
@@ -126,5 +157,11 @@ class _Flat(nn.Module):
         self.rewritten = rewritten
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        logits, statistics, *pooled = self.rewritten(images)
-        return (logits, statistics, *(vector for vectors in pooled for vector in vectors))
+        logits, statistics, *pooled = self.rewritten.network(images)
+        return (logits, statistics, *map(_side_by_side, pooled))
+
+
+def _side_by_side(vectors: Sequence[Tensor]) -> Tensor:
+    if any(each.dim() != 4 for each in vectors):
+        vectors = [each.flatten(1) for each in vectors]
+    return torch.cat(list(vectors), dim=1).flatten(1)

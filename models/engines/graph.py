@@ -7,8 +7,9 @@ from typing import Any
 from models.errors import InputError
 from models.extras import import_optional
 
-__all__ = ["MAX_BYTES", "check_graph", "output_names"]
+__all__ = ["MAX_BYTES", "OUTPUTS", "check_graph"]
 
+OUTPUTS = ("logits", "statistics", "embeddings", "residues")  # the latter two of graphs with pooled vectors
 MAX_BYTES = 2**31 - 1  # of a protocol buffer
 _MAX_ACTIVATIONS = 8 * 2**30  # bytes of all values for one image
 _MAX_PARAMETERS = 4096  # bytes of a tensor that may state a shape
@@ -31,17 +32,9 @@ Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Til
 _OPERATORS = frozenset(_NAMES.split())
 
 
-def output_names(blocks: int) -> list[str]:
-    """Names of a graph's outputs, in order.
-
-    Args:
-        blocks: number of blocks with pooled vectors; 0 for none.
-    """
-    pooled = [f"{quantity}_{number}" for quantity in ("embedding", "residue") for number in range(blocks)]
-    return ["logits", "statistics", *pooled]
-
-
-def check_graph(graph: bytes, *, image_shape: tuple[int, int, int], classes: int, columns: int, blocks: int) -> None:
+def check_graph(
+    graph: bytes, *, image_shape: tuple[int, int, int], classes: int, columns: int, widths: Sequence[int]
+) -> None:
     """Check that an untrusted model is one file of bounded memory with the expected inputs and outputs.
 
     Refused are references to other files, operators that image classifiers do not have, functions, and sub-graphs.
@@ -53,7 +46,7 @@ def check_graph(graph: bytes, *, image_shape: tuple[int, int, int], classes: int
         image_shape: (3, H, W).
         classes: number of logits.
         columns: number of statistics.
-        blocks: number of blocks with pooled vectors; 0 for none.
+        widths: lengths of the pooled vectors of all blocks; empty for a graph without them.
 
     Raises:
         InputError: any of these.
@@ -68,14 +61,15 @@ def check_graph(graph: bytes, *, image_shape: tuple[int, int, int], classes: int
     inputs = [(each.name, _shape(each)) for each in model.graph.input]
     if [(name, shape[1:]) for name, shape in inputs] != [("images", image_shape)] or inputs[0][1][0] is not None:
         raise InputError(f"expected a graph of images (batch, {', '.join(map(str, image_shape))}), got {inputs!r:.200}")
-    if [each.name for each in model.graph.output] != output_names(blocks):
-        raise InputError(
-            f"expected a graph with the outputs {output_names(blocks)!r:.200}, got "
-            f"{[each.name for each in model.graph.output]!r:.200}"
-        )
-    for index, (values, width) in enumerate(zip(model.graph.output, (classes, columns), strict=False)):
-        if _shape(values) != (None, width):
-            raise InputError(f"expected output {index} of shape (batch, {width}), got {_shape(values)}")
+    expected = {"logits": classes, "statistics": columns}
+    separate = [f"{quantity}_{block}" for quantity in ("embedding", "residue") for block in range(len(widths))]
+    if [each.name for each in model.graph.output][2:] == separate:  # as earlier versions exported them
+        expected |= dict(zip(separate, (*widths, *widths), strict=True))
+    elif widths:
+        expected |= dict.fromkeys(OUTPUTS[2:], sum(widths))
+    outputs = {each.name: _shape(each) for each in model.graph.output}
+    if list(outputs.items()) != [(name, (None, width)) for name, width in expected.items()]:
+        raise InputError(f"expected a graph with the outputs {expected!r:.200} and their widths, got {outputs!r:.200}")
     _require_bounded(onnx, model)
 
 

@@ -38,8 +38,9 @@ class TorchEngine(Engine):
 
     def run(self, images: Tensor) -> PooledPass:
         if self.precision == "float32":
-            logits, statistics, *pooled = self._module(images)
+            outputs = self._module(images)
         else:
             with torch.autocast(images.device.type, dtype=torch.bfloat16):
-                logits, statistics, *pooled = self._module(images.contiguous(memory_format=torch.channels_last))
-        return PooledPass(logits.float(), statistics, *(pooled or ((), ())))
+                outputs = self._module(images.contiguous(memory_format=torch.channels_last))
+        logits, *others = outputs
+        return PooledPass(logits.float(), *others)

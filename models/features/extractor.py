@@ -159,7 +159,7 @@ class FeatureExtractor:
         if needs.embeddings:
             optional |= {"embeddings": recordings["embeddings"].embeddings, "head": heads[0] if heads else None}
         if needs.pooled:
-            optional |= {f"pooled_{quantity}": recording.pooled for quantity, recording in recordings.items()}
+            optional |= {f"pooled_{name}": torch.cat(recording.pooled, dim=1) for name, recording in recordings.items()}
         return output, recordings[self.statistics_spec.quantity].statistics, optional
 
 
@@ -172,8 +172,8 @@ def _rows(whole: ForwardPass, start: int, stop: int) -> ForwardPass:
         logits=whole.logits[start:stop],
         statistics=whole.statistics[start:stop],
         embeddings=tuple(embedding[start:stop] for embedding in whole.embeddings),
-        pooled_embeddings=tuple(vector[start:stop] for vector in whole.pooled_embeddings),
-        pooled_residues=tuple(vector[start:stop] for vector in whole.pooled_residues),
+        pooled_embeddings=None if whole.pooled_embeddings is None else whole.pooled_embeddings[start:stop],
+        pooled_residues=None if whole.pooled_residues is None else whole.pooled_residues[start:stop],
         head=head and head._replace(inputs=head.inputs[start:stop], output=head.output[start:stop]),
     )
 

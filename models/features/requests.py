@@ -66,7 +66,7 @@ class ForwardPass:
         head: the last layer with weights that was reached; None without ``Needs.embeddings``, or if the network has no
             such layer as a module.
         pooled_embeddings, pooled_residues: x_{m+1} and r_m of every recorded block, averaged over the positions,
-            ``(B, ≤ D)`` each; empty without ``Needs.pooled``.
+            ``(B, Σ D_m)``, block after block; None without ``Needs.pooled``.
         views: the same of the views in ``Needs.views``.
         companion: logits ``(B, K)`` of a second network for the views in ``Needs.companion``.
     """
@@ -78,8 +78,8 @@ class ForwardPass:
     discovery: Discovery
     embeddings: tuple[Tensor, ...] = ()
     head: Head | None = None
-    pooled_embeddings: tuple[Tensor, ...] = ()
-    pooled_residues: tuple[Tensor, ...] = ()
+    pooled_embeddings: Tensor | None = None
+    pooled_residues: Tensor | None = None
     views: Mapping[View, "ForwardPass"] = field(default_factory=dict)
     companion: Mapping[View, Tensor] = field(default_factory=dict)
 

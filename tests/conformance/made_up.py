@@ -50,14 +50,14 @@ def features_of(requester: Requester, rng: np.random.Generator, odd: np.ndarray)
         context = ForwardPass(
             as_tensor(images.clip(0, 1)), output, as_tensor(statistics), linear, discovery_of(embeddings),
             tuple(as_tensor(embedding) for embedding in embeddings), Head(linear, inputs, output),
-            pooled_embeddings=tuple(as_tensor(embedding.mean(axis=(2, 3))) for embedding in embeddings),
-            pooled_residues=tuple(as_tensor(embedding[:, :, 0].mean(axis=2)) for embedding in embeddings),
+            pooled_embeddings=as_tensor(np.concatenate([each.mean(axis=(2, 3)) for each in embeddings], axis=1)),
+            pooled_residues=as_tensor(np.concatenate([each[:, :, 0].mean(axis=2) for each in embeddings], axis=1)),
         )  # fmt: skip
         # A view of a natural image differs little.
         other = replace(
             context,
             logits=output + as_tensor(rng.normal(scale=np.where(odd, 4, 0.1)[:, None], size=output.shape)),
-            pooled_embeddings=tuple(1.1 * vector for vector in context.pooled_embeddings),
+            pooled_embeddings=1.1 * context.pooled_embeddings,
             statistics=context.statistics
             + as_tensor(rng.normal(scale=np.where(odd, 2, 0.01)[:, None], size=statistics.shape)),
         )

@@ -1,9 +1,11 @@
 """Records of a network's residual branches."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from models.errors import NetworkError
+from models.residuals.pooling import pooled_width
 from models.residuals.statistics import BlockTensor
 from models.residuals.tracing.trace import CapturePoint
 
@@ -75,3 +77,8 @@ class Discovery:
 
     branches: tuple[Branch, ...]
     skipped_branches: tuple[SkippedBranch, ...]
+
+    @cached_property
+    def pooled_widths(self) -> tuple[int, ...]:
+        """Number of entries of each branch's embedding, averaged over the positions in the image."""
+        return tuple(pooled_width(branch.shape) for branch in self.branches)

@@ -20,13 +20,14 @@ class PooledPass(NamedTuple):
     Args:
         logits: ``(B, K)``; the network's output.
         statistics: ``(B, M·(2 + k))`` float32.
-        embeddings, residues: means over the positions in the image, ``(B, D_m)`` float32 for each of the M blocks.
+        embeddings, residues: means over the positions in the image, float32 ``(B, Σ D_m)``, block after block; None
+            from an engine without pooled vectors. `Discovery.pooled_widths` has the D_m.
     """
 
     logits: Tensor
     statistics: Tensor
-    embeddings: tuple[Tensor, ...]
-    residues: tuple[Tensor, ...]
+    embeddings: Tensor | None = None
+    residues: Tensor | None = None
 
 
 class _Rewritten(nn.Module):
@@ -112,4 +113,5 @@ class WithPooled(_Rewritten):
 
     def forward(self, images: Tensor) -> PooledPass:
         """``images (B, 3, H, W)`` → logits, statistics and pooled vectors."""
-        return PooledPass(*self._outputs(images))
+        logits, statistics, *averaged = self._outputs(images)
+        return PooledPass(logits, statistics, *(torch.cat(vectors, dim=1) for vectors in averaged))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detector.features.embeddings import PooledEmbeddings, chosen_blocks, filled
+from detector.features.embeddings import PooledEmbeddings, chosen_blocks, padded
 from models.features import FeatureExtractor, extract_features
 from models.residuals import StatisticsSpec, discover, record_residues
 
@@ -17,7 +17,8 @@ def test_stages_end_where_the_shape_changes() -> None:
 
 
 def test_narrow_embeddings_are_filled_up_with_zeros() -> None:
-    together = filled([torch.ones(2, 1), torch.full((2, 3), 2.0)])
+    vectors = torch.tensor([[1.0, 2, 2, 2, 3]] * 2)
+    together = padded(vectors, (1, 3, 1), (0, 1))
     assert together.tolist() == [[[1, 0, 0], [2, 2, 2]]] * 2
 
 
@@ -34,7 +35,9 @@ def test_embeddings_are_measured_beside_logits_and_statistics(
         record_residues(tiny_network, discovery, statistics_spec=statistics_spec, keep=True) as recording,
     ):
         tiny_network(torch.from_numpy(images))
-    expected = filled([embedding.mean(dim=(2, 3)) for embedding in recording.embeddings])
+    means = [embedding.mean(dim=(2, 3)) for embedding in recording.embeddings]
+    expected = padded(torch.cat(means, dim=1), discovery.pooled_widths)
+    assert discovery.pooled_widths == tuple(each.shape[1] for each in means)
     found = features.requested[feature_request.name]
     assert found.shape == (5, 3, 16)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

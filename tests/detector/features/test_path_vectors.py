@@ -151,6 +151,8 @@ def test_every_option_is_part_of_the_name() -> None:
 
 def test_a_wide_vector_is_projected_by_itself(rng: np.random.Generator) -> None:
     vectors = torch.from_numpy(rng.normal(size=(70, 2 * WIDTH + 5)).astype(np.float32))
-    together = path_vectors._narrowed(vectors)
+    widths = (WIDTH + 2, WIDTH + 2, 1)
+    together = path_vectors._narrowed(vectors, widths)
+    assert together.shape == (70, 2 * WIDTH + 1)
     for count in (1, 2, 33):
-        assert torch.equal(path_vectors._narrowed(vectors[:count]), together[:count])
+        assert torch.equal(path_vectors._narrowed(vectors[:count], widths), together[:count])

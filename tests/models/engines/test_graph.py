@@ -16,7 +16,7 @@ from models.residuals import discover
 from .conftest import SHAPE
 from .test_choice import Branching
 
-EXPECTED = {"image_shape": SHAPE, "classes": 4, "columns": 9, "blocks": 3}
+EXPECTED = {"image_shape": SHAPE, "classes": 4, "columns": 9, "widths": (4, 8, 16)}
 
 
 def test_an_exported_graph_passes_and_has_no_path_of_this_machine(source: EngineSource) -> None:
@@ -30,9 +30,10 @@ def test_an_exported_graph_passes_and_has_no_path_of_this_machine(source: Engine
     ("expected", "message"),
     [
         ({"image_shape": (3, 32, 32)}, r"images \(batch, 3, 32, 32\)"),
-        ({"classes": 5}, r"output 0 of shape \(batch, 5\)"),
-        ({"columns": 6}, r"output 1 of shape \(batch, 6\)"),
-        ({"blocks": 0}, r"the outputs \['logits', 'statistics'\], got"),
+        ({"classes": 5}, r"'logits': 5.* got .*'logits': \(None, 4\)"),
+        ({"columns": 6}, r"'statistics': 6.* got .*'statistics': \(None, 9\)"),
+        ({"widths": (4, 8)}, r"'embeddings': 12.* got .*'embeddings': \(None, 28\)"),
+        ({"widths": ()}, r"the outputs \{'logits': 4, 'statistics': 9\} and"),
     ],
 )
 def test_a_graph_of_another_network_is_refused(source: EngineSource, expected: dict[str, int], message: str) -> None:

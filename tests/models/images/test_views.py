@@ -108,7 +108,7 @@ def test_a_views_pass_is_whole_and_has_a_gradient_in_the_images(tiny_network: nn
     assert seen.head is not None
     torch.testing.assert_close(seen.head.module(seen.head.inputs), seen.head.output)
     for name in ("pooled_embeddings", "pooled_residues"):
-        assert [each.shape for each in getattr(seen, name)] == [each.shape for each in getattr(context, name)]
+        assert getattr(seen, name).shape == getattr(context, name).shape
     assert seen.statistics.shape == context.statistics.shape
     (gradient,) = torch.autograd.grad(seen.logits.sum(), images)
     assert gradient.flatten(1).any(dim=1).all()
