@@ -250,13 +250,13 @@ class CompositeDetector(Detector):
 
     def _divided(self, columns: Array, predicted: Array) -> ColumnTable:
         """The columns ``(B, F)`` divided into groups, by the widths that `fit` stored."""
-        ends = np.cumsum(list(self.widths_.values())).tolist()
-        if columns.shape[1] != ends[-1]:
-            raise InputError(f"expected {ends[-1]} columns, as when fitted, got {columns.shape[1]}")
-        groups = {
-            name: columns[:, end - width : end] for (name, width), end in zip(self.widths_.items(), ends, strict=True)
-        }
-        return ColumnTable(groups, predicted, self.scales_.shape[-1])
+        groups, start = {}, 0
+        for name, width in self.widths_.items():
+            groups[name] = columns[:, start : start + width]
+            start += width
+        if columns.shape[1] != start:
+            raise InputError(f"expected {start} columns, as when fitted, got {columns.shape[1]}")
+        return ColumnTable(groups, predicted, self.scales_.shape[-1], columns)
 
     def _numbers(self, table: ColumnTable) -> Array:
         """The numbers of the components in the score, ``(S, B)``."""

@@ -59,11 +59,14 @@ class ColumnTable(_Shared):
         groups: columns ``(N, F_g)`` by the name of their group.
         predicted: ``(N,)`` int64.
         num_classes: of the network.
+        columns: all groups side by side ``(N, F)``, if they are in memory.
     """
 
-    def __init__(self, groups: Mapping[str, Array], predicted: Array, num_classes: int) -> None:
+    def __init__(
+        self, groups: Mapping[str, Array], predicted: Array, num_classes: int, columns: Array | None = None
+    ) -> None:
         super().__init__()
-        self.groups, self.predicted, self.num_classes = groups, predicted, num_classes
+        self.groups, self.predicted, self.num_classes, self._columns = groups, predicted, num_classes, columns
 
     def column(self, group: str, index: int = 0) -> Array:
         """One column of a group, float64 ``(N,)``."""
@@ -73,6 +76,8 @@ class ColumnTable(_Shared):
 
     def matrix(self, names: Sequence[str]) -> Array:
         """The groups of these names, side by side ``(N, F)``; names that the table does not contain are ignored."""
+        if self._columns is not None and list(names) == list(self.groups):
+            return self._columns
         parts = [self.groups[name] for name in names if name in self.groups]
         return namespace(*parts).concat(parts, axis=1)
 

@@ -46,21 +46,30 @@ class ClassDistances:
         The two likeliest classes are always those of the image itself.
         """
         every = inputs.shared(f"class distances of {self.name}", lambda: self._all_distances(inputs))
+        if len(self._requests) == 1:
+            return every
         index, count = self._requests.index(request or self.request), len(inputs.logits)
         return every[index * count : (index + 1) * count]
 
     def _all_distances(self, inputs: Inputs) -> Array:
         """Of all requests, one after the other."""
         vectors = [inputs.requested[each.name] for each in self._requests]
-        classes = [inputs.outputs().top_two_classes] * len(vectors)
+        classes = inputs.outputs().top_two_classes
+        if len(vectors) == 1:
+            return class_distances(vectors[0], classes, self._joined)
         xp = namespace(*vectors)
-        return class_distances(xp.concat(vectors), xp.concat(classes), self.classes_, self.background_)
+        return class_distances(xp.concat(vectors), xp.concat([classes] * len(vectors)), self._joined)
 
     def prepare(self, reference: Features, labels: np.ndarray) -> None:
         """Fit the Gaussians on reference images and their classes."""
         values = reference.requested[self.request.name]
         self.classes_ = class_gaussians(values, labels, reference.logits.shape[1])
         self.background_ = class_gaussians(values, np.zeros_like(labels), 1)
+        self._join()
+
+    def _join(self) -> None:
+        # One evaluation for both sets of Gaussians.
+        self._joined = Gaussians(self.classes_.means, self.classes_.whitening, self.background_)
 
     def state(self) -> dict[str, np.ndarray]:
         """Means and whitening matrices of both sets of Gaussians."""
@@ -82,3 +91,4 @@ class ClassDistances:
                     f"expected means of {self.name} of shape {(layers, classes, width)}, got {gaussians.means.shape}; "
                     "the state is damaged"
                 )
+        self._join()

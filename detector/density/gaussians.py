@@ -1,6 +1,7 @@
 """Gaussians with one mean per class and one covariance for all classes, for every layer of an embedding."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -32,15 +33,33 @@ class Gaussians:
     Args:
         means: float64 ``(L, C, D)``.
         whitening: W, float64 ``(L, D, D)``.
+        background: a Gaussian of the same layers with one mean, for `every_distance`.
     """
 
-    def __init__(self, means: np.ndarray, whitening: np.ndarray) -> None:
+    def __init__(self, means: np.ndarray, whitening: np.ndarray, background: "Gaussians | None" = None) -> None:
         self.means, self.whitening = means, whitening
+        self._background = background
         # Vectors are centred on the mean of the class means, since differences of large numbers lose digits.
         self.centre = means.mean(axis=1)
-        self.whitened_means = np.matmul(means - self.centre[:, None], whitening)
-        self._parts = _parts(self.centre, whitening, self.whitened_means)
-        self._numbers = sum(part.matrix.shape[0] * sum(part.matrix.shape[1:]) for part in self._parts)
+        # Rare classes share one mean, which is evaluated once.
+        self._distinct, self._own = _distinct(means)
+
+    @cached_property
+    def whitened_means(self) -> np.ndarray:
+        """(mean − centre) W of every class, ``(L, C, D)``."""
+        whitened: np.ndarray = np.matmul(self.means - self.centre[:, None], self.whitening)
+        return whitened
+
+    @cached_property
+    def _parts(self) -> "list[_Part]":
+        means = self.whitened_means[:, self._distinct]
+        return _parts(self.centre, self.whitening, means, self._background)
+
+    @cached_property
+    def _step(self) -> int:
+        """Number of images that are evaluated at a time: as many as fit into a cache."""
+        numbers = sum(part.matrix.shape[0] * sum(part.matrix.shape[1:]) for part in self._parts)
+        return max(1, int(_AT_ONCE // numbers))
 
     @classmethod
     def fit(cls, embeddings: np.ndarray, labels: np.ndarray) -> Self:
@@ -72,21 +91,30 @@ class Gaussians:
 
         In NumPy, bit for bit independent of N.
         """
+        every = self.every_distance(embeddings, classes)
+        return every[:, -1], every[:, :-1]
+
+    def every_distance(self, embeddings: Array, classes: Array) -> Array:
+        """Distances to the given classes ``(N, J)``, to the nearest class, and to the background if there is one.
+
+        Float64 ``(N, J + 1, L)`` or ``(N, J + 2, L)``; in NumPy, bit for bit independent of N.
+        """
         xp = namespace(embeddings)
+        (own,) = constants(embeddings, self._own)
+        means = len(self._distinct)
 
-        def nearest_and_chosen(distances: Array, images: slice) -> Array:
+        def reduce(distances: Array, images: slice) -> Array:
             rows = xp.arange(len(distances), device=distances.device)[:, None]
-            return xp.concat([xp.min(distances, axis=2)[:, None], distances[rows, :, classes[images]]], axis=1)
+            nearest = xp.min(distances[:, :, :means], axis=2)
+            background = [distances[:, None, :, column] for column in range(means, distances.shape[2])]
+            return xp.concat([distances[rows, :, own[classes[images]]], nearest[:, None], *background], axis=1)
 
-        both = self._reduced(embeddings, nearest_and_chosen)
-        return both[:, 0], both[:, 1:]
+        return self._reduced(embeddings, reduce)
 
     def _reduced(self, embeddings: Array, reduce: Callable[[Array, slice], Array]) -> Array:
         """``(N, L, …)``, what `reduce` returns for distances ``(n, L, C)`` of the images of a slice."""
         xp = namespace(embeddings)
-        # As many images at a time as fit into a cache.
-        step = max(1, _AT_ONCE // self._numbers)
-        pieces = [slice(start, start + step) for start in range(0, max(len(embeddings), 1), step)]
+        pieces = [slice(start, start + self._step) for start in range(0, max(len(embeddings), 1), self._step)]
         parts = [
             reduce(xp.concat([part.distances(embeddings[some]) for part in self._parts], axis=1), some)
             for some in pieces
@@ -127,49 +155,81 @@ _LARGEST = 1e50
 class _Part(NamedTuple):
     """Adjacent layers with about the same number d of entries, with arrays cut to d and to the rank e.
 
-    For several means, one product gives the whitened vectors w and −2 w·m for each mean m.
+    One product gives the whitened vectors w, −2 w·m for each of several means m, and the vectors whitened for the
+    background.
     """
 
     layers: slice  # l of them
     rank: int
+    means: int  # 0 for a single one, which is the centre itself
     centre: np.ndarray  # (l, d)
-    matrix: np.ndarray  # W, or [W, −2 W mᵀ], (l, d, e) or (l, d, e + C)
-    sizes: np.ndarray  # squared, of the whitened means, (l, C)
+    matrix: np.ndarray  # [W, −2 W mᵀ, W of the background], (l, d, e + C + f)
+    offset: np.ndarray  # that the product lacks: [0, ‖m‖², whitened difference of the centres], (l, e + C + f)
 
     def distances(self, embeddings: Array) -> Array:
-        """``(n, l, C)`` of the embeddings ``(n, L, D)`` of all layers."""
+        """``(n, l, C)`` of the embeddings ``(n, L, D)`` of all layers, or ``(n, l, C + 1)`` with a background."""
         xp = namespace(embeddings)
-        centre, matrix, sizes = constants(embeddings, self.centre, self.matrix, self.sizes)
-        products = product_by_row(embeddings[:, self.layers, : centre.shape[1]] - centre, matrix)
-        whitened = products[:, :, : self.rank]
-        squares = xp.vecdot(whitened, whitened)[:, :, None]
-        if sizes.shape[1] == 1:  # one mean is the centre itself
-            return squares
-        # ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖²
-        return xp.maximum(squares + products[:, :, self.rank :] + sizes, 0.0)
+        centre, matrix, offset = constants(embeddings, self.centre, self.matrix, self.offset)
+        products = product_by_row(embeddings[:, self.layers, : centre.shape[1]] - centre, matrix) + offset
+        whitened, end = products[:, :, : self.rank], self.rank + self.means
+        found = xp.vecdot(whitened, whitened)[:, :, None]
+        if self.means:
+            # ‖w − m‖² = ‖w‖² − 2 w·m + ‖m‖²
+            found = xp.maximum(found + products[:, :, self.rank : end], 0.0)
+        if end == products.shape[2]:
+            return found
+        whitened = products[:, :, end:]
+        return xp.concat([found, xp.vecdot(whitened, whitened)[:, :, None]], axis=2)
 
 
-def _parts(centre: np.ndarray, whitening: np.ndarray, whitened_means: np.ndarray) -> list[_Part]:
+def _distinct(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first class with each distinct mean, and the index of every class's mean among these ``(C,)``."""
+    index: dict[bytes, int] = {}
+    own = [index.setdefault(means[:, c].tobytes(), len(index)) for c in range(means.shape[1])]
+    return np.unique(own, return_index=True)[1], np.array(own)
+
+
+def _parts(
+    centre: np.ndarray, whitening: np.ndarray, whitened_means: np.ndarray, background: Gaussians | None
+) -> list[_Part]:
     """The layers in order, grouped by width, so that the zero padding of narrow layers is not multiplied.
 
     Rows are cut at their end, columns at their beginning, where `_whitening` puts directions without variance.
     """
     layers, width = whitening.shape[:2]
-    rows, columns = whitening.any(axis=2), whitening.any(axis=1)
+    rows = whitening.any(axis=2)
+    if background is not None:
+        rows = rows | background.whitening.any(axis=2)
+        starts = width - _ranks(background.whitening)
     # Both ends of the nonzero part; at least one entry. Widths are rounded up, since every part costs some calls.
     entries = np.maximum(np.where(rows, np.arange(1, width + 1), 0).max(axis=1), 1)
     entries = np.minimum(-(-entries // _WIDTH_STEP) * _WIDTH_STEP, width)
-    ranks = np.maximum(np.where(columns, np.arange(width, 0, -1), 0).max(axis=1), 1)
+    ranks = _ranks(whitening)
     ends = [*(np.flatnonzero(np.diff(entries)) + 1), layers]
     parts = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         some, count, rank = slice(start, end), entries[start], int(ranks[start:end].max())
         whitened = whitening[some, :count, width - rank :]
         means = whitened_means[some, :, width - rank :]
-        products = [] if means.shape[1] == 1 else [-2 * np.matmul(whitened, means.transpose(0, 2, 1))]
-        matrix = np.concatenate([whitened, *products], axis=2)
-        parts.append(_Part(some, rank, centre[some, :count], matrix, np.square(means).sum(axis=2)))
+        matrices, offsets = [whitened], [np.zeros((len(whitened), rank))]
+        if means.shape[1] > 1:
+            matrices.append(-2 * np.matmul(whitened, means.transpose(0, 2, 1)))
+            offsets.append(np.square(means).sum(axis=2))
+        if background is not None:
+            other = background.whitening[some, :, starts[start:end].min() :]
+            matrices.append(other[:, :count])
+            offsets.append(np.matmul((centre[some] - background.centre[some])[:, None], other)[:, 0])
+        matrix, offset = np.concatenate(matrices, axis=2), np.concatenate(offsets, axis=1)
+        several = means.shape[1] if means.shape[1] > 1 else 0
+        parts.append(_Part(some, rank, several, centre[some, :count], matrix, offset))
     return parts
+
+
+def _ranks(whitening: np.ndarray) -> np.ndarray:
+    """Number of columns from the first nonzero one on, at least 1, of each layer ``(L,)``."""
+    width = whitening.shape[2]
+    ranks: np.ndarray = np.maximum(np.where(whitening.any(axis=1), np.arange(width, 0, -1), 0).max(axis=1), 1)
+    return ranks
 
 
 def class_gaussians(embeddings: np.ndarray, labels: np.ndarray, num_classes: int) -> Gaussians:

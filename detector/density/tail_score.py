@@ -94,7 +94,6 @@ class TailScores:
         knots, slope, start, level, first = constants(
             numbers, self.knots, self._slope, self._start, self._level, self._first
         )
-        # The first of equal knots: all natural numbers that are tied with a number are at least as large.
-        found = [xp.searchsorted(row, numbers[i, :], side="left") for i, row in enumerate(knots)]
-        piece = xp.stack(found, axis=0) + first
+        # Only smaller knots: all natural numbers that are tied with a number are at least as large.
+        piece = xp.sum(knots[:, None, :] < numbers[:, :, None], axis=2) + first
         return xp.minimum(level[piece] + slope[piece] * (numbers - start[piece]), _MAX)

@@ -83,15 +83,15 @@ def energy(*outputs: Outputs) -> Array:
     return -total[:, None]
 
 
-def class_distances(vectors: Array, likeliest: Array, classes: Gaussians, background: Gaussians) -> Array:
+def class_distances(vectors: Array, likeliest: Array, gaussians: Gaussians) -> Array:
     """Squared Mahalanobis distances of vectors ``(N, L, D)``, float64 ``(N, 4·L)``.
 
     Per layer: to the first and to the second of the likeliest classes ``(N, 2)``, to the nearest class, and to the
-    Gaussian of all images. All layers of the first distance come first, then all layers of the next.
+    Gaussian of all images, which is the background of `gaussians`. All layers of the first distance come first, then
+    all layers of the next.
     """
-    nearest, chosen = classes.distances_to(vectors, likeliest)
-    parts = [chosen[:, 0], chosen[:, 1], nearest, background.distances(vectors)]
-    return namespace(vectors).concat(parts, axis=1)
+    every = gaussians.every_distance(vectors, likeliest)
+    return namespace(every).reshape(every, (every.shape[0], every.shape[1] * every.shape[2]))
 
 
 def contrasts(distances: Array) -> Array:

@@ -195,7 +195,7 @@ class Pipeline:
                 f"expected images of shape {self.image_shape} (channels, height, width), got "
                 f"{tuple(images.shape[1:])}; apply the artifact's preprocessing first"
             )
-        low, high = torch.aminmax(images) if len(images) else (0, 1)
+        low, high = (float(bound) for bound in torch.aminmax(images)) if len(images) else (0.0, 1.0)
         if not (low >= 0 and high <= 1):  # NaN fails both comparisons
             fine = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
             row = int((~fine).nonzero()[0, 0])

@@ -62,6 +62,7 @@ class FeatureExtractor:
         self.discovery = discovery
         self.statistics_spec = statistics_spec or StatisticsSpec()
         self.feature_requests = tuple({each.name: each for each in feature_requests}.values())
+        self._names = [each.name for each in self.feature_requests]
         self.needs = needs_of(self.feature_requests)
         self.engine = engine if engine is not None and self.needs.served_by(engine) else None
         if self.needs.companion and companion is None:
@@ -80,9 +81,9 @@ class FeatureExtractor:
         if not views and not self.needs.companion:
             return whole
         count = len(images)
-        first, *others = (_rows(whole, start, start + count) for start in range(0, len(batch), count))
+        others = [_rows(whole, start, start + count) for start in range(count, len(batch), count)]
         companion = self._companion_logits(images, whole.logits.shape[1])
-        return replace(first, views=dict(zip(views, others, strict=True)), companion=companion)
+        return _rows(whole, 0, count, views=dict(zip(views, others, strict=True)), companion=companion)
 
     def extract(self, images: Tensor) -> Features:
         """The features of one batch ``(B, 3, H, W)`` that is on the network's device.
@@ -93,7 +94,10 @@ class FeatureExtractor:
         with torch.inference_mode():
             forward_pass = self.forward(images)
             # The hooks are removed by now, so requests may run the network themselves.
-            requested = {each.name: _values(each, forward_pass) for each in self.feature_requests}
+            requested = {
+                name: _values(name, each, forward_pass)
+                for name, each in zip(self._names, self.feature_requests, strict=True)
+            }
         return Features(forward_pass.logits.cpu().numpy(), forward_pass.statistics.cpu().numpy(), requested)
 
     def batch_size(self, image: Tensor, count: int, most: int = 256) -> int:
@@ -163,8 +167,8 @@ class FeatureExtractor:
         return output, recordings[self.statistics_spec.quantity].statistics, optional
 
 
-def _rows(whole: ForwardPass, start: int, stop: int) -> ForwardPass:
-    """The pass of some consecutive images of the batch."""
+def _rows(whole: ForwardPass, start: int, stop: int, **changes: Any) -> ForwardPass:
+    """The pass of some consecutive images of the batch, with some fields replaced."""
     head = whole.head
     return replace(
         whole,
@@ -175,6 +179,7 @@ def _rows(whole: ForwardPass, start: int, stop: int) -> ForwardPass:
         pooled_embeddings=None if whole.pooled_embeddings is None else whole.pooled_embeddings[start:stop],
         pooled_residues=None if whole.pooled_residues is None else whole.pooled_residues[start:stop],
         head=head and head._replace(inputs=head.inputs[start:stop], output=head.output[start:stop]),
+        **changes,
     )
 
 
@@ -205,12 +210,12 @@ def _record_head(network: nn.Module) -> Iterator[list[Head]]:
         yield heads
 
 
-def _values(feature_request: FeatureRequest, forward_pass: ForwardPass) -> NDArray[np.float32]:
+def _values(name: str, feature_request: FeatureRequest, forward_pass: ForwardPass) -> NDArray[np.float32]:
     values = feature_request(forward_pass)
-    assert values.dtype == torch.float32, feature_request.name
-    assert values.dim() > 1, feature_request.name
-    assert len(values) == len(forward_pass.images), feature_request.name
-    array: NDArray[np.float32] = _finite(values, feature_request.name).cpu().numpy()
+    array: NDArray[np.float32] = _finite(values, name).cpu().numpy()
+    assert array.dtype == np.float32, name
+    assert array.ndim > 1, name
+    assert len(array) == len(forward_pass.images), name
     return array
 
 

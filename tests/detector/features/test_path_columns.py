@@ -103,7 +103,8 @@ def test_class_distances_and_their_contrasts_are_those_of_the_formula(rng: np.ra
     vectors = means[labels] + rng.normal(size=(count, layers, width))
     likeliest = np.stack([rng.permutation(classes)[:2] for _ in range(count)])
     of_classes, of_all = Gaussians.fit(vectors, labels), Gaussians.fit(vectors, np.zeros(count, dtype=int))
-    found = path_columns.class_distances(vectors, likeliest, of_classes, of_all)
+    joined = Gaussians(of_classes.means, of_classes.whitening, of_all)
+    found = path_columns.class_distances(vectors, likeliest, joined)
     assert found.shape == (count, 4 * layers)
     expected = np.empty((count, 4, layers))
     for layer in range(layers):

@@ -151,7 +151,7 @@ def _output_without_a_shape(model: onnx.ModelProto) -> None:
         (_channels_that_do_not_fit, "of an operator Conv"),
         (_axis_that_does_not_exist, "of an operator Concat"),
         (_reads_outside_of_its_memory, "image classifiers' operators"),
-        (_output_without_a_shape, "tensors as input and outputs"),
+        (_output_without_a_shape, "a graph with the outputs"),
         (_external, "in one file"),
         (_external_in_an_attribute, "in one file"),
         (_foreign_domain, "standard operators"),
