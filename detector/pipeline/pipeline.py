@@ -155,9 +155,8 @@ class Pipeline:
 
         A batch that is smaller than the engine's smallest one is filled up with copies: a single image is scored as a
         batch of two, or as the image and its view, in torch on CPUs, where a batch of one takes other routines, and a
-        difference in the last bit can change the vote of a forest. For other engines and bfloat16, `fit` verifies that
-        larger batches give equal bits. In torch in float32, the logits of a batch of two can still differ from those of
-        a larger batch by rounding, about 1e-6.
+        difference in the last bit can change the vote of a forest. `fit` measures the smallest size from which on all
+        batches give equal bits.
 
         On GPUs the routine can depend on every batch size, above all with TF32. Equal verdicts then require batches
         padded to a fixed size; without `torch.backends.cudnn.allow_tf32`, the scores of other batch sizes are close.

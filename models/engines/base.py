@@ -2,8 +2,7 @@
 
 An engine is one file in this folder with one class. It takes an `EngineSource` and a precision, and runs batches. It
 computes the same as the network in torch, up to rounding, and for an image the same bits alone and in any batch of at
-least `smallest_batch` images. `models.engines.agreement` checks both, except for torch in float32: it is the reference,
-and the last bits of its logits can differ between a batch of two and a larger one.
+least `smallest_batch` images. `models.engines.agreement` checks both; torch in float32 is the reference.
 """
 
 from abc import ABC, abstractmethod

@@ -62,7 +62,8 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
     """The engine `name`, or for "auto" the fastest that agrees with torch; torch if no other does.
 
     An engine agrees if the `relative_error` of logits, statistics and pooled vectors is at most `TOLERANCES`, and if an
-    image has the same bits in every batch. Torch in float32 is the reference and is not checked.
+    image has the same bits in every batch from `Engine.smallest_batch` on, which is measured. Torch in float32 is the
+    reference and is always used if no other engine agrees.
 
     Args:
         name: of an engine, or "auto".
@@ -87,6 +88,7 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
         refused: dict[str, str] = {}
         for each in candidates:
             if each == reference.name and precision == reference.precision:
+                reference.smallest_batch = _measured_batch(reference, images)
                 usable[each] = (reference, None)
                 continue
             try:
@@ -138,6 +140,13 @@ def _results(engine: Engine, images: Tensor) -> list[np.ndarray]:
     passes = [engine.run(batch) for batch in torch.split(images, _BATCH)]
     parts = [[values for values in each if values is not None] for each in passes]
     return [torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)]
+
+
+def _measured_batch(reference: Engine, images: Tensor) -> int:
+    try:
+        return max(reference.smallest_batch, find_smallest_batch(reference, images[: _BATCH + 4]))
+    except NetworkError:  # on GPUs, bits can depend on every size
+        return reference.smallest_batch
 
 
 def _timed(engines: list[Engine], images: Tensor) -> dict[str, tuple[float, float]]:

@@ -38,6 +38,8 @@ class OnnxRuntimeEngine(Engine):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
+        # Plans of memory are kept for every size of batch: 100 MiB for a small network, and no gain in time.
+        options.enable_mem_pattern = False
         # Threads that wait actively take time from decoding and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return self._runtime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])

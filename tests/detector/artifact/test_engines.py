@@ -76,6 +76,16 @@ def test_torch_in_float32_is_not_recorded(pipeline: Pipeline, tmp_path: Path) ->
     assert not (tmp_path / "artifact" / GRAPH).exists()
 
 
+def test_the_smallest_batch_of_torch_in_float32_is_recorded(tmp_path: Path) -> None:
+    pipeline = make_pipeline()
+    assert pipeline.engine is not None
+    pipeline.engine.smallest_batch = 3
+    save(tmp_path / "artifact", pipeline)
+    loaded = load_artifact(tmp_path / "artifact").pipeline.engine
+    assert loaded is not None
+    assert (loaded.name, loaded.smallest_batch) == ("torch", 3)
+
+
 def test_the_graph_of_other_weights_is_refused(folder: Path, graph: bytes) -> None:
     model = onnx.ModelProto.FromString(graph)
     weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.engines import EngineSource
+from models.engines import Engine, EngineSource
 from models.engines.choice import choose_engine
-from models.errors import InputError, UnknownNameError
+from models.errors import InputError, NetworkError, UnknownNameError
 from models.networks.resnet import ResNet
 from models.normalization import Normalized
 from models.registry import ENGINES
@@ -83,6 +83,19 @@ def test_a_network_without_a_graph_uses_torch(source: EngineSource, images: Tens
     assert all("cannot take the graph" in reason for reason in choice.refused.values())
     with pytest.raises(InputError, match="cannot take the graph"):
         choose_engine("openvino", "float32", resists, images)
+
+
+@pytest.mark.parametrize(("measured", "expected"), [(1, 2), (3, 3), (None, 2)])
+def test_the_smallest_batch_of_torch_is_measured(
+    source: EngineSource, images: Tensor, monkeypatch: pytest.MonkeyPatch, measured: int | None, expected: int
+) -> None:
+    def find(engine: Engine, images: Tensor) -> int:
+        if measured is None:
+            raise NetworkError("bits depend on the batch")
+        return measured
+
+    monkeypatch.setattr("models.engines.choice.find_smallest_batch", find)
+    assert choose_engine("torch", "float32", source, images).engine.smallest_batch == expected
 
 
 def test_what_there_is_not_is_refused(source: EngineSource, images: Tensor) -> None:
