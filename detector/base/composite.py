@@ -7,6 +7,7 @@ An attack that no classifier was fitted on is large in at least one component. T
 one further component and do not weaken the others.
 """
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, get_args
@@ -63,6 +64,7 @@ class CompositeDetector(Detector):
     declared_: tuple[Component, ...]
     components_: tuple[Component, ...]
     tail_scores_: dict[str, TailScore]
+    scored_: list[Component]
     widths_: dict[str, int]
     scales_: np.ndarray
     part_rows_: list[list[int]]
@@ -197,7 +199,8 @@ class CompositeDetector(Detector):
     def columns(self, features: Features | Inputs) -> Array:
         """The chosen groups side by side, float32 ``(N, F)``; on tensors, with gradients."""
         groups = self.column_groups(features)
-        parts = [groups[name] for name in self.chosen_groups()]
+        # A fitted detector has the chosen groups in `widths_`; a search among the components takes longer.
+        parts = [groups[name] for name in getattr(self, "widths_", None) or self.chosen_groups()]
         return float32_columns(namespace(*parts).concat(parts, axis=1))
 
     def score_columns(self, columns: np.ndarray, predicted: np.ndarray) -> ScoreResult:
@@ -219,9 +222,9 @@ class CompositeDetector(Detector):
             if not own:
                 values[each.name], contributions[each.name] = share, contribution
                 continue
-            largest = np.max(list(own.values()), axis=0)
+            largest = functools.reduce(np.maximum, own.values())
             values |= own
-            contributions |= {name: np.where(value == largest, contribution, 0.0) for name, value in own.items()}
+            contributions |= {name: contribution * (value == largest) for name, value in own.items()}
         return ScoreResult(score, values, contributions, parts)
 
     def combined(self, columns: Array, predicted: Array) -> Array:
@@ -240,7 +243,8 @@ class CompositeDetector(Detector):
         return self.score_columns(self.columns(features), features.predicted)
 
     def _scored(self) -> list[Component]:
-        return [each for each in self.components if each.in_score]
+        found = getattr(self, "scored_", None)
+        return found or [each for each in self.components if each.in_score]
 
     def _table(self, features: Features) -> ColumnTable:
         """The columns of features, before the widths of the groups are known."""
@@ -287,6 +291,7 @@ class CompositeDetector(Detector):
             self.all_part_tail_scores_ = TailScores(list(tail_scores.values()))
 
     def _use(self, tail_scores: dict[str, TailScore]) -> None:
+        self.scored_ = self._scored()
         self.tail_scores_ = tail_scores
         self.all_tail_scores_ = TailScores(list(tail_scores.values()))
         self.weights_ = np.array([[each.weight] for each in self._scored()])

@@ -54,7 +54,7 @@ class ClassifierOdds(Component):
 
     def score(self, table: ColumnTable) -> Array:
         """log(p / (1 − p)) of the larger probability p, clipped since the p of a forest is often exactly 0 or 1."""
-        inside = np.clip(self._result(table).score, 1e-9, 1 - 1e-9)
+        inside = np.minimum(np.maximum(self._result(table).score, 1e-9), 1 - 1e-9)
         return np.log(inside / (1 - inside))
 
     def values(self, table: ColumnTable) -> dict[str, np.ndarray]:
