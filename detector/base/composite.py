@@ -64,7 +64,6 @@ class CompositeDetector(Detector):
     declared_: tuple[Component, ...]
     components_: tuple[Component, ...]
     tail_scores_: dict[str, TailScore]
-    scored_: list[Component]
     widths_: dict[str, int]
     scales_: np.ndarray
     part_rows_: list[list[int]]
@@ -243,8 +242,7 @@ class CompositeDetector(Detector):
         return self.score_columns(self.columns(features), features.predicted)
 
     def _scored(self) -> list[Component]:
-        found = getattr(self, "scored_", None)
-        return found or [each for each in self.components if each.in_score]
+        return [each for each in self.components if each.in_score]
 
     def _table(self, features: Features) -> ColumnTable:
         """The columns of features, before the widths of the groups are known."""
@@ -291,7 +289,6 @@ class CompositeDetector(Detector):
             self.all_part_tail_scores_ = TailScores(list(tail_scores.values()))
 
     def _use(self, tail_scores: dict[str, TailScore]) -> None:
-        self.scored_ = self._scored()
         self.tail_scores_ = tail_scores
         self.all_tail_scores_ = TailScores(list(tail_scores.values()))
         self.weights_ = np.array([[each.weight] for each in self._scored()])
