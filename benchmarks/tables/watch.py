@@ -2,7 +2,7 @@
 
 from benchmarks.tables.cells import Result, percent
 
-__all__ = ["watch_false_alarms", "watch_shifts", "watch_simulated"]
+__all__ = ["watch_false_alarms", "watch_shifts", "watch_simulated", "watch_story"]
 
 
 def watch_false_alarms(result: Result) -> list[str]:
@@ -39,6 +39,36 @@ def watch_shifts(result: Result) -> list[str]:
             for each in case["shifts"]
         ]
     return lines
+
+
+def watch_story(result: Result) -> list[str]:
+    """The steps from a change of the images to another threshold."""
+    before, changed, after = result["before"], result["changed"], result["after"]
+    tests = {"flags": "warning by flags", "distribution": "warning by distribution", "page": "page"}
+    alarms = ", ".join(
+        f"{name} after {changed['alarm_after'][test]:,} images"
+        for test, name in tests.items()
+        if test in changed["alarm_after"]
+    )
+    reviews = ", ".join(f"{count:,} × {decision.replace('_', ' ')}" for decision, count in result["reviews"].items())
+    steps = {
+        "natural images": f"{percent(before['flagged'] / before['images'])} of {before['images']:,} flagged; "
+        f"watch: {before['level']}",
+        "blurred images, some of them noise": alarms,
+        "review of the random sample": reviews,
+        "`plumbline calibrate --from-reviews`": f"{result['calibrated_on']:,} images",
+        "SIGHUP while images are sent": f"no response lost; {after['by_previous_version']:,} images by the previous "
+        f"version, {after['images']:,} by the new one",
+        "blurred images, new version": f"{percent(after['rate'])} flagged, 95 % interval "
+        f"{percent(after['expected'][0])} to {percent(after['expected'][1])}; watch: {after['level']}",
+    }
+    for name, step in (("restarted", "restart"), ("killed", "`kill -9` and restart")):
+        steps[step] = f"{result[name]['stored']:,} of {result[name]['verdicts']:,} verdicts in the store"
+    times = result["store_us"]
+    steps["processor time of the store per image"] = (
+        f"{times['request']:.1f} µs in the request, {times['thread']:.0f} µs in the thread"
+    )
+    return ["| step | result |", "|---|---|", *(f"| {step} | {text} |" for step, text in steps.items())]
 
 
 def _images(delay: float | None) -> str:

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from models.errors import InputError
 from service.monitoring.lock import locked
@@ -29,8 +29,7 @@ _PRUNED = 2000  # rows in one transaction
 _MAX_EVENTS = 10_000
 
 
-@dataclass(frozen=True)
-class StoredVerdict:
+class StoredVerdict(NamedTuple):
     """One row: the verdict on one image.
 
     Args:
@@ -72,7 +71,7 @@ class StoredVerdict:
     image_bytes: int
 
 
-_COLUMNS = tuple(field.name for field in fields(StoredVerdict))
+_COLUMNS = StoredVerdict._fields
 _INSERT = f"INSERT INTO verdicts ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
 
@@ -162,7 +161,7 @@ class Store:
         """
         now = time.time()
         with self._transaction() as connection:
-            connection.executemany(_INSERT, map(astuple, verdicts))
+            connection.executemany(_INSERT, verdicts)
             connection.executemany(
                 "INSERT INTO events (time, kind, model, fields) VALUES (?, ?, ?, ?)",
                 [(now, event["event"], event.get("model"), json.dumps(event)) for event in events],

@@ -6,7 +6,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +32,10 @@ def path(tmp_path: Path) -> Path:
 def test_rows_are_selected_newest_first_by_every_filter(path: Path) -> None:
     rows = [
         VERDICT,
-        replace(VERDICT, class_name="dog", key=None),
-        replace(VERDICT, model="other", session="s"),
-        replace(VERDICT, flagged=False, sampled=True),
-        replace(VERDICT, flagged=False),
+        VERDICT._replace(class_name="dog", key=None),
+        VERDICT._replace(model="other", session="s"),
+        VERDICT._replace(flagged=False, sampled=True),
+        VERDICT._replace(flagged=False),
     ]
     with Store(path) as store:
         store.add(rows, [{"event": "start", "model": None}])
@@ -64,7 +63,7 @@ def test_rows_are_selected_newest_first_by_every_filter(path: Path) -> None:
 
 def test_a_request_is_found_by_its_key_only_and_the_newest_first(path: Path) -> None:
     with Store(path) as store:
-        store.add([VERDICT, VERDICT, replace(VERDICT, key=None), replace(VERDICT, place=1)])
+        store.add([VERDICT, VERDICT, VERDICT._replace(key=None), VERDICT._replace(place=1)])
         assert store.find("r", 0, key="k") == 2
         assert store.find("r", 0, key=None) == 3
         assert store.find("r", 1, key="k") == 4
@@ -78,7 +77,7 @@ def test_a_request_is_found_by_its_key_only_and_the_newest_first(path: Path) -> 
 )
 def test_a_decision_must_fit_the_flag(path: Path, flagged: bool, decision: Decision) -> None:
     with Store(path) as store:
-        store.add([replace(VERDICT, flagged=flagged)])
+        store.add([VERDICT._replace(flagged=flagged)])
         with pytest.raises(InputError, match="expected"):
             store.review(1, decision, source="reviewer")
 
@@ -102,11 +101,11 @@ def test_precision_and_missed_images_have_intervals_and_count_reviewers_only(pat
     decisions: list[tuple[StoredVerdict, Decision, Source]] = [
         (VERDICT, "correct_flag", "reviewer"),
         (VERDICT, "false_alarm", "reviewer"),
-        (replace(VERDICT, class_name="dog", time=1e6), "correct_flag", "reviewer"),
+        (VERDICT._replace(class_name="dog", time=1e6), "correct_flag", "reviewer"),
         (VERDICT, "correct_flag", "client"),
-        (replace(VERDICT, flagged=False, sampled=True), "missed", "reviewer"),
-        (replace(VERDICT, flagged=False, sampled=True), "correct_pass", "reviewer"),
-        (replace(VERDICT, flagged=False), "missed", "reviewer"),  # not in the sample: no share can be stated
+        (VERDICT._replace(flagged=False, sampled=True), "missed", "reviewer"),
+        (VERDICT._replace(flagged=False, sampled=True), "correct_pass", "reviewer"),
+        (VERDICT._replace(flagged=False), "missed", "reviewer"),  # not in the sample: no share can be stated
     ]
     with Store(path) as store:
         store.add([verdict for verdict, _, _ in decisions])
@@ -128,7 +127,7 @@ def test_precision_and_missed_images_have_intervals_and_count_reviewers_only(pat
 
 def test_old_rows_go_with_their_reviews_and_the_rest_by_size(path: Path) -> None:
     with Store(path) as store:
-        store.add([replace(VERDICT, time=float(number), image=f"{number}", image_bytes=10) for number in range(5000)])
+        store.add([VERDICT._replace(time=float(number), image=f"{number}", image_bytes=10) for number in range(5000)])
         store.review(1, "false_alarm", source="reviewer")
         limits = {"max_bytes": 1 << 30, "max_image_bytes": 1 << 30}
         assert store.prune(before=100.0, **limits) == [f"{number}" for number in range(100)]
