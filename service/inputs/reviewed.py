@@ -43,8 +43,10 @@ def reviewed_images(
     Raises:
         InputError: the store has no sample, an image of it has no decision of a reviewer, or no natural image is left.
     """
-    images = KeptImages(folder)
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; give the one that the server got as --keep-flagged")
     with Store(store, read_only=True) as opened:
+        images = KeptImages(folder, opened.identity)
         rows = opened.sample(model=_model(opened, model), since=_time(since, -math.inf), until=_time(until, math.inf))
     if open_rows := sum(row["decision"] is None for row in rows):
         raise InputError(

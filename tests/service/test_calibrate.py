@@ -112,7 +112,7 @@ class Reviewed:
 
     def __init__(self, folder: Path) -> None:
         self.path, self.kept = folder / "store.sqlite", folder / "kept"
-        self.images = KeptImages(self.kept)
+        self.images = KeptImages(self.kept, 1)
 
     def add(self, pixels: np.ndarray, *, flagged: bool, sampled: bool, natural: bool | None, time: float = 1e9) -> None:
         rows = []

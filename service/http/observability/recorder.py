@@ -59,7 +59,7 @@ class VerdictRecorder:
         self, store: Store, settings: Settings, metrics: Metrics, *, sessions_of: SessionsOf | None = None
     ) -> None:
         self.store = store
-        self.images = None if settings.keep_flagged is None else KeptImages(settings.keep_flagged)
+        self.images = None if settings.keep_flagged is None else KeptImages(settings.keep_flagged, store.identity)
         self._settings = settings
         self._metrics = metrics
         self._sessions_of = sessions_of

@@ -4,6 +4,7 @@
 """
 
 import os
+import secrets
 import sqlite3
 from pathlib import Path
 
@@ -105,7 +106,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, read_only: bool) -> Non
         return
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise InputError(f"{path} is another database; give another file to --store")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect before the first table only
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect before the first write only
+    if version == 0:
+        # Tells images of several stores in one folder apart.
+        connection.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
     connection.execute("PRAGMA journal_mode = WAL")
     # A commit survives the end of the process. The end of the machine can lose the last commits, not the file.
     connection.execute("PRAGMA synchronous = NORMAL")

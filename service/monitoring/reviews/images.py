@@ -18,7 +18,7 @@ from models.files import write_errors
 
 __all__ = ["KeptImages"]
 
-_NAME = re.compile(r"[0-9a-f]{32}\.png")
+_NAME = re.compile(r"[0-9a-f]{8}-[0-9a-f]{24}\.png")
 _COMPRESSION = 1  # of zlib: the fastest
 
 
@@ -27,13 +27,15 @@ class KeptImages:
 
     Args:
         folder: created with access for its owner only.
+        store: `identity` of the store to which new images belong.
 
     Raises:
         InputError: the folder cannot be created.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: int) -> None:
         self.folder = folder
+        self._prefix = f"{store:08x}-"
         with write_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -47,7 +49,7 @@ class KeptImages:
         """
         stream = io.BytesIO()
         Image.fromarray(pixels.transpose(1, 2, 0)).save(stream, "PNG", compress_level=_COMPRESSION)
-        name = f"{secrets.token_hex(16)}.png"
+        name = f"{self._prefix}{secrets.token_hex(12)}.png"
         descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(stream.getbuffer())
@@ -62,12 +64,15 @@ class KeptImages:
             return None
 
     def pixels(self, name: str) -> np.ndarray | None:
-        """The image uint8 ``(3, H, W)`` in the file `name`; None if it is deleted."""
+        """The image uint8 ``(3, H, W)`` in the file `name`; None if it is deleted or incomplete."""
         content = self.read(name)
         if content is None:
             return None
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1))
+        try:
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1))
+        except (OSError, SyntaxError, ValueError):  # Pillow raises all of them for damaged files
+            return None
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete these files; those that do not exist are ignored."""
@@ -75,7 +80,6 @@ class KeptImages:
             (self.folder / name).unlink(missing_ok=True)
 
     def delete_others(self, names: Collection[str]) -> None:
-        """Delete the images without a row in the store, which the end of a process can leave."""
-        self.delete(
-            path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.name not in names
-        )
+        """Delete the images of the store that have no row, which the end of a process can leave."""
+        found = [path.name for path in self.folder.iterdir() if path.name.startswith(self._prefix)]
+        self.delete(name for name in found if _NAME.fullmatch(name) and name not in names)

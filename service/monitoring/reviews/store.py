@@ -256,6 +256,11 @@ class Store:
         return {row["image"]: row["image_bytes"] for row in rows}
 
     @property
+    def identity(self) -> int:
+        """A random number of the store, in the names of its images."""
+        return int(self._rows("PRAGMA application_id")[0]["application_id"])
+
+    @property
     def used_bytes(self) -> int:
         """Bytes of the file that are in use."""
         with self._mutex:

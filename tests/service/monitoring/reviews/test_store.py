@@ -154,6 +154,7 @@ def test_the_store_is_for_one_process_and_for_its_owner(path: Path) -> None:
             Store(path)
         with Store(path, read_only=True) as reader:
             assert reader.count() == 1
+            assert reader.identity == store.identity > 0
             with pytest.raises(sqlite3.OperationalError):
                 reader.add([VERDICT])
         files = sorted(path.parent.iterdir())
@@ -201,7 +202,7 @@ def test_committed_rows_survive_a_kill(path: Path) -> None:
 
 
 def test_images_are_exact_private_and_deleted(tmp_path: Path, rng: np.random.Generator) -> None:
-    images = KeptImages(tmp_path / "kept")
+    images, others = (KeptImages(tmp_path / "kept", store) for store in (1, 2))
     pixels = rng.integers(0, 256, (3, 5, 7), dtype=np.uint8)
     name, size = images.write(pixels)
     assert np.array_equal(images.pixels(name), pixels)  # type: ignore[arg-type]
@@ -213,6 +214,11 @@ def test_images_are_exact_private_and_deleted(tmp_path: Path, rng: np.random.Gen
     (images.folder / "notes.txt").write_text("mine")
     images.delete_others([name])
     assert images.read(name) == content
-    images.delete_others([])
+    other, _ = others.write(pixels)
+    damaged, _ = others.write(pixels)
+    (images.folder / damaged).write_bytes(content[: len(content) // 2])
+    assert others.pixels(damaged) is None
+    images.delete_others([])  # those of another store stay
+    assert others.read(other) is not None
     assert images.read(name) is images.pixels(name) is None
     assert (images.folder / "notes.txt").exists()
