@@ -75,8 +75,9 @@ def system_of(network: LoadedNetwork, images: torch.Tensor, labels: np.ndarray, 
     return classify
 
 
-def units(subject: Subject, options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def units(replay: Replay, options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Name and function of each stream."""
+    subject = replay.subject
     right = np.flatnonzero(subject.margins > 0)
     rows = np.random.default_rng([options.seed, 1]).permutation(right)
     attacks = [name for name in ATTACKS if name != "system" or subject.system is not None]
@@ -87,19 +88,18 @@ def units(subject: Subject, options: argparse.Namespace) -> Iterator[tuple[str, 
 
             def attack(name: str = name, row: int = row, budget: int = budget, number: int = number) -> dict[str, Any]:
                 evade = number < options.evasions
-                return run_attack(subject, name, row, budget=budget, evade=evade, seed=options.seed)
+                return run_attack(replay, name, row, budget=budget, evade=evade)
 
             yield f"attack {name} {number}", attack
         for kind in BENIGN if number < options.benign else ():
             hard = number % 10 < round(10 * HARD_SHARE)
 
             def benign(kind: str = kind, number: int = number, hard: bool = hard) -> dict[str, Any]:
-                return run_benign(subject, kind, number, count=options.queries, hard=hard, seed=options.seed)
+                return run_benign(replay, kind, number, count=options.queries, hard=hard)
 
             yield f"benign {kind} {number}", benign
 
     def photos() -> dict[str, Any]:
-        replay = Replay(subject, options.seed)
         chosen = np.random.default_rng([options.seed, 2]).permutation(len(subject.images))[:5000]
         found = replay.run(("k", query, True) for query in replay.natural(chosen))
         return {"photos": len(chosen), **found}
@@ -107,18 +107,18 @@ def units(subject: Subject, options: argparse.Namespace) -> Iterator[tuple[str, 
     yield "photos", photos
 
 
-def measured(subject: Subject, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def measured(replay: Replay, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Outcomes by the name of the stream; those in the file of --work are not repeated."""
     done: dict[str, dict[str, Any]] = {}
     if options.work.exists():
         done = dict(json.loads(line) for line in options.work.read_text().splitlines())
-    waiting = [(name, run) for name, run in units(subject, options) if name not in done]
+    waiting = [(name, run) for name, run in units(replay, options) if name not in done]
     for name, run in progress_bar(waiting, what="streams", unit="stream", show=True):
         torch.manual_seed(options.seed)
         done[name] = run()
         with options.work.open("a") as file:
             file.write(json.dumps([name, done[name]]) + "\n")
-    return {name: done[name] for name, _ in units(subject, options)}
+    return {name: done[name] for name, _ in units(replay, options)}
 
 
 def cifar10(options: argparse.Namespace) -> Subject:
@@ -191,12 +191,13 @@ def main(argv: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     subject = photos_224(options) if options.photos else cifar10(options)
-    outcomes = measured(subject, options)
+    replay = Replay(subject, options.seed)
+    outcomes = measured(replay, options)
     name = "query_attacks" if not options.photos else "query_attacks_jpeg" if options.jpeg else "query_attacks_photos"
     payload = {
         "n": options.images, "seed": options.seed, "benign_streams": options.benign, "queries": options.queries,
         "scale": subject.scale.to_json(), **summary(outcomes.values()),
-        "costs": costs(subject, options.rounds, options.seed),
+        "costs": costs(replay, options.rounds),
     }  # fmt: skip
     print(write_result(name, payload, options.out))
 

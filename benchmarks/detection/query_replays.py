@@ -1,5 +1,6 @@
 """Query streams replayed through the recognition: one attack, one harmless stream, and the time of a query."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -50,11 +51,11 @@ class Replay:
 
     Args:
         subject: its scale is used.
-        seed: of the secret of the sketches.
+        seed: of the secret of the sketches, and of the streams.
     """
 
     def __init__(self, subject: Subject, seed: int) -> None:
-        self._subject, self.scale = subject, subject.scale
+        self.subject, self.scale, self.seed = subject, subject.scale, seed
         self.sketcher = Sketcher(subject.images.shape[1:], np.random.default_rng([seed, 7]))
 
     def queries(self, pixels: np.ndarray, probabilities: np.ndarray, flagged: np.ndarray | None = None) -> list[Query]:
@@ -65,8 +66,14 @@ class Replay:
 
     def natural(self, rows: np.ndarray) -> list[Query]:
         """Queries of the subject's images in these rows."""
-        images = self._subject.images[rows]
-        return self.queries(images, self._subject.classify(images)[0])
+        images = self.subject.images[rows]
+        return self.queries(images, self.subject.classify(images)[0])
+
+    @functools.cached_property
+    def photos(self) -> list[Query]:
+        """1,100 queries of different images."""
+        rows = np.random.default_rng([self.seed, 3]).permutation(len(self.subject.images))
+        return self.natural(rows[:1100])
 
     def run(self, sent: Iterable[tuple[str, Query, bool]]) -> dict[str, Any]:
         """The result of a stream.
@@ -89,9 +96,9 @@ class Replay:
         return {"alarm": None, "sent": attack, "rules": [], "largest": largest, "chain": chain}
 
 
-def run_attack(subject: Subject, name: str, row: int, *, budget: int, evade: bool, seed: int) -> dict[str, Any]:
+def run_attack(replay: Replay, name: str, row: int, *, budget: int, evade: bool) -> dict[str, Any]:
     """The outcome of one attack on image `row`, plain and with evasions."""
-    rng = np.random.default_rng([seed, row])
+    subject, rng = replay.subject, np.random.default_rng([replay.seed, row])
     original, true = subject.images[row], int(subject.labels[row])
     classify = subject.system if name == "system" else subject.classify
     assert classify is not None
@@ -100,7 +107,6 @@ def run_attack(subject: Subject, name: str, row: int, *, budget: int, evade: boo
     stream = attack_stream(
         name, Answers(classify, budget, rng, subject.upload, starts=starts), original, true, seed=attack_seed
     )  # fmt: skip
-    replay = Replay(subject, seed)
     queries = replay.queries(stream.pixels, stream.probabilities, stream.flagged)
     outcome = {
         "attack": name, "row": row, "queries": len(queries), "success": stream.success,
@@ -108,25 +114,24 @@ def run_attack(subject: Subject, name: str, row: int, *, budget: int, evade: boo
     }  # fmt: skip
     if not evade:
         return outcome
-    for variant, sent in evasions(subject, replay, queries, original, rng).items():
+    for variant, sent in evasions(replay, queries, original, rng).items():
         outcome[variant] = replay.run(sent)
     for variant, transform in TRANSFORMS.items():
         answers = Answers(classify, min(budget, 300), rng, subject.upload, transform, starts)
         moved = attack_stream(name, answers, original, true, seed=attack_seed)
         sent = (("k", query, True) for query in replay.queries(moved.pixels, moved.probabilities))
-        outcome[variant] = {**replay.run(sent), "success": moved.success, "queries": len(moved.pixels)}
+        outcome[variant] = {**replay.run(sent), "queries": len(moved.pixels)}
     return outcome
 
 
 def evasions(
-    subject: Subject, replay: Replay, queries: list[Query], original: np.ndarray, rng: np.random.Generator
+    replay: Replay, queries: list[Query], original: np.ndarray, rng: np.random.Generator
 ) -> dict[str, Iterator[tuple[str, Query, bool]]]:
     """The attack's queries, sent in other ways."""
     first = queries[0].digest
     some = queries[:MAX_EVASION]
-    photos = replay.natural(rng.choice(len(subject.images), min(1100, len(subject.images)), replace=False))
     noise = np.clip(np.rint(original + rng.normal(0, 5, (len(some), *original.shape))), 0, 255).astype(np.uint8)
-    copies = replay.queries(noise, subject.classify(noise)[0])
+    copies = replay.queries(noise, replay.subject.classify(noise)[0])
 
     def mixed(others: list[Query], per_query: int) -> Iterator[tuple[str, Query, bool]]:
         place = 0
@@ -138,8 +143,8 @@ def evasions(
 
     return {
         "without the original": (("k", each, True) for each in queries if each.digest != first),
-        "photos 1:1": mixed(photos, 1),
-        "photos 1:10": mixed(photos, 10),
+        "photos 1:1": mixed(replay.photos, 1),
+        "photos 1:10": mixed(replay.photos, 10),
         "noisy copies 1:1": mixed(copies, 1),
         "noisy copies of the original, 1 per 3": (
             sent
@@ -151,9 +156,10 @@ def evasions(
     }
 
 
-def run_benign(subject: Subject, kind: str, number: int, *, count: int, hard: bool, seed: int) -> dict[str, Any]:
+def run_benign(replay: Replay, kind: str, number: int, *, count: int, hard: bool) -> dict[str, Any]:
     """The outcome of one harmless stream."""
-    rng = np.random.default_rng([seed, number, sorted(BENIGN).index(kind)])
+    subject = replay.subject
+    rng = np.random.default_rng([replay.seed, number, sorted(BENIGN).index(kind)])
     absolute = np.abs(subject.margins)
     limit = np.quantile(absolute, 0.03)
     of_kind = np.flatnonzero(absolute <= limit) if hard else np.flatnonzero(absolute > limit)
@@ -168,15 +174,14 @@ def run_benign(subject: Subject, kind: str, number: int, *, count: int, hard: bo
         if len(images) == count:
             break
     pixels = np.stack(images)
-    replay = Replay(subject, seed)
     queries = replay.queries(pixels, subject.classify(pixels)[0])
     outcome = replay.run(("k", query, True) for query in queries)
     return {"kind": kind, "number": number, "hard": hard, "queries": len(queries), **outcome}
 
 
-def costs(subject: Subject, rounds: int, seed: int) -> dict[str, float]:
+def costs(replay: Replay, rounds: int) -> dict[str, float]:
     """Processor time per query in microseconds, at 4,096 records, and bytes per record."""
-    replay, rng = Replay(subject, seed), np.random.default_rng(seed)
+    subject, rng = replay.subject, np.random.default_rng(replay.seed)
     rows = rng.permutation(len(subject.images))
     pixels = np.concatenate([subject.images[rows]] * (1 + 4400 // len(rows)))[:4400]
     pixels = _noise_of(pixels, rng)

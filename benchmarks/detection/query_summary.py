@@ -45,12 +45,11 @@ def summary(outcomes: Iterable[dict[str, Any]]) -> dict[str, Any]:
         evaded = [each for each in own if "4 keys" in each and each["queries"] >= 64]
         variants = [variant for variant in (evaded[0] if evaded else {}) if isinstance(own[0].get(variant), dict)]
         for variant in variants:
-            cases = [each[variant] for each in evaded]
+            cases = [each[variant] for each in evaded if each[variant].get("queries", 64) >= 64]
             alarmed = [case["alarm"] for case in cases if case["alarm"] is not None]
             result["evasion"].append({
                 "attack": name, "variant": variant, "found": share(len(alarmed), len(cases)),
                 "median": float(np.median(alarmed)) if alarmed else None,
-                "successes": sum(case.get("success") is not None for case in cases) if "success" in cases[0] else None,
             })  # fmt: skip
     for kind in dict.fromkeys(each["kind"] for each in benign):
         own = [each for each in benign if each["kind"] == kind]
