@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     review_keys_file: Path | None = Field(None, description="file with the keys of reviewers; None: the admin keys")
     webhook: str | None = Field(None, description="URL for warnings and pages of the calibration watch")
     webhook_secret_file: Path | None = Field(None, description="file with the secret that signs them: whsec_BASE64")
+    sessions_bytes: int = Field(256 * _MIB, ge=0, description="memory for the recognition of query attacks; 0: off")
+    sessions_ttl_s: float = Field(86_400.0, gt=0, description="time without a query after which a key is forgotten")
+    sessions_allowed_keys: str = Field("", description="names of keys, separated by commas, that may send attacks")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = Field("text", description="json: one object per line")
     access_log: bool = Field(False, description="log one line per request")
@@ -100,6 +103,8 @@ class Settings(BaseSettings):
                 f"expected max_body_bytes at most max_queue_bytes, got {self.max_body_bytes} and "
                 f"{self.max_queue_bytes}: the largest allowed request could never be accepted"
             )
+        if 0 < self.sessions_bytes < 16 * _MIB:
+            raise ValueError(f"expected sessions_bytes 0 or at least 16 MiB, got {self.sessions_bytes}")
         if (self.webhook is None) != (self.webhook_secret_file is None):
             raise ValueError("expected webhook and webhook_secret_file together, got one of them")
         for name, needed in (("keep_flagged", "store"), ("sample_for_review", "keep_flagged")):

@@ -49,6 +49,7 @@ from service.inputs import (
 )
 from service.inputs.class_counts import note_on_few_images, note_on_few_scores
 from service.inputs.seen_images import pack
+from service.monitoring.queries.scale import measure_scale
 from service.provenance import provenance
 from service.requests.fit import FitOptions, FitRequest
 
@@ -182,6 +183,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
         **_sources(inputs, data, parts, options),
         "natural_accuracy": float((natural.predicted == parts.fit.labels).mean()), "attacks": attacked,
         "engine": choice and choice.to_json(),
+        "queries": measure_scale(parts.fit.images, held_out.logits, seed=options.seed).to_json(),
         "realised_fpr": _realised_rate(detector, calibration, parts.test, extract),
         "originals": pack(np.concatenate([image_digests(part) for part in parts.seen()])), **provenance(),
     }  # fmt: skip

@@ -35,6 +35,7 @@ def serve_artifacts(request: ServeRequest, reload_signal: ReloadSignal | None = 
         examples=request.examples, state=request.state, max_pixels=request.max_pixels, store=request.store,
         keep_flagged=request.keep_flagged, sample_for_review=request.sample_for_review,
         review_keys_file=request.review_keys,
+        sessions_bytes=request.sessions_bytes,
     )  # fmt: skip
     models = model_sources(request.artifact, request.network, device=request.device, verify_key=request.verify_key)
     with memory_limited(request.memory, processes=len(models)):

@@ -52,6 +52,7 @@ class ServeRequest:
         keep_flagged: folder that keeps flagged images for reviewers.
         sample_for_review: share of all images to keep for review as well, such as 0.01.
         review_keys: file of API keys for reviewers on the admin port [default: the admin keys].
+        sessions_bytes: memory for the recognition of query attacks; 0: off [default: 268435456].
         max_pixels: maximum width × height of an image [default: 65 million].
         device: cpu or cuda.
         memory: memory that the models may use together, such as 3GB [default: a share of what is free].
@@ -73,6 +74,7 @@ class ServeRequest:
     keep_flagged: Path | None = None
     sample_for_review: float | None = None
     review_keys: Path | None = None
+    sessions_bytes: Whole | None = None
     max_pixels: MaxPixels | None = None
     device: str = "cpu"
     memory: Memory | None = None

@@ -122,6 +122,16 @@ class Metrics:
         self.watch_dropped = Counter(
             "plumbline_watch_dropped", "Images that the calibration watch did not see", registry=registry
         )
+        self.query_sessions = Counter(
+            "plumbline_query_sessions", "Sessions of at least eight similar queries", ["model"], registry=registry
+        )
+        self.query_attacks = Counter(
+            "plumbline_query_attacks", "Sessions recognised as attacks, by rule", ["model", "rule"], registry=registry
+        )
+        self.query_records = Gauge("plumbline_query_records", "Queries in memory", registry=registry)
+        self.query_dropped = Counter(
+            "plumbline_query_dropped", "Images that the recognition of query attacks did not see", registry=registry
+        )
         self.webhooks = Counter(
             "plumbline_webhooks", "Events for the webhook, by outcome", ["outcome"], registry=registry
         )
@@ -189,6 +199,9 @@ class ModelMetrics:
             metrics.reloads.labels(name, outcome)
         for kind in ("flags", "distribution", "page"):
             metrics.watch_alarms.labels(name, kind)
+        metrics.query_sessions.labels(name)
+        for rule in "DKNHCB":
+            metrics.query_attacks.labels(name, rule)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_REQUESTS)
 
     def watch(

@@ -24,6 +24,7 @@ class ServedImages:
         indices: place of each image in the request.
         verdicts: one per image.
         pixels: of each image, uint8 ``(3, H, W)`` as the network took them.
+        client: address of the peer; behind a proxy, that of the proxy.
     """
 
     time: float
@@ -34,6 +35,7 @@ class ServedImages:
     indices: Sequence[int]
     verdicts: Sequence[Verdict]
     pixels: Sequence[np.ndarray]
+    client: str = ""
 
 
 # Called on the event loop before the response is sent: it queues the images, and returns at once.

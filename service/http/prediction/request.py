@@ -114,6 +114,7 @@ class PredictionRequest:
                     pixels for outcome, pixels in zip(outcomes, scored.pixels, strict=True)
                     if isinstance(outcome, Verdict) and pixels is not None
                 ],
+                client=(self.http.scope.get("client") or ("",))[0],
             )  # fmt: skip
             for observe in self.observers:
                 observe(served)

@@ -15,12 +15,14 @@ from service.http.admission.guard import Guard
 from service.http.admission.keys import ApiKeys, KeysByPath
 from service.http.api.error_handlers import add_error_handlers
 from service.http.api.reviews import REVIEWS_PATH, reviews_router
+from service.http.api.sessions import sessions_router
 from service.http.api.static_files import add_pages
 from service.http.errors import ModelNotFoundError
 from service.http.inference.model import ServedModel
 from service.http.inference.repository import ModelRepository
 from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import CONTENT_TYPE, Metrics
+from service.http.observability.query_watch import QueryWatch
 from service.http.observability.recorder import VerdictRecorder
 from service.http.schemas.v1 import ErrorResponse
 from service.http.settings import Settings
@@ -39,6 +41,7 @@ def create_admin_app(
     watch: CalibrationWatch,
     settings: Settings,
     recorder: VerdictRecorder | None = None,
+    queries: QueryWatch | None = None,
 ) -> FastAPI:
     """An application with pages for operators and reviewers, /metrics, and routes under /admin.
 
@@ -48,6 +51,7 @@ def create_admin_app(
         watch: compares p-values with the calibration.
         settings: keys and limits.
         recorder: writes the store; None: there is none, and no routes for reviewers.
+        queries: recognises query attacks; None: it is off.
 
     Raises:
         InputError: the admin keys cannot be read.
@@ -107,6 +111,8 @@ def create_admin_app(
     app.include_router(pages)
     if recorder is not None:
         app.include_router(reviews_router(repository, recorder))
+    if queries is not None:
+        app.include_router(sessions_router(queries))
     add_error_handlers(app)
     return app
 

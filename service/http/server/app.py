@@ -25,6 +25,7 @@ from service.http.inference.model import ModelSource
 from service.http.inference.repository import ModelRepository
 from service.http.observability.calibration_watch import CalibrationWatch
 from service.http.observability.metrics import Metrics
+from service.http.observability.query_watch import QueryWatch
 from service.http.observability.recorder import VerdictRecorder
 from service.http.observability.telemetry import request_span
 from service.http.paths import OPEN_PATHS, prediction_path
@@ -42,7 +43,8 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
 
     A request passes `Guard`, then `PredictionApplication` or, for all other routes, FastAPI. The application's
     ``state.repository`` is the `ModelRepository`, its ``state.metrics`` the `Metrics`, its ``state.watch`` the
-    `CalibrationWatch`, its ``state.recorder`` the `VerdictRecorder`, or None without a store.
+    `CalibrationWatch`, its ``state.queries`` the `QueryWatch` or None, its ``state.recorder`` the `VerdictRecorder`, or
+    None without a store.
 
     Args:
         models: by name; the first is the default. A single artifact gets the name "model".
@@ -54,13 +56,18 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     sources = {"model": ModelSource(models)} if isinstance(models, Artifact) else models
     metrics = Metrics()
     repository = ModelRepository(sources, settings, metrics)
-    recorder = VerdictRecorder(Store(settings.store), settings, metrics) if settings.store else None
-    watch = CalibrationWatch(
-        metrics,
-        state=settings.state,
-        webhook=_webhook(settings, metrics),
-        record=None if recorder is None else recorder.event,
+    webhook = _webhook(settings, metrics)
+
+    def record(event: Mapping[str, Any]) -> None:
+        if recorder is not None:
+            recorder.event(event)
+
+    queries = QueryWatch(settings, metrics, webhook=webhook, record=record) if settings.sessions_bytes else None
+    sessions_of = None if queries is None else queries.sessions_of
+    recorder = (
+        VerdictRecorder(Store(settings.store), settings, metrics, sessions_of=sessions_of) if settings.store else None
     )
+    watch = CalibrationWatch(metrics, state=settings.state, webhook=webhook, record=record)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,6 +77,9 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
                 recorder.start()
             stack.push_async_callback(asyncio.to_thread, watch.stop)
             watch.start()
+            if queries is not None:
+                stack.push_async_callback(asyncio.to_thread, queries.stop)
+                queries.start()
             stack.push_async_callback(repository.stop)
             await repository.start()
             yield
@@ -86,8 +96,9 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     app.state.repository = repository
     app.state.metrics = metrics
     app.state.watch = watch
+    app.state.queries = queries
     app.state.recorder = recorder
-    observers = [watch.observe, *([] if recorder is None else [recorder.observe])]
+    observers = [each.observe for each in (watch, queries, recorder) if each is not None]
     guard = partial(
         Guard,
         settings=settings,

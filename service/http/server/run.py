@@ -69,7 +69,9 @@ def serve(
     allow_descriptors(settings.max_connections)
     app = create_app(models, settings)
     repository: ModelRepository = app.state.repository
-    admin = create_admin_app(repository, app.state.metrics, app.state.watch, settings, app.state.recorder)
+    admin = create_admin_app(
+        repository, app.state.metrics, app.state.watch, settings, app.state.recorder, app.state.queries
+    )
     common: dict[str, Any] = {
         "http": bounded_protocol(settings, app.state.metrics),
         "ws": "none",

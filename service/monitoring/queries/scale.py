@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import ArtifactError
+from models.images.stored import StoredImages
 from service.monitoring.queries.descriptors import descriptor
 
 __all__ = ["FIXED_RADIUS", "MIN_REFERENCES", "QueryScale", "measure_scale"]
@@ -15,7 +16,7 @@ __all__ = ["FIXED_RADIUS", "MIN_REFERENCES", "QueryScale", "measure_scale"]
 FIXED_RADIUS = 6.0  # grey levels; of artifacts without a measured one
 MIN_REFERENCES = 2000
 
-_COMPARED = 4096
+_COMPARED, _READ = 4096, 64  # images
 # On CIFAR-10, the radius is then the 3e-4 quantile. Few images do not determine such a small quantile.
 _QUANTILE, _FACTOR = 1e-3, 0.7
 _MEDIAN_MARGIN = 6.5  # nats; of the network that the limits of the rules were chosen on
@@ -58,7 +59,7 @@ class QueryScale:
         return cls(float(fields["radius"]), float(fields["margin_scale"]), int(fields["images"]))
 
 
-def measure_scale(images: np.ndarray, logits: np.ndarray, *, seed: int) -> QueryScale:
+def measure_scale(images: np.ndarray | StoredImages, logits: np.ndarray, *, seed: int) -> QueryScale:
     """The scale from natural images.
 
     The radius is 0.7 times the 0.1 % quantile of the distance from an image to the nearest of 4,096 others, at least
@@ -75,7 +76,8 @@ def measure_scale(images: np.ndarray, logits: np.ndarray, *, seed: int) -> Query
     if len(images) < MIN_REFERENCES:
         return QueryScale(FIXED_RADIUS, scale)
     chosen = np.random.default_rng(seed).permutation(len(images))[: 4 * _COMPARED]
-    descriptors = np.stack([descriptor(images[row]) for row in chosen])
+    parts = (images[chosen[start : start + _READ]] for start in range(0, len(chosen), _READ))
+    descriptors = np.stack([descriptor(image) for part in parts for image in part])
     nearest = np.sqrt(_nearest(descriptors, min(_COMPARED, len(chosen) - 1)))
     radius = _FACTOR * float(np.quantile(nearest, _QUANTILE))
     return QueryScale(max(FIXED_RADIUS, radius), scale, len(chosen))

@@ -55,7 +55,9 @@ class Session:
     looks: dict[str, int] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
     stored: int = 0  # members in the ring
-    reported: bool = False
+    counted: bool = False  # by the metric of sessions
+    large: bool = False  # reported as large
+    reported: bool = False  # as an attack
     dismissed: bool = False
     shared: "tuple[History, Session] | None" = None  # the session across keys
 

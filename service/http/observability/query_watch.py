@@ -1,0 +1,209 @@
+"""The thread that recognises query attacks among the served images; see docs/query-attacks.md.
+
+A request appends its images to a queue and wakes no thread. The thread empties the queue ten times a second, in short
+pieces. Its results are in the log, the metrics, the webhook and the admin port, never in a response: an attacker who
+sees that a query is recognised adapts the next one.
+"""
+
+import logging
+import threading
+import time
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from service.http.observability.metrics import Metrics
+from service.http.observability.served import ServedImages
+from service.http.settings import Settings
+from service.monitoring.queries.descriptors import Sketcher
+from service.monitoring.queries.index import PROMOTED_MEMBERS, QueryIndex
+from service.monitoring.queries.scale import QueryScale
+from service.monitoring.queries.sessions import LARGE, Session
+from service.monitoring.webhook import Webhook
+
+__all__ = ["QueryWatch"]
+
+logger = logging.getLogger("plumbline.queries")
+
+_EVERY_S = 0.1
+_PIECE = 16  # images between two pauses
+_PAUSE_S = 0.001
+_MAX_QUEUED_BYTES = 32 * 1024 * 1024
+_MAX_VERSIONS = 8  # of models, whose secrets are kept
+_MAX_SHOWN = 100
+
+
+class QueryWatch:
+    """Sessions of similar queries, by model and API key, or by the client's address without keys.
+
+    Call `start` before and `stop` after use.
+
+    Args:
+        settings: of the server; `sessions_bytes` is not 0.
+        metrics: of the server.
+        webhook: receives each attack; started by its owner. None: there is none.
+        record: is called with each attack; None: there is none.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        webhook: Webhook | None = None,
+        record: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self._metrics, self._webhook, self._record = metrics, webhook, record
+        self._index = QueryIndex(settings.sessions_bytes, settings.sessions_ttl_s)
+        self._allowed = frozenset(filter(None, map(str.strip, settings.sessions_allowed_keys.split(","))))
+        self._queue: deque[ServedImages] = deque()
+        # Bytes put by requests and taken by the thread; each has one writer, so they need no lock.
+        self._put = self._taken = 0
+        self._working = threading.Lock()  # around the index
+        self._versions: OrderedDict[str, tuple[Sketcher, QueryScale]] = OrderedDict()  # by digest
+        self._names: weakref.WeakKeyDictionary[ServedImages, list[str | None]] = weakref.WeakKeyDictionary()
+        self._latest = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def observe(self, served: ServedImages) -> None:
+        """Queue the images of one request; drop and count them if the queue is full."""
+        size = sum(pixels.nbytes for pixels in served.pixels)
+        if self._put - self._taken + size > _MAX_QUEUED_BYTES:
+            self._metrics.query_dropped.inc(len(served.pixels))
+            return
+        self._put += size
+        self._queue.append(served)
+
+    def sessions_of(self, served: ServedImages) -> Sequence[str | None]:
+        """Names of the sessions of the images, after they are taken into account; None for an image without one."""
+        names = self._names.get(served)
+        if names is None:
+            self.flush()
+            with self._working:
+                names = self._names.get(served)
+        return [None] * len(served.verdicts) if names is None else names
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Summaries of the sessions with the most members, those with a rule first; at most 100."""
+        with self._working:
+            sessions = [session for session in self._index if session.members >= PROMOTED_MEMBERS]
+            sessions.sort(key=lambda each: (not each.rules, each.dismissed, -each.members))
+            return [session.summary() for session in sessions[:_MAX_SHOWN]]
+
+    def session(self, name: str, *, dismiss: bool = False) -> dict[str, Any] | None:
+        """The summary of a session; None if there is no such session.
+
+        Args:
+            name: of the session.
+            dismiss: whether the session raises no alarm from now on.
+        """
+        with self._working:
+            session = self._index.find(name)
+            if session is None:
+                return None
+            session.dismissed |= dismiss
+            return session.summary()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="plumbline-queries", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the queued images into account, and end the thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def flush(self) -> None:
+        """Take the queued images into account."""
+        while self._queue:
+            with self._working:
+                done = 0
+                while self._queue and done < _PIECE:
+                    served = self._queue.popleft()
+                    self._taken += sum(pixels.nbytes for pixels in served.pixels)
+                    self._names[served] = self._take(served)
+                    done += len(served.pixels)
+            self._metrics.query_records.set(self._index.records)
+            time.sleep(_PAUSE_S)  # a request never waits long for the interpreter lock
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stop.wait(_EVERY_S)
+            try:
+                self.flush()
+            except Exception:  # a defect; serving goes on
+                logger.exception("the recognition of query attacks failed; it continues with the next images")
+            if stopping:
+                return
+
+    def _take(self, served: ServedImages) -> list[str | None]:
+        key = served.client if served.key is None else served.key
+        if key in self._allowed:
+            return [None] * len(served.pixels)
+        sketcher, scale = self._version(served)
+        self._latest = max(self._latest, served.time)  # clocks can be set back
+        place = f"{served.model}@{served.artifact.digest}"
+        names: list[str | None] = []
+        for pixels, verdict in zip(served.pixels, served.verdicts, strict=True):
+            if verdict.probabilities is None:
+                names.append(None)
+                continue
+            query = sketcher.query(pixels, verdict.probabilities, flagged=verdict.flagged)
+            session = self._index.add(
+                place, key, query, scale, at=self._latest, request_id=served.request_id
+            )  # fmt: skip
+            names.append(None if session is None else session.name)
+            if session is not None:
+                self._report(served.model, session)
+        return names
+
+    def _version(self, served: ServedImages) -> tuple[Sketcher, QueryScale]:
+        """The secret and the scale of the version that scored the images."""
+        digest = served.artifact.digest
+        known = self._versions.get(digest)
+        if known is None:
+            scale = QueryScale.of_provenance(served.artifact.manifest["provenance"])
+            known = self._versions[digest] = Sketcher(served.pixels[0].shape, np.random.default_rng()), scale
+            while len(self._versions) > _MAX_VERSIONS:
+                self._versions.popitem(last=False)
+        self._versions.move_to_end(digest)
+        return known
+
+    def _report(self, model: str, session: Session) -> None:
+        """Report a session when it has its eighth member, becomes large, or meets its first rule."""
+        if session.members >= PROMOTED_MEMBERS and not session.counted:
+            session.counted = True
+            self._metrics.query_sessions.labels(model).inc()
+        if session.dismissed or session.reported:
+            return
+        if session.rules:
+            session.reported = True
+            self._alarm(model, session)
+        elif session.members >= LARGE and not session.large:
+            session.large = True
+            logger.info("%d similar queries without a rule in session %s", session.members, session.name)
+
+    def _alarm(self, model: str, session: Session) -> None:
+        for rule in session.rules:
+            self._metrics.query_attacks.labels(model, rule).inc()
+        event = {
+            "event": "query_attack", "model": model, **session.summary(),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+        fields = {("at" if field == "time" else field): value for field, value in event.items()}
+        logger.warning(
+            "%s: %d similar queries of %s are built on one another (%s), session %s",
+            model, session.members, ", ".join(session.keys), ", ".join(session.rules), session.name, extra=fields,
+        )  # fmt: skip
+        if self._record is not None:
+            self._record(event)
+        if self._webhook is not None:
+            self._webhook.send(event)
