@@ -11,6 +11,7 @@ from models.datasets.contents import without_copies
 from models.features import extract_features
 from service.inputs.seen_images import unpack
 from service.jobs.fit import FitInputs, FitResult, fit_detector
+from service.monitoring.queries.scale import FIXED_RADIUS
 from service.requests.fit import FitOptions
 from tests.service.small_evaluation import loaded_network, small_digits
 
@@ -75,6 +76,8 @@ def test_a_data_set_with_fewer_classes_gives_an_artifact_with_those_of_the_netwo
     result = fit_detector(inputs, options, progress=False)
     assert result.pipeline.classes == tuple(map(str, range(10)))
     assert result.provenance["natural_accuracy"] > 0.5
+    assert result.provenance["queries"]["radius"] == FIXED_RADIUS  # there are few images
+    assert result.provenance["queries"]["margin_scale"] > 0
 
 
 @pytest.mark.parametrize(("count", "warned"), [(100, True), (400, False)])
