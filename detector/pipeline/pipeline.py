@@ -75,11 +75,7 @@ class Pipeline:
             raise InputError(f"expected {detector.num_classes_} class names, one per logit, got {len(classes)}")
         if band.shape != (3, columns) or band.dtype != np.float32:
             raise InputError(f"expected a natural band float32 (3, {columns}), got {band.dtype} {band.shape}")
-        if set(calibration.parts) != set(detector.part_names()):
-            raise InputError(
-                f"expected calibration scores of the parts {sorted(detector.part_names())}, got "
-                f"{sorted(calibration.parts)}; calibrate on the scores and parts of `score_components`"
-            )
+        _check_parts(detector, calibration)
         self.network = network.to(device).eval()
         self.discovery = discovery
         self.statistics_spec = statistics_spec
@@ -176,7 +172,12 @@ class Pipeline:
         return self._extractor.extract(batch.repeat(copies, 1, 1, 1)).take(np.arange(count))
 
     def with_calibration(self, calibration: Calibration) -> "Pipeline":
-        """This pipeline with another threshold; both share the network and the detector."""
+        """This pipeline with another threshold; both share the network and the detector.
+
+        Raises:
+            InputError: the calibration has other parts than the score.
+        """
+        _check_parts(self.detector, calibration)
         other = copy.copy(self)
         other.calibration = calibration
         return other
@@ -207,6 +208,14 @@ class Pipeline:
         rows = by_block(np.vstack([statistics, self.band]), self.statistics_spec.columns_per_block)
         blocks = [tuple(tuple(float(value) for value in block) for block in row) for row in rows]
         return PathOfImage(tuple(branch.name for branch in self.discovery.branches), *blocks)
+
+
+def _check_parts(detector: Detector, calibration: Calibration) -> None:
+    if set(calibration.parts) != set(detector.part_names()):
+        raise InputError(
+            f"expected calibration scores of the parts {sorted(detector.part_names())}, got "
+            f"{sorted(calibration.parts)}; calibrate on the scores and parts of `score_components`"
+        )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -77,15 +77,15 @@ def _calibrated(request: CalibrateRequest, artifact: Artifact, data: ImageDatase
         feature_requests=pipeline.detector.feature_requests(), engine=pipeline.engine, companion=pipeline.companion,
         device=request.artifact.device, progress=progress,
     )  # fmt: skip
-    scores = pipeline.detector.score(features)
-    calibration = Calibration(scores, fpr, features.predicted)
+    result = pipeline.detector.score_components(features)
+    calibration = Calibration(result.score, fpr, features.predicted, result.parts)
     companion = artifact.manifest.get("companion")
     digest = save_artifact(
         request.out, pipeline.with_calibration(calibration), spec=artifact.spec,
         preprocessing=artifact.preprocessing, provenance=_provenance(artifact, data),
         sign_key=request.sign_key, companion_spec=None if companion is None else NetworkSpec.from_json(companion),
     )  # fmt: skip
-    hits = int(old.flags(scores).sum())
+    hits = int(old.flags(result.score).sum())
     return CalibrateResult(
         len(data), label(data.name), old.threshold, calibration.threshold, fpr,
         (hits / len(data), clopper_pearson(hits, len(data))), digest,

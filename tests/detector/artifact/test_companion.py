@@ -99,6 +99,8 @@ def test_other_parts_of_the_calibration_are_refused(
     with pytest.raises(ArtifactError):
         load_artifact(artifact)
     calibration = replace(with_companion.calibration, parts={})
+    with pytest.raises(InputError, match="expected calibration scores of the parts"):
+        with_companion.with_calibration(calibration)
     parts = ("network", "discovery", "statistics_spec", "detector", "classes", "band", "image_shape", "companion")
     with pytest.raises(InputError, match="expected calibration scores of the parts"):
         Pipeline(**{name: getattr(with_companion, name) for name in parts}, calibration=calibration)
