@@ -159,7 +159,7 @@ def train_together(
             losses = _cross_entropies(output.logits, data.labels.gather(1, chosen))
             costs = output.residues.square().mean((2, 3)).sum(0)
             optimizer.zero_grad(set_to_none=True)
-            (losses + multipliers.weights() * costs).sum().backward()
+            (losses + multipliers.weights(losses.detach()) * costs).sum().backward()
             optimizer.step()
             multipliers.after_step(losses.detach())
             totals += torch.stack([losses.detach(), costs.detach()])
@@ -195,11 +195,16 @@ class _Multipliers:
         self._every = torch.tensor([objective.update_every for objective in objectives])
         self._batches = 0
 
-    def weights(self) -> Tensor:
-        """``(I,)``: 1/λ, or the fixed weight."""
-        return torch.where(self._fixed.isnan(), 1 / self._lambda, self._fixed)
+    def weights(self, losses: Tensor) -> Tensor:
+        """``(I,)``: 1/λ, or the fixed weight, for a batch with these losses ``(I,)``."""
+        return torch.where(self._fixed.isnan(), 1 / self._multipliers(losses), self._fixed)
 
     def after_step(self, losses: Tensor) -> None:
-        """λ_{i+1} = λ_i + τ L after every s batches (equation 19)."""
+        """Keep the multipliers of the batch with these losses ``(I,)``."""
+        self._lambda = self._multipliers(losses)
         self._batches += 1
-        self._lambda += torch.where(self._batches % self._every == 0, self._increase * losses, 0)
+
+    def _multipliers(self, losses: Tensor) -> Tensor:
+        """λ_{i+1} = λ_i + τ L(θ_{i+1}) where s batches ended before this one (equation 19)."""
+        due = (self._batches % self._every == 0) & (self._batches > 0)
+        return self._lambda + torch.where(due, self._increase * losses, 0)

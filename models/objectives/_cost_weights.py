@@ -24,20 +24,23 @@ class CostWeights:
         self._multipliers = [initial or 0.0] * modules
         self._batches = [0] * modules
 
-    def weight(self, number: int) -> float:
-        """The weight of the module of that number, from 0."""
+    def weight(self, number: int, loss: float) -> float:
+        """The weight of the module of that number, from 0, for a batch with this loss of the module."""
         if self._tau is not None:
             return 1 / (2 * self._tau) if 2 * number < self._modules else 1 / (4 * self._tau)
-        return 1 / self._multipliers[number]
+        return 1 / self._multiplier(number, loss)
 
-    def update(self, losses: Sequence[float | None]) -> None:
-        """λ_{k,i+1} = λ_{k,i} + h L_k (equation 33) after every s batches; None for modules that were not trained."""
+    def after_step(self, losses: Sequence[float | None]) -> None:
+        """Keep the multipliers of the batch with these losses; None for modules that were not trained."""
         for number, loss in enumerate(losses):
-            if loss is None:
-                continue
-            self._batches[number] += 1
-            if self._batches[number] % self._update_every == 0:
-                self._multipliers[number] += self._increase * loss
+            if loss is not None:
+                self._multipliers[number] = self._multiplier(number, loss)
+                self._batches[number] += 1
+
+    def _multiplier(self, number: int, loss: float) -> float:
+        """λ_{k,i+1} = λ_{k,i} + h L_k(θ_{k,i+1}, x_{i+1}) (equation 33), where s batches ended before this one."""
+        due = self._batches[number] > 0 and self._batches[number] % self._update_every == 0
+        return self._multipliers[number] + (self._increase * loss if due else 0.0)
 
     def state(self) -> dict[str, Any]:
         """JSON values for `load_state`."""

@@ -23,9 +23,10 @@ _LARGEST_EXPONENT = 8
 class LeastAction(Objective):
     """Cross-entropy L plus transport cost C over every residual branch of the network.
 
-    The method of multipliers (equation 19 divided by λ_i) minimises L + C/λ, and after every `update_every` batches it
-    increases λ by `increase` times the L of the latest batch. With `fixed_weight`, the loss is L + fixed_weight · C
-    (appendix F.3).
+    The method of multipliers (equation 19 divided by λ_i) minimises L + C/λ. After every `update_every` batches it
+    increases λ by `increase` times L(θ_{i+1}), the loss after the step. That is the loss of the next batch's forward
+    pass, as in equation 33, so no pass is added; the step of that batch uses the new λ. With `fixed_weight`, the loss
+    is L + fixed_weight · C (appendix F.3).
 
     C is the sum over branches of the mean of |r|^p over batch and dimensions, as in the published runs. Equation 18
     sums over the dimensions, which weighs a branch by its size. The residue of a block with an activation after the sum
@@ -84,7 +85,8 @@ class LeastAction(Objective):
             logits = network(images)
         cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         cost = transport_cost(recording.residues, self.exponent)
-        weight = 1 / self._weight if self.fixed_weight is None else self.fixed_weight
+        loss = float(cross_entropy.detach())
+        weight = 1 / self._multiplier(loss) if self.fixed_weight is None else self.fixed_weight
         measures = {
             "cross_entropy": cross_entropy.detach(),
             "transport_cost": cost.detach(),
@@ -93,10 +95,13 @@ class LeastAction(Objective):
         return ObjectiveValue(cross_entropy + weight * cost, logits, measures)
 
     def after_step(self, value: ObjectiveValue) -> None:
-        """λ_{i+1} = λ_i + τ L (equation 19)."""
+        self._weight = self._multiplier(float(value.measures["cross_entropy"]))
         self._batches += 1
-        if self._batches % self.update_every == 0:
-            self._weight += self.increase * float(value.measures["cross_entropy"])
+
+    def _multiplier(self, loss: float) -> float:
+        """λ for a batch with this loss: λ_{i+1} = λ_i + τ L(θ_{i+1}) where s batches ended before it (equation 19)."""
+        due = self._batches > 0 and self._batches % self.update_every == 0
+        return self._weight + (self.increase * loss if due else 0.0)
 
     def state(self) -> dict[str, Any]:
         return {"weight": self._weight, "batches": self._batches}

@@ -33,8 +33,8 @@ class ModuleWise(Objective):
     (section 4.1).
 
     The weight of the cost is 1/(2τ) in the first half of the modules and 1/(4τ) in the second (section 4.4.3). Or it is
-    1/λ, by equation 33 divided by λ: each module has its own λ, which grows by `increase` times the module's latest
-    cross-entropy after every `update_every` batches. Or it is 0 (VanGL), and residues are not recorded.
+    1/λ, by equation 33 divided by λ: each module has its own λ. After every `update_every` batches it grows by `increase`
+    times the module's cross-entropy on the next batch, whose step uses the new λ. Or it is 0 (VanGL), and residues are not recorded.
 
     Args:
         modules: K.
@@ -201,7 +201,7 @@ class ModuleWise(Objective):
             f"{name}_accuracy": (logits.detach().argmax(1) == labels).float().mean(),
         }
         if cost is not None:
-            loss = cross_entropy + self._cost_weights.weight(number) * cost
+            loss = cross_entropy + self._cost_weights.weight(number, float(cross_entropy.detach())) * cost
             measures[f"{name}_cost"] = cost.detach()
         if learn:
             backward(loss)
@@ -212,7 +212,7 @@ class ModuleWise(Objective):
         """Update the multipliers of the trained modules (equation 33)."""
         if self.initial_weight is not None:
             losses = [value.measures.get(f"module_{number + 1}_loss") for number in range(self.modules)]
-            self._cost_weights.update([None if loss is None else float(loss) for loss in losses])
+            self._cost_weights.after_step([None if loss is None else float(loss) for loss in losses])
 
     # --- the state of a run
 

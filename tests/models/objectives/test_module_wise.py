@@ -189,11 +189,12 @@ def test_multipliers_grow_by_each_modules_own_loss(seed: int) -> None:
     value = objective.evaluate(network, images, labels)
     total = sum(value.measures[f"module_{k}_loss"] + value.measures[f"module_{k}_cost"] / 2 for k in (1, 2, 3))
     torch.testing.assert_close(value.loss.detach(), torch.as_tensor(total))
-    stepped(1.0, 2.0, 4.0)
-    assert objective.state()["weights"] == [2.0, 2.0, 2.0]
-    stepped(3.0, 1.0, 8.0)
+    for _ in range(2):
+        stepped(5.0, 6.0, 7.0)
+        assert objective.state()["weights"] == [2.0, 2.0, 2.0]
+    stepped(3.0, 1.0, 8.0)  # the batch after two steps
     assert objective.state()["weights"] == [3.5, 2.5, 6.0]
-    network, other = _prepared(seed, initial_weight=2.0)
+    network, other = _prepared(seed, initial_weight=2.0, update_every=2)
     other.load_state(objective.state())
     value = other.evaluate(network, images, labels)
     costs = [value.measures[f"module_{k}_cost"] / weight for k, weight in ((1, 3.5), (2, 2.5), (3, 6.0))]
