@@ -48,9 +48,9 @@ _FIELDS = frozenset(
         *("calibration", "provenance", "digest", "signature"),
     }
 )
-# Fields that some manifests do not have: the first were written under the only policy so far, and there is no entry for
-# torch in float32.
-_LATER_FIELDS = frozenset({"decoding", "engine", "companion"})
+# Fields that some manifests do not have: the first were written under the only policy so far, there is no entry for
+# torch in float32, and most networks' blocks are found by their additions.
+_LATER_FIELDS = frozenset({"decoding", "engine", "companion", "blocks"})
 
 
 def sealed(fields: Mapping[str, Any], key: bytes | None) -> tuple[bytes, str]:
@@ -206,6 +206,8 @@ def _check_manifest_types(path: Path, manifest: Mapping[str, Any]) -> None:
         raise ArtifactError(f"{path}: expected count, fpr and threshold of the calibration, got {calibration!r:.200}")
     if not isinstance(calibration["fpr"], float):
         raise ArtifactError(f"{path}: expected a false-positive rate, got {calibration['fpr']!r:.200}")
+    if not isinstance(manifest.get("blocks", ""), str):
+        raise ArtifactError(f"{path}: expected a pattern of module names, got {manifest['blocks']!r:.200}")
     if not isinstance(manifest["branches"], list) or not isinstance(manifest["provenance"], dict):
         raise ArtifactError(f"{path}: expected a list of branches and a provenance, got other types")
 

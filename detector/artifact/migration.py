@@ -1,13 +1,24 @@
-"""States of detectors from artifacts of earlier protocols, under the present names."""
+"""States and parameters of detectors from earlier artifacts, under the present names."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-__all__ = ["migrated_state"]
+__all__ = ["migrated_parameters", "migrated_state"]
 
 _COMPONENTS = {"learnt": "classifier", "dispute": "prediction_disagreement", "change": "logit_shift"}
 _COMPOSITE = ("path", "views", "fusion")
+# Options that artifacts of before them do not have, with the values that change nothing.
+_LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "transport": {"norms_only": False, "columns_per_block": 2},
+    "transport_cost": {"rule": "per_class"},
+}
+
+
+def migrated_parameters(detector: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a detector with the options that did not exist when its artifact was written."""
+    return {**_LATER_OPTIONS.get(detector, {}), **parameters}
 
 
 def migrated_state(detector: str, state: Mapping[str, np.ndarray], protocol: int) -> dict[str, np.ndarray]:

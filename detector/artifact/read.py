@@ -37,7 +37,7 @@ from torch import Tensor
 
 from detector.artifact.engine import read_engine, require_agreement
 from detector.artifact.manifest import COMPANION, FILES, GRAPH, MANIFEST, read_checked, read_key, read_manifest
-from detector.artifact.migration import migrated_state
+from detector.artifact.migration import migrated_parameters, migrated_state
 from detector.artifact.parts import (
     branch_entries,
     probe_arrays,
@@ -127,7 +127,7 @@ def load_artifact(
     _fill(network, tensors, folder)
     try:
         companion = _companion(manifest, contents, spec, network_file, folder)
-        discovery = discover(network, spec.image_shape)
+        discovery = discover(network, spec.image_shape, manifest.get("blocks"))
         if branch_entries(discovery) != manifest["branches"]:
             raise ArtifactError(
                 f"expected the {len(manifest['branches'])} branches that the detector was fitted on, found "
@@ -184,7 +184,10 @@ def _detector(fields: Any, state: Mapping[str, np.ndarray], protocol: int) -> De
     if not isinstance(fields["parameters"], dict):
         raise InputError(f"expected the detector's parameters by name, got {fields['parameters']!r:.200}")
     kind: type[Detector] = DETECTORS.load(fields["name"])
-    return kind.from_state(fields["parameters"], migrated_state(fields["name"], state, protocol))
+    name = fields["name"]
+    return kind.from_state(
+        migrated_parameters(name, fields["parameters"]), migrated_state(name, state, protocol)
+    )
 
 
 def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -103,6 +103,7 @@ def save_artifact(
             "threshold": pipeline.calibration.threshold,
         },
         "provenance": dict(provenance),
+        **({} if pipeline.discovery.blocks is None else {"blocks": pipeline.discovery.blocks}),
         **engine_entry(engine),
         **companion,
     }

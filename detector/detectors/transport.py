@@ -4,7 +4,10 @@ import numpy as np
 
 from detector.base.columns import ColumnsDetector
 from detector.classifiers.conditional import LearnedClassifier
+from detector.features.statistics import by_block
+from models.errors import InputError
 from models.features import Features
+from models.options import check_count
 
 __all__ = ["Transport"]
 
@@ -24,6 +27,8 @@ class Transport(ColumnsDetector):
             images of a kind overfits.
         seed: of the classifiers.
         n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
+        norms_only: leave out the cosines (5.3.1: "using only the norms already gave good detection accuracy").
+        columns_per_block: 2 plus the number of further directions of the measure; used by `norms_only` only.
     """
 
     def __init__(
@@ -34,13 +39,25 @@ class Transport(ColumnsDetector):
         minimum_per_class: int = 20,
         seed: int = 0,
         n_jobs: int | None = None,
+        norms_only: bool = False,
+        columns_per_block: int = 2,
     ) -> None:
         super().__init__(
             classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
         )
+        self.norms_only = norms_only
+        self.columns_per_block = columns_per_block
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not isinstance(self.norms_only, bool):
+            raise InputError(f"expected norms_only to be true or false, got {self.norms_only!r:.200}")
+        check_count("columns_per_block", self.columns_per_block, least=2)
 
     def _columns(self, features: Features) -> np.ndarray:
-        return features.statistics
+        if not self.norms_only:
+            return features.statistics
+        return by_block(features.statistics, self.columns_per_block)[:, :, 0]
 
     def _known_column_count(self) -> int | None:
-        return self.num_columns_
+        return self.num_columns_ // (self.columns_per_block if self.norms_only else 1)

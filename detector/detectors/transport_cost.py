@@ -1,6 +1,7 @@
 """Deviation of the transport cost from natural images of the predicted class; needs no attacked images."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from models.errors import InputError
 from models.features import Features
 
 __all__ = ["TransportCost"]
+
+_THESIS_QUANTILE = 0.02
 
 
 class TransportCost(Detector):
@@ -32,6 +35,8 @@ class TransportCost(Detector):
         quantile: the natural share below the band, and the share above it, per class; in (0, 0.5).
         minimum_per_class: a predicted class with fewer natural images than this uses the quantiles of all natural
             images.
+        rule: "per_class", or "thesis": the quantiles 0.02 and 0.98 of the natural images of all classes (Figure 21),
+            with which `quantile` and `minimum_per_class` have no effect. An image outside them has a score above 1.
     """
 
     def __init__(
@@ -41,11 +46,16 @@ class TransportCost(Detector):
         columns_per_block: int = 2,
         quantile: float = 0.05,
         minimum_per_class: int = 20,
+        rule: Literal["per_class", "thesis"] = "per_class",
     ) -> None:
         self.block_sizes = block_sizes
         self.columns_per_block = columns_per_block
         self.quantile = quantile
         self.minimum_per_class = minimum_per_class
+        self.rule = rule
+
+    def _unused_options(self) -> tuple[str, ...]:
+        return ("quantile", "minimum_per_class") if self.rule == "thesis" else ()
 
     def _check_parameters(self) -> None:
         sizes = self.block_sizes
@@ -55,6 +65,8 @@ class TransportCost(Detector):
             raise InputError(f"expected a list of positive whole numbers as block_sizes, got {sizes!r:.200}")
         if not (isinstance(self.quantile, float) and 0 < self.quantile < 0.5):
             raise InputError(f"expected a quantile between 0 and 0.5, such as 0.05, got {self.quantile!r}")
+        if self.rule not in ("per_class", "thesis"):
+            raise InputError(f"expected the rule per_class or thesis, got {self.rule!r:.200}")
         for name, value in (
             ("columns_per_block", self.columns_per_block),
             ("minimum_per_class", self.minimum_per_class),
@@ -63,18 +75,15 @@ class TransportCost(Detector):
                 raise InputError(f"expected a positive whole number as {name}, got {value!r:.200}")
 
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
-        costs, predicted = self._log_costs(natural), natural.predicted
+        costs, predicted, classes = self._log_costs(natural), natural.predicted, natural.logits.shape[1]
         background = self._band(costs)
-        self.bands_ = np.stack(
-            [
-                self._band(costs[predicted == k]) if np.sum(predicted == k) >= self.minimum_per_class else background
-                for k in range(natural.logits.shape[1])
-            ]
-        )
+        own = [self.rule == "per_class" and np.sum(predicted == k) >= self.minimum_per_class for k in range(classes)]
+        self.bands_ = np.stack([self._band(costs[predicted == k]) if has else background for k, has in enumerate(own)])
 
     def _band(self, costs: np.ndarray) -> np.ndarray:
         """(low, median, high) of some log costs."""
-        band: np.ndarray = np.quantile(costs, (self.quantile, 0.5, 1 - self.quantile))
+        share = _THESIS_QUANTILE if self.rule == "thesis" else self.quantile
+        band: np.ndarray = np.quantile(costs, (share, 0.5, 1 - share))
         return band
 
     def _log_costs(self, features: Features) -> np.ndarray:

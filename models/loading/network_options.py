@@ -72,4 +72,5 @@ NETWORK_OPTIONS: Mapping[str, Callable[[str, Any], Argument]] = {
     "blocks": _count(110),
     "filters": _count(512),
     "fixed_encoder": _switch,
+    "residual": _switch,
 }

@@ -19,7 +19,8 @@ class PreActivationBlock(nn.Module):
     Args:
         channels: of x and of the branch.
         batch_normalization: if False, the convolutions have biases instead.
-        step_size: h; the residue is the branch's output h·r(x).
+        step_size: h. The recorded residue is the branch's output h·r(x), so the first statistic of equation 34 and the
+            cost of equation 35, which are of r, are h² times as large; the cosine is the same.
     """
 
     def __init__(self, channels: int, *, batch_normalization: bool = True, step_size: float = 1.0) -> None:

@@ -142,7 +142,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     companion = None if inputs.companion is None else inputs.companion.network.to(options.device)
     if companion is not None:
         refuse_unusable(companion, parts.fit, options.device)
-    discovery = discover(network, data.image_shape)
+    discovery = discover(network, data.image_shape, options.blocks)
     statistics_spec = StatisticsSpec(options.of, options.directions)
     detector = _build_detector(inputs, options, discovery, statistics_spec)
     reference = None if inputs.reference is None else label(inputs.reference.name)
@@ -337,7 +337,8 @@ def _learn(
         )  # fmt: skip
         # The images of one attack at a time are in memory.
         summaries.append(made.summary())
-        attacked.append(extract(made.images))
+        features = extract(made.images)
+        attacked.append(features.take(made.success) if options.fit_successful else features)
     detector.fit(natural, Features.concatenated(attacked) if attacked else None, labels)
     return natural, summaries
 

@@ -49,7 +49,7 @@ def write_geometry(request: GeometryRequest, *, progress: bool = True) -> Geomet
     """
     settings = GeometrySettings(
         disturbances=(*_disturbances("fgm", request.epsilon), *_disturbances("noise", request.noise)),
-        transport_images=request.transport_images, seed=request.seed, device=request.device,
+        transport_images=request.transport_images, seed=request.seed, device=request.device, blocks=request.blocks,
     )  # fmt: skip
     resize, crop = request.resize, request.crop
     if resize is None and crop is None:
@@ -101,7 +101,7 @@ def measure_all(
             "epsilon": [each.size for each in settings.disturbances if each.kind == "fgm"],
             "noise": [each.size for each in settings.disturbances if each.kind == "noise"],
             "transport_images": min(settings.transport_images, len(data)), "seed": settings.seed,
-            "device": settings.device,
+            "device": settings.device, "blocks": settings.blocks,
         },
         "trained": {
             each.name: {key: loaded.provenance.get(key) for key in ("dataset_sha256", "objective", "test_accuracy")}

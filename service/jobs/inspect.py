@@ -52,6 +52,5 @@ def inspect_network(request: InspectRequest) -> Inspection:
     given = request.normalization
     loaded = load_network(request.network, mean=given.mean, std=given.std, image_shape=shape)
     # Discover inside the normalisation, so that the names are those of the user's own network.
-    return Inspection(
-        request.network, discover(loaded.network.network, loaded.network.inner_shape(loaded.spec.image_shape))
-    )
+    shape = loaded.network.inner_shape(loaded.spec.image_shape)
+    return Inspection(request.network, discover(loaded.network.network, shape, request.blocks))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from service.requests.options import ImageOptions, Memory, Names, NetworkOptions, Seed, Whole
+from service.requests.options import Flag, ImageOptions, Memory, Names, NetworkOptions, Seed, Whole
 
 __all__ = ["ClassifierChoice", "FitOptions", "FitRequest"]
 
@@ -28,6 +28,9 @@ class FitOptions:
         classifier: classifier of the detector; none: its own score, without attacks [default: the detector's].
         of: tensors whose norms and cosines are computed.
         directions: cosines to this many further orthogonal vectors.
+        blocks: pattern of the names of the modules that are the blocks, such as "blocks.*" [default: the residual
+            branches that `plumbline inspect` lists].
+        fit_successful: fit on the attacked images that are misclassified, of images classified correctly.
         workers: number of attacking processes.
         cache: folder of attacked images, from which an interrupted run resumes.
         sign_key: sign the artifact with the secret in this file.
@@ -47,6 +50,8 @@ class FitOptions:
     classifier: ClassifierChoice | None = None
     of: Literal["residues", "embeddings"] = "residues"
     directions: Whole = 0
+    blocks: str | None = None
+    fit_successful: Flag = False
     workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
     sign_key: Path | None = None

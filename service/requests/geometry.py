@@ -39,6 +39,8 @@ class GeometryRequest:
         crop: central square of the images; by default the networks' own.
         limit: use a random sample of this many images.
         max_pixels: maximum width × height of an image file.
+        blocks: pattern of the names of the modules that are the blocks, such as "blocks.*"; if not given, the residual
+            branches that `plumbline inspect` lists.
         transport_images: number of images for assignments and important units.
         epsilon: budgets of FGM with commas, such as "2/255,8/255"; "none" for no attack.
         noise: standard deviations of noise with commas; "none" for no noise.
@@ -58,6 +60,7 @@ class GeometryRequest:
     crop: Whole | None = None
     limit: Whole | None = None
     max_pixels: MaxPixels = MAX_PIXELS
+    blocks: str | None = None
     transport_images: Whole = 500
     epsilon: str = "0.01,0.03,0.1"
     noise: str = "0.03,0.1"

@@ -29,12 +29,12 @@ class Branch:
             makes several branches.
         shape: of one residue, without the batch axis.
         kind: "addition": the branch's output at a sum x + r(x), before any operation that follows the sum; or
-            "block_difference": x_{m+1} - x_m of a layer that keeps its input's shape, in networks without residual
-            additions.
+            "block_difference": x_{m+1} - x_m of a block that the caller named, or of a layer that keeps its input's
+            shape, in networks without residual additions.
         batch_axis: position of the batch axis in the network's own tensors (0, or 1 in sequence-first transformers).
         residue, embedding: the terms whose sum is r_m and x_{m+1}.
         skip: the terms whose sum is x_m as it enters the sum (for a layer: its input).
-        site: the call of the trace that ends the block (for a layer: begins it).
+        site: the call of the trace that ends the block (for a layer: begins it); -1 for a named block.
         side: which operand of that call the branch is.
     """
 
@@ -73,10 +73,17 @@ class SkippedBranch:
 
 @dataclass(frozen=True)
 class Discovery:
-    """Residual branches in execution order, and the skipped ones."""
+    """Residual branches in execution order, and the skipped ones.
+
+    Args:
+        branches, skipped_branches: in execution order.
+        blocks: the pattern that names the blocks (`named_blocks`); None if they were found by their additions or
+            layers.
+    """
 
     branches: tuple[Branch, ...]
     skipped_branches: tuple[SkippedBranch, ...]
+    blocks: str | None = None
 
     @cached_property
     def pooled_widths(self) -> tuple[int, ...]:

@@ -162,7 +162,7 @@ class Trace:
         events = [event for event in self.module_events(value) if event.time < call.time]
         events = [event for event in events if event.kind == "output"] or events
         if events and not any(events[-1].time < moment < call.time for moment in self.untouched[value]):
-            return self._at_boundary(events[-1])
+            return self.capture_at(events[-1])
         overwritten = self.overwritten_after(value, call.time - 1)
         return self._at_call(call, path, result=False, overwritten=overwritten)
 
@@ -176,13 +176,14 @@ class Trace:
             return None
         events = [event for event in self.module_events(value) if event.time > call.time]
         if events and not any(call.time < moment < events[0].time for moment in self.untouched[value]):
-            return self._at_boundary(events[0])
+            return self.capture_at(events[0])
         path = next((path for path, result in call.results if result == value), ("written",))
         if call.ordinal < 0 or path[:1] == ("written",):
             return None
         return self._at_call(call, path, result=True, overwritten=self.overwritten_after(value, call.time))
 
-    def _at_boundary(self, event: ModuleEvent) -> CapturePoint:
+    def capture_at(self, event: ModuleEvent) -> CapturePoint:
+        """Where to capture the value of an event: at its module's boundary."""
         overwritten = self.overwritten_after(event.value, event.time)
         return self._capture_point(event.kind, event.frame, event.path, overwritten=overwritten)
 

@@ -94,7 +94,7 @@ def plan_evaluation(inputs: EvaluationInputs, settings: EvaluationSettings) -> E
     if artifact is not None:
         settings = _settings_beside_artifact(settings, artifact, artifact_only=artifact_only)
     images = prepare_images(inputs, settings, artifact_only=artifact_only)
-    subject = subject_of(inputs, images.data, settings.device)
+    subject = subject_of(inputs, images.data, settings)
     selection = select(settings, inputs.outliers, offered=subject.detector_options(), artifact_only=artifact_only)
     _check_selection(selection, images)
     if inputs.companion is not None:
@@ -130,6 +130,8 @@ def _settings_beside_artifact(
         raise InputError("an artifact has a calibrated threshold; use --protocol sound, or --network alone")
     if (settings.engine, settings.precision) != ("torch", "float32"):
         raise InputError("an artifact has its own engine and precision; leave --engine and --precision out")
+    if (settings.of, settings.directions, settings.blocks) != ("residues", 0, None):
+        raise InputError("an artifact has its own blocks and statistics; leave --of, --directions and --blocks out")
     if artifact_only and settings.split is not None:
         raise InputError(f"an artifact is evaluated alone on all unseen images; leave --split {settings.split} out")
     threats_fitted_on(artifact.manifest["provenance"])  # refuse an artifact without them before any attack

@@ -7,6 +7,7 @@ from typing import Any
 
 from models.engines import Precision
 from models.errors import InputError
+from models.residuals import BlockTensor
 from service.adaptive.budgets import Budgets
 from service.adaptive.settings import ADAPTIVE_ATTACKS
 from service.evaluation.records import Protocol
@@ -30,6 +31,9 @@ class EvaluationSettings:
         fit_on: choices of attacks to fit on, one fit each: an attack, several joined by "+", or "all". None: fgm,
             if some detector needs attacked images and no outliers are given to fit on.
         test_on: attacks to test on; None: those of `fit_on`.
+        fit_successful: whether detectors are fitted on successful attacks only.
+        of, directions: see `models.residuals.StatisticsSpec`; beside an artifact, its own.
+        blocks: pattern of the names of the blocks (`models.residuals.discover`); None to find them.
         budgets: further budgets, such as "2/255", of each attack of `test_on` that has one.
         epsilon: budget of attacks that have one and do not state theirs.
         eight_bit: whether attacked images are rounded to 1/255 before the network sees them.
@@ -58,6 +62,10 @@ class EvaluationSettings:
     detectors: tuple[str, ...] | None = None
     fit_on: tuple[str, ...] | None = None
     test_on: tuple[str, ...] | None = None
+    fit_successful: bool = False
+    of: BlockTensor = "residues"
+    directions: int = 0
+    blocks: str | None = None
     budgets: tuple[str, ...] = ()
     epsilon: str = "0.03"
     eight_bit: bool = False
@@ -125,7 +133,8 @@ def settings_of(request: EvaluationRequest) -> EvaluationSettings:
     defaults = EvaluationSettings()
     return EvaluationSettings(
         protocol=request.protocol, runs=_or(request.runs, defaults.runs), detectors=request.detectors,
-        fit_on=request.fit_on, test_on=request.test_on, budgets=request.budgets, epsilon=request.epsilon,
+        fit_on=request.fit_on, test_on=request.test_on, fit_successful=request.fit_successful, of=request.of,
+        directions=request.directions, blocks=request.blocks, budgets=request.budgets, epsilon=request.epsilon,
         eight_bit=request.eight_bit, noisy=request.noisy, fit_ood=tuple(map(label, request.fit_ood)),
         reference_limit=_or(request.reference_limit, defaults.reference_limit),
         attack_limit=_attack_limits(request.attack_limit), split=request.split, fpr=request.fpr,

@@ -9,6 +9,7 @@ from models.engines import Engine
 from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec, discover
 from service.evaluation.planning.inputs import EvaluationInputs
+from service.evaluation.planning.settings import EvaluationSettings
 from service.inputs import refuse_unusable, view_of, view_of_artifact
 
 __all__ = ["Subject", "subject_of"]
@@ -49,17 +50,18 @@ class Subject:
         }
 
 
-def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Subject:
+def subject_of(inputs: EvaluationInputs, data: ImageDataset, settings: EvaluationSettings) -> Subject:
     """The network of the inputs: an artifact's, with its engine, or a loaded one without an engine.
 
     Args:
         inputs: with a network or an artifact.
         data: natural images, with the network's labels.
-        device: where the network runs; a loaded one is moved there.
+        settings: device of the network, its blocks and their statistics; a loaded network is moved to the device.
 
     Raises:
         NetworkError: a loaded network that is random, depends on the batch, or returns no logits.
     """
+    device = settings.device
     if inputs.artifact is not None:
         pipeline = inputs.artifact.pipeline
         return Subject(
@@ -69,9 +71,10 @@ def subject_of(inputs: EvaluationInputs, data: ImageDataset, device: str) -> Sub
     assert inputs.network is not None
     network = inputs.network.network.to(device)
     refuse_unusable(network, data, device)
-    discovery = discover(network, data.image_shape)
+    discovery = discover(network, data.image_shape, settings.blocks)
+    statistics_spec = StatisticsSpec(settings.of, settings.directions)
     companion = None if inputs.companion is None else inputs.companion.network.to(device)
     if companion is not None:
         refuse_unusable(companion, data, device)
     view = view_of(inputs.network)
-    return Subject(network, discovery, StatisticsSpec(), data.image_shape, data.classes, device, view, companion)
+    return Subject(network, discovery, statistics_spec, data.image_shape, data.classes, device, view, companion)

@@ -43,7 +43,9 @@ def extract_sets(
         limited = plan.images.reference.limited(plan.settings.reference_limit, plan.settings.seed)
         reference = extractor.extract(recipes.natural(limited), requests)
         done("reference")
-    scorer = Scorer(sets, cache, reference=reference, noisy=plan.settings.noisy)
+    scorer = Scorer(
+        sets, cache, reference=reference, noisy=plan.settings.noisy, successful=plan.settings.fit_successful
+    )
     requests = distinct(requests, _requests_after_preparation(plan, scorer))
     sets[NATURAL] = extractor.extract(natural, requests)
     for recipe in _recipes(plan, progress):

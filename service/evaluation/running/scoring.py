@@ -70,6 +70,7 @@ class Scorer:
         cache: of scores.
         reference: labelled images that detectors compare with; None: a share of each run's images.
         noisy: whether the noisy copies of an attack's originals count as natural.
+        successful: whether detectors are fitted on successful attacks only.
     """
 
     def __init__(
@@ -79,8 +80,10 @@ class Scorer:
         *,
         reference: ExtractedSet | None = None,
         noisy: bool = False,
+        successful: bool = False,
     ) -> None:
         self._sets, self._cache, self._reference, self._noisy = sets, cache, reference, noisy
+        self._successful = successful
         self._code = code_digest("detector", "models.features.extraction")
         self._prepared: dict[str, Detector] = {}
 
@@ -160,6 +163,8 @@ class Scorer:
         for name in fitting.fitted_on:
             extracted = self._sets[name]
             chosen = fitting.outliers[name] if name in fitting.outliers else extracted.rows_of(fitting.natural)
+            if self._successful and extracted.images.success is not None:
+                chosen = chosen[extracted.images.success[chosen]]
             anomalous.append(extracted.take(chosen, names))
             if self._noisy and name not in fitting.outliers:
                 copies = self._sets[noisy_name(name)]
@@ -257,6 +262,7 @@ class Scorer:
             "fitted_on": list(fitting.fitted_on), "tested_on": list(testing.rows), "rates": list(testing.rates),
             "rows": arrays_digest(rows), "sets": {name: self._sets[name].key for name in sorted(names)},
             "reference": self._reference.key if detector.needs_reference and self._reference else None,
+            **({"successful": True} if self._successful else {}),
         }  # fmt: skip
 
 

@@ -70,6 +70,7 @@ class Extractor:
             "branches": [branch.name for branch in subject.discovery.branches],
             "code": code_closure("models.features.extraction"),
             "torch": torch.__version__, "device": subject.device,
+            **({} if subject.discovery.blocks is None else {"blocks": subject.discovery.blocks}),
             **({} if subject.companion is None else {"companion": network_digest(subject.companion)}),
             "engine": subject.engine and [subject.engine.name, subject.engine.precision],
         }  # fmt: skip

@@ -77,7 +77,7 @@ def measure(
     if len(data) < 2:
         raise InputError(f"expected at least 2 images, got {len(data)}; raise --limit")
     network.to(settings.device)
-    discovery = discover(network, data.image_shape)
+    discovery = discover(network, data.image_shape, settings.blocks)
     # The block names of the user's own network, as in `plumbline inspect`.
     wrapper = "network." if isinstance(network, Normalized) else ""
     found = stages(discovery)
@@ -199,7 +199,9 @@ def _remarks(
     remarks = []
     if images < _FEW:
         remarks.append(f"Only {images} images: the 0.02 and 0.98 quantiles are close to the extremes.")
-    if any(branch.kind == "block_difference" for branch in discovery.branches):
+    if discovery.blocks is not None:
+        remarks.append(f"The blocks are the modules {discovery.blocks}; a residue is x_{{m+1}} − x_m.")
+    elif any(branch.kind == "block_difference" for branch in discovery.branches):
         remarks.append(
             "No residual additions were found: a residue is the difference of a layer's output and input, "
             "x_{m+1} − x_m."

@@ -32,6 +32,7 @@ class GeometrySettings:
         transport_images: number of images for assignments and important units; at least 2.
         seed: of noise, projections and the choice of those images.
         device: for the network.
+        blocks: pattern of the names of the blocks (`models.residuals.discover`); None to find them.
 
     Raises:
         InputError: fewer than 2 images for assignments, a size that is not above 0 and at most 1, or a repeated size.
@@ -41,6 +42,7 @@ class GeometrySettings:
     transport_images: int = 500
     seed: int = 0
     device: str = "cpu"
+    blocks: str | None = None
 
     def __post_init__(self) -> None:
         if self.transport_images < 2:

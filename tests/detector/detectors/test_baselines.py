@@ -93,6 +93,17 @@ def test_block_sizes_make_it_the_cost_itself(rng: np.random.Generator) -> None:
     assert np.allclose(alike, TransportCost().fit(path(squares)).score(path(squares)))
 
 
+def test_the_rule_of_the_thesis_is_two_global_quantiles(rng: np.random.Generator) -> None:
+    squares = rng.lognormal(0, 1, (300, 3))
+    natural = path(squares)
+    detector = TransportCost(block_sizes=(300, 20, 5), rule="thesis").fit(natural)
+    cost = natural.statistics[:, ::2].astype(np.float64) @ [300, 20, 5]
+    low, high = np.exp(np.quantile(np.log(cost), (0.02, 0.98)))
+    assert np.array_equal(detector.score(natural) > 1, (cost < low) | (cost > high))
+    with pytest.raises(InputError, match="quantile"):
+        build_detector("transport_cost", {"rule": "thesis", "quantile": 0.1})
+
+
 def test_further_cosines_are_not_part_of_the_cost(rng: np.random.Generator) -> None:
     features = planted(rng, 50, columns=6)
     changed = features.statistics.copy()

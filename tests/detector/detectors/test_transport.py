@@ -58,6 +58,19 @@ def test_votes_are_scikit_learns_forests(rng: np.random.Generator, seed: int) ->
     assert np.array_equal(votes["predicted_class"], expected)
 
 
+@pytest.mark.parametrize("per_block", [2, 5])
+def test_norms_only_are_the_first_columns_of_the_blocks(
+    rng: np.random.Generator, seed: int, per_block: int
+) -> None:
+    natural, adversarial = (Features(each.logits, rng.normal(size=(130, 2 * per_block)).astype(np.float32)) for each in two_sets(rng))
+    detector = Transport(seed=seed, norms_only=True, columns_per_block=per_block, num_trees=5).fit(natural, adversarial)
+    norms = [Features(each.logits, each.statistics[:, ::per_block]) for each in (natural, adversarial)]
+    expected = Transport(seed=seed, num_trees=5).fit(*norms).score(norms[0])
+    assert np.array_equal(detector.score(natural), expected)
+    restored = Transport.from_state(detector.parameters(), detector.state())
+    assert np.array_equal(restored.score(natural), expected)
+
+
 def test_score_of_one_half_means_at_least_one_classifier(rng: np.random.Generator) -> None:
     natural, adversarial = two_sets(rng)
     detector = Transport(num_trees=11, minimum_per_class=5).fit(natural, adversarial)
