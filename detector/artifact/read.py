@@ -185,9 +185,7 @@ def _detector(fields: Any, state: Mapping[str, np.ndarray], protocol: int) -> De
         raise InputError(f"expected the detector's parameters by name, got {fields['parameters']!r:.200}")
     kind: type[Detector] = DETECTORS.load(fields["name"])
     name = fields["name"]
-    return kind.from_state(
-        migrated_parameters(name, fields["parameters"]), migrated_state(name, state, protocol)
-    )
+    return kind.from_state(migrated_parameters(name, fields["parameters"]), migrated_state(name, state, protocol))
 
 
 def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -48,7 +48,9 @@ class OneStageNetwork(nn.Module):
         return logits
 
 
-def fully_connected5(num_classes: int = 10, *, blocks: int = 5, filters: int = 1000, residual: bool = True) -> nn.Module:
+def fully_connected5(
+    num_classes: int = 10, *, blocks: int = 5, filters: int = 1000, residual: bool = True
+) -> nn.Module:
     """Five fully connected blocks of 1,000 units for grey images, residual or plain (residual=false)."""
     stem = nn.Sequential(_GreyImage(), nn.Linear(_SIDE**2, filters))
     branches: list[nn.Module] = [

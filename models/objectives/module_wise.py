@@ -33,8 +33,9 @@ class ModuleWise(Objective):
     (section 4.1).
 
     The weight of the cost is 1/(2τ) in the first half of the modules and 1/(4τ) in the second (section 4.4.3). Or it is
-    1/λ, by equation 33 divided by λ: each module has its own λ. After every `update_every` batches it grows by `increase`
-    times the module's cross-entropy on the next batch, whose step uses the new λ. Or it is 0 (VanGL), and residues are not recorded.
+    1/λ, by equation 33 divided by λ: each module has its own λ. After every `update_every` batches it grows by
+    `increase` times the module's cross-entropy on the next batch, whose step uses the new λ. Or it is 0 (VanGL), and
+    residues are not recorded.
 
     Args:
         modules: K.

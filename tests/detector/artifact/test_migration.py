@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detector.artifact.migration import migrated_state
+from detector.artifact.migration import migrated_parameters, migrated_state
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,11 @@ def test_names_of_protocol_1_are_migrated(detector: str, old: str, new: str) -> 
     array = np.zeros(1)
     assert migrated_state(detector, {old: array}, 1) == {new: array}
     assert migrated_state(detector, {new: array}, 2) == {new: array}
+
+
+def test_later_options_have_the_values_that_change_nothing() -> None:
+    assert migrated_parameters("transport_cost", {"quantile": 0.1}) == {"quantile": 0.1, "rule": "per_class"}
+    assert migrated_parameters("transport", {"norms_only": True, "columns_per_block": 3}) == {
+        "norms_only": True, "columns_per_block": 3,
+    }  # fmt: skip
+    assert migrated_parameters("knn", {"k": 5}) == {"k": 5}

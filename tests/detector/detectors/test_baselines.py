@@ -8,6 +8,7 @@ import torch
 from pytorch_ood import detector as pytorch_ood
 from scipy.special import logsumexp, softmax
 
+from detector.base.detector import build_detector
 from detector.detectors.energy import Energy
 from detector.detectors.max_softmax import MaxSoftmax
 from detector.detectors.transport_cost import TransportCost
@@ -94,12 +95,13 @@ def test_block_sizes_make_it_the_cost_itself(rng: np.random.Generator) -> None:
 
 
 def test_the_rule_of_the_thesis_is_two_global_quantiles(rng: np.random.Generator) -> None:
-    squares = rng.lognormal(0, 1, (300, 3))
-    natural = path(squares)
-    detector = TransportCost(block_sizes=(300, 20, 5), rule="thesis").fit(natural)
-    cost = natural.statistics[:, ::2].astype(np.float64) @ [300, 20, 5]
-    low, high = np.exp(np.quantile(np.log(cost), (0.02, 0.98)))
+    squares = rng.lognormal(0, 1, (300, 2)).astype(np.float32)
+    natural = path(squares, predicted=1)
+    detector = TransportCost(block_sizes=(300, 20), rule="thesis").fit(natural)
+    cost = np.log(squares.astype(np.float64) @ [300, 20])
+    low, high = np.quantile(cost, (0.02, 0.98))
     assert np.array_equal(detector.score(natural) > 1, (cost < low) | (cost > high))
+    assert np.array_equal(detector.bands_[0], detector.bands_[1])  # of all classes alike
     with pytest.raises(InputError, match="quantile"):
         build_detector("transport_cost", {"rule": "thesis", "quantile": 0.1})
 

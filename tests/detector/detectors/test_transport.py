@@ -59,10 +59,10 @@ def test_votes_are_scikit_learns_forests(rng: np.random.Generator, seed: int) ->
 
 
 @pytest.mark.parametrize("per_block", [2, 5])
-def test_norms_only_are_the_first_columns_of_the_blocks(
-    rng: np.random.Generator, seed: int, per_block: int
-) -> None:
-    natural, adversarial = (Features(each.logits, rng.normal(size=(130, 2 * per_block)).astype(np.float32)) for each in two_sets(rng))
+def test_norms_only_are_the_first_columns_of_the_blocks(rng: np.random.Generator, seed: int, per_block: int) -> None:
+    natural, adversarial = (
+        Features(each.logits, rng.normal(size=(130, 2 * per_block)).astype(np.float32)) for each in two_sets(rng)
+    )
     detector = Transport(seed=seed, norms_only=True, columns_per_block=per_block, num_trees=5).fit(natural, adversarial)
     norms = [Features(each.logits, each.statistics[:, ::per_block]) for each in (natural, adversarial)]
     expected = Transport(seed=seed, num_trees=5).fit(*norms).score(norms[0])

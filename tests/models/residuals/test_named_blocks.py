@@ -1,6 +1,7 @@
 """Blocks that a pattern of module names chooses: their residues, their statistics and their geometry."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_plain_block_of_several_layers_is_one_difference(seed: int) -> None:
         points = [images.mean((2, 3))]
         for block in network.blocks:
             points.append(block(points[-1]))
-    expected = [after - before for before, after in zip(points, points[1:], strict=False)]
+    expected = [after - before for before, after in pairwise(points)]
     for residue, wanted in zip(recording.residues, expected, strict=True):
         torch.testing.assert_close(residue, wanted)
     columns = [[r.square().sum(1) / 3, r.sum(1) / (r.norm(dim=1) * math.sqrt(3))] for r in expected]
@@ -78,7 +79,9 @@ def test_a_matching_module_inside_another_one_and_one_that_changes_the_shape_are
         discover(network, SHAPE, "layers.*")
 
 
-def test_an_artifact_records_the_pattern_and_geometry_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_artifact_records_the_pattern_and_geometry_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "plain.py"
     file.write_text(
         "from models.networks.plain_twins import convolutional10\n"

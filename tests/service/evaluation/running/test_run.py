@@ -1,5 +1,6 @@
 """Evaluations of a small network: fitted and tested images are disjoint, and finished steps are cached."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,18 @@ import pytest
 
 from attacks import build_attack, generate
 from detector.detectors.knn import KNN
+from detector.detectors.transport import Transport
 from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.features import Features, extract_features
+from service.cache import EvaluationCache
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.plan import plan_evaluation
 from service.evaluation.planning.protocols import chosen_originals, default_split, outlier_parts, runs_of
 from service.evaluation.planning.settings import EvaluationSettings
 from service.evaluation.records import NATURAL, VOTES, Evaluation, noisy_name
 from service.evaluation.running import recipes as set_recipes
+from service.evaluation.running.extraction import extract_sets
 from service.evaluation.running.run import run_evaluation
 from service.evaluation.summary.figures import figures
 from tests.service.small_evaluation import loaded_network, noise, settings, small_digits
@@ -221,6 +225,34 @@ def test_noisy_copies_are_as_large_as_the_attack(seed: int) -> None:
     assert np.median(sizes) == pytest.approx(2.0, rel=0.1)
     assert found.min() >= 0
     assert found.max() <= 1
+
+
+def test_blocks_directions_and_successful_attacks_to_fit_on(seed: int) -> None:
+    wishes = settings(
+        seed=seed, of="embeddings", directions=2, blocks="stages.stage*.*", fit_successful=True, runs=1,
+        detectors=("transport:num_trees=5", "transport:num_trees=5:norms_only=true"),
+    )  # fmt: skip
+    inputs = EvaluationInputs(data=small_digits(200), network=loaded_network(seed))
+    plan = plan_evaluation(inputs, wishes)
+    assert [branch.name.split(".", 1)[1] for branch in plan.subject.discovery.branches] == [
+        "stages.stage1.0", "stages.stage2.0", "stages.stage3.0",
+    ]  # fmt: skip
+    sets, scorer = extract_sets(plan, EvaluationCache(None), lambda _: None, progress=False)
+    assert sets[NATURAL].features.statistics.shape == (200, 3 * 4)
+    run = plan.splits.runs[0]
+    for label, columns in zip(wishes.detectors or (), (12, 3), strict=True):
+        detector = plan.selection.detectors[label]
+        fitted, _ = scorer.fitted(label, detector, scorer.fitting(run, detector, ("fgm",), {}))
+        assert isinstance(fitted, Transport)
+        assert fitted.column_count_ == columns
+        attacked = sets["fgm"]
+        assert attacked.images.success is not None
+        rows = attacked.rows_of(run.fit)
+        successful = rows[attacked.images.success[rows]]
+        assert 0 < len(successful) < len(rows)
+        expected = copy.deepcopy(detector).fit(sets[NATURAL].take(run.fit, []), attacked.take(successful, []))
+        features = sets[NATURAL].features
+        assert np.array_equal(fitted.score(features), expected.score(features))
 
 
 def test_outliers_that_are_fitted_on_are_not_tested_and_are_as_many_as_natural_images(seed: int) -> None:
