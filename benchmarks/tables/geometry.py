@@ -6,7 +6,7 @@ from benchmarks.tables.cells import Result
 from service.geometry.circles.page import NAMES, mean_text
 from service.geometry.networks.overview import as_table
 
-__all__ = ["circles", "circles_outliers", "circles_transport", "decodings", "paths"]
+__all__ = ["circles", "circles_outliers", "circles_transport", "decodings", "paths", "plain_twins"]
 
 _PATHS = {"plain": "ResNet", "fixed": "λ = 0.07", "multipliers": "LAP-ResNet"}
 
@@ -78,3 +78,22 @@ def decodings(result: Result) -> list[str]:
 def paths(result: Result) -> list[str]:
     """The table that `plumbline geometry` prints, a column per network."""
     return ["```", *as_table(result["networks"]).splitlines(), "```"]
+
+
+def plain_twins(result: Result) -> list[str]:
+    """A row per weight decay and network: accuracies, line shape, optimal transport score, accuracies under noise."""
+    disturbed = list(result["rows"][0]["disturbed"])
+    lines = [
+        "| γ | network | training accuracy | test accuracy | OTS | LSR | LSS | " + " | ".join(disturbed) + " |",
+        "|" + "---|" * (7 + len(disturbed)),
+    ]
+    for row in result["rows"]:
+        shares = (row["train_accuracy"], row["accuracy"])
+        shapes = (row["score"], row["line_shape_ratio"], row["line_shape_score"])
+        cells = [
+            f"{row['decay']:g}", "residual" if row["residual"] else "plain", *(f"{100 * each:.1f}%" for each in shares),
+            *(f"{each:.3g}" for each in shapes),
+            *(f"{100 * row['disturbed'][each]['accuracy']:.1f}%" for each in disturbed),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

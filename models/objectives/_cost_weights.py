@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 __all__ = ["CostWeights"]
 
 
@@ -24,8 +26,8 @@ class CostWeights:
         self._multipliers = [initial or 0.0] * modules
         self._batches = [0] * modules
 
-    def weight(self, number: int, loss: float) -> float:
-        """The weight of the module of that number, from 0, for a batch with this loss of the module."""
+    def weight(self, number: int, loss: Tensor) -> float | Tensor:
+        """The weight of the module of that number, from 0, for a batch with this loss of the module, a scalar."""
         if self._tau is not None:
             return 1 / (2 * self._tau) if 2 * number < self._modules else 1 / (4 * self._tau)
         return 1 / self._multiplier(number, loss)
@@ -34,10 +36,10 @@ class CostWeights:
         """Keep the multipliers of the batch with these losses; None for modules that were not trained."""
         for number, loss in enumerate(losses):
             if loss is not None:
-                self._multipliers[number] = self._multiplier(number, loss)
+                self._multipliers[number] = float(self._multiplier(number, loss))
                 self._batches[number] += 1
 
-    def _multiplier(self, number: int, loss: float) -> float:
+    def _multiplier(self, number: int, loss: float | Tensor) -> float | Tensor:
         """λ_{k,i+1} = λ_{k,i} + h L_k(θ_{k,i+1}, x_{i+1}) (equation 33), where s batches ended before this one."""
         due = self._batches[number] > 0 and self._batches[number] % self._update_every == 0
         return self._multipliers[number] + (self._increase * loss if due else 0.0)

@@ -85,20 +85,19 @@ class LeastAction(Objective):
             logits = network(images)
         cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         cost = transport_cost(recording.residues, self.exponent)
-        loss = float(cross_entropy.detach())
-        weight = 1 / self._multiplier(loss) if self.fixed_weight is None else self.fixed_weight
+        weight = self.fixed_weight if self.fixed_weight is not None else 1 / self._multiplier(cross_entropy.detach())
         measures = {
             "cross_entropy": cross_entropy.detach(),
             "transport_cost": cost.detach(),
-            "cost_weight": torch.tensor(weight),
+            "cost_weight": torch.as_tensor(weight),
         }
         return ObjectiveValue(cross_entropy + weight * cost, logits, measures)
 
     def after_step(self, value: ObjectiveValue) -> None:
-        self._weight = self._multiplier(float(value.measures["cross_entropy"]))
+        self._weight = float(self._multiplier(value.measures["cross_entropy"]))
         self._batches += 1
 
-    def _multiplier(self, loss: float) -> float:
+    def _multiplier(self, loss: Tensor) -> float | Tensor:
         """λ for a batch with this loss: λ_{i+1} = λ_i + τ L(θ_{i+1}) where s batches ended before it (equation 19)."""
         due = self._batches > 0 and self._batches % self.update_every == 0
         return self._weight + (self.increase * loss if due else 0.0)

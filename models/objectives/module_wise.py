@@ -202,7 +202,7 @@ class ModuleWise(Objective):
             f"{name}_accuracy": (logits.detach().argmax(1) == labels).float().mean(),
         }
         if cost is not None:
-            loss = cross_entropy + self._cost_weights.weight(number, float(cross_entropy.detach())) * cost
+            loss = cross_entropy + self._cost_weights.weight(number, cross_entropy.detach()) * cost
             measures[f"{name}_cost"] = cost.detach()
         if learn:
             backward(loss)
