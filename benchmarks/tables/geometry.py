@@ -84,15 +84,17 @@ def plain_twins(result: Result) -> list[str]:
     """A row per weight decay and network: accuracies, line shape, optimal transport score, accuracies under noise."""
     disturbed = list(result["rows"][0]["disturbed"])
     lines = [
-        "| γ | network | training accuracy | test accuracy | OTS | LSR | LSS | " + " | ".join(disturbed) + " |",
-        "|" + "---|" * (7 + len(disturbed)),
+        "| γ | network | training accuracy | test accuracy | OTS | LSR | LSS | tracks below bound | "
+        + " | ".join(disturbed)
+        + " |",
+        "|" + "---|" * (8 + len(disturbed)),
     ]
     for row in result["rows"]:
         shares = (row["train_accuracy"], row["accuracy"])
         shapes = (row["score"], row["line_shape_ratio"], row["line_shape_score"])
         cells = [
             f"{row['decay']:g}", "residual" if row["residual"] else "plain", *(f"{100 * each:.1f}%" for each in shares),
-            *(f"{each:.3g}" for each in shapes),
+            *(f"{each:.3g}" for each in shapes), f"{100 * row['tracks']['below_bound']:.1f}%",
             *(f"{100 * row['disturbed'][each]['accuracy']:.1f}%" for each in disturbed),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

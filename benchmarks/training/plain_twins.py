@@ -99,6 +99,7 @@ def run(
                     "accuracy": figures["accuracy"], "score": stage["transport"]["score"],
                     "line_shape_ratio": stage["line_shape_ratio"]["mean"],
                     "line_shape_score": stage["line_shape_score"]["mean"], "shares": stage["shares"],
+                    "tracks": stage["tracks"],
                     "line_shape_score_before_epochs": objective.scores,
                     "disturbed": {
                         each["name"]: {"accuracy": each["accuracy"], "variation_rate": each["variation_rate"]}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.datasets.base import ImageDataset
 from models.geometry.optimal_transport import Transport, optimal_transport
 from models.geometry.paths import Stage, recording_paths, skipping_units
+from models.geometry.tracks import track_distances
 from models.geometry.vectors import important_units
 from models.residuals import Discovery
 
@@ -32,6 +33,8 @@ class StageClouds:
         images: number of images in the clouds; fewer than requested if memory limits them.
         whole: from x^(0) to x^(n).
         blocks: from each point to the next.
+        tracks: of all pairs of images of different classes: their number, the share of tracks that are closer to each
+            other than the bound of an optimal map, and the median of distance ÷ bound; None for these without pairs.
         skipped: accuracy with each of `SHARES` of the middle block's units reset; None if memory does not hold the
             classes' means.
     """
@@ -39,6 +42,7 @@ class StageClouds:
     images: int
     whole: Transport
     blocks: tuple[Transport, ...]
+    tracks: dict[str, Any]
     skipped: dict[str, Any] | None
 
 
@@ -79,8 +83,19 @@ def measure_stage(
         len(chosen),
         optimal_transport(points[0], points[-1]),
         tuple(optimal_transport(before, after) for before, after in pairwise(points)),
+        _tracks(points, data.labels[chosen]),
         _without_units(network, discovery, stage, data, batches, points, device),
     )
+
+
+def _tracks(points: Sequence[Tensor], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Distances between the tracks of images of different classes."""
+    found = track_distances(points)
+    pairs = torch.from_numpy(np.triu(labels[:, None] != labels)) & (found.bound > 0)
+    ratios = found.distance[pairs] / found.bound[pairs]
+    if not len(ratios):
+        return {"pairs": 0, "below_bound": None, "ratio": None}
+    return {"pairs": len(ratios), "below_bound": float((ratios < 1).double().mean()), "ratio": float(ratios.median())}
 
 
 def _spread(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:

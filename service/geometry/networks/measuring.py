@@ -147,6 +147,7 @@ def _stage(per_image: PathFigures, number: int, stage: Stage, clouds: StageCloud
         "shares": means(per_image.rows(NATURAL, f"shares {number}")),
         "transport": clouds.whole._asdict(),
         "transport_images": clouds.images,
+        "tracks": clouds.tracks,
     }
 
 

@@ -16,6 +16,7 @@ from models.datasets.base import ImageDataset
 from models.errors import AttackError, InputError, NetworkError
 from models.geometry.line_shape import line_shape
 from models.geometry.optimal_transport import optimal_transport
+from models.geometry.tracks import track_distances
 from models.geometry.vectors import cosines
 from models.normalization import Normalized
 from models.residuals import discover, record_residues
@@ -61,6 +62,10 @@ def test_cost_shape_and_transport_equal_a_direct_computation(
     whole = optimal_transport(path[0][chosen], path[-1][chosen])
     assert stage["transport"] == pytest.approx(whole._asdict(), rel=1e-4)
     assert stage["transport_images"] == 12
+    tracks = track_distances([point[chosen] for point in path])
+    others = [(i, j) for i in range(12) for j in range(i) if data.labels[chosen[i]] != data.labels[chosen[j]]]
+    nearer = [bool(tracks.distance[pair] < tracks.bound[pair]) for pair in others]
+    assert (stage["tracks"]["pairs"], stage["tracks"]["below_bound"]) == (len(others), pytest.approx(np.mean(nearer)))
     last = optimal_transport(path[1][chosen], path[2][chosen])
     assert found["blocks"][1]["transport"] == pytest.approx(last._asdict(), rel=1e-4)
 
