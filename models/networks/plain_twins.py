@@ -1,16 +1,17 @@
-"""Networks of one stage, residual or plain: those of Gai and Zhang's table 1 with one dimension.
+"""Residual networks and their plain twins: those of Gai and Zhang's table 1.
 
 A block is r(x) = W₂ σ(W₁ σ(x)), σ the ReLU (their equation 10). The residual network computes x + r(x), its plain twin
 r(x), "by removing the identity maps". Open details are chosen here: batch normalisation before every ReLU of the
 convolutional network and none in the fully connected one, kernels of 3×3, the mean over the channels of an image as
-the input of the fully connected network, and the layers before and after the blocks.
+the input of the fully connected network, strided 1×1 convolutions between the dimensions of `convolutional20`, and the
+layers before and after the blocks.
 """
 
 from torch import Tensor, nn
 
 from models.networks.resnet import PreActivationBlock
 
-__all__ = ["convolutional10", "fully_connected5"]
+__all__ = ["convolutional10", "convolutional20", "fully_connected5"]
 
 _SIDE = 28  # of the images of the fully connected network
 
@@ -28,19 +29,18 @@ class _Block(nn.Module):
         return x + transformed if self.residual else transformed
 
 
-class OneStageNetwork(nn.Module):
+class Twin(nn.Module):
     """Logits ``(B, K)`` of images: layers to the first embedding, blocks, classifier.
 
     Args:
         stem, head: the layers before and after the blocks.
-        branches: r of every block.
-        residual: whether the blocks are x + r(x).
+        blocks: the blocks, and layers between those of different dimensions.
     """
 
-    def __init__(self, stem: nn.Module, branches: list[nn.Module], head: nn.Module, *, residual: bool) -> None:
+    def __init__(self, stem: nn.Module, blocks: list[nn.Module], head: nn.Module) -> None:
         super().__init__()
         self.stem = stem
-        self.blocks = nn.Sequential(*[_Block(branch, residual=residual) for branch in branches])
+        self.blocks = nn.Sequential(*blocks)
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,21 +53,41 @@ def fully_connected5(
 ) -> nn.Module:
     """Five fully connected blocks of 1,000 units for grey images, residual or plain (residual=false)."""
     stem = nn.Sequential(_GreyImage(), nn.Linear(_SIDE**2, filters))
-    branches: list[nn.Module] = [
+    branches = [
         nn.Sequential(nn.ReLU(), nn.Linear(filters, filters), nn.ReLU(), nn.Linear(filters, filters))
         for _ in range(blocks)
     ]
-    return OneStageNetwork(stem, branches, nn.Sequential(nn.ReLU(), nn.Linear(filters, num_classes)), residual=residual)
+    head = nn.Sequential(nn.ReLU(), nn.Linear(filters, num_classes))
+    return Twin(stem, [_Block(branch, residual=residual) for branch in branches], head)
 
 
 def convolutional10(num_classes: int = 10, *, blocks: int = 10, filters: int = 32, residual: bool = True) -> nn.Module:
     """Ten convolutional blocks of one dimension, (32, H/2, W/2), residual or plain (residual=false)."""
     stem = nn.Conv2d(3, filters, 3, stride=2, padding=1, bias=False)
-    branches: list[nn.Module] = [PreActivationBlock(filters).branch for _ in range(blocks)]
-    head = nn.Sequential(
-        nn.BatchNorm2d(filters), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * filters, num_classes)
-    )
-    return OneStageNetwork(stem, branches, head, residual=residual)
+    return Twin(stem, _convolutional(filters, blocks, residual), _head(filters, num_classes))
+
+
+def convolutional20(num_classes: int = 10, *, blocks: int = 5, filters: int = 64, residual: bool = True) -> nn.Module:
+    """Convolutional blocks of four dimensions, five of each, from (64, H, W) on, residual or plain (residual=false)."""
+    modules = _convolutional(filters, blocks, residual)
+    channels = filters
+    for _ in range(3):
+        modules.append(nn.Conv2d(channels, 2 * channels, 1, stride=2, bias=False))
+        channels *= 2
+        modules += _convolutional(channels, blocks, residual)
+    return Twin(nn.Conv2d(3, filters, 3, padding=1, bias=False), modules, _head(channels, num_classes))
+
+
+def _convolutional(channels: int, blocks: int, residual: bool) -> list[nn.Module]:
+    return [_Block(PreActivationBlock(channels).branch, residual=residual) for _ in range(blocks)]
+
+
+def _head(channels: int, num_classes: int) -> nn.Module:
+    grid = 4
+    return nn.Sequential(
+        nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(grid), nn.Flatten(),
+        nn.Linear(channels * grid**2, num_classes),
+    )  # fmt: skip
 
 
 class _GreyImage(nn.Module):

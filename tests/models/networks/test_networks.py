@@ -11,6 +11,7 @@ from models.datasets.base import DatasetRequest, load_dataset
 from models.errors import InputError, UnknownNameError
 from models.loading import load_checkpoint, load_network, save_checkpoint
 from models.networks.one_representation_resnet import OneRepresentationResNet, one_representation_resnet9
+from models.networks.plain_twins import convolutional10, convolutional20, fully_connected5
 from models.networks.resnet import PreActivationBlock, ResNet
 from models.networks.shallow_resnet import ShallowResNet, shallow_resnet10, shallow_resnet14
 from models.objectives.cross_entropy import CrossEntropy
@@ -152,3 +153,19 @@ def test_networks_of_before_there_were_options_load() -> None:
     loaded = load_network("pretrained:cifar10-resnet20")
     assert loaded.spec.arguments == {"num_classes": 10}
     assert "network.stages.stage1.0.branch.2.weight" in loaded.network.state_dict()
+
+
+def test_the_dimensions_of_the_twins_are_gai_and_zhangs_and_a_plain_twin_lacks_the_sums() -> None:
+    """Table 1: 1000 for MNIST; 32×16×16; 64×32×32 to 512×4×4, for 32 pixels."""
+    assert _shapes(fully_connected5(), 28) == [(1000,)] * 5
+    assert _shapes(convolutional10(), 32) == [(32, 16, 16)] * 10
+    small = _shapes(convolutional20(blocks=1, filters=4), 32)
+    assert small == [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]
+    for build in (convolutional10, convolutional20, fully_connected5):
+        torch.manual_seed(0)
+        residual = build(blocks=1, filters=4).eval()
+        torch.manual_seed(0)
+        plain = build(blocks=1, filters=4, residual=False).eval()
+        x = residual.stem(torch.rand(2, 3, 32, 32))
+        torch.testing.assert_close(residual.blocks[0](x), x + plain.blocks[0](x))
+        assert {branch.kind for branch in discover(plain, (3, 32, 32)).branches} == {"block_difference"}
