@@ -43,11 +43,10 @@ class EvaluationRequest:
         noisy: count noisy copies as natural images; protocol "paper" only.
         test_on: attacks to test on, with options after colons; if not given, those of `fit_on`.
         fit_on: attacks to fit on, one fit each; `A+B` fits on both, `all` on all. Default: fgm.
-        fit_successful: fit on the attacked images that are misclassified, of originals classified correctly.
+        fit_successful: fit on successful attacks only.
         of: tensors whose norms and cosines are computed.
         directions: cosines to this many further orthogonal vectors.
-        blocks: pattern of the names of the modules that are the blocks, such as "blocks.*"; if not given, the residual
-            branches that `plumbline inspect` lists.
+        blocks: names of the modules that are the blocks, such as "blocks.*".
         epsilon: budget of attacks that do not state theirs, such as 0.03 or 8/255.
         budgets: further budgets of each attack to test on.
         attack_limit: `NAME=N`, to try an attack on N originals only.

@@ -28,9 +28,8 @@ class FitOptions:
         classifier: classifier of the detector; none: its own score, without attacks [default: the detector's].
         of: tensors whose norms and cosines are computed.
         directions: cosines to this many further orthogonal vectors.
-        blocks: pattern of the names of the modules that are the blocks, such as "blocks.*" [default: the residual
-            branches that `plumbline inspect` lists].
-        fit_successful: fit on the attacked images that are misclassified, of images classified correctly.
+        blocks: names of the modules that are the blocks, such as "blocks.*".
+        fit_successful: fit on successful attacks only.
         workers: number of attacking processes.
         cache: folder of attacked images, from which an interrupted run resumes.
         sign_key: sign the artifact with the secret in this file.

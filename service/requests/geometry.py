@@ -39,8 +39,7 @@ class GeometryRequest:
         crop: central square of the images; by default the networks' own.
         limit: use a random sample of this many images.
         max_pixels: maximum width × height of an image file.
-        blocks: pattern of the names of the modules that are the blocks, such as "blocks.*"; if not given, the residual
-            branches that `plumbline inspect` lists.
+        blocks: names of the modules that are the blocks, such as "blocks.*".
         transport_images: number of images for assignments and important units.
         epsilon: budgets of FGM with commas, such as "2/255,8/255"; "none" for no attack.
         noise: standard deviations of noise with commas; "none" for no noise.

@@ -35,7 +35,7 @@ class InspectRequest:
         network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], timm:NAME[:WEIGHTS], hf:FOLDER,
             PATH.py:CALLABLE[:WEIGHTS], or a name from `plumbline list networks`.
         normalization: of the network.
-        blocks: pattern of the names of the modules that are the blocks, such as "blocks.*".
+        blocks: names of the modules that are the blocks, such as "blocks.*".
         image_size: H[xW] in pixels [default: the network's own].
         json: print JSON.
     """
