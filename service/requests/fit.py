@@ -21,7 +21,7 @@ class FitOptions:
     Args:
         out: folder of the artifact to write.
         detector: a name from `plumbline list detectors`, as views:view=flip [default: fusion, or companion with one].
-        attack: attacks to fit on, with options after colons: pgd:steps=40:epsilon=2/255 [default: fgm].
+        attack: attacks to fit on, such as fgm or pgd:steps=40:epsilon=2/255 [default: fgm].
         epsilon: attack budget in units of [0, 1], such as 0.03 or 8/255.
         fpr: false-positive rate to calibrate to.
         split: shares of the images to fit, calibrate and test on [default: 0.8,0.1,0.1; for few images 0.5,0.25,0.25].
