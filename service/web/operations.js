@@ -123,8 +123,9 @@ function events(list) {
   }
   return list.map(({ time, kind, model: name, fields }) => {
     const text = EVENTS[fields.change] ?? kind.replaceAll("_", " ");
+    const more = [fields.outcome, fields.version].filter(Boolean).join(", version ");
     const where = [name, fields.series].filter(Boolean).join(", ");
-    return element("li", {}, `${new Date(1000 * time).toLocaleString()}${where ? `, ${where}` : ""}: ${text}`);
+    return element("li", {}, `${new Date(1000 * time).toLocaleString()}${where ? `, ${where}` : ""}: ${text}${more ? `: ${more}` : ""}`);
   });
 }
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from detector.artifact import Artifact
 from models.errors import InputError, PlumblineError
@@ -38,12 +39,20 @@ class ModelRepository:
         sources: by name; the first is the default for requests without a name.
         settings: the limits; they apply to each model separately.
         metrics: of the server.
+        record: is called with the outcome of each reload; None: nothing is called.
 
     Raises:
         InputError: no model, an invalid name, or limits that are too low for a model.
     """
 
-    def __init__(self, sources: Mapping[str, ModelSource], settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, ModelSource],
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        record: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         if not sources:
             raise InputError("expected at least one artifact to serve, got none")
         for name in sources:
@@ -55,6 +64,7 @@ class ModelRepository:
         self._sources = dict(sources)
         self._settings = settings
         self._server_metrics = metrics
+        self._record = record
         self._metrics = {name: metrics.of_model(name) for name in sources}
         self._capacities = {name: Capacity(settings.max_queue_images, settings.max_queue_bytes) for name in sources}
         self._torch_threads = max(1, settings.torch_threads // len(sources))
@@ -159,6 +169,9 @@ class ModelRepository:
                 if source.load is not None and name in self._current and not self.draining:
                     outcome = await self._reload_one(name, source.load)
                     self._server_metrics.reloads.labels(name, outcome).inc()
+                    if self._record is not None:
+                        version = self._current[name].version
+                        self._record({"event": "reload", "model": name, "outcome": outcome, "version": version})
 
     async def _reload_one(self, name: str, load: Callable[[], Artifact]) -> str:
         old = self._current[name]

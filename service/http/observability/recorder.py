@@ -112,12 +112,14 @@ class VerdictRecorder:
         if self.images is not None:
             self.images.delete_others(self.store.kept_images())
         self._prune()
+        self.event({"event": "start"})
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="plumbline-store", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Write the queued verdicts, end the thread, and close the store."""
+        self.event({"event": "stop"})
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

@@ -55,13 +55,13 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     """
     sources = {"model": ModelSource(models)} if isinstance(models, Artifact) else models
     metrics = Metrics()
-    repository = ModelRepository(sources, settings, metrics)
     webhook = _webhook(settings, metrics)
 
     def record(event: Mapping[str, Any]) -> None:
         if recorder is not None:
             recorder.event(event)
 
+    repository = ModelRepository(sources, settings, metrics, record=record)
     queries = QueryWatch(settings, metrics, webhook=webhook, record=record) if settings.sessions_bytes else None
     sessions_of = None if queries is None else queries.sessions_of
     recorder = (

@@ -11,6 +11,7 @@ import torch
 
 from detector.artifact import Artifact
 from models.errors import InputError
+from service.http.inference.model import ModelSource
 from service.http.observability.metrics import Metrics
 from service.http.observability.recorder import VerdictRecorder
 from service.http.observability.served import ServedImages
@@ -57,7 +58,7 @@ def test_every_verdict_is_in_the_store_and_flagged_images_are_kept(
 ) -> None:
     (tmp_path / "keys").write_text(KEY)
     given = {"api_keys_file": tmp_path / "keys", "store": store, "keep_flagged": tmp_path / "kept"}
-    server = LiveServer(artifact, **given)
+    server = LiveServer({"model": ModelSource(artifact, lambda: artifact)}, **given)
     with server.client() as client:
         headers = {"x-api-key": KEY, "x-request-id": "one"}
         files = [("file", ("1.png", flagged_png)), ("file", ("2.png", b"broken")), ("file", ("3.png", png))]
@@ -67,10 +68,14 @@ def test_every_verdict_is_in_the_store_and_flagged_images_are_kept(
         tensor = {"name": "PIXELS", "datatype": "UINT8", "shape": pixels.shape, "data": pixels.ravel().tolist()}
         headers["x-request-id"] = "two"
         assert client.post("/v2/models/model/infer", json={"inputs": [tensor]}, headers=headers).status_code == 200
+    server.in_loop(server.repository.reload())
     server.stop()
     assert server.figure("plumbline_store_verdicts_total", outcome="written") == 3
     with Store(store, read_only=True) as read:
         assert read.count() == 3
+        assert [(event["kind"], event["fields"].get("outcome")) for event in read.events()] == [
+            ("stop", None), ("reload", "unchanged"), ("start", None),
+        ]  # fmt: skip
         rows = [row for number in (1, 2, 3) if (row := read.get(number)) is not None]
     assert [(row["request"], row["place"]) for row in rows] == [("one", 0), ("one", 2), ("two", 0)]
     assert {row["key"] for row in rows} != {None}
