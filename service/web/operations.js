@@ -7,11 +7,13 @@ import { dataTable, rateTables } from "./rates.js";
 import { watchFigures, watchLevel } from "./watch.js";
 
 const EVERY_MS = 5000;
+const MAX_SESSIONS = 20;
 const EVENTS = {
   flags: "warning: more flags than the calibration allows",
   distribution: "warning: the distribution of the p-values differs",
   page: "page: about twice as many flags as calibrated",
   page_end: "the flag rate is normal again",
+  query_attack: "query attack",
 };
 
 let timer = 0;
@@ -36,7 +38,10 @@ async function update() {
 }
 
 function show(status) {
-  headline(problems(status));
+  const { sessions } = status;
+  const attacks = (sessions ?? []).filter(({ rules, dismissed }) => Object.keys(rules).length > 0 && !dismissed);
+  headline([...problems(status), ...attacks.map(({ session, keys }) => `Query attack: session ${session} of ${keys.join(", ")}.`)]);
+  byId("sessions").replaceChildren(sessionTable(sessions));
   byId("models").replaceChildren(...status.models.map(model));
   const { store } = status;
   byId("reviews").replaceChildren(...(store ? [storeText(store), ...rateTables(store.rates)] : [offText()]));
@@ -109,6 +114,21 @@ function model(status) {
   );
 }
 
+function sessionTable(sessions) {
+  if (!sessions?.length) {
+    return element("p", {}, sessions ? "No sessions of similar queries." : "The server does not watch for query attacks.");
+  }
+  const rows = sessions.slice(0, MAX_SESSIONS).map((each) => [
+    element("a", { href: `review?${new URLSearchParams({ session: each.session })}` }, each.session),
+    each.keys.join(", "),
+    Object.keys(each.rules).join(", ") || "–",
+    `${each.members}`,
+    percent(each.flagged),
+    each.dismissed ? "dismissed" : "",
+  ]);
+  return dataTable("Sessions of similar queries", ["Session", "Keys", "Rules", "Images", "Flagged", ""], rows);
+}
+
 function storeText({ verdicts, bytes }) {
   return element("p", {}, `${verdicts} verdicts in the store, ${short(bytes / 1e6)} MB. `, element("a", { href: "review" }, "Review"));
 }
@@ -122,9 +142,9 @@ function events(list) {
     return [element("li", {}, "None.")];
   }
   return list.map(({ time, kind, model: name, fields }) => {
-    const text = EVENTS[fields.change] ?? kind.replaceAll("_", " ");
+    const text = EVENTS[fields.change ?? kind] ?? kind.replaceAll("_", " ");
     const more = [fields.outcome, fields.version].filter(Boolean).join(", version ");
-    const where = [name, fields.series].filter(Boolean).join(", ");
+    const where = [name, fields.series ?? fields.session].filter(Boolean).join(", ");
     return element("li", {}, `${new Date(1000 * time).toLocaleString()}${where ? `, ${where}` : ""}: ${text}${more ? `: ${more}` : ""}`);
   });
 }

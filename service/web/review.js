@@ -180,6 +180,12 @@ function announce(text) {
   byId("news").textContent = text;
 }
 
+// Other pages link to the images of a session.
+for (const [name, value] of new URLSearchParams(location.search)) {
+  if (FILTERS.includes(name)) {
+    byId(`filter-${name}`).value = value;
+  }
+}
 wireKeyForm(() => load());
 byId("filters").addEventListener("submit", (event) => {
   event.preventDefault();

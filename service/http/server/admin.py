@@ -86,6 +86,7 @@ def create_admin_app(
             "failed": repository.failed,
             "draining": repository.draining,
             "models": [_status(model, watch) for model in repository],
+            "sessions": None if queries is None else await asyncio.to_thread(queries.sessions),
             "store": None if recorder is None else await asyncio.to_thread(_store, recorder, metrics),
         }
         return Response(orjson.dumps(fields), media_type="application/json")

@@ -39,7 +39,7 @@ def admin(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory, flagged_
                 assert client.post("/v1/feedback", json=given).status_code == 200
         state = live.app.state
         running = RunningServer(
-            create_admin_app(state.repository, state.metrics, state.watch, live.settings, state.recorder)
+            create_admin_app(state.repository, state.metrics, state.watch, live.settings, state.recorder, state.queries)
         )
         stack.callback(running.stop)
         yield running
@@ -107,9 +107,13 @@ def test_problems_come_first(browser: Browser, admin: RunningServer, artifact: A
     status["models"][0] |= {"stalled": True}
     status["ready"] = False
     status["store"]["dropped"] = 7
+    status["sessions"] = [
+        {"session": "s-1", "keys": ["k"], "rules": {"D": 40}, "members": 60, "flagged": 0.5, "dismissed": False}
+    ]
     browser.go(admin.address)
     browser.evaluate("Boolean(window.fetch = async () => new Response(JSON.stringify(window.given)))")
     browser.evaluate(f"Boolean(window.given = {httpx.Response(200, json=status).text})")
     browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    browser.wait_for("document.getElementById('headline').textContent === '3 things need attention'")
+    browser.wait_for("document.getElementById('headline').textContent === '4 things need attention'")
+    assert browser.evaluate("document.querySelector('#sessions a').getAttribute('href')") == "review?session=s-1"
     assert "7 verdicts were not stored" in browser.evaluate("document.getElementById('problems').textContent")
