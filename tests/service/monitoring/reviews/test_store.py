@@ -186,6 +186,18 @@ def test_files_that_are_no_store_are_refused(path: Path) -> None:
     Store(path).close()  # the lock of a refused file is free
 
 
+def test_a_full_disk_costs_the_rows_of_its_time_only(path: Path) -> None:
+    with Store(path) as store:
+        store.add([VERDICT])
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            store.add([VERDICT] * 1000)
+        store._connection.execute("PRAGMA max_page_count = 1000000")
+        store.add([VERDICT])
+        assert store.count() == 2
+
+
 def test_committed_rows_survive_a_kill(path: Path) -> None:
     script = (
         "import os, sys; from tests.service.monitoring.reviews.test_store import VERDICT; from pathlib import Path\n"
