@@ -119,13 +119,11 @@ def walks(records: Records, rows: np.ndarray) -> list[str]:
     starts = np.cumsum(counts) - counts
     left = children[starts + counts - (_LATER_SHARE * counts).astype(int) - 1]
     margins, leads = scalars["margin"][positions], scalars["lead"][positions]
-    beyond = np.add.reduceat(scalars["margin"][children] < 0, starts, dtype=int) / counts
-    near = np.add.reduceat(scalars["lead"][children] < 1, starts, dtype=int) / counts
-    at_boundary = (leads < 1) & (np.minimum(beyond, 1 - beyond) >= 0.15) & (near >= 0.6)
+    beyond = (leads < 1) & (margins < 0)  # on the boundary, in another class than the first member
     soon = positions[None, :] - positions[:, None] <= _WALK_GAP
     follows = {
         "C": soon & (margins[:, None] - margins[None, :] >= 0.2),
-        "B": soon & at_boundary[:, None] & at_boundary[None, :],
+        "B": soon & beyond[:, None] & beyond[None, :],
     }
     lengths = {rule: longest_chain(positions, left, each) for rule, each in follows.items()}
     return [rule for rule, length in lengths.items() if length >= _WALK_LENGTH]
