@@ -57,7 +57,8 @@ class Answers:
         rng: of the transforms.
         upload: what happens to an image before the server decodes it, such as JPEG.
         transform: what the attacker does to every query, such as noise.
-        starts: uint8 ``(M, 3, H, W)``, photos of other classes from which the attack on network and detector starts.
+        starts: uint8 ``(M, 3, H, W)``, the nearest photos of other classes; the attack on network and detector
+            starts from the first accepted one.
     """
 
     classify: Classify
