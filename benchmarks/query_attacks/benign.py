@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
 
-from benchmarks.detection.query_streams import Classify
+from benchmarks.query_attacks.streams import Classify
 
 __all__ = ["BENIGN", "UNRELATED", "Scene", "jpeg"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.detection.query_benign import UNRELATED
+from benchmarks.query_attacks.benign import UNRELATED
 from models.intervals import clopper_pearson
 
 __all__ = ["summary"]

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from benchmarks.common import arguments, write_result
-from benchmarks.detection.query_benign import BENIGN, jpeg
-from benchmarks.detection.query_replays import Replay, Subject, costs, run_attack, run_benign
-from benchmarks.detection.query_streams import ATTACKS, Classify
-from benchmarks.detection.query_summary import summary
+from benchmarks.query_attacks.benign import BENIGN, jpeg
+from benchmarks.query_attacks.replays import Replay, Subject, costs, run_attack, run_benign
+from benchmarks.query_attacks.streams import ATTACKS, Classify
+from benchmarks.query_attacks.summary import summary
 from detector.calibration import Calibration
 from models.datasets.base import ImageDataset, load_dataset
 from models.features import Features, extract_features

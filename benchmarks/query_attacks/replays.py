@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.detection.query_benign import BENIGN, Scene
-from benchmarks.detection.query_streams import Answers, Classify, attack_stream, noisy, shifted
+from benchmarks.query_attacks.benign import BENIGN, Scene
+from benchmarks.query_attacks.streams import Answers, Classify, attack_stream, noisy, shifted
 from service.monitoring.queries.descriptors import Query, Sketcher
 from service.monitoring.queries.index import QueryIndex
 from service.monitoring.queries.scale import QueryScale

@@ -1,0 +1,1 @@
+"""Query attacks: streams of queries, and the bars of their recognition."""
