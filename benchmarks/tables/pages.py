@@ -20,6 +20,7 @@ from benchmarks.common import RESULTS
 from benchmarks.tables import (
     adaptive,
     architectures,
+    certificates,
     detection,
     geometry,
     goals,
@@ -45,6 +46,7 @@ _TABLE = re.compile(r"(?P<begin><!-- table: (?P<words>[^\n]*?) -->\n).*?(?P<end>
 _MODULES = (
     adaptive,
     architectures,
+    certificates,
     detection,
     geometry,
     goals,
