@@ -49,6 +49,7 @@ from service.inputs import (
 )
 from service.inputs.class_counts import note_on_few_images, note_on_few_scores
 from service.inputs.seen_images import pack
+from service.jobs.companion import train_companion
 from service.monitoring.queries.scale import measure_scale
 from service.provenance import provenance
 from service.requests.fit import FitOptions, FitRequest
@@ -72,6 +73,7 @@ class FitInputs:
         reference: natural images for detectors that compare with some, disjoint from `data`; None for a quarter of
             those to fit on, which are then not fitted on. Other detectors ignore it.
         companion: a second network of the same classes, for detectors that compare with one.
+        train_companion: whether a companion is trained on `reference`; see `service.jobs.companion`.
     """
 
     data: ImageDataset
@@ -79,6 +81,7 @@ class FitInputs:
     calibrate_on: ImageDataset | None = None
     reference: ImageDataset | None = None
     companion: LoadedNetwork | None = None
+    train_companion: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,17 +142,22 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     attacks = [attack_of(name, epsilon=options.epsilon, seed=options.seed) for name in options.attack or ("fgm",)]
     network = loaded.network.to(options.device)
     refuse_unusable(network, parts.fit, options.device)
-    companion = None if inputs.companion is None else inputs.companion.network.to(options.device)
-    if companion is not None:
-        refuse_unusable(companion, parts.fit, options.device)
     discovery = discover(network, data.image_shape, options.blocks)
     statistics_spec = StatisticsSpec(options.of, options.directions)
     detector = _build_detector(inputs, options, discovery, statistics_spec)
-    reference = None if inputs.reference is None else label(inputs.reference.name)
+    trains = inputs.train_companion
     refuse_unused(
-        [detector], attacks=options.attack, reference=reference,
-        companion=None if inputs.companion is None else label(inputs.companion.reference),
+        [detector], attacks=options.attack,
+        reference=None if inputs.reference is None or trains else label(inputs.reference.name),
+        companion="train" if trains else None if inputs.companion is None else label(inputs.companion.reference),
     )  # fmt: skip
+    if trains:
+        if inputs.reference is None:
+            raise InputError("--companion train needs --reference, the images to train it on; add them")
+        inputs = replace(inputs, companion=train_companion(loaded, inputs.reference, options))
+    companion = None if inputs.companion is None else inputs.companion.network.to(options.device)
+    if companion is not None:
+        refuse_unusable(companion, parts.fit, options.device)
     parts = _with_reference(parts, inputs, detector, options.seed)
     _report_plan(discovery, parts, detector, view_of(loaded), loaded.spec.num_classes, options.fpr)
     if inputs.companion is not None:
@@ -210,8 +218,11 @@ def _load(request: FitRequest) -> FitInputs:
         image_shape=data.image_shape,
     )  # fmt: skip
     calibrate_on, reference = (_like(data, name, wanted) for name in (request.calibrate_on, request.reference))
-    companion = None if request.companion is None else load_companion(request.companion, loaded)
-    return FitInputs(data=data, loaded=loaded, calibrate_on=calibrate_on, reference=reference, companion=companion)
+    trains = request.companion == "train"
+    return FitInputs(
+        data=data, loaded=loaded, calibrate_on=calibrate_on, reference=reference, train_companion=trains,
+        companion=None if trains or request.companion is None else load_companion(request.companion, loaded),
+    )  # fmt: skip
 
 
 def _like(data: ImageDataset, name: str | None, request: DatasetRequest) -> ImageDataset | None:
@@ -282,7 +293,7 @@ def _build_detector(
         "block_sizes": [math.prod(branch.shape) for branch in discovery.branches],
         **({} if view is None else {"view": view}),
     }  # fmt: skip
-    default = "fusion" if inputs.companion is None else "companion"
+    default = "companion" if inputs.companion is not None or inputs.train_companion else "fusion"
     return detector_of(options.detector or default, offered, classifier=options.classifier)
 
 

@@ -4,9 +4,12 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import service.jobs.companion as job
+from attacks.common.digests import network_digest
 from models.errors import InputError
 from models.loading import LoadedNetwork, load_network
 from service.adaptive.budgets import Budgets
@@ -55,6 +58,41 @@ def test_a_detector_with_a_companion_is_attacked_adaptively(companion: LoadedNet
     assert evaluation.adaptive is not None
     (figures,) = evaluation.adaptive.values()
     assert figures["surrogate"] == "exact"
+
+
+@pytest.mark.slow
+def test_a_companion_is_trained_on_the_reference_images_and_resumes(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(job, "EPOCHS", 3)
+    monkeypatch.setattr(job, "MIN_IMAGES", 200)
+    data, loaded = small_digits(400), loaded_network(seed)
+    reference = data.take(np.arange(200, 400))
+    options = FitOptions(out=tmp_path / "artifact", classifier="none", seed=seed, cache=tmp_path / "cache")
+    companion = job.train_companion(loaded, reference, options)
+    error = capsys.readouterr().err
+    assert "training a companion: 3 epochs of 190 images" in error
+    assert "of 10 held-out reference images" in error
+    inputs = FitInputs(data=data.take(np.arange(200)), reference=reference, loaded=loaded, train_companion=True)
+    result = fit_detector(inputs, options, progress=False)
+    assert "epoch 1/3" not in capsys.readouterr().err
+    assert result.pipeline.companion is not None
+    assert network_digest(result.pipeline.companion) == network_digest(companion.network)
+    assert result.pipeline.detector.name == "companion"
+    assert result.provenance["companion"] == "resnet20 (train)"
+
+
+def test_a_companion_is_not_trained_on_too_few_images(tmp_path: Path, seed: int) -> None:
+    data = small_digits(300)
+    inputs = FitInputs(data=data.take(np.arange(200)), loaded=loaded_network(seed), train_companion=True)
+    options = FitOptions(out=tmp_path, classifier="none")
+    with pytest.raises(InputError, match="--companion train needs --reference"):
+        fit_detector(inputs, options, progress=False)
+    few = replace(inputs, reference=data.take(np.arange(200, 300)))
+    with pytest.raises(InputError, match="expected at least 2000 images of --reference"):
+        fit_detector(few, options, progress=False)
+    with pytest.raises(InputError, match="--companion train has no effect on fusion"):
+        fit_detector(few, replace(options, detector="fusion"), progress=False)
 
 
 def test_companions_that_do_not_fit_are_refused(companion: LoadedNetwork, tmp_path: Path, seed: int) -> None:
