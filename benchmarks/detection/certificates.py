@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", required=True)
     parser.add_argument("--dataset", required=True, help="labelled images that the networks were not trained on")
     parser.add_argument("--limit", type=int, default=200, help="images (default: %(default)s)")
-    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.12, 0.25])
+    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.06, 0.12, 0.25])
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5, 0.8])
     parser.add_argument("--samples", type=int, default=1000, help="noisy copies per image (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("runs/certificates"))
