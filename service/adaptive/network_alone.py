@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks import build_attack
 from attacks.adaptive.result import AdaptiveResult
+from attacks.autoattack import AutoAttack
 from service.adaptive.context import AttackContext, AttackRun
 from service.adaptive.records import FOOLED
 
@@ -29,8 +29,13 @@ def network_attack(context: AttackContext, epsilon: float) -> AttackRun:
     parts = "apgd-ce+apgd-t" if targeted else "apgd-ce"
 
     def run(rows: NDArray[np.int64], seed: int) -> tuple[AdaptiveResult, dict[str, Tensor]]:
-        options = {"epsilon": epsilon, "version": "custom", "attacks_to_run": parts, "seed": seed}
-        attack = build_attack("autoattack", {**options, "batch_size": context.system.gradient_batch})
+        attack = AutoAttack(
+            epsilon=epsilon,
+            version="custom",
+            attacks_to_run=parts,
+            seed=seed,
+            batch_size=context.system.gradient_batch,
+        )
         labels = context.labels[rows]
         images = attack(context.system.network, context.images[rows], labels)
         predicted, flagged = context.system.classify(images)
