@@ -9,6 +9,7 @@ read.
 
 import ast
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import json
@@ -124,7 +125,7 @@ def code_digest(*modules: ModuleType | str) -> str:
     """SHA-256 of the source code of these modules; of every module in a package."""
     digest = hashlib.sha256()
     for module in modules:
-        module = sys.modules[module] if isinstance(module, str) else module
+        module = importlib.import_module(module) if isinstance(module, str) else module
         files = sorted(Path(module.__path__[0]).rglob("*.py")) if hasattr(module, "__path__") else []
         sources = [file.read_text(encoding="utf-8") for file in files] or [inspect.getsource(module)]
         for source in sources:
