@@ -71,7 +71,7 @@ class FitRequest:
         options: how the detector is fitted.
         calibrate_on: natural images to calibrate on, instead of a share of the images.
         reference: natural images for detectors that compare with some [default: a quarter of those to fit on].
-        companion: a second network of the same classes; train: a ResNet-20, trained on the reference.
+        companion: a second network of the same classes; train: train one on the reference.
     """
 
     network: NetworkOptions
