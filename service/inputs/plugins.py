@@ -95,7 +95,10 @@ def refuse_unused(
     if reference is not None and not any(detector.needs_reference for detector in chosen):
         raise InputError(f"--reference {reference} has no effect on {names}; leave it out")
     if companion is not None and not any(map(needs_companion, chosen)):
-        raise InputError(f"--companion {companion} has no effect on {names}; leave it out, or use --detector companion")
+        raise InputError(
+            f"--companion {companion} has no effect on {names}; leave it out, or use --detector companion or "
+            "two_part:passes=3"
+        )
 
 
 def _values(pairs: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
+from detector.pipeline import Verdict
 from models.errors import InputError
 from models.images.decoding import decode_image
 from service.http.schemas.v1 import ImageVerdict, PredictResponse
@@ -48,6 +49,12 @@ def test_a_raw_image_gets_the_verdict_of_the_pipeline(client: TestClient, artifa
         "results": [{"index": 0, "name": None, **expected.to_json()}],
     }
     PredictResponse.model_validate_json(answer.content)
+
+
+def test_the_schema_has_the_parts_of_a_score() -> None:
+    verdict = Verdict(3, "cat", 0.9, 2.5, 0.01, True, {"gen": 0.99}, "gen", {"attack": 0.4, "outlier": 0.01}, "outlier")
+    read = ImageVerdict.model_validate({"index": 0, "name": None, **verdict.to_json()})
+    assert (read.part_p_values, read.main_part) == ({"attack": 0.4, "outlier": 0.01}, "outlier")
 
 
 def test_the_path_is_optional(client: TestClient, artifact: Artifact, png: bytes) -> None:
