@@ -93,7 +93,7 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
                 continue
             try:
                 if ENGINES.load(each).needs_graph:
-                    source = _with_graph(source, *(each.shape[1] for each in expected[:2]))
+                    source = _with_graph(source, precision, *(each.shape[1] for each in expected[:2]))
                 usable[each] = _checked(each, precision, source, images, expected)
             except (NetworkError, MissingExtraError, InputError) as exc:
                 if name != AUTO:
@@ -107,11 +107,11 @@ def choose_engine(name: str, precision: Precision, source: EngineSource, images:
     return EngineChoice(engine, agreement, refused, seconds)
 
 
-def _with_graph(source: EngineSource, classes: int, columns: int) -> EngineSource:
+def _with_graph(source: EngineSource, precision: Precision, classes: int, columns: int) -> EngineSource:
     """The source with a graph that can be loaded again."""
     if next(source.network.parameters()).device.type != "cpu":
         raise InputError("it runs on CPUs only")
-    graph = source.graph or export_graph(source)
+    graph = source.graph or export_graph(source, precision)
     check_graph(graph, image_shape=source.image_shape, classes=classes, columns=columns, widths=source.widths)
     return replace(source, graph=graph)
 

@@ -3,16 +3,16 @@
 import copy
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, conv2d
 
-from models.engines.base import EngineSource
+from models.engines.base import EngineSource, Precision
 from models.engines.graph import MAX_BYTES, OUTPUTS
 from models.errors import NetworkError
 from models.extras import import_optional
@@ -22,13 +22,15 @@ from models.residuals.statistics import Reduced, finish, reduce_residue
 
 __all__ = ["export_graph"]
 
+_LARGEST_CELL = 8  # positions along a side
 _SMALLEST_RMS = 1e-19  # of a residue; the square is the smallest normal number of float32
 
 
-def export_graph(source: EngineSource) -> bytes:
+def export_graph(source: EngineSource, precision: Precision = "float32") -> bytes:
     """The ONNX model: ``images (B, 3, H, W)`` → logits, statistics, and pooled vectors if the source states them.
 
-    It takes seconds, and imports torch's compiler.
+    It takes seconds, and imports torch's compiler. Every model can run in either precision; `precision` selects the
+    operations that take the least time in it.
 
     Raises:
         NetworkError: the network cannot be exported; the message states the reason.
@@ -42,7 +44,7 @@ def export_graph(source: EngineSource) -> bytes:
     ).eval()
     if rewritten.why_not_rewritten is not None:
         raise NetworkError(rewritten.why_not_rewritten)
-    flat = _plain(_Flat(copy.deepcopy(rewritten)))
+    flat = _plain(_Flat(copy.deepcopy(rewritten)), _IN_CELLS if precision == "bfloat16" else _BY_POOLING)
     names = OUTPUTS if source.pooled else OUTPUTS[:2]
     images = torch.rand(2, *source.image_shape, generator=torch.Generator().manual_seed(0))
     # The exporter reports on its progress with warnings and log lines.
@@ -79,7 +81,7 @@ def _strip(model: Any) -> None:
         each.doc_string = ""
 
 
-def _plain(module: nn.Module) -> nn.Module:
+def _plain(module: nn.Module, replaced: Mapping[Any, Any]) -> nn.Module:
     """The module in contiguous memory format; the exporter describes other formats by operations on indices.
 
     Feature maps are averaged by pooling, which the runtimes compute in the layout of the convolutions. For other
@@ -88,7 +90,7 @@ def _plain(module: nn.Module) -> nn.Module:
     for parent in list(module.modules()):
         if isinstance(parent, GraphModule):
             for node in parent.graph.nodes:
-                node.target = _BY_POOLING.get(node.target, node.target)
+                node.target = replaced.get(node.target, node.target)
             parent.recompile()
         for name, child in parent.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
@@ -137,9 +139,36 @@ def _means(maps: Tensor) -> Tensor:
     return avg_pool2d(maps, maps.shape[2:])
 
 
+def _reduce_in_cells(residue: Tensor, directions: Tensor | None = None) -> Reduced:
+    """As `_reduce_by_pooling`."""
+    if directions is not None or not has_channels_first(residue):
+        return reduce_residue(residue, directions)
+    return _means_in_cells(residue * residue), _means_in_cells(residue)
+
+
+def _pooled_in_cells(embedding: Tensor) -> Tensor:
+    """As `_pooled_by_pooling`."""
+    return _means_in_cells(embedding) if has_channels_first(embedding) else pooled(embedding)
+
+
+def _means_in_cells(maps: Tensor) -> Tensor:
+    """`_means`, first of square cells by a convolution, then of all cells.
+
+    OpenVINO computes everything after the last convolution in float32, the sums of the network's blocks included. With
+    this convolution the sums stay in bfloat16. It rounds the means of the cells, and rounding errors of several cells
+    average out.
+    """
+    channels, height, width = maps.shape[1:]
+    most = max(1, min(_LARGEST_CELL, height // 2, width // 2))
+    side = max(side for side in range(1, most + 1) if height % side == width % side == 0)
+    cells = conv2d(maps, torch.full((channels, 1, side, side), side**-2.0), stride=side, groups=channels)
+    return _means(cells)
+
+
 _BY_POOLING: dict[Any, Any] = {
     reduce_residue: _reduce_by_pooling, finish: _finish_by_pooling, pooled: _pooled_by_pooling
 }  # fmt: skip
+_IN_CELLS = _BY_POOLING | {reduce_residue: _reduce_in_cells, pooled: _pooled_in_cells}
 
 
 class _GlobalMean(nn.Module):
