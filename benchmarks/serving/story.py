@@ -1,9 +1,10 @@
-"""A camera loses its focus under `plumbline serve`: alarm, review, recalibration, reload, restarts; nothing is lost.
+"""A camera loses its focus under `plumbline serve`: alarm, review, recalibration, reload, attack, restarts.
 
 A real server process scores CIFAR-10 images with ResNet-20. After natural images, all images are blurred, and some are
 noise. The benchmark, which knows the noise, decides in place of a reviewer on every image of the random sample since
 the change. `plumbline calibrate --from-reviews` writes another artifact, and SIGHUP switches the server to it while
-images are sent. Then the server is stopped and started, and killed and started. Last, the processor time of the store.
+images are sent. HopSkipJump then attacks an image over HTTP. The server is stopped and started, and killed and started:
+no response and no stored verdict is lost. Last, the processor time of the store.
 """
 
 import argparse
@@ -23,12 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from attacks.hop_skip_jump import HopSkipJump
 from benchmarks.common import arguments, write_result
 from benchmarks.detection.calibration_watch import blurred
 from benchmarks.serving.load import Process, plumbline_server
 from detector.artifact import load_artifact
-from models.datasets.base import DatasetRequest, load_dataset
+from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.loading import load_network
 from service.http.observability.metrics import Metrics
 from service.http.observability.recorder import VerdictRecorder
@@ -43,6 +46,7 @@ DETECTOR = "fusion:classifier=none"
 BLUR = 0.8  # standard deviation in pixels, after the change
 NOISE = 0.05  # share of noise images after the change
 SAMPLE = 0.5
+QUERIES = 400  # of the attack
 PER_REQUEST = 20
 TIMEOUT_S = 120.0
 POLL_S = 0.3
@@ -66,10 +70,11 @@ class Client:
     noise: set[tuple[str, int]] = field(default_factory=set)
     natural: dict[str, list[int]] = field(default_factory=dict)
 
-    def send(self, images: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Send uint8 images ``(n, H, W, 3)``; `noise` ``(n,)`` marks those that are no natural images."""
+    def send(self, images: np.ndarray, noise: np.ndarray | None = None) -> list[int]:
+        """Predicted classes of uint8 images ``(n, H, W, 3)``; `noise` ``(n,)`` marks those that are not natural."""
         assert self.process is not None
         marked = np.zeros(len(images), bool) if noise is None else noise
+        labels: list[int] = []
         for first in range(0, len(images), PER_REQUEST):
             part, others = images[first : first + PER_REQUEST], marked[first : first + PER_REQUEST]
             self.requests += 1
@@ -77,12 +82,15 @@ class Client:
             pixels = np.ascontiguousarray(part.transpose(0, 3, 1, 2))
             tensor = {"name": "PIXELS", "datatype": "UINT8", "shape": pixels.shape, "data": pixels.ravel().tolist()}
             answer = self.call(self.process.port, "/v2/models/model/infer", {"inputs": [tensor]}, name)
-            flags = next(output["data"] for output in answer["outputs"] if output["name"] == "flagged")
+            outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+            flags = outputs["flagged"]
+            labels += outputs["label"]
             self.noise |= {(name, int(place)) for place in np.flatnonzero(others)}
             self.verdicts += len(flags)
             counted = self.natural.setdefault(answer["model_version"], [0, 0])
             counted[0] += int((~others).sum())
             counted[1] += int(np.sum(np.array(flags, bool) & ~others))
+        return labels
 
     def call(self, port: int | None, path: str, body: Any = None, name: str = "story") -> Any:
         """The JSON of a response; a status of 4xx or 5xx is an error that ends the benchmark."""
@@ -122,6 +130,26 @@ class Client:
                 self.admin(f"/admin/reviews/{row['id']}", {"decision": decision})
                 counts[decision] = counts.get(decision, 0) + 1
         return counts
+
+
+class ServedNetwork(nn.Module):
+    """The network behind a server as an attacker sees it: the predicted class only.
+
+    Args:
+        client: sends the queries; `queries` counts them.
+        classes: number of classes.
+    """
+
+    def __init__(self, client: Client, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))  # names a device
+        self.client, self.classes, self.queries = client, classes, 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = images.detach().mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        self.queries += len(pixels)
+        labels = self.client.send(pixels, np.ones(len(pixels), bool))
+        return nn.functional.one_hot(torch.tensor(labels), self.classes).float()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -200,7 +228,9 @@ def story(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             "rate": flags / count, "expected": [interval.low, interval.high],
             "by_previous_version": client.natural[versions[0]][0] - len(before) - int((~noise).sum()),
         }  # fmt: skip
-    # 4. A restart, and a kill.
+        # 4. An attack.
+        figures["attack"] = attacked(client, data.take(rows[3]).limited(1, options.seed), len(data.classes))
+    # 5. A restart, and a kill.
     with plumbline_server(link, **settings) as client.process:
         status = client.admin("/admin/status")
         figures["restarted"] = {"verdicts": client.verdicts, "stored": status["store"]["verdicts"]}
@@ -213,6 +243,19 @@ def story(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         figures["killed"] = {"verdicts": client.verdicts, "stored": store["verdicts"]}
         figures["precision"] = store["rates"]["model"]["precision"]["all"]
     return figures | {"verdicts": client.verdicts, "requests": client.requests}
+
+
+def attacked(client: Client, image: ImageDataset, classes: int) -> dict[str, Any]:
+    """Attack one image over HTTP; the queries, and the session that the server recognises, if any."""
+    network = ServedNetwork(client, classes)
+    label = network(image.tensor()).argmax(1)
+    HopSkipJump(total_queries=QUERIES, batch_size=1)(network, image.tensor(), label)
+    sessions = client.admin("/admin/status")["sessions"]
+    found = [each for each in sessions if each["rules"]]
+    return {
+        "queries": network.queries,
+        "sessions": [{name: each[name] for name in ("members", "rules")} for each in found],
+    }
 
 
 def _watched(watch: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def watch_story(result: Result) -> list[str]:
         "blurred images, new version": f"{percent(after['rate'])} flagged, 95 % interval "
         f"{percent(after['expected'][0])} to {percent(after['expected'][1])}; watch: {after['level']}",
     }
+    rules = [
+        f"rule {rule} at image {members:,} of a session"
+        for session in result["attack"]["sessions"]
+        for rule, members in session["rules"].items()
+    ]
+    steps[f"HopSkipJump over HTTP, {result['attack']['queries']:,} queries"] = ", ".join(rules) or "not recognised"
     for name, step in (("restarted", "restart"), ("killed", "`kill -9` and restart")):
         steps[step] = f"{result[name]['stored']:,} of {result[name]['verdicts']:,} verdicts in the store"
     times = result["store_us"]
