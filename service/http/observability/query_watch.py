@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from models.errors import ArtifactError
 from service.http.observability.metrics import Metrics
 from service.http.observability.served import ServedImages
 from service.http.settings import Settings
@@ -170,7 +171,11 @@ class QueryWatch:
         digest = served.artifact.digest
         known = self._versions.get(digest)
         if known is None:
-            scale = QueryScale.of_provenance(served.artifact.manifest["provenance"])
+            try:
+                scale = QueryScale.of_provenance(served.artifact.manifest["provenance"])
+            except ArtifactError as exc:
+                logger.error("the queries of %s are compared within the default radius: %s", served.model, exc)
+                scale = QueryScale()
             known = self._versions[digest] = Sketcher(served.pixels[0].shape, np.random.default_rng()), scale
             while len(self._versions) > _MAX_VERSIONS:
                 self._versions.popitem(last=False)

@@ -1,6 +1,7 @@
 """Sessions of similar queries behind a running server: names, alarms, routes, metrics, limits."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_images_have_the_names_of_their_sessions(served: Callable[..., ServedIma
     assert watch.sessions_of(first) == [None]  # alone when it arrived
     assert watch.sessions_of(other) == [None]
     assert watch.sessions_of(served(source.base, 3.0)) == [None]  # never observed
+
+
+def test_an_invalid_scale_is_logged_once_and_replaced(
+    artifact: Artifact, rng: np.random.Generator, served: Callable[..., ServedImages], caplog: pytest.LogCaptureFixture
+) -> None:
+    invalid = replace(artifact, manifest={**artifact.manifest, "provenance": {"queries": {"radius": -1}}})
+    source, watch = Source(rng), watching()
+    for _ in range(10):
+        watch.observe(replace(served(source.near(source.base), 3.0), artifact=invalid))
+    watch.flush()
+    [session] = watch.sessions()
+    assert session["members"] == 10
+    assert [record.levelname for record in caplog.records if record.name == "plumbline.queries"] == ["ERROR"]
 
 
 def test_a_full_queue_drops_and_counts(artifact: Artifact, served: Callable[..., ServedImages]) -> None:
