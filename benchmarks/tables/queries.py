@@ -8,10 +8,10 @@ __all__ = ["query_alarms", "query_evasion", "query_false_alarms", "query_found"]
 
 
 def query_found(result: Result) -> list[str]:
-    """Attacks that were found, and whether before their success."""
+    """Attacks that were recognised, and whether before their success."""
     lines = [
-        "| attack | found, of those with 64 queries | query of the alarm, median (90 %) | successes "
-        "| alarm first, of all successes | of successes after query 63 | rules |",
+        "| attack | recognised, of those with 64 queries | query of the alarm, median (90 % quantile) | successes "
+        "| alarm first, of all successes | alarm first, of successes after query 63 | rules |",
         "|---|---|---|---|---|---|---|",
     ]
     for case in result["attacks"]:
@@ -25,13 +25,13 @@ def query_found(result: Result) -> list[str]:
 
 
 def query_evasion(result: Result) -> list[str]:
-    """Attacks that were found in spite of an evasion; a line per evasion."""
+    """Attacks that were recognised in spite of an evasion; a line per evasion."""
     attacks = list(dict.fromkeys(case["attack"] for case in result["evasion"]))
     cells = {(case["variant"], case["attack"]): case for case in result["evasion"]}
     lines = [f"| sent | {' | '.join(attacks)} |", "|" + "---|" * (1 + len(attacks))]
     for variant in dict.fromkeys(case["variant"] for case in result["evasion"]):
         found = [_evaded(cells.get((variant, attack))) for attack in attacks]
-        lines.append(f"| {'as it is' if variant == 'none' else variant} | {' | '.join(found)} |")
+        lines.append(f"| {'no evasion' if variant == 'none' else variant} | {' | '.join(found)} |")
     return lines
 
 
@@ -63,7 +63,7 @@ def _count(share: dict[str, Any]) -> str:
 
 
 def _share(share: dict[str, Any]) -> str:
-    """Count, number and the 95 % interval."""
+    """The count, and the 95 % interval of the share."""
     if not share["n"]:
         return "–"
     low, high = share["interval"]

@@ -42,7 +42,7 @@ def watch_shifts(result: Result) -> list[str]:
 
 
 def watch_story(result: Result) -> list[str]:
-    """The steps from a change of the images to another threshold."""
+    """The steps from a change of the images to a new threshold, an attack and two restarts."""
     before, changed, after = result["before"], result["changed"], result["after"]
     tests = {"flags": "warning by flags", "distribution": "warning by distribution", "page": "page"}
     alarms = ", ".join(
@@ -59,7 +59,7 @@ def watch_story(result: Result) -> list[str]:
         "`plumbline calibrate --from-reviews`": f"{result['calibrated_on']:,} images",
         "SIGHUP while images are sent": f"no response lost; {after['by_previous_version']:,} images by the previous "
         f"version, {after['images']:,} by the new one",
-        "blurred images, new version": f"{percent(after['rate'])} flagged, 95 % interval "
+        "blurred images, new version": f"{percent(after['rate'])} flagged, expected "
         f"{percent(after['expected'][0])} to {percent(after['expected'][1])}; watch: {after['level']}",
     }
     rules = [

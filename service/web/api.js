@@ -56,7 +56,7 @@ export async function example(index) {
   return (await call(`examples/${index}`)).blob();
 }
 
-// For the admin port: its pages use these.
+// Requests to the admin port, for its pages.
 
 export async function operations() {
   return (await call("admin/status")).json();

@@ -9,7 +9,7 @@ export function showKeyForm(message) {
   byId("key-forget").hidden = !key();
 }
 
-// `onUse` is called with each new key in use.
+// Connects the form; `onUse` is called after each new key.
 export function wireKeyForm(onUse) {
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();

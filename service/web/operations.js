@@ -1,4 +1,4 @@
-// The operations page: what needs attention first, then the figures, requested every five seconds.
+// The operations page: problems first, then the figures, requested every five seconds.
 
 import { Refusal, operations } from "./api.js";
 import { byId, element, percent, short } from "./elements.js";
@@ -12,7 +12,7 @@ const EVENTS = {
   flags: "warning: more flags than the calibration allows",
   distribution: "warning: the distribution of the p-values differs",
   page: "page: about twice as many flags as calibrated",
-  page_end: "the flag rate is normal again",
+  page_end: "end of the page: the flag rate is normal again",
   query_attack: "query attack",
 };
 
@@ -48,11 +48,11 @@ function show(status) {
   byId("events").replaceChildren(...events(store?.events ?? []));
 }
 
-// What a person on call has to look at.
+// Problems that an operator has to inspect.
 function problems({ ready, failed, draining, models, store }) {
   const found = [];
   if (failed) {
-    found.push(`The process is about to end: ${failed}.`);
+    found.push(`The process will end: ${failed}.`);
   } else if (draining) {
     found.push("The server is shutting down.");
   } else if (!ready) {
@@ -63,7 +63,7 @@ function problems({ ready, failed, draining, models, store }) {
       found.push(`${name}: the inference thread is stalled.`);
     }
     if (queued > 2 * batch) {
-      found.push(`${name}: ${queued} images wait.`);
+      found.push(`${name}: ${queued} images are queued.`);
     }
     for (const [series, { level }] of Object.entries(watch?.series ?? {})) {
       if (level !== "ok") {
@@ -79,7 +79,7 @@ function problems({ ready, failed, draining, models, store }) {
 
 function headline(found) {
   const good = found.length === 0;
-  byId("headline").textContent = good ? "Nothing needs attention" : `${found.length} ${found.length === 1 ? "thing needs" : "things need"} attention`;
+  byId("headline").textContent = good ? "Nothing needs attention" : `${found.length} ${found.length === 1 ? "problem needs" : "problems need"} attention`;
   byId("headline").className = good ? "good" : "bad";
   byId("problems").replaceChildren(...found.map((text) => element("li", {}, text)));
 }
@@ -93,7 +93,7 @@ function model(status) {
     Queued: `${status.queued}`,
     "In progress": `${status.admitted_images} of ${status.max_images}`,
     "Latency, median": p50 === null ? "–" : `${short(p50)} ms`,
-    "99 %": p99 === null ? "–" : `${short(p99)} ms`,
+    "Latency, 99 %": p99 === null ? "–" : `${short(p99)} ms`,
     "Last minute": `${count} requests`,
     Calibration: watchLevel(watch)[0],
   };
@@ -116,7 +116,7 @@ function model(status) {
 
 function sessionTable(sessions) {
   if (!sessions?.length) {
-    return element("p", {}, sessions ? "No sessions of similar queries." : "The server does not watch for query attacks.");
+    return element("p", {}, sessions ? "No sessions of similar queries." : "The recognition of query attacks is off.");
   }
   const rows = sessions.slice(0, MAX_SESSIONS).map((each) => [
     element("a", { href: `review?${new URLSearchParams({ session: each.session })}` }, each.session),
@@ -126,7 +126,7 @@ function sessionTable(sessions) {
     percent(each.flagged),
     each.dismissed ? "dismissed" : "",
   ]);
-  return dataTable("Sessions of similar queries", ["Session", "Keys", "Rules", "Images", "Flagged", ""], rows);
+  return dataTable("Sessions of similar queries", ["Session", "Keys", "Rules", "Images", "Flagged", "State"], rows);
 }
 
 function storeText({ verdicts, bytes }) {

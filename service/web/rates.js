@@ -7,7 +7,7 @@ export function rateText(rate) {
   return rate ? `${percent(rate.rate)} (${percent(rate.low)} to ${percent(rate.high)}) of ${rate.count}` : "–";
 }
 
-// The figures of every model that has reviews.
+// The rates of every model that has reviews.
 export function rateTables(rates) {
   const models = Object.entries(rates);
   if (models.length === 0) {

@@ -1,4 +1,4 @@
-// The review page: stored verdicts, newest first, with two buttons each.
+// The review page: stored verdicts, newest first, each with two buttons.
 
 import { Refusal, decide, reviewPath, reviewPicture, reviews } from "./api.js";
 import { pathOf } from "./card.js";
@@ -170,7 +170,7 @@ async function tried(work) {
     if (refusal.status === 401) {
       showKeyForm(refusal.message);
     } else {
-      byId("summary").textContent = refusal.status === 404 ? "The server has no store, or the image is deleted." : `${refusal.message} ${refusal.detail}`;
+      byId("summary").textContent = refusal.status === 404 ? "The server has no store, or the image was deleted." : `${refusal.message} ${refusal.detail}`;
     }
     return null;
   }

@@ -114,6 +114,6 @@ def test_problems_come_first(browser: Browser, admin: RunningServer, artifact: A
     browser.evaluate("Boolean(window.fetch = async () => new Response(JSON.stringify(window.given)))")
     browser.evaluate(f"Boolean(window.given = {httpx.Response(200, json=status).text})")
     browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    browser.wait_for("document.getElementById('headline').textContent === '4 things need attention'")
+    browser.wait_for("document.getElementById('headline').textContent === '4 problems need attention'")
     assert browser.evaluate("document.querySelector('#sessions a').getAttribute('href')") == "review?session=s-1"
     assert "7 verdicts were not stored" in browser.evaluate("document.getElementById('problems').textContent")
