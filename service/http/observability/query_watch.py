@@ -8,7 +8,6 @@ sees that a query is recognised adapts the next one.
 import logging
 import threading
 import time
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -66,7 +65,6 @@ class QueryWatch:
         self._put = self._taken = 0
         self._working = threading.Lock()  # around the index
         self._versions: OrderedDict[str, tuple[Sketcher, QueryScale]] = OrderedDict()  # by digest
-        self._names: weakref.WeakKeyDictionary[ServedImages, list[str | None]] = weakref.WeakKeyDictionary()
         self._latest = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,12 +80,11 @@ class QueryWatch:
 
     def sessions_of(self, served: ServedImages) -> Sequence[str | None]:
         """Names of the sessions of the images, after they are taken into account; None for an image without one."""
-        names = self._names.get(served)
-        if names is None:
+        if not served.sessions:
             self.flush()
-            with self._working:
-                names = self._names.get(served)
-        return [None] * len(served.verdicts) if names is None else names
+            with self._working:  # another thread may be at these images
+                pass
+        return served.sessions or [None] * len(served.verdicts)
 
     def sessions(self) -> list[dict[str, Any]]:
         """Summaries of the sessions with the most members, those with a rule first; at most 100."""
@@ -123,14 +120,18 @@ class QueryWatch:
             self._thread.join()
 
     def flush(self) -> None:
-        """Take the queued images into account."""
-        while self._queue:
+        """Take the images that are queued now into account."""
+        end = self._put  # requests may add images as fast as they are taken
+        while self._queue and self._taken < end:
             with self._working:
                 done = 0
                 while self._queue and done < _PIECE:
                     served = self._queue.popleft()
                     self._taken += sum(pixels.nbytes for pixels in served.pixels)
-                    self._names[served] = self._take(served)
+                    try:
+                        served.sessions[:] = self._take(served)
+                    except Exception:  # a defect; serving and the store go on
+                        logger.exception("the recognition of query attacks failed; it continues with the next images")
                     done += len(served.pixels)
             self._metrics.query_records.set(self._index.records)
             time.sleep(_PAUSE_S)  # a request never waits long for the interpreter lock
@@ -138,10 +139,7 @@ class QueryWatch:
     def _run(self) -> None:
         while True:
             stopping = self._stop.wait(_EVERY_S)
-            try:
-                self.flush()
-            except Exception:  # a defect; serving goes on
-                logger.exception("the recognition of query attacks failed; it continues with the next images")
+            self.flush()
             if stopping:
                 return
 

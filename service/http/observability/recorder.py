@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ SessionsOf = Callable[[ServedImages], Sequence[str | None]]
 
 _EVERY_S = 0.5
 _PRUNE_EVERY_S = 60.0
+_PRUNE_SHARE = 16  # of the limit of the kept images: after that many new bytes, sooner
 _PIECE = 64  # images in one transaction
 _PAUSE_S = 0.001
 _MAX_QUEUED = 16_384  # images
@@ -38,7 +40,7 @@ _MAX_QUEUED_BYTES = 64 * 1024 * 1024  # of kept pixels
 _MAX_EVENTS = 1000
 _DAY_S = 86_400.0
 
-# The images of one request, whether each is in the sample, and the pixels of those to keep.
+# The images of one request without pixels, whether each is in the sample, and the pixels of those to keep.
 _Entry = tuple[ServedImages, list[bool], list[np.ndarray | None]]
 
 
@@ -73,6 +75,7 @@ class VerdictRecorder:
         self._rates: dict[str, dict[str, Any]] = {}
         self._published: set[tuple[str, ...]] = set()
         self._pruned_at = time.monotonic()
+        self._unpruned_bytes = 0  # of images since then
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -90,7 +93,7 @@ class VerdictRecorder:
                 if verdict.flagged or sampled[place]:
                     kept[place] = self._copied(pixels)
         self._put += count
-        self._queue.append((served, sampled, kept))
+        self._queue.append((replace(served, pixels=()), sampled, kept))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Queue an event: a JSON object with "event", its kind, and "model" if it concerns one."""
@@ -126,9 +129,10 @@ class VerdictRecorder:
         self.store.close()
 
     def flush(self) -> None:
-        """Write the queued verdicts and events now, so that a review of them succeeds."""
+        """Write the verdicts and events that are queued now, so that a review of them succeeds."""
+        end = self._put  # requests may add images as fast as they are written
         with self._draining:
-            while self._queue or self._events:
+            while self._events or (self._queue and self._taken < end):
                 self._write_piece()
 
     def _copied(self, pixels: np.ndarray) -> np.ndarray | None:
@@ -147,7 +151,8 @@ class VerdictRecorder:
                 if self.rates() is not published:
                     published = self.rates()
                     self._publish(published)
-                if time.monotonic() - self._pruned_at >= _PRUNE_EVERY_S:
+                late = time.monotonic() - self._pruned_at >= _PRUNE_EVERY_S
+                if late or self._unpruned_bytes * _PRUNE_SHARE > self._settings.keep_max_bytes:
                     self._prune()
             except Exception:  # a defect; serving goes on
                 logger.exception("the store failed; it continues with the next images")
@@ -199,10 +204,11 @@ class VerdictRecorder:
             logger.error("an image was not kept for review: %s", exc)
             return None, 0
         self._metrics.store_images.labels("written").inc()
+        self._unpruned_bytes += kept[1]
         return kept
 
     def _prune(self) -> None:
-        self._pruned_at = time.monotonic()
+        self._pruned_at, self._unpruned_bytes = time.monotonic(), 0
         settings = self._settings
         names = self.store.prune(
             before=time.time() - settings.store_days * _DAY_S,

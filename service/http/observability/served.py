@@ -1,7 +1,7 @@
 """The images of one request with their verdicts, as the threads that work after the response receive them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class ServedImages:
         verdicts: one per image.
         pixels: of each image, uint8 ``(3, H, W)`` as the network took them.
         client: address of the peer; behind a proxy, that of the proxy.
+        sessions: name of the query session of each image, None without one; empty until `QueryWatch` has filled it.
     """
 
     time: float
@@ -36,6 +37,7 @@ class ServedImages:
     verdicts: Sequence[Verdict]
     pixels: Sequence[np.ndarray]
     client: str = ""
+    sessions: list[str | None] = field(default_factory=list)
 
 
 # Called on the event loop before the response is sent: it queues the images, and returns at once.

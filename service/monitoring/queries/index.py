@@ -106,8 +106,7 @@ class QueryIndex:
     def _drop(self, place: _Place) -> None:
         history = self._histories.pop(place)
         self.nbytes -= history.nbytes
-        for session in history.sessions.values():
-            self._leaders.remove((*place, session.number))
+        self._leaders.remove_all(place)
 
     def _extend(self, session: Session, query: Query, *, at: float, request_id: str) -> Session:
         """The session across keys with one more query, or `session` if that has been dropped."""
@@ -202,6 +201,11 @@ class _Leaders:
         row = self._rows.pop(owner, None)
         if row is not None:
             self._owners[row] = None
+
+    def remove_all(self, place: _Place) -> None:
+        """Remove all sessions of a history, those included whose records have left its ring."""
+        for owner in [owner for owner in self._rows if owner[:2] == place]:
+            self.remove(owner)
 
     def nearest(
         self, owner: tuple[str, str, int], descriptor: np.ndarray, radius: float

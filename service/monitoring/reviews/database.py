@@ -56,6 +56,7 @@ MIGRATIONS: tuple[str, ...] = (
     """,
 )
 
+_TABLES = {"verdicts", "reviews", "events"}
 _BUSY_S = 10.0
 
 
@@ -98,14 +99,15 @@ def _prepare(connection: sqlite3.Connection, path: Path, read_only: bool) -> Non
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise InputError(f"the store {path} has version {version}, later than {len(MIGRATIONS)}; update Plumbline")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if (_TABLES - tables) if version else tables:
+        raise InputError(f"{path} is another database; give another file")
     if read_only:
         if version < len(MIGRATIONS):
             raise InputError(
                 f"the store {path} has the earlier version {version}; start `plumbline serve` with it once"
             )
         return
-    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise InputError(f"{path} is another database; give another file to --store")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect before the first write only
     if version == 0:
         # Tells images of several stores in one folder apart.

@@ -57,11 +57,15 @@ class KeptImages:
 
     def read(self, name: str) -> bytes | None:
         """The PNG file `name`; None if it is deleted."""
-        assert _NAME.fullmatch(name), name
         try:
-            return (self.folder / name).read_bytes()
+            return self._path(name).read_bytes()
         except FileNotFoundError:
             return None
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise InputError(f"expected the name of a kept image, got {name!r:.100}; the store is damaged")
+        return self.folder / name
 
     def pixels(self, name: str) -> np.ndarray | None:
         """The image uint8 ``(3, H, W)`` in the file `name`; None if it is deleted or incomplete."""
@@ -77,7 +81,7 @@ class KeptImages:
     def delete(self, names: Iterable[str]) -> None:
         """Delete these files; those that do not exist are ignored."""
         for name in names:
-            (self.folder / name).unlink(missing_ok=True)
+            self._path(name).unlink(missing_ok=True)
 
     def delete_others(self, names: Collection[str]) -> None:
         """Delete the images of the store that have no row, which the end of a process can leave."""

@@ -27,6 +27,7 @@ DECISIONS: Mapping[bool, tuple[Decision, Decision]] = {
 
 _PRUNED = 2000  # rows in one transaction
 _MAX_EVENTS = 10_000
+_DAY_S = 86_400.0
 
 
 class StoredVerdict(NamedTuple):
@@ -178,14 +179,16 @@ class Store:
             label: the correct class, or a comment.
 
         Raises:
-            InputError: the decision does not fit the flag.
+            InputError: the decision does not fit the flag, or the row is deleted.
         """
-        [row] = self._rows("SELECT flagged FROM verdicts WHERE id = ?", (verdict,))
-        fitting = DECISIONS[bool(row["flagged"])]
-        if decision not in fitting:
-            state = "flagged" if row["flagged"] else "not flagged"
-            raise InputError(f"the image was {state}: expected {' or '.join(fitting)}, got {decision}")
         with self._transaction() as connection:
+            row = connection.execute("SELECT flagged FROM verdicts WHERE id = ?", (verdict,)).fetchone()
+            if row is None:
+                raise InputError("the verdict has been deleted; it was beyond the limits of the store")
+            fitting = DECISIONS[bool(row["flagged"])]
+            if decision not in fitting:
+                state = "flagged" if row["flagged"] else "not flagged"
+                raise InputError(f"the image was {state}: expected {' or '.join(fitting)}, got {decision}")
             connection.execute(
                 "INSERT INTO reviews VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "time = excluded.time, decision = excluded.decision, label = excluded.label "
@@ -275,14 +278,22 @@ class Store:
         """Delete the oldest rows and images beyond the limits; the names of the images whose files to delete.
 
         Args:
-            before: rows with an earlier Unix time are deleted.
+            before: rows and events with an earlier Unix time are deleted, unless an older row has a later time.
             max_bytes: of the file.
             max_image_bytes: of all images; rows whose images are deleted remain.
         """
         names: list[str] = []
+        with self._transaction() as connection:
+            query = "DELETE FROM events WHERE time < ? OR id <= (SELECT max(id) FROM events) - ?"
+            connection.execute(query, (before, _MAX_EVENTS))
+        # Clocks are set: a row with a time before that of older rows is not older, and a time in the future is wrong.
+        [first_kept] = self._rows(
+            "SELECT coalesce((SELECT id FROM verdicts WHERE time >= ? AND time < ? ORDER BY id LIMIT 1), "
+            "(SELECT max(id) + 1 FROM verdicts), 0) AS id",
+            (before, time.time() + _DAY_S),
+        )
         while old := self._rows(
-            "SELECT id, image FROM (SELECT id, image, time FROM verdicts ORDER BY id LIMIT ?) WHERE time < ?",
-            (_PRUNED, before),
+            "SELECT id, image FROM verdicts WHERE id < ? ORDER BY id LIMIT ?", (first_kept["id"], _PRUNED)
         ):
             names += self._delete(old)
         while self.used_bytes > max_bytes and (
@@ -311,7 +322,6 @@ class Store:
     def _delete(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         with self._transaction() as connection:
             connection.execute("DELETE FROM verdicts WHERE id <= ?", (rows[-1]["id"],))
-            connection.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (_MAX_EVENTS,))
         with self._mutex:
             # `execute` would free a single page.
             self._connection.executescript("PRAGMA incremental_vacuum")

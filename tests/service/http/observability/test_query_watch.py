@@ -183,3 +183,41 @@ def test_without_memory_there_are_no_sessions(artifact: Artifact) -> None:
     assert state.queries is None
     assert admin.get("/admin/sessions").status_code == 404
     server.stop()
+
+
+def test_a_defect_costs_the_images_that_cause_it(
+    served: Callable[..., ServedImages], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    source, watch = Source(rng), watching()
+    first, second = (served(source.near(source.base), 3.0) for _ in range(2))
+    take = watch._take
+
+    def fail(images: ServedImages) -> list[str | None]:
+        if images is first:
+            raise RuntimeError("a defect")
+        return take(images)
+
+    monkeypatch.setattr(watch, "_take", fail)
+    watch.observe(first)
+    watch.observe(second)
+    assert watch.sessions_of(first) == [None]
+    assert watch.sessions_of(second) == [None]
+    assert figure(watch._metrics, "plumbline_query_records") == 1
+    assert "a defect" in caplog.text
+
+
+def test_a_flush_ends_while_images_arrive(served: Callable[..., ServedImages], monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = watching()
+    images = served(np.full((3, 16, 16), 128.0), 3.0)
+    take = watch._take
+
+    def arriving(taken: ServedImages) -> list[str | None]:
+        watch.observe(images)
+        if watch._taken > 100 * images.pixels[0].nbytes:
+            pytest.fail("the flush does not end")
+        return take(taken)
+
+    monkeypatch.setattr(watch, "_take", arriving)
+    watch.observe(images)
+    watch.flush()

@@ -1,6 +1,8 @@
 """The recorder behind a running server: rows, kept images, the sample, events, limits."""
 
 import sqlite3
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from service.http.observability.metrics import Metrics
 from service.http.observability.recorder import VerdictRecorder
 from service.http.observability.served import ServedImages
 from service.http.settings import Settings, read_settings
-from service.monitoring.reviews.store import Selection, Store
-from tests.service.http.live import LiveServer
+from service.monitoring.reviews.store import Selection, Store, StoredVerdict
+from tests.service.http.live import LiveServer, wait_until
 from tests.tiny_artifact import SIDE
 
 KEY = "a-key-of-the-client-under-review"
@@ -161,3 +163,45 @@ def test_old_verdicts_and_images_without_a_row_go_at_the_start(
 def test_options_without_what_they_need_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"expected (store|keep_flagged) with"):
         read_settings(**given)
+
+
+def test_queued_verdicts_keep_no_pixels_of_other_images(
+    bare: Artifact, record: Callable[..., VerdictRecorder], tmp_path: Path
+) -> None:
+    recorder = record(keep_flagged=None)
+    images = served(bare, 2)
+    pixels = [weakref.ref(each) for each in images.pixels]
+    recorder.observe(images)
+    images.sessions[:] = ["s", None]  # after the recorder has the images
+    del images
+    assert [each() for each in pixels] == [None, None]
+    [(queued, _, _)] = recorder._queue
+    assert queued.sessions == ["s", None]
+
+
+def test_a_flush_ends_and_old_images_go_while_images_arrive(
+    bare: Artifact, record: Callable[..., VerdictRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = record(sample_for_review=1.0, keep_max_bytes=2**20)
+    assert recorder.images is not None
+    arriving = served(bare, 1, time=time.time())
+    pieces = []
+    rows = recorder._rows
+
+    def more(*entry: Any) -> list[StoredVerdict]:
+        pieces.append(entry)
+        assert len(pieces) < 1000
+        recorder.observe(arriving)
+        return rows(*entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "_rows", more)
+        patch.setattr(recorder.images, "write", lambda _: (f"{'0' * 8}-{len(pieces):024x}.png", 2**19))
+        recorder.start()
+        recorder.observe(arriving)
+        wait_until(lambda: len(pieces) > 8)
+    recorder.stop()
+    recorder.stop = lambda: None  # type: ignore[method-assign]
+    with Store(recorder.store.path, read_only=True) as read:
+        assert read.count() == len(pieces) + 1
+        assert sum(read.kept_images().values()) < 2**20 + 64 * 2**19

@@ -125,3 +125,20 @@ def test_the_admin_port_has_its_own_keys(artifact: Artifact, start: Callable[...
     assert clients.get("/v1/status", headers={"X-API-Key": CLIENT_KEY}).status_code == 200
     with pytest.raises(InputError, match="keys"):
         create_admin_app(state.repository, state.metrics, state.watch, Settings(admin_keys_file=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 202),
+        ({"sec-fetch-site": "same-origin", "origin": "https://a-proxy.example"}, 202),
+        ({"origin": "http://testserver"}, 202),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "cross-site", "origin": "http://testserver"}, 403),
+        ({"origin": "https://other.example"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_pages_of_other_sites_change_nothing(admin: TestClient, headers: dict[str, str], status: int) -> None:
+    assert admin.post("/admin/watch/ours/reset", headers=headers).status_code == status
+    assert admin.get("/admin/status", headers=headers).status_code == 200

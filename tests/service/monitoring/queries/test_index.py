@@ -96,3 +96,17 @@ def test_counts_agree_after_any_order_of_queries(sent: list[tuple[int, int, floa
     for session in index:
         assert 0 < session.stored <= session.members
         assert sum(session.classes.values()) == session.members
+
+
+def test_a_dropped_key_whose_sessions_left_the_ring_before_hides_no_other(source: Source) -> None:
+    index = QueryIndex(64 * MIB, 100.0, history_records=64)
+    queries = source.copies(64)
+    for query in queries[:16]:
+        index.add("m", "first", query, SCALE, at=0.0)
+    for _ in range(64):
+        index.add("m", "first", source.query(source.unrelated(), 3.0), SCALE, at=0.0)
+    session = None
+    for query in queries[16:]:
+        session = index.add("m", "second", query, SCALE, at=1000.0)
+    assert session is not None
+    assert session.members == 48

@@ -178,6 +178,11 @@ def test_files_that_are_no_store_are_refused(path: Path) -> None:
     with pytest.raises(InputError, match="another database"):
         Store(path)
     with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 1")
+    other.close()
+    with pytest.raises(InputError, match="another database"):
+        Store(path, read_only=True)
+    with sqlite3.connect(path) as other:
         other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     other.close()
     with pytest.raises(InputError, match="update Plumbline"):
@@ -233,4 +238,46 @@ def test_images_are_exact_private_and_deleted(tmp_path: Path, rng: np.random.Gen
     images.delete_others([])  # those of another store stay
     assert others.read(other) is not None
     assert images.read(name) is images.pixels(name) is None
+    assert (images.folder / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("times", "left"),
+    [
+        ((500.0, 2000.0, 10.0, 2100.0), 3),  # the clock was at 10 for a while
+        ((9e9, 9e9, 500.0, 2000.0), 1),  # it was ahead of time
+        ((9e9, 500.0), 0),
+        ((2000.0, 2100.0), 2),
+    ],
+)
+def test_a_clock_that_was_wrong_costs_no_rows_and_keeps_none_for_ever(
+    path: Path, times: tuple[float, ...], left: int
+) -> None:
+    with Store(path) as store:
+        store.add([VERDICT._replace(time=time) for time in times])
+        store.prune(before=1000.0, max_bytes=1 << 30, max_image_bytes=1 << 30)
+        assert store.count() == left
+
+
+def test_events_have_the_age_of_verdicts(path: Path) -> None:
+    with Store(path) as store:
+        store.add([], [{"event": "start"}])
+        store.prune(before=1000.0, max_bytes=1 << 30, max_image_bytes=1 << 30)
+        assert len(store.events()) == 1
+        store.prune(before=9e9, max_bytes=1 << 30, max_image_bytes=1 << 30)
+        assert store.events() == []
+
+
+def test_a_verdict_that_is_deleted_meanwhile_has_no_review(path: Path) -> None:
+    with Store(path) as store, pytest.raises(InputError, match="deleted"):
+        store.review(1, "false_alarm", source="client")
+
+
+@pytest.mark.parametrize("name", ["../verdicts.sqlite", "/etc/passwd", "", "notes.txt"])
+def test_names_of_a_forged_store_lead_to_no_other_file(tmp_path: Path, name: str) -> None:
+    images = KeptImages(tmp_path / "kept", 1)
+    (images.folder / "notes.txt").write_text("mine")
+    for use in (images.read, images.pixels, lambda each: images.delete([each])):
+        with pytest.raises(InputError, match="damaged"):
+            use(name)
     assert (images.folder / "notes.txt").exists()
