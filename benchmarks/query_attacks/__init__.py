@@ -1,1 +1,1 @@
-"""Query attacks: streams of queries, and the bars of their recognition."""
+"""Query attacks: streams of queries, and measurements of their recognition."""

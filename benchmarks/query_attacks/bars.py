@@ -1,4 +1,4 @@
-"""Query attacks: found attacks, false alarms, evasion, and time and memory of the recognition.
+"""Recognition of query attacks: recognised attacks, false alarms, evasion, time and memory.
 
 Attacks and harmless streams send 8-bit images to a network; the streams are replayed through
 `service.monitoring.queries`. The limits of the rules were chosen on other images. Every stream is one line of --work,
@@ -186,7 +186,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--queries", type=int, default=200, help="of a harmless stream (default: %(default)s)")
     parser.add_argument("--evasions", type=int, default=6, help="images with evasions (default: %(default)s)")
     parser.add_argument("--budget", type=float, default=1.0, help="factor of the attacks' queries (default: 1)")
-    parser.add_argument("--work", type=Path, required=True, help="file of finished streams; delete it to start anew")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="file of finished streams; without it, all streams run again"
+    )
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)

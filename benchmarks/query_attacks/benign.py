@@ -220,7 +220,7 @@ def severities(scene: Scene) -> Iterator[np.ndarray]:
 
 
 def slider(scene: Scene) -> Iterator[np.ndarray]:
-    """A slider of the brightness, moved to and fro."""
+    """The brightness, increased and decreased step by step."""
     place = 0.0
     while True:
         place = float(np.clip(place + scene.rng.normal(0, 0.04), -0.4, 0.4))

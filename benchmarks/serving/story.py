@@ -1,10 +1,10 @@
-"""A camera loses its focus under `plumbline serve`: alarm, review, recalibration, reload, attack, restarts.
+"""A server whose images become blurred: alarm, review, recalibration, reload, attack, restarts.
 
 A real server process scores CIFAR-10 images with ResNet-20. After natural images, all images are blurred, and some are
 noise. The benchmark, which knows the noise, decides in place of a reviewer on every image of the random sample since
 the change. `plumbline calibrate --from-reviews` writes another artifact, and SIGHUP switches the server to it while
 images are sent. HopSkipJump then attacks an image over HTTP. The server is stopped and started, and killed and started:
-no response and no stored verdict is lost. Last, the processor time of the store.
+no response and no stored verdict is lost. The last figure is the processor time of the store.
 """
 
 import argparse

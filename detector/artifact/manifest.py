@@ -48,8 +48,8 @@ _FIELDS = frozenset(
         *("calibration", "provenance", "digest", "signature"),
     }
 )
-# Fields that some manifests do not have: the first were written under the only policy so far, there is no entry for
-# torch in float32, and most networks' blocks are found by their additions.
+# Optional fields: the first manifests have no policy, torch in float32 has no entry, and blocks that are found by
+# their additions have no pattern.
 _LATER_FIELDS = frozenset({"decoding", "engine", "companion", "blocks"})
 
 

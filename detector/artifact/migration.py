@@ -9,7 +9,7 @@ __all__ = ["migrated_parameters", "migrated_state"]
 
 _COMPONENTS = {"learnt": "classifier", "dispute": "prediction_disagreement", "change": "logit_shift"}
 _COMPOSITE = ("path", "views", "fusion")
-# Options that artifacts of before them do not have, with the values that change nothing.
+# Options that earlier artifacts lack, with the values that change nothing.
 _LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "transport": {"norms_only": False, "columns_per_block": 2},
     "transport_cost": {"rule": "per_class"},

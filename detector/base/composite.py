@@ -30,7 +30,7 @@ from models.features import FeatureRequest, Features
 __all__ = ["CompositeDetector"]
 
 _RANK_SHARE = 0.25  # share of the natural images that only tail scores and class scales learn from
-_SCALE_POWER = 0.5  # of the scales of parts: 1 makes rates of classes hardly more equal, and separates images less well
+_SCALE_POWER = 0.5  # exponent of the scales of parts; 1 separates images less well, see decision 20
 _MIN_RANKED = 8  # with fewer natural images, tail scores and components learn from the same images
 
 
@@ -48,7 +48,7 @@ class CompositeDetector(Detector):
 
     A subclass lists its components in `declare`. It can divide them into `parts`, such as "attack" and "outlier". Every
     part then has a norm of its own, divided by the square root of its scale, and the tail scores of these norms are
-    joined into the score by the harmonic mean of their shares. A component can belong to several parts.
+    combined into the score by the harmonic mean of their shares. A component can belong to several parts.
 
     Args:
         groups: "all", or the groups of columns to use, joined by "+". A component without any of its groups is dropped.

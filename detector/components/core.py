@@ -1,4 +1,4 @@
-"""Direction of the embedding in the space that the last layer ignores (part of CORE; Yang, Kim and Bahk, 2026)."""
+"""Direction of the embedding orthogonal to the last layer's weights (part of CORE; Yang, Kim and Bahk, 2026)."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ class ResidualDirection(LinearHeadComponent):
     """
 
     title = "Residual direction"
-    description = "the part of the last embedding that no class's weights use points in no direction of natural images"
+    description = "the part of the last embedding orthogonal to the weights of all classes has an unusual direction"
     groups = ("core",)
 
     directions_: np.ndarray

@@ -1,4 +1,4 @@
-"""Two parts with p-values of their own, for attacks and for outliers, joined into one score."""
+"""A part for attacks and a part for outliers, each with a p-value, combined into one score."""
 
 from typing import ClassVar
 

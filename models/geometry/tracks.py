@@ -16,9 +16,9 @@ class TrackDistances(NamedTuple):
     """Distances between the tracks of all pairs of N images, symmetric and ``(N, N)``.
 
     Args:
-        distance: the smallest distance of the points with the same number (equation 35).
-        bound: ‖Δx^(0)‖‖Δx^(n)‖ / √(‖Δx^(0)‖² + ‖Δx^(n)‖²), below which it cannot be if the network moves the images
-            along straight lines to the ends of an optimal map (equations 36 and 41); 0 for equal ends.
+        distance: the smallest distance between x^(m) of both images, over all m (equation 35).
+        bound: ‖Δx^(0)‖‖Δx^(n)‖ / √(‖Δx^(0)‖² + ‖Δx^(n)‖²), a lower bound of the distance if the network moves the
+            images along straight lines of an optimal map (equations 36 and 41); 0 for equal ends.
     """
 
     distance: Tensor

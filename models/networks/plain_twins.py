@@ -1,8 +1,8 @@
-"""Residual networks and their plain twins: those of Gai and Zhang's table 1.
+"""The networks of Gai and Zhang's table 1, residual or plain.
 
-A block is r(x) = W₂ σ(W₁ σ(x)), σ the ReLU (their equation 10). The residual network computes x + r(x), its plain twin
-r(x), "by removing the identity maps". Open details are chosen here: batch normalisation before every ReLU of the
-convolutional network and none in the fully connected one, kernels of 3×3, the mean over the channels of an image as
+A block is r(x) = W₂ σ(W₁ σ(x)), σ the ReLU (their equation 10). The residual network computes x + r(x). The plain one
+computes r(x), "by removing the identity maps". Open details are chosen here: batch normalisation before every ReLU of
+the convolutional network and none in the fully connected one, kernels of 3×3, the mean over the channels of an image as
 the input of the fully connected network, strided 1×1 convolutions between the dimensions of `convolutional20`, and the
 layers before and after the blocks.
 """
@@ -29,7 +29,7 @@ class _Block(nn.Module):
         return x + transformed if self.residual else transformed
 
 
-class Twin(nn.Module):
+class BlockNetwork(nn.Module):
     """Logits ``(B, K)`` of images: layers to the first embedding, blocks, classifier.
 
     Args:
@@ -58,13 +58,13 @@ def fully_connected5(
         for _ in range(blocks)
     ]
     head = nn.Sequential(nn.ReLU(), nn.Linear(filters, num_classes))
-    return Twin(stem, [_Block(branch, residual=residual) for branch in branches], head)
+    return BlockNetwork(stem, [_Block(branch, residual=residual) for branch in branches], head)
 
 
 def convolutional10(num_classes: int = 10, *, blocks: int = 10, filters: int = 32, residual: bool = True) -> nn.Module:
     """Ten convolutional blocks of one dimension, (32, H/2, W/2), residual or plain (residual=false)."""
     stem = nn.Conv2d(3, filters, 3, stride=2, padding=1, bias=False)
-    return Twin(stem, _convolutional(filters, blocks, residual), _head(filters, num_classes))
+    return BlockNetwork(stem, _convolutional(filters, blocks, residual), _head(filters, num_classes))
 
 
 def convolutional20(num_classes: int = 10, *, blocks: int = 5, filters: int = 64, residual: bool = True) -> nn.Module:
@@ -75,7 +75,7 @@ def convolutional20(num_classes: int = 10, *, blocks: int = 5, filters: int = 64
         modules.append(nn.Conv2d(channels, 2 * channels, 1, stride=2, bias=False))
         channels *= 2
         modules += _convolutional(channels, blocks, residual)
-    return Twin(nn.Conv2d(3, filters, 3, padding=1, bias=False), modules, _head(channels, num_classes))
+    return BlockNetwork(nn.Conv2d(3, filters, 3, padding=1, bias=False), modules, _head(channels, num_classes))
 
 
 def _convolutional(channels: int, blocks: int, residual: bool) -> list[nn.Module]:

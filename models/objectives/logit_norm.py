@@ -1,4 +1,4 @@
-"""Cross-entropy of normalised logits: a network cannot lower it by larger logits (LogitNorm; Wei et al. 2022)."""
+"""Cross-entropy of normalised logits, which larger logits do not lower (LogitNorm; Wei et al. 2022)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -35,7 +35,7 @@ class Smoothing:
         sigma: standard deviation σ of the noise, in units of pixels in [0, 1].
         samples: number of noisy copies of each image.
         threshold: τ, the vote share above which a class is answered; a larger one rejects more.
-        alpha: probability, at most, that any statement about an image is wrong.
+        alpha: maximum probability that any statement about an image is wrong.
 
     Raises:
         InputError: a value out of its range.
@@ -58,7 +58,7 @@ class Smoothing:
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """What is certain of the smoothed system around one image; all of it holds with probability 1 − α.
+    """Certified statements on the smoothed system around one image; all hold together with probability 1 − α.
 
     Args:
         answer: the class that is answered at the image; None if no class is certain, as for a rejected image.

@@ -1,4 +1,4 @@
-"""AutoAttack on the network alone, so that a defended network can be compared with the bare one on the same images."""
+"""AutoAttack on the network alone, to compare the network with and without a detector on the same images."""
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ _CLASSES_NEEDED = 4  # of the targeted part
 def network_attack(context: AttackContext, epsilon: float) -> AttackRun:
     """The first two parts of AutoAttack, APGD on cross-entropy and targeted APGD on DLR, within one L∞ budget.
 
-    FAB and Square, the other parts, take most of its time and change the accuracy of robustly trained networks by a
-    few tenths of a per cent. With fewer than four classes there is no targeted part.
+    FAB and Square, the other parts, take most of its time. With fewer than four classes there is no targeted part.
 
     Args:
         context: system and images.

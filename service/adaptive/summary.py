@@ -89,7 +89,7 @@ def adaptive_figures(
             "all_steps": _figures(all_steps),
         }
     linf, l2 = _smallest_distances(attacks)
-    # The attack `network` also ran at half of each budget; the smallest half is not a budget.
+    # The attack `network` also runs at half of each budget; the smallest half is not a budget.
     sizes = {each.epsilon: FOOLED in each.extra for each in budgeted if each.epsilon is not None}
     epsilons = sorted({size for size, alone in sizes.items() if not alone or size / 2 in sizes} or set(linf_limits))
     figures = {
@@ -204,7 +204,7 @@ def _within(linf: Distances, l2: Distances, attempted: int, limits: Limits) -> l
 
 
 def _robustness(attacks: AdaptiveAttacks, evaded: NDArray[np.bool_], epsilon: float) -> dict[str, Any]:
-    """Shares of images that no attack evaded within epsilon, beside the network alone, and what they would imply."""
+    """Shares of images that no attack evaded within epsilon, beside the network alone, and their implication."""
     count, robust = len(evaded), int((attacks.right & ~attacks.flagged & ~evaded).sum())
     share = _share("robust", robust, count)
     safe = _share("right_or_flagged", (attacks.right & ~evaded).sum(), count)

@@ -99,7 +99,7 @@ def fit(request: Annotated[FitRequest, Request]) -> None:
 def calibrate(request: Annotated[CalibrateRequest, Request]) -> None:
     """Write an artifact with a new threshold, from natural images; network and detector stay the same.
 
-    The images are a data set, or those of the random sample of a server that reviewers decided are natural.
+    The images are a data set, or the images of a server's random sample that reviewers classified as natural.
     """
     from service.jobs.calibrate import calibrate as calibrate_job
 

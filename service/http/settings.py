@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     store: Path | None = Field(None, description="SQLite file of the served verdicts")
     store_days: float = Field(30.0, gt=0, description="maximum age of a stored verdict")
     store_max_bytes: int = Field(
-        1024 * _MIB, ge=_MIB, description="maximum size of the store; the oldest rows go first"
+        1024 * _MIB, ge=_MIB, description="maximum size of the store; the oldest rows are deleted"
     )
     keep_flagged: Path | None = Field(None, description="folder that keeps flagged and sampled images for reviewers")
     keep_max_bytes: int = Field(1024 * _MIB, ge=_MIB, description="maximum size of the kept images")
@@ -64,8 +64,12 @@ class Settings(BaseSettings):
     webhook: str | None = Field(None, description="URL for warnings and pages of the calibration watch")
     webhook_secret_file: Path | None = Field(None, description="file with the secret that signs them: whsec_BASE64")
     sessions_bytes: int = Field(256 * _MIB, ge=0, description="memory for the recognition of query attacks; 0: off")
-    sessions_ttl_s: float = Field(86_400.0, gt=0, description="time without a query after which a key is forgotten")
-    sessions_allowed_keys: str = Field("", description="names of keys, separated by commas, that may send attacks")
+    sessions_ttl_s: float = Field(
+        86_400.0, gt=0, description="seconds without a query after which the queries of a key are deleted"
+    )
+    sessions_allowed_keys: str = Field(
+        "", description="names of keys, separated by commas, whose queries are not compared"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = Field("text", description="json: one object per line")
     access_log: bool = Field(False, description="log one line per request")

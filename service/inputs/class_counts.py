@@ -45,8 +45,8 @@ def note_on_few_scores(count: int, fpr: float) -> str | None:
     if largest >= _FEW_SCORES:
         return None
     return (
-        f"warning: for a false-positive rate of {fpr:g}, the threshold is number {largest} from above of the {count} "
-        "calibration scores, so that single images move it; calibrate on more images"
+        f"warning: for a false-positive rate of {fpr:g}, only {largest} of {count} calibration scores reach the "
+        "threshold, so single images move it; calibrate on more images"
     )
 
 

@@ -34,7 +34,7 @@ def reviewed_images(
     exchangeable with later natural images.
 
     Args:
-        artifact: takes images of the same size.
+        artifact: its network takes images of the stored size.
         store: of the server.
         folder: of its kept images.
         model: name of the model; None: the only one in the store.
@@ -57,7 +57,7 @@ def reviewed_images(
     pixels = [None if row["image"] is None else images.pixels(row["image"]) for row in natural]
     kept = [(row, each) for row, each in zip(natural, pixels, strict=True) if each is not None]
     if len(kept) < len(natural):
-        say(f"{len(natural) - len(kept)} of {len(natural)} natural images are not kept any more and are left out")
+        say(f"{len(natural) - len(kept)} of {len(natural)} natural images were deleted and are left out")
     if not kept:
         raise InputError(
             f"expected natural images in the random sample of {store}, got none among {len(rows)}; start the server "
@@ -79,7 +79,7 @@ def _model(store: Store, model: str | None) -> str:
     if model is None and len(models) == 1:
         return models[0]
     if model is None or model not in models:
-        known = ", ".join(models) or "none: start the server with --sample-for-review"
+        known = ", ".join(models) or "there are none; start the server with --sample-for-review"
         raise InputError(f"expected --model with the name of a model in the random sample ({known}), got {model}")
     return model
 

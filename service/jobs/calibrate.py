@@ -56,7 +56,7 @@ def calibrate(request: CalibrateRequest, *, progress: bool = True) -> CalibrateR
         ArtifactError: an artifact that is refused.
     """
     if (request.on is None) == (request.from_reviews is None):
-        raise InputError("expected either --on DATASET or --from-reviews STORE; give one of them")
+        raise InputError("expected either --on DATASET or --from-reviews STORE, got both or none; give one of them")
     check_destination(request.out, request.sign_key)
     options = request.artifact
     artifact = load_artifact(
@@ -96,7 +96,7 @@ def _images(request: CalibrateRequest, artifact: Artifact) -> ImageDataset:
     """The natural images, each once, without those that the artifact has seen."""
     if request.from_reviews is not None:
         if request.keep_flagged is None:
-            raise InputError("--from-reviews needs the images; give --keep-flagged DIR, as to `plumbline serve`")
+            raise InputError("--from-reviews needs images; give --keep-flagged DIR, as in `plumbline serve`")
         data = reviewed_images(
             artifact, request.from_reviews, request.keep_flagged, model=request.model, since=request.since,
             until=request.until,
@@ -120,7 +120,7 @@ def _images(request: CalibrateRequest, artifact: Artifact) -> ImageDataset:
 
 
 def _provenance(artifact: Artifact, data: ImageDataset) -> dict[str, Any]:
-    """That of the artifact with the new images; "recalibrated" lists the artifacts before, oldest first."""
+    """The artifact's provenance with the new images; "recalibrated" lists the artifacts before, oldest first."""
     old = artifact.manifest["provenance"]
     calibration = artifact.manifest["calibration"]
     earlier = {

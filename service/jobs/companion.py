@@ -1,4 +1,4 @@
-"""A companion that `fit` trains itself: a ResNet-20 on the reference images, by a short recipe."""
+"""The companion that `fit` trains: a ResNet-20 on the reference images, with a short recipe."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from service.requests.fit import FitOptions
 __all__ = ["EPOCHS", "MIN_IMAGES", "train_companion"]
 
 EPOCHS = 15
-MIN_IMAGES = 2000  # with fewer, the companion is much less accurate than the network and finds little
+MIN_IMAGES = 2000  # with fewer, the companion is much less accurate than the network and detects few attacks
 
 _MAX_SIDE = 64  # pixels; a ResNet-20 of larger images is slow and inaccurate
 _HELD_OUT = 0.05
@@ -75,8 +75,8 @@ def train_companion(loaded: LoadedNetwork, reference: ImageDataset, options: Fit
     right = accuracy(trained, held_out)
     say(
         f"the companion is right on {right:.1%} of {len(held_out)} held-out reference images, the network on "
-        f"{accuracy(loaded.network, held_out, device=options.device):.1%}; the nearer, the more attacks it finds "
-        "(docs/components.md)"
+        f"{accuracy(loaded.network, held_out, device=options.device):.1%}; a less accurate companion detects fewer "
+        "attacks (docs/components.md)"
     )
     provenance = {
         "dataset": label(reference.name), "dataset_sha256": data.fingerprint(), "recipe": asdict(recipe),

@@ -153,7 +153,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     )  # fmt: skip
     if trains:
         if inputs.reference is None:
-            raise InputError("--companion train needs --reference, the images to train it on; add them")
+            raise InputError("--companion train needs --reference IMAGES, the images to train on; add it")
         inputs = replace(inputs, companion=train_companion(loaded, inputs.reference, options))
     companion = None if inputs.companion is None else inputs.companion.network.to(options.device)
     if companion is not None:

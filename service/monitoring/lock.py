@@ -27,7 +27,5 @@ def locked(path: Path, owner: str) -> FileLock:
         try:
             lock.acquire(timeout=0)
         except Timeout as exc:
-            raise InputError(
-                f"another process uses {owner}; end that process, or give this one a path of its own"
-            ) from exc
+            raise InputError(f"another process uses {owner}; end that process, or give another path") from exc
     return lock

@@ -14,11 +14,11 @@ class CalibrateRequest:
     """Write an artifact with a new threshold; network and detector stay the same.
 
     Args:
-        artifact: the artifact.
+        artifact: artifact that gets a new threshold.
         out: folder of the artifact to write.
         on: natural images: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
-        from_reviews: store that `plumbline serve --store` wrote; its random sample is used, once reviewed.
-        keep_flagged: folder of the images that belong to the store.
+        from_reviews: store that `plumbline serve --store` wrote; its reviewed random sample is used.
+        keep_flagged: folder of the images of the store, as given to `plumbline serve`.
         model: name of the model in the store [default: the only one].
         since: use the random sample from this time (UTC) on [default: all].
         until: use the random sample before this time (UTC) [default: all].
@@ -26,7 +26,7 @@ class CalibrateRequest:
         sign_key: sign the artifact with the secret in this file.
         loading: how the images of `on` are loaded.
         memory: memory that the job may use, such as 3GB [default: a share of what is free].
-        seed: of `--limit`.
+        seed: seed of the sample of `--limit`.
     """
 
     artifact: ArtifactOptions

@@ -15,7 +15,7 @@ class CertifyRequest:
 
     Args:
         out: folder of report.json, images.csv, certified.png, and the votes from which an interrupted run resumes.
-        network: reference of the network, without rejections; beside `artifact`, only for a network from a user's file.
+        network: reference of the network, which rejects nothing; beside `artifact`, only for a user's file.
         artifact: folder that `plumbline fit` wrote; its flags are rejections.
         verify_key: refuse an artifact that is not signed with the secret in this file.
         normalization: of the network.
@@ -23,7 +23,7 @@ class CertifyRequest:
         sigma: standard deviation of the noise, in units of pixels in [0, 1].
         samples: noisy copies per image.
         threshold: vote share above which a class is answered, at least 0.5; a larger one rejects more.
-        alpha: probability, at most, that the certificate of an image is wrong.
+        alpha: maximum probability that the certificate of an image is wrong.
         device: cpu or cuda.
         seed: seed of the noise and of the sample of images.
 
@@ -47,9 +47,9 @@ class CertifyRequest:
     def __post_init__(self) -> None:
         if self.artifact is None:
             if self.network is None:
-                raise InputError("give --network or --artifact; neither names what to certify")
+                raise InputError("there is nothing to certify; give --network or --artifact")
             if self.verify_key is not None:
-                raise InputError("--verify-key has no effect without --artifact; add it")
+                raise InputError("--verify-key has no effect without --artifact; add --artifact")
         elif (self.normalization.mean, self.normalization.std) != (None, None):
             raise InputError("an artifact has its own normalisation; leave --mean and --std out")
         elif (self.images.resize, self.images.crop) != (None, None):

@@ -50,9 +50,9 @@ class ServeRequest:
         state: folder that stores the calibration watch between restarts.
         store: SQLite file of the served verdicts, for reviews.
         keep_flagged: folder that keeps flagged images for reviewers.
-        sample_for_review: share of all images to keep for review as well, such as 0.01.
+        sample_for_review: share of all images in the random sample for review, such as 0.01.
         review_keys: file of API keys for reviewers on the admin port [default: the admin keys].
-        sessions_bytes: memory for the recognition of query attacks; 0: off [default: 268435456].
+        sessions_bytes: memory in bytes for the recognition of query attacks; 0: off [default: 268435456].
         max_pixels: maximum width × height of an image [default: 65 million].
         device: cpu or cuda.
         memory: memory that the models may use together, such as 3GB [default: a share of what is free].

@@ -1,7 +1,7 @@
 """Rules for blocks that the caller names: each call of a named module is a block.
 
 Its residue is x_{m+1} − x_m, the module's output minus its input, whatever layers the module contains. A plain network
-is thus measured block by block like its residual twin (Gai & Zhang compare the two).
+is thus measured block by block like the same network with identity maps (Gai & Zhang compare the two).
 """
 
 from collections.abc import Container

@@ -22,7 +22,7 @@ _CHECK_EVERY_S = 1.0
 
 
 class KeyCheck(Protocol):
-    """What the guard needs of keys."""
+    """The interface of keys that the guard uses."""
 
     def check(self, scope: Scope) -> None:
         """Raise HttpError 401 unless the request of `scope` has a valid key."""

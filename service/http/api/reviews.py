@@ -19,7 +19,7 @@ __all__ = ["REVIEWS_PATH", "reviews_router"]
 
 REVIEWS_PATH = "/admin/reviews"
 
-# The browser shows it, but runs nothing in it.
+# The browser shows the image and executes nothing in it.
 _IMAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
@@ -86,7 +86,7 @@ def reviews_router(repository: ModelRepository, recorder: VerdictRecorder) -> AP
         if recorder.images is not None and row["image"] is not None:
             pixels = await asyncio.to_thread(recorder.images.pixels, row["image"])
         if model is None or pixels is None or pixels.shape[1:] != model.inference.image_size:
-            raise HttpError(404, "image_not_kept", "the image is not kept, or no model of its size is served")
+            raise HttpError(404, "image_not_kept", "the image is not kept, or no served model takes images of its size")
         with model.admit(0):
             [outcome] = await model.inference.score_pixels([pixels], path=True)
         if isinstance(outcome, Exception):
@@ -103,7 +103,7 @@ def reviews_router(repository: ModelRepository, recorder: VerdictRecorder) -> AP
         recorder.flush()
         rows = store.select(selection)
         for row in rows:
-            row["image"] = row["image"] is not None  # names of files are of no use to a browser
+            row["image"] = row["image"] is not None  # a browser does not need names of files
         return rows
 
     return router

@@ -29,7 +29,7 @@ def sessions_router(queries: QueryWatch) -> APIRouter:
     def session(name: str) -> Response:
         return _found(name, dismiss=False)
 
-    @router.post("/{name}/dismiss", summary="Raise no alarm for a session from now on", responses=_NO_SESSION)
+    @router.post("/{name}/dismiss", summary="Raise no further alarm for a session", responses=_NO_SESSION)
     def dismiss(name: str) -> Response:
         return _found(name, dismiss=True)
 

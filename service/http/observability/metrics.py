@@ -130,7 +130,7 @@ class Metrics:
         )
         self.query_records = Gauge("plumbline_query_records", "Queries in memory", registry=registry)
         self.query_dropped = Counter(
-            "plumbline_query_dropped", "Images that the recognition of query attacks did not see", registry=registry
+            "plumbline_query_dropped", "Images that were not compared with other queries", registry=registry
         )
         self.webhooks = Counter(
             "plumbline_webhooks", "Events for the webhook, by outcome", ["outcome"], registry=registry

@@ -203,7 +203,7 @@ class QueryWatch:
         }  # fmt: skip
         fields = {("at" if field == "time" else field): value for field, value in event.items()}
         logger.warning(
-            "%s: %d similar queries of %s are built on one another (%s), session %s",
+            "%s: query attack with %d similar queries of %s (rules %s), session %s",
             model, session.members, ", ".join(session.keys), ", ".join(session.rules), session.name, extra=fields,
         )  # fmt: skip
         if self._record is not None:

@@ -1,7 +1,7 @@
 """The thread that writes served verdicts and events to the store; see docs/review.md.
 
 A request appends its verdicts to a queue and wakes no thread. The thread empties the queue twice a second, in short
-transactions, writes kept images, and deletes what is beyond the limits of the settings.
+transactions, writes kept images, and deletes rows and images beyond the limits of the settings.
 """
 
 import logging

@@ -1,1 +1,1 @@
-"""Recognition of query attacks from the sequence of a key's queries; docs/query-attacks.md has the method."""
+"""Recognition of query attacks from the sequence of a key's queries; docs/query-attacks.md describes the method."""

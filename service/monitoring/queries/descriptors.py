@@ -1,4 +1,4 @@
-"""What is kept of the pixels of a query: a descriptor, a secret sketch and a digest."""
+"""The stored values of a query's pixels: a descriptor, a secret sketch and a digest."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""All keys together: the limit of memory, and sessions across keys."""
+"""The queries of all keys: their limit of memory, and sessions across keys."""
 
 import secrets
 from collections import OrderedDict
@@ -23,11 +23,11 @@ _Place = tuple[str, str]  # model, and key
 
 
 class QueryIndex:
-    """Histories by model and key; the key without queries for the longest time leaves first.
+    """Histories by model and key; the least recently used key is deleted first.
 
     A session with at least `PROMOTED_MEMBERS` members has an entry in a table of all keys: its latest descriptor. If
-    the latest descriptors of sessions of two keys are within the radius, the members of both are replayed in the order
-    of their arrival into a session across keys, and later members of both are added to it.
+    the latest descriptors of sessions of two keys are within the radius, the members of both are merged into a
+    session across keys, in the order of their arrival, and later members of both are added to it.
 
     Args:
         limit_bytes: maximum number of bytes of all histories.

@@ -12,7 +12,7 @@ from service.monitoring.queries.statistics import longest_chain, rank_correlatio
 
 __all__ = ["LOOK_EVERY", "LOOKS", "WALK_EVERY", "WINDOW", "Look", "chain", "conditions", "look", "walks"]
 
-WINDOW = 64  # members that a look takes into account
+WINDOW = 64  # members that an evaluation (look) takes into account
 LOOK_EVERY = 8  # members between looks
 WALK_EVERY = 16  # members between looks at chains of hubs
 LOOKS = {"D": 1, "N": 3, "H": 4, "C": 1, "B": 1}  # looks at which the conditions of a rule hold before it fires
@@ -90,7 +90,7 @@ def conditions(now: Look) -> list[str]:
 
 
 def chain(decreases: int, rejects: int, used: int) -> bool:
-    """Rule K: a path of decreases of the margin, whose other branches were abandoned.
+    """Rule K: a path of decreases of the margin, whose other branches have few children.
 
     Args:
         decreases: of the margin along the path to a record.
@@ -101,7 +101,7 @@ def chain(decreases: int, rejects: int, used: int) -> bool:
 
 
 def walks(records: Records, rows: np.ndarray) -> list[str]:
-    """The rules C and B: chains of hubs, each abandoned for the next.
+    """The rules C and B: chains of hubs, each replaced by the next.
 
     Args:
         records: of the key.

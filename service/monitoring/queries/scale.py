@@ -24,7 +24,7 @@ _MEDIAN_MARGIN = 6.5  # nats; of the network that the limits of the rules were c
 
 @dataclass(frozen=True)
 class QueryScale:
-    """What the recognition of query attacks takes from an artifact.
+    """The radius and the margin scale of an artifact, for the recognition of query attacks.
 
     Args:
         radius: largest distance between the descriptors of similar images, in grey levels.

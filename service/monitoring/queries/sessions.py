@@ -1,4 +1,4 @@
-"""Sessions of similar queries of one key, with the query from which each member was made."""
+"""Sessions of similar queries of one key, with the parent query of each member."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

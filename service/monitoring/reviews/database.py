@@ -105,7 +105,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, read_only: bool) -> Non
     if read_only:
         if version < len(MIGRATIONS):
             raise InputError(
-                f"the store {path} has the earlier version {version}; start `plumbline serve` with it once"
+                f"the store {path} has the earlier version {version}; start `plumbline serve --store` with it once"
             )
         return
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect before the first write only
@@ -113,7 +113,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, read_only: bool) -> Non
         # Tells images of several stores in one folder apart.
         connection.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
     connection.execute("PRAGMA journal_mode = WAL")
-    # A commit survives the end of the process. The end of the machine can lose the last commits, not the file.
+    # Commits survive the end of the process. A loss of power can lose the last commits, but not the file.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     for number, statements in enumerate(MIGRATIONS[version:], version + 1):
