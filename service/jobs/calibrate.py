@@ -8,14 +8,14 @@ import numpy as np
 from detector.artifact import Artifact, check_destination, load_artifact, save_artifact
 from detector.calibration import Calibration, Interval
 from models.batching import memory_limited
-from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.datasets.base import ImageDataset
 from models.datasets.contents import image_digests
 from models.errors import InputError
 from models.features import extract_features
 from models.intervals import clopper_pearson
 from models.loading import NetworkSpec
 from service.evaluation.planning.images import without_seen
-from service.inputs import distinct_images, label, say
+from service.inputs import distinct_images, label, load_for_artifact, say
 from service.inputs.class_counts import note_on_few_scores
 from service.inputs.reviewed import reviewed_images
 from service.inputs.seen_images import pack, unpack
@@ -103,19 +103,7 @@ def _images(request: CalibrateRequest, artifact: Artifact) -> ImageDataset:
         )  # fmt: skip
     else:
         assert request.on is not None
-        loading, recorded = request.loading, artifact.preprocessing
-        for name in ("resize", "crop"):
-            if getattr(loading, name) not in (None, getattr(recorded, name)):
-                raise InputError(
-                    f"expected the artifact's --{name} {getattr(recorded, name)}, got {getattr(loading, name)}"
-                )
-        wanted = DatasetRequest(
-            root=loading.data_root, download=loading.download, resize=recorded.resize, crop=recorded.crop,
-            max_pixels=loading.max_pixels, strict=loading.strict,
-        )  # fmt: skip
-        data = load_dataset(request.on, wanted)
-        if data.image_shape != artifact.spec.image_shape:
-            raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
+        data = load_for_artifact(request.on, request.loading, artifact)
     return without_seen(artifact, distinct_images(data)).limited(request.loading.limit, request.seed)
 
 

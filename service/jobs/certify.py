@@ -16,17 +16,24 @@ from attacks.common.digests import network_digest
 from attacks.generation.store import ShardStore
 from detector.artifact import load_artifact
 from models.batching import fitting_batch
-from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.errors import InputError
+from models.datasets.base import ImageDataset, load_dataset
 from models.files import json_bytes, write_files
 from models.intervals import clopper_pearson
-from models.loading import load_network, preset_size
+from models.loading import load_network
 from models.progress import progress_bar
 from models.smoothing import REJECTED, Smoothing, certificate, count_votes
 from service.console import text_table
 from service.evaluation.planning.images import without_seen
 from service.formatting import between, percent
-from service.inputs import distinct_images, label, network_name, refuse_unusable, with_labels_of
+from service.inputs import (
+    dataset_request,
+    distinct_images,
+    label,
+    load_for_artifact,
+    network_name,
+    refuse_unusable,
+    with_labels_of,
+)
 from service.provenance import provenance
 from service.report.figures.radii import draw_radii
 from service.report.figures.svg import as_png
@@ -121,10 +128,7 @@ def certify(request: CertifyRequest, *, progress: bool = True) -> Certification:
 def _network(request: CertifyRequest) -> _System:
     assert request.network is not None
     given, images = request.normalization, request.images
-    resize, crop = images.resize, images.crop
-    if resize is None and crop is None:
-        resize, crop = preset_size(request.network)
-    data = _images(request, resize, crop)
+    data = load_dataset(images.dataset, dataset_request(images, request.network))
     loaded = load_network(
         request.network, mean=given.mean, std=given.std, num_classes=len(data.classes), image_shape=data.image_shape
     )
@@ -147,9 +151,7 @@ def _artifact(request: CertifyRequest) -> _System:
         request.artifact, network_file=request.network, device=request.device, verify_key=request.verify_key
     )
     pipeline = artifact.pipeline
-    data = _images(request, artifact.preprocessing.resize, artifact.preprocessing.crop)
-    if data.image_shape != pipeline.image_shape:
-        raise InputError(f"expected images {pipeline.image_shape} for this artifact, got {data.image_shape}")
+    data = load_for_artifact(request.images.dataset, request.images, artifact)
     data = distinct_images(with_labels_of(data, pipeline.classes, len(pipeline.classes), "the artifact"))
     data = without_seen(artifact, data).limited(request.images.limit, request.seed)
 
@@ -159,15 +161,6 @@ def _artifact(request: CertifyRequest) -> _System:
         return np.where(flagged, REJECTED, features.predicted)
 
     return _System(f"{artifact.spec.name} with {pipeline.detector!r}", artifact.digest, decide, data)
-
-
-def _images(request: CertifyRequest, resize: int | None, crop: int | None) -> ImageDataset:
-    images = request.images
-    wanted = DatasetRequest(
-        root=images.data_root, download=images.download, resize=resize, crop=crop,
-        max_pixels=images.max_pixels, strict=images.strict,
-    )  # fmt: skip
-    return load_dataset(images.dataset, wanted)
 
 
 def _votes(

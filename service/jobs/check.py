@@ -20,13 +20,13 @@ from models.checking import (
     check_normalization,
     right_predictions,
 )
-from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.datasets.base import ImageDataset, load_dataset
 from models.datasets.contents import contents_of
 from models.errors import PlumblineError
-from models.loading import LoadedNetwork, load_network, preset_size
+from models.loading import LoadedNetwork, load_network
 from service.console import text_table
 from service.formatting import counted
-from service.inputs import label, with_labels_of
+from service.inputs import dataset_request, label, with_labels_of
 from service.jsonable import as_json
 from service.requests.inspection import CheckRequest
 
@@ -100,15 +100,8 @@ def check(request: CheckRequest) -> CheckReport:
 def _images(request: CheckRequest) -> ImageDataset | None:
     if request.dataset is None:
         return None
-    images = request.images
-    resize, crop = images.resize, images.crop
-    if resize is None and crop is None:
-        resize, crop = preset_size(request.network)
-    wanted = DatasetRequest(
-        root=images.data_root, download=images.download, resize=resize, crop=crop,
-        max_pixels=images.max_pixels, strict=images.strict,
-    )  # fmt: skip
-    return load_dataset(request.dataset, wanted).limited(images.limit, request.seed)
+    data = load_dataset(request.dataset, dataset_request(request.images, request.network))
+    return data.limited(request.images.limit, request.seed)
 
 
 def _network(request: CheckRequest, data: ImageDataset | None) -> LoadedNetwork:

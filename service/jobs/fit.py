@@ -27,12 +27,13 @@ from models.datasets.contents import image_digests
 from models.errors import InputError
 from models.features import Features, extract_features
 from models.intervals import clopper_pearson
-from models.loading import LoadedNetwork, load_network, preset_size
+from models.loading import LoadedNetwork, load_network
 from models.residuals import Discovery, StatisticsSpec, discover
 from service.evaluation.planning.protocols import can_calibrate
 from service.inputs import (
     attack_of,
     companion_note,
+    dataset_request,
     detector_of,
     distinct_images,
     engine_of,
@@ -205,13 +206,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
 
 def _load(request: FitRequest) -> FitInputs:
     images, network = request.images, request.network
-    resize, crop = images.resize, images.crop
-    if resize is None and crop is None:
-        resize, crop = preset_size(network.network)
-    wanted = DatasetRequest(
-        root=images.data_root, download=images.download, resize=resize, crop=crop,
-        max_pixels=images.max_pixels, strict=images.strict,
-    )  # fmt: skip
+    wanted = dataset_request(images, network.network)
     data = distinct_images(load_dataset(images.dataset, wanted)).limited(images.limit, request.options.seed)
     loaded = load_network(
         network.network, mean=network.mean, std=network.std, num_classes=len(data.classes),

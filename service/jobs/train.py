@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.checking import check_network
-from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.datasets.base import ImageDataset, load_dataset
 from models.datasets.contents import image_digests
 from models.errors import InputError, NetworkError
 from models.files import write_atomically
@@ -24,7 +24,7 @@ from models.normalization import Normalized
 from models.objectives.base import Objective
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
-from service.inputs import hold_out, label, objective_of, say, with_labels_of
+from service.inputs import dataset_request, hold_out, label, objective_of, say, with_labels_of
 from service.provenance import provenance
 from service.requests.train import TrainRequest
 
@@ -116,10 +116,7 @@ def _objective(request: TrainRequest) -> Objective:
 
 def _load(request: TrainRequest) -> tuple[ImageDataset, ImageDataset]:
     """Training and test images, which do not overlap."""
-    wanted = DatasetRequest(
-        root=request.data_root, download=request.download, resize=request.resize, crop=request.crop, split="train",
-        max_pixels=request.max_pixels, strict=request.strict,
-    )  # fmt: skip
+    wanted = replace(dataset_request(request), split="train")
     data = load_dataset(request.dataset, wanted).limited(request.limit, request.seed)
     test = load_dataset(request.test_dataset or request.dataset, replace(wanted, split="test"))
     if not set(test.classes) <= set(data.classes) or test.image_shape != data.image_shape:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from detector.artifact import load_artifact
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
 from models.errors import ImageError, InputError
-from models.loading import load_network, preset_size
+from models.loading import load_network
 from service.evaluation.planning.images import without_seen
 from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.settings import EvaluationSettings
-from service.inputs import distinct_images, label, load_companion
+from service.inputs import dataset_request, distinct_images, label, load_companion, load_for_artifact
 from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["load_inputs"]
@@ -29,24 +29,21 @@ def load_inputs(request: EvaluationRequest, settings: EvaluationSettings) -> Eva
     """
     inputs = _with_network(request) if request.artifact is None else _with_artifact(request, settings)
     shape = inputs.data.image_shape
-    dataset_request = _dataset_request(request, request.resize, request.crop)
+    wanted = dataset_request(request)
     outliers = {
-        name: _images_of_size(reference, shape, dataset_request)
+        name: _images_of_size(reference, shape, wanted)
         for name, reference in _by_label([*request.ood, *request.fit_ood]).items()
     }
     if request.reference is None:
         return replace(inputs, outliers=outliers)
-    reference = _images_of_size(request.reference, shape, replace(dataset_request, split="train"))
+    reference = _images_of_size(request.reference, shape, replace(wanted, split="train"))
     return replace(inputs, outliers=outliers, reference=reference)
 
 
 def _with_network(request: EvaluationRequest) -> EvaluationInputs:
     if request.network is None:
         raise InputError("give --network or --artifact; neither names what to evaluate")
-    resize, crop = request.resize, request.crop
-    if resize is None and crop is None:
-        resize, crop = preset_size(request.network)
-    data = load_dataset(request.dataset, _dataset_request(request, resize, crop))
+    data = load_dataset(request.dataset, dataset_request(request, request.network))
     loaded = load_network(
         request.network, mean=request.mean, std=request.std, num_classes=len(data.classes), image_shape=data.image_shape
     )
@@ -66,15 +63,7 @@ def _with_artifact(request: EvaluationRequest, settings: EvaluationSettings) -> 
     artifact = load_artifact(
         request.artifact, network_file=request.network, device=request.device, verify_key=request.verify_key
     )
-    recorded = artifact.preprocessing
-    for name in ("resize", "crop"):
-        if getattr(request, name) not in (None, getattr(recorded, name)):
-            raise InputError(
-                f"expected the artifact's --{name} {getattr(recorded, name)}, got {getattr(request, name)}"
-            )
-    data = load_dataset(request.dataset, _dataset_request(request, recorded.resize, recorded.crop))
-    if data.image_shape != artifact.spec.image_shape:
-        raise InputError(f"expected images {artifact.spec.image_shape} for this artifact, got {data.image_shape}")
+    data = load_for_artifact(request.dataset, request, artifact)
     trained_on = _trained_on(artifact.manifest["provenance"].get("trained"), data)
     data = distinct_images(data)
     if settings.fits_nothing:
@@ -85,13 +74,6 @@ def _with_artifact(request: EvaluationRequest, settings: EvaluationSettings) -> 
 def _trained_on(trained: object, data: ImageDataset) -> bool:
     """Whether the provenance of a training names these very images."""
     return isinstance(trained, dict) and trained.get("dataset_sha256") == data.fingerprint()
-
-
-def _dataset_request(request: EvaluationRequest, resize: int | None, crop: int | None) -> DatasetRequest:
-    return DatasetRequest(
-        root=request.data_root, download=request.download, resize=resize, crop=crop,
-        max_pixels=request.max_pixels, strict=request.strict,
-    )  # fmt: skip
 
 
 def _by_label(references: Sequence[str]) -> dict[str, str]:
