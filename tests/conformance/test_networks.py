@@ -15,7 +15,13 @@ from models.residuals import discover
 CLASSES, SHAPE = 5, (3, 16, 16)
 # Small values keep the suite fast; a network without the option keeps its size.
 QUICK: dict[str, Any] = {"filters": 4, "blocks": 2}
-OTHER: dict[str, Any] = {**QUICK, "batch_normalization": False, "step_size": 0.5, "fixed_encoder": True}
+OTHER: dict[str, Any] = {
+    **QUICK,
+    "batch_normalization": False,
+    "step_size": 0.5,
+    "fixed_encoder": True,
+    "residual": False,
+}
 
 every_network = pytest.mark.parametrize("name", NETWORKS.names())
 
