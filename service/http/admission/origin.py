@@ -1,4 +1,4 @@
-"""Requests that a browser sends for a page of another site, with which that page could change the server's state."""
+"""Protection against cross-site requests, with which a page of another site could change the server's state."""
 
 from starlette.types import Scope
 
@@ -9,9 +9,9 @@ __all__ = ["check_origin"]
 
 
 def check_origin(scope: Scope) -> None:
-    """Refuse a request that changes something and that a browser sends for a page of another origin.
+    """Refuse a request that can change the state and that a browser sends for a page of another origin.
 
-    Programs send neither header. The host of a proxy can differ, so that the first header has precedence.
+    Programs send neither header. Behind a proxy the host can differ, so the first header has precedence.
 
     Raises:
         HttpError: 403: ``Sec-Fetch-Site`` names another origin; without it, ``Origin`` is not the host.
@@ -24,4 +24,4 @@ def check_origin(scope: Scope) -> None:
     else:
         own = origin is None or origin.partition(b"://")[2] == header(scope, b"host")
     if not own:
-        raise HttpError(403, "forbidden", "expected a request of a page of this server; pages of others change nothing")
+        raise HttpError(403, "forbidden", "a page of another site sent this request; use the pages of this server")
