@@ -78,7 +78,7 @@ def test_a_client_reviews_its_own_verdicts_only(
     assert (row["client_decision"], row["decision"]) == ("false_alarm", None)
     for headers, changes, status, code in (
         ({"x-api-key": OTHER}, {}, 404, "verdict_not_found"),
-        ({"x-api-key": "another-key-of-nobody"}, {}, 401, "unauthorized"),
+        ({"x-api-key": "unknown-key"}, {}, 401, "unauthorized"),
         ({}, {"index": 1}, 404, "verdict_not_found"),
         ({}, {"request_id": "unknown"}, 404, "verdict_not_found"),
         ({}, {"verdict": "missed"}, 422, "invalid_request"),
