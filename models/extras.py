@@ -11,6 +11,8 @@ __all__ = ["EXTRAS", "import_optional", "missing_extra"]
 EXTRAS = {
     "art": "attacks",
     "cloudpickle": "attacks",
+    "datasets": "data",
+    "fsspec": "data",
     "huggingface_hub": "networks",
     "jinja2": "report",
     "joblib": "attacks",
@@ -19,6 +21,7 @@ EXTRAS = {
     "onnxruntime": "onnxruntime",
     "onnxscript": "onnxruntime",
     "openvino": "openvino",
+    "pyarrow": "data",
     "opentelemetry": "telemetry",
     "pyautoattack": "attacks",
     "ray": "ray",
