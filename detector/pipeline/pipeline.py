@@ -182,6 +182,25 @@ class Pipeline:
         other.calibration = calibration
         return other
 
+    def to(self, device: str | torch.device) -> "Pipeline":
+        """This pipeline on a device, with the same network, which is moved there.
+
+        Raises:
+            InputError: another device, and an engine other than torch in float32.
+        """
+        if torch.device(device) == self.device:
+            return self
+        if self.engine is not None and (self.engine.name, self.engine.precision) != ("torch", "float32"):
+            raise InputError(
+                f"the engine {self.engine.name} in {self.engine.precision} stays on {self.device}; load the artifact "
+                f"with device={str(device)!r}"
+            )
+        return Pipeline(
+            network=self.network, discovery=self.discovery, statistics_spec=self.statistics_spec,
+            detector=self.detector, calibration=self.calibration, classes=self.classes, band=self.band,
+            image_shape=self.image_shape, device=device, companion=self.companion,
+        )  # fmt: skip
+
     def batch_size(self, most: int) -> int:
         """Images in one call of `score` that the memory allows, at most `most`."""
         return self._extractor.batch_size(torch.full((1, *self.image_shape), 0.5, device=self.device), most, most)
