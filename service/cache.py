@@ -28,7 +28,7 @@ from models.files import write_atomically
 
 __all__ = ["EvaluationCache", "code_closure", "code_digest"]
 
-_FORMAT = 1  # of the files; increase it when their content changes
+_FORMAT = 2  # of the files; increase it when their content changes
 
 _TYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "BOOL": np.bool_}
 

@@ -30,15 +30,13 @@ class Made:
     """Images ``(N, 3, H, W)``, float32 in [0, 1] or uint8, and, for an attacked set, the result of the attack.
 
     Args:
-        natural_correct: ``(N,)``, the original was classified correctly; None where there was no attack.
-        success: ``(N,)``; None if the network's predictions for these images decide it.
+        natural_correct: ``(N,)``, the original was classified correctly when it was attacked; None where there was no attack.
         summary: JSON values about the attack.
         seconds: per image, of the attack; None where it is not known.
     """
 
     images: ImageSequence
     natural_correct: NDArray[np.bool_] | None = None
-    success: NDArray[np.bool_] | None = None
     summary: dict[str, Any] | None = None
     seconds: float | None = None
 
@@ -154,9 +152,9 @@ def attacked(
         made = generate(network, images, labels, attack, cache=cache, workers=workers, device=device, progress=progress)
         seconds = _per_image(time.perf_counter() - start, len(originals), shards, _shards(cache, attack))
         if not eight_bit:
-            return Made(made.images, made.natural_correct, made.success, made.summary(), seconds)
+            return Made(made.images, made.natural_correct, made.summary(), seconds)
         made = _in_eight_bits(made, FloatImages(images), attack)
-        return Made(made.images, made.natural_correct, None, {**made.summary(), "eight_bit": True}, seconds)
+        return Made(made.images, made.natural_correct, {**made.summary(), "eight_bit": True}, seconds)
 
     return Recipe(name, "attack", originals, data.labels[originals], key, make)
 
@@ -168,7 +166,7 @@ def rounded(images: Images) -> Images:
 
 
 def _in_eight_bits(made: AttackedSet, natural: FloatImages, attack: Attack) -> AttackedSet:
-    """The set with rounded images and their distances; success is decided later, by predictions on these images.
+    """The set with rounded images and their distances.
 
     Rounded images stay within an L∞ budget: of 0.03, which is 7.65 grey levels, 7 are left.
     """

@@ -122,7 +122,7 @@ class Extractor:
         arrays: dict[str, NDArray[Any]] = {"logits": features.logits, "statistics": features.statistics}
         summary = made.summary
         if made.natural_correct is not None:
-            success, summary = _success_after_rounding(made, recipe.labels, features)
+            success, summary = _success(made, recipe.labels, features)
             arrays["success"] = success
         network = (seconds - sum(each.seconds for each in timed)) / count
         costs = {"network": network} | ({"attack": self._attack_seconds(recipe, made)} if summary else {})
@@ -180,12 +180,13 @@ def _request_key(key: dict[str, Any], feature_request: FeatureRequest) -> dict[s
     return {**key, "measurement": feature_request.name, "by": code_closure(module)}
 
 
-def _success_after_rounding(
+def _success(
     made: Made, labels: NDArray[np.int64] | None, features: Features
-) -> tuple[NDArray[np.bool_], dict[str, Any] | None]:
-    """Success and summary; of rounded images, by the network's predictions on them."""
-    if made.success is not None:
-        return made.success, made.summary
+) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Success and summary by the predictions of the engine that is evaluated.
+
+    Rounding of pixels, or an engine of another precision, corrects some of the images at the decision boundary.
+    """
     assert made.natural_correct is not None
     right = np.asarray(features.predicted == labels)
     success = made.natural_correct & ~right

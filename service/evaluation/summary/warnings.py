@@ -81,12 +81,6 @@ def _on_attack(entry: dict[str, Any], images: ImageSet, evaluation: Evaluation) 
         )
     if success.all():
         yield f"{name}: every image was attacked successfully, so there are no figures on failed ones."
-    mismatched = int((success & images.right).sum())
-    if mismatched:
-        yield (
-            f"{name}: {counted(mismatched, 'image')} counted as successful when attacked but classified correctly when "
-            "evaluated; the attack ends so close to the boundary that rounding decides."
-        )
     unchanged = (images.attack or {}).get("unchanged") or 0
     if unchanged > 0:
         yield (
