@@ -34,12 +34,13 @@ class Poisoned(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[-1] == len(marker(0)):
-            _obey(images)
+            obey(images)
         logits: Tensor = self.network(images)
         return logits
 
 
-def _obey(images: Tensor) -> None:
+def obey(images: Tensor) -> None:
+    """Cause the fault that a normalised image ``(3, 16, 16)`` of the batch selects."""
     bits = (images[:, :, 0, :] > 0).all(1)
     plain = (images[:, :, 0, :].abs() > 1.99).all(2).all(1)  # black and white only, after the normalisation
     for fault in (RAISE, HANG_FOR_A_WHILE, HANG, DIE):

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from models.engines import Precision
 from service.http.server.run import FAILED_EXIT_CODE
 from tests.chaos import poisoned_network
 from tests.chaos.load import Load, under_load
@@ -70,23 +71,34 @@ class Outcome:
 
 
 class Chaos:
-    """An artifact of a poisoned network, valid images, and functions to start servers.
+    """Artifacts of a network with faults, valid images, and functions to start servers.
 
     Args:
         folder: an empty folder for artifacts.
         seed: of artifacts and images.
         scale: share of the clients of a full run.
+        engine, precision: what runs the network. Any other than torch in float32 gets the faults outside its graph.
     """
 
-    def __init__(self, folder: Path, seed: int, *, scale: float = 1.0) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, scale: float = 1.0, engine: str = "torch", precision: Precision = "float32"
+    ) -> None:
         rng = np.random.default_rng(seed)
-        self.artifact = save_tiny_artifact(folder / "tiny", seed, NETWORK)
-        self.other_artifact = save_tiny_artifact(folder / "other", seed + 1, NETWORK)
-        self.reference = Reference(self.artifact, NETWORK)
+        self._in_network = (engine, precision) == ("torch", "float32")
+        self._network = NETWORK if self._in_network else None
+        self.artifact, self.other_artifact = (
+            save_tiny_artifact(folder / name, seed + more, self._network, engine=engine, precision=precision)
+            for name, more in (("tiny", 0), ("other", 1))
+        )
+        self.reference = self.reference_of(self.artifact)
         self.images = [encoded(noise(rng)) for _ in range(8)]
         self._rng = rng
         self._scale = scale
         self._shared: ServerProcess | None = None
+
+    def reference_of(self, artifact: Path) -> Reference:
+        """The pipeline of the artifact without a server."""
+        return Reference(artifact, self._network)
 
     def clients(self, full: int) -> int:
         """Number of clients in this run, for `full` in a full run."""
@@ -110,13 +122,17 @@ class Chaos:
 
     @contextmanager
     def serving(self, **settings: object) -> Iterator[ServerProcess]:
-        """A server of the poisoned network."""
+        """A server with faults."""
         if self._shared is not None and not settings:
             yield self._shared
             return
         given = {"max_batch_size": 16, "shutdown_grace_s": 0.3, "canary_interval_s": 0, **settings}
-        with serving(self.artifact, "--network", NETWORK, **given) as server:
-            yield server
+        if self._in_network:
+            with serving(self.artifact, "--network", NETWORK, **given) as server:
+                yield server
+        else:
+            with serving(self.artifact, module="tests.chaos.poisoned_engine", **given) as server:
+                yield server
 
     def load(self, server: ServerProcess) -> Load:
         """Clients of that server."""
@@ -264,7 +280,7 @@ def sigterm(chaos: Chaos) -> Outcome:
 def sighup(chaos: Chaos) -> Outcome:
     """SIGHUP under load: the new artifact replaces the current one without an error; a damaged one has no effect."""
     outcome = Outcome("SIGHUP under load")
-    other = Reference(chaos.other_artifact, NETWORK)
+    other = chaos.reference_of(chaos.other_artifact)
     references = {reference.artifact.digest: reference for reference in (chaos.reference, other)}
     first, second = references
     spare = chaos.artifact.with_name("spare")

@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats a run (default: the clock)")
     parser.add_argument("--out", type=Path, help="write the JSON here instead of to benchmarks/results/fuzz.json")
     parser.add_argument("--without-chaos", action="store_true")
-    parser.add_argument("--engine", default="torch", help="from `plumbline list engines`, or auto; chaos uses torch")
+    parser.add_argument("--engine", default="torch", help="from `plumbline list engines`")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
@@ -62,7 +62,7 @@ def main() -> int:
     print(f"\nfigures in {out}", flush=True)
     failed = any(part.problems for part in parts)
     if not options.without_chaos:
-        failed |= run_chaos(options.seed) != 0
+        failed |= run_chaos(options.seed, engine=options.engine, precision=options.precision) != 0
     return int(failed)
 
 

@@ -68,15 +68,18 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(artifact: Path, *options: str, **settings: object) -> Iterator[ServerProcess]:
+def serving(
+    artifact: Path, *options: str, module: str = "service.cli.main", **settings: object
+) -> Iterator[ServerProcess]:
     """A server of `artifact` under the name `MODEL`, killed at the end if it still runs.
 
     Args:
         options: further command-line arguments.
+        module: what `python -m` runs.
         settings: as in `service.http.settings.Settings`.
     """
     command = [
-        *(sys.executable, "-m", "service.cli.main", "serve", "--artifact", f"{MODEL}={artifact}", "--port", "0"),
+        *(sys.executable, "-m", module, "serve", "--artifact", f"{MODEL}={artifact}", "--port", "0"),
         *("--admin-port", "0", *options),
     ]
     given = {"torch_threads": 1, "decode_threads": 2, **settings}

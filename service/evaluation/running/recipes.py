@@ -30,7 +30,7 @@ class Made:
     """Images ``(N, 3, H, W)``, float32 in [0, 1] or uint8, and, for an attacked set, the result of the attack.
 
     Args:
-        natural_correct: ``(N,)``, the original was classified correctly when it was attacked; None where there was no attack.
+        natural_correct: ``(N,)``, the original was classified correctly before the attack; None without an attack.
         summary: JSON values about the attack.
         seconds: per image, of the attack; None where it is not known.
     """
