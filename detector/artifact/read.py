@@ -190,9 +190,9 @@ def _detector(fields: Any, state: Mapping[str, np.ndarray], protocol: int) -> De
 
 def _require_logits(spec: NetworkSpec, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Raise ArtifactError if the manifest has more classes than the weights."""
-    count = spec.arguments.get("num_classes")
-    if count is None:
+    if "num_classes" not in spec.arguments:
         return
+    count = spec.num_classes
     # A user's network may have any head; all other networks end in a layer with one row per class.
     enough = (
         sum(tensor.numel() for tensor in tensors.values()) >= count

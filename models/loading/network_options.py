@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.errors import InputError
-from models.options import check_count, check_number, parse_value
+from models.networks.runge_kutta import OUTPUTS, format_steps, parse_steps
+from models.options import check_choice, check_count, check_number, parse_value
 
 __all__ = ["NETWORK_OPTIONS", "Argument", "check_network_option", "parse_network_options"]
 
-Argument = bool | int | float
+Argument = bool | int | float | str
+
+_MAX_BLOCKS = 110
+_MAX_STAGES = 4
 
 
 def check_network_option(name: str, value: Any) -> Argument:
@@ -66,11 +70,34 @@ def _step_size(name: str, value: Any) -> float:
     return step_size
 
 
+def _output(name: str, value: Any) -> str:
+    return check_choice(name, str(value), tuple(OUTPUTS))
+
+
+def _steps(name: str, value: Any) -> str:
+    """The text in its shortest form; a single step size may be a number."""
+    try:
+        steps = parse_steps(value if isinstance(value, str) else repr(value))
+    except ValueError as exc:
+        raise InputError(
+            f"expected {name} as step sizes by commas within a stage and slashes between stages, such as "
+            f"1,0.5,0.5/1/1, got {value!r:.200}"
+        ) from exc
+    if len(steps) > _MAX_STAGES or max(map(len, steps)) > _MAX_BLOCKS:
+        raise InputError(
+            f"expected {name} of at most {_MAX_STAGES} stages and {_MAX_BLOCKS} blocks each, got {value!r:.200}"
+        )
+    return format_steps([_step_size(name, size) for size in stage] for stage in steps)
+
+
 NETWORK_OPTIONS: Mapping[str, Callable[[str, Any], Argument]] = {
     "batch_normalization": _switch,
     "step_size": _step_size,
-    "blocks": _count(110),
+    "blocks": _count(_MAX_BLOCKS),
     "filters": _count(512),
     "fixed_encoder": _switch,
     "residual": _switch,
+    "steps": _steps,
+    "forward_with": _output,
+    "ensemble": _switch,
 }
