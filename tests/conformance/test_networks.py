@@ -21,6 +21,9 @@ OTHER: dict[str, Any] = {
     "step_size": 0.5,
     "fixed_encoder": True,
     "residual": False,
+    "steps": "1,0.5/1",
+    "forward_with": "midpoint",
+    "ensemble": True,
 }
 
 every_network = pytest.mark.parametrize("name", NETWORKS.names())
