@@ -129,7 +129,7 @@ class ImageDataset:
 
 
 def load_dataset(reference: str, request: DatasetRequest | None = None) -> ImageDataset:
-    """The data set that `reference` names: ``digits``, ``cifar10``, …, ``npz:FILE`` or ``images:FOLDER``.
+    """The data set that `reference` names: ``digits``, ``cifar10``, …, or ``images:FOLDER``, ``npz:FILE``, ….
 
     Raises:
         UnknownNameError: no data set of that name.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.datasets._files import is_url, open_file
 from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
 from models.datasets.contents import distinct_names
 from models.errors import DatasetError
@@ -19,18 +20,19 @@ _MAX_CLASSES = 100_000
 
 
 def load(request: DatasetRequest) -> ImageDataset:
-    """The images of the file `request.argument`, for either split.
+    """The images of the file `request.argument`, which may be a URL, for either split.
 
     Raises:
         DatasetError: the file is missing or unreadable, or an array is missing or malformed.
     """
-    path = Path(request.argument)
-    if not request.argument or not path.is_file():
-        raise DatasetError(f"expected npz:FILE with an existing .npz file, got 'npz:{request.argument}'")
-    if fault := placeholder(path):
-        raise DatasetError(f"{path}: {fault}")
+    path = request.argument
+    if not is_url(path):
+        if not path or not Path(path).is_file():
+            raise DatasetError(f"expected npz:FILE with an existing .npz file, got 'npz:{path}'")
+        if fault := placeholder(Path(path)):
+            raise DatasetError(f"{path}: {fault}")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             present = {name: arrays[name] for name in ("x", "y", "classes") if name in arrays}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as exc:
         raise DatasetError(f"{path}: the file is no .npz file of plain arrays: {exc}") from exc

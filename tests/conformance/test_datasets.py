@@ -1,11 +1,15 @@
 """Conformance suite of data sets, run on every file in models/datasets; those of files read a few images made here."""
 
 import importlib
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -74,10 +78,47 @@ def save(path: Path, rng: np.random.Generator, side: int) -> None:
     Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
 
 
+def encoded(folder: Path, rng: np.random.Generator) -> list[bytes]:
+    for number in range(COUNT):
+        save(folder / f"{number}.png", rng, SIDE)
+    return [(folder / f"{number}.png").read_bytes() for number in range(COUNT)]
+
+
+def imglist_reference(folder: Path, rng: np.random.Generator) -> str:
+    encoded(folder, rng)
+    (folder / "a.txt").write_text("".join(f"{number}.png {label}\n" for number, label in enumerate(LABELS)))
+    return f"imglist:{folder / 'a.txt'}"
+
+
+def webdataset_reference(folder: Path, rng: np.random.Generator) -> str:
+    encoded(folder, rng)
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for number, label in enumerate(LABELS):
+            (folder / f"{number}.cls").write_text(str(label))
+            tar.add(folder / f"{number}.png", f"{number}.png")
+            tar.add(folder / f"{number}.cls", f"{number}.cls")
+    return f"webdataset:{folder}"
+
+
+def parquet_reference(folder: Path, rng: np.random.Generator) -> str:
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"image": encoded(folder, rng), "label": LABELS}), folder / f"{split}.parquet")
+    return f"parquet:{folder}/{{split}}.parquet"
+
+
+def hf_reference(folder: Path, rng: np.random.Generator) -> str:
+    parquet_reference(folder / "pictures", rng)
+    return f"hf:{folder / 'pictures'}"
+
+
 MADE: dict[str, Callable[[Path, np.random.Generator], str]] = {
     "npz": npz_reference,
     "random_crops": crops_reference,
     "images": images_reference,
+    "imglist": imglist_reference,
+    "webdataset": webdataset_reference,
+    "parquet": parquet_reference,
+    "hf": hf_reference,
     "tiny_imagenet": tiny_imagenet_reference,
 }
 
@@ -93,6 +134,7 @@ def reference(name: str, tmp_path: Path, rng: np.random.Generator, monkeypatch: 
             layout = LAYOUTS.get(name, "channels last")
             monkeypatch.setattr(module, attribute, type("Small", (SmallTorchvisionSet,), {"layout": layout}))
             break
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return MADE[name](tmp_path, rng) if name in MADE else name
 
 

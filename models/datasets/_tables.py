@@ -1,0 +1,88 @@
+"""Arrow tables with a column of encoded images and a column of labels, as the package `datasets` writes them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from models.datasets._encoded import EncodedImage, class_labels, decode_images
+from models.datasets.base import DatasetRequest, ImageDataset
+from models.datasets.contents import distinct_names
+from models.errors import DatasetError
+
+__all__ = ["BATCH", "decode_table"]
+
+BATCH = 64  # rows that are read at once
+_LABELS = ("label", "labels", "fine_label", "class", "cls", "target")
+
+
+def decode_table(
+    schema: Any, batches: Callable[[list[str]], Iterable[Any]], request: DatasetRequest, source: str
+) -> ImageDataset:
+    """The images of a table.
+
+    Images are in the only column of bytes, or of structures with the field ``bytes``. Labels are in the first column of
+    the name ``label``, ``labels``, ``fine_label``, ``class``, ``cls`` or ``target``. Class names are those that the
+    package `datasets` stores in the schema, if it did.
+
+    Args:
+        schema: pyarrow's, with the type of every column.
+        batches: returns the rows of some columns as tables or record batches of pyarrow; called twice.
+        request: resizing, cropping and limits.
+        source: name of the file or data set, for messages.
+
+    Raises:
+        DatasetError: a column is missing, several columns have images, or a row has no label.
+        ImageError: too many images that cannot be decoded, or an image of another size than the first.
+    """
+    image, label = _image_column(schema, source), _label_column(schema, source)
+    values = [value for batch in batches([label]) for value in batch.column(label).to_pylist()]
+    names = _class_names(schema, label)
+    if None in values or (names and -1 in values):
+        raise DatasetError(f"{source}: expected a label in every row, got rows without one; use another split")
+    labels, classes = class_labels(values, source)
+    rows = (value for batch in batches([image]) for value in batch.column(image).to_pylist())
+    return decode_images(_images(rows, labels, source), len(labels), names or classes, request, source=source)
+
+
+def _images(rows: Iterator[Any], labels: list[int], source: str) -> Iterator[EncodedImage]:
+    for number, (value, label) in enumerate(zip(rows, labels, strict=True)):
+        content = value.get("bytes") if isinstance(value, dict) else value
+        yield EncodedImage(f"{source}, row {number}", label, partial(bytes, content or b""))
+
+
+def _image_column(schema: Any, source: str) -> str:
+    names = [field.name for field in schema if _has_bytes(field.type)]
+    if len(names) == 1:
+        return str(names[0])
+    got = ", ".join(names) or "none among " + ", ".join(f"{field.name} ({field.type})" for field in schema)
+    raise DatasetError(
+        f"{source}: expected one column with encoded images (bytes, or structures with the field bytes), got {got}; "
+        "encode the images as JPEG or PNG, or remove the other columns"
+    )
+
+
+def _has_bytes(kind: Any) -> bool:
+    fields = [kind.field(index) for index in range(kind.num_fields)]
+    return str(kind) in ("binary", "large_binary") or any(
+        field.name == "bytes" and _has_bytes(field.type) for field in fields
+    )
+
+
+def _label_column(schema: Any, source: str) -> str:
+    for name in _LABELS:
+        if name in schema.names:
+            return name
+    raise DatasetError(
+        f"{source}: expected a column with the name {', '.join(_LABELS[:-1])} or {_LABELS[-1]}, got "
+        f"{', '.join(schema.names)}; rename the column of the labels"
+    )
+
+
+def _class_names(schema: Any, column: str) -> tuple[str, ...]:
+    """The names that the package `datasets` stores in the schema; empty without them."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return distinct_names([str(name) for name in features[column]["names"]])
+    except (KeyError, TypeError, ValueError):
+        return ()
