@@ -14,7 +14,7 @@ from models.errors import DatasetError
 
 __all__ = ["load"]
 
-_READ_BYTES = 2**20  # at once; memory still grows with the size of a row group
+_READ_BYTES = 2**20  # at once; `pre_buffer` would keep every row group in memory
 
 
 def load(request: DatasetRequest) -> ImageDataset:
@@ -42,6 +42,6 @@ def load(request: DatasetRequest) -> ImageDataset:
 def _opened(path: str) -> Iterator[Any]:
     try:
         with open_file(path) as file:
-            yield pyarrow.parquet.ParquetFile(file, buffer_size=_READ_BYTES)
+            yield pyarrow.parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
     except (OSError, pyarrow.ArrowException) as exc:
         raise DatasetError(f"{path}: expected a whole Parquet file, got an error: {exc}; copy it again") from exc
