@@ -2,7 +2,7 @@
 
 from benchmarks.tables.cells import Result, percent
 
-__all__ = ["watch_false_alarms", "watch_shifts", "watch_simulated", "watch_story"]
+__all__ = ["watch_false_alarms", "watch_shifts", "watch_simulated", "watch_steps"]
 
 
 def watch_false_alarms(result: Result) -> list[str]:
@@ -41,7 +41,7 @@ def watch_shifts(result: Result) -> list[str]:
     return lines
 
 
-def watch_story(result: Result) -> list[str]:
+def watch_steps(result: Result) -> list[str]:
     """The steps from a change of the images to a new threshold, an attack and two restarts."""
     before, changed, after = result["before"], result["changed"], result["after"]
     tests = {"flags": "warning by flags", "distribution": "warning by distribution", "page": "page"}

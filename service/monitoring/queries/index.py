@@ -8,7 +8,7 @@ import numpy as np
 
 from service.monitoring.queries.descriptors import DESCRIPTOR_SIZE, Query
 from service.monitoring.queries.records import MAX_RECORDS
-from service.monitoring.queries.rules import LOOK_EVERY
+from service.monitoring.queries.rules import EVALUATE_EVERY
 from service.monitoring.queries.scale import QueryScale
 from service.monitoring.queries.sessions import History, Session
 
@@ -83,7 +83,7 @@ class QueryIndex:
         if session is not None:
             if session.shared is not None:
                 session = self._extend(session, query, at=at, request_id=request_id)
-            elif session.members >= PROMOTED_MEMBERS and session.members % LOOK_EVERY == 0:
+            elif session.members >= PROMOTED_MEMBERS and session.members % EVALUATE_EVERY == 0:
                 session = self._promote(place, session, query.descriptor, scale)
         while self.nbytes > self._limit_bytes and len(self._histories) > 1:
             self._drop(next(iter(self._histories)))

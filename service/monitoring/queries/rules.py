@@ -10,21 +10,25 @@ import numpy as np
 from service.monitoring.queries.records import Records
 from service.monitoring.queries.statistics import longest_chain, rank_correlation, record_lows
 
-__all__ = ["LOOK_EVERY", "LOOKS", "WALK_EVERY", "WINDOW", "Look", "chain", "conditions", "look", "walks"]
+__all__ = [
+    "CHAINS_EVERY", "EVALUATE_EVERY", "REQUIRED_EVALUATIONS", "WINDOW", "WindowStatistics", "chain", "conditions",
+    "hub_chains", "window_statistics",
+]  # fmt: skip
 
-WINDOW = 64  # members that an evaluation (look) takes into account
-LOOK_EVERY = 8  # members between looks
-WALK_EVERY = 16  # members between looks at chains of hubs
-LOOKS = {"D": 1, "N": 3, "H": 4, "C": 1, "B": 1}  # looks at which the conditions of a rule hold before it fires
+WINDOW = 64  # members that an evaluation takes into account
+EVALUATE_EVERY = 8  # members between evaluations
+CHAINS_EVERY = 16  # members between evaluations of chains of hubs
+# Evaluations at which the conditions of a rule hold before it fires.
+REQUIRED_EVALUATIONS = {"D": 1, "N": 3, "H": 4, "C": 1, "B": 1}
 
 _HUB_LATE_CHILDREN = 4
-_WALK_MEMBERS, _WALK_CHILDREN, _WALK_HUBS, _WALK_LENGTH = 1024, 6, 24, 5
-_WALK_GAP = 96  # members between two hubs of a chain; the earlier one is then still among the possible parents
+_CHAIN_MEMBERS, _CHAIN_CHILDREN, _CHAIN_HUBS, _CHAIN_LENGTH = 1024, 6, 24, 5
+_CHAIN_GAP = 96  # members between two hubs of a chain; the earlier one is then still among the possible parents
 _LATER_SHARE = 0.15  # largest share of a hub's children that come after the hub that follows it
 
 
 @dataclass(frozen=True)
-class Look:
+class WindowStatistics:
     """Statistics of the last `WINDOW` members of a session.
 
     Args:
@@ -54,7 +58,7 @@ class Look:
     largest_lead: float
 
 
-def look(records: Records, rows: np.ndarray, *, members: int, largest_lead: float) -> Look:
+def window_statistics(records: Records, rows: np.ndarray, *, members: int, largest_lead: float) -> WindowStatistics:
     """The statistics of a session whose members are in these rows, oldest first."""
     window = records.rows[rows[-WINDOW:]]
     parents = window["parent"]
@@ -66,7 +70,7 @@ def look(records: Records, rows: np.ndarray, *, members: int, largest_lead: floa
         moves = rank_correlation(hubs)
         fall = float(records.rows["margin"][records.row(first)] - records.rows["margin"][records.row(last)])
     count, margins = len(window), np.ascontiguousarray(window["margin"])
-    return Look(
+    return WindowStatistics(
         members=members, best_parents=np.count_nonzero(window["on_best"]) / count,
         late_best_parents=np.count_nonzero(window["on_best"] & ~window["immediate"]) / count,
         lows=record_lows(margins), hub_children=len(hubs) / count, hub_moves=moves, hub_fall=fall,
@@ -75,8 +79,8 @@ def look(records: Records, rows: np.ndarray, *, members: int, largest_lead: floa
     )  # fmt: skip
 
 
-def conditions(now: Look) -> list[str]:
-    """The rules D, N and H whose conditions hold at one look."""
+def conditions(now: WindowStatistics) -> list[str]:
+    """The rules D, N and H whose conditions hold at one evaluation."""
     rules = []
     if now.members >= 24 and now.best_parents >= 0.55 and now.late_best_parents >= 0.1 and now.lows >= 2.5:
         rules.append("D")
@@ -100,16 +104,16 @@ def chain(decreases: int, rejects: int, used: int) -> bool:
     return decreases >= 7 and rejects >= max(4, 0.4 * decreases) and used <= 0.25 * rejects
 
 
-def walks(records: Records, rows: np.ndarray) -> list[str]:
+def hub_chains(records: Records, rows: np.ndarray) -> list[str]:
     """The rules C and B: chains of hubs, each replaced by the next.
 
     Args:
         records: of the key.
         rows: of the session's members, oldest first.
     """
-    rows = rows[-_WALK_MEMBERS:]
-    hubs = np.flatnonzero(records.rows["children"][rows] >= _WALK_CHILDREN)[-_WALK_HUBS:]
-    if len(hubs) < _WALK_LENGTH:
+    rows = rows[-_CHAIN_MEMBERS:]
+    hubs = np.flatnonzero(records.rows["children"][rows] >= _CHAIN_CHILDREN)[-_CHAIN_HUBS:]
+    if len(hubs) < _CHAIN_LENGTH:
         return []
     scalars = records.rows[rows[hubs[0] :]]  # children come after their hubs
     positions = hubs - hubs[0]
@@ -120,10 +124,10 @@ def walks(records: Records, rows: np.ndarray) -> list[str]:
     left = children[starts + counts - (_LATER_SHARE * counts).astype(int) - 1]
     margins, leads = scalars["margin"][positions], scalars["lead"][positions]
     beyond = (leads < 1) & (margins < 0)  # on the boundary, in another class than the first member
-    soon = positions[None, :] - positions[:, None] <= _WALK_GAP
+    soon = positions[None, :] - positions[:, None] <= _CHAIN_GAP
     follows = {
         "C": soon & (margins[:, None] - margins[None, :] >= 0.2),
         "B": soon & beyond[:, None] & beyond[None, :],
     }
     lengths = {rule: longest_chain(positions, left, each) for rule, each in follows.items()}
-    return [rule for rule, length in lengths.items() if length >= _WALK_LENGTH]
+    return [rule for rule, length in lengths.items() if length >= _CHAIN_LENGTH]

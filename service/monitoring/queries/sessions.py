@@ -8,14 +8,22 @@ import numpy as np
 
 from service.monitoring.queries.descriptors import Query
 from service.monitoring.queries.records import ALONE, MAX_RECORDS, NO_PARENT, Records
-from service.monitoring.queries.rules import LOOK_EVERY, LOOKS, WALK_EVERY, chain, conditions, look, walks
+from service.monitoring.queries.rules import (
+    CHAINS_EVERY,
+    EVALUATE_EVERY,
+    REQUIRED_EVALUATIONS,
+    chain,
+    conditions,
+    hub_chains,
+    window_statistics,
+)
 
 __all__ = ["LARGE", "History", "Session"]
 
 LARGE = 256  # members of a session that is reported without a rule
 
 _PARENTS = 128  # last members that can be a parent
-_FIRST_LOOK = 24
+_FIRST_EVALUATION = 24
 _MAX_COUNT = 60_000  # of counters on a path
 _MAX_CLASSES = 8
 # Of a session object with its dictionaries, measured and rounded up; for the limit of memory.
@@ -52,7 +60,7 @@ class Session:
     largest_lead: float = 0.0
     chain: int = 0
     classes: dict[int, int] = field(default_factory=dict)
-    looks: dict[str, int] = field(default_factory=dict)
+    evaluations: dict[str, int] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
     stored: int = 0  # members in the ring
     counted: bool = False  # by the metric of sessions
@@ -237,8 +245,8 @@ class History:
         session.chain = max(session.chain, int(rows["chain"][row]))
         if "K" not in session.rules and chain(*(int(rows[each][row]) for each in _PATH)):
             session.rules["K"] = session.members
-        if session.members >= _FIRST_LOOK and session.members % LOOK_EVERY == 0:
-            self._look(session, np.append(before, row))
+        if session.members >= _FIRST_EVALUATION and session.members % EVALUATE_EVERY == 0:
+            self._evaluate(session, np.append(before, row))
 
     def _link(self, session: Session, row: int, before: np.ndarray, margin: float) -> None:
         """Find the parent of the record in `row`, and count it there."""
@@ -264,14 +272,14 @@ class History:
             rows["rejected"][row] = True
             rows["rejects"][parent] += 1
 
-    def _look(self, session: Session, rows: np.ndarray) -> None:
-        now = look(self.records, rows, members=session.members, largest_lead=session.largest_lead)
+    def _evaluate(self, session: Session, rows: np.ndarray) -> None:
+        now = window_statistics(self.records, rows, members=session.members, largest_lead=session.largest_lead)
         rules = conditions(now)
-        if session.members % WALK_EVERY == 0:
-            rules += walks(self.records, rows)
+        if session.members % CHAINS_EVERY == 0:
+            rules += hub_chains(self.records, rows)
         for rule in rules:
-            session.looks[rule] = session.looks.get(rule, 0) + 1
-            if session.looks[rule] >= LOOKS[rule]:
+            session.evaluations[rule] = session.evaluations.get(rule, 0) + 1
+            if session.evaluations[rule] >= REQUIRED_EVALUATIONS[rule]:
                 session.rules.setdefault(rule, session.members)
 
 

@@ -1,10 +1,12 @@
 """Sessions: hand-worked lineages, attacks and harmless variants, duplicates, and the order of keys."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from service.monitoring.queries.records import MAX_RECORDS, NO_PARENT, Records
-from service.monitoring.queries.rules import Look, chain, conditions
+from service.monitoring.queries.rules import WindowStatistics, chain, conditions
 from service.monitoring.queries.sessions import History, Session
 from tests.service.monitoring.queries.streams import SHAPE, Source
 
@@ -156,19 +158,18 @@ def test_the_margin_scale_divides_margins(source: Source) -> None:
     np.testing.assert_allclose(into.records.rows["lead"][:2], (1.5, 0.5), atol=1e-5)
 
 
-def test_conditions_of_a_look() -> None:
-    calm = Look(
+def test_conditions_of_an_evaluation() -> None:
+    calm = WindowStatistics(
         members=64, best_parents=0.1, late_best_parents=0, lows=0, hub_children=0, hub_moves=0, hub_fall=0, trend=0,
         near=0, minority=0, largest_lead=3,
     )  # fmt: skip
     assert conditions(calm) == []
-    changed = vars(calm)
-    assert conditions(Look(**{**changed, "best_parents": 0.6, "late_best_parents": 0.2, "lows": 3})) == ["D"]
-    hubs = {**changed, "hub_children": 0.8, "hub_moves": 0.95}
-    assert conditions(Look(**{**hubs, "trend": -0.5, "hub_fall": 1})) == ["N"]
-    assert conditions(Look(**{**hubs, "near": 0.7, "minority": 0.2})) == ["H"]
-    assert conditions(Look(**{**hubs, "near": 0.7, "minority": 0.2, "largest_lead": 0.5})) == []
-    assert conditions(Look(**{**hubs, "trend": -0.5, "hub_fall": 1, "members": 32})) == []
+    assert conditions(replace(calm, best_parents=0.6, late_best_parents=0.2, lows=3)) == ["D"]
+    hubs = replace(calm, hub_children=0.8, hub_moves=0.95)
+    assert conditions(replace(hubs, trend=-0.5, hub_fall=1)) == ["N"]
+    assert conditions(replace(hubs, near=0.7, minority=0.2)) == ["H"]
+    assert conditions(replace(hubs, near=0.7, minority=0.2, largest_lead=0.5)) == []
+    assert conditions(replace(hubs, trend=-0.5, hub_fall=1, members=32)) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.query_attacks import bars
+from benchmarks.query_attacks import recognition
 from benchmarks.query_attacks.benign import BENIGN, Scene, jpeg
 from benchmarks.query_attacks.replays import Replay, Subject, run_benign
 from benchmarks.query_attacks.streams import ATTACKS, Answers, attack_stream, noisy, shifted
@@ -63,21 +63,21 @@ def test_transforms_keep_the_size(subject: Subject, rng: np.random.Generator) ->
 def test_outcomes_become_tables_and_finished_streams_are_not_repeated(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bars, "BENIGN", {"smoothing": BENIGN["smoothing"], "independent": BENIGN["independent"]})
-    monkeypatch.setattr(bars, "ATTACKS", {"SimBA": ATTACKS["SimBA"]})
+    monkeypatch.setattr(recognition, "BENIGN", {"smoothing": BENIGN["smoothing"], "independent": BENIGN["independent"]})
+    monkeypatch.setattr(recognition, "ATTACKS", {"SimBA": ATTACKS["SimBA"]})
     options = argparse.Namespace(
         images=1, benign=1, evasions=1, queries=20, budget=0.2, seed=0, work=tmp_path / "work"
     )  # fmt: skip
     replay = Replay(subject, 0)
-    outcomes = bars.measured(replay, options)
+    outcomes = recognition.measured(replay, options)
     assert len(options.work.read_text().splitlines()) == len(outcomes) == 4
 
     def unused(*_: Any, **__: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr(bars, "run_attack", unused)
-    monkeypatch.setattr(bars, "run_benign", unused)
-    assert bars.measured(replay, options) == outcomes
+    monkeypatch.setattr(recognition, "run_attack", unused)
+    monkeypatch.setattr(recognition, "run_benign", unused)
+    assert recognition.measured(replay, options) == outcomes
     result = summary(outcomes.values())
     for name in queries.__all__:
         table = getattr(queries, name)(result)

@@ -78,7 +78,7 @@ class Client:
         for first in range(0, len(images), PER_REQUEST):
             part, others = images[first : first + PER_REQUEST], marked[first : first + PER_REQUEST]
             self.requests += 1
-            name = f"story-{self.requests}"
+            name = f"r-{self.requests}"
             pixels = np.ascontiguousarray(part.transpose(0, 3, 1, 2))
             tensor = {"name": "PIXELS", "datatype": "UINT8", "shape": pixels.shape, "data": pixels.ravel().tolist()}
             answer = self.call(self.process.port, "/v2/models/model/infer", {"inputs": [tensor]}, name)
@@ -92,7 +92,7 @@ class Client:
             counted[1] += int(np.sum(np.array(flags, bool) & ~others))
         return labels
 
-    def call(self, port: int | None, path: str, body: Any = None, name: str = "story") -> Any:
+    def call(self, port: int | None, path: str, body: Any = None, name: str = "reviewer") -> Any:
         """The JSON of a response; a status of 4xx or 5xx is an error that ends the benchmark."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "X-Request-ID": name}
@@ -163,13 +163,13 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads or 1)
     with tempfile.TemporaryDirectory() as folder:
-        figures = story(Path(folder), options) | {"store_us": microseconds(Path(folder), options.rounds)}
+        figures = measured(Path(folder), options) | {"store_us": microseconds(Path(folder), options.rounds)}
     payload = {"n": figures["verdicts"], "seed": options.seed, "network": NETWORK, "detector": DETECTOR, "blur": BLUR}
     print(json.dumps(payload | figures))
-    print(f"written to {write_result('story', payload | figures, options.out)}")
+    print(f"written to {write_result('monitoring', payload | figures, options.out)}")
 
 
-def story(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of every step; files are in `folder`."""
     rng = np.random.default_rng(options.seed)
     data = load_dataset(options.dataset, DatasetRequest(root=options.data_root))
