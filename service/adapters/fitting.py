@@ -30,7 +30,7 @@ _BATCH = 256  # images
 
 
 def normalized_network(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Normalized:
-    """A copy of the network that takes pixels in [0, 1], in eval mode and without gradients of its weights.
+    """A copy of the network that takes pixels in [0, 1], in eval mode, without gradients of its weights.
 
     Args:
         network: from normalised images to logits; it is not changed.
@@ -39,7 +39,8 @@ def normalized_network(network: nn.Module, mean: Sequence[float], std: Sequence[
     means, stds = per_channel(mean, std)
     assert means is not None
     assert stds is not None
-    return Normalized(copy.deepcopy(network), means, stds).float().requires_grad_(False).eval()
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    return Normalized(copy.deepcopy(network), means, stds).to(device).float().requires_grad_(False).eval()
 
 
 def fitted_pipeline(
@@ -52,7 +53,6 @@ def fitted_pipeline(
     calibrate_on: ImageSequence | None = None,
     fpr: float = 0.05,
     seed: int = 0,
-    device: str | torch.device = "cpu",
 ) -> Pipeline:
     """Network, fitted detector and calibrated threshold, as `plumbline fit` makes them, without a file.
 
@@ -61,7 +61,7 @@ def fitted_pipeline(
     that is nearest to it, presumably its original, is not a calibration image.
 
     Args:
-        network: takes images in [0, 1].
+        network: takes images in [0, 1]; on the device where it is to run.
         images: natural images float32 ``(N, 3, H, W)`` in [0, 1].
         labels: true classes ``(N,)``; None: the predicted ones.
         detector: a name from `plumbline list detectors`, with options after colons.
@@ -69,14 +69,13 @@ def fitted_pipeline(
         calibrate_on: natural images for the threshold, none of `images`; None: a fifth of `images`.
         fpr: false-positive rate of the threshold.
         seed: of the split and the detector.
-        device: where the network runs.
 
     Raises:
         InputError: too few images, or a detector or options that cannot be used.
         NetworkError: a network that is random, depends on the batch, or returns no logits.
     """
     # 1. Validate the detector and the network.
-    network = network.to(device)
+    device = network.mean.device
     _, *shape = images.shape
     first = as_float(images[:_CHECKED])
     for warning in require_usable(network, first.to(device)):

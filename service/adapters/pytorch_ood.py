@@ -100,7 +100,6 @@ class PlumblineDetector(Detector):  # type: ignore[misc]  # pytorch-ood is untyp
         self.pipeline = fitted_pipeline(
             normalized_network(self.model, self.mean, self.std), taken(images, natural), labels[natural],
             detector=self.detector, abnormal=taken(images, outliers), fpr=self.fpr, seed=self.seed,
-            device=self.device or "cpu",
         )  # fmt: skip
         return self
 

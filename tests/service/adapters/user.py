@@ -28,11 +28,11 @@ def user(seed: int) -> User:
     """Images to fit on, to test on, and uniform noise."""
     trained = digits(seed).network
     assert isinstance(trained, Normalized)
-    data = small_digits(450)
+    data = small_digits(380)
     images, labels = data.tensor(), torch.from_numpy(data.labels)
-    noise = np.random.default_rng(seed).integers(0, 256, (100, 3, 16, 16))
+    noise = np.random.default_rng(seed).integers(0, 256, (90, 3, 16, 16))
     outliers = torch.from_numpy(noise).float() / 255
-    return User(trained.network, images[:350], labels[:350], images[350:], labels[350:], outliers)
+    return User(trained.network, images[:300], labels[:300], images[300:], labels[300:], outliers)
 
 
 def normalized(images: Tensor) -> Tensor:
