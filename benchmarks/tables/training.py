@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.tables.cells import Entry, Result, shown
 from benchmarks.tables.detection import objectives_of
 
-__all__ = ["accuracies", "correlation", "differences", "objectives"]
+__all__ = ["accuracies", "adaptive_depth", "correlation", "depth_outputs", "differences", "objectives"]
 
 PUBLISHED = Path(__file__).resolve().parent / "paper" / "generalization.csv"
 _MEASURES = {"highest": "highest", "last": "last epoch", "averages_anew": "averages anew"}
@@ -118,3 +118,34 @@ def _table(number: str) -> dict[tuple[int, str], tuple[str, str]]:
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["table"] == number]
     return {(int(row["images"]), row["method"]): (row["mean_percent"], row["interval"]) for row in rows}
+
+
+def adaptive_depth(result: Result) -> list[str]:
+    """A row per Runge–Kutta network: size, functions that a pass of the training computed, and test accuracy."""
+    lines = [
+        "| network | parameters | blocks | functions a pass, mean over epochs | test accuracy (95 % interval) |",
+        "|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        first, count = case["instances"][0], len(case["instances"])
+        start, end = first["parameters"]
+        sizes = f"{start:,}" if start == end else f"{start:,} to {end:,}"
+        depths = list(dict.fromkeys((first["blocks"][0], first["blocks"][-1])))
+        accuracy = sum(each["accuracy"] for each in case["instances"]) / count
+        margin = 1.96 * (accuracy * (1 - accuracy) / result["n"]) ** 0.5
+        lines.append(
+            f"| {case['name']} | {sizes} | {' to '.join(f'{depth:g}' for depth in depths)} | "
+            f"{first['functions']:.1f} | {accuracy:.1%} ± {margin:.1%} |"
+        )
+    return lines
+
+
+def depth_outputs(result: Result) -> list[str]:
+    """A row per network whose blocks have four functions: test accuracy with each output, and of ensembles."""
+    cases = [case for case in result["cases"] if case["instances"][0]["outputs"]]
+    names = list(cases[0]["instances"][0]["outputs"])
+    lines = ["| network | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for case in cases:
+        found = [sum(each["outputs"][name] for each in case["instances"]) / len(case["instances"]) for name in names]
+        lines.append(f"| {case['name']} | " + " | ".join(f"{each:.1%}" for each in found) + " |")
+    return lines

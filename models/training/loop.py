@@ -21,6 +21,7 @@ from models.errors import InputError
 from models.objectives.base import Objective
 from models.progress import progress_bar
 from models.training.batches import augmented_batches
+from models.training.depth import AdaptiveDepth
 from models.training.initialization import initialize
 from models.training.recipe import Recipe
 from models.training.schedules import learning_rate
@@ -40,6 +41,7 @@ def train(
     test_every: int = 1,
     device: str = "cpu",
     described: Mapping[str, Any] | None = None,
+    depth: AdaptiveDepth | None = None,
 ) -> list[dict[str, float]]:
     """Train `network` (images in [0, 1] → logits) in place; one row per epoch: loss, accuracy, learning rate, seconds.
 
@@ -57,25 +59,29 @@ def train(
         device: where to train.
         described: JSON values that describe the network besides the names and shapes of its parameters, such as its
             specification. A run with another description does not continue.
+        depth: changes the blocks of the network during training; None for a fixed depth. Rows then have `blocks`.
 
     Raises:
         CheckpointError: `folder/training` contains the state of another recipe, data set or network.
-        InputError: fewer training images than a batch.
+        InputError: fewer training images than a batch; or `depth`, and the objective has parameters of its own.
     """
     if len(data) < recipe.batch_size:
         raise InputError(
             f"expected at least one batch of {recipe.batch_size} images, got {len(data)}; lower --batch-size"
         )
-    identity = identity_of(network, data, recipe, objective, described)
+    saved = SavedState(folder / "training", identity_of(network, data, recipe, objective, described, depth))
     initialize(network, recipe.initialization, recipe.gain, seed=recipe.seed)
+    if depth is not None:
+        saved.restore_depth(depth)
     network.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
     objective.prepare(network, data.image_shape, recipe.epochs)
+    if depth is not None and objective.parameters():
+        raise InputError("the objective divides the network into fixed modules; omit it, or omit --adapt-depth")
     parameters = [*network.parameters(), *objective.parameters()]
     steps = len(data) // recipe.batch_size
     optimizer = _optimizer(parameters, recipe)
     images, labels = torch.from_numpy(np.asarray(data.images)).to(device), torch.from_numpy(data.labels).to(device)
     dtype = _autocast_dtype(recipe, device)
-    saved = SavedState(folder / "training", identity)
     rows = saved.restore(network, optimizer, objective)
 
     for epoch in range(len(rows), recipe.epochs):
@@ -107,6 +113,7 @@ def train(
             **{name: total / steps for name, total in totals.items()},
             "learning_rate": optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - started,
+            **({} if depth is None else {"blocks": depth.blocks()}),
         }
         if not np.isfinite(row["loss"]):
             raise InputError(
@@ -115,7 +122,11 @@ def train(
         if test is not None and ((epoch + 1) % test_every == 0 or epoch + 1 == recipe.epochs):
             row["test_accuracy"] = accuracy(network, test, device=device)
         rows.append(row)
-        saved.write(network, optimizer, objective, rows)
+        if depth is not None and epoch + 1 < recipe.epochs and depth.after_epoch(epoch + 1):
+            objective.prepare(network, data.image_shape, recipe.epochs)
+            parameters = list(network.parameters())
+            optimizer = _continued(optimizer, parameters, recipe)
+        saved.write(network, optimizer, objective, rows, depth)
         tqdm.write("  ".join(f"{name} {v:.4g}" for name, v in row.items()))
     network.requires_grad_(False)
     network.eval()
@@ -153,6 +164,15 @@ def _autocast_dtype(recipe: Recipe, device: str) -> torch.dtype | None:
     if recipe.precision == "bfloat16" or (recipe.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()):
         return torch.bfloat16
     return None
+
+
+def _continued(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], recipe: Recipe
+) -> torch.optim.Optimizer:
+    """An optimizer of these parameters; those of the given one keep their momentum, new ones have none."""
+    continued = _optimizer(parameters, recipe)
+    continued.state.update({each: optimizer.state[each] for each in parameters if each in optimizer.state})
+    return continued
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

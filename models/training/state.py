@@ -16,6 +16,7 @@ from models.datasets.base import ImageDataset
 from models.errors import CheckpointError
 from models.files import json_bytes, sha256_of, write_files
 from models.objectives.base import Objective
+from models.training.depth import AdaptiveDepth
 from models.training.recipe import Recipe
 
 __all__ = ["SavedState", "identity_of"]
@@ -31,6 +32,7 @@ def identity_of(
     recipe: Recipe,
     objective: Objective,
     described: Mapping[str, Any] | None,
+    depth: AdaptiveDepth | None = None,
 ) -> dict[str, Any]:
     """The JSON values that must be equal for a run to continue.
 
@@ -40,6 +42,7 @@ def identity_of(
         recipe: the recipe.
         objective: its class and options count.
         described: further values that describe the network; None for none.
+        depth: its rule counts; None for a fixed depth.
     """
     default = asdict(Recipe())
     fields = {name: v for name, v in asdict(recipe).items() if name not in _LATER_FIELDS or v != default[name]}
@@ -50,6 +53,8 @@ def identity_of(
         "objective": [type(objective).__name__, objective.options()],
         "parameters": parameters,
     }
+    if depth is not None:
+        identity["depth"] = depth.options()
     return identity if described is None else {**identity, "network": described}
 
 
@@ -66,7 +71,12 @@ class SavedState:
         self.identity = json.loads(json.dumps(identity))
 
     def write(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective, rows: list[dict[str, float]]
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        rows: list[dict[str, float]],
+        depth: AdaptiveDepth | None = None,
     ) -> None:
         """Replace the saved state; each epoch has a tensor file of its own, so that a crash leaves a usable state."""
         named = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -77,12 +87,21 @@ class SavedState:
         content = save(tensors)
         header = {
             "identity": self.identity, "rows": rows, "objective": objective.state(),
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": hashlib.sha256(content).hexdigest(), **({} if depth is None else {"depth": depth.state()}),
         }  # fmt: skip
         write_files(self.folder, {path.name: content, "state.json": json_bytes(header)})
         for old in self.folder.glob("epoch-*.safetensors"):
             if old != path:
                 old.unlink()
+
+    def restore_depth(self, depth: AdaptiveDepth) -> None:
+        """Restore the blocks of the network, before `restore`; nothing if there is no state.
+
+        Raises:
+            CheckpointError: the state belongs to another run, or cannot be read.
+        """
+        if (header := self._header()) is not None:
+            depth.load_state(header["depth"])
 
     def restore(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective
@@ -92,22 +111,10 @@ class SavedState:
         Raises:
             CheckpointError: the state belongs to another run, is damaged or was changed.
         """
-        header_path = self.folder / "state.json"
-        if not header_path.is_file():
+        if (header := self._header()) is None:
             return []
-        try:
-            header = json.loads(header_path.read_text(encoding="utf-8"))
-            rows: list[dict[str, float]] = header["rows"]
-            path = self.folder / f"epoch-{len(rows):04d}.safetensors"
-            # States of earlier versions have no description of the network.
-            same = {"network": self.identity.get("network"), **header["identity"]} == {"network": None, **self.identity}
-            sha256 = header["sha256"]
-        except (ValueError, KeyError, TypeError) as exc:
-            raise CheckpointError(f"{header_path}: the state of the run cannot be read; remove it") from exc
-        if not same:
-            raise CheckpointError(
-                f"{self.folder} holds a run with another recipe, data set or network; choose another --out or remove it"
-            )
+        rows: list[dict[str, float]] = header["rows"]
+        path, sha256 = self.folder / f"epoch-{len(rows):04d}.safetensors", header["sha256"]
         if not path.is_file() or sha256_of(path) != sha256:
             raise CheckpointError(
                 f"{path}: expected the state with SHA-256 {sha256}; the file is missing or was changed"
@@ -120,6 +127,26 @@ class SavedState:
         _load_optimizer_tensors(optimizer, _under("optimizer.", tensors) | momentum)
         objective.load_state(header["objective"])
         return rows
+
+    def _header(self) -> dict[str, Any] | None:
+        """The JSON values of the saved state, which is of this run; None if there is none."""
+        path = self.folder / "state.json"
+        if not path.is_file():
+            return None
+        try:
+            header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            # States of earlier versions have no description of the network.
+            same = {"network": self.identity.get("network"), **header["identity"]} == {"network": None, **self.identity}
+            complete = isinstance(header["rows"], list) and isinstance(header["sha256"], str)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise CheckpointError(f"{path}: the state of the run cannot be read; remove it") from exc
+        if not complete:
+            raise CheckpointError(f"{path}: the state of the run cannot be read; remove it")
+        if not same:
+            raise CheckpointError(
+                f"{self.folder} holds a run with another recipe, data set or network; choose another --out or remove it"
+            )
+        return header
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from service.inputs.images import distinct_images, hold_out, require_disjoint
 from service.inputs.labels import with_labels_of
 from service.inputs.loading import dataset_request, load_for_artifact
 from service.inputs.names import label, network_name
-from service.inputs.plugins import attack_of, detector_of, objective_of, refuse_unused
+from service.inputs.plugins import attack_of, depth_rule_of, detector_of, objective_of, refuse_unused
 from service.inputs.splits import split_in_two
 from service.inputs.usable import refuse_unusable
 from service.inputs.views import view_of, view_of_artifact, view_of_training
@@ -16,6 +16,7 @@ __all__ = [
     "attack_of",
     "companion_note",
     "dataset_request",
+    "depth_rule_of",
     "detector_of",
     "distinct_images",
     "engine_of",

@@ -1,6 +1,7 @@
-"""Plug-ins by name and options, such as ``pgd:steps=40:epsilon=2/255``."""
+"""Plug-ins and rules by name and options, such as ``pgd:steps=40:epsilon=2/255``."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from attacks import Attack, build_attack
@@ -8,9 +9,10 @@ from detector.base.detector import Detector, build_detector
 from models.errors import InputError
 from models.objectives.base import Objective, build_objective
 from models.options import parse_value
+from models.training.depth import DepthRule
 from service.inputs.companions import needs_companion
 
-__all__ = ["attack_of", "detector_of", "objective_of", "refuse_unused"]
+__all__ = ["attack_of", "depth_rule_of", "detector_of", "objective_of", "refuse_unused"]
 
 
 def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
@@ -67,6 +69,20 @@ def objective_of(text: str, offered: Mapping[str, Any]) -> Objective:
     """
     name, pairs = _name_and_options(text, "least_action:increase=0.1")
     return build_objective(name, _values(pairs), where_accepted=offered)
+
+
+def depth_rule_of(text: str) -> DepthRule:
+    """The rule of adaptive depth that ``NAME:OPTION=VALUE:…`` names, such as ``halve:tolerance=1:every=5``.
+
+    Raises:
+        InputError: an unknown rule; an option without a value or given twice, or one that the rules do not have or
+            accept; no tolerance.
+    """
+    name, pairs = _name_and_options(text, "halve:tolerance=1")
+    known = {field.name for field in fields(DepthRule)} - {"rule"}
+    if "tolerance" not in pairs or not pairs.keys() <= known:
+        raise InputError(f"expected RULE:tolerance=E with options of {', '.join(sorted(known))}, got {text!r}")
+    return DepthRule(rule=name, **_values(pairs))  # type: ignore[arg-type]  # checked there
 
 
 def refuse_unused(

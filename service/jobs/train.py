@@ -22,9 +22,10 @@ from models.loading import (
 )
 from models.normalization import Normalized
 from models.objectives.base import Objective
+from models.training.depth import AdaptiveDepth, DepthRule
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
-from service.inputs import dataset_request, hold_out, label, objective_of, say, with_labels_of
+from service.inputs import dataset_request, depth_rule_of, hold_out, label, objective_of, say, with_labels_of
 from service.provenance import provenance
 from service.requests.train import TrainRequest
 
@@ -57,16 +58,19 @@ def train_network(request: TrainRequest) -> TrainResult:
         NetworkError: a network that cannot be built again from its description.
     """
     objective = _objective(request)
+    rule = None if request.adapt_depth is None else depth_rule_of(request.adapt_depth)
     data, test = _load(request)
-    data, held_out = _held_out(data, objective.held_out, request.seed)
+    data, held_out = _held_out(data, max(objective.held_out, rule.held_out if rule else 0), request.seed)
     loaded = _network(request, data)
+    depth = _adaptive_depth(rule, loaded, held_out) if rule else None
     _warn_of_unusable(loaded, data)
     recipe = recipe_of(request)
     rows = train(
         loaded.network, data, objective, recipe, request.out, test=test, test_every=request.test_every,
-        device=request.device, described=loaded.spec.to_json(),
+        device=request.device, described=loaded.spec.to_json(), depth=depth,
     )  # fmt: skip
-    finished = objective.finish(loaded.network, loaded.spec, held_out, test)
+    spec = depth.specification(loaded.spec) if depth else loaded.spec
+    finished = objective.finish(loaded.network, spec, held_out, test)
     # Test and write the network that a later load builds.
     network = _rebuilt(finished.network.cpu(), finished.spec, request.network)
     if request.half:
@@ -77,6 +81,7 @@ def train_network(request: TrainRequest) -> TrainResult:
         "training_images": len(data), "skipped": dict(data.skipped),
         **({"held_out_images": len(held_out)} if held_out else {}), **finished.provenance,
         "objective": {"name": request.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
+        **({"depth": {**depth.options(), "history": depth.history}} if depth else {}),
         "test_images": len(test), "test_accuracy": test_accuracy, "seconds": sum(row["seconds"] for row in rows),
         **provenance(),
     }  # fmt: skip
@@ -154,6 +159,16 @@ def _network(request: TrainRequest, data: ImageDataset) -> LoadedNetwork:
             "its function a parameter num_classes, or choose another network"
         )
     return loaded
+
+
+def _adaptive_depth(rule: DepthRule, loaded: LoadedNetwork, held_out: ImageDataset | None) -> AdaptiveDepth:
+    """The changes of the run; a network from a file has no option that records its step sizes."""
+    assert held_out is not None, "a rule reserves images"
+    if loaded.spec.source != "plumbline":
+        raise InputError(
+            f"the depth of {loaded.reference} cannot adapt; use --network runge_kutta, or omit --adapt-depth"
+        )
+    return AdaptiveDepth(rule, loaded.network, held_out)
 
 
 def _rebuilt(network: Normalized, spec: NetworkSpec, reference: str) -> Normalized:

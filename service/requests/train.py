@@ -43,6 +43,8 @@ class TrainRequest:
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1] [default: of the training images].
         std: normalisation standard deviation R,G,B [default: of the training images].
         objective: a name from `plumbline list objectives`, with options: NAME:OPTION=VALUE.
+        adapt_depth: rule by which blocks of runge_kutta are added and removed, halve, power or scaled, with options:
+            halve:tolerance=1:every=5.
         epochs: number of epochs.
         batch_size: images per step.
         learning_rate: largest learning rate.
@@ -83,6 +85,7 @@ class TrainRequest:
     mean: PerChannel | None = None
     std: PerChannel | None = None
     objective: str = "cross_entropy"
+    adapt_depth: str | None = None
     epochs: Whole = 30
     batch_size: Whole = 128
     learning_rate: float = 0.1

@@ -104,6 +104,9 @@ def test_a_run_does_not_continue_with_another_file(tmp_path: Path, capsys: pytes
         ),
         ("--learning-rate inf", "learning_rate as a finite number"),
         ("--gradient-clipping nan", "gradient_clipping as a finite number"),
+        ("--adapt-depth halve:tolerance=1", "use --network runge_kutta"),
+        ("--adapt-depth halve:every=2", "RULE:tolerance=E"),
+        ("--adapt-depth third:tolerance=1", "rule as one of 'halve', 'power', 'scaled'"),
     ],
 )
 def test_options_without_effect_and_invalid_options_are_refused(
@@ -121,3 +124,17 @@ def test_label_smoothing_reaches_the_objective_however_it_is_said(tmp_path: Path
         out = tmp_path / str(number)
         assert main([*TRAIN, "--network", "resnet8", *words, "--out", str(out)]) == 0
         assert load_checkpoint(out).provenance["objective"] == {"name": "cross_entropy", "label_smoothing": 0.1}
+
+
+def test_the_final_steps_are_in_the_checkpoint_and_a_detector_uses_the_new_blocks(tmp_path: Path) -> None:
+    out, artifact = tmp_path / "run", tmp_path / "artifact"
+    words = ["--network", "runge_kutta:filters=4:steps=1/1", "--adapt-depth", "halve:tolerance=0.001:every=1"]
+    more = ["--limit", "300", "--epochs", "2", "--learning-rate", "0.05", "--crop-padding", "0", "--out", str(out)]
+    assert main([*TRAIN, *words, *more]) == 0
+    loaded = load_checkpoint(out)
+    assert loaded.spec.arguments["steps"] == "0.5,0.5/0.5,0.5"
+    assert [entry["epoch"] for entry in loaded.provenance["depth"]["history"]] == [1]
+    assert loaded.provenance["held_out_images"] == 30
+    fit = ["fit", "--network", str(out), "--dataset", "digits", "--detector", "transport", "--attack", "fgm"]
+    assert main([*fit, "--epsilon", "0.2", "--engine", "torch", "--limit", "300", "--out", str(artifact)]) == 0
+    assert (artifact / "manifest.json").is_file()
