@@ -1,17 +1,18 @@
-"""Two concentric circles, and the training of networks of the plane on them (the thesis, sections 3.2.2 and F.5.2).
+"""Two circles or moons, and the training of networks of the plane on them (the thesis, sections 3.2.2 and F.5.2).
 
 All instances are trained at once: the loss is a sum over networks without shared parameters, so one backward pass gives
 each its own gradient. The result of an instance depends on its own seed only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import make_circles
+from sklearn.datasets import make_circles, make_moons
 from torch import Tensor
 
 from models.errors import InputError
@@ -20,11 +21,14 @@ from models.objectives.least_action import LeastAction
 from models.options import check_choice, check_count, check_number
 from models.progress import progress_bar
 
-__all__ = ["Circles", "CirclesRecipe", "History", "draw_circles", "epoch_orders", "train_together"]
+__all__ = ["Circles", "CirclesRecipe", "History", "draw_circles", "draw_moons", "epoch_orders", "train_together"]
 
 
 class Circles(NamedTuple):
-    """A data set for each of I instances: points ``(I, N, 2)`` and labels ``(I, N)``, 0 outside and 1 inside."""
+    """A data set for each of I instances: points ``(I, N, 2)`` and labels ``(I, N)``.
+
+    Label 0 is the outer circle or the upper moon, 1 the inner circle or the lower moon.
+    """
 
     points: Tensor
     labels: Tensor
@@ -86,12 +90,30 @@ def draw_circles(seeds: Sequence[int], *, points: int = 1000, noise: float = 0.0
     Raises:
         InputError: fewer than 10 points, or a factor that is not between 0 and 1.
     """
-    check_count("points", points, least=10)
-    check_number("noise", noise, least=0)
     if not 0 < check_number("factor", factor) < 1:
         raise InputError(f"expected a factor between 0 and 1, got {factor}")
+    return _drawn(partial(make_circles, factor=factor), seeds, points, noise)
+
+
+def draw_moons(seeds: Sequence[int], *, points: int = 1000, noise: float = 0.05) -> Circles:
+    """Two interleaved half circles of radius 1 per seed, four fifths to train on; equal seeds give equal data.
+
+    Args:
+        seeds: one per instance.
+        points: per instance, over both parts and both classes.
+        noise: standard deviation of Gaussian noise on the coordinates.
+
+    Raises:
+        InputError: fewer than 10 points.
+    """
+    return _drawn(make_moons, seeds, points, noise)
+
+
+def _drawn(make: Callable[..., Any], seeds: Sequence[int], points: int, noise: float) -> Circles:
+    check_count("points", points, least=10)
+    check_number("noise", noise, least=0)
     # scikit-learn shuffles, so that the first four fifths are a random choice.
-    drawn = {seed: make_circles(points, noise=noise, factor=factor, random_state=seed) for seed in dict.fromkeys(seeds)}
+    drawn = {seed: make(points, noise=noise, random_state=seed) for seed in dict.fromkeys(seeds)}
     x = torch.tensor(np.stack([drawn[seed][0] for seed in seeds]), dtype=torch.float32)
     y = torch.tensor(np.stack([drawn[seed][1] for seed in seeds]), dtype=torch.int64)
     cut = points * 4 // 5

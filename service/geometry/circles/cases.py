@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from models.geometry.circles import CirclesRecipe, History, draw_circles, train_together
+from models.geometry.circles import CirclesRecipe, History, draw_circles, draw_moons, train_together
 from models.geometry.plane import PlaneResNets
 from models.objectives.least_action import LeastAction
 
@@ -90,7 +90,9 @@ def multipliers() -> LeastAction:
     return LeastAction(initial_weight=0.1, increase=0.1, update_every=5)
 
 
-def run_case(number: int, *, instances: int, epochs: int, seed: int, progress: bool = False) -> dict[str, Any]:
+def run_case(
+    number: int, *, instances: int, epochs: int, seed: int, moons: bool = False, progress: bool = False
+) -> dict[str, Any]:
     """One table: its rows with ours and the published figures, as JSON values.
 
     The three objectives of an instance share initial weights, data and order of batches: their differences are paired.
@@ -100,9 +102,11 @@ def run_case(number: int, *, instances: int, epochs: int, seed: int, progress: b
         instances: of data and weights.
         epochs: of training.
         seed: of the first instance.
+        moons: the points are two moons; nothing is published for them.
         progress: show a bar.
     """
     case = CASES[number]
+    draw = draw_moons if moons else draw_circles
     seeds = range(seed, seed + instances)
     objectives = [
         objective
@@ -117,22 +121,24 @@ def run_case(number: int, *, instances: int, epochs: int, seed: int, progress: b
         )
         history = train_together(
             networks,
-            draw_circles(network_seeds, points=case.points),
+            draw(network_seeds, points=case.points),
             objectives,
             case.recipe(epochs),
             seeds=network_seeds,
             what=f"table {number}, {'with' if normalised else 'without'} batch normalisation",
             progress=progress,
         )
-        rows += _rows(case, history, normalised, instances)
+        rows += _rows(case, history, normalised, instances, published=not moons)
     return {"table": number, **case.settings(), "recipe": asdict(case.recipe(epochs)), "rows": rows}
 
 
-def _rows(case: Case, history: History, normalised: bool, instances: int) -> Iterator[dict[str, Any]]:
+def _rows(
+    case: Case, history: History, normalised: bool, instances: int, *, published: bool
+) -> Iterator[dict[str, Any]]:
     highest = np.split(history.highest, len(OBJECTIVES))
     costs = np.split(history.transport_cost[-1], len(OBJECTIVES))
     for objective, best, cost in zip(OBJECTIVES, highest, costs, strict=True):
-        published = case.published[objective][normalised]
+        mean, interval = case.published[objective][normalised]
         finite = cost[np.isfinite(cost)]
         yield {
             "objective": objective,
@@ -142,7 +148,7 @@ def _rows(case: Case, history: History, normalised: bool, instances: int) -> Ite
             "transport_cost": {"median": float(np.median(finite)) if len(finite) else None, "finite": len(finite)},
             "each": [round(float(value), 6) for value in best],
             "instances": instances,
-            "published": {"mean": published[0] / 100, "interval": published[1] / 100},
+            "published": {"mean": mean / 100, "interval": interval / 100} if published else None,
         }
 
 

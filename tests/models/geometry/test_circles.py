@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from models.errors import InputError
-from models.geometry.circles import CirclesRecipe, History, draw_circles, epoch_orders, train_together
+from models.geometry.circles import CirclesRecipe, History, draw_circles, draw_moons, epoch_orders, train_together
 from models.geometry.plane import PlaneResNets
 from models.objectives.least_action import LeastAction
 
@@ -143,6 +143,16 @@ def test_an_instance_that_overflows_has_no_effect_on_others(seed: int) -> None:
     assert np.allclose(runs[0].cross_entropy[:, 0], runs[1].cross_entropy[:, 0])
     assert not np.isfinite(runs[1].cross_entropy[-1, 1])
     assert ((runs[1].test_accuracy >= 0) & (runs[1].test_accuracy <= 1)).all()
+
+
+def test_moons_are_half_circles_around_two_centres() -> None:
+    data = draw_moons([0, 1, 0], points=50, noise=0.0)
+    for points, labels in ((data.points, data.labels), (data.test_points, data.test_labels)):
+        centres = torch.tensor([[0.0, 0.0], [1.0, 0.5]])[labels]
+        torch.testing.assert_close((points - centres).norm(dim=2), torch.ones(labels.shape))
+        assert bool(((points - centres)[..., 1] * (1 - 2 * labels) >= -1e-6).all())
+    assert data.points.shape == (3, 40, 2)
+    assert torch.equal(data.points[0], data.points[2])
 
 
 def test_invalid_trainings_are_refused() -> None:
