@@ -1,6 +1,5 @@
 """The option `classifier` of detectors that can learn from attacked images."""
 
-import inspect
 from typing import Any
 
 __all__ = ["NeedsAdversarial"]
@@ -12,4 +11,4 @@ class NeedsAdversarial:
     def __get__(self, detector: Any, kind: type[Any]) -> bool:
         if detector is not None:
             return bool(detector.classifier != "none")
-        return bool(inspect.signature(kind.__init__).parameters["classifier"].default != "none")
+        return bool(kind._options()["classifier"].default != "none")

@@ -30,7 +30,7 @@ class ColumnsDetector(Detector):
 
     Args:
         classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm"; "none" for the method's own
-            outlier score.
+            outlier score. The default is the same for all methods, so that a comparison compares the columns.
         num_trees, minimum_per_class, seed, n_jobs: see `ClassifierOptions`.
     """
 

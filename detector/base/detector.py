@@ -31,7 +31,8 @@ class Detector(ABC):
     """Features ``(B, …)`` → scores ``(B,)`` float64; higher = more anomalous.
 
     A subclass implements `_fit`, `_score`, `_state` and `_restore`; see docs/adding-a-detector.md. Its constructor
-    takes keyword-only options and stores them under their own names. Learned attributes end in ``_``.
+    takes keyword-only options and stores them under their own names; ``**options`` are those of its base class. Learned
+    attributes end in ``_``.
 
     `needs_adversarial` can be read on the class, for the default options, and on an instance, for its own.
     """
@@ -246,7 +247,19 @@ class Detector(ABC):
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+        return list(cls._options())
+
+    @classmethod
+    def _options(cls) -> dict[str, inspect.Parameter]:
+        """The constructor's options by name. ``**options`` stands for those of the base class, which come last."""
+        constructors = [vars(kind)["__init__"] for kind in cls.__mro__[:-1] if "__init__" in vars(kind)]
+        options: dict[str, inspect.Parameter] = {}
+        for constructor in reversed(constructors):
+            _, *own = inspect.signature(constructor).parameters.values()  # without self
+            named = {option.name: option for option in own if option.kind is not option.VAR_KEYWORD}
+            inherited = options if len(named) < len(own) else {}
+            options = {name: named[name] for name in named if name not in inherited} | inherited | named
+        return options
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "num_columns_"):

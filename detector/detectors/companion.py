@@ -1,7 +1,8 @@
 """Components of the path and of a second network: an attack on one network has less effect on the other."""
 
+from typing import Any
+
 from detector.base.composite import CompositeDetector
-from detector.classifiers.conditional import Classifier
 from detector.components.base import Component
 from detector.detectors._parts import attack_components, checked_passes
 from detector.detectors.path import Path
@@ -20,7 +21,7 @@ class Companion(CompositeDetector):
     Args:
         passes: number of passes, from 2 to 4.
         view: see `Views`; used from 3 passes on.
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
+        options: see `CompositeDetector`.
     """
 
     column_order = Path.column_order
@@ -30,17 +31,9 @@ class Companion(CompositeDetector):
         *,
         passes: int = 3,
         view: str = "shift1",
-        groups: str = "all",
-        classifier: Classifier = "gradient_boosting",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
-            n_jobs=n_jobs,
-        )  # fmt: skip
+        super().__init__(**options)
         self.passes = passes
         self.view = view
 

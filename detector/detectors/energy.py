@@ -19,9 +19,6 @@ class Energy(Detector):
     higher is more anomalous.
     """
 
-    def __init__(self) -> None:
-        pass
-
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         pass
 

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from detector.base.requested_columns import RequestedColumns
-from detector.classifiers.conditional import LearnedClassifier
 from detector.features.embeddings import chosen_blocks
 from detector.features.image_statistics import spectrum
 from detector.features.image_statistics.fourier import Part
@@ -35,13 +34,7 @@ class Fourier(RequestedColumns):
         of: "magnitude" (the paper's MFS), "phase" (its PFS) or "both".
         layers: "input" for the image itself; "all" for the embeddings of all recorded blocks; "stages" for those of the
             last block of each run of blocks of one shape; or the blocks' numbers, from 0.
-        classifier: "random_forest", "gradient_boosting", "logistic_regression" (the paper's choice) or "svm"; the
-            default is the same as for other detectors, so that a comparison compares the columns.
-        num_trees: trees per forest; used by random forests only.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this uses the all-class
-            classifier.
-        seed: of the classifiers.
-        n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
+        options: see `ColumnsDetector`. The paper's classifier is "logistic_regression".
     """
 
     def __init__(
@@ -49,15 +42,9 @@ class Fourier(RequestedColumns):
         *,
         of: Part = "magnitude",
         layers: Layers | Sequence[int] = "input",
-        classifier: LearnedClassifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.of = of
         self.layers = layers
 

@@ -1,7 +1,8 @@
 """Components of the path and of two views: large perturbations change the path, small ones the comparison of views."""
 
+from typing import Any
+
 from detector.base.composite import CompositeDetector
-from detector.classifiers.conditional import Classifier
 from detector.components.base import Component
 from detector.components.class_distances import ClassDistances
 from detector.components.contrasts import Contrasts
@@ -23,7 +24,7 @@ class Fusion(CompositeDetector):
 
     Args:
         view: see `Views`.
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
+        options: see `CompositeDetector`.
     """
 
     column_order = Path.column_order
@@ -32,17 +33,9 @@ class Fusion(CompositeDetector):
         self,
         *,
         view: str = "shift1",
-        groups: str = "all",
-        classifier: Classifier = "gradient_boosting",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
-            n_jobs=n_jobs,
-        )  # fmt: skip
+        super().__init__(**options)
         self.view = view
 
     def declare(self) -> tuple[Component, ...]:

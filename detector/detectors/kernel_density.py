@@ -1,12 +1,12 @@
 """Kernel density of the last embedding within its class, and dropout uncertainty (Feinman et al., 2017)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import scipy
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import Classifier
 from detector.common.arrays import require_array, require_keys
 from detector.common.options import require_count, require_number
 from detector.density.gaussians import MIN_CLASS_IMAGES
@@ -38,8 +38,7 @@ class KernelDensity(ColumnsDetector):
             1.0 on MNIST, CIFAR-10 and SVHN are from the likelihood, too.
         dropout_rate: share of features that are dropped.
         passes: number of passes with dropout.
-        classifier, num_trees, minimum_per_class, n_jobs: see `ColumnsDetector`.
-        seed: of the classifiers and of the dropout.
+        options: see `ColumnsDetector`; `seed` is also that of the dropout.
     """
 
     needs_reference = True
@@ -54,15 +53,9 @@ class KernelDensity(ColumnsDetector):
         bandwidth: float | None = None,
         dropout_rate: float = 0.5,
         passes: int = 50,
-        classifier: Classifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.bandwidth = bandwidth
         self.dropout_rate = dropout_rate
         self.passes = passes

@@ -1,11 +1,11 @@
 """Distance of the normalised embedding to its k-th nearest neighbour (Sun et al., 2022)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import Classifier
 from detector.common.options import require_count
 from detector.density.neighbours import Neighbours, require_neighbours
 from detector.features.embeddings import PooledEmbeddings
@@ -25,7 +25,7 @@ class KNN(ColumnsDetector):
 
     Args:
         k: rank of the neighbour.
-        classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
+        options: see `ColumnsDetector`.
     """
 
     needs_reference = True
@@ -36,15 +36,9 @@ class KNN(ColumnsDetector):
         self,
         *,
         k: int = 50,
-        classifier: Classifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.k = k
 
     def _check_parameters(self) -> None:

@@ -1,11 +1,11 @@
 """Local intrinsic dimensionality of the blocks' embeddings (Ma et al., 2018)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import LearnedClassifier
 from detector.common.options import require_count
 from detector.density.neighbours import Neighbours, require_neighbours
 from detector.features.embeddings import PooledEmbeddings
@@ -28,8 +28,8 @@ class LID(ColumnsDetector):
 
     Args:
         k: number of neighbours.
-        classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`; there is no "none", since
-            the paper does not define one score from the dimensions of several blocks.
+        options: see `ColumnsDetector`. There is no classifier "none", since the paper does not define one score from
+            the dimensions of several blocks.
     """
 
     needs_reference = True
@@ -40,15 +40,9 @@ class LID(ColumnsDetector):
         self,
         *,
         k: int = 20,
-        classifier: LearnedClassifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.k = k
 
     def _check_parameters(self) -> None:

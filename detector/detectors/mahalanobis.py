@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import Classifier
 from detector.common.options import require_choice, require_number
 from detector.density.gaussians import Gaussians
 from detector.features.embeddings import Layers, PooledEmbeddings, chosen_blocks
@@ -38,7 +37,7 @@ class Mahalanobis(ColumnsDetector):
         layers: "blocks" for all recorded blocks; "stages" for the last of each run of blocks of one shape.
         magnitude: of the input pre-processing; costs a backward pass and a further forward pass per layer.
         combine: "sum" or "last", the layers in the outlier score.
-        classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
+        options: see `ColumnsDetector`.
     """
 
     needs_reference = True
@@ -52,15 +51,9 @@ class Mahalanobis(ColumnsDetector):
         layers: Layers = "blocks",
         magnitude: float = 0.0,
         combine: Literal["sum", "last"] = "sum",
-        classifier: Classifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.layers = layers
         self.magnitude = magnitude
         self.combine = combine

@@ -15,9 +15,6 @@ __all__ = ["MaxSoftmax"]
 class MaxSoftmax(Detector):
     """Score in [0, 1): 1 − max_k softmax(logits)_k. Nothing is learned."""
 
-    def __init__(self) -> None:
-        pass
-
     def _fit(self, natural: Features, adversarial: Features | None, labels: np.ndarray | None) -> None:
         pass
 

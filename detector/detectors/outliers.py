@@ -1,5 +1,7 @@
 """Components for images outside the training distribution: generalised entropy, energy, and the last embedding."""
 
+from typing import Any
+
 from detector.base.composite import CompositeDetector
 from detector.classifiers.conditional import Classifier
 from detector.components.base import Component
@@ -21,7 +23,7 @@ class Outliers(CompositeDetector):
     Args:
         view: see `Views`.
         companion: whether image and view also pass through a second network.
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
+        classifier, options: see `CompositeDetector`.
     """
 
     def __init__(
@@ -29,17 +31,10 @@ class Outliers(CompositeDetector):
         *,
         view: str = "shift1",
         companion: bool = False,
-        groups: str = "all",
         classifier: Classifier = "none",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
-            n_jobs=n_jobs,
-        )  # fmt: skip
+        super().__init__(classifier=classifier, **options)
         self.view = view
         self.companion = companion
 

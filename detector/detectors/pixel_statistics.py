@@ -1,11 +1,11 @@
 """Simple pixel statistics: a baseline that detects attacked sets with obvious artefacts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from detector.base.requested_columns import RequestedColumns
-from detector.classifiers.conditional import LearnedClassifier
 from detector.features.image_statistics import pixel_statistics
 from models.errors import InputError
 from models.features import FeatureRequest, ForwardPass, Needs
@@ -24,27 +24,16 @@ class PixelStatistics(RequestedColumns):
 
     Args:
         rounded: whether pixels are rounded to whole grey levels first.
-        classifier: "random_forest", "gradient_boosting", "logistic_regression" or "svm".
-        num_trees: trees per forest; used by random forests only.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this uses the all-class
-            classifier.
-        seed: of the classifiers.
-        n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
+        options: see `ColumnsDetector`.
     """
 
     def __init__(
         self,
         *,
         rounded: bool = True,
-        classifier: LearnedClassifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.rounded = rounded
 
     def _check_parameters(self) -> None:

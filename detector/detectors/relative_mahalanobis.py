@@ -1,12 +1,11 @@
 """Mahalanobis distances to the nearest class minus the distance to the mean of all images (Ren et al., 2021)."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import Classifier
 from detector.common.arrays import flatten, unflatten
 from detector.common.options import require_choice
 from detector.density.gaussians import MIN_CLASS_IMAGES, Gaussians
@@ -28,7 +27,7 @@ class RelativeMahalanobis(ColumnsDetector):
     Args:
         layers: "blocks" for all recorded blocks; "stages" for the last of each run of blocks of one shape.
         combine: "sum" or "last", the layers' part in the outlier score.
-        classifier, num_trees, minimum_per_class, seed, n_jobs: see `ColumnsDetector`.
+        options: see `ColumnsDetector`.
     """
 
     needs_reference = True
@@ -41,15 +40,9 @@ class RelativeMahalanobis(ColumnsDetector):
         *,
         layers: Layers = "blocks",
         combine: Literal["sum", "last"] = "last",
-        classifier: Classifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.layers = layers
         self.combine = combine
 

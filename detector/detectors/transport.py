@@ -1,9 +1,10 @@
 """The Transport detector: classifiers on the path of an image through the residual blocks (thesis 5.3.1, 5.4.2)."""
 
+from typing import Any
+
 import numpy as np
 
 from detector.base.columns import ColumnsDetector
-from detector.classifiers.conditional import LearnedClassifier
 from detector.features.statistics import by_block
 from models.errors import InputError
 from models.features import Features
@@ -20,31 +21,20 @@ class Transport(ColumnsDetector):
     attack if at least one detector says so".
 
     Args:
-        classifier: "random_forest" (the paper's choice), "gradient_boosting", "logistic_regression" or "svm".
-        num_trees: trees per forest; used by random forests only.
-        minimum_per_class: a predicted class with fewer natural or fewer adversarial images than this uses the all-class
-            classifier. The paper does so for classes that an attack never predicts; a forest of fewer than about 20
-            images of a kind overfits.
-        seed: of the classifiers.
-        n_jobs: processes or threads while fitting, as in scikit-learn; does not change the result.
         norms_only: leave out the cosines (5.3.1: "using only the norms already gave good detection accuracy").
         columns_per_block: 2 plus the number of further directions of the measure; used by `norms_only` only.
+        options: see `ColumnsDetector`. The paper, too, uses the all-class classifier for classes that an attack never
+            predicts; a forest of fewer than about 20 images of a kind overfits.
     """
 
     def __init__(
         self,
         *,
-        classifier: LearnedClassifier = "random_forest",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
         norms_only: bool = False,
         columns_per_block: int = 2,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed, n_jobs=n_jobs
-        )
+        super().__init__(**options)
         self.norms_only = norms_only
         self.columns_per_block = columns_per_block
 

@@ -1,9 +1,8 @@
 """A part for attacks and a part for outliers, each with a p-value, combined into one score."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from detector.base.composite import CompositeDetector
-from detector.classifiers.conditional import Classifier
 from detector.components.base import Component
 from detector.components.logit_shift import LogitShift
 from detector.detectors._parts import attack_components, checked_passes, outlier_components
@@ -27,7 +26,7 @@ class TwoPart(CompositeDetector):
     Args:
         passes: number of passes, from 2 to 4.
         view: see `Views`.
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
+        options: see `CompositeDetector`.
     """
 
     column_order = Path.column_order
@@ -44,17 +43,9 @@ class TwoPart(CompositeDetector):
         *,
         passes: int = 2,
         view: str = "shift1",
-        groups: str = "all",
-        classifier: Classifier = "gradient_boosting",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
-            n_jobs=n_jobs,
-        )  # fmt: skip
+        super().__init__(**options)
         self.passes = passes
         self.view = view
 

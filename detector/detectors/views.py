@@ -1,7 +1,8 @@
 """Components of two views: changes of output and path if the image is mirrored or shifted; small for natural images."""
 
+from typing import Any
+
 from detector.base.composite import CompositeDetector
-from detector.classifiers.conditional import Classifier
 from detector.components.base import Component
 from detector.components.class_distances import ClassDistances
 from detector.components.logit_shift import LogitShift
@@ -23,24 +24,16 @@ class Views(CompositeDetector):
     Args:
         view: "flip" (left and right), "shift1" (by so many pixels), or "flip+shift1"; a change to which the network was
             trained to be invariant. Digits must not be mirrored.
-        groups, classifier, num_trees, minimum_per_class, seed, n_jobs: see `CompositeDetector`.
+        options: see `CompositeDetector`.
     """
 
     def __init__(
         self,
         *,
         view: str = "shift1",
-        groups: str = "all",
-        classifier: Classifier = "gradient_boosting",
-        num_trees: int = 100,
-        minimum_per_class: int = 20,
-        seed: int = 0,
-        n_jobs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            groups=groups, classifier=classifier, num_trees=num_trees, minimum_per_class=minimum_per_class, seed=seed,
-            n_jobs=n_jobs,
-        )  # fmt: skip
+        super().__init__(**options)
         self.view = view
 
     def declare(self) -> tuple[Component, ...]:

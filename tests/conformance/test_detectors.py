@@ -98,9 +98,14 @@ def test_name_is_the_files(detector: Detector) -> None:
 
 def test_options_are_keyword_only_with_defaults(detector: Detector) -> None:
     for name, parameter in inspect.signature(type(detector).__init__).parameters.items():
-        if name != "self":
+        if name in detector.parameters():
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
             assert parameter.default is not inspect.Parameter.empty
+
+
+def test_unknown_options_are_refused(detector: Detector) -> None:
+    with pytest.raises(TypeError, match="argument"):
+        type(detector)(absent=1)
 
 
 def test_constructor_only_stores(detector: Detector) -> None:
