@@ -9,6 +9,7 @@
     │   └── CheckpointError                   a checkpoint that is damaged, of an unknown protocol or of another network
     ├── AttackError           (RuntimeError)  an attack that failed or left its threat model
     ├── ArtifactError         (RuntimeError)  an artifact that is damaged, tampered with or of an unknown protocol
+    ├── RunnerError           (RuntimeError)  work that cannot be sent to a process, or a process that died
     └── MissingExtraError     (ImportError)   an optional package that is not installed
 
 Each message states the fault and the remedy. The command line prints it and exits with 2; the server responds with a
@@ -26,6 +27,7 @@ __all__ = [
     "NetworkError",
     "NotFittedError",
     "PlumblineError",
+    "RunnerError",
     "UnknownNameError",
 ]
 
@@ -64,6 +66,10 @@ class AttackError(PlumblineError, RuntimeError):
 
 class ArtifactError(PlumblineError, RuntimeError):
     """An artifact that is damaged, tampered with, or of an unknown protocol."""
+
+
+class RunnerError(PlumblineError, RuntimeError):
+    """Work that cannot be sent to a worker process, or a worker process that died."""
 
 
 class MissingExtraError(PlumblineError, ImportError):

@@ -16,7 +16,17 @@ from typing import Any
 from models.errors import UnknownNameError
 from models.extras import missing_extra
 
-__all__ = ["ATTACKS", "COMPONENTS", "DATASETS", "DETECTORS", "ENGINES", "NETWORKS", "OBJECTIVES", "PluginFolder"]
+__all__ = [
+    "ATTACKS",
+    "COMPONENTS",
+    "DATASETS",
+    "DETECTORS",
+    "ENGINES",
+    "NETWORKS",
+    "OBJECTIVES",
+    "RUNNERS",
+    "PluginFolder",
+]
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -107,3 +117,4 @@ ATTACKS = PluginFolder("attack", "attacks")
 DETECTORS = PluginFolder("detector", "detector.detectors")
 COMPONENTS = PluginFolder("component", "detector.components", frozenset({"class_distances"}))
 ENGINES = PluginFolder("engine", "models.engines", frozenset({"agreement", "choice", "exporting", "graph"}))
+RUNNERS = PluginFolder("runner", "models.runners", frozenset({"packing"}))

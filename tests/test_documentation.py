@@ -31,7 +31,7 @@ def test_every_option_of_a_plumbline_command_in_the_pages_exists(page: Path) -> 
     known = _options()
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     found = re.findall(
-        r"plumbline (?:train|fit|calibrate|evaluate|score|serve|inspect|check|list|demo|geometry)\b[^\n`]*", text
+        r"plumbline (?:train|attack|fit|calibrate|evaluate|score|serve|inspect|check|list|demo|geometry)\b[^\n`]*", text
     )
     for command in found:
         for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", command):

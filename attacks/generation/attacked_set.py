@@ -1,14 +1,19 @@
 """Attacked images of one data set, with success rates and sizes of perturbations."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from models.images.stored import StoredImages
+from attacks.common.base import Attack
+from attacks.common.norms import perturbation_norms
+from models.images.stored import FloatImages, StoredImages
 
 __all__ = ["AttackedSet"]
+
+_CHUNK = 256  # images
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,35 @@ class AttackedSet:
     l2: NDArray[np.float64]
     attack: str
     parameters: dict[str, Any]
+
+    @classmethod
+    def measured(
+        cls,
+        natural: NDArray[np.float32] | FloatImages,
+        attacked: NDArray[np.float32] | StoredImages,
+        labels: NDArray[np.int64],
+        predicted: NDArray[np.int64],
+        attack: Attack,
+    ) -> Self:
+        """The set of these images, with the sizes of their perturbations.
+
+        Args:
+            natural: ``(N, 3, H, W)`` float32 in [0, 1].
+            attacked: of the same shape.
+            labels: true classes ``(N,)``.
+            predicted: classes before and after the attack ``(2, N)``.
+            attack: that was run.
+        """
+        parts = [slice(first, first + _CHUNK) for first in range(0, len(natural), _CHUNK)]
+        sizes = [
+            perturbation_norms(torch.from_numpy(natural[part]), torch.from_numpy(attacked[part])) for part in parts
+        ]
+        linf, l2 = (torch.cat(each).numpy() for each in zip(*sizes, strict=True))
+        return cls(
+            images=attacked, labels=labels, natural_correct=predicted[0] == labels,
+            attacked_correct=predicted[1] == labels, linf=linf, l2=l2, attack=attack.name,
+            parameters=attack.parameters(),
+        )  # fmt: skip
 
     @property
     def success(self) -> NDArray[np.bool_]:

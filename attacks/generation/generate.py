@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from attacks.common.base import Attack
 from attacks.common.checks import check_images, check_labels, class_count
-from attacks.common.digests import arrays_digest, network_digest
+from attacks.common.digests import arrays_digest
 from attacks.common.isolation import device_of, evaluation_mode
-from attacks.common.norms import perturbation_norms
 from attacks.generation.attacked_set import AttackedSet
-from attacks.generation.shard import Shard, attack_shards
-from attacks.generation.store import ShardStore
+from attacks.generation.shard import Shard, ShardAttack
+from attacks.generation.store import ShardStore, attack_key
 from models.errors import InputError
 from models.images.stored import FloatImages, ImageBuffer, ImageSequence
 from models.options import check_count
 from models.progress import progress_bar
+from models.runners.local import LocalRunner
 
 __all__ = ["generate"]
 
@@ -70,7 +70,8 @@ def generate(
 
     Raises:
         InputError: images or labels do not fit the network or each other, or the cache cannot be written.
-        AttackError: the attack failed or left its threat model, or the network cannot be sent to a worker process.
+        AttackError: the attack failed or left its threat model.
+        RunnerError: the network cannot be sent to a worker process, or a worker process died.
     """
     check_count("shard_size", shard_size)
     check_count("workers", workers)
@@ -102,22 +103,12 @@ def generate(
                 insert(index, cached)
         bar.unpause()  # the rate is that of the attack, without the time to read files
         shards = (Shard(index, natural[parts[index]], classes[parts[index]]) for index in missing)
-        used = min(workers, max(1, len(missing)))
-        for index, arrays in attack_shards(network, attack, shards, device=device, workers=used):
+        runner = LocalRunner(workers=min(workers, max(1, len(missing))))
+        for index, arrays in runner.run(ShardAttack(network, attack, str(device)), shards):
             if store is not None:
                 store.save(index, arrays)
             insert(index, arrays)
-    linf, l2 = _norms(natural, attacked.images(), parts)
-    return AttackedSet(
-        images=attacked.images(),
-        labels=classes,
-        natural_correct=predicted[0] == classes,
-        attacked_correct=predicted[1] == classes,
-        linf=linf,
-        l2=l2,
-        attack=attack.name,
-        parameters=attack.parameters(),
-    )
+    return AttackedSet.measured(natural, attacked.images(), classes, predicted, attack)
 
 
 def _key(
@@ -126,14 +117,10 @@ def _key(
     """Everything that decides the result, as JSON values."""
     return {
         "format": _FORMAT,
-        "network": network_digest(network),
         "images": arrays_digest({"images": natural, "labels": labels}),
         "n": len(natural),
-        "attack": f"{type(attack).__module__}.{type(attack).__qualname__}",
-        "algorithm": attack.algorithm,
-        "parameters": {k: v for k, v in attack.parameters().items() if (k, v) not in attack.added_options.items()},
-        "libraries": attack.libraries(),
         "shard_size": shard_size,
+        **attack_key(network, attack),
     }
 
 
@@ -164,10 +151,3 @@ def _as_tensor(values: Any, what: str) -> Tensor:
     if not isinstance(values, Tensor):
         raise InputError(f"expected {what} as a tensor or an array, got {type(values).__name__}")
     return values.detach().cpu().contiguous()
-
-
-def _norms(
-    natural: _Natural, attacked: ImageSequence, parts: list[slice]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    sizes = [perturbation_norms(torch.from_numpy(natural[part]), torch.from_numpy(attacked[part])) for part in parts]
-    return torch.cat([linf for linf, _ in sizes]).numpy(), torch.cat([l2 for _, l2 in sizes]).numpy()

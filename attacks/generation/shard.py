@@ -1,10 +1,8 @@
-"""Attacks on the shards of a data set, in this process or in worker processes."""
+"""The attack on one shard of a data set: a function of the attack, its seed, the images and the network."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,21 +10,20 @@ from torch import Tensor, nn
 
 from attacks.common.base import Attack
 from attacks.common.isolation import evaluation_mode
-from attacks.generation.workers import pack, unpack
-from models.batching import fitting_size, gradient_bytes, memory_limit, memory_limited, run_batches
-from models.memory import keep_freed_memory
+from attacks.generation.quarantine import attack_or_quarantine, derived_seed
+from models.batching import fitting_size, gradient_bytes, run_batches
 
-__all__ = ["Shard", "attack_shards"]
+__all__ = ["Arrays", "Shard", "ShardAttack", "attack_shard"]
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One part of a data set, the unit of work of `generate`.
+    """One part of a data set, the unit of work.
 
     Args:
-        index: position of the shard in the set; it enters the seed.
+        index: a number that enters the seed, such as the position of the shard in the set.
         images: ``(B, C, H, W)`` float32 in [0, 1].
         labels: ``(B,)`` int64, the true classes.
     """
@@ -36,52 +33,58 @@ class Shard:
     labels: NDArray[np.int64]
 
 
-def attack_shards(
-    network: nn.Module, attack: Attack, shards: Iterable[Shard], *, device: torch.device, workers: int
-) -> Iterator[tuple[int, Arrays]]:
-    """Index and result of each shard, in the order in which they finish.
+@dataclass(frozen=True, eq=False)
+class ShardAttack:
+    """The attack on the shards of `generate`, for a runner: shard → its index and its arrays.
 
     Args:
         network: takes images in [0, 1], returns logits.
         attack: runs on each shard under a seed of its own.
-        shards: the parts to attack; read when a worker needs one.
         device: where the network runs.
-        workers: number of processes; 1 runs in this process.
 
     Raises:
-        AttackError: the attack failed, or the network cannot be sent to a worker process.
+        AttackError: the attack failed.
     """
-    if workers == 1:
-        for shard in shards:
-            yield shard.index, _attack_shard(network, attack, shard, device)
-        return
-    packed = pack(network, attack)
-    threads = max(1, joblib.cpu_count() // workers)
-    pool = joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", pre_dispatch="2*n_jobs")
-    limits = (memory_limit(), workers)
-    yield from pool(joblib.delayed(_attack_in_worker)(packed, shard, device, threads, limits) for shard in shards)
+
+    network: nn.Module
+    attack: Attack
+    device: str
+
+    def __call__(self, shard: Shard) -> tuple[int, Arrays]:
+        return shard.index, attack_shard(self.network, self.attack, shard, self.device)[0]
 
 
-def _attack_in_worker(
-    packed: bytes, shard: Shard, device: torch.device, threads: int, limits: tuple[int | None, int]
-) -> tuple[int, Arrays]:
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    network, attack = unpack(packed)
-    with memory_limited(*limits):
-        return shard.index, _attack_shard(network, attack, shard, device)
+def attack_shard(
+    network: nn.Module, attack: Attack, shard: Shard, device: str, *, quarantine: bool = False
+) -> tuple[Arrays, dict[int, str]]:
+    """Attack one shard.
 
+    Args:
+        network: takes images in [0, 1], returns logits.
+        attack: runs under a seed that depends on its own and the shard's index.
+        shard: the images.
+        device: where the network runs.
+        quarantine: whether an image that makes the attack fail stays as it is, instead of an error.
 
-def _attack_shard(network: nn.Module, attack: Attack, shard: Shard, device: torch.device) -> Arrays:
-    """Attacked images ``(B, C, H, W)`` and the classes predicted before and after the attack ``(2, B)``."""
+    Returns:
+        "images", attacked ``(B, C, H, W)`` float32, and "predicted" ``(2, B)``, the classes before and after the
+        attack; and the reason by row of each image in quarantine.
+
+    Raises:
+        AttackError: the attack failed, with `quarantine` on most of the images.
+    """
+    network = network.to(device)
     # Copies, since workers receive read-only memory and torch requires writable memory.
     natural = torch.from_numpy(np.array(shard.images)).to(device)
     labels = torch.from_numpy(np.array(shard.labels)).to(device)
-    # 32 bits of a hash of both numbers, so that shards of neighbouring seeds do not share their noise.
-    seed = int(np.random.SeedSequence([attack.seed, shard.index]).generate_state(1)[0])
-    attacked = attack.with_seed(seed)(network, natural, labels)
+    seeded = attack.with_seed(derived_seed(attack.seed, shard.index))
+    reasons: dict[int, str] = {}
+    if quarantine:
+        attacked, reasons = attack_or_quarantine(network, seeded, natural, labels)
+    else:
+        attacked = seeded(network, natural, labels)
     predicted = torch.stack([_predicted(network, images, attack.batch_size) for images in (natural, attacked)])
-    return {"images": attacked.cpu().numpy(), "predicted": predicted.cpu().numpy()}
+    return {"images": attacked.cpu().numpy(), "predicted": predicted.cpu().numpy()}, reasons
 
 
 def _predicted(network: nn.Module, images: Tensor, batch_size: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""Cache of shards on disk: one safetensors file per shard, written atomically, with a checksum of its content.
+"""Shards on disk: one safetensors file per shard, written atomically, with a checksum of its content.
 
     CACHE/bim-0f3a…/manifest.json          the key, for readers
     CACHE/bim-0f3a…/shard-00000.safetensors
+    CACHE/bim-0f3a…/shard-00000.json       where the caller describes its shards
     CACHE/bim-0f3a…/shard-00001.safetensors
 
 The folder's name ends in the SHA-256 of everything that decides the result. Stale shards are therefore never read.
@@ -18,11 +19,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from torch import nn
 
-from attacks.common.digests import Arrays, arrays_digest
-from models.files import write_atomically, write_json
+from attacks.common.base import Attack
+from attacks.common.digests import Arrays, arrays_digest, network_digest
+from models.files import json_bytes, sha256_of, write_files, write_json
 
-__all__ = ["DamagedShardError", "ShardStore"]
+__all__ = ["DamagedShardError", "ShardStore", "attack_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,36 +34,70 @@ class DamagedShardError(Exception):
     """The file of a shard is truncated, altered or belongs to another set. Callers attack the shard again."""
 
 
+def attack_key(network: nn.Module, attack: Attack) -> dict[str, Any]:
+    """Everything of an attack on a network that decides its result, as JSON values."""
+    return {
+        "network": network_digest(network),
+        "attack": f"{type(attack).__module__}.{type(attack).__qualname__}",
+        "algorithm": attack.algorithm,
+        "parameters": {k: v for k, v in attack.parameters().items() if (k, v) not in attack.added_options.items()},
+        "libraries": attack.libraries(),
+    }
+
+
 class ShardStore:
-    """Folder of shards of one attacked data set.
+    """Folder of shards with one key.
 
     Args:
-        cache: folder of all sets; created if missing.
+        cache: folder of all stores; created if missing.
         name: prefix of the folder's name.
-        key: everything that decides the result, as JSON values.
+        key: everything that decides the result and is the same for all shards, as JSON values.
+        read_only: whether nothing is written or created.
     """
 
-    def __init__(self, cache: Path, name: str, key: Mapping[str, Any]) -> None:
+    def __init__(self, cache: Path, name: str, key: Mapping[str, Any], *, read_only: bool = False) -> None:
         self._digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = Path(cache) / f"{name}-{self._digest[:16]}"
         # Written first, so that a cache that cannot be written fails before hours of work.
-        write_json(self.folder / "manifest.json", {"key": key, "sha256": self._digest})
+        if not read_only:
+            write_json(self.folder / "manifest.json", {"key": key, "sha256": self._digest})
 
-    def path(self, index: int) -> Path:
-        """Path of the shard with this index."""
-        return self.folder / f"shard-{index:05d}.safetensors"
+    def path(self, index: int | str) -> Path:
+        """Path of the shard with this index: its position, or a name."""
+        return self.folder / f"shard-{index if isinstance(index, str) else f'{index:05d}'}.safetensors"
 
-    def save(self, index: int, arrays: Arrays) -> None:
-        """Write a shard atomically.
+    def save(self, index: int | str, arrays: Arrays, record: Mapping[str, Any] | None = None) -> None:
+        """Write a shard, and a description of it, atomically.
+
+        Args:
+            index: of the shard.
+            arrays: its content.
+            record: JSON values, for `record`; the SHA-256 of the shard's file is added.
 
         Raises:
             InputError: the disk is full, or the folder cannot be written.
         """
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # One metadata entry: safetensors does not fix the order of several, and equal shards should be equal bytes.
-        write_atomically(self.path(index), safetensors.numpy.save(contiguous, {"seal": self._seal(index, contiguous)}))
+        content = safetensors.numpy.save(contiguous, {"seal": self._seal(index, contiguous)})
+        path = self.path(index)
+        files: dict[str, bytes | str | None] = {path.name: content}
+        if record is not None:
+            described = {**record, "sha256": hashlib.sha256(content).hexdigest()}
+            files[path.with_suffix(".json").name] = json_bytes(described)
+        write_files(self.folder, files)
 
-    def load(self, index: int) -> dict[str, NDArray[Any]] | None:
+    def record(self, index: int | str) -> dict[str, Any] | None:
+        """The description of a shard; None if there is none, or none of this shard."""
+        try:
+            record = json.loads(self.path(index).with_suffix(".json").read_bytes())
+            if record["sha256"] == sha256_of(self.path(index)):
+                return dict(record)
+        except (OSError, ValueError, TypeError, KeyError):
+            pass  # missing, damaged, or of another form
+        return None
+
+    def load(self, index: int | str) -> dict[str, NDArray[Any]] | None:
         """Arrays of a shard; None without a file.
 
         Raises:
@@ -79,7 +116,7 @@ class ShardStore:
             raise DamagedShardError(f"{path} does not match its checksum")
         return arrays
 
-    def load_intact(self, index: int) -> dict[str, NDArray[Any]] | None:
+    def load_intact(self, index: int | str) -> dict[str, NDArray[Any]] | None:
         """Arrays of a shard; None without a file, and None with a warning if the file is damaged."""
         try:
             return self.load(index)
@@ -87,6 +124,6 @@ class ShardStore:
             _log.warning("%s; this shard is attacked again", exc)
             return None
 
-    def _seal(self, index: int, arrays: Arrays) -> str:
+    def _seal(self, index: int | str, arrays: Arrays) -> str:
         """Checksum of the arrays, the set and the index."""
         return hashlib.sha256(f"{self._digest}|{index}|{arrays_digest(arrays)}".encode()).hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.base import ImageDataset
+from models.images.stored import StoredImages
 
 __all__ = ["DatasetContents", "contents_of", "distinct_names", "image_digests", "without_copies"]
 
@@ -33,9 +34,10 @@ class DatasetContents:
     classes: Mapping[str, int]
 
 
-def image_digests(data: ImageDataset) -> NDArray[np.uint64]:
+def image_digests(data: ImageDataset | NDArray[np.uint8] | StoredImages) -> NDArray[np.uint64]:
     """One digest per image, uint64 ``(N,)``: the first 64 bits of the SHA-256 of its pixels."""
-    raw = b"".join(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8] for image in data.images)
+    images = data.images if isinstance(data, ImageDataset) else data
+    raw = b"".join(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8] for image in images)
     return np.frombuffer(raw, dtype="<u8")
 
 

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from models.errors import InputError
 from models.registry import ATTACKS, DATASETS, DETECTORS, ENGINES, NETWORKS, OBJECTIVES
+from service.requests.attack import AttackRequest
 from service.requests.calibrate import CalibrateRequest
 from service.requests.certify import CertifyRequest
 from service.requests.demo import DemoRequest
@@ -77,6 +78,16 @@ def train(request: Annotated[TrainRequest, Request]) -> None:
     for line in result.summary:
         print(line)
     print(f"test accuracy {result.test_accuracy:.2%} on {result.test_images} images; checkpoint in {request.out}")
+
+
+def attack(request: Annotated[AttackRequest, Request]) -> None:
+    """Attack images shard by shard into a folder, from which fit and evaluate take them (--attacked).
+
+    An interrupted job resumes with the same command. See docs/large-jobs.md.
+    """
+    from service.jobs.attack import attack as attack_job
+
+    print(attack_job(request).summary())
 
 
 def fit(request: Annotated[FitRequest, Request]) -> None:

@@ -26,7 +26,7 @@ from service.cli.recipe_file import apply_recipe
 __all__ = ["app", "main"]
 
 _STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-_RESUMABLE = frozenset({"train", "fit", "evaluate", "certify", "demo"})
+_RESUMABLE = frozenset({"train", "attack", "fit", "evaluate", "certify", "demo"})
 
 
 def _shown_default(value: Any) -> str | None:
@@ -53,8 +53,8 @@ def _help(command: Callable[..., int | None]) -> str:
 app.register_install_completion_command()
 app.command(commands.list_, name="list", help=_help(commands.list_))
 for _command in (
-    commands.inspect, commands.check, commands.train, commands.fit, commands.calibrate, commands.evaluate,
-    commands.score, commands.serve, commands.certify, commands.demo,
+    commands.inspect, commands.check, commands.train, commands.attack, commands.fit, commands.calibrate,
+    commands.evaluate, commands.score, commands.serve, commands.certify, commands.demo,
 ):  # fmt: skip
     app.command(_command, help=_help(_command))
 _geometry = App(name="geometry", help=_help(commands.geometry))

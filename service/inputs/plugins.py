@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from attacks import Attack, build_attack
@@ -89,6 +90,7 @@ def refuse_unused(
     detectors: Iterable[Detector],
     *,
     attacks: Iterable[str] | None = None,
+    attacked: Path | None = None,
     reference: str | None = None,
     companion: str | None = None,
 ) -> None:
@@ -97,17 +99,20 @@ def refuse_unused(
     Args:
         detectors: those that the command fits.
         attacks: values of ``--attack``; None if not given.
+        attacked: the value of ``--attacked``; None if not given.
         reference: the value of ``--reference``; None if not given.
         companion: the value of ``--companion``; None if not given.
 
     Raises:
-        InputError: attacks although no detector is fitted on attacked images, or reference images or a companion
+        InputError: attacks or attacked images although no detector is fitted on any, or reference images or a companion
             although no detector compares with any.
     """
     chosen = list(detectors)
     names = ", ".join(detector.name for detector in chosen)
-    if attacks is not None and not any(detector.needs_adversarial for detector in chosen):
-        raise InputError(f"--attack {' '.join(attacks)} has no effect on {names}; leave it out")
+    given = {"--attack": None if attacks is None else " ".join(attacks), "--attacked": attacked}
+    for option, value in given.items():
+        if value is not None and not any(detector.needs_adversarial for detector in chosen):
+            raise InputError(f"{option} {value} has no effect on {names}; leave it out")
     if reference is not None and not any(detector.needs_reference for detector in chosen):
         raise InputError(f"--reference {reference} has no effect on {names}; leave it out")
     if companion is not None and not any(map(needs_companion, chosen)):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from attacks import Attack, generate
+from attacks.generation.folder import AttackedFolder
 from detector.artifact import check_destination, save_artifact
 from detector.base.detector import Detector
 from detector.calibration import Calibration
@@ -148,10 +149,11 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     detector = _build_detector(inputs, options, discovery, statistics_spec)
     trains = inputs.train_companion
     refuse_unused(
-        [detector], attacks=options.attack,
+        [detector], attacks=options.attack, attacked=options.attacked,
         reference=None if inputs.reference is None or trains else label(inputs.reference.name),
         companion="train" if trains else None if inputs.companion is None else label(inputs.companion.reference),
     )  # fmt: skip
+    folders = [] if options.attacked is None else [AttackedFolder(options.attacked, network, each) for each in attacks]
     if trains:
         if inputs.reference is None:
             raise InputError("--companion train needs --reference IMAGES, the images to train on; add it")
@@ -178,7 +180,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
         )  # fmt: skip
 
     # 2. Fit on natural and attacked images, then calibrate.
-    natural, attacked = _learn(detector, attacks, parts, loaded, extract, options, progress)
+    natural, attacked = _learn(detector, attacks, folders, parts, loaded, extract, options, progress)
     held_out = extract(parts.calibrate.images)
     result = detector.score_components(held_out)
     calibration = Calibration(result.score, options.fpr, held_out.predicted, result.parts)
@@ -311,6 +313,7 @@ def _report_plan(
 def _learn(
     detector: Detector,
     attacks: list[Attack],
+    folders: list[AttackedFolder],
     parts: _Parts,
     loaded: LoadedNetwork,
     extract: Extract,
@@ -322,6 +325,7 @@ def _learn(
     Args:
         detector: unfitted.
         attacks: used only if the detector needs attacked images.
+        folders: of the images of each attack; empty: attack.
         parts: the images.
         loaded: the network.
         extract: features of images.
@@ -336,11 +340,14 @@ def _learn(
     if accuracy.status == "warning":
         say(f"warning: {accuracy.message}")
     summaries, attacked = [], []
-    for attack in attacks if detector.needs_adversarial else []:
-        made = generate(
-            loaded.network, images, labels, attack, cache=options.cache, workers=options.workers,
-            device=options.device, progress=progress,
-        )  # fmt: skip
+    for index, attack in enumerate(attacks if detector.needs_adversarial else []):
+        if folders:
+            made = folders[index].read(images, labels)
+        else:
+            made = generate(
+                loaded.network, images, labels, attack, cache=options.cache, workers=options.workers,
+                device=options.device, progress=progress,
+            )  # fmt: skip
         # The images of one attack at a time are in memory.
         summaries.append(made.summary())
         features = extract(made.images)

@@ -66,6 +66,7 @@ class EvaluationRequest:
         published: network or data set whose published figures are printed.
         workers: number of attacking processes.
         cache: folder of attacked images, features and results.
+        attacked: folder that `plumbline attack` wrote, whose images are used.
         engine: a name from `plumbline list engines`; auto: the fastest that agrees with torch; an artifact has its own.
         precision: precision of the network's forward pass; an artifact has its own.
         device: cpu or cuda.
@@ -118,6 +119,7 @@ class EvaluationRequest:
     published: str | None = None
     workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
+    attacked: Path | None = None
     engine: str = "torch"
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"

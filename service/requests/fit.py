@@ -32,6 +32,7 @@ class FitOptions:
         fit_successful: fit on successful attacks only.
         workers: number of attacking processes.
         cache: folder of attacked images, from which an interrupted run resumes.
+        attacked: folder that `plumbline attack` wrote, whose images are used.
         sign_key: sign the artifact with the secret in this file.
         engine: a name from `plumbline list engines`; auto: the fastest engine that agrees with torch.
         precision: precision of the network's forward pass.
@@ -53,6 +54,7 @@ class FitOptions:
     fit_successful: Flag = False
     workers: Whole = 1
     cache: Path | None = Path("runs/attacks")
+    attacked: Path | None = None
     sign_key: Path | None = None
     engine: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"

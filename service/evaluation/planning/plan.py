@@ -1,11 +1,13 @@
 """The plan of an evaluation: everything that is known and validated before any attack runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.generation.folder import AttackedFolder
 from detector.artifact import Artifact
 from models.errors import InputError
 from service.evaluation.planning.images import EvaluationImages, prepare_images
@@ -43,6 +45,7 @@ class EvaluationPlan:
         images: natural images, reference images and outliers.
         selection: attacks, detectors and fits.
         splits: the runs, and the originals of each attack.
+        attacked: label of each attack → its images; empty: attack.
         unseen: the artifact to evaluate; None: no artifact, or one that has seen all images.
         artifact_only: whether only the artifact and the trivial baselines are evaluated.
         provenance: JSON values.
@@ -53,6 +56,7 @@ class EvaluationPlan:
     images: EvaluationImages
     selection: Selection
     splits: Splits
+    attacked: Mapping[str, AttackedFolder]
     unseen: UnseenImages | None
     artifact_only: bool
     provenance: dict[str, Any]
@@ -97,13 +101,17 @@ def plan_evaluation(inputs: EvaluationInputs, settings: EvaluationSettings) -> E
     subject = subject_of(inputs, images.data, settings)
     selection = select(settings, inputs.outliers, offered=subject.detector_options(), artifact_only=artifact_only)
     _check_selection(selection, images)
+    folder, network = settings.attacked, subject.network
+    attacked = {} if folder is None else {
+        name: AttackedFolder(folder, network, attack) for name, attack in selection.attacks.items()
+    }  # fmt: skip
     if inputs.companion is not None:
         refuse_unused(selection.detectors.values(), companion=label(inputs.companion.reference))
     if artifact is None:
         subject = _with_engine(subject, settings, selection, images)
     splits = split_images(settings, images.data.labels, selection, artifact_only=artifact_only)
     return EvaluationPlan(
-        settings=settings, subject=subject, images=images, selection=selection, splits=splits,
+        settings=settings, subject=subject, images=images, selection=selection, splits=splits, attacked=attacked,
         unseen=None if artifact is None else _unseen(artifact, images.unseen), artifact_only=artifact_only,
         provenance=provenance_of(inputs, images, settings, engine=subject.engine, artifact_only=artifact_only),
     )  # fmt: skip

@@ -49,6 +49,7 @@ class EvaluationSettings:
         seed: of splits, noise, classifiers and attacks.
         workers: processes that attack, and jobs of classifiers while fitting.
         cache: folder of attacked images, features and results; None keeps them in memory.
+        attacked: folder that `plumbline attack` wrote, whose images are used; None: attack.
         device: where the network runs.
         engine: runs the network of features; beside an artifact, its own.
         precision: of the engine.
@@ -81,6 +82,7 @@ class EvaluationSettings:
     seed: int = 0
     workers: int = 1
     cache: Path | None = None
+    attacked: Path | None = None
     device: str = "cpu"
     engine: str = "torch"
     precision: Precision = "float32"
@@ -140,7 +142,7 @@ def settings_of(request: EvaluationRequest) -> EvaluationSettings:
         attack_limit=_attack_limits(request.attack_limit), split=request.split, fpr=request.fpr,
         adaptive=request.adaptive or (), adaptive_images=_or(request.adaptive_images, defaults.adaptive_images),
         adaptive_budgets=_adaptive_budgets(request), seed=request.seed, workers=request.workers, cache=request.cache,
-        device=request.device, engine=request.engine, precision=request.precision,
+        attacked=request.attacked, device=request.device, engine=request.engine, precision=request.precision,
     )  # fmt: skip
 
 

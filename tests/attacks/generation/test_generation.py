@@ -20,7 +20,7 @@ from attacks.common.base import Attack, ImageNoise
 from attacks.common.digests import network_digest
 from attacks.fgm import FGM
 from attacks.pgd import PGD
-from models.errors import AttackError, InputError
+from models.errors import AttackError, InputError, RunnerError
 from models.images import stored
 from models.loading import load_network
 from tests.attacks.digits import Digits
@@ -265,7 +265,7 @@ def test_a_network_from_a_file_that_workers_cannot_import(digits_network: Digits
 
 def test_network_that_cannot_be_pickled_is_an_error(digits_network: Digits) -> None:
     digits_network.network.lock = threading.Lock()  # type: ignore[assignment]
-    with pytest.raises(AttackError, match="workers=1"):
+    with pytest.raises(RunnerError, match="workers=1"):
         _generate(digits_network, FGM(), workers=2)
 
 

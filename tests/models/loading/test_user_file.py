@@ -14,9 +14,10 @@ from torch import nn
 
 import models
 from attacks.fgm import FGM
-from attacks.generation.workers import pack
+from attacks.generation.shard import ShardAttack
 from models.errors import InputError, NetworkError
 from models.loading import NetworkSpec, build_network, load_network
+from models.runners.packing import pack
 
 SHAPE = (3, 8, 8)
 
@@ -210,9 +211,9 @@ def test_a_changed_file_is_loaded_again(repository: Path) -> None:
 def test_worker_processes_get_the_classes_of_imported_files(repository: Path, seed: int) -> None:
     torch.manual_seed(seed)
     network: nn.Module = load_network(f"{repository / 'net.py'}:build", image_shape=SHAPE).network
-    packed = pack(network, FGM())
+    packed = pack(ShardAttack(network, FGM(), "cpu"))
     code = (
-        "import pickle, sys, torch; torch.set_num_threads(1); network, _ = pickle.load(sys.stdin.buffer); "
+        "import pickle, sys, torch; torch.set_num_threads(1); network = pickle.load(sys.stdin.buffer).network; "
         "pickle.dump(network(torch.full((2, 3, 8, 8), 0.25)).tolist(), sys.stdout.buffer)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=packed, capture_output=True, check=True, timeout=240)

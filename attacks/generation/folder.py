@@ -1,0 +1,243 @@
+"""Folder of attacked images that several processes and machines write, and that later jobs read image by image.
+
+    natural ─ parts of 256 images ─ runner ─┬─ in the folder and intact: kept
+                                            └─ missing or damaged: attacked, then written
+
+    DIR/pgd-41c0…/manifest.json                 network, attack, its options and seed
+    DIR/pgd-41c0…/shard-9f2e….safetensors       attacked images, predictions, labels, digests of the natural images
+    DIR/pgd-41c0…/shard-9f2e….json              success rate, norms, seconds, images in quarantine
+
+A shard is a function of the attack, its seed, the network, and the images and labels of the shard. It is named by the
+SHA-256 of its images and labels, so the same command continues after an interruption, on any machine and any runner.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from torch import nn
+
+from attacks.common.base import Attack
+from attacks.common.digests import arrays_digest
+from attacks.generation.attacked_set import AttackedSet
+from attacks.generation.shard import Shard, attack_shard
+from attacks.generation.store import DamagedShardError, ShardStore, attack_key
+from models.datasets.contents import image_digests
+from models.errors import InputError
+from models.images.stored import FloatImages, ImageBuffer, StoredImages, as_float
+from models.progress import progress_bar
+from models.runners import Runner
+
+__all__ = ["AttackedFolder", "attack_into"]
+
+_FORMAT = 1  # of the shards in such a folder; increase it when their content changes
+
+Images = NDArray[np.uint8] | StoredImages
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Natural images ``(B, C, H, W)`` uint8 and labels ``(B,)`` of one shard."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Attacks and writes one part, unless its shard is intact; the shard's record."""
+
+    network: nn.Module
+    attack: Attack
+    device: str
+    store: ShardStore
+    about: Mapping[str, Any]
+
+    def __call__(self, part: _Part) -> dict[str, Any]:
+        name = arrays_digest({"images": part.images, "labels": part.labels})
+        if (record := self.store.record(name)) is not None:
+            return {**record, "kept": True}
+        start = time.perf_counter()
+        natural = as_float(part.images).numpy()
+        shard = Shard(int(name, 16), natural, part.labels)
+        arrays, reasons = attack_shard(self.network, self.attack, shard, self.device, quarantine=True)
+        made = AttackedSet.measured(natural, arrays["images"], part.labels, arrays["predicted"], self.attack)
+        record = {
+            "shard": name, **made.summary(), "natural_correct": int(made.natural_correct.sum()),
+            "successes": int(made.success.sum()), "seconds": time.perf_counter() - start,
+            "quarantined": {str(row): reason for row, reason in reasons.items()}, **self.about,
+        }  # fmt: skip
+        arrays |= {"labels": part.labels, "digests": image_digests(part.images)}
+        self.store.save(name, arrays, record)
+        return {**record, "kept": False}
+
+
+def attack_into(
+    folder: Path,
+    network: nn.Module,
+    attack: Attack,
+    images: Images,
+    labels: NDArray[np.int64],
+    *,
+    runner: Runner,
+    shard_size: int = 256,
+    of: tuple[int, int] = (0, 1),
+    about: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Attack the images shard by shard into a folder; the record of each shard, in the order in which they finish.
+
+    A record has the summary of `AttackedSet`, "seconds", "quarantined" (row → reason), and "kept" for a shard that was
+    there. An image on which the attack fails stays as it is.
+
+    Args:
+        folder: created if missing; the same folder for every process of the runner.
+        network: takes images in [0, 1], returns logits; on the CPU, or on the device of the runner.
+        attack: the attack.
+        images: ``(N, 3, H, W)`` uint8.
+        labels: ``(N,)`` int64, the true classes.
+        runner: where the shards are attacked.
+        shard_size: images per shard.
+        of: (i, K): the i-th of K ranges of shards, from 0.
+        about: JSON values that are added to every new record.
+        progress: whether to show a progress bar.
+
+    Raises:
+        AttackError: the attack fails on most images of a shard.
+        InputError: the folder cannot be written, or labels that do not fit the network.
+        RunnerError: a process died.
+    """
+    store = ShardStore(folder, attack.name, _key(network, attack))
+    count = -(-len(images) // shard_size)
+    part, parts = of
+    shards = range(count * part // parts, count * (part + 1) // parts)
+
+    def part_of(shard: int) -> _Part:
+        rows = slice(shard * shard_size, (shard + 1) * shard_size)
+        return _Part(np.ascontiguousarray(images[rows]), labels[rows])
+
+    work = _Work(network, attack, runner.device, store, about or {})
+    records = []
+    total = min(len(images), shards.stop * shard_size) - shards.start * shard_size
+    with progress_bar(total=max(0, total), what=attack.name, unit="image", show=progress) as bar:
+        for record in runner.run(work, map(part_of, shards)):
+            records.append(record)
+            bar.update(record["n"])
+    return records
+
+
+class AttackedFolder:
+    """The images that `attack_into` wrote for one network and attack, by their natural images.
+
+    Args:
+        folder: that `attack_into` wrote.
+        network: that is attacked.
+        attack: with its seed.
+
+    Raises:
+        InputError: the folder has no images of this network and attack.
+    """
+
+    def __init__(self, folder: Path, network: nn.Module, attack: Attack) -> None:
+        key = _key(network, attack)
+        self._store = ShardStore(folder, attack.name, key, read_only=True)
+        self._attack, self._whole = attack, folder
+        self._shards = sorted(
+            path.stem.removeprefix("shard-") for path in self._store.folder.glob("shard-*.safetensors")
+        )
+        if not self._shards:
+            raise InputError(
+                f"{folder} has no images of {attack!r} on this network{_difference(folder, key)}; run `plumbline "
+                "attack` with the same network, attack, --epsilon and --seed"
+            )
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the attacked images of given natural images, as JSON values."""
+        return {"folder": self._store.folder.name, "shards": self._shards}
+
+    def read(self, images: Images, labels: NDArray[np.int64]) -> AttackedSet:
+        """The attacked images of these natural images.
+
+        An image in quarantine is as it was, so the attack has no success on it.
+
+        Args:
+            images: ``(N, 3, H, W)`` uint8.
+            labels: ``(N,)`` int64, the true classes.
+
+        Raises:
+            InputError: some images were not attacked, or with another label, or a shard is damaged.
+        """
+        shard_of, row_of = self._find(images)
+        attacked = ImageBuffer(len(images), images.shape[1:], np.float32)
+        predicted = np.empty((2, len(images)), np.int64)
+        for shard in np.unique(shard_of):
+            arrays = self._load(self._shards[shard])
+            wanted = np.flatnonzero(shard_of == shard)
+            rows = row_of[wanted]
+            if (arrays["labels"][rows] != labels[wanted]).any():
+                raise InputError(
+                    f"{self._whole} has images that were attacked with other labels; run `plumbline attack` again with "
+                    "these labels"
+                )
+            for position, row in zip(wanted.tolist(), rows.tolist(), strict=True):
+                attacked.write(position, arrays["images"][row : row + 1])
+            predicted[:, wanted] = arrays["predicted"][:, rows]
+        return AttackedSet.measured(FloatImages(images), attacked.images(), labels, predicted, self._attack)
+
+    def _find(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shard and the row of each image."""
+        digests = [self._load(shard, "digests")["digests"] for shard in self._shards]
+        known, first = np.unique(np.concatenate(digests), return_index=True)
+        wanted = image_digests(images)
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        if missing := int((known[place] != wanted).sum()):
+            raise InputError(
+                f"{missing} of {len(images)} images are not in {self._whole}; run `plumbline attack` with the same "
+                "--dataset, --resize, --crop and --limit, and wait until all of its parts are done"
+            )
+        ends = np.cumsum([len(each) for each in digests])
+        shard = np.searchsorted(ends, first[place], side="right")
+        return shard, first[place] - (ends - [len(each) for each in digests])[shard]
+
+    def _load(self, shard: str, only: str | None = None) -> dict[str, NDArray[Any]]:
+        try:
+            if only is None:
+                arrays = self._store.load(shard)
+            else:
+                with safetensors.safe_open(str(self._store.path(shard)), framework="numpy") as file:
+                    arrays = {only: file.get_tensor(only)}
+        except (DamagedShardError, safetensors.SafetensorError, OSError) as exc:
+            raise InputError(
+                f"a shard is damaged: {exc}; run the same `plumbline attack` again, which repairs it"
+            ) from exc
+        assert arrays is not None
+        return arrays
+
+
+def _key(network: nn.Module, attack: Attack) -> dict[str, Any]:
+    return {"format": _FORMAT, **attack_key(network, attack)}
+
+
+def _difference(folder: Path, key: Mapping[str, Any]) -> str:
+    """What differs in the most similar contents of the folder; empty for a folder without any."""
+    found = []
+    for path in folder.glob("*/manifest.json"):
+        try:
+            other = json.loads(path.read_bytes())["key"]
+            found.append(_differing({**key, **key["parameters"]}, {**other, **other["parameters"]}))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # not of this kind
+    nearest = min(found, key=lambda each: (len(each), each), default=[])
+    return f"; the nearest in it differ in {', '.join(nearest)}" if nearest else ""
+
+
+def _differing(key: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    names = [name for name in key if name != "parameters" and other.get(name) != key[name]]
+    return [name if name in ("network", "format") else f"{name} ({other.get(name)}, not {key[name]})" for name in names]
