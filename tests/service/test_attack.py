@@ -74,7 +74,7 @@ def test_the_command_attacks_in_parts_and_resumes(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pixels = rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
-    np.savez(tmp_path / "images.npz", images=pixels, labels=np.arange(10))
+    np.savez(tmp_path / "images.npz", x=pixels, y=np.arange(10))
     words = [
         "attack", "--network", "pretrained:cifar10-resnet20", "--dataset", f"npz:{tmp_path / 'images.npz'}",
         "--attack", "fgm:epsilon=1/255", "--shard-size", "4", "--out", str(tmp_path / "out"),
