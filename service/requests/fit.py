@@ -31,7 +31,7 @@ class FitOptions:
         blocks: names of the modules that are the blocks, such as "blocks.*".
         fit_successful: fit on successful attacks only.
         workers: number of attacking processes.
-        cache: folder of attacked images, from which an interrupted run resumes.
+        cache: folder of attacked images, to resume from.
         attacked: folder that `plumbline attack` wrote, whose images are used.
         sign_key: sign the artifact with the secret in this file.
         engine: a name from `plumbline list engines`; auto: the fastest engine that agrees with torch.
