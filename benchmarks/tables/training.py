@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.tables.cells import Entry, Result, shown
 from benchmarks.tables.detection import objectives_of
 
-__all__ = ["accuracies", "adaptive_depth", "correlation", "depth_outputs", "differences", "objectives"]
+__all__ = ["accuracies", "adaptive_depth", "correlation", "depth_outputs", "differences", "head_weights", "objectives"]
 
 PUBLISHED = Path(__file__).resolve().parent / "paper" / "generalization.csv"
 _MEASURES = {"highest": "highest", "last": "last epoch", "averages_anew": "averages anew"}
@@ -148,4 +148,16 @@ def depth_outputs(result: Result) -> list[str]:
     for case in cases:
         found = [sum(each["outputs"][name] for each in case["instances"]) / len(case["instances"]) for name in names]
         lines.append(f"| {case['name']} | " + " | ".join(f"{each:.1%}" for each in found) + " |")
+    return lines
+
+
+def head_weights(result: Result) -> list[str]:
+    """A row per objective: test accuracy, and the mean size of the weights of each layer of the head."""
+    lines = [
+        "| trained with | test accuracy | mean absolute weight, first layer | second layer |",
+        "|---|---|---|---|",
+    ]
+    for network in result["networks"]:
+        sizes = " | ".join(f"{layer['mean_absolute']:.4f}" for layer in network["layers"])
+        lines.append(f"| {network['objective']} | {network['accuracy']:.1%} | {sizes} |")
     return lines
