@@ -53,7 +53,7 @@ def query_alarms(result: Result) -> list[str]:
         f"| variants of an ordinary picture | {_share(totals['ordinary'])} |",
         f"| variants of a hard picture | {_share(totals['hard'])} |",
         f"| unrelated pictures | {_share(totals['unrelated'])} |",
-        f"| one stream of {photos['photos']:,} photos; its largest session has {photos['largest']} members "
+        f"| one stream of {photos['photos']:,} photos; members of its largest session: {photos['largest'] or 'none'} "
         f"| {int(photos['alarm'] is not None)} of 1 |",
     ]
 

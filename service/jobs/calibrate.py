@@ -51,14 +51,18 @@ def calibrate(request: CalibrateRequest, *, progress: bool = True) -> CalibrateR
     """Calibrate an artifact on other natural images, and write the new one to `request.out`.
 
     Raises:
-        InputError: no images or two sources of them, too few images for the false-positive rate, or a folder that
-            cannot be written.
+        InputError: no images or two sources of them, too few images for the false-positive rate, or an output folder
+            that is the artifact's or cannot be written.
         ArtifactError: an artifact that is refused.
     """
     if (request.on is None) == (request.from_reviews is None):
         raise InputError("expected either --on DATASET or --from-reviews STORE, got both or none; give one of them")
-    check_destination(request.out, request.sign_key)
     options = request.artifact
+    if request.out.resolve() == options.artifact.resolve():
+        raise InputError(
+            f"--out {request.out} is the folder of --artifact, whose threshold would be lost; give another folder"
+        )
+    check_destination(request.out, request.sign_key)
     artifact = load_artifact(
         options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
     )

@@ -143,7 +143,7 @@ function events(list) {
   }
   return list.map(({ time, kind, model: name, fields }) => {
     const text = EVENTS[fields.change ?? kind] ?? kind.replaceAll("_", " ");
-    const more = [fields.outcome, fields.version].filter(Boolean).join(", version ");
+    const more = kind === "query_attack" ? `${fields.members} similar images` : [fields.outcome, fields.version].filter(Boolean).join(", version ");
     const where = [name, fields.series ?? fields.session].filter(Boolean).join(", ");
     return element("li", {}, `${new Date(1000 * time).toLocaleString()}${where ? `, ${where}` : ""}: ${text}${more ? `: ${more}` : ""}`);
   });

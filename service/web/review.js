@@ -91,9 +91,10 @@ async function showRates() {
   }
 }
 
-function decisionText({ flagged, decision, decision_label: label, client_decision: reported }) {
+function decisionText({ flagged, decision, decision_label: label, client_decision: reported, client_label: named }) {
   const parts = [flagged ? "Flagged" : "Not flagged", decision ? NAMES[decision] : "no decision"];
-  return parts.join(": ") + (label ? `, ${label}` : "") + (reported ? ` (client: ${NAMES[reported]})` : "");
+  const client = reported ? ` (client: ${NAMES[reported]}${named ? `, ${named}` : ""})` : "";
+  return parts.join(": ") + (label ? `, ${label}` : "") + client;
 }
 
 function facts(verdict) {
@@ -101,6 +102,8 @@ function facts(verdict) {
     Time: new Date(1000 * verdict.time).toLocaleString(),
     "p-value": short(verdict.p_value),
     Score: short(verdict.score),
+    ...Object.fromEntries(Object.entries(verdict.part_p_values).map(([name, value]) => [`p-value, ${name}`, short(value)])),
+    ...(verdict.main_part ? { "Main part": verdict.main_part } : {}),
     "Main component": verdict.main_component?.replaceAll("_", " ") ?? "–",
     Model: `${verdict.model}, ${verdict.version}`,
     Key: verdict.key ?? "–",

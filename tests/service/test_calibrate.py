@@ -1,6 +1,6 @@
 """`plumbline calibrate`: another threshold for the same network and detector, from a data set or from reviews."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from service.monitoring.reviews.store import DECISIONS, Decision, Store, StoredV
 from service.requests.calibrate import CalibrateRequest
 from service.requests.options import ArtifactOptions
 from tests.conftest import SEED
+from tests.detector.artifact.saved import save
+from tests.detector.artifact.test_companion import COMPANION, companion_of, pipeline_with
 from tests.tiny_artifact import CLASSES, SIDE, save_tiny_artifact
 
 
@@ -50,8 +52,8 @@ def run(folder: Path, tmp_path: Path) -> Callable[..., CalibrateResult]:
     return run
 
 
-def npz(path: Path, images: np.ndarray) -> str:
-    np.savez(path, x=images.transpose(0, 2, 3, 1), y=np.arange(len(images)) % len(CLASSES), classes=np.array(CLASSES))
+def npz(path: Path, images: np.ndarray, classes: Sequence[str] = CLASSES) -> str:
+    np.savez(path, x=images.transpose(0, 2, 3, 1), y=np.arange(len(images)) % len(classes), classes=np.array(classes))
     return f"npz:{path}"
 
 
@@ -105,6 +107,28 @@ def test_too_few_images_are_refused_with_the_number_needed(
 def test_one_source_of_images_is_needed(run: Callable[..., CalibrateResult], given: dict[str, object]) -> None:
     with pytest.raises(InputError, match="give"):
         run(**given)
+
+
+def test_the_artifact_is_not_overwritten(run: Callable[..., CalibrateResult], folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(InputError, match="give another folder"):
+        run(out="link", on="digits")
+
+
+def test_an_artifact_with_a_companion_keeps_it_and_gets_new_parts(
+    run: Callable[..., CalibrateResult], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    folder = tmp_path / "with"
+    save(folder, pipeline_with(companion_of(SEED + 1), 2, "two_part"), companion_spec=COMPANION)
+    old = load_artifact(folder)
+    pixels = rng.integers(0, 256, (30, *COMPANION.image_shape), dtype=np.uint8)
+    run(folder, on=npz(tmp_path / "natural.npz", pixels, old.pipeline.classes), fpr=0.1)
+    new = load_artifact(tmp_path / "out")
+    assert (folder / "companion.safetensors").read_bytes() == (tmp_path / "out/companion.safetensors").read_bytes()
+    assert new.manifest["companion"] == old.manifest["companion"]
+    result = old.pipeline.detector.score_components(old.pipeline.features(torch.from_numpy(pixels).float().div_(255)))
+    for name, scores in result.parts.items():
+        assert new.pipeline.calibration.parts[name] == pytest.approx(np.sort(scores), abs=1e-6)
 
 
 class Reviewed:

@@ -187,7 +187,7 @@ class VerdictRecorder:
                     served.time, served.request_id, served.indices[place], served.model, version, served.key,
                     sessions[place], verdict.label, verdict.class_name, verdict.score, verdict.p_value,
                     verdict.flagged, verdict.main_component, orjson.dumps(verdict.components).decode(),
-                    sampled[place], name, size,
+                    sampled[place], name, size, verdict.main_part, orjson.dumps(verdict.part_p_values).decode(),
                 )
             )  # fmt: skip
         return rows

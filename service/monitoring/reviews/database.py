@@ -54,6 +54,10 @@ MIGRATIONS: tuple[str, ...] = (
         fields TEXT NOT NULL
     );
     """,
+    """
+    ALTER TABLE verdicts ADD COLUMN main_part TEXT;
+    ALTER TABLE verdicts ADD COLUMN part_p_values TEXT NOT NULL DEFAULT '{}';
+    """,
 )
 
 _TABLES = {"verdicts", "reviews", "events"}

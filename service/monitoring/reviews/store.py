@@ -51,6 +51,8 @@ class StoredVerdict(NamedTuple):
         sampled: whether the image is in the random sample for review.
         image: name of the kept file; None: the image is not kept.
         image_bytes: its size.
+        main_part: as in the verdict.
+        part_p_values: JSON object of the p-values of the parts by name.
     """
 
     time: float
@@ -70,6 +72,8 @@ class StoredVerdict(NamedTuple):
     sampled: bool
     image: str | None
     image_bytes: int
+    main_part: str | None = None
+    part_p_values: str = "{}"
 
 
 _COLUMNS = StoredVerdict._fields
@@ -210,7 +214,7 @@ class Store:
         return _decoded(rows[0]) if rows else None
 
     def select(self, selection: Selection) -> list[dict[str, Any]]:
-        """The selected verdicts, newest first: the columns, and "decision", "decision_label" and "client_decision"."""
+        """The selected verdicts, newest first: the columns, and decision and label of reviewer and client."""
         conditions = ["sampled" if selection.sample else "flagged"]
         if selection.unreviewed:
             conditions.append("decided.decision IS NULL")
@@ -329,8 +333,8 @@ class Store:
 
 
 _SELECT = (
-    "SELECT verdicts.*, decided.decision, decided.label AS decision_label, reported.decision AS client_decision "
-    "FROM verdicts "
+    "SELECT verdicts.*, decided.decision, decided.label AS decision_label, reported.decision AS client_decision, "
+    "reported.label AS client_label FROM verdicts "
     "LEFT JOIN reviews decided ON decided.verdict = verdicts.id AND decided.source = 'reviewer' "
     "LEFT JOIN reviews reported ON reported.verdict = verdicts.id AND reported.source = 'client'"
 )
@@ -338,4 +342,4 @@ _SELECT = (
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:
     values = {"flagged": bool(row["flagged"]), "sampled": bool(row["sampled"])}
-    return {**row, **values, "components": json.loads(row["components"])}
+    return {**row, **values, **{name: json.loads(row[name]) for name in ("components", "part_p_values")}}

@@ -35,7 +35,7 @@ def admin(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory, flagged_
         with live.client() as client:
             for _ in range(3):
                 answer = client.post("/v1/predict", content=flagged_png)
-                given = {"request_id": answer.headers["x-request-id"], "verdict": "false_alarm"}
+                given = {"request_id": answer.headers["x-request-id"], "verdict": "false_alarm", "label": "dog"}
                 assert client.post("/v1/feedback", json=given).status_code == 200
         state = live.app.state
         running = RunningServer(
@@ -69,7 +69,7 @@ def test_a_reviewer_decides_with_the_keyboard(browser: Browser, admin: RunningSe
     browser.press("Enter")
     browser.wait_for("document.querySelector('.card.reviewed')")
     text = browser.evaluate("document.querySelector('.card .verdict').textContent")
-    assert text == "Flagged: Correct flag, <img src=x onerror=alert(1)> (client: False alarm)"
+    assert text == "Flagged: Correct flag, <img src=x onerror=alert(1)> (client: False alarm, dog)"
     assert browser.evaluate("document.querySelectorAll('.verdict img').length") == 0
     focused = "[...document.querySelectorAll('.card')].indexOf(document.activeElement.closest('.card'))"
     assert browser.evaluate(focused) == 1

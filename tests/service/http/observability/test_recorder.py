@@ -4,6 +4,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def test_every_verdict_is_in_the_store_and_flagged_images_are_kept(
 def test_the_sample_is_random_and_its_images_are_kept(bare: Artifact, record: Callable[..., VerdictRecorder]) -> None:
     recorder = record(sample_for_review=0.5, sessions_of=lambda each: ["s"] * len(each.verdicts))
     images = served(bare, 400)
+    parts = {"main_part": "outlier", "part_p_values": {"outlier": 0.01}}
+    images = replace(images, verdicts=[replace(verdict, **parts) for verdict in images.verdicts])
     recorder.observe(images)
     recorder.event({"event": "calibration_watch", "model": "m", "change": "page"})
     recorder.flush()
@@ -103,6 +106,7 @@ def test_the_sample_is_random_and_its_images_are_kept(bare: Artifact, record: Ca
     for row in sample[:5]:
         assert np.array_equal(recorder.images.pixels(row["image"]), images.pixels[row["place"]])  # type: ignore[arg-type]
     assert {row["session"] for row in sample} == {"s"}
+    assert {name: sample[0][name] for name in parts} == parts
     assert [event["kind"] for event in recorder.store.events()] == ["calibration_watch"]
 
 

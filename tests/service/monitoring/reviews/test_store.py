@@ -52,11 +52,12 @@ def test_rows_are_selected_newest_first_by_every_filter(path: Path) -> None:
         ):
             assert [row["id"] for row in store.select(selection)] == expected, selection
         store.review(3, "false_alarm", source="reviewer", label="a dog")
-        store.review(2, "correct_flag", source="client")
+        store.review(2, "correct_flag", source="client", label="a cat")
         assert [row["id"] for row in store.select(Selection(unreviewed=True))] == [2, 1]
         row = store.get(3)
         assert row is not None
         assert (row["decision"], row["decision_label"], row["components"]) == ("false_alarm", "a dog", {"energy": 0.5})
+        assert store.select(Selection(before=3))[0]["client_label"] == "a cat"
         assert store.get(6) is None
         assert [event["kind"] for event in store.events()] == ["start"]
 
@@ -189,6 +190,21 @@ def test_files_that_are_no_store_are_refused(path: Path) -> None:
         Store(path)
     path.unlink()
     Store(path).close()  # the lock of a refused file is free
+
+
+def test_a_store_of_the_first_version_keeps_its_rows(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as old:
+        old.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1")
+        columns = VERDICT._fields[:-2]
+        old.execute(f"INSERT INTO verdicts ({', '.join(columns)}) VALUES ({', '.join('?' * 17)})", VERDICT[:-2])
+    old.close()
+    with pytest.raises(InputError, match="earlier version 1"):
+        Store(path, read_only=True)
+    with Store(path) as store:
+        store.add([VERDICT._replace(main_part="outlier", part_p_values='{"outlier": 0.01}')])
+        parts = [(row["main_part"], row["part_p_values"], row["components"]) for row in store.select(Selection())]
+    assert parts == [("outlier", {"outlier": 0.01}, {"energy": 0.5}), (None, {}, {"energy": 0.5})]
 
 
 def test_a_full_disk_costs_the_rows_of_its_time_only(path: Path) -> None:
