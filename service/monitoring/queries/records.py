@@ -44,6 +44,8 @@ class Records:
     Attributes:
         total: number of records ever added.
         rows: scalars of each record, a structured array.
+        columns: its fields by name.
+        nbytes: bytes of all arrays.
         descriptors, norms: float32 ``(rows, 48)`` and their squared norms ``(rows,)``.
         sketches: int16 ``(rows, 64)``.
         digests, sessions: ``(rows,)``.
@@ -63,12 +65,6 @@ class Records:
     def __len__(self) -> int:
         return min(self.total, len(self.rows))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all columns."""
-        columns = (self.rows, self.descriptors, self.norms, self.sketches, self.digests, self.sessions)
-        return sum(column.nbytes for column in columns)
-
     def row(self, number: int) -> int:
         """The row of a record."""
         return number % len(self.rows)
@@ -79,7 +75,7 @@ class Records:
 
     def duplicate(self, digest: int) -> int | None:
         """The row of a record with this digest, if any."""
-        rows = np.flatnonzero(self.digests[: len(self)] == np.uint64(digest))
+        (rows,) = (self.digests[: len(self)] == np.uint64(digest)).nonzero()
         return int(rows[-1]) if len(rows) else None
 
     def nearest(self, descriptor: np.ndarray, radius: float) -> int | None:
@@ -87,7 +83,8 @@ class Records:
         count = len(self)
         if not count:
             return None
-        distances = self.norms[:count] - 2 * (self.descriptors[:count] @ descriptor)
+        distances = self.descriptors[:count] @ (-2 * descriptor)
+        distances += self.norms[:count]
         row = int(distances.argmin())
         return row if distances[row] + descriptor @ descriptor <= radius * radius else None
 
@@ -123,8 +120,12 @@ class Records:
         return row, replaced
 
     def _resize(self, size: int) -> None:
+        self.nbytes = 0
         for name in ("rows", "descriptors", "norms", "sketches", "digests", "sessions"):
             old = getattr(self, name)
             new = np.zeros((size, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
+            self.nbytes += new.nbytes
+        # A view is taken once, because an index of a structured array by name takes longer than one of a plain array.
+        self.columns = {name: self.rows[name] for name in _SCALARS.fields or ()}

@@ -60,22 +60,22 @@ class WindowStatistics:
 
 def window_statistics(records: Records, rows: np.ndarray, *, members: int, largest_lead: float) -> WindowStatistics:
     """The statistics of a session whose members are in these rows, oldest first."""
-    window = records.rows[rows[-WINDOW:]]
-    parents = window["parent"]
+    columns, rows = records.columns, rows[-WINDOW:]
+    parents, margins, on_best = columns["parent"][rows], columns["margin"][rows], columns["on_best"][rows]
     present = (parents >= 0) & (parents >= records.total - len(records.rows))
-    of_hub = present & (records.rows["late_children"][parents % len(records.rows)] >= _HUB_LATE_CHILDREN)
+    of_hub = present & (columns["late_children"][parents % len(records.rows)] >= _HUB_LATE_CHILDREN)
     hubs = parents[of_hub]
     moves = fall = 0.0
     if len(hubs) and (first := hubs.min()) != (last := hubs.max()):
         moves = rank_correlation(hubs)
-        fall = float(records.rows["margin"][records.row(first)] - records.rows["margin"][records.row(last)])
-    count, margins = len(window), np.ascontiguousarray(window["margin"])
+        fall = float(columns["margin"][records.row(first)] - columns["margin"][records.row(last)])
+    count = len(rows)
     return WindowStatistics(
-        members=members, best_parents=np.count_nonzero(window["on_best"]) / count,
-        late_best_parents=np.count_nonzero(window["on_best"] & ~window["immediate"]) / count,
+        members=members, best_parents=np.count_nonzero(on_best) / count,
+        late_best_parents=np.count_nonzero(on_best & ~columns["immediate"][rows]) / count,
         lows=record_lows(margins), hub_children=len(hubs) / count, hub_moves=moves, hub_fall=fall,
-        trend=rank_correlation(margins), near=np.count_nonzero(window["lead"] < 1) / count,
-        minority=1 - int(np.bincount(window["label"]).max()) / count, largest_lead=largest_lead,
+        trend=rank_correlation(margins), near=np.count_nonzero(columns["lead"][rows] < 1) / count,
+        minority=1 - int(np.bincount(columns["label"][rows]).max()) / count, largest_lead=largest_lead,
     )  # fmt: skip
 
 
@@ -111,18 +111,21 @@ def hub_chains(records: Records, rows: np.ndarray) -> list[str]:
         records: of the key.
         rows: of the session's members, oldest first.
     """
-    rows = rows[-_CHAIN_MEMBERS:]
-    hubs = np.flatnonzero(records.rows["children"][rows] >= _CHAIN_CHILDREN)[-_CHAIN_HUBS:]
+    columns, rows = records.columns, rows[-_CHAIN_MEMBERS:]
+    hubs = np.flatnonzero(columns["children"][rows] >= _CHAIN_CHILDREN)[-_CHAIN_HUBS:]
     if len(hubs) < _CHAIN_LENGTH:
         return []
-    scalars = records.rows[rows[hubs[0] :]]  # children come after their hubs
     positions = hubs - hubs[0]
-    parents = np.ascontiguousarray(scalars["parent"])
-    _, children = np.nonzero(records.numbers(rows[hubs])[:, None] == parents)  # sorted by hub, then by time
-    counts = scalars["children"][positions].astype(int)  # all of them: a hub and its children leave the ring in order
+    parents = columns["parent"][rows[hubs[0] :]]  # children come after their hubs
+    hub_rows = rows[hubs]
+    numbers = records.numbers(hub_rows)
+    places = np.minimum(np.searchsorted(numbers, parents), len(numbers) - 1)
+    children = np.flatnonzero(numbers[places] == parents)
+    children = children[np.argsort(places[children], kind="stable")]  # by hub, then by time
+    counts = columns["children"][hub_rows].astype(int)  # all of them: a hub and its children leave the ring in order
     starts = np.cumsum(counts) - counts
     left = children[starts + counts - (_LATER_SHARE * counts).astype(int) - 1]
-    margins, leads = scalars["margin"][positions], scalars["lead"][positions]
+    margins, leads = columns["margin"][hub_rows], columns["lead"][hub_rows]
     beyond = (leads < 1) & (margins < 0)  # on the boundary, in another class than the first member
     soon = positions[None, :] - positions[:, None] <= _CHAIN_GAP
     follows = {

@@ -1,5 +1,6 @@
 """Sessions of similar queries of one key, with the parent query of each member."""
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +24,12 @@ __all__ = ["LARGE", "History", "Session"]
 LARGE = 256  # members of a session that is reported without a rule
 
 _PARENTS = 128  # last members that can be a parent
+_REPLAYED = 512  # last members of the sessions that a session across keys starts with; limits the time of a merger
 _FIRST_EVALUATION = 24
 _MAX_COUNT = 60_000  # of counters on a path
 _MAX_CLASSES = 8
 # Of a session object with its dictionaries, measured and rounded up; for the limit of memory.
-_SESSION_BYTES = 2048
+_SESSION_BYTES = 3072
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ class Session:
     evaluations: dict[str, int] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
     stored: int = 0  # members in the ring
+    latest: "array[int]" = field(default_factory=lambda: array("q"))  # numbers of the last members' records
     counted: bool = False  # by the metric of sessions
     large: bool = False  # reported as large
     reported: bool = False  # as an attack
@@ -139,7 +142,7 @@ class History:
         return session
 
     def replay(self, members: Iterable[tuple["History", Session]]) -> Session | None:
-        """A session with the members that are left of other sessions, in the order of their arrival.
+        """A session with the latest members that are left of other sessions, in the order of their arrival.
 
         Margins of a session with another first class change their sign: exact if no third class has the largest log p.
 
@@ -149,10 +152,11 @@ class History:
         merged = []
         for history, session in members:
             rows = history.records.members(session.number)
-            merged += [(float(history.records.rows["at"][row]), history, session, row) for row in rows.tolist()]
+            times = history.records.columns["at"]
+            merged += [(float(times[row]), history, session, row) for row in rows[-_REPLAYED:].tolist()]
         merged.sort(key=lambda each: each[0])
         made: Session | None = None
-        for at, history, session, row in merged:
+        for at, history, session, row in merged[-_REPLAYED:]:
             if made is None:
                 made = self._open(session.first_class, at, session.first_id)
             records = history.records
@@ -200,9 +204,10 @@ class History:
         session = self._open(int(first["label"]), float(first["at"]), request_id)
         records.sessions[row] = session.number
         session.stored = 1
+        session.latest.append(int(records.numbers(np.array(row))))
         _count(session, at=session.first_at, request_id=request_id, label=session.first_class, lead=first["lead"])
         session.flagged = int(first["flagged"])
-        session.lowest, session.best = float(first["margin"]), int(records.numbers(np.array(row)))
+        session.lowest, session.best = float(first["margin"]), session.latest[0]
         return session
 
     def _append(self, query: Query, at: float, lead: float, label: int, session: int) -> int:
@@ -228,62 +233,72 @@ class History:
         if margin is None:
             logs, first = query.log_probabilities, session.first_class
             margin = lead if label == first else float(logs[first] - logs[label]) / self._margin_scale
-        before = self.records.members(session.number)
         row = self._append(query, at, lead, label, session.number)
         session.stored += 1
-        records = self.records
-        before = before[before != row]  # the oldest member made room
-        rows = records.rows
-        rows["margin"][row] = margin
-        if len(before):
-            self._link(session, row, before, margin)
-        number = records.total - 1
+        columns = self.records.columns
+        columns["margin"][row] = margin
+        self._link(session, row, margin)
+        number = self.records.total - 1
+        session.latest.append(number)
+        if len(session.latest) > _PARENTS:
+            del session.latest[0]
         if not session.members or margin < session.lowest:
             session.lowest, session.best = margin, number
         _count(session, at=at, request_id=request_id, label=label, lead=lead)
         session.flagged += query.flagged
-        session.chain = max(session.chain, int(rows["chain"][row]))
-        if "K" not in session.rules and chain(*(int(rows[each][row]) for each in _PATH)):
+        decreases = int(columns["chain"][row])
+        session.chain = max(session.chain, decreases)
+        if "K" not in session.rules and chain(
+            decreases, int(columns["path_rejects"][row]), int(columns["path_used"][row])
+        ):
             session.rules["K"] = session.members
         if session.members >= _FIRST_EVALUATION and session.members % EVALUATE_EVERY == 0:
-            self._evaluate(session, np.append(before, row))
+            self._evaluate(session)
 
-    def _link(self, session: Session, row: int, before: np.ndarray, margin: float) -> None:
-        """Find the parent of the record in `row`, and count it there."""
-        records, rows = self.records, self.records.rows
-        last = before[-_PARENTS:]
-        apart = records.sketches[last].astype(np.float32) - records.sketches[row]
-        parent = int(last[np.einsum("ij,ij->i", apart, apart).argmin()])
-        number = int(records.numbers(np.array(parent)))
-        immediate = parent == int(before[-1])
-        rows["parent"][row] = number
-        rows["immediate"][row], rows["on_best"][row] = immediate, number == session.best
-        if rows["rejected"][parent] and not rows["children"][parent]:
-            grandparent = int(rows["parent"][parent])
+    def _link(self, session: Session, row: int, margin: float) -> None:
+        """Find the parent of the record in `row`, if a member is left, and count it there."""
+        records, columns = self.records, self.records.columns
+        numbers = self._latest(session)
+        if not len(numbers):
+            return
+        last = numbers % len(records.rows)
+        apart = records.sketches.take(last, 0).astype(np.float32)
+        apart -= records.sketches[row]
+        nearest = int(np.einsum("ij,ij->i", apart, apart).argmin())
+        parent, number = int(last[nearest]), int(numbers[nearest])
+        immediate = nearest == len(last) - 1
+        columns["parent"][row] = number
+        columns["immediate"][row], columns["on_best"][row] = immediate, number == session.best
+        if columns["rejected"][parent] and not columns["children"][parent]:
+            grandparent = int(columns["parent"][parent])
             if grandparent != NO_PARENT and records.has(grandparent):
-                rows["used_rejects"][records.row(grandparent)] += 1
-        rows["children"][parent] += 1
-        rows["late_children"][parent] += not immediate
-        if margin < rows["margin"][parent]:
-            rows["chain"][row] = min(_MAX_COUNT, int(rows["chain"][parent]) + 1)
+                columns["used_rejects"][records.row(grandparent)] += 1
+        columns["children"][parent] += 1
+        columns["late_children"][parent] += not immediate
+        if margin < columns["margin"][parent]:
+            columns["chain"][row] = min(_MAX_COUNT, int(columns["chain"][parent]) + 1)
             for path, own in (("path_rejects", "rejects"), ("path_used", "used_rejects")):
-                rows[path][row] = min(_MAX_COUNT, int(rows[path][parent]) + int(rows[own][parent]))
+                columns[path][row] = min(_MAX_COUNT, int(columns[path][parent]) + int(columns[own][parent]))
         else:
-            rows["rejected"][row] = True
-            rows["rejects"][parent] += 1
+            columns["rejected"][row] = True
+            columns["rejects"][parent] += 1
 
-    def _evaluate(self, session: Session, rows: np.ndarray) -> None:
+    def _latest(self, session: Session) -> np.ndarray:
+        """Numbers of the last members whose records are in the ring, at most `_PARENTS`."""
+        numbers = np.array(session.latest)
+        oldest = self.records.total - len(self.records.rows)
+        return numbers[np.searchsorted(numbers, oldest) :] if len(numbers) and numbers[0] < oldest else numbers
+
+    def _evaluate(self, session: Session) -> None:
+        rows = self._latest(session) % len(self.records.rows)
         now = window_statistics(self.records, rows, members=session.members, largest_lead=session.largest_lead)
         rules = conditions(now)
         if session.members % CHAINS_EVERY == 0:
-            rules += hub_chains(self.records, rows)
+            rules += hub_chains(self.records, self.records.members(session.number))
         for rule in rules:
             session.evaluations[rule] = session.evaluations.get(rule, 0) + 1
             if session.evaluations[rule] >= REQUIRED_EVALUATIONS[rule]:
                 session.rules.setdefault(rule, session.members)
-
-
-_PATH = ("chain", "path_rejects", "path_used")
 
 
 def _count(session: Session, *, at: float, request_id: str, label: int, lead: float) -> None:

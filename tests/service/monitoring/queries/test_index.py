@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.monitoring.queries import sessions
 from service.monitoring.queries.descriptors import DESCRIPTOR_SIZE, SKETCH_SIZE, Query
 from service.monitoring.queries.index import QueryIndex
 from service.monitoring.queries.scale import QueryScale
@@ -34,6 +35,17 @@ def test_keys_that_share_an_attack_share_a_session(source: Source) -> None:
     assert expected.rules
     assert session.rules
     assert shared.find(session.name) is session
+
+
+def test_a_merger_replays_the_latest_members(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_REPLAYED", 20)
+    index = QueryIndex(64 * MIB, 1e9)
+    for number, query in enumerate(source.copies(72)):
+        session = index.add("m", "first" if number < 48 else "second", query, SCALE, at=number)
+    assert session is not None
+    assert set(session.keys) == {"first", "second"}
+    assert session.members == 20 + 16  # merged at the eighth member of the second key
+    assert session.last_at == 71
 
 
 def test_models_share_nothing(source: Source) -> None:

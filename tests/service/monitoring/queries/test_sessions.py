@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.monitoring.queries.records import MAX_RECORDS, NO_PARENT, Records
-from service.monitoring.queries.rules import WindowStatistics, chain, conditions
+from service.monitoring.queries.rules import WindowStatistics, chain, conditions, hub_chains
 from service.monitoring.queries.sessions import History, Session
 from tests.service.monitoring.queries.streams import SHAPE, Source
 
@@ -67,6 +67,62 @@ def test_rejects_count_on_the_path_and_are_used_once_they_have_a_child(source: S
     assert rows["used_rejects"].tolist() == [1, 0, 0, 0, 0]
     assert rows["chain"].tolist() == [0, 0, 1, 2, 3]
     assert rows["path_rejects"].tolist() == [0] * 5  # the reject is before the path
+
+
+def test_the_parent_is_the_nearest_of_the_last_128_members_that_are_left(source: Source) -> None:
+    into = history(limit=256)
+    for number, query in enumerate(source.copies(420)):
+        if number % 100 == 0:  # the ring then has members of few hundred records
+            sent(into, [source.query(source.unrelated(), 3.0) for _ in range(60)])
+        session = into.add(query, at=number, request_id="")
+        if session is None:
+            continue
+        records = into.records
+        *before, newest = records.members(session.number).tolist()
+        apart = records.sketches[before[-128:]].astype(np.int64) - records.sketches[newest]
+        nearest = before[-128:][int((apart**2).sum(1).argmin())]
+        assert records.rows["parent"][newest] == records.numbers(np.array(nearest))
+
+
+def hub_chains_of(records: Records, rows: np.ndarray) -> list[str]:
+    """The rules C and B by their definition."""
+    found = []
+    scalars = records.rows[rows]
+    numbers = records.numbers(rows).tolist()
+    hubs = [place for place in range(len(rows)) if scalars["children"][place] >= 6][-24:]
+    children = {hub: np.flatnonzero(scalars["parent"] == numbers[hub]) for hub in hubs}
+    for rule in "CB":
+        lengths: dict[int, int] = {}
+        for later in hubs:
+            lengths[later] = 1
+            for earlier in (each for each in hubs if each < later <= each + 96):
+                count = len(children[earlier])
+                late = sum(child >= later for child in children[earlier])
+                first, second = scalars[earlier], scalars[later]
+                falls = first["margin"] - second["margin"] >= np.float32(0.2)
+                beyond = all(each["lead"] < 1 and each["margin"] < 0 for each in (first, second))
+                if late <= int(0.15 * count) and (falls if rule == "C" else beyond):
+                    lengths[later] = max(lengths[later], lengths[earlier] + 1)
+        if max(lengths.values(), default=0) >= 5:
+            found.append(rule)
+    return found
+
+
+@pytest.mark.parametrize("fall", [0.1, 0.0])
+def test_chains_of_hubs_are_those_of_the_definition(source: Source, fall: float) -> None:
+    into = history(limit=256)
+    place, margin, seen = source.base.astype(float), 2.0 if fall else -0.5, set()
+    for number in range(400):
+        if number % 14 == 0:
+            place, margin = source.near(place, 5), margin - 2 * fall
+        near, own = source.near(place, 2), 2.0 if number == 0 else margin + 0.1 * source.rng.normal()
+        session = into.add(source.query(near if number % 14 else place, own), at=number, request_id="")
+        if session is not None and number % 16 == 0:
+            rows = into.records.members(session.number)
+            rules = hub_chains(into.records, rows)
+            assert rules == hub_chains_of(into.records, rows)
+            seen |= set(rules)
+    assert seen
 
 
 def test_a_greedy_search_is_found(source: Source) -> None:
