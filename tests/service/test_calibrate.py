@@ -119,7 +119,7 @@ def test_an_artifact_with_a_companion_keeps_it_and_gets_new_parts(
     run: Callable[..., CalibrateResult], tmp_path: Path, rng: np.random.Generator
 ) -> None:
     folder = tmp_path / "with"
-    save(folder, pipeline_with(companion_of(SEED + 1), 2, "two_part"), companion_spec=COMPANION)
+    save(folder, pipeline_with(companion_of(SEED + 1), 3, "two_part"), companion_spec=COMPANION)
     old = load_artifact(folder)
     pixels = rng.integers(0, 256, (30, *COMPANION.image_shape), dtype=np.uint8)
     run(folder, on=npz(tmp_path / "natural.npz", pixels, old.pipeline.classes), fpr=0.1)
