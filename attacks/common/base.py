@@ -95,9 +95,10 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(network):
             attacked = torch.empty_like(images)
             check_labels(labels, images, class_count(network, images[:1].to(device, copy=True)))
-            image_bytes = gradient_bytes(network, images[:1].detach().to(device, copy=True)) if len(images) > 1 else 0
+            image_bytes = gradient_bytes(network, images[:1].detach().to(device, copy=True))
             size = fitting_size(image_bytes, device, len(images), self.batch_size)
-            bounded = InParts(network, size)
+            # An attack can have more points than images, as the probes of HopSkipJump.
+            bounded = InParts(network, fitting_size(image_bytes, device, self.batch_size, self.batch_size))
 
             def attack(part: slice) -> Tensor:
                 natural = images[part].detach().to(device, copy=True)

@@ -13,6 +13,7 @@ from attacks import Attack, build_attack, parse_epsilon
 from attacks.bim import BIM
 from attacks.common.base import ImageNoise
 from attacks.fgm import FGM
+from attacks.hop_skip_jump import HopSkipJump
 from models.errors import AttackError, InputError, UnknownNameError
 from tests.attacks.digits import Digits
 
@@ -82,6 +83,17 @@ def test_a_result_at_the_edge_of_the_budget_passes(digits_network: Digits) -> No
 def test_no_budget_is_no_limit(digits_network: Digits) -> None:
     attacked = Moved(change=lambda x: 1 - x, epsilon=None)(*digits_network)
     assert torch.equal(attacked, 1 - digits_network.images)
+
+
+def test_an_attack_on_two_images_may_query_larger_batches(digits_network: Digits) -> None:
+    network, images, labels = digits_network.network, digits_network.images[:2], digits_network.labels[:2]
+    passes: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _module, given: passes.append(len(given[0])))
+    try:
+        HopSkipJump(steps=1, total_queries=200)(network, images, labels)
+    finally:
+        handle.remove()
+    assert max(passes) == 64
 
 
 def test_network_and_generators_are_restored_after_an_exception(digits_network: Digits) -> None:
