@@ -12,6 +12,7 @@ from models.objectives.base import Objective, build_objective
 from models.options import parse_value
 from models.training.depth import DepthRule
 from service.inputs.companions import needs_companion
+from service.inputs.external import EXTERNAL, external_detector
 
 __all__ = ["attack_of", "depth_rule_of", "detector_of", "objective_of", "refuse_unused"]
 
@@ -36,9 +37,12 @@ def attack_of(text: str, *, epsilon: str, seed: int) -> Attack:
 def detector_of(text: str, offered: Mapping[str, Any], *, classifier: str | None = None) -> Detector:
     """The detector that ``NAME`` or ``NAME:OPTION=VALUE:…`` names, such as ``mahalanobis:magnitude=0.0014``.
 
+    The name can also be ``external:PATH.py:CALLABLE``, see `service.inputs.external`.
+
     Args:
         text: name and options.
-        offered: options for a detector that has them, unless the text states them.
+        offered: options for a detector that has them, unless the text states them; "network" for external detectors,
+            which are refused without.
         classifier: the value of ``--classifier``; None if not given.
 
     Raises:
@@ -46,6 +50,8 @@ def detector_of(text: str, offered: Mapping[str, Any], *, classifier: str | None
         InputError: an option without a value or given twice, or one that the detector does not have or accept; a
             classifier for a detector that has none, or whose text states another one.
     """
+    if text.partition(":")[0] == EXTERNAL and classifier is None:
+        return _external(text, offered)
     name, pairs = _name_and_options(text, "mahalanobis:magnitude=0.0014")
     if classifier is None:
         return build_detector(name, _values(pairs), where_accepted=offered)
@@ -120,6 +126,17 @@ def refuse_unused(
             f"--companion {companion} has no effect on {names}; leave it out, or use --detector companion or "
             "two_part:passes=3"
         )
+
+
+def _external(text: str, offered: Mapping[str, Any]) -> Detector:
+    _, _, reference = text.partition(":")
+    path, separator, rest = reference.partition(".py:")
+    if not separator:
+        raise InputError(f"expected external:PATH.py:CALLABLE or external:PATH.py:CALLABLE:OPTION=VALUE, got {text!r}")
+    function, pairs = _name_and_options(rest, f"{EXTERNAL}:{path}.py:CALLABLE:k=5")
+    return external_detector(
+        f"{path}.py", function, _values(pairs), network=offered.get("network"), seed=offered.get("seed", 0)
+    )
 
 
 def _values(pairs: Mapping[str, str]) -> dict[str, Any]:

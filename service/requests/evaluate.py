@@ -25,7 +25,7 @@ class EvaluationRequest:
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
         companion: a second network of the same classes, for detectors that compare with one.
         verify_key: refuse an artifact that is not signed with the secret in this file.
-        detectors: detectors to fit, such as `transport` or `mahalanobis:magnitude=0.0014`.
+        detectors: to fit, such as `transport`, `mahalanobis:magnitude=0.0014` or `external:PATH.py:CALLABLE`.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
         std: normalisation standard deviation per channel R,G,B, for pixels in [0, 1].
         dataset: natural images.

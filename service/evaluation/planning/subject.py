@@ -42,8 +42,9 @@ class Subject:
     engine: Engine | None = None
 
     def detector_options(self) -> dict[str, Any]:
-        """Options that depend on the network, for detectors that have them."""
+        """Options that depend on the network, for detectors that have them; the network, for external detectors."""
         return {
+            "network": self.network,
             "columns_per_block": self.statistics_spec.columns_per_block,
             "block_sizes": [math.prod(branch.shape) for branch in self.discovery.branches] or None,
             **({} if self.view is None else {"view": self.view}),
