@@ -15,12 +15,13 @@ from detector.calibration import Calibration
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline, Verdict
 from models.checking import require_usable
+from models.errors import InputError
 from models.features import extract_features
 from models.images.stored import ImageSequence, StoredImages, as_float, take_images
 from models.normalization import Normalized, per_channel
 from models.residuals import StatisticsSpec, discover
 from service.evaluation.planning.subject import Subject
-from service.inputs import detector_of, say, split_in_two
+from service.inputs import detector_of, needs_companion, say, split_in_two
 
 __all__ = ["fitted_pipeline", "normalized_network", "taken", "verdicts"]
 
@@ -86,6 +87,8 @@ def fitted_pipeline(
     classes = tuple(map(str, range(num_classes)))
     subject = Subject(network, discovery, spec, (shape[0], shape[1], shape[2]), classes, str(device))
     unfitted = detector_of(detector, {"seed": seed, **subject.detector_options()})
+    if needs_companion(unfitted):
+        raise InputError(f"{detector} compares with a companion; fit it with `plumbline fit`, and use from_artifact")
     extract = partial(extract_features, network, discovery=discovery, statistics_spec=spec, device=device)
 
     # 2. Split distinct natural images.

@@ -85,5 +85,7 @@ def test_an_artifact_is_fitted(artifact: Path, seed: int) -> None:
 def test_faults_name_the_remedy(given: User, estimator: PlumblineDetector) -> None:
     with pytest.raises(InputError, match="pass image_shape"):
         clone(estimator).fit(given.images.numpy().reshape(len(given.images), -1))
+    with pytest.raises(InputError, match="use from_artifact"):
+        clone(estimator).set_params(detector="companion").fit(given.images.numpy())
     with pytest.raises(InputError, match="pass network="):
         PlumblineDetector().fit(given.images.numpy())
