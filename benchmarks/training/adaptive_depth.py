@@ -168,6 +168,7 @@ def draw(cases: Sequence[dict[str, Any]], epochs: int, path: Path) -> None:
     """Number of blocks and mean step of each stage by epoch, a column per adaptive case of the first instance."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     adaptive = [case for case in cases if case["rule"]]
     figure = Figure(figsize=(3.5 * len(adaptive), 4.5), layout="constrained")
@@ -176,12 +177,20 @@ def draw(cases: Sequence[dict[str, Any]], epochs: int, path: Path) -> None:
     for column, case in zip(axes.T, adaptive, strict=True):
         times = [0, *(entry["epoch"] for entry in case["instances"][0]["history"]), epochs]
         steps = [parse_steps(case["steps"]), *(entry["steps"] for entry in case["instances"][0]["history"])]
-        for stage in range(len(steps[0])):
+        for stage, dashes in enumerate(("-", "--", ":")[: len(steps[0])]):
             sizes = [each[stage] for each in [*steps, steps[-1]]]
-            column[0].step(times, [len(each) for each in sizes], where="post", label=f"stage {stage + 1}")
-            column[1].step(times, [float(np.mean(each)) for each in sizes], where="post")
+            style: dict[str, Any] = {
+                "where": "post",
+                "linestyle": dashes,
+                "linewidth": 2,
+                "label": f"stage {stage + 1}",
+            }
+            column[0].step(times, [len(each) for each in sizes], **style)
+            column[1].step(times, [float(np.mean(each)) for each in sizes], **style)
         column[0].set_title(case["name"], fontsize="medium")
-        column[1].set(xlabel="epoch", yscale="log")
+        column[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+        column[1].set_xlabel("epoch")
+        column[1].set_ylim(bottom=0)
     axes[0, 0].set_ylabel("blocks")
     axes[1, 0].set_ylabel("mean step size")
     axes[0, 0].legend(fontsize="small")
