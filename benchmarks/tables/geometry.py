@@ -6,7 +6,7 @@ from benchmarks.tables.cells import Result
 from service.geometry.circles.page import NAMES, mean_text
 from service.geometry.networks.overview import as_table
 
-__all__ = ["circles", "circles_outliers", "circles_transport", "decodings", "paths", "plain_twins"]
+__all__ = ["circles", "circles_outliers", "circles_transport", "decodings", "moons", "paths", "plain_twins"]
 
 _PATHS = {"plain": "ResNet", "fixed": "λ = 0.07", "multipliers": "LAP-ResNet"}
 
@@ -26,6 +26,20 @@ def circles(result: Result, table: str) -> list[str]:
             for text in (mean_text(row), mean_text(row["gain"], plus=True), mean_text(row["published"]))
         ]
         lines.append(f"| {name.format(**found)} | {' | '.join(cells)} |")
+    return lines
+
+
+def moons(result: Result) -> list[str]:
+    """A row per case and objective: ours and the gain over the first objective, in per cent."""
+    lines = [
+        "| case | | no batch normalisation | gain | batch normalisation | gain |",
+        "|---|---|---|---|---|---|",
+    ]
+    for found in result["tables"]:
+        for objective, name in NAMES.items():
+            rows = [row for row in found["rows"] if row["objective"] == objective]
+            cells = [text for row in rows for text in (mean_text(row), mean_text(row["gain"], plus=True))]
+            lines.append(f"| {found['why']} | {name.format(**found)} | {' | '.join(cells)} |")
     return lines
 
 
