@@ -18,6 +18,7 @@ __all__ = [
     "json_bytes",
     "placeholder",
     "readable",
+    "replacing",
     "sha256_of",
     "write_atomically",
     "write_errors",
@@ -68,6 +69,28 @@ def write_files(folder: Path, contents: Mapping[str, bytes | str | None]) -> Non
         finally:
             for partial_file in temporary.values():
                 partial_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path for one large file, which gets the name `path` once the block has written it.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
+    with write_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
+        partial = Path(name)
+        try:
+            partial.chmod(0o644)
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_synced(path: Path, content: bytes) -> None:

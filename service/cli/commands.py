@@ -176,7 +176,13 @@ def decodings(request: Annotated[DecodingsRequest, Request]) -> None:
 
 
 def score(request: Annotated[ScoreRequest, Request]) -> None:
-    """Print one JSON line per image file: class, score, p-value, flag."""
+    """Print one JSON line per image file, or write a row per image of a data set: class, score, p-value, flag."""
+    if request.dataset is not None:
+        from service.jobs.score_dataset import score_dataset
+
+        scored = score_dataset(request)
+        print(f"{scored.flagged} of {scored.images} images flagged; rows in {request.parquet}")
+        return
     from service.jobs.score import score_files
 
     failed = 0

@@ -25,7 +25,7 @@ def score_files(request: ScoreRequest) -> Iterator[dict[str, Any]]:
     artifact = load_artifact(
         options.artifact, network_file=options.network, device=options.device, verify_key=options.verify_key
     )
-    limits = Limits(max_pixels=request.max_pixels)
+    limits = Limits(max_pixels=request.images.max_pixels)
     for file in request.files:
         try:
             values = _score(artifact, file, limits, path=request.path)

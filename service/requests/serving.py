@@ -1,33 +1,54 @@
 """The requests of `plumbline serve` and `plumbline score`."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from models.images.policy import MAX_PIXELS
-from service.requests.options import ArtifactOptions, Flag, MaxPixels, Memory, Whole
+from models.errors import InputError
+from service.requests.options import ArtifactOptions, Flag, LoadingOptions, MaxPixels, Memory, Whole
 
 __all__ = ["ScoreRequest", "ServeRequest"]
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Print one JSON line per image file: class, score, p-value, flag.
+    """Print one JSON line per image file, or write a row per image of a data set: class, score, p-value, flag.
 
     Args:
         files: JPEG, PNG or WebP files.
         artifact: the artifact.
         path: add the path of the image and the natural band.
-        max_pixels: maximum width × height of an image file.
+        dataset: score this data set: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
+        parquet: Parquet file to write, with a data set.
+        images: how images are loaded.
+        runner: local: processes of this machine; ray: an existing Ray cluster.
+        workers: number of processes [default: 1; ray: one per GPU, or CPU, of the cluster].
+
+    Raises:
+        InputError: neither files nor a data set, or an option that has no effect.
     """
 
-    files: Annotated[tuple[Path, ...], Parameter(negative=())]
+    files: Annotated[tuple[Path, ...], Parameter(negative=())] = ()
     _: KW_ONLY
     artifact: ArtifactOptions
     path: Flag = False
-    max_pixels: MaxPixels = MAX_PIXELS
+    dataset: str | None = None
+    parquet: Annotated[Path | None, Parameter(name="--out", metavar="FILE")] = None
+    images: LoadingOptions = field(default_factory=LoadingOptions)
+    runner: Literal["local", "ray"] = "local"
+    workers: Whole | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.files) == (self.dataset is not None):
+            raise InputError("there is nothing to score, or too much; give image files, or --dataset and --out")
+        if (self.dataset is None) != (self.parquet is None):
+            raise InputError("--dataset and --out FILE.parquet belong together; give both or neither")
+        if self.dataset is not None and self.path:
+            raise InputError("--path has no effect with --dataset; leave it out")
+        if self.dataset is None and (self.runner, self.workers) != ("local", None):
+            raise InputError("--runner and --workers have no effect without --dataset; leave them out")
 
 
 @dataclass(frozen=True, kw_only=True)

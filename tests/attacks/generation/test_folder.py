@@ -41,7 +41,7 @@ def pixels(digits_network: Digits) -> Pixels:
     return Pixels(digits_network)
 
 
-def _shards(folder: Path) -> dict[str, bytes]:
+def shards_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*/shard-*.safetensors")}
 
 
@@ -52,8 +52,8 @@ def test_bytes_do_not_depend_on_the_runner_or_the_order(pixels: Pixels, tmp_path
     for part in (2, 0, 1):
         (record,) = pixels.attacked(tmp_path / "parts", runner=build_runner("array"), of=(part, 3))
         assert record == {**records[part], "seconds": record["seconds"]}
-    assert _shards(tmp_path / "one") == _shards(tmp_path / "two") == _shards(tmp_path / "parts")
-    assert len(_shards(tmp_path / "one")) == 3
+    assert shards_of(tmp_path / "one") == shards_of(tmp_path / "two") == shards_of(tmp_path / "parts")
+    assert len(shards_of(tmp_path / "one")) == 3
 
 
 def test_more_parts_than_shards_leave_some_without_any(pixels: Pixels, tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ def test_more_parts_than_shards_leave_some_without_any(pixels: Pixels, tmp_path:
 
 def test_intact_shards_are_kept_and_damaged_ones_are_attacked_again(pixels: Pixels, tmp_path: Path) -> None:
     pixels.attacked(tmp_path)
-    before = _shards(tmp_path)
+    before = shards_of(tmp_path)
     assert [record["kept"] for record in pixels.attacked(tmp_path)] == [True, True, True]
     first, second, third = sorted(tmp_path.glob("*/shard-*.safetensors"))
     first.write_bytes(first.read_bytes()[:-1])
     second.write_bytes(third.read_bytes())
     third.with_suffix(".json").unlink()
     assert not any(record["kept"] for record in pixels.attacked(tmp_path))
-    assert _shards(tmp_path) == before
+    assert shards_of(tmp_path) == before
 
 
 class Killed(PGD):
@@ -92,9 +92,9 @@ def test_a_killed_worker_leaves_whole_shards_and_the_same_call_continues(pixels:
     attack.marker.touch()
     with pytest.raises(RunnerError, match="run the same command again"):
         pixels.attacked(tmp_path / "killed", attack, runner=build_runner("local", workers=2))
-    assert _shards(tmp_path / "killed").items() <= _shards(tmp_path / "undisturbed").items()
+    assert shards_of(tmp_path / "killed").items() <= shards_of(tmp_path / "undisturbed").items()
     pixels.attacked(tmp_path / "killed", attack)
-    assert _shards(tmp_path / "killed") == _shards(tmp_path / "undisturbed")
+    assert shards_of(tmp_path / "killed") == shards_of(tmp_path / "undisturbed")
 
 
 class Failing(FGM):

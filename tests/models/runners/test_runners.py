@@ -36,7 +36,7 @@ def test_one_process_reads_an_item_when_it_needs_it() -> None:
 
 
 def test_names_and_numbers_of_workers_are_checked() -> None:
-    assert RUNNERS.names() == ["array", "local"]
+    assert RUNNERS.names() == ["array", "local", "ray"]
     with pytest.raises(InputError, match="workers"):
         build_runner("local", workers=0)
     with pytest.raises(InputError, match="use more tasks"):

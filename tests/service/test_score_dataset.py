@@ -1,0 +1,65 @@
+"""`score --dataset`: a row per image in a Parquet file, in order, with schema and provenance."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from detector.artifact import load_artifact
+from models.images.stored import as_float
+from service.cli.main import main
+from service.jobs import score_dataset
+
+ARTIFACT = Path(__file__).parents[1] / "golden" / "protocol-2" / "fusion"
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """``(N, 3, H, W)`` uint8"""
+    return np.load(ARTIFACT.parents[1] / "images.npz")["images"][:7]
+
+
+def test_rows_are_the_verdicts_of_the_pipeline(
+    images: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_dataset, "_SHARD", 3)
+    monkeypatch.setattr(score_dataset, "_ROW_GROUP", 4)
+    labels = np.arange(7) % 3
+    np.savez(tmp_path / "images.npz", x=images.transpose(0, 2, 3, 1), y=labels)
+    out = tmp_path / "scores" / "rows.parquet"
+    words = ["score", "--artifact", str(ARTIFACT), "--dataset", f"npz:{tmp_path / 'images.npz'}", "--out", str(out)]
+    assert main(words) == 0
+    table = pyarrow.parquet.read_table(out)
+    artifact = load_artifact(ARTIFACT)
+    verdicts = [each for part in range(0, 7, 3) for each in artifact.pipeline.score(as_float(images[part : part + 3]))]
+    assert table["index"].to_pylist() == list(range(7))
+    assert table["true_class"].to_pylist() == [str(label) for label in labels]
+    for name in ("label", "class_name", "score", "p_value", "flagged", "main_component"):
+        assert table[name].to_pylist() == [getattr(verdict, name) for verdict in verdicts]
+    for name in verdicts[0].components:
+        assert table[f"component.{name}"].to_pylist() == [verdict.components[name] for verdict in verdicts]
+    about = json.loads(table.schema.metadata[b"plumbline"])
+    assert (about["artifact"], about["images"]) == (artifact.digest, 7)
+    assert {"schema", "dataset", "dataset_sha256", "fpr", "versions", "revision"} <= about.keys()
+    assert pyarrow.parquet.ParquetFile(out).num_row_groups == 2
+    flagged = sum(verdict.flagged for verdict in verdicts)
+    assert f"{flagged} of 7 images flagged" in capsys.readouterr().out
+    assert [path.name for path in out.parent.iterdir()] == ["rows.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to score"),
+        (["image.png", "--dataset", "digits", "--out", "X"], "too much"),
+        (["--dataset", "digits"], "belong together"),
+        (["--dataset", "digits", "--out", "X", "--path"], "--path has no effect"),
+        (["image.png", "--runner", "ray"], "have no effect without --dataset"),
+        (["--dataset", "digits", "--out", "X", "--workers", "0"], "workers"),
+    ],
+)
+def test_options_without_effect_are_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--artifact", str(ARTIFACT), *words]) == 2
+    assert message in capsys.readouterr().err
