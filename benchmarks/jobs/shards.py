@@ -92,7 +92,8 @@ def main() -> None:
 @contextmanager
 def local_ray() -> Iterator[str]:
     """A Ray cluster of this machine with `WORKERS` CPUs; its version."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # no requests, no key in the home folder
+    # Ray sends nothing, and writes no key into the home folder.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     import ray
 
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
