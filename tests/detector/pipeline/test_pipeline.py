@@ -142,6 +142,19 @@ def test_network_is_left_as_found(images: Tensor) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in pipeline.network.state_dict().items())
 
 
+def test_another_device_gives_the_same_verdicts(pipeline: Pipeline, images: Tensor) -> None:
+    assert pipeline.to("cpu") is pipeline
+    moved = pipeline.to("cpu:0")  # another name of the same device
+    assert moved.device == torch.device("cpu:0")
+    assert moved.score(images) == pipeline.score(images)
+
+
+def test_an_engine_for_one_device_stays_there(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.engine, "precision", "bfloat16")
+    with pytest.raises(InputError, match="load the artifact with device='cuda'"):
+        pipeline.to("cuda")
+
+
 def spoilt(images: Tensor, value: float) -> Tensor:
     images = images.clone()
     images[2, 1, 3, 3] = value
