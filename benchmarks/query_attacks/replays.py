@@ -29,7 +29,8 @@ class Subject:
     """A network with its images.
 
     Args:
-        classify: probabilities and flags; `system` has the flags of a detector, if there is one.
+        classify: probabilities; nothing is flagged.
+        system: network and detector; None: there is no detector. The server has its flags.
         images: uint8 ``(N, 3, H, W)``.
         labels: their classes.
         margins: log p of the class minus the largest other log p; negative for a wrong class.
@@ -58,16 +59,18 @@ class Replay:
         self.subject, self.scale, self.seed = subject, subject.scale, seed
         self.sketcher = Sketcher(subject.images.shape[1:], np.random.default_rng([seed, 7]))
 
-    def queries(self, pixels: np.ndarray, probabilities: np.ndarray, flagged: np.ndarray | None = None) -> list[Query]:
-        """One query per image."""
-        flags = np.zeros(len(pixels), bool) if flagged is None else flagged
-        rows = zip(pixels, probabilities, flags, strict=True)
+    def queries(self, pixels: np.ndarray) -> list[Query]:
+        """One query per image, with the answers of the server: those of network and detector, if there is one."""
+        return self.answered(pixels, *(self.subject.system or self.subject.classify)(pixels))
+
+    def answered(self, pixels: np.ndarray, probabilities: np.ndarray, flagged: np.ndarray) -> list[Query]:
+        """One query per image, with these answers."""
+        rows = zip(pixels, probabilities, flagged, strict=True)
         return [self.sketcher.query(image, each, flagged=bool(flag)) for image, each, flag in rows]
 
     def natural(self, rows: np.ndarray) -> list[Query]:
         """Queries of the subject's images in these rows."""
-        images = self.subject.images[rows]
-        return self.queries(images, self.subject.classify(images)[0])
+        return self.queries(self.subject.images[rows])
 
     @functools.cached_property
     def photos(self) -> list[Query]:
@@ -109,7 +112,7 @@ def run_attack(replay: Replay, name: str, row: int, *, budget: int, evade: bool)
     stream = attack_stream(
         name, Answers(classify, budget, rng, subject.upload, starts=starts), original, true, seed=attack_seed
     )  # fmt: skip
-    queries = replay.queries(stream.pixels, stream.probabilities, stream.flagged)
+    queries = replay.queries(stream.pixels)
     outcome = {
         "attack": name, "row": row, "queries": len(queries), "success": stream.success,
         "none": replay.run(("k", query, True) for query in queries),
@@ -121,7 +124,7 @@ def run_attack(replay: Replay, name: str, row: int, *, budget: int, evade: bool)
     for variant, transform in TRANSFORMS.items():
         answers = Answers(classify, min(budget, 300), rng, subject.upload, transform, starts)
         moved = attack_stream(name, answers, original, true, seed=attack_seed)
-        sent = (("k", query, True) for query in replay.queries(moved.pixels, moved.probabilities))
+        sent = (("k", query, True) for query in replay.queries(moved.pixels))
         outcome[variant] = {**replay.run(sent), "queries": len(moved.pixels)}
     return outcome
 
@@ -133,7 +136,7 @@ def evasions(
     first = queries[0].digest
     some = queries[:MAX_EVASION]
     noise = np.clip(np.rint(original + rng.normal(0, 5, (len(some), *original.shape))), 0, 255).astype(np.uint8)
-    copies = replay.queries(noise, replay.subject.classify(noise)[0])
+    copies = replay.queries(noise)
 
     def mixed(others: list[Query], per_query: int) -> Iterator[tuple[str, Query, bool]]:
         place = 0
@@ -176,7 +179,7 @@ def run_benign(replay: Replay, kind: str, number: int, *, count: int, hard: bool
         if len(images) == count:
             break
     pixels = np.stack(images)
-    queries = replay.queries(pixels, subject.classify(pixels)[0])
+    queries = replay.queries(pixels)
     outcome = replay.run(("k", query, True) for query in queries)
     return {"kind": kind, "number": number, "hard": hard, "queries": len(queries), **outcome}
 
@@ -187,10 +190,11 @@ def costs(replay: Replay, rounds: int) -> dict[str, float]:
     rows = rng.permutation(len(subject.images))
     pixels = np.concatenate([subject.images[rows]] * (1 + 4400 // len(rows)))[:4400]
     pixels = _noise_of(pixels, rng)
-    full = replay.queries(pixels, np.full((len(pixels), 2), 0.5))
+    full = replay.answered(pixels, np.full((len(pixels), 2), 0.5), np.zeros(len(pixels), bool))
     images = _noise_of(np.repeat(subject.images[rows[:1]], 512, 0), rng)
     lead = rng.normal(3, 1, len(images))
-    variants = replay.queries(images, np.stack([1 / (1 + np.exp(-lead)), 1 / (1 + np.exp(lead))], 1))
+    probabilities = np.stack([1 / (1 + np.exp(-lead)), 1 / (1 + np.exp(lead))], 1)
+    variants = replay.answered(images, probabilities, rng.random(len(images)) < 0.5)
     index = QueryIndex(1 << 28, 1e9)
     empty = index.nbytes
     for number, query in enumerate(full):

@@ -200,7 +200,7 @@ class ModelMetrics:
         for kind in ("flags", "distribution", "page"):
             metrics.watch_alarms.labels(name, kind)
         metrics.query_sessions.labels(name)
-        for rule in "DKNHCB":
+        for rule in "DKNHFCB":
             metrics.query_attacks.labels(name, rule)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_REQUESTS)
 

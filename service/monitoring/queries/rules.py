@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.monitoring.queries.records import Records
-from service.monitoring.queries.statistics import longest_chain, rank_correlation, record_lows
+from service.monitoring.queries.statistics import longest_chain, mixed_members, rank_correlation, record_lows
 
 __all__ = [
     "CHAINS_EVERY", "EVALUATE_EVERY", "REQUIRED_EVALUATIONS", "WINDOW", "WindowStatistics", "chain", "conditions",
@@ -19,9 +19,10 @@ WINDOW = 64  # members that an evaluation takes into account
 EVALUATE_EVERY = 8  # members between evaluations
 CHAINS_EVERY = 16  # members between evaluations of chains of hubs
 # Evaluations at which the conditions of a rule hold before it fires.
-REQUIRED_EVALUATIONS = {"D": 1, "N": 3, "H": 4, "C": 1, "B": 1}
+REQUIRED_EVALUATIONS = {"D": 1, "N": 3, "H": 4, "F": 4, "C": 1, "B": 1}
 
 _HUB_LATE_CHILDREN = 4
+_MIXED_SHARE = 0.15  # smallest share of flagged, and of other, children of a hub that has both
 _CHAIN_MEMBERS, _CHAIN_CHILDREN, _CHAIN_HUBS, _CHAIN_LENGTH = 1024, 6, 24, 5
 _CHAIN_GAP = 96  # members between two hubs of a chain; the earlier one is then still among the possible parents
 _LATER_SHARE = 0.15  # largest share of a hub's children that come after the hub that follows it
@@ -43,6 +44,8 @@ class WindowStatistics:
         near: share with a lead below 1.
         minority: share of members whose class is not the most frequent one.
         largest_lead: of the whole session.
+        flag_minority: share of flagged members, or of others if these are fewer.
+        mixed_hubs: share whose parent is a hub with both flagged and other children among these members.
     """
 
     members: int
@@ -56,6 +59,8 @@ class WindowStatistics:
     near: float
     minority: float
     largest_lead: float
+    flag_minority: float
+    mixed_hubs: float
 
 
 def window_statistics(records: Records, rows: np.ndarray, *, members: int, largest_lead: float) -> WindowStatistics:
@@ -69,27 +74,32 @@ def window_statistics(records: Records, rows: np.ndarray, *, members: int, large
     if len(hubs) and (first := hubs.min()) != (last := hubs.max()):
         moves = rank_correlation(hubs)
         fall = float(columns["margin"][records.row(first)] - columns["margin"][records.row(last)])
-    count = len(rows)
+    count, flagged = len(rows), columns["flagged"][rows]
+    mixed = mixed_members(hubs, flagged[of_hub], smallest=_HUB_LATE_CHILDREN, share=_MIXED_SHARE) if moves else 0
+    flags = np.count_nonzero(flagged)
     return WindowStatistics(
         members=members, best_parents=np.count_nonzero(on_best) / count,
         late_best_parents=np.count_nonzero(on_best & ~columns["immediate"][rows]) / count,
         lows=record_lows(margins), hub_children=len(hubs) / count, hub_moves=moves, hub_fall=fall,
         trend=rank_correlation(margins), near=np.count_nonzero(columns["lead"][rows] < 1) / count,
         minority=1 - int(np.bincount(columns["label"][rows]).max()) / count, largest_lead=largest_lead,
+        flag_minority=min(flags, count - flags) / count, mixed_hubs=mixed / count,
     )  # fmt: skip
 
 
 def conditions(now: WindowStatistics) -> list[str]:
-    """The rules D, N and H whose conditions hold at one evaluation."""
+    """The rules D, N, H and F whose conditions hold at one evaluation."""
     rules = []
     if now.members >= 24 and now.best_parents >= 0.55 and now.late_best_parents >= 0.1 and now.lows >= 2.5:
         rules.append("D")
     moved = now.hub_children >= 0.7 and now.hub_moves >= 0.9
     if now.members >= 40 and moved and now.trend <= -0.3 and now.hub_fall >= 0.5:
         rules.append("N")
-    near = now.near >= 0.6 and now.minority >= 0.1 and now.largest_lead >= 1
-    if now.members >= 32 and near and now.hub_children >= 0.5 and now.hub_moves >= 0.2 and now.trend <= 0.2:
+    along = now.members >= 32 and now.hub_children >= 0.5 and now.hub_moves >= 0.2 and now.trend <= 0.2
+    if along and now.near >= 0.6 and now.minority >= 0.1 and now.largest_lead >= 1:
         rules.append("H")
+    if along and now.mixed_hubs >= 0.5 and now.flag_minority >= 0.2:
+        rules.append("F")
     return rules
 
 

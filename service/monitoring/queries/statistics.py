@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-__all__ = ["longest_chain", "rank_correlation", "record_lows"]
+__all__ = ["longest_chain", "mixed_members", "rank_correlation", "record_lows"]
 
 
 def record_lows(values: np.ndarray) -> float:
@@ -37,6 +37,23 @@ def rank_correlation(values: np.ndarray) -> float:
         return 0.0
     moved = np.argsort(values, kind="stable") - np.arange(count)
     return 1 - 6 * float(moved @ moved) / (count * (count * count - 1))
+
+
+def mixed_members(groups: np.ndarray, marked: np.ndarray, *, smallest: int, share: float) -> int:
+    """Number of members of groups that have at least `smallest` members, `share` of them marked and `share` not.
+
+    Args:
+        groups: int ``(n,)``, the group of each member; not negative.
+        marked: bool ``(n,)``.
+        smallest: members of a counted group.
+        share: smallest share of either kind in a counted group.
+    """
+    if not len(groups):
+        return 0
+    counts = np.bincount(groups - groups.min())
+    marks = np.bincount(groups - groups.min(), marked)
+    mixed = (counts >= smallest) & (np.minimum(marks, counts - marks) >= share * counts)
+    return int(counts[mixed].sum())
 
 
 def longest_chain(positions: np.ndarray, left: np.ndarray, follows: np.ndarray) -> int:

@@ -218,6 +218,7 @@ def test_conditions_of_an_evaluation() -> None:
     calm = WindowStatistics(
         members=64, best_parents=0.1, late_best_parents=0, lows=0, hub_children=0, hub_moves=0, hub_fall=0, trend=0,
         near=0, minority=0, largest_lead=3,
+        flag_minority=0.4, mixed_hubs=0,
     )  # fmt: skip
     assert conditions(calm) == []
     assert conditions(replace(calm, best_parents=0.6, late_best_parents=0.2, lows=3)) == ["D"]
@@ -226,6 +227,9 @@ def test_conditions_of_an_evaluation() -> None:
     assert conditions(replace(hubs, near=0.7, minority=0.2)) == ["H"]
     assert conditions(replace(hubs, near=0.7, minority=0.2, largest_lead=0.5)) == []
     assert conditions(replace(hubs, trend=-0.5, hub_fall=1, members=32)) == []
+    assert conditions(replace(hubs, mixed_hubs=0.6)) == ["F"]
+    assert conditions(replace(hubs, mixed_hubs=0.6, flag_minority=0.1)) == []
+    assert conditions(replace(hubs, mixed_hubs=0.6, trend=0.3)) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.monitoring.queries.statistics import longest_chain, rank_correlation, record_lows
+from service.monitoring.queries.statistics import longest_chain, mixed_members, rank_correlation, record_lows
 
 
 def test_hand_worked_record_lows() -> None:
@@ -32,6 +32,14 @@ def test_the_rank_correlation_is_spearmans(rng: np.random.Generator) -> None:
 def test_an_order_that_never_decreases_has_correlation_one(values: np.ndarray) -> None:
     assert rank_correlation(np.sort(values)) == 1
     assert -1 <= rank_correlation(values) <= 1
+
+
+def test_members_of_mixed_groups() -> None:
+    groups, marked = np.array([5, 5, 5, 5, 7, 7, 7, 9, 9, 9, 9]), np.array([1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0], bool)
+    assert mixed_members(groups, marked, smallest=4, share=0.25) == 4  # of 5; 7 is too small, and 9 has no marked one
+    assert mixed_members(groups, marked, smallest=3, share=0.25) == 7
+    assert mixed_members(groups, marked, smallest=3, share=0.3) == 3
+    assert mixed_members(groups[:0], marked[:0], smallest=4, share=0.25) == 0
 
 
 def test_hand_worked_chain() -> None:
