@@ -106,11 +106,11 @@ class Client:
         return self.call(self.process.admin_port, path, body)
 
     def watch(self, images: int) -> dict[str, Any]:
-        """The calibration watch of the current version, once it has seen this number of images."""
+        """The calibration watch of the current version, once it has this number of images, repeated ones included."""
         end = time.monotonic() + TIMEOUT_S
         while True:
             found = self.admin("/admin/status")["models"][0]["calibration_watch"]
-            if found is not None and found["images"] == images:
+            if found is not None and found["images"] + found["repeated"] == images:
                 return dict(found)
             if time.monotonic() > end:
                 raise TimeoutError(f"expected {images} images in the calibration watch, got {found}")
@@ -198,7 +198,7 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         since = int(time.time())
         client.send(changed, noise)
         watch = client.watch(len(before) + len(changed))
-        alarms = {each["change"]: each["images"] - len(before) for each in reversed(watch["alarms"])}
+        alarms = {each["change"]: each["images"] - figures["before"]["images"] for each in reversed(watch["alarms"])}
         figures["changed"] = _watched(watch) | {"alarm_after": alarms, "noise": int(noise.sum())}
         print(figures, flush=True)
         # 2. Review and recalibration.

@@ -31,12 +31,16 @@ class ModelWatch:
 
     Args:
         calibration: of the artifact; without predicted classes, no class is watched.
+
+    Attributes:
+        repeated: number of images that did not count because they resembled earlier ones; kept in memory only.
     """
 
     def __init__(self, calibration: Calibration) -> None:
         self._calibration = calibration
         self._ranks = len(calibration.scores) + 1
         self._band = calibration.expected_realised_rate(BLOCK, 0.99)
+        self.repeated = 0
         self.all = Series.of(calibration, pages=True)
         self.keys: OrderedDict[str, Series] = OrderedDict()
         self._scores = _scores_by_class(calibration)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import orjson
 from filelock import FileLock
 
 from detector.artifact import Artifact
-from detector.pipeline import Verdict
 from models.errors import InputError, PlumblineError
 from models.files import write_atomically
 from service.http.observability.metrics import Metrics
@@ -51,7 +51,7 @@ _TEXTS: dict[Change, str] = {
     "page_end": "the flag rate is normal again",
 }
 
-_Entry = tuple[str, Artifact, str | None, Sequence[Verdict]]
+RepeatedOf = Callable[[ServedImages], Sequence[bool]]
 
 
 class CalibrationWatch:
@@ -62,6 +62,8 @@ class CalibrationWatch:
         state: folder that stores the state between restarts; None: the state ends with the process.
         webhook: receives each warning and page; None: there is none.
         record: is called with each warning, page and end of a page; None: there is none.
+        repeated_of: which images equal or resemble earlier ones of their key, and do not count; called by the thread.
+            None: all count.
 
     Raises:
         InputError: the state cannot be read or written, or another process uses it.
@@ -74,13 +76,15 @@ class CalibrationWatch:
         state: Path | None = None,
         webhook: Webhook | None = None,
         record: Callable[[Mapping[str, Any]], None] | None = None,
+        repeated_of: RepeatedOf | None = None,
     ) -> None:
         self._metrics = metrics
+        self._repeated_of = repeated_of
         self._state = None if state is None else state / STATE_FILE
         self._lock: FileLock | None = None
         self._webhook = webhook
         self._record = record
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[ServedImages] = deque()  # without pixels
         # Images put by requests and taken by the thread; each has one writer, so they need no lock.
         self._put = self._taken = 0
         self._watches: OrderedDict[tuple[str, str], ModelWatch] = OrderedDict()  # by model and digest
@@ -98,24 +102,13 @@ class CalibrationWatch:
             self._stored = _read(self._state)
             self._write()  # an unusable folder is an error at the start
 
-    def put(self, model: str, artifact: Artifact, key: str | None, verdicts: Sequence[Verdict]) -> None:
-        """Queue the verdicts of one request; drop and count them if the queue is full.
-
-        Args:
-            model: name of the model.
-            artifact: of the version that scored the images.
-            key: name of the API key; None: the server has no keys.
-            verdicts: of the request's images.
-        """
-        if self._put - self._taken + len(verdicts) > _MAX_QUEUED:
-            self._metrics.watch_dropped.inc(len(verdicts))
-            return
-        self._put += len(verdicts)
-        self._queue.append((model, artifact, key, verdicts))
-
     def observe(self, served: ServedImages) -> None:
-        """Queue the verdicts of `served`; see `put`."""
-        self.put(served.model, served.artifact, served.key, served.verdicts)
+        """Queue the verdicts of one request; drop and count them if the queue is full."""
+        if self._put - self._taken + len(served.verdicts) > _MAX_QUEUED:
+            self._metrics.watch_dropped.inc(len(served.verdicts))
+            return
+        self._put += len(served.verdicts)
+        self._queue.append(replace(served, pixels=()))
 
     def status(self, model: str, artifact: Artifact) -> dict[str, Any] | None:
         """The fields of `service.http.schemas.v1.WatchStatus`; None before the first image of this version."""
@@ -164,13 +157,17 @@ class CalibrationWatch:
         since_pause = 0
         touched: dict[tuple[str, str], ModelWatch] = {}
         while self._queue:
-            model, artifact, key, verdicts = self._queue.popleft()
-            self._taken += len(verdicts)
+            served = self._queue.popleft()
+            self._taken += len(served.verdicts)
+            model, artifact = served.model, served.artifact
             watch = touched[model, artifact.digest] = self._watch(model, artifact)
-            for verdict in verdicts:
-                changes = watch.add(
-                    p_value=verdict.p_value, flagged=verdict.flagged, score=verdict.score, label=verdict.label, key=key
-                )
+            repeated = [False] * len(served.verdicts) if self._repeated_of is None else self._repeated_of(served)
+            for verdict, again in zip(served.verdicts, repeated, strict=True):
+                watch.repeated += again
+                changes = [] if again else watch.add(
+                    p_value=verdict.p_value, flagged=verdict.flagged, score=verdict.score, label=verdict.label,
+                    key=served.key,
+                )  # fmt: skip
                 for name, series, change in changes:
                     self._report(model, artifact, name, series, change)
                 since_pause += 1
@@ -240,6 +237,7 @@ class CalibrationWatch:
     def _summary(self, model: str, digest: str, watch: ModelWatch) -> dict[str, Any]:
         return {
             **watch.all.summary(),
+            "repeated": watch.repeated,
             "block": BLOCK,
             "block_rates": [flags / BLOCK for flags in watch.all.blocks],
             "band": {"low": watch.band.low, "high": watch.band.high},

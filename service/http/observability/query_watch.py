@@ -86,6 +86,11 @@ class QueryWatch:
                 pass
         return served.sessions or [None] * len(served.verdicts)
 
+    def repeated(self, served: ServedImages) -> Sequence[bool]:
+        """Whether each image equals or resembles an earlier one of its key; False for images that are not compared."""
+        self.sessions_of(served)
+        return served.repeated if len(served.repeated) == len(served.verdicts) else [False] * len(served.verdicts)
+
     def sessions(self) -> list[dict[str, Any]]:
         """Summaries of the sessions with the most members, those with a rule first; at most 100."""
         with self._working:
@@ -146,6 +151,7 @@ class QueryWatch:
     def _take(self, served: ServedImages) -> list[str | None]:
         key = served.client if served.key is None else served.key
         if key in self._allowed:
+            served.repeated[:] = [False] * len(served.pixels)
             return [None] * len(served.pixels)
         sketcher, scale = self._version(served)
         self._latest = max(self._latest, served.time)  # clocks can be set back
@@ -154,12 +160,14 @@ class QueryWatch:
         for pixels, verdict in zip(served.pixels, served.verdicts, strict=True):
             if verdict.probabilities is None:
                 names.append(None)
+                served.repeated.append(False)
                 continue
             query = sketcher.query(pixels, verdict.probabilities, flagged=verdict.flagged)
             session = self._index.add(
                 place, key, query, scale, at=self._latest, request_id=served.request_id
             )  # fmt: skip
             names.append(None if session is None else session.name)
+            served.repeated.append(self._index.repeated)
             if session is not None:
                 self._report(served.model, session)
         return names

@@ -26,6 +26,7 @@ class ServedImages:
         pixels: of each image, uint8 ``(3, H, W)`` as the network took them.
         client: address of the peer; behind a proxy, that of the proxy.
         sessions: name of the query session of each image, None without one; empty until `QueryWatch` has filled it.
+        repeated: whether each image equals or resembles an earlier one of its key; filled before `sessions`.
     """
 
     time: float
@@ -38,6 +39,7 @@ class ServedImages:
     pixels: Sequence[np.ndarray]
     client: str = ""
     sessions: list[str | None] = field(default_factory=list)
+    repeated: list[bool] = field(default_factory=list)
 
 
 # Called on the event loop before the response is sent: it queues the images, and returns at once.

@@ -67,7 +67,10 @@ def create_app(models: Artifact | Mapping[str, ModelSource], settings: Settings)
     recorder = (
         VerdictRecorder(Store(settings.store), settings, metrics, sessions_of=sessions_of) if settings.store else None
     )
-    watch = CalibrationWatch(metrics, state=settings.state, webhook=webhook, record=record)
+    watch = CalibrationWatch(
+        metrics, state=settings.state, webhook=webhook, record=record,
+        repeated_of=None if queries is None else queries.repeated,
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

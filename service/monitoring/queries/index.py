@@ -33,6 +33,10 @@ class QueryIndex:
         limit_bytes: maximum number of bytes of all histories.
         ttl_s: seconds without a query after which a history is dropped.
         history_records: maximum number of records of one key; a power of two, at least 64.
+
+    Attributes:
+        repeated: whether the last query equals or resembles an earlier one of its key.
+        nbytes: of all histories.
     """
 
     def __init__(self, limit_bytes: int, ttl_s: float, *, history_records: int = MAX_RECORDS) -> None:
@@ -41,6 +45,7 @@ class QueryIndex:
         self._prefix = secrets.token_hex(4)
         self._opened = 0
         self._leaders = _Leaders()
+        self.repeated = False
         self.nbytes = self._leaders.nbytes
 
     def __iter__(self) -> Iterator[Session]:
@@ -77,8 +82,9 @@ class QueryIndex:
             history = self._histories[place] = self._open((key,), scale)
             self.nbytes += history.nbytes
         self._histories.move_to_end(place)
-        before = history.nbytes
+        before, total = history.nbytes, history.records.total
         session = history.add(query, at=at, request_id=request_id)
+        self.repeated = session is not None or history.records.total == total
         self.nbytes += history.nbytes - before
         if session is not None:
             if session.shared is not None:

@@ -115,7 +115,7 @@ def is_visible(browser: Browser, selector: str) -> bool:
 def test_the_calibration_watch_is_drawn(
     browser: Browser, run_server: Callable[..., RunningServer], flagged_png: bytes
 ) -> None:
-    server = run_server()
+    server = run_server(sessions_bytes=0)  # copies count
     files = [("file", (f"{number}.png", flagged_png)) for number in range(250)]
     with httpx.Client(trust_env=False, timeout=60) as client:
         assert client.post(f"{server.address}v1/predict", files=files).status_code == 200

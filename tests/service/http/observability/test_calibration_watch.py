@@ -18,6 +18,7 @@ from detector.pipeline import Verdict
 from models.errors import InputError
 from service.http.observability.calibration_watch import STATE_FILE, CalibrationWatch
 from service.http.observability.metrics import Metrics
+from service.http.observability.served import ServedImages
 from service.http.schemas.v1 import StatusResponse
 from service.http.server.admin import create_admin_app
 from tests.service.http.live import LiveServer, wait_until
@@ -48,7 +49,8 @@ def seen(client: httpx.Client, images: int) -> dict[str, Any]:
 @pytest.fixture
 def run(artifact: Artifact, tmp_path: Path) -> Callable[..., LiveServer]:
     (tmp_path / "keys").write_text(KEY)
-    return lambda **given: LiveServer(artifact, api_keys_file=tmp_path / "keys", **given)
+    # Without the comparison of queries, copies of an image count.
+    return lambda **given: LiveServer(artifact, **{"api_keys_file": tmp_path / "keys", "sessions_bytes": 0, **given})
 
 
 def test_a_shift_warns_and_survives_a_restart(
@@ -92,6 +94,18 @@ def test_a_shift_warns_and_survives_a_restart(
     server.stop()
 
 
+def test_similar_images_of_a_key_count_once(run: Callable[..., LiveServer], png: bytes, flagged_png: bytes) -> None:
+    server = run(sessions_bytes=16 << 20)
+    with server.client() as client:
+        upload(client, flagged_png, 30)
+        upload(client, png, 2)
+        wait_until(lambda: (status := watched(client))["images"] + status.get("repeated", 0) == 32)
+        status = watched(client)
+    server.stop()
+    assert (status["images"], status["repeated"]) == (2, 30)
+    assert sum(status["histogram"]) == 2
+
+
 def names(server: LiveServer) -> set[str]:
     samples = [sample for metric in server.metrics.registry.collect() for sample in metric.samples]
     return {sample.labels["series"] for sample in samples if sample.name == "plumbline_watch_images"}
@@ -130,11 +144,18 @@ def test_the_state_of_a_version_that_is_served_again_is_kept(artifact: Artifact,
     assert watch.all_series()["model"]["all"]["images"] == 2
 
 
+def served(artifact: Artifact, verdicts: list[Verdict]) -> ServedImages:
+    return ServedImages(
+        time=0.0, model="model", artifact=artifact, request_id="r", key=None, indices=range(len(verdicts)),
+        verdicts=verdicts, pixels=[],
+    )  # fmt: skip
+
+
 def watch_images(state: Path, images: list[tuple[Artifact, Verdict]]) -> CalibrationWatch:
     """A watch that took these images into account, and ended."""
     watch = CalibrationWatch(Metrics(), state=state)
     for version, verdict in images:
-        watch.put("model", version, None, [verdict])
+        watch.observe(served(version, [verdict]))
     watch.start()
     watch.stop()
     return watch
@@ -159,7 +180,7 @@ def test_a_full_queue_drops_and_counts(artifact: Artifact) -> None:
     watch = CalibrationWatch(metrics)  # not started
     [verdict] = artifact.pipeline.score(torch.zeros(1, 3, SIDE, SIDE))
     for _ in range(20):
-        watch.put("model", artifact, None, [verdict] * 1024)
+        watch.observe(served(artifact, [verdict] * 1024))
     assert metrics.registry.get_sample_value("plumbline_watch_dropped_total") == 4 * 1024
     watch.start()
     watch.stop()

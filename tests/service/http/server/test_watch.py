@@ -25,7 +25,7 @@ def test_a_shifted_stream_raises_an_alarm_that_survives_a_restart(
     artifact_folder: Path, tmp_path: Path, flagged_png: bytes
 ) -> None:
     model = artifact_folder.name
-    with server(artifact_folder, "--state", str(tmp_path), log_format="json") as running:
+    with server(artifact_folder, "--state", str(tmp_path), "--sessions-bytes", "0", log_format="json") as running:
         assert f'plumbline_watch_alarms_total{{kind="flags",model="{model}"}} 0.0' in metrics(running)
         send(running, flagged_png, 60)
         wait_until(lambda: f'plumbline_watch_alarms_total{{kind="flags",model="{model}"}} 1.0' in metrics(running))
@@ -35,7 +35,7 @@ def test_a_shifted_stream_raises_an_alarm_that_survives_a_restart(
     [event] = [event for event in events if event["change"] == "flags"]
     assert (event["model"], event["series"], event["level"]) == (model, "all", "warning")
 
-    with server(artifact_folder, "--state", str(tmp_path), log_format="json") as running:
+    with server(artifact_folder, "--state", str(tmp_path), "--sessions-bytes", "0", log_format="json") as running:
         send(running, flagged_png, 1)
         wait_until(lambda: f'plumbline_watch_images{{model="{model}",series="all"}} 61.0' in metrics(running))
         [status] = httpx.get(f"{running.url}/v1/status", timeout=60, trust_env=False).json()["models"]
