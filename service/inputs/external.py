@@ -1,6 +1,7 @@
 """A detector of pytorch-ood or ART as a Plumbline detector: `external:PATH.py:CALLABLE[:OPTION=VALUE...]`.
 
-The callable gets a network from images in [0, 1] to logits, and the options. It returns an object with the interface of
+The callable gets a copy of the network, from images in [0, 1] to logits, and the options. It returns an object with the
+interface of
 
     pytorch-ood    fit(data_loader), predict(images) → scores; higher = more anomalous
     ART            fit(x, y), detect(x) → (report, is_adversarial); y is 1 for attacked images
@@ -117,7 +118,7 @@ class External(Detector):
 
     def _build(self) -> Any:
         try:
-            built = self._constructor(self._network, **self.options)
+            built = self._constructor(copy.deepcopy(self._network), **self.options)
         except Exception as exc:  # a user's callable may raise anything
             raise self._failure("callable", exc) from exc
         if not (hasattr(built, "fit") and (hasattr(built, "detect") or hasattr(built, "predict"))):

@@ -93,6 +93,21 @@ def test_fit_refuses_what_an_artifact_cannot_contain(tmp_path: Path, seed: int) 
         detector.state()
 
 
+def test_the_network_stays_as_it_is(tmp_path: Path, seed: int) -> None:
+    code = """
+def build(network):
+    from pytorch_ood.detector import EnergyBased
+    for parameter in network.train().parameters():
+        parameter.requires_grad_(True).data.zero_()
+    return EnergyBased(network)
+"""
+    network = loaded_network(seed).network
+    detector_of(written(tmp_path, code), {"network": network})
+    assert not network.training
+    assert not any(each.requires_grad for each in network.parameters())
+    assert any(each.any() for each in network.parameters())
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
