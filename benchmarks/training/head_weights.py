@@ -89,6 +89,7 @@ def draw(networks: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis.set_ylabel("weights")
     for axis in axes[-1]:
         axis.set_xlabel("value")
+        axis.locator_params(axis="x", nbins=5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
