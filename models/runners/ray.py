@@ -82,5 +82,5 @@ def _connected() -> Any:
         try:
             ray.init(address="auto")
         except ConnectionError as exc:
-            raise InputError(f"no Ray cluster was found: {exc}; run `ray start --head`, or set RAY_ADDRESS") from exc
+            raise InputError("no Ray cluster was found; run `ray start --head`, or set RAY_ADDRESS") from exc
     return ray
