@@ -132,6 +132,19 @@ def test_a_greedy_search_is_found(source: Source) -> None:
     assert min(session.rules.values()) < 60
 
 
+def test_a_walk_along_the_boundary_of_the_flag_is_found(source: Source) -> None:
+    into, place = history(), source.base.astype(float)
+    for number in range(200):
+        if number % 24 == 0:
+            place = source.near(place, 5)
+        near, margin = source.near(place), 6 + 0.1 * source.rng.normal()
+        query = source.query(near if number % 24 else place, margin, flagged=source.rng.random() < 0.5)
+        session = into.add(query, at=number, request_id="")
+    assert session is not None
+    assert "F" in session.rules
+    assert "H" not in session.rules
+
+
 def test_noisy_copies_are_a_session_without_a_rule(source: Source) -> None:
     session = sent(history(), source.copies(200))
     assert session is not None
