@@ -50,7 +50,7 @@ def test_the_standard_version_fools_at_least_what_pgd_fools(digits_network: Digi
 
 def test_misclassified_images_and_failures_are_left_untouched(digits_network: Digits) -> None:
     network, images, labels = digits_network
-    labels = labels.clone()
+    images, labels = images[:24], labels[:24].clone()
     labels[:5] = (labels[:5] + 1) % 10
     attacked = _custom("apgd-ce", epsilon=0.02)(network, images, labels)
     with torch.no_grad():

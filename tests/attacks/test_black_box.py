@@ -193,16 +193,16 @@ def test_square_fools_as_many_as_its_authors_code(norm: Any, digits_network: Dig
     epsilon, steps = (0.12, 150) if norm == "linf" else (2.0, 300)
     name = {"linf": "Linf", "l2": "L2"}[norm]
     left, left_by_theirs = [], []
-    for draw in range(3):
+    for draw in range(2):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             other = SquareAttack(network, norm=name, n_queries=steps, eps=epsilon, seed=draw, device="cpu")
             theirs = other.perturb(images, labels)
         ours = Square(epsilon=epsilon, steps=steps, norm=norm, seed=draw)(network, images, labels)
         left.append(int(_correct(network, ours, labels).sum()))
         left_by_theirs.append(int(_correct(network, theirs, labels).sum()))
-    assert sum(left) < 3 * 36  # some are adversarial
-    # All six are random: of 40 coins each, the means of three differ by 10 once in ten thousand times.
-    assert sum(left) <= sum(left_by_theirs) + 30
+    assert sum(left) < 2 * 36  # some are adversarial
+    # All four are random: of 40 coins each, the sums of two differ by 25 once in ten thousand times.
+    assert sum(left) <= sum(left_by_theirs) + 25
 
 
 def test_square_shrinks_by_the_schedule() -> None:
@@ -274,8 +274,8 @@ def test_zoo_makes_the_documented_number_of_queries(digits_network: Digits) -> N
 
 
 def test_zoo_returns_the_nearest_adversarial_point(digits_network: Digits) -> None:
-    network, images, labels = _some(digits_network, 4)
-    rows = [ZOO(steps=steps, coordinates=768, learning_rate=0.05)(network, images, labels) for steps in (3, 5)]
+    network, images, labels = _some(digits_network, 2)
+    rows = [ZOO(steps=steps, coordinates=768, learning_rate=0.05)(network, images, labels) for steps in (3, 4)]
     early, late = (~_correct(network, attacked, labels) for attacked in rows)
     assert (late | ~early).all()  # adversarial images stay adversarial
     sizes = [(attacked - images).flatten(1).norm(dim=1) for attacked in rows]

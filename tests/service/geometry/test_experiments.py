@@ -32,7 +32,7 @@ def _strict(path: Path) -> dict[str, Any]:
 
 def test_circles_from_the_command_line(tmp_path: Path, seed: int) -> None:
     out = tmp_path / "report"
-    words = f"geometry circles --instances 2 --epochs 2 --tables 19,22 --seed {seed} --out"
+    words = f"geometry circles --instances 2 --epochs 1 --tables 19,22 --seed {seed} --out"
     assert main([*words.split(), str(out)]) == 0
     found = _strict(out / "report.json")
     assert [each["table"] for each in found["tables"]] == [19, 22]

@@ -89,7 +89,7 @@ def test_nothing_that_is_fitted_or_calibrated_on_is_tested(seed: int) -> None:
 def test_an_interrupted_evaluation_resumes_with_the_same_figures(tmp_path: Path, seed: int) -> None:
     wishes = settings(runs=1, test_on=("fgm", "bim:steps=2"), fit_on=("all",), cache=tmp_path / "whole", seed=seed)
     steps: list[str] = []
-    whole = evaluated(wishes, seed, on_step=steps.append)
+    whole = evaluated(wishes, seed, count=120, on_step=steps.append)
     assert {"natural", "fgm", "bim:steps=2", "energy in run 0"} <= set(steps)
     interrupted = replace(wishes, cache=tmp_path / "cut")
     for last in (2, len(steps) - 2):
@@ -101,13 +101,13 @@ def test_an_interrupted_evaluation_resumes_with_the_same_figures(tmp_path: Path,
                 raise InterruptionError
 
         with pytest.raises(InterruptionError):
-            evaluated(interrupted, seed, on_step=stop)
+            evaluated(interrupted, seed, count=120, on_step=stop)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob("*.safetensors")}
-    resumed = evaluated(interrupted, seed)
+    resumed = evaluated(interrupted, seed, count=120)
     assert without_times(resumed) == without_times(whole)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert len(before) < len(list((tmp_path / "cut").rglob("*.safetensors")))
-    without_cache = evaluated(replace(wishes, cache=None), seed)
+    without_cache = evaluated(replace(wishes, cache=None), seed, count=120)
     assert without_times(without_cache) == without_times(whole)
 
 
