@@ -40,11 +40,10 @@ class TrainRequest:
         limit: train on this many images, sampled at random.
         max_pixels: maximum width × height of an image file.
         strict: refuse every unreadable image file, instead of skipping up to 1 %.
-        mean: normalisation mean per channel R,G,B, for pixels in [0, 1] [default: of the training images].
-        std: normalisation standard deviation R,G,B [default: of the training images].
+        mean: normalisation mean R,G,B of pixels in [0, 1] [default: of the images].
+        std: normalisation standard deviation R,G,B [default: of the images].
         objective: a name from `plumbline list objectives`, with options: NAME:OPTION=VALUE.
-        adapt_depth: rule by which blocks of runge_kutta are added and removed, halve, power or scaled, with options:
-            halve:tolerance=1:every=5.
+        adapt_depth: rule that changes the depth of runge_kutta: halve, power or scaled.
         epochs: number of epochs.
         batch_size: images per step.
         learning_rate: largest learning rate.
