@@ -8,6 +8,7 @@ read.
 """
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -107,6 +108,7 @@ def code_closure(module: ModuleType | str) -> str:
     return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
 
 
+@functools.cache  # parsing takes most of the time of a key
 def _imported(source: str) -> list[str]:
     """Names of the modules that the source code imports, and of the imported names, which may be modules, too."""
     names: list[str] = []
