@@ -21,20 +21,20 @@ def shard_figures(result: Result) -> list[str]:
 
 
 def large_job(result: Result) -> list[str]:
-    """A row per number of GPUs: minutes of the steps, then whole, cost and bottleneck of both layouts."""
+    """A row per number of GPUs: minutes of the steps, then total time, cost and bottleneck of both layouts."""
     lines = [
-        "| GPUs | attack | write | one sender: decode, send | whole | cost | bottleneck "
-        "| own files: decode | whole | cost | bottleneck |",
+        "| GPUs | attack | write | one sender: decode, send | total | cost | bottleneck "
+        "| own files: decode | total | cost | bottleneck |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         minutes, sender, files = row["minutes"], row["one_sender"], row["own_files"]
         lines.append(
             f"| {row['gpus']} | {minutes['attack']:.0f} min | {minutes['write']:.0f} min | {sender['decode']:.0f} min, "
-            f"{minutes['send']:.0f} min | {_whole(sender)} | {files['decode']:.1f} min | {_whole(files)} |"
+            f"{minutes['send']:.0f} min | {_total(sender)} | {files['decode']:.1f} min | {_total(files)} |"
         )
     return lines
 
 
-def _whole(layout: Result) -> str:
+def _total(layout: Result) -> str:
     return f"{layout['minutes']:.0f} min | ${layout['dollars']:.0f} | {layout['bottleneck']}"
