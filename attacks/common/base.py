@@ -97,7 +97,7 @@ class Attack(ABC):
             check_labels(labels, images, class_count(network, images[:1].to(device, copy=True)))
             image_bytes = gradient_bytes(network, images[:1].detach().to(device, copy=True))
             size = fitting_size(image_bytes, device, len(images), self.batch_size)
-            # An attack can have more points than images, as the probes of HopSkipJump.
+            # An attack can query more points than images, such as the probes of HopSkipJump.
             bounded = InParts(network, fitting_size(image_bytes, device, self.batch_size, self.batch_size))
 
             def attack(part: slice) -> Tensor:

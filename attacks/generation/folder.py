@@ -51,13 +51,13 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """Attacks and writes one part, unless its shard is intact; the shard's record."""
+    """Attacks one part and writes its shard, unless the shard is intact; returns the shard's record."""
 
     network: nn.Module
     attack: Attack
     device: str
     store: ShardStore
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
     def __call__(self, part: _Part) -> dict[str, Any]:
         name = arrays_digest({"images": part.images, "labels": part.labels})
@@ -71,7 +71,7 @@ class _Work:
         record = {
             "shard": name, **made.summary(), "natural_correct": int(made.natural_correct.sum()),
             "successes": int(made.success.sum()), "seconds": time.perf_counter() - start,
-            "quarantined": {str(row): reason for row, reason in reasons.items()}, **self.about,
+            "quarantined": {str(row): reason for row, reason in reasons.items()}, **self.metadata,
         }  # fmt: skip
         arrays |= {"labels": part.labels, "digests": image_digests(part.images)}
         self.store.save(name, arrays, record)
@@ -87,14 +87,14 @@ def attack_into(
     *,
     runner: Runner,
     shard_size: int = 256,
-    of: tuple[int, int] = (0, 1),
-    about: Mapping[str, Any] | None = None,
+    part: tuple[int, int] = (0, 1),
+    metadata: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Attack the images shard by shard into a folder; the record of each shard, in the order in which they finish.
 
-    A record has the summary of `AttackedSet`, "seconds", "quarantined" (row → reason), and "kept" for a shard that was
-    there. An image on which the attack fails stays as it is.
+    A record has the summary of `AttackedSet`, "seconds", "quarantined" (row → reason), and "kept": whether the shard
+    was there before. An image on which the attack fails is stored unchanged.
 
     Args:
         folder: created if missing; the same folder for every process of the runner.
@@ -104,8 +104,8 @@ def attack_into(
         labels: ``(N,)`` int64, the true classes.
         runner: where the shards are attacked.
         shard_size: images per shard.
-        of: (i, K): the i-th of K ranges of shards, from 0.
-        about: JSON values that are added to every new record.
+        part: (i, K): the i-th of K ranges of shards, from 0.
+        metadata: JSON values that are added to every new record.
         progress: whether to show a progress bar.
 
     Raises:
@@ -115,14 +115,14 @@ def attack_into(
     """
     store = ShardStore(folder, attack.name, _key(network, attack))
     count = -(-len(images) // shard_size)
-    part, parts = of
-    shards = range(count * part // parts, count * (part + 1) // parts)
+    index, parts = part
+    shards = range(count * index // parts, count * (index + 1) // parts)
 
     def part_of(shard: int) -> _Part:
         rows = slice(shard * shard_size, (shard + 1) * shard_size)
         return _Part(np.ascontiguousarray(images[rows]), labels[rows])
 
-    work = _Work(network, attack, runner.device, store, about or {})
+    work = _Work(network, attack, runner.device, store, metadata or {})
     records = []
     total = min(len(images), shards.stop * shard_size) - shards.start * shard_size
     with progress_bar(total=max(0, total), what=attack.name, unit="image", show=progress) as bar:
@@ -165,7 +165,7 @@ class AttackedFolder:
     def read(self, images: Images, labels: NDArray[np.int64]) -> AttackedSet:
         """The attacked images of these natural images.
 
-        An image in quarantine is as it was, so the attack has no success on it.
+        An image in quarantine is unchanged, so the attack has no success on it.
 
         Args:
             images: ``(N, 3, H, W)`` uint8.
@@ -227,15 +227,15 @@ def _key(network: nn.Module, attack: Attack) -> dict[str, Any]:
 
 def _difference(folder: Path, key: Mapping[str, Any]) -> str:
     """What differs in the most similar contents of the folder; empty for a folder without any."""
-    found = []
+    differences = []
     for path in folder.glob("*/manifest.json"):
         try:
             other = json.loads(path.read_bytes())["key"]
-            found.append(_differing({**key, **key["parameters"]}, {**other, **other["parameters"]}))
+            differences.append(_differing({**key, **key["parameters"]}, {**other, **other["parameters"]}))
         except (OSError, ValueError, TypeError, KeyError):
             continue  # not of this kind
-    nearest = min(found, key=lambda each: (len(each), each), default=[])
-    return f"; the nearest in it differ in {', '.join(nearest)}" if nearest else ""
+    nearest = min(differences, key=lambda each: (len(each), each), default=[])
+    return f"; its most similar images differ in {', '.join(nearest)}" if nearest else ""
 
 
 def _differing(key: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Attacks that leave out the images on which they fail."""
+"""Attacks that skip the images on which they fail."""
 
 import numpy as np
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ def derived_seed(seed: int, number: int) -> int:
 def attack_or_quarantine(
     network: nn.Module, attack: Attack, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, dict[int, str]]:
-    """Attacked images ``(B, C, H, W)``, and by row the reason why the attack fails on an image, which stays as it is.
+    """Attacked images ``(B, C, H, W)``, and by row the reason why the attack fails on an image, which is not changed.
 
-    After a failure, both halves of the images are attacked by themselves, down to single images. The result depends on
-    the arguments only.
+    After a failure, each half of the images is attacked separately, down to single images. The result depends on the
+    arguments only.
 
     Args:
         network: on the device of the images.
@@ -30,8 +30,8 @@ def attack_or_quarantine(
         labels: ``(B,)`` int64.
 
     Raises:
-        AttackError: the attack fails on more than half of the images, which is no fault of the images.
-        InputError, OSError: not a fault of an image either.
+        AttackError: the attack fails on more than half of the images, which are then not the cause.
+        InputError, OSError: raised by the attack; an image is not the cause of these either.
     """
     attacked, reasons = images.clone(), dict[int, str]()
     parts = [slice(0, len(images))]

@@ -64,7 +64,7 @@ def attack_shard(
         attack: runs under a seed that depends on its own and the shard's index.
         shard: the images.
         device: where the network runs.
-        quarantine: whether an image that makes the attack fail stays as it is, instead of an error.
+        quarantine: whether an image on which the attack fails is left unchanged, instead of an error.
 
     Returns:
         "images", attacked ``(B, C, H, W)`` float32, and "predicted" ``(2, B)``, the classes before and after the

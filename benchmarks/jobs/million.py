@@ -1,14 +1,15 @@
 """Calculation, not a measurement: hours and cost of PGD-20 on a million photos with ResNet-50, by number of GPUs.
 
-Every input is an option and stands in the result. The attack takes 20 gradients, each a forward and a backward pass to
-the image, about two forward passes, and 2 further forward passes predict the classes. Two layouts:
+Every input is an option and is part of the result. The attack computes 20 gradients. Each is a forward pass and a
+backward pass to the image, which costs as much as a forward pass. Two further forward passes predict the classes. There
+are two layouts:
 
     one sender    one process decodes all photos, then sends them to the GPUs (runner ray)
     own files     each GPU has a process of its own with a file of the photos, which it decodes first (a job array)
 
 After decoding, three steps overlap, and the slowest is the bottleneck: all GPUs attack, the sender sends 8 bits per
-value, and all GPUs write 32 bits per value to one shared folder. Then comes the last shard, whose images no other GPU
-can take. The start of a process with its network is added.
+value, and all GPUs write 32 bits per value to one shared folder. The time of one shard is added, because the last shard
+cannot be divided among GPUs, and the time in which a process starts and loads its network.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def estimate(gpus: int, inputs: argparse.Namespace) -> dict[str, Any]:
-    """Minutes of each step, and minutes, cost and bottleneck of both layouts, with this many GPUs."""
+    """Minutes of each step, and minutes, cost and bottleneck of both layouts, for this number of GPUs."""
     image_s = FORWARDS * inputs.gflop / (1000 * inputs.tflops)  # of one GPU
     gigabytes = inputs.images * inputs.values / 1e9
     steps = {

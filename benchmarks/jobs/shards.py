@@ -1,4 +1,4 @@
-"""Shards on a local Ray cluster: a killed worker, two workers beside one, and the overhead of a shard.
+"""Shards on a local Ray cluster: a killed worker, two workers compared with one, and the overhead of a shard.
 
     kill         a job with two workers, of which one is killed by its process id in the middle: the files have the
                  bytes of those of an undisturbed job

@@ -29,8 +29,8 @@ class Subject:
     """A network with its images.
 
     Args:
-        classify: probabilities; nothing is flagged.
-        system: network and detector; None: there is no detector. The server has its flags.
+        classify: probabilities, without flags.
+        system: network and detector, whose flags the server has; None: there is no detector.
         images: uint8 ``(N, 3, H, W)``.
         labels: their classes.
         margins: log p of the class minus the largest other log p; negative for a wrong class.

@@ -2,10 +2,11 @@
 
     python -m benchmarks training.adaptive_depth --use cifar10=npz:cifar10-train.npz --threads 1
 
-Order 3 beside Euler blocks with as many parameters, ensembles of the outputs, adaptive beside fixed depth, and least
-action. All cases of an instance have the same seed, training images and order. A tenth of the images measures the
-errors of the blocks in every case, so that all train on equally many. A finished case is not trained again, and an
-interrupted one continues after its last epoch. The picture of depths and steps is in docs/images.
+It compares blocks of order 3 with Euler blocks of as many parameters in total, outputs with their ensembles, adaptive
+with fixed depth, and training with and without least action. All cases of an instance have the same seed, training
+images and order. A tenth of the images is reserved for the errors of the blocks in every case, so that all cases train
+on the same number of images. A finished case is not trained again, and an interrupted one continues after its last
+epoch. The picture of depths and steps is in docs/images.
 """
 
 import json

@@ -9,7 +9,7 @@ from models.datasets.base import DatasetRequest
 from models.errors import DatasetError
 from models.extras import import_optional
 
-__all__ = ["find_files", "is_url", "joined", "open_file"]
+__all__ = ["find_files", "is_url", "join_path", "open_file"]
 
 _SPLITS = ("train", "val", "test")  # starts of names
 
@@ -19,8 +19,8 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def joined(folder: str, path: str) -> str:
-    """`path` relative to `folder`, each a path or a URL; an absolute `path` as it is."""
+def join_path(folder: str, path: str) -> str:
+    """`path` relative to `folder`, each a path or a URL; an absolute `path` is returned unchanged."""
     if is_url(path) or not is_url(folder):
         return path if is_url(path) else str(Path(folder, path))
     return f"{folder.rstrip('/')}/{path.lstrip('/')}"

@@ -22,8 +22,8 @@ def decode_table(
     """The images of a table.
 
     Images are in the only column of bytes, or of structures with the field ``bytes``. Labels are in the first column of
-    the name ``label``, ``labels``, ``fine_label``, ``class``, ``cls`` or ``target``. Class names are those that the
-    package `datasets` stores in the schema, if it did.
+    the name ``label``, ``labels``, ``fine_label``, ``class``, ``cls`` or ``target``. If the package `datasets`
+    stored class names in the schema, they are used.
 
     Args:
         schema: pyarrow's, with the type of every column.

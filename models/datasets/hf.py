@@ -31,7 +31,7 @@ def load(request: DatasetRequest) -> ImageDataset:
     try:
         with _connection(request.download):
             data = datasets.load_dataset(name, split=split or request.split)
-    except Exception as exc:  # dozens of types
+    except Exception as exc:  # the library raises exceptions of many types
         remedy = (
             "check the name and the split" if request.download else "check the name and the split, or pass --download"
         )
@@ -46,7 +46,7 @@ def load(request: DatasetRequest) -> ImageDataset:
 
 @contextmanager
 def _connection(allowed: bool) -> Iterator[None]:
-    """Whether the Hub may be contacted inside the block."""
+    """Allow or forbid connections to the Hub inside the block."""
     constants = huggingface_hub.constants
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not allowed

@@ -5,7 +5,7 @@ import io
 from functools import partial
 
 from models.datasets._encoded import EncodedImage, class_labels, decode_images
-from models.datasets._files import find_files, joined, open_file
+from models.datasets._files import find_files, join_path, open_file
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.errors import DatasetError
 
@@ -40,7 +40,7 @@ def load(request: DatasetRequest) -> ImageDataset:
     folder = _folder(source, rows[0][0], request)
     images = (
         EncodedImage(path, label, partial(_read, path))
-        for path, label in zip((joined(folder, path) for path, _ in rows), labels, strict=True)
+        for path, label in zip((join_path(folder, path) for path, _ in rows), labels, strict=True)
     )
     return decode_images(images, len(rows), classes, request, source=source.rpartition("/")[2])
 
@@ -76,7 +76,7 @@ def _folder(source: str, first: str, request: DatasetRequest) -> str:
     """The folder where relative paths start."""
     beside = source.rpartition("/")[0] or "."
     for folder in (beside, str(request.root)):
-        if _exists(joined(folder, first)):
+        if _exists(join_path(folder, first)):
             return folder
     raise DatasetError(
         f"{source}: the first image, {first}, is neither in {beside} nor in {request.root}; pass the folder of the "

@@ -44,4 +44,4 @@ def _opened(path: str) -> Iterator[Any]:
         with open_file(path) as file:
             yield pyarrow.parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
     except (OSError, pyarrow.ArrowException) as exc:
-        raise DatasetError(f"{path}: expected a whole Parquet file, got an error: {exc}; copy it again") from exc
+        raise DatasetError(f"{path}: the Parquet file cannot be read: {exc}; copy it again") from exc

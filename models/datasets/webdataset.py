@@ -79,8 +79,7 @@ def _samples(shards: Sequence[str]) -> Iterator[_Sample]:
                     raise tarfile.ReadError("the end is missing")
         except (OSError, tarfile.TarError) as exc:
             raise DatasetError(
-                f"{shard}: expected a whole .tar file without compression, got an error: {exc}; decompress it, or "
-                "copy it again"
+                f"{shard}: the .tar file cannot be read: {exc}; copy it again, or decompress it if it is compressed"
             ) from exc
 
 

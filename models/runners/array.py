@@ -22,7 +22,7 @@ class ArrayRunner(Runner):
     def __init__(self, *, workers: int | None = None, device: str = "cpu") -> None:
         super().__init__(workers=workers, device=device)
         if workers not in (None, 1):
-            raise InputError(f"a task of an array has one process; leave --workers {workers} out, or use more tasks")
+            raise InputError(f"a task of an array has one process, got --workers {workers}; omit it, or use more tasks")
 
     def run(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """See `Runner.run`."""

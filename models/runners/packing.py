@@ -36,7 +36,9 @@ def pack(work: Callable[[Any], Any]) -> bytes:
         try:
             return bytes(cloudpickle.dumps(work))
         except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, ValueError) as exc:
-            raise RunnerError(f"this network cannot be sent to worker processes: {exc}; use workers=1") from exc
+            raise RunnerError(
+                f"this network cannot be sent to worker processes: {exc}; use one local process (workers=1)"
+            ) from exc
 
 
 @functools.lru_cache(maxsize=1)
@@ -49,7 +51,9 @@ def unpack(packed: bytes) -> Callable[[Any], Any]:
     try:
         work: Callable[[Any], Any] = pickle.loads(packed)
     except (ImportError, AttributeError, RuntimeError, TypeError) as exc:
-        raise RunnerError(f"a worker process cannot rebuild the network: {exc}; use workers=1") from exc
+        raise RunnerError(
+            f"a worker process cannot rebuild the network: {exc}; use one local process (workers=1)"
+        ) from exc
     return work
 
 

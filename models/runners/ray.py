@@ -10,13 +10,13 @@ from models.runners.packing import pack, unpack
 
 __all__ = ["RayRunner"]
 
-_RETRIES = 3  # of a shard whose process or node was lost; one that always ends its process must not run forever
+_RETRIES = 3  # of a shard whose process or node was lost; a shard that always ends its process is an error
 
 
 class RayRunner(Runner):
     """Runs in actors of the Ray cluster to which this process is connected, or that `ray.init` finds.
 
-    An actor has the function for its whole life, so that a network is loaded once. A lost process or node costs the
+    An actor keeps the function until it ends, so that a network is loaded once. A lost process or node costs the
     shards that it was working on; they are repeated elsewhere.
 
     Args:
@@ -34,10 +34,12 @@ class RayRunner(Runner):
         from ray.util import ActorPool
 
         gpus = int(self.device.startswith("cuda"))
-        found = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
-        workers = self.workers or found
+        available = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
+        workers = self.workers or available
         if not workers:
-            raise InputError(f"the Ray cluster has no free {'GPU' if gpus else 'CPU'}; give --workers to wait for some")
+            raise InputError(
+                f"the Ray cluster has no {'GPU' if gpus else 'CPU'}; add a node, or pass --workers to wait for one"
+            )
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": _RETRIES}
         packed = ray.put(pack(work))
         actors = [ray.remote(**options)(_Actor).remote() for _ in range(workers)]

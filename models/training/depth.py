@@ -1,8 +1,8 @@
 """Adaptive depth: blocks of a Runge–Kutta network are added and removed during training.
 
 The error of a block is ‖y_order3 − y_order2‖ on held-out images (the thesis, section 6.2.1 and appendix A.3). Blocks
-with large errors are replaced by copies of smaller steps, and blocks with small errors take the place of those after
-them.
+with large errors are replaced by copies with smaller steps. Blocks with small errors get larger steps and replace the
+blocks after them.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ Plan = list[tuple[int, float]]  # for each new block, the number of the old bloc
 
 _ORDER = 3  # the error of a step is of the order of h³
 _SAFETY = 0.9  # α of appendix A.3
-_SMALLEST, _LARGEST = 0.5, 2.0  # facmin and facmax of appendix A.3
+_MIN_FACTOR, _MAX_FACTOR = 0.5, 2.0  # facmin and facmax of appendix A.3
 _MAX_STEP_SIZE = 100.0  # of a network's specification
 
 
@@ -37,8 +37,8 @@ class DepthRule:
     """When and how the blocks change.
 
     Args:
-        rule: "halve": a block whose mean error exceeds ε is replaced by two copies of half the step; one whose error is
-            below ε/3 gets twice the step, and the block after it in its stage is removed. "power" and "scaled": the
+        rule: "halve": a block whose mean error exceeds ε is replaced by two copies with half the step; one whose error
+            is below ε/3 gets twice the step, and the block after it in its stage is removed. "power" and "scaled": the
             wanted step is the step times (ε/error)^(1/3) and times 0.9 · error^(−1/3), at least half and at most twice
             the step; see `resize_steps`. For "scaled", the error is the root mean square over the dimensions, each
             divided by ε (1 + max(|y_order3|, |y_order2|)).
@@ -224,9 +224,9 @@ def resize_steps(steps: Sequence[float], ratios: Sequence[float], max_blocks: in
     in whose part of the interval it begins, and has its wanted step. The last one ends with the interval: a rest of
     less than half a step is added to it.
 
-    The thesis prints the exponent p for (ε/error) in its first rule. The error of a solver is of order h³, so that the
-    exponent 1/3 of its second rule leads to ε. A solver gives the next step the size that the error of the present one
-    suggests; here the errors of all blocks are known, and each block uses its own.
+    The thesis prints the exponent p for (ε/error) in its first rule. Here it is 1/3, as in its second rule, because the
+    error of a solver is of order h³. A solver derives the next step from the error of the present one. Here the errors
+    of all blocks are known, and each block uses its own error.
 
     Args:
         steps: step sizes h of the blocks of a stage.
@@ -235,7 +235,7 @@ def resize_steps(steps: Sequence[float], ratios: Sequence[float], max_blocks: in
         safety: factor α.
     """
     wanted = [
-        size * min(_LARGEST, max(_SMALLEST, safety * max(ratio, 1e-12) ** (-1 / _ORDER)))
+        size * min(_MAX_FACTOR, max(_MIN_FACTOR, safety * max(ratio, 1e-12) ** (-1 / _ORDER)))
         for size, ratio in zip(steps, ratios, strict=True)
     ]
     walk: Callable[[Sequence[float]], Plan] = partial(_walk, list(accumulate(steps)))
@@ -262,12 +262,12 @@ def _walk(ends: Sequence[float], wanted: Sequence[float]) -> Plan:
 
 
 def _runge_kutta(network: nn.Module) -> RungeKuttaNetwork:
-    found = [module for module in network.modules() if isinstance(module, RungeKuttaNetwork)]
-    if len(found) != 1:
+    networks = [module for module in network.modules() if isinstance(module, RungeKuttaNetwork)]
+    if len(networks) != 1:
         raise InputError("the depth of this network cannot adapt; use --network runge_kutta, or omit --adapt-depth")
-    if found[0].forward_with != "order2":
+    if networks[0].forward_with != "order2":
         raise InputError(
-            f"expected forward_with='order2' for adaptive depth, got {found[0].forward_with!r}: the error needs all "
-            "four functions of a block trained"
+            f"expected forward_with='order2', got {networks[0].forward_with!r}; use order2, since the errors of the "
+            "blocks need all four functions"
         )
-    return found[0]
+    return networks[0]

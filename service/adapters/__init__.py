@@ -1,4 +1,4 @@
-"""Plumbline's detectors with the interfaces of other libraries, each imported by the user who wants it.
+"""Plumbline's detectors with the interfaces of other libraries, which only users import.
 
 Importing this package imports none of these libraries.
 """

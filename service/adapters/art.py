@@ -34,8 +34,8 @@ class PlumblineDetector(EvasionDetector):  # type: ignore[misc]  # ART is untype
     """Detects adversarial images by the network of an ART classifier.
 
     Args:
-        classifier: takes images in [0, 1]; its preprocessing is at most a mean and a standard deviation. It stays as it
-            is; the detector runs a copy of its network.
+        classifier: takes images in [0, 1]; its preprocessing is at most a mean and a standard deviation. It is not
+            changed; the detector runs a copy of its network.
         detector: a name from `plumbline list detectors`, with options after colons.
         fpr: false-positive rate of the threshold.
         seed: of the split and the detector.
@@ -104,25 +104,25 @@ class PlumblineDetector(EvasionDetector):  # type: ignore[misc]  # ART is untype
             NotFittedError: before `fit`.
             ImageError: images of another size, or outside [0, 1].
         """
-        found = verdicts(self._fitted(), torch.from_numpy(np.array(x, dtype=np.float32)), batch_size)
+        results = verdicts(self._fitted(), torch.from_numpy(np.array(x, dtype=np.float32)), batch_size)
         report = {
-            "scores": np.array([each.score for each in found], dtype=np.float64),
-            "p_values": np.array([each.p_value for each in found], dtype=np.float64),
+            "scores": np.array([each.score for each in results], dtype=np.float64),
+            "p_values": np.array([each.p_value for each in results], dtype=np.float64),
         }
-        return report, np.array([each.flagged for each in found], dtype=np.bool_)
+        return report, np.array([each.flagged for each in results], dtype=np.bool_)
 
     def surrogate(
         self, x: NDArray[Any], y: NDArray[Any], *, joint: bool = False, budgets: Budgets | None = None
     ) -> PyTorchClassifier:
         """A differentiable classifier of the flag, or of the classes and the flag, for adaptive attacks.
 
-        With one output, it is the detector of `art.estimators.classification.DetectorClassifier`: above 0 if the
-        detector is to flag. The output is the detector's own margin where that has a gradient, and otherwise a network
+        With one output, it is the detector of `art.estimators.classification.DetectorClassifier`: above 0 for images
+        that are flagged. The output is the detector's own margin where that has a gradient, and otherwise a network
         that imitates the margin on natural, noisy and attacked images.
 
-        With `joint`, it has the classes of ART's DetectorClassifier: those of the network, and a last one that is
-        predicted if the detector is to flag. All attacks of ART that use gradients run on it. Of a DetectorClassifier,
-        ART 1.20 computes no loss gradients, and no gradients of a batch of labels that are all classes or all flags.
+        With `joint`, it has the classes of ART's DetectorClassifier: those of the network, and a last one for flagged
+        images. All gradient-based attacks of ART run on it. For a DetectorClassifier, ART 1.20 computes no loss
+        gradients, and no gradients if all labels of a batch are classes or all are flags.
 
         Args:
             x: natural images ``(N, 3, H, W)`` in [0, 1].
@@ -141,8 +141,8 @@ class PlumblineDetector(EvasionDetector):  # type: ignore[misc]  # ART is untype
             labels = torch.from_numpy(np.asarray(y, dtype=np.int64)).to(pipeline.device)
             settings = AdaptiveSettings(budgets=budgets or Budgets(), seed=self.seed)
             context = AttackContext(system, images, labels, settings, progress=False)
-            found, _ = fitted_surrogate(system, images, context.fooled, labels, settings.budgets, self.seed)
-            margins = lambda parts: found(surrogate_inputs(parts))  # noqa: E731
+            imitation, _ = fitted_surrogate(system, images, context.fooled, labels, settings.budgets, self.seed)
+            margins = lambda parts: imitation(surrogate_inputs(parts))  # noqa: E731
         return _classifier(_Surrogate(system, margins, joint=joint), pipeline, len(pipeline.classes) + joint)
 
     def _fitted(self) -> Pipeline:
@@ -155,7 +155,7 @@ class PlumblineDetector(EvasionDetector):  # type: ignore[misc]  # ART is untype
 
 
 class _Surrogate(nn.Module):
-    """Images → margins ``(B, 1)``, above 0 if the detector is to flag; or logits and the flag's ``(B, K + 1)``."""
+    """Images → margins ``(B, 1)``, above 0 for flagged images; or logits with that of the flag ``(B, K + 1)``."""
 
     def __init__(self, system: System, margins: Callable[[dict[str, Tensor]], Tensor], *, joint: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Fit a pipeline in memory to images that another library gives."""
+"""Fit a pipeline in memory to the images of another library."""
 
 import copy
 import hashlib
@@ -66,7 +66,7 @@ def fitted_pipeline(
         images: natural images float32 ``(N, 3, H, W)`` in [0, 1].
         labels: true classes ``(N,)``; None: the predicted ones.
         detector: a name from `plumbline list detectors`, with options after colons.
-        abnormal: attacked images or outliers, for detectors that learn from some.
+        abnormal: attacked images or outliers, for detectors that learn from them.
         calibrate_on: natural images for the threshold, none of `images`; None: a fifth of `images`.
         fpr: false-positive rate of the threshold.
         seed: of the split and the detector.

@@ -1,4 +1,4 @@
-"""Images as other libraries give them: normalised by the user's transform, and in batches of a loader."""
+"""Images of other libraries: normalised by the user's transform, and in batches of a loader."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,7 +73,7 @@ def loaded_images(
     try:
         count = len(loader.dataset)  # type: ignore[arg-type]
     except TypeError as exc:
-        raise InputError("expected a loader of a data set with a length, got a stream; pass a part of it") from exc
+        raise InputError("expected a loader of a data set with a length, got none; pass a map-style data set") from exc
     if limit < count:
         rows = np.sort(np.random.default_rng(seed).permutation(count)[:limit])
         loader = DataLoader(

@@ -77,11 +77,11 @@ class PlumblinePostprocessor(BasePostprocessor):  # type: ignore[misc]  # OpenOO
         network_file: str | None = None,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """The fitted detector of an artifact that `plumbline fit` wrote; `setup` leaves it as it is.
+        """The fitted detector of an artifact that `plumbline fit` wrote; `setup` does not change it.
 
         Args:
             folder: of the artifact.
-            mean, std: of the normalisation in the preprocessor, whatever that of the network is.
+            mean, std: of the normalisation in the preprocessor, which can differ from that of the network.
             network_file: PATH.py:CALLABLE of the network, if it comes from a user's file.
             device: where the network runs.
 
@@ -96,7 +96,7 @@ class PlumblinePostprocessor(BasePostprocessor):  # type: ignore[misc]  # OpenOO
     def setup(
         self, net: nn.Module, id_loader_dict: "Mapping[str, DataLoader[Any]]", ood_loader_dict: Mapping[str, Any]
     ) -> None:
-        """Fit on the loader "train" and calibrate on "val"; the network stays as it is.
+        """Fit on the loader "train" and calibrate on "val"; the network is not changed.
 
         Raises:
             InputError, NetworkError: see `fitted_pipeline`.
@@ -121,9 +121,9 @@ class PlumblinePostprocessor(BasePostprocessor):  # type: ignore[misc]  # OpenOO
         """
         if self.pipeline is None:
             raise NotFittedError(f"{type(self).__name__} is not fitted; call setup first")
-        found = verdicts(self.pipeline, unnormalized(data, self.mean, self.std), max(1, len(data)))
-        labels = torch.tensor([each.label for each in found], dtype=torch.int64, device=data.device)
-        return labels, torch.tensor([-each.score for each in found], dtype=torch.float64, device=data.device)
+        results = verdicts(self.pipeline, unnormalized(data, self.mean, self.std), max(1, len(data)))
+        labels = torch.tensor([each.label for each in results], dtype=torch.int64, device=data.device)
+        return labels, torch.tensor([-each.score for each in results], dtype=torch.float64, device=data.device)
 
     def inference(
         self, net: nn.Module, data_loader: "DataLoader[Any]", progress: bool = True

@@ -29,7 +29,7 @@ class PlumblineDetector(Detector):  # type: ignore[misc]  # pytorch-ood is untyp
     suffice, and `predict` takes images.
 
     Args:
-        model: a classifier of normalised images, which stays as it is; the detector runs a copy.
+        model: a classifier of normalised images, which is not changed; the detector runs a copy.
         mean, std: of the normalisation in the transform, one number or three, for pixels in [0, 1]; by default none.
         detector: a name from `plumbline list detectors`, with options after colons.
         fpr: false-positive rate of the threshold in `pipeline.calibration`; the scores do not depend on it.
@@ -73,7 +73,7 @@ class PlumblineDetector(Detector):  # type: ignore[misc]  # pytorch-ood is untyp
 
         Args:
             folder: of the artifact.
-            mean, std: of the normalisation in the benchmark's transform, whatever that of the network is.
+            mean, std: of the normalisation in the benchmark's transform, which can differ from that of the network.
             network_file: PATH.py:CALLABLE of the network, if it comes from a user's file.
             device: where the network runs.
 
@@ -88,7 +88,8 @@ class PlumblineDetector(Detector):  # type: ignore[misc]  # pytorch-ood is untyp
     def fit(self, data_loader: "DataLoader[Any]") -> Self:
         """Fit to a loader of batches (images, labels); labels below 0 mark outliers.
 
-        Outliers are used only by detectors that learn from some. The detector of an artifact stays as it is.
+        Outliers are used only by detectors that learn from attacked images or outliers. The detector of an artifact is
+        not fitted again.
 
         Raises:
             InputError, NetworkError: see `fitted_pipeline`.
@@ -112,8 +113,8 @@ class PlumblineDetector(Detector):  # type: ignore[misc]  # pytorch-ood is untyp
         """
         if self.pipeline is None:
             raise RequiresFittingException
-        found = verdicts(self.pipeline, unnormalized(x, self.mean, self.std), max(1, len(x)))
-        return torch.tensor([each.score for each in found], dtype=torch.float64, device=x.device)
+        results = verdicts(self.pipeline, unnormalized(x, self.mean, self.std), max(1, len(x)))
+        return torch.tensor([each.score for each in results], dtype=torch.float64, device=x.device)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the network to the device; returns the detector.

@@ -26,13 +26,13 @@ _SMALLEST = -1e-300  # a flagged score can exceed the threshold by 0
 
 
 class PlumblineDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """Flags images that a network's prediction cannot be trusted for.
+    """Flags images for which the prediction of a network cannot be trusted.
 
     Images are arrays ``(N, 3, H, W)`` in [0, 1], or the same flattened, ``(N, 3·H·W)``, as the steps of a
     scikit-learn pipeline pass them.
 
     Args:
-        network: a classifier of normalised images, which stays as it is; the detector runs a copy.
+        network: a classifier of normalised images, which is not changed; the detector runs a copy.
         mean, std: of its normalisation, one number or three, for pixels in [0, 1]; by default none.
         detector: a name from `plumbline list detectors`, with options after colons.
         image_shape: (3, H, W) of flattened images.
@@ -113,9 +113,9 @@ class PlumblineDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # s
             ImageError: images of another size, or outside [0, 1].
         """
         check_is_fitted(self)
-        found = verdicts(self.pipeline_, self._images(X), self.batch_size)
-        values = np.array([self.offset_ - each.score for each in found], dtype=np.float64)
-        return np.where([each.flagged for each in found], np.minimum(values, _SMALLEST), values)
+        results = verdicts(self.pipeline_, self._images(X), self.batch_size)
+        values = np.array([self.offset_ - each.score for each in results], dtype=np.float64)
+        return np.where([each.flagged for each in results], np.minimum(values, _SMALLEST), values)
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """−1 for flagged images and 1 for others, ``(N,)``; raises as `decision_function` does."""

@@ -81,7 +81,7 @@ def train(request: Annotated[TrainRequest, Request]) -> None:
 
 
 def attack(request: Annotated[AttackRequest, Request]) -> None:
-    """Attack images shard by shard into a folder, from which fit and evaluate take them (--attacked).
+    """Attack a data set in shards; fit and evaluate use the attacked images (--attacked).
 
     An interrupted job resumes with the same command. See docs/large-jobs.md.
     """

@@ -6,8 +6,8 @@ interface of
     pytorch-ood    fit(data_loader), predict(images) → scores; higher = more anomalous
     ART            fit(x, y), detect(x) → (report, is_adversarial); y is 1 for attacked images
 
-The user's .py file *does* run, as requested; it is identified by its SHA-256 afterwards. The object can be anything, so
-it is not stored: an external detector can be evaluated, and is never part of an artifact.
+The code of the user's .py file runs. The file is identified by its SHA-256. The object can be anything, so it is not
+stored: an external detector can be evaluated, but an artifact never contains one.
 """
 
 import copy
@@ -28,7 +28,7 @@ from models.features import FeatureRequest, Features, ForwardPass, Needs
 from models.images.stored import as_float
 from models.loading.user_file import load_user_file, without_package
 
-__all__ = ["EXTERNAL", "External", "external_detector"]
+__all__ = ["EXTERNAL", "ExternalDetector", "external_detector"]
 
 EXTERNAL = "external"
 _BATCH = 128  # images
@@ -47,7 +47,7 @@ class _Images:
         return forward_pass.images
 
 
-class External(Detector):
+class ExternalDetector(Detector):
     """The detector that a user's callable builds.
 
     Args:
@@ -68,7 +68,7 @@ class External(Detector):
     ) -> None:
         self.file, self.function, self.sha256, self.options, self.seed = file, function, sha256, options, seed
 
-    def connect(self, constructor: Callable[..., Any], network: nn.Module) -> "External":
+    def connect(self, constructor: Callable[..., Any], network: nn.Module) -> "ExternalDetector":
         """This detector with the callable and the network that it is built with.
 
         Raises:
@@ -78,7 +78,7 @@ class External(Detector):
         self.needs_adversarial = hasattr(self._build(), "detect")
         return self
 
-    def __deepcopy__(self, memo: object) -> "External":
+    def __deepcopy__(self, memo: object) -> "ExternalDetector":
         return copy.copy(self)  # the network is shared, and `fit` builds a new object
 
     def feature_requests(self) -> tuple[FeatureRequest, ...]:
@@ -154,7 +154,7 @@ class External(Detector):
 
 def external_detector(
     path: str, function: str, options: Mapping[str, Any], *, network: nn.Module | None, seed: int = 0
-) -> External:
+) -> ExternalDetector:
     """The unfitted detector that a callable in a user's file builds.
 
     Args:
@@ -174,16 +174,16 @@ def external_detector(
         raise InputError(f"there is no file {path}; pass external:PATH.py:CALLABLE")
     user = load_user_file(Path(path))
     digests = {Path(path).name: user.sha256, **user.imported()}
-    detector = External(file=path, function=function, sha256=digests, options=dict(options), seed=seed)
+    detector = ExternalDetector(file=path, function=function, sha256=digests, options=dict(options), seed=seed)
     return detector.connect(user.function(function), network)
 
 
 def _scores_of_report(report: Any, flagged: Any) -> NDArray[Any]:
-    """Scores of ART's report: its "scores", or the lead of class 1 in its "predictions", or else the flags."""
-    found = report if isinstance(report, Mapping) else {}
-    if "scores" in found:
-        return np.asarray(found["scores"]).reshape(-1)
-    predictions = np.asarray(found.get("predictions", ()))
+    """Scores of ART's report: "scores"; or the difference of the two "predictions"; or the flags."""
+    entries = report if isinstance(report, Mapping) else {}
+    if "scores" in entries:
+        return np.asarray(entries["scores"]).reshape(-1)
+    predictions = np.asarray(entries.get("predictions", ()))
     if predictions.ndim == 2 and predictions.shape[1] == 2:
         return np.asarray(predictions[:, 1] - predictions[:, 0])
     return np.asarray(flagged).reshape(-1)

@@ -41,8 +41,8 @@ def detector_of(text: str, offered: Mapping[str, Any], *, classifier: str | None
 
     Args:
         text: name and options.
-        offered: options for a detector that has them, unless the text states them; "network" for external detectors,
-            which are refused without.
+        offered: options for a detector that has them, unless the text states them; "network" is for external detectors,
+            which are refused without it.
         classifier: the value of ``--classifier``; None if not given.
 
     Raises:
@@ -82,8 +82,8 @@ def depth_rule_of(text: str) -> DepthRule:
     """The rule of adaptive depth that ``NAME:OPTION=VALUE:…`` names, such as ``halve:tolerance=1:every=5``.
 
     Raises:
-        InputError: an unknown rule; an option without a value or given twice, or one that the rules do not have or
-            accept; no tolerance.
+        InputError: an unknown rule; an option without a value or given twice, one that the rules do not have or
+            accept, or no tolerance.
     """
     name, pairs = _name_and_options(text, "halve:tolerance=1")
     known = {field.name for field in fields(DepthRule)} - {"rule"}

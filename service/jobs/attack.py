@@ -16,7 +16,7 @@ from service.requests.attack import AttackRequest
 
 __all__ = ["AttackOutcome", "attack"]
 
-_LARGEST_SHARD = 4096  # images; a lost process costs its shard
+_MAX_SHARD_SIZE = 4096  # images; a lost process loses its shard
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class AttackOutcome:
     Args:
         out: the folder.
         shards, kept: number of shards, and of those that an earlier run wrote.
-        images, natural_correct, successes: number of images, of those classified correctly, and of these the attacked
-            ones that are not.
+        images, natural_correct, successes: number of images, of those classified correctly before the attack, and of
+            these, those misclassified after it.
         quarantined: number of images on which the attack failed.
     """
 
@@ -59,7 +59,7 @@ def attack(request: AttackRequest, *, progress: bool = True) -> AttackOutcome:
         AttackError, NetworkError, RunnerError: see attacks and models.
     """
     images, network = request.images, request.network
-    check_count("--shard-size", request.shard_size, most=_LARGEST_SHARD)
+    check_count("--shard-size", request.shard_size, most=_MAX_SHARD_SIZE)
     made = attack_of(request.attack, epsilon=request.epsilon, seed=request.seed)
     runner = build_runner(request.runner, workers=request.workers, device=request.device)
     data = load_dataset(images.dataset, dataset_request(images, network.network))
@@ -73,7 +73,7 @@ def attack(request: AttackRequest, *, progress: bool = True) -> AttackOutcome:
     refuse_unusable(loaded.network, data, "cpu")
     records = attack_into(
         request.out.absolute(), loaded.network, made, data.images, data.labels, runner=runner,
-        shard_size=request.shard_size, of=request.shard or (0, 1), about={"provenance": provenance()},
+        shard_size=request.shard_size, part=request.shard or (0, 1), metadata={"provenance": provenance()},
         progress=progress,
     )  # fmt: skip
     return AttackOutcome(

@@ -23,7 +23,7 @@ from service.provenance import provenance
 from service.requests.options import ArtifactOptions
 from service.requests.serving import ScoreRequest
 
-__all__ = ["Scored", "score_dataset"]
+__all__ = ["ScoreOutcome", "score_dataset"]
 
 _SHARD = 256  # images in memory of a process
 _ROW_GROUP = 4096  # rows
@@ -32,7 +32,7 @@ _SCHEMA = 1  # in the file's metadata; increase it when a column changes its nam
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreOutcome:
     """Number of images in the file, and how many of them are flagged."""
 
     images: int
@@ -60,7 +60,7 @@ def _loaded(options: ArtifactOptions) -> Artifact:
     )
 
 
-def score_dataset(request: ScoreRequest, *, progress: bool = True) -> Scored:
+def score_dataset(request: ScoreRequest, *, progress: bool = True) -> ScoreOutcome:
     """Score the data set into the file `request.parquet`, which is written completely or not at all.
 
     Raises:
@@ -97,7 +97,7 @@ def _in_order(results: Iterable[tuple[int, list[Verdict]]], bar: Any) -> Iterato
             yield from ready
 
 
-def _write(path: Path, verdicts: Iterator[Verdict], data: ImageDataset, metadata: dict[str, Any]) -> Scored:
+def _write(path: Path, verdicts: Iterator[Verdict], data: ImageDataset, metadata: dict[str, Any]) -> ScoreOutcome:
     """Write the rows in groups, so that few are in memory."""
     pyarrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
     writer, rows, count, flagged = None, list[dict[str, Any]](), 0, 0
@@ -116,7 +116,7 @@ def _write(path: Path, verdicts: Iterator[Verdict], data: ImageDataset, metadata
         finally:
             if writer is not None:
                 writer.close()
-    return Scored(count, flagged)
+    return ScoreOutcome(count, flagged)
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

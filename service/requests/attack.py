@@ -26,16 +26,16 @@ def _part(_hint: Any, tokens: Sequence[Token]) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackRequest:
-    """Attack images shard by shard into a folder.
+    """Attack a data set in shards.
 
     Args:
         network: the network.
         images: natural images.
         attack: attack with options, such as pgd:steps=20:epsilon=4/255.
-        out: folder of the attacked images, the same for all processes and machines.
+        out: folder to write to, the same for all processes and machines.
         epsilon: attack budget in units of [0, 1], such as 0.03 or 8/255.
         runner: local: processes of this machine; ray: an existing Ray cluster; array: this process, for one part.
-        shard: part of the shards with runner array, as i/K with i from 0 to K−1.
+        shard: with runner array, the part of the shards: i/K, with i from 0 to K−1.
         shard_size: images per shard, at most 4096.
         workers: number of processes [default: 1; ray: one per GPU, or CPU, of the cluster].
         device: cpu or cuda.

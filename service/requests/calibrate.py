@@ -16,7 +16,7 @@ class CalibrateRequest:
     Args:
         artifact: artifact that gets a new threshold.
         out: folder of the artifact to write.
-        on: natural images: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
+        on: natural images: a data set of `plumbline list datasets`, such as images:FOLDER or npz:FILE.
         from_reviews: store that `plumbline serve --store` wrote; its reviewed random sample is used.
         keep_flagged: folder of the images of the store, as given to `plumbline serve`.
         model: name of the model in the store [default: the only one].

@@ -23,7 +23,7 @@ class EvaluationRequest:
         out: folder of the report: report.json, report.csv, report.html.
         artifact: folder that `plumbline fit` wrote. Alone, it is evaluated on all images that it has not seen.
         network: reference of the network to fit detectors on; beside `artifact`, only for a network from a user's file.
-        companion: a second network of the same classes, for detectors that compare with one.
+        companion: a second network of the same classes, for detectors that use a companion.
         verify_key: refuse an artifact that is not signed with the secret in this file.
         detectors: to fit, such as `transport`, `mahalanobis:magnitude=0.0014` or `external:PATH.py:CALLABLE`.
         mean: normalisation mean per channel R,G,B, for pixels in [0, 1].
@@ -66,7 +66,7 @@ class EvaluationRequest:
         published: network or data set whose published figures are printed.
         workers: number of attacking processes.
         cache: folder of attacked images, features and results.
-        attacked: folder that `plumbline attack` wrote, whose images are used.
+        attacked: use the attacked images in this folder, which `plumbline attack` wrote.
         engine: a name from `plumbline list engines`; auto: the fastest that agrees with torch; an artifact has its own.
         precision: precision of the network's forward pass; an artifact has its own.
         device: cpu or cuda.

@@ -32,7 +32,7 @@ class FitOptions:
         fit_successful: fit on successful attacks only.
         workers: number of attacking processes.
         cache: folder of attacked images, to resume from.
-        attacked: folder that `plumbline attack` wrote, whose images are used.
+        attacked: use the attacked images in this folder, which `plumbline attack` wrote.
         sign_key: sign the artifact with the secret in this file.
         engine: a name from `plumbline list engines`; auto: the fastest engine that agrees with torch.
         precision: precision of the network's forward pass.

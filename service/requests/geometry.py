@@ -32,7 +32,7 @@ class GeometryRequest:
     Args:
         networks: references of the networks, measured side by side.
         out: folder of report.json and report.html.
-        dataset: a name, npz:FILE or images:FOLDER.
+        dataset: a data set of `plumbline list datasets`, such as images:FOLDER or npz:FILE.
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
         resize: shorter side of the images; by default the networks' own.
@@ -105,7 +105,7 @@ class DecodingsRequest:
 
     Args:
         out: folder of report.json and report.html.
-        dataset: a name, npz:FILE or images:FOLDER.
+        dataset: a data set of `plumbline list datasets`, such as images:FOLDER or npz:FILE.
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
         limit: use a random sample of this many images, held-out ones included.

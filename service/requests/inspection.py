@@ -56,7 +56,7 @@ class CheckRequest:
         network: RUN, pretrained:NAME, torchvision:NAME[:WEIGHTS], timm:NAME[:WEIGHTS], hf:FOLDER,
             PATH.py:CALLABLE[:WEIGHTS], or a name from `plumbline list networks`.
         normalization: of the network.
-        dataset: labelled images for it: a name from `plumbline list datasets`, npz:FILE or images:FOLDER [default:
+        dataset: labelled images for it: a data set of `plumbline list datasets`, such as images:FOLDER [default:
             noise, without checks of images and accuracy].
         images: how they are loaded.
         image_size: H[xW] in pixels, without a data set [default: the network's own].

@@ -140,7 +140,7 @@ class ImageOptions(LoadingOptions):
     """Natural images and their preprocessing.
 
     Args:
-        dataset: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
+        dataset: a data set of `plumbline list datasets`, such as images:FOLDER or npz:FILE.
         data_root: folder of downloaded data sets.
         download: fetch a missing data set.
         resize: length of the shorter side, in pixels.

@@ -20,14 +20,14 @@ class ScoreRequest:
         files: JPEG, PNG or WebP files.
         artifact: the artifact.
         path: add the path of the image and the natural band.
-        dataset: score this data set: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
-        parquet: Parquet file to write, with a data set.
+        dataset: data set to score, of `plumbline list datasets`, such as images:FOLDER or parquet:FILE.
+        parquet: Parquet file to write, for `--dataset`.
         images: how images are loaded.
         runner: local: processes of this machine; ray: an existing Ray cluster.
         workers: number of processes [default: 1; ray: one per GPU, or CPU, of the cluster].
 
     Raises:
-        InputError: neither files nor a data set, or an option that has no effect.
+        InputError: neither files nor a data set, or both, or an option that has no effect.
     """
 
     files: Annotated[tuple[Path, ...], Parameter(negative=())] = ()
@@ -42,9 +42,9 @@ class ScoreRequest:
 
     def __post_init__(self) -> None:
         if bool(self.files) == (self.dataset is not None):
-            raise InputError("there is nothing to score, or too much; give image files, or --dataset and --out")
+            raise InputError("expected image files or --dataset, got both or none; give one of them")
         if (self.dataset is None) != (self.parquet is None):
-            raise InputError("--dataset and --out FILE.parquet belong together; give both or neither")
+            raise InputError("--dataset needs --out FILE.parquet, and --out needs --dataset; give both or neither")
         if self.dataset is not None and self.path:
             raise InputError("--path has no effect with --dataset; leave it out")
         if self.dataset is None and (self.runner, self.workers) != ("local", None):

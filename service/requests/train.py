@@ -30,7 +30,7 @@ class TrainRequest:
             PATH.py:CALLABLE.
         out: folder of the checkpoint to write.
         recipe: TOML file whose table [train] gives the options that the command line does not give.
-        dataset: a name from `plumbline list datasets`, npz:FILE or images:FOLDER.
+        dataset: a data set of `plumbline list datasets`, such as images:FOLDER or npz:FILE.
         test_dataset: data set to test on [default: the test split of dataset].
         test_every: number of epochs between two tests; the written network is always tested.
         data_root: folder of downloaded data sets.

@@ -52,9 +52,9 @@ def test_rows_are_the_verdicts_of_the_pipeline(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "nothing to score"),
-        (["image.png", "--dataset", "digits", "--out", "X"], "too much"),
-        (["--dataset", "digits"], "belong together"),
+        ([], "got both or none"),
+        (["image.png", "--dataset", "digits", "--out", "X"], "got both or none"),
+        (["--dataset", "digits"], "--dataset needs --out"),
         (["--dataset", "digits", "--out", "X", "--path"], "--path has no effect"),
         (["image.png", "--runner", "ray"], "have no effect without --dataset"),
         (["--dataset", "digits", "--out", "X", "--workers", "0"], "workers"),

@@ -49,7 +49,7 @@ class EvaluationSettings:
         seed: of splits, noise, classifiers and attacks.
         workers: processes that attack, and jobs of classifiers while fitting.
         cache: folder of attacked images, features and results; None keeps them in memory.
-        attacked: folder that `plumbline attack` wrote, whose images are used; None: attack.
+        attacked: folder of attacked images that `plumbline attack` wrote; None: attack.
         device: where the network runs.
         engine: runs the network of features; beside an artifact, its own.
         precision: of the engine.

@@ -167,7 +167,7 @@ class WatchStatus(Schema):
 
     level: Literal["ok", "warning", "page"]
     images: int = Field(description="images watched")
-    repeated: int = Field(description="images that did not count: they resemble an earlier one of the same key")
+    repeated: int = Field(description="images that are not counted: they are similar to an earlier one of the key")
     flagged: int
     recent_rate: float = Field(description="share of flags, an average over about 250 images")
     log10_e: EValues

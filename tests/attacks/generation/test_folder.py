@@ -50,14 +50,14 @@ def test_bytes_do_not_depend_on_the_runner_or_the_order(pixels: Pixels, tmp_path
     assert [record["n"] for record in records] == [24, 24, 16]
     pixels.attacked(tmp_path / "two", runner=build_runner("local", workers=2))
     for part in (2, 0, 1):
-        (record,) = pixels.attacked(tmp_path / "parts", runner=build_runner("array"), of=(part, 3))
+        (record,) = pixels.attacked(tmp_path / "parts", runner=build_runner("array"), part=(part, 3))
         assert record == {**records[part], "seconds": record["seconds"]}
     assert shards_of(tmp_path / "one") == shards_of(tmp_path / "two") == shards_of(tmp_path / "parts")
     assert len(shards_of(tmp_path / "one")) == 3
 
 
 def test_more_parts_than_shards_leave_some_without_any(pixels: Pixels, tmp_path: Path) -> None:
-    counts = [len(pixels.attacked(tmp_path, FGM(), of=(part, 5))) for part in range(5)]
+    counts = [len(pixels.attacked(tmp_path, FGM(), part=(part, 5))) for part in range(5)]
     assert sorted(counts) == [0, 0, 1, 1, 1]
 
 
@@ -154,7 +154,7 @@ def test_another_network_attack_or_seed_is_refused_with_the_difference(pixels: P
 
 
 def test_images_that_were_not_attacked_and_damaged_shards_are_refused(pixels: Pixels, tmp_path: Path) -> None:
-    pixels.attacked(tmp_path, of=(0, 3))
+    pixels.attacked(tmp_path, part=(0, 3))
     folder = AttackedFolder(tmp_path, pixels.network, ATTACK)
     with pytest.raises(InputError, match="40 of 64 images are not in"):
         folder.read(pixels.images, pixels.labels)
@@ -169,7 +169,7 @@ def test_images_that_were_not_attacked_and_damaged_shards_are_refused(pixels: Pi
 
 
 def test_records_state_the_sizes_and_the_file(pixels: Pixels, tmp_path: Path) -> None:
-    pixels.attacked(tmp_path, about={"note": "of a test"})
+    pixels.attacked(tmp_path, metadata={"note": "of a test"})
     for path in tmp_path.glob("*/shard-*.json"):
         record = json.loads(path.read_bytes())
         assert {"shard", "sha256", "n", "success_rate", "linf", "l2", "seconds", "quarantined", "note"} <= record.keys()

@@ -92,5 +92,5 @@ def test_damaged_and_compressed_shards_are_refused(samples: list[tuple[str, byte
     end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
     for content in (whole[:end], whole[: end - 1024], whole[:700], b"", gzip.compress(whole)):
         path.write_bytes(content)
-        with pytest.raises(DatasetError, match=r"0\.tar: expected a whole \.tar file without compression"):
+        with pytest.raises(DatasetError, match=r"0\.tar: the \.tar file cannot be read"):
             load_dataset(f"webdataset:{path}")

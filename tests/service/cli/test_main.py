@@ -102,7 +102,7 @@ def test_inspect_lists_skipped_candidates_with_the_reason(tmp_path: Path, capsys
         (["serve", "--artifact", "none"], "none"),
         (["fit", "--out", "X"], "--network is required. See plumbline fit --help"),
         (["fit", "--network", "resnet8"], "--out is required."),
-        (["score", "--artifact", "none"], "nothing to score"),
+        (["score", "--artifact", "none"], "expected image files or --dataset"),
         (["train", "--network", "resnet8", "--epochs", "2.5", "--out", "X"], "expected a whole number, got '2.5'."),
         (["fit", "--network", "resnet8", "--limit", "0x10", "--out", "X"], "expected a whole number, got '0x10'."),
     ],

@@ -11,7 +11,7 @@ from service.evaluation.planning.inputs import EvaluationInputs
 from service.evaluation.planning.plan import plan_evaluation
 from service.evaluation.running.run import run_evaluation
 from service.inputs import detector_of
-from service.inputs.external import External
+from service.inputs.external import ExternalDetector
 from service.jobs.fit import FitInputs, fit_detector
 from service.requests.fit import FitOptions
 from tests.service.small_evaluation import loaded_network, settings, small_digits
@@ -45,14 +45,14 @@ def written(tmp_path: Path, code: str) -> str:
     return f"external:{path}:build"
 
 
-def features_of(detector: External, seed: int) -> Features:
+def features_of(detector: ExternalDetector, seed: int) -> Features:
     data, network = small_digits(30), loaded_network(seed).network
     return extract_features(network, data.images, feature_requests=detector.feature_requests())
 
 
-def built(text: str, seed: int) -> External:
+def built(text: str, seed: int) -> ExternalDetector:
     detector = detector_of(text, {"network": loaded_network(seed).network, "seed": seed})
-    assert isinstance(detector, External)
+    assert isinstance(detector, ExternalDetector)
     return detector
 
 
