@@ -43,7 +43,7 @@ class TrainRequest:
         mean: normalisation mean R,G,B of pixels in [0, 1] [default: of the images].
         std: normalisation standard deviation R,G,B [default: of the images].
         objective: a name from `plumbline list objectives`, with options: NAME:OPTION=VALUE.
-        adapt_depth: rule that changes the depth of runge_kutta: halve, power or scaled.
+        adapt_depth: rule that changes the depth of runge_kutta, such as halve:tolerance=4.
         epochs: number of epochs.
         batch_size: images per step.
         learning_rate: largest learning rate.
