@@ -1,5 +1,6 @@
 """A user's network and images: a plain classifier of normalised digits, and images of another kind."""
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,9 @@ def user(seed: int) -> User:
     images, labels = data.tensor(), torch.from_numpy(data.labels)
     noise = np.random.default_rng(seed).integers(0, 256, (90, 3, 16, 16))
     outliers = torch.from_numpy(noise).float() / 255
-    return User(trained.network, images[:300], labels[:300], images[300:], labels[300:], outliers)
+    return User(copy.deepcopy(trained.network), images[:300], labels[:300], images[300:], labels[300:], outliers)
 
 
 def normalized(images: Tensor) -> Tensor:
-    """As the user's transform does it."""
+    """The user's transform."""
     return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
