@@ -123,7 +123,7 @@ def _table(number: str) -> dict[tuple[int, str], tuple[str, str]]:
 def adaptive_depth(result: Result) -> list[str]:
     """A row per Runge–Kutta network: size, functions that a pass of the training computed, and test accuracy."""
     lines = [
-        "| network | parameters | blocks | functions a pass, mean over epochs | test accuracy (95 % interval) |",
+        "| network | parameters | blocks | functions per pass, mean over epochs | test accuracy (95 % interval) |",
         "|---|---|---|---|---|",
     ]
     for case in result["cases"]:

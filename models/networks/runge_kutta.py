@@ -4,7 +4,7 @@ A block of step size h has up to four functions f_i and computes p_i = f_i(x + h
 with the coefficients of Bogacki and Shampine (equations 43, 46 and 47; the p_{n,2} of equation 43 is p_2). Weights b of
 four methods share the p_i: Euler's, the midpoint method, and two methods of order 3 and 2, whose difference estimates
 the error of the step. Open details are chosen here: f_i is the branch of a pre-activation block, and the layers around
-the blocks are those of `models.networks.resnet`, so that three Euler blocks a stage are a ResNet-20.
+the blocks are those of `models.networks.resnet`, so that three Euler blocks per stage are a ResNet-20.
 """
 
 from collections.abc import Iterable, Sequence
