@@ -69,7 +69,7 @@ class _Work:
         arrays, reasons = attack_shard(self.network, self.attack, shard, self.device, quarantine=True)
         made = AttackedSet.measured(natural, arrays["images"], part.labels, arrays["predicted"], self.attack)
         record = {
-            "shard": name, **made.summary(), "natural_correct": int(made.natural_correct.sum()),
+            **made.summary(), "natural_correct": int(made.natural_correct.sum()),
             "successes": int(made.success.sum()), "seconds": time.perf_counter() - start,
             "quarantined": {str(row): reason for row, reason in reasons.items()}, **self.metadata,
         }  # fmt: skip
@@ -215,7 +215,7 @@ class AttackedFolder:
                     arrays = {only: file.get_tensor(only)}
         except (DamagedShardError, safetensors.SafetensorError, OSError) as exc:
             raise InputError(
-                f"a shard is damaged: {exc}; run the same `plumbline attack` again, which repairs it"
+                f"a shard is damaged: {exc}; run the same `plumbline attack` again, which repairs it, or delete the file"
             ) from exc
         assert arrays is not None
         return arrays

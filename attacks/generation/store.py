@@ -72,7 +72,7 @@ class ShardStore:
         Args:
             index: of the shard.
             arrays: its content.
-            record: JSON values, for `record`; the SHA-256 of the shard's file is added.
+            record: JSON values, for `record`; its name, its set and the SHA-256 of its file are added.
 
         Raises:
             InputError: the disk is full, or the folder cannot be written.
@@ -83,7 +83,7 @@ class ShardStore:
         path = self.path(index)
         files: dict[str, bytes | str | None] = {path.name: content}
         if record is not None:
-            described = {**record, "sha256": hashlib.sha256(content).hexdigest()}
+            described = {"shard": index, "set": self._digest, **record, "sha256": hashlib.sha256(content).hexdigest()}
             files[path.with_suffix(".json").name] = json_bytes(described)
         write_files(self.folder, files)
 
@@ -91,7 +91,8 @@ class ShardStore:
         """The description of a shard; None if there is none, or none of this shard."""
         try:
             record = json.loads(self.path(index).with_suffix(".json").read_bytes())
-            if record["sha256"] == sha256_of(self.path(index)):
+            # Files of another network or attack, or of another name, are whole too.
+            if (record["set"], record["shard"], record["sha256"]) == (self._digest, index, sha256_of(self.path(index))):
                 return dict(record)
         except (OSError, ValueError, TypeError, KeyError):
             pass  # missing, damaged, or of another form

@@ -65,6 +65,8 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         MissingExtraError: fsspec is not installed.
     """
     if not is_url(path):
+        if not Path(path).is_file():  # a device or a pipe may never end
+            raise OSError("there is no regular file of this name")
         with Path(path).open("rb") as file:
             yield file
         return
@@ -102,6 +104,6 @@ def _system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path inside it."""
     try:
         system, inside = import_optional("fsspec").core.url_to_fs(url)
-    except (ValueError, ImportError) as exc:
+    except Exception as exc:  # file systems raise exceptions of their own packages
         raise DatasetError(f"{url}: the file system of this URL cannot be used: {exc}") from exc
     return system, str(inside)

@@ -32,7 +32,7 @@ def decode_table(
         source: name of the file or data set, for messages.
 
     Raises:
-        DatasetError: a column is missing, several columns have images, or a row has no label.
+        DatasetError: a column is missing, several columns have images, or a row has no label or one of another type.
         ImageError: too many images that cannot be decoded, or an image of another size than the first.
     """
     image, label = _image_column(schema, source), _label_column(schema, source)
@@ -40,6 +40,11 @@ def decode_table(
     names = _class_names(schema, label)
     if None in values or (names and -1 in values):
         raise DatasetError(f"{source}: expected a label in every row, got rows without one; use another split")
+    others = [value for value in values if not isinstance(value, int | str)]
+    if others:
+        raise DatasetError(
+            f"{source}: expected whole numbers or names in the column {label}, got {others[0]!r}; convert the column"
+        )
     labels, classes = class_labels(values, source)
     rows = (value for batch in batches([image]) for value in batch.column(image).to_pylist())
     return decode_images(_images(rows, labels, source), len(labels), names or classes, request, source=source)

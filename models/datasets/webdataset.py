@@ -84,7 +84,7 @@ def _samples(shards: Sequence[str]) -> Iterator[_Sample]:
 
 
 def _sample(where: str, tar: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> _Sample:
-    files = {member.name: member for member in members if member.isfile() and not _hidden(member)}
+    files = {member.name: member for member in members if _is_whole(member) and not _hidden(member)}
     images = [member for member in files.values() if _suffix(member) in _SUFFIXES]
     labels = [member for member in files.values() if _suffix(member) == "cls"]
     if len(images) > 1:
@@ -101,6 +101,11 @@ def _name(member: tarfile.TarInfo) -> str:
 
 def _suffix(member: tarfile.TarInfo) -> str:
     return member.name.rpartition(".")[2].lower()
+
+
+def _is_whole(member: tarfile.TarInfo) -> bool:
+    """Whether it is a file whose bytes are all in the shard; a small sparse file can have any number of zeros."""
+    return member.isfile() and not member.issparse()
 
 
 def _hidden(member: tarfile.TarInfo) -> bool:

@@ -73,6 +73,17 @@ def test_intact_shards_are_kept_and_damaged_ones_are_attacked_again(pixels: Pixe
     assert shards_of(tmp_path) == before
 
 
+def test_shards_of_another_attack_are_not_kept(pixels: Pixels, tmp_path: Path) -> None:
+    pixels.attacked(tmp_path / "other", PGD(steps=1, epsilon=0.1))
+    pixels.attacked(tmp_path / "own")
+    before = shards_of(tmp_path / "own")
+    own = next((tmp_path / "own").iterdir())
+    for path in (tmp_path / "other").glob("*/shard-*"):
+        (own / path.name).write_bytes(path.read_bytes())
+    assert not any(record["kept"] for record in pixels.attacked(tmp_path / "own"))
+    assert shards_of(tmp_path / "own") == before
+
+
 class Killed(PGD):
     """A PGD whose process is killed once: when it finds the marker, which it deletes."""
 

@@ -68,7 +68,11 @@ def test_faults_name_the_line_or_the_file(root: Path, rng: np.random.Generator) 
         load_dataset(f"imglist:{root}/b.txt")
     (root / "images" / "1.png").unlink()
     assert load_dataset(f"imglist:{root}/test.txt").skipped == {"unreadable": 1}
-    with pytest.raises(ImageError, match=r"1\.png: the file cannot be read: No such file"):
+    for special in ("/dev/zero", "images", "a\0b"):
+        (root / "a.txt").write_text(f"images/0.png 1\n{special} 1\n")
+        with pytest.raises(ImageError, match="the file cannot be read: there is no regular file of this name"):
+            load_dataset(f"imglist:{root}/a.txt", DatasetRequest(strict=True))
+    with pytest.raises(ImageError, match=r"1\.png: the file cannot be read: there is no regular file"):
         load_dataset(f"imglist:{root}/test.txt", DatasetRequest(strict=True))
     (root / "images" / "1.png").write_bytes(png(rng, 9))
     with pytest.raises(ImageError, match=r"1\.png: expected an image of 8×8 pixels .* --resize and --crop"):

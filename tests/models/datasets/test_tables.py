@@ -95,6 +95,9 @@ def test_faults_name_the_columns(pictures: list[bytes], tmp_path: Path) -> None:
         load_dataset(written(path, image=pictures[:1], kind=[1]))
     with pytest.raises(DatasetError, match="expected a label in every row"):
         load_dataset(written(path, image=pictures[:2], label=[1, None]))
+    for labels, other in (([1.0, 0.0], r"1\.0"), ([[], [1]], r"\[\]")):
+        with pytest.raises(DatasetError, match=f"whole numbers or names in the column label, got {other}; convert"):
+            load_dataset(written(path, image=pictures[:2], label=labels))
     with pytest.raises(ImageError, match=r"a\.parquet, row 1: expected an image .* got an empty file"):
         load_dataset(written(path, image=[pictures[0], None], label=[1, 1]), DatasetRequest(strict=True))
     written(tmp_path / "b.parquet", label=[1])
@@ -114,6 +117,7 @@ def test_files_may_be_in_an_object_store(folder: Path) -> None:
     for reference, fault in (
         ("memory://tables/none.parquet", "expected parquet:FILE with an existing file"),
         ("unknown://a/b.parquet", "the file system of this URL cannot be used: Protocol not known"),
+        ("dir://a/b.parquet", "the file system of this URL cannot be used"),
     ):
         with pytest.raises(DatasetError, match=fault):
             load_dataset(f"parquet:{reference}")

@@ -59,6 +59,17 @@ def test_shards_may_be_in_an_object_store(samples: list[tuple[str, bytes]], tmp_
         assert load_dataset(f"webdataset:{reference}").fingerprint() == expected
 
 
+def test_members_without_bytes_of_their_own_are_skipped(samples: list[tuple[str, bytes]], tmp_path: Path) -> None:
+    members = bytearray()
+    for kind in (tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE):
+        member = tarfile.TarInfo("b.png")
+        member.type, member.linkname = kind, "/etc/hostname" if kind == tarfile.SYMTYPE else ""
+        members += member.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "0.tar").write_bytes(bytes(members) + shard(samples))
+    data = load_dataset(f"webdataset:{tmp_path}")
+    assert (len(data), data.skipped) == (6, {"other_files": 2})
+
+
 def test_labels_may_be_names(pictures: list[bytes], tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(
         shard([("x.jpg", pictures[0]), ("x.cls", b"moth"), ("y.jpg", pictures[1]), ("y.cls", b"bee")])
