@@ -76,8 +76,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path for one large file, which gets the name `path` once the block has written it.
 
     Raises:
-        InputError: the disk is full, or the folder cannot be written.
+        InputError: the disk is full, the folder cannot be written, or a folder has that name.
     """
+    if path.is_dir():
+        raise InputError(f"cannot write to {path}: it is a folder; choose another name for the file")
     with write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

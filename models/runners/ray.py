@@ -84,5 +84,8 @@ def _connected() -> Any:
         try:
             ray.init(address="auto")
         except ConnectionError as exc:
-            raise InputError("no Ray cluster was found; run `ray start --head`, or set RAY_ADDRESS") from exc
+            raise InputError(
+                f"no Ray cluster could be used ({exc}); run `ray start --head`, or set RAY_ADDRESS, and "
+                "RAY_AUTH_MODE=token if the cluster asks for a token"
+            ) from exc
     return ray

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detector.artifact import Artifact, load_artifact
 from detector.pipeline import Verdict
 from models.datasets.base import ImageDataset
+from models.errors import InputError
 from models.extras import import_optional
 from models.files import replacing
 from models.images.stored import as_float
@@ -44,10 +45,17 @@ class _Score:
     """Scores the shards of a data set, for a runner: (first row, images uint8) → (first row, verdicts)."""
 
     artifact: ArtifactOptions
+    digest: str
 
     def __call__(self, shard: tuple[int, NDArray[np.uint8]]) -> tuple[int, list[Verdict]]:
         first, images = shard
-        pipeline = _loaded(self.artifact).pipeline
+        artifact = _loaded(self.artifact)
+        if artifact.digest != self.digest:
+            raise InputError(
+                f"{self.artifact.artifact} is another artifact on the machine of a worker; copy the same folder to all "
+                "machines"
+            )
+        pipeline = artifact.pipeline
         size = pipeline.batch_size(_BATCH)
         parts = [slice(start, start + size) for start in range(0, len(images), size)]
         return first, [verdict for part in parts for verdict in pipeline.score(as_float(images[part]))]
@@ -70,7 +78,7 @@ def score_dataset(request: ScoreRequest, *, progress: bool = True) -> ScoreOutco
     """
     assert request.dataset is not None
     assert request.parquet is not None
-    options = request.artifact
+    options = _absolute(request.artifact)
     runner = build_runner(request.runner, workers=request.workers, device=options.device)
     artifact = _loaded(options)
     data = load_for_artifact(request.dataset, request.images, artifact).limited(request.images.limit)
@@ -80,9 +88,18 @@ def score_dataset(request: ScoreRequest, *, progress: bool = True) -> ScoreOutco
         "fpr": artifact.pipeline.calibration.fpr, **provenance(),
     }  # fmt: skip
     shards = ((first, np.asarray(data.images[first : first + _SHARD])) for first in range(0, len(data), _SHARD))
-    results = runner.run(_Score(options), shards)
+    results = runner.run(_Score(options, artifact.digest), shards)
     with progress_bar(total=len(data), what="score", unit="image", show=progress) as bar:
         return _write(request.parquet, _in_order(results, bar), data, metadata)
+
+
+def _absolute(options: ArtifactOptions) -> ArtifactOptions:
+    """The options for a process in another working folder, as the actors of a Ray cluster are."""
+    key, network = options.verify_key, options.network
+    return replace(
+        options, artifact=options.artifact.absolute(), verify_key=None if key is None else key.absolute(),
+        network=None if network is None else str(Path(network).absolute()),
+    )  # fmt: skip
 
 
 def _in_order(results: Iterable[tuple[int, list[Verdict]]], bar: Any) -> Iterator[Verdict]:

@@ -1,6 +1,8 @@
 """`score --dataset`: a row per image in a Parquet file, in order, with schema and provenance."""
 
 import json
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,12 @@ import pyarrow.parquet
 import pytest
 
 from detector.artifact import load_artifact
+from models.errors import InputError
 from models.images.stored import as_float
+from models.runners.base import Item, Result, Runner
 from service.cli.main import main
 from service.jobs import score_dataset
+from service.requests.options import ArtifactOptions
 
 ARTIFACT = Path(__file__).parents[1] / "golden" / "protocol-2" / "fusion"
 
@@ -47,6 +52,37 @@ def test_rows_are_the_verdicts_of_the_pipeline(
     flagged = sum(verdict.flagged for verdict in verdicts)
     assert f"{flagged} of 7 images flagged" in capsys.readouterr().out
     assert [path.name for path in out.parent.iterdir()] == ["rows.parquet"]
+
+
+class Elsewhere(Runner):
+    """Runs in another working folder, as the actors of a Ray cluster do."""
+
+    folder: Path
+
+    def run(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        os.chdir(self.folder)
+        return map(work, items)
+
+
+def test_processes_may_run_in_another_folder_but_need_the_same_artifact(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner, out = Elsewhere(), tmp_path / "rows.parquet"
+    runner.folder = tmp_path
+    monkeypatch.setattr(score_dataset, "build_runner", lambda *_, **__: runner)
+    monkeypatch.chdir(ARTIFACT.parent)
+    np.savez(tmp_path / "images.npz", x=images.transpose(0, 2, 3, 1), y=np.zeros(7, int))
+    words = ["score", "--artifact", ARTIFACT.name, "--dataset", f"npz:{tmp_path / 'images.npz'}", "--out", str(out)]
+    assert main(words) == 0
+    with pytest.raises(InputError, match="another artifact on the machine of a worker; copy"):
+        score_dataset._Score(ArtifactOptions(artifact=ARTIFACT), "0")((0, images))
+
+
+def test_a_folder_is_no_output_file(images: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "images.npz", x=images.transpose(0, 2, 3, 1), y=np.zeros(7, int))
+    words = ["score", "--artifact", str(ARTIFACT), "--dataset", f"npz:{tmp_path / 'images.npz'}", "--out"]
+    assert main([*words, str(tmp_path)]) == 2
+    assert "it is a folder; choose another name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
