@@ -215,7 +215,7 @@ class AttackedFolder:
                     arrays = {only: file.get_tensor(only)}
         except (DamagedShardError, safetensors.SafetensorError, OSError) as exc:
             raise InputError(
-                f"a shard is damaged: {exc}; run the same `plumbline attack` again, which repairs it, or delete it"
+                f"a shard is damaged: {exc}; run the same `plumbline attack` again to repair it, or delete the shard"
             ) from exc
         assert arrays is not None
         return arrays

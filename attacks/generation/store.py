@@ -91,7 +91,7 @@ class ShardStore:
         """The description of a shard; None if there is none, or none of this shard."""
         try:
             record = json.loads(self.path(index).with_suffix(".json").read_bytes())
-            # Files of another network or attack, or of another name, are whole too.
+            # A file of another network, attack or name can be intact, too.
             if (record["set"], record["shard"], record["sha256"]) == (self._digest, index, sha256_of(self.path(index))):
                 return dict(record)
         except (OSError, ValueError, TypeError, KeyError):

@@ -86,6 +86,6 @@ def _connected() -> Any:
         except ConnectionError as exc:
             raise InputError(
                 f"no Ray cluster could be used ({exc}); run `ray start --head`, or set RAY_ADDRESS, and "
-                "RAY_AUTH_MODE=token if the cluster asks for a token"
+                "RAY_AUTH_MODE=token if the cluster requires a token"
             ) from exc
     return ray
