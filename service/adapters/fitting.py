@@ -75,7 +75,11 @@ def fitted_pipeline(
         InputError: too few images, or a detector or options that cannot be used.
         NetworkError: a network that is random, depends on the batch, or returns no logits.
     """
-    # 1. Validate the detector and the network.
+    # 1. Validate the images, the detector and the network.
+    if not len(images):
+        raise InputError("expected natural images to fit on, got none; label some images as natural")
+    if labels is not None and len(labels) != len(images):
+        raise InputError(f"expected one class per image, got {len(labels)} for {len(images)} images")
     device = network.mean.device
     _, *shape = images.shape
     first = as_float(images[:_CHECKED])

@@ -16,6 +16,7 @@ from models.progress import progress_bar
 
 __all__ = ["batch_of", "loaded_images", "unnormalized"]
 
+_BATCH = 128  # images
 _SLACK = 0.01  # that un-normalised pixels may lie outside [0, 1]
 _ROUNDING = 1e-5  # distance from a multiple of 1/255 that counts as rounding in the normalisation
 
@@ -51,9 +52,16 @@ def unnormalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def batch_of(batch: Any) -> tuple[Tensor, Tensor]:
-    """Images and labels of a loader's batch: its first two items, or those named "data" and "label"."""
-    images, labels = (batch["data"], batch["label"]) if isinstance(batch, Mapping) else batch[:2]
-    return images, labels
+    """Images and labels of a loader's batch: its first two items, or those named "data" and "label".
+
+    Raises:
+        InputError: there are no labels.
+    """
+    if isinstance(batch, Mapping):
+        return batch["data"], batch["label"]
+    if not isinstance(batch, Sequence) or len(batch) < 2:
+        raise InputError(f"expected batches of images and labels, got {type(batch).__name__} without labels; add them")
+    return batch[0], batch[1]
 
 
 def loaded_images(
@@ -68,16 +76,18 @@ def loaded_images(
         seed: of the sample.
 
     Raises:
-        ImageError, InputError: see `unnormalized`; or a data set without a length.
+        ImageError, InputError: see `unnormalized`; or a data set without a length or labels, or images of several sizes.
     """
     try:
         count = len(loader.dataset)  # type: ignore[arg-type]
     except TypeError as exc:
         raise InputError("expected a loader of a data set with a length, got none; pass a map-style data set") from exc
     if limit < count:
+        # A loader with a batch sampler of the user states no batch size.
+        batch_size = None if loader.batch_sampler is None else loader.batch_size or _BATCH
         rows = np.sort(np.random.default_rng(seed).permutation(count)[:limit])
         loader = DataLoader(
-            Subset(loader.dataset, rows.tolist()), loader.batch_size, num_workers=loader.num_workers,
+            Subset(loader.dataset, rows.tolist()), batch_size, num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
         )  # fmt: skip
     buffer: ImageBuffer | None = None
@@ -88,7 +98,12 @@ def loaded_images(
             images, own = batch_of(batch)
             pixels = unnormalized(images, mean, std).cpu().numpy()
             if buffer is None:
-                buffer = ImageBuffer(min(limit, count), pixels.shape[1:], np.float32)
+                shape = pixels.shape[1:]
+                buffer = ImageBuffer(min(limit, count), shape, np.float32)
+            if pixels.shape[1:] != shape:
+                raise ImageError(
+                    f"expected images of one shape, {shape}, got {pixels.shape[1:]}; resize them in the transform"
+                )
             buffer.write(stored, pixels)
             labels.append(own.cpu().numpy().astype(np.int64))
             stored += len(pixels)

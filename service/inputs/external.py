@@ -106,15 +106,19 @@ class ExternalDetector(Detector):
         return ScoreResult(np.concatenate([np.empty(0), *scores]), {})
 
     def _scores(self, images: Tensor) -> NDArray[np.float64]:
-        if self.needs_adversarial:
-            scores = _scores_of_report(*self._run("detect", images.numpy()))
-        else:
-            scores = torch.as_tensor(self._run("predict", images.to(self._device))).detach().cpu().numpy()
-        if scores.shape != (len(images),) or not np.isfinite(scores).all():
-            raise InputError(
-                f"{self._where}: expected finite scores ({len(images)},), got {scores.shape}; one per image"
-            )
-        return scores.astype(np.float64)
+        method, given = ("detect", images.numpy()) if self.needs_adversarial else ("predict", images.to(self._device))
+        returned = self._run(method, given)
+        try:
+            if self.needs_adversarial:
+                returned = _scores_of_report(*returned)
+            scores = torch.as_tensor(returned).detach().cpu().numpy().astype(np.float64)
+        except (TypeError, ValueError, RuntimeError) as exc:
+            raise self._failure(f"the result of {method}", exc) from exc
+        if scores.shape != (len(images),):
+            raise InputError(f"{self._where}: expected scores ({len(images)},), one per image, got {scores.shape}")
+        if not np.isfinite(scores).all():
+            raise InputError(f"{self._where}: expected finite scores, got {scores[~np.isfinite(scores)][0]}")
+        return scores
 
     def _build(self) -> Any:
         try:

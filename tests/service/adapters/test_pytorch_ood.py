@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,19 @@ def test_faults_name_the_remedy(given: User, fitted: PlumblineDetector) -> None:
         PlumblineDetector(given.network, mean=MEAN, std=STD).predict(normalized(given.outliers))
 
 
+def test_loaders_that_cannot_be_fitted_on_are_refused(given: User) -> None:
+    detector, images = PlumblineDetector(given.network, mean=MEAN, std=STD), normalized(given.images[:4])
+    sizes: list[tuple[torch.Tensor, int]] = [(images[0], 0), (images[1, :, 1:], 1)]
+    faults: list[tuple[Dataset[Any], str]] = [
+        (TensorDataset(images), "without labels; add them"),
+        (sizes, r"images of one shape, \(3, 16, 16\), got \(3, 15, 16\); resize"),  # type: ignore[list-item]
+        (TensorDataset(images, torch.full((4,), -1)), "expected natural images to fit on, got none"),
+    ]
+    for data, fault in faults:
+        with pytest.raises((ImageError, InputError), match=fault):
+            detector.fit(DataLoader(data))
+
+
 def test_an_artifact_gives_the_scores_that_plumbline_gives(artifact: Path, seed: int) -> None:
     detector = PlumblineDetector.from_artifact(artifact, mean=MEAN, std=STD)
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 3, SIDE, SIDE))
@@ -125,3 +139,5 @@ def test_a_limited_sample_of_a_loader(given: User, monkeypatch: pytest.MonkeyPat
     assert torch.equal(given.labels[torch.stack(rows)], torch.from_numpy(labels))
     again, _ = loaded_images(loader, MEAN, STD, limit=40, seed=2)
     assert not np.array_equal(np.asarray(images), np.asarray(again))
+    own = DataLoader(loader.dataset, batch_sampler=loader.batch_sampler)
+    assert np.array_equal(np.asarray(loaded_images(own, MEAN, STD, limit=40, seed=1)[0]), np.asarray(images))

@@ -87,5 +87,7 @@ def test_faults_name_the_remedy(given: User, estimator: PlumblineDetector) -> No
         clone(estimator).fit(given.images.numpy().reshape(len(given.images), -1))
     with pytest.raises(InputError, match="use from_artifact"):
         clone(estimator).set_params(detector="companion").fit(given.images.numpy())
+    with pytest.raises(InputError, match="one class per image, got 5 for 300 images"):
+        clone(estimator).fit(given.images.numpy(), given.labels[:5].numpy())
     with pytest.raises(InputError, match="pass network="):
         PlumblineDetector().fit(given.images.numpy())

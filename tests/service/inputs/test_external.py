@@ -137,9 +137,14 @@ def build(network):
     features = features_of(failing, seed)
     with pytest.raises(InputError, match=r"own.py:build: predict failed with ValueError: wrong size"):
         failing.fit(features).score(features)
-    scalar = built(written(tmp_path, code.format("return images.mean()")), seed)
-    with pytest.raises(InputError, match="one per image"):
-        scalar.fit(features).score(features)
+    for returned, fault in (
+        ("images.mean()", "one per image"),
+        ("images.mean((1, 2, 3)) / 0", "expected finite scores, got inf"),
+        ("['high'] * len(images)", "the result of predict failed with ValueError"),
+    ):
+        other = built(written(tmp_path, code.format(f"return {returned}")), seed)
+        with pytest.raises(InputError, match=fault):
+            other.fit(features).score(features)
 
 
 @pytest.mark.parametrize("text", ["external", "external:own.py", "external:own:build"])
