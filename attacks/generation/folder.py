@@ -174,30 +174,33 @@ class AttackedFolder:
         Raises:
             InputError: some images were not attacked, or with another label, or a shard is damaged.
         """
-        shard_of, row_of = self._find(images)
+        shard_of, row_of = self._find(images, labels)
         attacked = ImageBuffer(len(images), images.shape[1:], np.float32)
         predicted = np.empty((2, len(images)), np.int64)
         for shard in np.unique(shard_of):
             arrays = self._load(self._shards[shard])
             wanted = np.flatnonzero(shard_of == shard)
             rows = row_of[wanted]
-            if (arrays["labels"][rows] != labels[wanted]).any():
-                raise InputError(
-                    f"{self._whole} has images that were attacked with other labels; run `plumbline attack` again with "
-                    "these labels"
-                )
             for position, row in zip(wanted.tolist(), rows.tolist(), strict=True):
                 attacked.write(position, arrays["images"][row : row + 1])
             predicted[:, wanted] = arrays["predicted"][:, rows]
         return AttackedSet.measured(FloatImages(images), attacked.images(), labels, predicted, self._attack)
 
-    def _find(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shard and the row of each image."""
-        digests = [self._load(shard, "digests")["digests"] for shard in self._shards]
-        known, first = np.unique(np.concatenate(digests), return_index=True)
+    def _find(self, images: Images, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shard and the row of each image with its label."""
+        stored = [self._load(shard, "digests", "labels") for shard in self._shards]
+        digests = [each["digests"] for each in stored]
         wanted = image_digests(images)
-        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        if missing := int((known[place] != wanted).sum()):
+        keys = np.concatenate([_labelled(each["digests"], each["labels"]) for each in stored])
+        known, first = np.unique(keys, return_index=True)
+        wanted_keys = _labelled(wanted, labels)
+        place = np.minimum(np.searchsorted(known, wanted_keys), len(known) - 1)
+        if missing := int((known[place] != wanted_keys).sum()):
+            if np.isin(wanted, np.concatenate(digests)).all():
+                raise InputError(
+                    f"{self._whole} has images that were attacked with other labels; run `plumbline attack` again with "
+                    "these labels"
+                )
             raise InputError(
                 f"{missing} of {len(images)} images are not in {self._whole}; run `plumbline attack` with the same "
                 "--dataset, --resize, --crop and --limit, and wait until all of its parts are done"
@@ -206,19 +209,25 @@ class AttackedFolder:
         shard = np.searchsorted(ends, first[place], side="right")
         return shard, first[place] - (ends - [len(each) for each in digests])[shard]
 
-    def _load(self, shard: str, only: str | None = None) -> dict[str, NDArray[Any]]:
+    def _load(self, shard: str, *only: str) -> dict[str, NDArray[Any]]:
         try:
-            if only is None:
-                arrays = self._store.load(shard)
-            else:
+            arrays: dict[str, NDArray[Any]] | None
+            if only:
                 with safetensors.safe_open(str(self._store.path(shard)), framework="numpy") as file:
-                    arrays = {only: file.get_tensor(only)}
+                    arrays = {name: file.get_tensor(name) for name in only}
+            else:
+                arrays = self._store.load(shard)
         except (DamagedShardError, safetensors.SafetensorError, OSError) as exc:
             raise InputError(
                 f"a shard is damaged: {exc}; run the same `plumbline attack` again to repair it, or delete the shard"
             ) from exc
         assert arrays is not None
         return arrays
+
+
+def _labelled(digests: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Digests uint64 ``(N,)`` that differ for the same image with another label."""
+    return digests + labels.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # modulo 2⁶⁴
 
 
 def _key(network: nn.Module, attack: Attack) -> dict[str, Any]:

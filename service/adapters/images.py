@@ -76,7 +76,7 @@ def loaded_images(
         seed: of the sample.
 
     Raises:
-        ImageError, InputError: see `unnormalized`; or a data set without a length or labels, or images of several sizes.
+        ImageError, InputError: see `unnormalized`; or a data set without a length, labels, or one size of images.
     """
     try:
         count = len(loader.dataset)  # type: ignore[arg-type]

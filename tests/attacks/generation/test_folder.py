@@ -164,6 +164,16 @@ def test_another_network_attack_or_seed_is_refused_with_the_difference(pixels: P
         AttackedFolder(tmp_path, pixels.network, ATTACK)
 
 
+def test_the_same_images_may_be_attacked_with_several_labels(pixels: Pixels, tmp_path: Path) -> None:
+    images, labels = pixels.images[:20], pixels.labels[:20]
+    for given in (labels, (labels + 1) % 10):
+        attack_into(tmp_path, pixels.network, ATTACK, images, given, runner=build_runner("local"), progress=False)
+    folder = AttackedFolder(tmp_path, pixels.network, ATTACK)
+    for given in (labels, (labels + 1) % 10):
+        assert folder.read(images, given).labels.tolist() == given.tolist()
+    assert folder.read(images, labels).success.any()
+
+
 def test_images_that_were_not_attacked_and_damaged_shards_are_refused(pixels: Pixels, tmp_path: Path) -> None:
     pixels.attacked(tmp_path, part=(0, 3))
     folder = AttackedFolder(tmp_path, pixels.network, ATTACK)
