@@ -149,17 +149,22 @@ def _fault(error: CycloptsError) -> str:
     return f"{message}." if source == "cli" or source in message else f"{source}: {message}."
 
 
-def _check(request: Any) -> None:
+def _check(request: Any, *, elsewhere: bool = False) -> None:
     """Validate cheap options before long work: the device works, the output folder can be written.
+
+    Args:
+        request: with its options.
+        elsewhere: whether the device is one of other machines.
 
     Raises:
         InputError: one of them cannot be used.
     """
     if not is_dataclass(request):
         return
+    elsewhere = elsewhere or getattr(request, "runner", None) == "ray"
     for field in fields(request):
         value = getattr(request, field.name)
-        if field.name == "device" and value and getattr(request, "runner", None) != "ray":  # of other machines
+        if field.name == "device" and value and not elsewhere:
             from models.devices import check_device
 
             check_device(value)
@@ -169,7 +174,7 @@ def _check(request: Any) -> None:
             check_output_folder(value)
             keep_freed_memory()
         else:
-            _check(value)
+            _check(value, elsewhere=elsewhere)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ def score_dataset(request: ScoreRequest, *, progress: bool = True) -> ScoreOutco
     assert request.parquet is not None
     options = _absolute(request.artifact)
     runner = build_runner(request.runner, workers=request.workers, device=options.device)
-    artifact = _loaded(options)
+    # The machine of the command may have no GPU, unlike those of a Ray cluster.
+    artifact = _loaded(replace(options, device="cpu") if request.runner == "ray" else options)
     data = load_for_artifact(request.dataset, request.images, artifact).limited(request.images.limit)
     metadata = {
         "schema": _SCHEMA, "artifact": artifact.digest, "dataset": label(data.name),

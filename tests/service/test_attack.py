@@ -68,6 +68,10 @@ def test_evaluate_takes_attacked_images_from_the_folder(folder: Path, seed: int)
     assert there.provenance["settings"]["attacked"] is True
     with pytest.raises(InputError, match="differ in attack"):
         plan_evaluation(inputs, replace(wishes, attacked=folder, test_on=("bim:steps=2",), fit_on=("bim:steps=2",)))
+    others = replace(small_digits(IMAGES, first=IMAGES), name="others")
+    alone = replace(wishes, attacked=folder, detectors=("energy",), test_on=(), fit_on=())
+    with pytest.raises(InputError, match=r"--attacked .* has no effect without attacks"):
+        plan_evaluation(replace(inputs, outliers={"others": others}), alone)
 
 
 def test_the_command_attacks_in_parts_and_resumes(

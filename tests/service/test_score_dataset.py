@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,15 @@ def test_rows_are_the_verdicts_of_the_pipeline(
 
 
 class Elsewhere(Runner):
-    """Runs in another working folder, as the actors of a Ray cluster do."""
+    """Runs in another working folder, as the actors of a Ray cluster do, but not on a GPU."""
 
     folder: Path
 
     def run(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         os.chdir(self.folder)
-        return map(work, items)
+        assert isinstance(work, score_dataset._Score)
+        assert work.artifact.device == "cuda"
+        return map(replace(work, artifact=replace(work.artifact, device="cpu")), items)  # type: ignore[arg-type]
 
 
 def test_processes_may_run_in_another_folder_but_need_the_same_artifact(
@@ -73,7 +76,7 @@ def test_processes_may_run_in_another_folder_but_need_the_same_artifact(
     monkeypatch.chdir(ARTIFACT.parent)
     np.savez(tmp_path / "images.npz", x=images.transpose(0, 2, 3, 1), y=np.zeros(7, int))
     words = ["score", "--artifact", ARTIFACT.name, "--dataset", f"npz:{tmp_path / 'images.npz'}", "--out", str(out)]
-    assert main(words) == 0
+    assert main([*words, "--runner", "ray", "--device", "cuda"]) == 0
     with pytest.raises(InputError, match="another artifact on the machine of a worker; copy"):
         score_dataset._Score(ArtifactOptions(artifact=ARTIFACT), "0")((0, images))
 

@@ -102,6 +102,8 @@ def plan_evaluation(inputs: EvaluationInputs, settings: EvaluationSettings) -> E
     selection = select(settings, inputs.outliers, offered=subject.detector_options(), artifact_only=artifact_only)
     _check_selection(selection, images)
     folder, network = settings.attacked, subject.network
+    if folder is not None and not selection.attacks:
+        raise InputError(f"--attacked {folder} has no effect without attacks to fit or test on; leave it out")
     attacked = {} if folder is None else {
         name: AttackedFolder(folder, network, attack) for name, attack in selection.attacks.items()
     }  # fmt: skip
