@@ -3,9 +3,10 @@
 import csv
 import io
 from functools import partial
+from urllib.parse import urlsplit
 
 from models.datasets._encoded import EncodedImage, class_labels, decode_images
-from models.datasets._files import find_files, join_path, open_file
+from models.datasets._files import find_files, is_url, join_path, open_file
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.errors import DatasetError
 
@@ -17,11 +18,13 @@ _COLUMNS = ("path", "label")
 def load(request: DatasetRequest) -> ImageDataset:
     """The images of the list `request.argument`, a file or a URL.
 
-    Relative paths start at the folder of the list, or at `request.root` if the first image is not in that folder.
+    Relative paths start at the folder of the list, or at `request.root` if the first image is not in that folder. A list
+    at a URL names images of its own host only, so that it cannot read files of this machine or its network.
     Labels are class indices or class names. If all are -1, as for out-of-distribution images, there is one class.
 
     Raises:
-        DatasetError: no such list, a line without a label, a missing column, or labels that are no class indices.
+        DatasetError: no such list, a line without a label, a missing column, labels that are no class indices, or a URL
+            of another host in a list at a URL.
         ImageError: too many files that cannot be read or decoded, or an image of another size than the first.
     """
     files = find_files("imglist", request, ".txt")
@@ -36,6 +39,8 @@ def load(request: DatasetRequest) -> ImageDataset:
     rows = _csv_rows(text, source) if source.lower().endswith(".csv") else _lines(text, source)
     if not rows:
         raise DatasetError(f"{source}: expected at least one image, got none")
+    if is_url(source):
+        _require_host(source, [path for path, _ in rows])
     labels, classes = class_labels([label for _, label in rows], source)
     folder = _folder(source, rows[0][0], request)
     images = (
@@ -70,6 +75,15 @@ def _csv_rows(text: str, source: str) -> list[tuple[str, str]]:
             raise DatasetError(f"{source}, line {reader.line_num}: expected a path and a label, got {row}")
         rows.append((row["path"], row["label"]))
     return rows
+
+
+def _require_host(source: str, paths: list[str]) -> None:
+    host = urlsplit(source)[:2]
+    if other := next((path for path in paths if is_url(path) and urlsplit(path)[:2] != host), None):
+        raise DatasetError(
+            f"{source}: expected paths, or URLs at {host[0]}://{host[1]}, got {other!r}; copy the list to this machine if "
+            "you trust it"
+        )
 
 
 def _folder(source: str, first: str, request: DatasetRequest) -> str:

@@ -88,3 +88,10 @@ def test_a_list_and_its_images_may_be_in_an_object_store(root: Path, pictures: l
         file.write((root / "test.txt").read_bytes())
     for reference in ("imglist:memory://list/test.txt", "imglist:memory://list", f"imglist:file://{root}/test.txt"):
         assert load_dataset(reference).fingerprint() == expected
+
+
+def test_a_list_at_a_url_names_no_images_of_other_hosts(root: Path) -> None:
+    with fsspec.open("memory://list/test.txt", "wb") as file:
+        file.write(f"file://{root}/images/0.png 0\n".encode())
+    with pytest.raises(DatasetError, match=r"expected paths, or URLs at memory://.*, got 'file://"):
+        load_dataset("imglist:memory://list/test.txt")
