@@ -18,8 +18,8 @@ _COLUMNS = ("path", "label")
 def load(request: DatasetRequest) -> ImageDataset:
     """The images of the list `request.argument`, a file or a URL.
 
-    Relative paths start at the folder of the list, or at `request.root` if the first image is not in that folder. A list
-    at a URL names images of its own host only, so that it cannot read files of this machine or its network.
+    Relative paths start at the folder of the list, or at `request.root` if the first image is not in that folder. A
+    list at a URL names images of its own host only, so that it cannot read files of this machine or its network.
     Labels are class indices or class names. If all are -1, as for out-of-distribution images, there is one class.
 
     Raises:
@@ -81,8 +81,8 @@ def _require_host(source: str, paths: list[str]) -> None:
     host = urlsplit(source)[:2]
     if other := next((path for path in paths if is_url(path) and urlsplit(path)[:2] != host), None):
         raise DatasetError(
-            f"{source}: expected paths, or URLs at {host[0]}://{host[1]}, got {other!r}; copy the list to this machine if "
-            "you trust it"
+            f"{source}: expected paths, or URLs at {host[0]}://{host[1]}, got {other!r}; copy the list to this machine "
+            "if you trust it"
         )
 
 
