@@ -16,6 +16,7 @@ from models.engines import Engine, EngineSource
 from models.engines.torch import TorchEngine
 from models.errors import ImageError, InputError
 from models.features import FeatureExtractor, Features, needs_of
+from models.images.stored import ImageSequence, as_float
 from models.normalization import Normalized
 from models.residuals import Discovery, StatisticsSpec
 
@@ -200,6 +201,12 @@ class Pipeline:
             detector=self.detector, calibration=self.calibration, classes=self.classes, band=self.band,
             image_shape=self.image_shape, device=device, companion=self.companion,
         )  # fmt: skip
+
+    def score_in_batches(self, images: ImageSequence, most: int = 128) -> list[Verdict]:
+        """One verdict per image, in order, in batches of at most `most` that the memory allows; see `score`."""
+        size = self.batch_size(most)
+        starts = range(0, len(images), size)
+        return [verdict for start in starts for verdict in self.score(as_float(images[start : start + size]))]
 
     def batch_size(self, most: int) -> int:
         """Images in one call of `score` that the memory allows, at most `most`."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from detector.artifact import load_artifact
 from detector.pipeline import Pipeline
 from models.errors import InputError, NotFittedError
-from service.adapters.fitting import fitted_pipeline, normalized_network, verdicts
+from service.adapters.fitting import fitted_pipeline, normalized_network
 from service.adaptive.budgets import Budgets
 from service.adaptive.context import AttackContext
 from service.adaptive.settings import AdaptiveSettings
@@ -104,7 +104,7 @@ class PlumblineDetector(EvasionDetector):  # type: ignore[misc]  # ART is untype
             NotFittedError: before `fit`.
             ImageError: images of another size, or outside [0, 1].
         """
-        results = verdicts(self._fitted(), torch.from_numpy(np.array(x, dtype=np.float32)), batch_size)
+        results = self._fitted().score_in_batches(torch.from_numpy(np.array(x, dtype=np.float32)), batch_size)
         report = {
             "scores": np.array([each.score for each in results], dtype=np.float64),
             "p_values": np.array([each.p_value for each in results], dtype=np.float64),

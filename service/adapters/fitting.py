@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detector.calibration import Calibration
 from detector.features.statistics import natural_band
-from detector.pipeline import Pipeline, Verdict
+from detector.pipeline import Pipeline
 from models.checking import require_usable
 from models.errors import InputError
 from models.features import extract_features
@@ -23,7 +23,7 @@ from models.residuals import StatisticsSpec, discover
 from service.evaluation.planning.subject import Subject
 from service.inputs import detector_of, needs_companion, say, split_in_two
 
-__all__ = ["fitted_pipeline", "normalized_network", "taken", "verdicts"]
+__all__ = ["fitted_pipeline", "normalized_network", "taken"]
 
 _CALIBRATION_SHARE, _REFERENCE_SHARE = 0.2, 0.25
 _CHECKED = 6  # images
@@ -124,13 +124,6 @@ def fitted_pipeline(
         calibration=Calibration(result.score, fpr, calibrated.predicted, result.parts),
         classes=classes, band=natural_band(natural.statistics), image_shape=subject.image_shape, device=device,
     )  # fmt: skip
-
-
-def verdicts(pipeline: Pipeline, images: ImageSequence, batch_size: int = 128) -> list[Verdict]:
-    """One verdict per image, in order, in batches of at most `batch_size` that memory allows."""
-    size = pipeline.batch_size(batch_size)
-    starts = range(0, len(images), size)
-    return [each for start in starts for each in pipeline.score(as_float(images[start : start + size]))]
 
 
 def _distinct(images: ImageSequence) -> NDArray[np.int64]:

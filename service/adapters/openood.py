@@ -21,7 +21,7 @@ from detector.artifact import load_artifact
 from detector.pipeline import Pipeline
 from models.errors import NotFittedError
 from models.progress import progress_bar
-from service.adapters.fitting import fitted_pipeline, normalized_network, verdicts
+from service.adapters.fitting import fitted_pipeline, normalized_network
 from service.adapters.images import batch_of, loaded_images, unnormalized
 
 __all__ = ["PlumblinePostprocessor"]
@@ -121,7 +121,7 @@ class PlumblinePostprocessor(BasePostprocessor):  # type: ignore[misc]  # OpenOO
         """
         if self.pipeline is None:
             raise NotFittedError(f"{type(self).__name__} is not fitted; call setup first")
-        results = verdicts(self.pipeline, unnormalized(data, self.mean, self.std), max(1, len(data)))
+        results = self.pipeline.score_in_batches(unnormalized(data, self.mean, self.std), max(1, len(data)))
         labels = torch.tensor([each.label for each in results], dtype=torch.int64, device=data.device)
         return labels, torch.tensor([-each.score for each in results], dtype=torch.float64, device=data.device)
 

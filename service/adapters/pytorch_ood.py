@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from detector.artifact import load_artifact
 from detector.pipeline import Pipeline
-from service.adapters.fitting import fitted_pipeline, normalized_network, taken, verdicts
+from service.adapters.fitting import fitted_pipeline, normalized_network, taken
 from service.adapters.images import loaded_images, unnormalized
 
 __all__ = ["PlumblineDetector"]
@@ -113,7 +113,7 @@ class PlumblineDetector(Detector):  # type: ignore[misc]  # pytorch-ood is untyp
         """
         if self.pipeline is None:
             raise RequiresFittingException
-        results = verdicts(self.pipeline, unnormalized(x, self.mean, self.std), max(1, len(x)))
+        results = self.pipeline.score_in_batches(unnormalized(x, self.mean, self.std), max(1, len(x)))
         return torch.tensor([each.score for each in results], dtype=torch.float64, device=x.device)
 
     def to(self, device: str | torch.device) -> Self:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from detector.artifact import load_artifact
 from detector.pipeline import Pipeline
 from models.errors import InputError
-from service.adapters.fitting import fitted_pipeline, normalized_network, verdicts
+from service.adapters.fitting import fitted_pipeline, normalized_network
 
 __all__ = ["PlumblineDetector"]
 
@@ -113,7 +113,7 @@ class PlumblineDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # s
             ImageError: images of another size, or outside [0, 1].
         """
         check_is_fitted(self)
-        results = verdicts(self.pipeline_, self._images(X), self.batch_size)
+        results = self.pipeline_.score_in_batches(self._images(X), self.batch_size)
         values = np.array([self.offset_ - each.score for each in results], dtype=np.float64)
         return np.where([each.flagged for each in results], np.minimum(values, _SMALLEST), values)
 

@@ -16,7 +16,6 @@ from models.datasets.base import ImageDataset
 from models.errors import InputError
 from models.extras import import_optional
 from models.files import replacing
-from models.images.stored import as_float
 from models.progress import progress_bar
 from models.runners import build_runner
 from service.inputs import label, load_for_artifact
@@ -55,10 +54,7 @@ class _Score:
                 f"{self.artifact.artifact} is another artifact on the machine of a worker; copy the same folder to all "
                 "machines"
             )
-        pipeline = artifact.pipeline
-        size = pipeline.batch_size(_BATCH)
-        parts = [slice(start, start + size) for start in range(0, len(images), size)]
-        return first, [verdict for part in parts for verdict in pipeline.score(as_float(images[part]))]
+        return first, artifact.pipeline.score_in_batches(images, _BATCH)
 
 
 @functools.lru_cache(maxsize=1)

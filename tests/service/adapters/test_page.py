@@ -10,7 +10,6 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from service.adapters.fitting import verdicts
 from tests.service.adapters.test_openood import Evaluator, loaders, openood  # noqa: F401 - fixtures
 from tests.service.adapters.test_pytorch_ood import Digits
 from tests.service.adapters.user import MEAN, STD, User
@@ -41,7 +40,7 @@ def test_art(given: User) -> None:
     )  # fmt: skip
     images, others = given.images[:120].numpy(), given.test_images.numpy()
     found = run("Adversarial Robustness Toolbox", classifier=classifier, images=images, other_images=others)
-    expected = verdicts(found["detector"].pipeline, given.test_images)
+    expected = found["detector"].pipeline.score_in_batches(given.test_images)
     assert found["flagged"].tolist() == [each.flagged for each in expected]
 
 
@@ -56,5 +55,5 @@ def test_openood(given: User, loaders: dict[str, dict[str, Any]], monkeypatch: p
 def test_scikit_learn(given: User) -> None:
     images, labels, others = given.images.numpy(), given.labels.numpy(), given.test_images.numpy()
     found = run("scikit-learn", network=given.network, images=images, labels=labels, other_images=others)
-    flagged = [each.flagged for each in verdicts(found["detector"].pipeline_, torch.from_numpy(others))]
+    flagged = [each.flagged for each in found["detector"].pipeline_.score_in_batches(torch.from_numpy(others))]
     assert (~found["inliers"]).tolist() == flagged

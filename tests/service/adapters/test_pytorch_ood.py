@@ -15,7 +15,6 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 from models.errors import ImageError, InputError
 from models.images.stored import StoredImages
-from service.adapters.fitting import verdicts
 from service.adapters.images import loaded_images, unnormalized
 from service.adapters.pytorch_ood import PlumblineDetector
 from tests.service.adapters.user import MEAN, STD, User, normalized
@@ -114,7 +113,7 @@ def test_an_artifact_gives_the_scores_that_plumbline_gives(artifact: Path, seed:
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 3, SIDE, SIDE))
     images = torch.from_numpy(pixels).float() / 255
     assert detector.pipeline is not None
-    expected = [each.score for each in verdicts(detector.pipeline, images)]
+    expected = [each.score for each in detector.pipeline.score_in_batches(images)]
     assert detector.fit(DataLoader(TensorDataset(images))).predict(normalized(images)).tolist() == expected
 
 
