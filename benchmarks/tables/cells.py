@@ -5,7 +5,19 @@ from typing import Any
 
 from service.inputs.names import plain_name
 
-__all__ = ["Entry", "Figure", "Result", "area", "crossed", "deviation", "number", "percent", "ratio", "shown"]
+__all__ = [
+    "Entry",
+    "Figure",
+    "Result",
+    "area",
+    "crossed",
+    "deviation",
+    "mean_figure",
+    "number",
+    "percent",
+    "ratio",
+    "shown",
+]
 
 Result = dict[str, Any]
 Entry = dict[str, Any]
@@ -63,6 +75,11 @@ def deviation(figure: Figure, *, percentage: bool = False) -> str:
     mean, std = figure[:2]
     form = ".1%" if percentage else ".3f"
     return f"{mean:{form}}" + (f" ± {std:{form}}" if std is not None else "")
+
+
+def mean_figure(figures: Sequence[Sequence[float]]) -> list[float]:
+    """Means of the figures' means, deviations and bounds; the interval is conservative, as if all errors were equal."""
+    return [sum(parts) / len(figures) for parts in zip(*figures, strict=True)]
 
 
 def area(figure: Figure, form: str = ".3f") -> str:

@@ -6,7 +6,7 @@ SID (ResNet-34), multiLID (some with leaking neighbours), the best post-hoc dete
 
 from collections.abc import Sequence
 
-from benchmarks.tables.cells import Figure, Result, area, shown
+from benchmarks.tables.cells import Figure, Result, area, mean_figure, shown
 
 __all__ = ["goals"]
 
@@ -38,7 +38,7 @@ def goals(result: Result) -> list[str]:
 
     def cells(detector_suffix: str, fitted_on: tuple[str, ...], names: Sequence[str]) -> list[Figure]:
         found = [[figures.get((each + detector_suffix, fitted_on, name)) for name in names] for each in DETECTORS]
-        return [_mean([each for each in row if each]) if all(row) else None for row in found]
+        return [mean_figure([each for each in row if each]) if all(row) else None for row in found]
 
     lines = [
         "| | best public figure | goal | `path` | `views` | `fusion` | `transport` | `mahalanobis` | |",
@@ -56,11 +56,6 @@ def goals(result: Result) -> list[str]:
         title = f"out of distribution, {distance}: {' and '.join(map(shown, names))}"
         lines.append(_row(title, public, goal, cells(":classifier=none", (), names)))
     return lines
-
-
-def _mean(figures: Sequence[Sequence[float]]) -> list[float]:
-    """Means of the figures' means, deviations and bounds."""
-    return [sum(parts) / len(figures) for parts in zip(*figures, strict=True)]
 
 
 def _row(name: str, public: str, goal: float, cells: Sequence[Figure]) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from benchmarks.tables.cells import Entry, Result, shown
+from benchmarks.tables.cells import Entry, Result
 from benchmarks.tables.detection import objectives_of
+from benchmarks.tables.networks import under_attack
 
 __all__ = ["accuracies", "adaptive_depth", "correlation", "depth_outputs", "differences", "head_weights", "objectives"]
 
@@ -52,19 +53,7 @@ def differences(result: Result, experiment: str) -> list[str]:
 
 def objectives(results: Mapping[str, Result]) -> list[str]:
     """A row per network trained with one objective: its accuracy, natural and under each attack."""
-    attacks = [entry["name"] for result in results.values() for entry in result["sets"] if entry["kind"] == "attack"]
-    attacks = list(dict.fromkeys(attacks))
-    lines = [
-        "| trained with | natural accuracy (95 % interval) | " + " | ".join(map(shown, attacks)) + " |",
-        "|---|---|" + "---|" * len(attacks),
-    ]
-    for objective, result in objectives_of(results):
-        natural = result["natural"]
-        low, high = natural["accuracy_interval"]
-        under = {entry["name"]: entry["accuracy"] for entry in result["sets"]}
-        cells = " | ".join(f"{under[attack]:.1%}" if attack in under else "–" for attack in attacks)
-        lines.append(f"| {objective} | {natural['accuracy']:.1%} ({low:.1%} to {high:.1%}) | {cells} |")
-    return lines
+    return under_attack(list(objectives_of(results)), "trained with")
 
 
 def correlation(result: Result) -> list[str]:
