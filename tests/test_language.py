@@ -9,13 +9,14 @@ BANNED = re.compile(
     r"|stud(y|ies)|surprises?|told|vouch\w*|whoever|whom|wonder\w*)\b",
     re.IGNORECASE,
 )
-FOLDERS = ("models", "attacks", "detector", "service", "benchmarks", "docs")
+FOLDERS = ("models", "attacks", "detector", "service", "benchmarks", "deploy", "docs")
+SUFFIXES = {".html", ".js", ".md", ".py", ".toml", ".yaml"}
 # They map the names of protocol 1 to the present ones.
 EXEMPT = {Path("detector/artifact/migration.py"), Path("detector/common/former_names.py")}
 
 
 def _files() -> list[Path]:
-    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".md"}]
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
     paths = [path.relative_to(ROOT) for path in (*found, ROOT / "README.md")]
     return sorted(path for path in paths if path not in EXEMPT and "__pycache__" not in path.parts)
 

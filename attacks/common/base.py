@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from attacks.common.checks import check_epsilon, check_images, check_labels, class_count
-from attacks.common.isolation import device_of, evaluation_mode, seeded
+from attacks.common.isolation import evaluation_mode, seeded
 from attacks.common.noise import ImageNoise
 from attacks.common.norms import Norm, perturbation_norms, project, tolerance
 from attacks.common.targets import Target, aim, check_target, target_classes
 from models.batching import InParts, fitting_size, gradient_bytes, run_batches
+from models.devices import device_of
 from models.errors import AttackError, InputError
 from models.options import check_choice, check_count, check_number
 

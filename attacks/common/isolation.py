@@ -8,14 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["device_of", "evaluation_mode", "seeded"]
-
-
-def device_of(network: nn.Module) -> torch.device | None:
-    """The device of the network's first parameter or buffer; None for a network that has neither."""
-    for tensor in (*network.parameters(), *network.buffers()):
-        return tensor.device
-    return None
+__all__ = ["evaluation_mode", "seeded"]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from attacks.common.isolation import device_of
+from models.devices import device_of
 from models.errors import InputError
 from models.options import check_choice
 

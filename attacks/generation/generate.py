@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from attacks.common.base import Attack
 from attacks.common.checks import check_images, check_labels, class_count
 from attacks.common.digests import arrays_digest
-from attacks.common.isolation import device_of, evaluation_mode
+from attacks.common.isolation import evaluation_mode
 from attacks.generation.attacked_set import AttackedSet
 from attacks.generation.shard import Shard, ShardAttack
 from attacks.generation.store import ShardStore, attack_key
+from models.devices import device_of
 from models.errors import InputError
 from models.images.stored import FloatImages, ImageBuffer, ImageSequence
 from models.options import check_count

@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 from PIL import Image
 
-from models.datasets.base import DatasetRequest, ImageDataset, preprocessing_for
+from models.datasets.base import MAX_CLASSES, DatasetRequest, ImageDataset, preprocessing_for
 from models.errors import DatasetError, ImageError
 from models.files import readable
 from models.images.decoding import Limits, open_rgb
@@ -19,7 +19,6 @@ from models.progress import progress_bar, say
 __all__ = ["EncodedImage", "class_labels", "decode_images"]
 
 _MAX_UNREADABLE_PERCENT = 1
-_MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,9 @@ def class_labels(labels: Sequence[str | int], source: str) -> tuple[list[int], t
     if set(numbers) == {-1}:
         return [0] * len(numbers), ("-1",)
     low, high = min(numbers, default=0), max(numbers, default=0)
-    if low < 0 or high >= _MAX_CLASSES:
+    if low < 0 or high >= MAX_CLASSES:
         raise DatasetError(
-            f"{source}: expected labels in 0..{_MAX_CLASSES - 1}, or -1 for every image, got {low}..{high}; number the "
+            f"{source}: expected labels in 0..{MAX_CLASSES - 1}, or -1 for every image, got {low}..{high}; number the "
             "classes from 0"
         )
     return numbers, tuple(map(str, range(high + 1)))

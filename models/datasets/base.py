@@ -19,8 +19,9 @@ from models.images.preprocessing import Preprocessing
 from models.images.stored import StoredImages, take_images
 from models.registry import DATASETS
 
-__all__ = ["DatasetRequest", "ImageDataset", "load_dataset"]
+__all__ = ["MAX_CLASSES", "DatasetRequest", "ImageDataset", "load_dataset"]
 
+MAX_CLASSES = 100_000  # of a data set without names of classes
 _CHUNK = 64  # images
 
 Split = Literal["train", "test"]

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from models.datasets._files import is_url, open_file
-from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
+from models.datasets.base import MAX_CLASSES, DatasetRequest, ImageDataset, from_arrays
 from models.datasets.contents import distinct_names
 from models.errors import DatasetError
 from models.files import placeholder, readable
 
 __all__ = ["load"]
-
-_MAX_CLASSES = 100_000
 
 
 def load(request: DatasetRequest) -> ImageDataset:
@@ -42,10 +40,8 @@ def load(request: DatasetRequest) -> ImageDataset:
     if "classes" in present:
         classes = list(distinct_names([readable(str(name)) for name in np.atleast_1d(present["classes"])]))
     elif labels.ndim == 1 and labels.size and np.issubdtype(labels.dtype, np.integer):
-        if (highest := int(labels.max())) >= _MAX_CLASSES:
-            raise DatasetError(
-                f"{path}: expected labels under {_MAX_CLASSES}, got {highest}; number the classes from 0"
-            )
+        if (highest := int(labels.max())) >= MAX_CLASSES:
+            raise DatasetError(f"{path}: expected labels under {MAX_CLASSES}, got {highest}; number the classes from 0")
         classes = [str(label) for label in range(highest + 1)]
     else:
         classes = []

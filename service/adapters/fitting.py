@@ -15,6 +15,7 @@ from detector.calibration import Calibration
 from detector.features.statistics import natural_band
 from detector.pipeline import Pipeline
 from models.checking import require_usable
+from models.devices import device_of
 from models.errors import InputError
 from models.features import extract_features
 from models.images.stored import ImageSequence, StoredImages, as_float, take_images
@@ -40,7 +41,7 @@ def normalized_network(network: nn.Module, mean: Sequence[float], std: Sequence[
     means, stds = per_channel(mean, std)
     assert means is not None
     assert stds is not None
-    device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    device = device_of(network) or torch.device("cpu")
     return Normalized(copy.deepcopy(network), means, stds).to(device).float().requires_grad_(False).eval()
 
 

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from detector.base.detector import Detector
 from detector.common.result import ScoreResult
+from models.devices import device_of
 from models.errors import InputError
 from models.features import FeatureRequest, Features, ForwardPass, Needs
 from models.images.stored import as_float
@@ -147,7 +148,7 @@ class ExternalDetector(Detector):
 
     @property
     def _device(self) -> torch.device:
-        return next((each.device for each in self._network.parameters()), torch.device("cpu"))
+        return device_of(self._network) or torch.device("cpu")
 
     def _state(self) -> NoReturn:
         raise InputError(_EVALUATED_ONLY)
