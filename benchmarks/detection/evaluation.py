@@ -61,7 +61,8 @@ def main() -> None:
 def _reduced(words: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The options of `plumbline evaluate`, with those that the command line replaces."""
     given = {"limit": options.limit, "runs": options.runs}
-    replaced = {word: value.split(",") for word, value in (pair.split("=", 1) for pair in options.set)}
+    pairs = (pair.split("=", 1) for pair in options.set)
+    replaced = {word: value.split(",") if "," in value else value for word, value in pairs}
     return words | {word: value for word, value in given.items() if value is not None} | replaced
 
 
