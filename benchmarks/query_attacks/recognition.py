@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.common import arguments, write_result
 from benchmarks.query_attacks.benign import BENIGN, jpeg
@@ -21,10 +22,12 @@ from benchmarks.query_attacks.streams import ATTACKS, Classify
 from benchmarks.query_attacks.summary import summary
 from detector.calibration import Calibration
 from models.datasets.base import ImageDataset, load_dataset
+from models.engines import EngineSource
+from models.engines.choice import choose_engine
 from models.features import Features, extract_features
 from models.loading import LoadedNetwork, load_network
 from models.progress import progress_bar
-from models.residuals import discover
+from models.residuals import StatisticsSpec, discover
 from service.inputs import detector_of, split_in_two
 from service.monitoring.queries.scale import measure_scale
 
@@ -36,13 +39,13 @@ HARD_SHARE = 0.3  # of the benign streams, whose picture has one of the lowest 3
 FIRST_ROW = 5000  # images before it were used for the choice of limits
 
 
-def classifier(network: LoadedNetwork) -> Classify:
+def classifier(logits_of: Callable[[Tensor], Tensor]) -> Classify:
     """Probabilities of a network; nothing is flagged."""
 
     @torch.no_grad()
     def classify(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = torch.from_numpy(pixels).float().div(255)
-        logits = torch.cat([network.network(part) for part in torch.split(images, 64)])
+        parts = torch.split(torch.from_numpy(pixels), 64)
+        logits = torch.cat([logits_of(part.float().div(255)) for part in parts])
         return logits.double().softmax(1).numpy(), np.zeros(len(pixels), bool)
 
     return classify
@@ -92,7 +95,7 @@ def units(replay: Replay, options: argparse.Namespace) -> Iterator[tuple[str, Ca
 
             yield f"attack {name} {number}", attack
         for kind in BENIGN if number < options.benign else ():
-            hard = number % 10 < round(10 * HARD_SHARE)
+            hard = number * round(10 * HARD_SHARE) % 10 < round(10 * HARD_SHARE)
 
             def benign(kind: str = kind, number: int = number, hard: bool = hard) -> dict[str, Any]:
                 return run_benign(replay, kind, number, count=options.queries, hard=hard)
@@ -130,27 +133,36 @@ def cifar10(options: argparse.Namespace) -> Subject:
     others = np.random.default_rng(options.seed).permutation(np.delete(np.arange(len(data)), rows))[:1500]
     system = system_of(network, data.tensor()[others], data.labels[others], options.seed)
     chosen = np.random.default_rng(options.seed).permutation(len(references))[:16_384]
-    return subject_of(network, data.take(rows), pixels_of(references.take(chosen)), options.seed, system=system)
+    return subject_of(network.network, data.take(rows), pixels_of(references.take(chosen)), options.seed, system=system)
 
 
 def photos_224(options: argparse.Namespace) -> Subject:
-    """EfficientNet-Lite0 and photos of 224 pixels."""
+    """EfficientNet-Lite0 and photos of 224 pixels; OpenVINO computes the logits."""
+    shape = (3, 224, 224)
     network = load_network(
         "benchmarks/networks/efficientnet_lite.py:lite0", mean=(0.498,) * 3, std=(0.502,) * 3, num_classes=1000,
-        image_shape=(3, 224, 224),
-    )  # fmt: skip
+        image_shape=shape,
+    ).network  # fmt: skip
     data = load_dataset(options.photos)
+    source = EngineSource(
+        network=network, discovery=discover(network, shape), statistics_spec=StatisticsSpec(), image_shape=shape,
+        pooled=False,
+    )  # fmt: skip
+    engine = choose_engine("openvino", "float32", source, data.take(np.arange(32)).tensor()).engine
     upload = None
     if options.jpeg:
 
         def upload(pixels: np.ndarray) -> np.ndarray:
             return np.stack([jpeg(image, options.jpeg) for image in pixels])
 
-    return subject_of(network, data, pixels_of(data), options.seed, upload=upload)
+    def logits_of(images: Tensor) -> Tensor:
+        return engine.run(images).logits
+
+    return subject_of(logits_of, data, pixels_of(data), options.seed, upload=upload)
 
 
 def subject_of(
-    network: LoadedNetwork,
+    logits_of: Callable[[Tensor], Tensor],
     data: ImageDataset,
     references: np.ndarray,
     seed: int,
@@ -159,7 +171,7 @@ def subject_of(
     upload: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Subject:
     """A network with its images, and the scale that `fit` would store for the references."""
-    classify, images = classifier(network), pixels_of(data)
+    classify, images = classifier(logits_of), pixels_of(data)
     logs = np.log(np.maximum(classify(images)[0], 1e-300))
     own = np.take_along_axis(logs, data.labels[:, None], 1)[:, 0]
     others = logs.copy()

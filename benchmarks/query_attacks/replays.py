@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.query_attacks.benign import BENIGN, Scene
-from benchmarks.query_attacks.streams import Answers, Classify, attack_stream, noisy, shifted
+from benchmarks.query_attacks.streams import Answers, Classify, Stream, attack_stream, noisy, shifted
 from service.monitoring.queries.descriptors import Query, Sketcher
 from service.monitoring.queries.index import QueryIndex
 from service.monitoring.queries.scale import QueryScale
@@ -46,6 +46,15 @@ class Subject:
     scale: QueryScale
     upload: Callable[[np.ndarray], np.ndarray] | None
 
+    @property
+    def server(self) -> Classify:
+        """What answers queries: network and detector, if there is one."""
+        return self.system or self.classify
+
+    def uploaded(self, pixels: np.ndarray) -> np.ndarray:
+        """Images as the server decodes them."""
+        return pixels if self.upload is None else self.upload(pixels)
+
 
 class Replay:
     """Queries sent to a fresh index, with the number of attack queries at the first alarm.
@@ -60,17 +69,24 @@ class Replay:
         self.sketcher = Sketcher(subject.images.shape[1:], np.random.default_rng([seed, 7]))
 
     def queries(self, pixels: np.ndarray) -> list[Query]:
-        """One query per image, with the answers of the server: those of network and detector, if there is one."""
-        return self.answered(pixels, *(self.subject.system or self.subject.classify)(pixels))
+        """One query per image, with the answers of the server."""
+        return self.answered(pixels, *self.subject.server(pixels))
 
     def answered(self, pixels: np.ndarray, probabilities: np.ndarray, flagged: np.ndarray) -> list[Query]:
         """One query per image, with these answers."""
         rows = zip(pixels, probabilities, flagged, strict=True)
         return [self.sketcher.query(image, each, flagged=bool(flag)) for image, each, flag in rows]
 
+    def recorded(self, stream: Stream, classify: Classify) -> list[Query]:
+        """The queries of an attack on `classify`, with the answers of the server."""
+        if classify is self.subject.server:
+            return self.answered(stream.pixels, stream.probabilities, stream.flagged)
+        return self.queries(stream.pixels)
+
     def natural(self, rows: np.ndarray) -> list[Query]:
         """Queries of the subject's images in these rows."""
-        return self.queries(self.subject.images[rows])
+        parts = (self.subject.images[rows[start : start + 64]] for start in range(0, len(rows), 64))
+        return [query for part in parts for query in self.queries(self.subject.uploaded(part))]
 
     @functools.cached_property
     def photos(self) -> list[Query]:
@@ -112,9 +128,10 @@ def run_attack(replay: Replay, name: str, row: int, *, budget: int, evade: bool)
     stream = attack_stream(
         name, Answers(classify, budget, rng, subject.upload, starts=starts), original, true, seed=attack_seed
     )  # fmt: skip
-    queries = replay.queries(stream.pixels)
+    queries = replay.recorded(stream, classify)
     outcome = {
         "attack": name, "row": row, "queries": len(queries), "success": stream.success,
+        **lineage(stream.pixels, queries),
         "none": replay.run(("k", query, True) for query in queries),
     }  # fmt: skip
     if not evade:
@@ -124,9 +141,36 @@ def run_attack(replay: Replay, name: str, row: int, *, budget: int, evade: bool)
     for variant, transform in TRANSFORMS.items():
         answers = Answers(classify, min(budget, 300), rng, subject.upload, transform, starts)
         moved = attack_stream(name, answers, original, true, seed=attack_seed)
-        sent = (("k", query, True) for query in replay.queries(moved.pixels))
+        sent = (("k", query, True) for query in replay.recorded(moved, classify))
         outcome[variant] = {**replay.run(sent), "queries": len(moved.pixels)}
     return outcome
+
+
+def lineage(pixels: np.ndarray, queries: list[Query]) -> dict[str, float]:
+    """How well an attack's descriptors and sketches represent its images.
+
+    Args:
+        pixels: uint8 ``(N, 3, H, W)``.
+        queries: their queries.
+
+    Returns:
+        `apart`: the 97 % quantile of the distance from a descriptor to the nearest earlier one. `parents`: of every
+        16th query, the share whose nearest of the 128 queries before is the same by sketches and by pixels.
+    """
+    descriptors = np.stack([query.descriptor for query in queries])
+    sketches = np.stack([query.sketch for query in queries]).astype(np.float32)
+    flat = pixels.reshape(len(pixels), -1)
+    nearest = [np.square(descriptors[:t] - descriptors[t]).sum(1).min() ** 0.5 for t in range(1, len(queries))]
+    agreed = []
+    for t in range(16, len(queries), 16):
+        first = max(0, t - 128)
+        own = flat[t].astype(np.float32)
+        distances = np.array([np.square(other - own).sum() for other in flat[first:t]])
+        agreed.append(distances[np.square(sketches[first:t] - sketches[t]).sum(1).argmin()] <= distances.min())
+    return {
+        "apart": float(np.quantile(nearest, 0.97)) if nearest else 0.0,
+        "parents": float(np.mean(agreed)) if agreed else 1.0,
+    }
 
 
 def evasions(
@@ -136,7 +180,7 @@ def evasions(
     first = queries[0].digest
     some = queries[:MAX_EVASION]
     noise = np.clip(np.rint(original + rng.normal(0, 5, (len(some), *original.shape))), 0, 255).astype(np.uint8)
-    copies = replay.queries(noise)
+    copies = replay.queries(replay.subject.uploaded(noise))
 
     def mixed(others: list[Query], per_query: int) -> Iterator[tuple[str, Query, bool]]:
         place = 0
@@ -175,7 +219,7 @@ def run_benign(replay: Replay, kind: str, number: int, *, count: int, hard: bool
     )  # fmt: skip
     images: list[np.ndarray] = []
     for image in BENIGN[kind](scene):
-        images.append(image if subject.upload is None else subject.upload(image[None])[0])
+        images.append(subject.uploaded(image[None])[0])
         if len(images) == count:
             break
     pixels = np.stack(images)
@@ -188,9 +232,10 @@ def costs(replay: Replay, rounds: int) -> dict[str, float]:
     """Processor time per query in microseconds, at 4,096 records, and bytes per record."""
     subject, rng = replay.subject, np.random.default_rng(replay.seed)
     rows = rng.permutation(len(subject.images))
-    pixels = np.concatenate([subject.images[rows]] * (1 + 4400 // len(rows)))[:4400]
-    pixels = _noise_of(pixels, rng)
-    full = replay.answered(pixels, np.full((len(pixels), 2), 0.5), np.zeros(len(pixels), bool))
+    full = [
+        replay.sketcher.query(_noise_of(subject.images[rows[number % len(rows)]], rng), np.full(2, 0.5), flagged=False)
+        for number in range(4400)
+    ]
     images = _noise_of(np.repeat(subject.images[rows[:1]], 512, 0), rng)
     lead = rng.normal(3, 1, len(images))
     probabilities = np.stack([1 / (1 + np.exp(-lead)), 1 / (1 + np.exp(lead))], 1)
@@ -220,4 +265,4 @@ def costs(replay: Replay, rounds: int) -> dict[str, float]:
 
 
 def _noise_of(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(pixels + rng.integers(-3, 4, pixels.shape), 0, 255).astype(np.uint8)
+    return np.clip(pixels + rng.integers(-3, 4, pixels.shape, np.int16), 0, 255).astype(np.uint8)

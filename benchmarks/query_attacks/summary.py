@@ -40,6 +40,7 @@ def summary(outcomes: Iterable[dict[str, Any]]) -> dict[str, Any]:
             "successes": len(won), "median_success": float(np.median(places)) if won else None,
             "first": share(sum(map(alarm_first, won)), len(won)),
             "first_late": share(sum(map(alarm_first, late)), len(late)),
+            "apart": max(each["apart"] for each in own), "parents": float(np.mean([each["parents"] for each in own])),
             "rules": {rule: sum(rule in each["none"]["rules"] for each in long) for rule in "DKNHFCB"},
         })  # fmt: skip
         evaded = [each for each in own if "4 keys" in each and each["queries"] >= 64]
