@@ -6,6 +6,7 @@ The checks, in order; each refusal has the JSON form of `service.http.errors`:
     no Host, or two                    400
     a coding other than chunked        501
     missing or unknown API key         401   except on the open paths; only if keys are configured
+    for the name of another site       421   on the admin port; requests without a key
     sent by a page of another site     403   on the admin port; other methods than GET and HEAD
     body too large                     413   from Content-Length before the body is read, else at the first excess byte
     body too slow                      408   slower than the minimum rate after a grace period
@@ -28,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.http.admission.body import BoundedBody, body_too_large
 from service.http.admission.framing import check_framing
 from service.http.admission.keys import KeyCheck
-from service.http.admission.origin import check_origin
+from service.http.admission.origin import check_host, check_origin
 from service.http.errors import ClientGoneError, HttpError, error_response
 from service.http.headers import content_length, header
 from service.http.observability.metrics import Metrics
@@ -59,7 +60,8 @@ class Guard:
         keys: None disables authentication.
         open_paths: paths that need no key.
         closing: whether responses end their connections, so that clients move to another server.
-        own_pages_only: whether pages of other sites are refused, see `check_origin`.
+        own_host: name or address that the server listens on; pages of other sites are refused, see
+            `service.http.admission.origin`. None: they are not.
         span: a context manager around each request; see `service.http.observability.telemetry`.
     """
 
@@ -72,7 +74,7 @@ class Guard:
         keys: KeyCheck | None,
         open_paths: Collection[str],
         closing: Callable[[], bool],
-        own_pages_only: bool = False,
+        own_host: str | None = None,
         span: Callable[[Scope], AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._app = app
@@ -81,7 +83,7 @@ class Guard:
         self._keys = keys
         self._open_paths = frozenset(open_paths)
         self._closing = closing
-        self._own_pages_only = own_pages_only
+        self._own_host = own_host
         self._span = span
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,9 +144,12 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         self._check_header_size(scope)
         check_framing(scope)
-        if self._keys is not None and scope["path"] not in self._open_paths:
+        is_open = scope["path"] in self._open_paths
+        if self._keys is not None and not is_open:
             self._keys.check(scope)
-        if self._own_pages_only:
+        if self._own_host is not None:
+            if not is_open and "api_key" not in scope["state"]:
+                check_host(scope, self._own_host)
             check_origin(scope)
         if (content_length(scope) or 0) > self._settings.max_body_bytes:
             raise body_too_large(self._settings)

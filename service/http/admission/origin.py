@@ -1,11 +1,47 @@
-"""Protection against cross-site requests, with which a page of another site could change the server's state."""
+"""Protection against pages of other sites, which could read or change the server's state in a user's browser."""
+
+import ipaddress
+import re
 
 from starlette.types import Scope
 
 from service.http.errors import HttpError
 from service.http.headers import header
 
-__all__ = ["check_origin"]
+__all__ = ["check_host", "check_origin"]
+
+_PORT = re.compile(r":\d*$")
+
+
+def check_host(scope: Scope, own: str) -> None:
+    """Refuse a request for the name of another site.
+
+    A page of another site can let its own name resolve to the address of this server (DNS rebinding). For a browser,
+    the server then has the origin of that page, but the requests have the name in ``Host``. An IP address is accepted,
+    since it is not resolved.
+
+    Args:
+        scope: of the request.
+        own: name or address that the server listens on.
+
+    Raises:
+        HttpError: 421: ``Host`` is neither `own`, nor localhost, nor an IP address.
+    """
+    given = header(scope, b"host")
+    if given is None:
+        return  # HTTP/1.0, which no browser sends
+    name = _PORT.sub("", given.decode("latin-1")).lower()
+    if name in ("localhost", own.lower()):
+        return
+    try:
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+    except ValueError:
+        raise HttpError(
+            421,
+            "misdirected_request",
+            "expected an IP address or localhost in the header Host, because no API key protects this port; use "
+            "http://127.0.0.1 and the port, or start the server with --admin-keys FILE",
+        ) from None
 
 
 def check_origin(scope: Scope) -> None:

@@ -1,6 +1,7 @@
 """POST /v1/feedback: a client's decision on one of its own verdicts."""
 
 import asyncio
+from collections import defaultdict
 from typing import TypeVar
 
 import orjson
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
 from models.errors import InputError
-from service.http.errors import HttpError
+from service.http.errors import HttpError, OverloadedError
 from service.http.headers import check_not_encoded
 from service.http.observability.recorder import VerdictRecorder
 from service.http.schemas.v1 import ErrorResponse, Feedback
@@ -18,17 +19,20 @@ __all__ = ["feedback_router", "read_body"]
 Body = TypeVar("Body", bound=BaseModel)
 
 _MAX_BODY_BYTES = 8 * 1024
+_MAX_IN_PROGRESS = 4  # reports of one key; each takes a thread and a transaction
 
 
 def feedback_router(recorder: VerdictRecorder) -> APIRouter:
     """A router with POST /v1/feedback."""
     router = APIRouter()
+    # By key; all clients of a server without keys share one.
+    in_progress: defaultdict[str | None, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_MAX_IN_PROGRESS))
 
     @router.post(
         "/v1/feedback", summary="Report whether a verdict was right; a repetition changes nothing",
         responses={
             200: {"model": Feedback}, 404: {"model": ErrorResponse}, 413: {"model": ErrorResponse},
-            415: {"model": ErrorResponse}, 422: {"model": ErrorResponse},
+            415: {"model": ErrorResponse}, 422: {"model": ErrorResponse}, 429: {"model": ErrorResponse},
         },
         openapi_extra={
             "requestBody": {
@@ -39,7 +43,13 @@ def feedback_router(recorder: VerdictRecorder) -> APIRouter:
     async def feedback(request: Request) -> Response:
         given = await read_body(request, Feedback)
         key = request.scope["state"].get("api_key")
-        await asyncio.to_thread(_review, recorder, given, key)
+        if in_progress[key].locked():
+            raise OverloadedError(
+                f"expected at most {_MAX_IN_PROGRESS} reports of a key at the same time, got more; wait for the "
+                "responses, then repeat this one"
+            )
+        async with in_progress[key]:
+            await asyncio.to_thread(_review, recorder, given, key)
         return Response(orjson.dumps(given.model_dump()), media_type="application/json")
 
     return router

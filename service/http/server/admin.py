@@ -73,7 +73,7 @@ def create_admin_app(
         keys=KeysByPath(REVIEWS_PATH, _keys_of(settings.review_keys_file) or admin_keys, admin_keys),
         open_paths=open_paths,
         closing=lambda: repository.draining,
-        own_pages_only=True,
+        own_host=settings.admin_host,
     )
 
     @app.get("/metrics", summary="Metrics in the format of Prometheus", response_class=Response)

@@ -78,6 +78,7 @@ def test_a_shift_warns_and_survives_a_restart(
     server = run(state=tmp_path / "state")
     admin = TestClient(
         create_admin_app(server.repository, server.metrics, server.app.state.watch, server.settings),
+        base_url="http://127.0.0.1:8001",
         raise_server_exceptions=False,
     )
     with server.client() as client:

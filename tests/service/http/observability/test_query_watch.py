@@ -151,7 +151,8 @@ def test_the_admin_port_has_the_sessions_and_responses_do_not(
     server = LiveServer(artifact, api_keys_file=tmp_path / "keys")
     state = server.app.state
     admin = TestClient(
-        create_admin_app(server.repository, server.metrics, state.watch, server.settings, queries=state.queries)
+        create_admin_app(server.repository, server.metrics, state.watch, server.settings, queries=state.queries),
+        base_url="http://127.0.0.1:8001",
     )
     picture = np.asarray(noise(rng)).astype(float) * 0.4 + 60
     with server.client() as client:
@@ -178,6 +179,7 @@ def test_without_memory_there_are_no_sessions(artifact: Artifact) -> None:
     state = server.app.state
     admin = TestClient(
         create_admin_app(server.repository, server.metrics, state.watch, server.settings, queries=state.queries),
+        base_url="http://127.0.0.1:8001",
         raise_server_exceptions=False,
     )
     assert state.queries is None

@@ -30,8 +30,8 @@ def server(artifact: Artifact) -> Iterator[LiveServer]:
 def admin_of(server: LiveServer, settings: Settings) -> TestClient:
     return TestClient(
         create_admin_app(server.repository, server.metrics, server.app.state.watch, settings),
-        raise_server_exceptions=False,
-    )
+        base_url="http://127.0.0.1:8001", raise_server_exceptions=False,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -132,9 +132,9 @@ def test_the_admin_port_has_its_own_keys(artifact: Artifact, start: Callable[...
     [
         ({}, 202),
         ({"sec-fetch-site": "same-origin", "origin": "https://a-proxy.example"}, 202),
-        ({"origin": "http://testserver"}, 202),
+        ({"origin": "http://127.0.0.1:8001"}, 202),
         ({"sec-fetch-site": "same-site"}, 403),
-        ({"sec-fetch-site": "cross-site", "origin": "http://testserver"}, 403),
+        ({"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:8001"}, 403),
         ({"origin": "https://other.example"}, 403),
         ({"origin": "null"}, 403),
     ],
@@ -142,3 +142,38 @@ def test_the_admin_port_has_its_own_keys(artifact: Artifact, start: Callable[...
 def test_pages_of_other_sites_change_nothing(admin: TestClient, headers: dict[str, str], status: int) -> None:
     assert admin.post("/admin/watch/ours/reset", headers=headers).status_code == status
     assert admin.get("/admin/status", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8001", 200),
+        ("[::1]:8001", 200),
+        ("192.0.2.7:8001", 200),
+        ("operations.example:8001", 200),
+        ("other.example:8001", 421),
+        ("127.0.0.1.other.example", 421),
+        ("localhost.other.example", 421),
+        ("other.example:8001:8001", 421),
+        ("[other.example]", 421),
+        ("\xe9", 421),
+        ("", 421),
+    ],
+)
+def test_a_name_of_another_site_is_refused_without_keys(
+    server: LiveServer, tmp_path: Path, host: str, status: int
+) -> None:
+    (tmp_path / "operators").write_text(ADMIN_KEY)
+    origin = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+    headers = {name: value.encode("latin-1") for name, value in origin.items()}
+    admin = admin_of(server, Settings(admin_host="operations.example"))
+    for path in ROUTES:
+        assert admin.get(path, headers=headers).status_code == status
+    refused = admin.post("/admin/watch/ours/reset", headers=headers)
+    assert refused.status_code == (202 if status == 200 else status)
+    if status != 200:
+        assert "--admin-keys" in refused.json()["error"]["message"]
+    assert admin.get("/", headers=headers).status_code == 200  # the page has no data
+    guarded = admin_of(server, Settings(admin_keys_file=tmp_path / "operators"))
+    assert guarded.get("/admin/status", headers={**headers, "x-api-key": ADMIN_KEY}).status_code == 200

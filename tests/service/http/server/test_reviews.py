@@ -1,17 +1,20 @@
 """Feedback of clients, and the routes and pages of reviewers."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from starlette.testclient import TestClient
 
 from detector.artifact import Artifact
 from service.http.server.admin import create_admin_app
 from service.http.settings import Settings
-from tests.service.http.live import LiveServer, wait_until
+from tests.service.http.live import TIMEOUT_S, Connection, LiveServer, wait_until
 
 ONE, OTHER, OPERATOR, REVIEWER = (
     f"the-key-of-the-{name}" for name in ("first-client", "second", "operator", "reviewer")
@@ -93,6 +96,37 @@ def test_a_client_reviews_its_own_verdicts_only(
     assert client.post("/v1/feedback", content=b'{"label": "\xff"').status_code == 422
     assert client.get("/v1/feedback").status_code == 405
     wait_until(lambda: listed(admin)["rates"].get("model", {}).get("clients") == {"false_alarm": 1})
+
+
+def test_a_key_has_few_reports_in_progress(
+    server: LiveServer, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, waiting = threading.Event(), []
+
+    def flush() -> None:
+        if len(waiting) < 4:
+            waiting.append(1)
+            assert gate.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(server.app.state.recorder, "flush", flush)
+    report = {"request_id": "unknown", "verdict": "false_alarm"}
+    body = orjson.dumps(report)
+    head = f"POST /v1/feedback HTTP/1.1\r\nHost: x\r\nX-API-Key: {ONE}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(server.port)) for _ in range(4)]
+        for number, connection in enumerate(connections):
+            connection.send(head.encode() + body)
+            wait_until(lambda number=number: len(waiting) > number)  # type: ignore[misc]
+        refused = client.post("/v1/feedback", json=report)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert client.post("/v1/feedback", json=report, headers={"x-api-key": OTHER}).status_code == 404
+        gate.set()
+        for connection in connections:
+            answer = connection.answer()
+            assert answer is not None
+            assert answer.status == 404
+    assert client.post("/v1/feedback", json=report).status_code == 404
 
 
 def test_a_server_without_a_store_has_no_feedback(artifact: Artifact) -> None:
@@ -205,6 +239,7 @@ def test_reviews_without_keys_of_their_own_need_the_admin_keys(
     admin = TestClient(create_admin_app(state.repository, state.metrics, state.watch, given, state.recorder))
     assert admin.get("/admin/reviews").status_code == 401
     assert admin.get("/admin/reviews", headers={"x-api-key": OPERATOR}).status_code == 200
-    without = TestClient(create_admin_app(state.repository, state.metrics, state.watch, Settings()))
+    app = create_admin_app(state.repository, state.metrics, state.watch, Settings())
+    without = TestClient(app, base_url="http://127.0.0.1:8001")
     assert without.get("/admin/reviews").status_code == 404
     assert without.get("/admin/status").json()["store"] is None
