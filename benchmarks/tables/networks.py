@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.tables.cells import Entry, Figure, Result, area, mean_figure, shown
 from benchmarks.tables.detection import fit
 
-__all__ = ["by_network", "network_accuracies", "under_attack"]
+__all__ = ["by_network", "figure_of", "network_accuracies", "under_attack"]
 
 
 def by_network(results: Mapping[str, Result], measure: str) -> list[str]:
@@ -53,6 +53,25 @@ def under_attack(rows: Sequence[tuple[str, Result]], heading: str) -> list[str]:
     return lines
 
 
+def figure_of(entry: Entry, measure: str, attacks: Sequence[str] = ()) -> Figure:
+    """Mean and interval of one detector; None where there is no figure.
+
+    Args:
+        entry: the detector and its choice of attacks to fit on.
+        measure: as in `by_network`.
+        attacks: the attacks that "unseen" takes.
+    """
+    if measure == "worst_case":
+        return entry.get("worst_case", {}).get("share")  # type: ignore[no-any-return]
+    if measure == "false_positives":
+        return entry.get("false_positives", {}).get("realised")  # type: ignore[no-any-return]
+    if measure == "unseen":
+        found = [entry["auroc"].get(name) for name in attacks if name not in entry["seen"]]
+        known = [each for each in found if each is not None]
+        return mean_figure(known) if known else None
+    return entry["auroc"].get(measure)  # type: ignore[no-any-return]
+
+
 def _network(result: Result) -> str:
     return str(result["evaluation"]["network"]).removeprefix("pretrained:")
 
@@ -62,18 +81,6 @@ def _column(result: Result, measure: str) -> dict[str, str]:
     attacks = [each["name"] for each in result["sets"] if each["kind"] == "attack"]
     form = ".1%" if measure in ("worst_case", "false_positives") else ".3f"
     return {
-        f"`{entry['detector']}` | {fit(entry)}": area(_figure(entry, measure, attacks), form)
+        f"`{entry['detector']}` | {fit(entry)}": area(figure_of(entry, measure, attacks), form)
         for entry in result["detectors"]
     }
-
-
-def _figure(entry: Entry, measure: str, attacks: Sequence[str]) -> Figure:
-    if measure == "worst_case":
-        return entry["worst_case"]["share"]  # type: ignore[no-any-return]
-    if measure == "false_positives":
-        return entry["false_positives"]["realised"]  # type: ignore[no-any-return]
-    if measure == "unseen":
-        found = [entry["auroc"].get(name) for name in attacks if name not in entry["seen"]]
-        known = [each for each in found if each is not None]
-        return mean_figure(known) if known else None
-    return entry["auroc"].get(measure)  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.tables.goals import companion_goals
 from benchmarks.tables.networks import by_network, network_accuracies
 
 pytestmark = pytest.mark.slow
@@ -53,6 +54,19 @@ def test_a_column_per_network(measure: str, cell: str) -> None:
         f"| `path` | FGM | {cell} | {cell} |",
         f"| `transport` | FGM | {cell} | – |",
     ]
+
+
+def test_goals_show_the_best_detector_fitted_on_natural_images_only() -> None:
+    def entry(name: str, mean: float, fitted_on: list[str]) -> dict[str, Any]:
+        return {
+            "detector": name, "fitted_on": fitted_on, "baseline": False,
+            "auroc": {"fgm:epsilon=1/255": [mean, 0.01, mean - 0.01, mean + 0.01]},
+        }  # fmt: skip
+
+    detectors = [entry("two_part", 0.93, []), entry("companion", 0.96, []), entry("companion", 0.99, ["fgm"])]
+    # The other goals have no figure here.
+    lines = companion_goals({"cifar10-resnet20-companion": {"detectors": detectors}})
+    assert lines[2:] == ["| FGM ε 1/255 | ≥ 0.97 | 0.960 (0.950 to 0.970) | `companion` | **missed** |"]
 
 
 def test_accuracies_of_each_network() -> None:
