@@ -13,7 +13,7 @@ SHA-256 of its images and labels, so the same command continues after an interru
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,9 @@ from models.images.stored import FloatImages, ImageBuffer, StoredImages, as_floa
 from models.progress import progress_bar
 from models.runners import Runner
 
-__all__ = ["AttackedFolder", "attack_into"]
+__all__ = ["SHARD_SIZE", "AttackedFolder", "attack_into"]
+
+SHARD_SIZE = 256  # images, by default
 
 _FORMAT = 1  # of the shards in such a folder; increase it when their content changes
 
@@ -75,7 +77,7 @@ class _Work:
         }  # fmt: skip
         arrays |= {"labels": part.labels, "digests": image_digests(part.images)}
         self.store.save(name, arrays, record)
-        return {**record, "kept": False}
+        return {"shard": name, **record, "kept": False}
 
 
 def attack_into(
@@ -86,15 +88,15 @@ def attack_into(
     labels: NDArray[np.int64],
     *,
     runner: Runner,
-    shard_size: int = 256,
+    shard_size: int = SHARD_SIZE,
     part: tuple[int, int] = (0, 1),
     metadata: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Attack the images shard by shard into a folder; the record of each shard, in the order in which they finish.
 
-    A record has the summary of `AttackedSet`, "seconds", "quarantined" (row → reason), and "kept": whether the shard
-    was there before. An image on which the attack fails is stored unchanged.
+    A record has the name of the "shard", the summary of `AttackedSet`, "seconds", "quarantined" (row → reason), and
+    "kept": whether the shard was there before. An image on which the attack fails is stored unchanged.
 
     Args:
         folder: created if missing; the same folder for every process of the runner.
@@ -139,18 +141,21 @@ class AttackedFolder:
         folder: that `attack_into` wrote.
         network: that is attacked.
         attack: with its seed.
+        shards: names of the shards to read; None: all of this network and attack.
 
     Raises:
         InputError: the folder has no images of this network and attack.
     """
 
-    def __init__(self, folder: Path, network: nn.Module, attack: Attack) -> None:
+    def __init__(
+        self, folder: Path, network: nn.Module, attack: Attack, *, shards: Iterable[str] | None = None
+    ) -> None:
         key = _key(network, attack)
         self._store = ShardStore(folder, attack.name, key, read_only=True)
         self._attack, self._whole = attack, folder
-        self._shards = sorted(
-            path.stem.removeprefix("shard-") for path in self._store.folder.glob("shard-*.safetensors")
-        )
+        if shards is None:
+            shards = (path.stem.removeprefix("shard-") for path in self._store.folder.glob("shard-*.safetensors"))
+        self._shards = sorted(shards)
         if not self._shards:
             raise InputError(
                 f"{folder} has no images of {attack!r} on this network{_difference(folder, key)}; run `plumbline "
@@ -162,7 +167,7 @@ class AttackedFolder:
         """What decides the attacked images of given natural images, as JSON values."""
         return {"folder": self._store.folder.name, "shards": self._shards}
 
-    def read(self, images: Images, labels: NDArray[np.int64]) -> AttackedSet:
+    def read(self, images: Images, labels: NDArray[np.int64], *, progress: bool = True) -> AttackedSet:
         """The attacked images of these natural images.
 
         An image in quarantine is unchanged, so the attack has no success on it.
@@ -170,6 +175,7 @@ class AttackedFolder:
         Args:
             images: ``(N, 3, H, W)`` uint8.
             labels: ``(N,)`` int64, the true classes.
+            progress: whether to show a progress bar.
 
         Raises:
             InputError: some images were not attacked, or with another label, or a shard is damaged.
@@ -177,7 +183,8 @@ class AttackedFolder:
         shard_of, row_of = self._find(images, labels)
         attacked = ImageBuffer(len(images), images.shape[1:], np.float32)
         predicted = np.empty((2, len(images)), np.int64)
-        for shard in np.unique(shard_of):
+        shards = np.unique(shard_of)
+        for shard in progress_bar(shards, what=f"reading {self._attack.name}", unit="shard", show=progress):
             arrays = self._load(self._shards[shard])
             wanted = np.flatnonzero(shard_of == shard)
             rows = row_of[wanted]

@@ -5,7 +5,7 @@ from service.inputs.companions import companion_note, load_companion, needs_comp
 from service.inputs.engines import engine_of
 from service.inputs.images import distinct_images, hold_out, require_disjoint
 from service.inputs.labels import with_labels_of
-from service.inputs.loading import dataset_request, load_for_artifact
+from service.inputs.loading import attacked_source, dataset_request, load_for_artifact
 from service.inputs.names import label, network_name
 from service.inputs.plugins import attack_of, depth_rule_of, detector_of, objective_of, refuse_unused
 from service.inputs.splits import split_in_two
@@ -14,6 +14,7 @@ from service.inputs.views import view_of, view_of_artifact, view_of_training
 
 __all__ = [
     "attack_of",
+    "attacked_source",
     "companion_note",
     "dataset_request",
     "depth_rule_of",

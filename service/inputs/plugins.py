@@ -97,6 +97,7 @@ def refuse_unused(
     *,
     attacks: Iterable[str] | None = None,
     attacked: Path | None = None,
+    runner: str | None = None,
     reference: str | None = None,
     companion: str | None = None,
 ) -> None:
@@ -106,6 +107,7 @@ def refuse_unused(
         detectors: those that the command fits.
         attacks: values of ``--attack``; None if not given.
         attacked: the value of ``--attacked``; None if not given.
+        runner: the value of ``--runner``; None if not given.
         reference: the value of ``--reference``; None if not given.
         companion: the value of ``--companion``; None if not given.
 
@@ -115,7 +117,8 @@ def refuse_unused(
     """
     chosen = list(detectors)
     names = ", ".join(detector.name for detector in chosen)
-    given = {"--attack": None if attacks is None else " ".join(attacks), "--attacked": attacked}
+    words = None if attacks is None else " ".join(attacks)
+    given = {"--attack": words, "--attacked": attacked, "--runner": runner}
     for option, value in given.items():
         if value is not None and not any(detector.needs_adversarial for detector in chosen):
             raise InputError(f"{option} {value} has no effect on {names}; leave it out")

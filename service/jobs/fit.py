@@ -15,6 +15,7 @@ import numpy as np
 
 from attacks import Attack, generate
 from attacks.generation.folder import AttackedFolder
+from attacks.generation.sharded import ShardedAttack
 from detector.artifact import check_destination, save_artifact
 from detector.base.detector import Detector
 from detector.calibration import Calibration
@@ -33,6 +34,7 @@ from models.residuals import Discovery, StatisticsSpec, discover
 from service.evaluation.planning.protocols import can_calibrate
 from service.inputs import (
     attack_of,
+    attacked_source,
     companion_note,
     dataset_request,
     detector_of,
@@ -149,11 +151,11 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
     detector = _build_detector(inputs, options, discovery, statistics_spec)
     trains = inputs.train_companion
     refuse_unused(
-        [detector], attacks=options.attack, attacked=options.attacked,
+        [detector], attacks=options.attack, attacked=options.attacked, runner=options.runner,
         reference=None if inputs.reference is None or trains else label(inputs.reference.name),
         companion="train" if trains else None if inputs.companion is None else label(inputs.companion.reference),
     )  # fmt: skip
-    folders = [] if options.attacked is None else [AttackedFolder(options.attacked, network, each) for each in attacks]
+    sources = [attacked_source(options, network, each) for each in attacks]
     if trains:
         if inputs.reference is None:
             raise InputError("--companion train needs --reference IMAGES, the images to train on; add it")
@@ -180,7 +182,7 @@ def _fit_detector(inputs: FitInputs, options: FitOptions, *, progress: bool) -> 
         )  # fmt: skip
 
     # 2. Fit on natural and attacked images, then calibrate.
-    natural, attacked = _learn(detector, attacks, folders, parts, loaded, extract, options, progress)
+    natural, attacked = _learn(detector, attacks, sources, parts, loaded, extract, options, progress)
     held_out = extract(parts.calibrate.images)
     result = detector.score_components(held_out)
     calibration = Calibration(result.score, options.fpr, held_out.predicted, result.parts)
@@ -313,7 +315,7 @@ def _report_plan(
 def _learn(
     detector: Detector,
     attacks: list[Attack],
-    folders: list[AttackedFolder],
+    sources: list[AttackedFolder | ShardedAttack | None],
     parts: _Parts,
     loaded: LoadedNetwork,
     extract: Extract,
@@ -325,7 +327,7 @@ def _learn(
     Args:
         detector: unfitted.
         attacks: used only if the detector needs attacked images.
-        folders: of the images of each attack; empty: attack.
+        sources: of the images of each attack; None: attack.
         parts: the images.
         loaded: the network.
         extract: features of images.
@@ -340,12 +342,12 @@ def _learn(
     if accuracy.status == "warning":
         say(f"warning: {accuracy.message}")
     summaries, attacked = [], []
-    for index, attack in enumerate(attacks if detector.needs_adversarial else []):
-        if folders:
-            made = folders[index].read(images, labels)
+    for attack, source in zip(attacks, sources, strict=True) if detector.needs_adversarial else []:
+        if source is not None:
+            made = source.read(images, labels, progress=progress)
         else:
             made = generate(
-                loaded.network, images, labels, attack, cache=options.cache, workers=options.workers,
+                loaded.network, images, labels, attack, cache=options.cache, workers=options.workers or 1,
                 device=options.device, progress=progress,
             )  # fmt: skip
         # The images of one attack at a time are in memory.

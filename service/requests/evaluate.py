@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from models.images.policy import MAX_PIXELS
-from service.requests.options import Commas, Flag, MaxPixels, Memory, Names, PerChannel, Seed, Whole
+from service.requests.options import Commas, Flag, MaxPixels, Memory, Names, PerChannel, RunnerName, Seed, Whole
 
 __all__ = ["EvaluationRequest"]
 
@@ -64,13 +64,14 @@ class EvaluationRequest:
         resamples: resamples of the bootstrap intervals; 0 for none.
         beside_paper: print published figures beside ours: those of the thesis, or of this CSV file.
         published: network or data set whose published figures are printed.
-        workers: number of attacking processes.
+        runner: attack in shards, here or on a Ray cluster.
+        workers: attacking processes; if not given, 1, or with ray one per GPU or CPU.
         cache: folder of attacked images, features and results.
         attacked: use the attacked images in this folder, which `plumbline attack` wrote.
         engine: a name from `plumbline list engines`; auto: the fastest that agrees with torch; an artifact has its own.
         precision: precision of the network's forward pass; an artifact has its own.
         device: cpu or cuda.
-        memory: memory that the job may use, such as 3GB; if not given, a share of what is free.
+        memory: memory that the job may use, such as 3GB; default: a share of what is free.
         seed: seed of splits, noise, classifiers and attacks.
     """
 
@@ -117,7 +118,8 @@ class EvaluationRequest:
     resamples: Whole = 1000
     beside_paper: Annotated[tuple[Path, ...] | None, Parameter(consume_multiple=(0, 1), negative=())] = None
     published: str | None = None
-    workers: Whole = 1
+    runner: RunnerName | None = None
+    workers: Whole | None = None
     cache: Path | None = Path("runs/attacks")
     attacked: Path | None = None
     engine: str = "torch"

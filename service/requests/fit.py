@@ -6,7 +6,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from service.requests.options import Flag, ImageOptions, Memory, Names, NetworkOptions, Seed, Whole
+from service.requests.options import Flag, ImageOptions, Memory, Names, NetworkOptions, RunnerName, Seed, Whole
 
 __all__ = ["ClassifierChoice", "FitOptions", "FitRequest"]
 
@@ -30,12 +30,13 @@ class FitOptions:
         directions: cosines to this many further orthogonal vectors.
         blocks: names of the modules that are the blocks, such as "blocks.*".
         fit_successful: fit on successful attacks only.
-        workers: number of attacking processes.
+        runner: attack in shards, here or on a Ray cluster.
+        workers: attacking processes [default: 1; ray: one per GPU, or CPU, of the cluster].
         cache: folder of attacked images, to resume from.
         attacked: use the attacked images in this folder, which `plumbline attack` wrote.
         sign_key: sign the artifact with the secret in this file.
         engine: a name from `plumbline list engines`; auto: the fastest engine that agrees with torch.
-        precision: precision of the network's forward pass.
+        precision: precision of the forward pass.
         device: cpu or cuda.
         memory: memory that the job may use, such as 3GB [default: a share of what is free].
         seed: seed of the split, the attacks and the classifiers.
@@ -52,7 +53,8 @@ class FitOptions:
     directions: Whole = 0
     blocks: str | None = None
     fit_successful: Flag = False
-    workers: Whole = 1
+    runner: RunnerName | None = None
+    workers: Whole | None = None
     cache: Path | None = Path("runs/attacks")
     attacked: Path | None = None
     sign_key: Path | None = None

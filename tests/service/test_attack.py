@@ -1,5 +1,6 @@
 """`attack`, and `fit` and `evaluate` on what it attacked."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,45 +34,57 @@ def folder(tmp_path: Path, seed: int) -> Path:
     return tmp_path / "attacked"
 
 
-def test_fit_takes_attacked_images_from_the_folder(folder: Path, tmp_path: Path, seed: int) -> None:
+def test_fit_takes_attacked_images_from_the_folder_or_a_runner(folder: Path, tmp_path: Path, seed: int) -> None:
     inputs = FitInputs(data=small_digits(IMAGES), loaded=loaded_network(seed))
     options = FitOptions(
         out=tmp_path / "artifact", detector="transport:num_trees=5", epsilon="0.1", split="0.5,0.25,0.25", fpr=0.1,
         seed=seed, engine="torch", cache=None,
     )  # fmt: skip
-    scores = [
+    sharded = replace(options, runner="local", cache=tmp_path / "work")
+    expected, *scores = [
         fit_detector(inputs, each, progress=False).pipeline.calibration.scores
-        for each in (options, replace(options, attacked=folder))
+        for each in (options, replace(options, attacked=folder), sharded, sharded)
     ]
-    np.testing.assert_array_equal(*scores)
+    for each in scores:
+        np.testing.assert_array_equal(each, expected)
+    (record,) = (json.loads(path.read_bytes()) for path in (tmp_path / "work").glob("fgm-*/shard-*.json"))
+    assert (record["n"], record["quarantined"]) == (60, {})
+    assert "versions" in record["provenance"]
     for wrong, message in (
         ({"seed": seed + 1}, rf"differ in seed \({seed}, not {seed + 1}\)"),
         ({"epsilon": "0.2"}, r"differ in epsilon \(0.1, not 0.2\)"),
         ({"detector": "energy"}, "--attacked .* has no effect on energy"),
+        ({"detector": "energy", "attacked": None, "runner": "local"}, "--runner local has no effect on energy"),
+        ({"runner": "local"}, "--runner has no effect on the images of --attacked"),
+        ({"runner": "array", "attacked": None}, "run `plumbline attack --runner array` first, then pass its --out"),
+        ({"runner": "local", "attacked": None}, "--cache, which is missing; add it"),
     ):
         with pytest.raises(InputError, match=message):
-            fit_detector(inputs, replace(options, attacked=folder, **wrong), progress=False)
+            fit_detector(inputs, replace(options, **{"attacked": folder, **wrong}), progress=False)
     others = FitInputs(data=small_digits(IMAGES, first=IMAGES), loaded=inputs.loaded)
     with pytest.raises(InputError, match="60 of 60 images are not in"):
         fit_detector(others, replace(options, attacked=folder), progress=False)
 
 
-def test_evaluate_takes_attacked_images_from_the_folder(folder: Path, seed: int) -> None:
+def test_evaluate_takes_attacked_images_from_the_folder_or_a_runner(folder: Path, tmp_path: Path, seed: int) -> None:
     inputs = EvaluationInputs(data=small_digits(IMAGES), network=loaded_network(seed))
     wishes = settings(runs=1, detectors=("transport:num_trees=5",), seed=seed)
 
-    here, there = (
+    here, *others = (
         run_evaluation(plan_evaluation(inputs, each), progress=False)
-        for each in (wishes, replace(wishes, attacked=folder))
+        for each in (wishes, replace(wishes, attacked=folder), replace(wishes, runner="local", cache=tmp_path))
     )
-    assert figures(here, resamples=0)["results"] == figures(there, resamples=0)["results"]
-    assert there.provenance["settings"]["attacked"] is True
+    assert "attacked" not in here.provenance["settings"]
+    for there in others:
+        assert figures(here, resamples=0)["results"] == figures(there, resamples=0)["results"]
+        assert there.provenance["settings"]["attacked"] is True
     with pytest.raises(InputError, match="differ in attack"):
         plan_evaluation(inputs, replace(wishes, attacked=folder, test_on=("bim:steps=2",), fit_on=("bim:steps=2",)))
-    others = replace(small_digits(IMAGES, first=IMAGES), name="others")
-    alone = replace(wishes, attacked=folder, detectors=("energy",), test_on=(), fit_on=())
-    with pytest.raises(InputError, match=r"--attacked .* has no effect without attacks"):
-        plan_evaluation(replace(inputs, outliers={"others": others}), alone)
+    outliers = {"others": replace(small_digits(IMAGES, first=IMAGES), name="others")}
+    alone = replace(wishes, detectors=("energy",), test_on=(), fit_on=())
+    for options in ({"attacked": folder}, {"runner": "local"}):
+        with pytest.raises(InputError, match=rf"--{next(iter(options))} .* has no effect without attacks"):
+            plan_evaluation(replace(inputs, outliers=outliers), replace(alone, **options))
 
 
 def test_the_command_attacks_in_parts_and_resumes(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.generation.folder import AttackedFolder
+from attacks.generation.sharded import ShardedAttack
 from detector.artifact import Artifact
 from models.errors import InputError
 from service.evaluation.planning.images import EvaluationImages, prepare_images
@@ -19,7 +20,7 @@ from service.evaluation.planning.selection import Selection, select
 from service.evaluation.planning.settings import EvaluationSettings, settings_of
 from service.evaluation.planning.subject import Subject, subject_of
 from service.evaluation.threats import threats_fitted_on
-from service.inputs import engine_of, label, refuse_unused, say
+from service.inputs import attacked_source, engine_of, label, refuse_unused, say
 from service.requests.evaluate import EvaluationRequest
 
 __all__ = ["EvaluationPlan", "UnseenImages", "plan_evaluation", "resolve"]
@@ -45,7 +46,7 @@ class EvaluationPlan:
         images: natural images, reference images and outliers.
         selection: attacks, detectors and fits.
         splits: the runs, and the originals of each attack.
-        attacked: label of each attack → its images; empty: attack.
+        attacked: label of each attack → the source of its images; None: attack.
         unseen: the artifact to evaluate; None: no artifact, or one that has seen all images.
         artifact_only: whether only the artifact and the trivial baselines are evaluated.
         provenance: JSON values.
@@ -56,7 +57,7 @@ class EvaluationPlan:
     images: EvaluationImages
     selection: Selection
     splits: Splits
-    attacked: Mapping[str, AttackedFolder]
+    attacked: Mapping[str, AttackedFolder | ShardedAttack | None]
     unseen: UnseenImages | None
     artifact_only: bool
     provenance: dict[str, Any]
@@ -101,12 +102,10 @@ def plan_evaluation(inputs: EvaluationInputs, settings: EvaluationSettings) -> E
     subject = subject_of(inputs, images.data, settings)
     selection = select(settings, inputs.outliers, offered=subject.detector_options(), artifact_only=artifact_only)
     _check_selection(selection, images)
-    folder, network = settings.attacked, subject.network
-    if folder is not None and not selection.attacks:
-        raise InputError(f"--attacked {folder} has no effect without attacks to fit or test on; leave it out")
-    attacked = {} if folder is None else {
-        name: AttackedFolder(folder, network, attack) for name, attack in selection.attacks.items()
-    }  # fmt: skip
+    for name in ("attacked", "runner"):
+        if (value := getattr(settings, name)) is not None and not selection.attacks:
+            raise InputError(f"--{name} {value} has no effect without attacks to fit or test on; leave it out")
+    attacked = {name: attacked_source(settings, subject.network, attack) for name, attack in selection.attacks.items()}
     if inputs.companion is not None:
         refuse_unused(selection.detectors.values(), companion=label(inputs.companion.reference))
     if artifact is None:

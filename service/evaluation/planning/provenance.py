@@ -39,8 +39,8 @@ def provenance_of(
     recorded = {name: value for name, value in asdict(settings).items() if name not in _NOT_RECORDED}
     if artifact_only:
         recorded |= {"runs": 1, "split": None}
-    if recorded.pop("attacked") is not None:
-        recorded["attacked"] = True  # by `plumbline attack`, under seeds of its shards; the path is of the machine
+    if [each for each in (recorded.pop("attacked"), recorded.pop("runner")) if each is not None]:
+        recorded["attacked"] = True  # under seeds of the shards; the path and the runner are of the machine
     return {
         **_network(inputs),
         "dataset": {**_summary(data), "seed": settings.seed},

@@ -47,7 +47,8 @@ class EvaluationSettings:
         adaptive_images: maximum number of images of each adaptive attack.
         adaptive_budgets: of adaptive attacks; None: the thesis's.
         seed: of splits, noise, classifiers and attacks.
-        workers: processes that attack, and jobs of classifiers while fitting.
+        runner: that attacks in shards; None: attack in processes of this machine.
+        workers: processes that attack, and jobs of classifiers while fitting; None: 1, or the runner's default.
         cache: folder of attacked images, features and results; None keeps them in memory.
         attacked: folder of attacked images that `plumbline attack` wrote; None: attack.
         device: where the network runs.
@@ -80,7 +81,8 @@ class EvaluationSettings:
     adaptive_images: int = 200
     adaptive_budgets: Budgets | None = None
     seed: int = 0
-    workers: int = 1
+    runner: str | None = None
+    workers: int | None = None
     cache: Path | None = None
     attacked: Path | None = None
     device: str = "cpu"
@@ -94,7 +96,8 @@ class EvaluationSettings:
         if not 0 < self.operating_rate < 1:
             raise InputError(f"expected --fpr between 0 and 1, such as 0.05, got {self.fpr}")
         for name in ("runs", "adaptive_images", "reference_limit", "workers"):
-            if (value := getattr(self, name)) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise InputError(f"expected --{name.replace('_', '-')} of at least one, got {value}")
 
     def _check_protocol(self) -> None:
@@ -141,8 +144,9 @@ def settings_of(request: EvaluationRequest) -> EvaluationSettings:
         reference_limit=_or(request.reference_limit, defaults.reference_limit),
         attack_limit=_attack_limits(request.attack_limit), split=request.split, fpr=request.fpr,
         adaptive=request.adaptive or (), adaptive_images=_or(request.adaptive_images, defaults.adaptive_images),
-        adaptive_budgets=_adaptive_budgets(request), seed=request.seed, workers=request.workers, cache=request.cache,
-        attacked=request.attacked, device=request.device, engine=request.engine, precision=request.precision,
+        adaptive_budgets=_adaptive_budgets(request), seed=request.seed, runner=request.runner, workers=request.workers,
+        cache=request.cache, attacked=request.attacked, device=request.device, engine=request.engine,
+        precision=request.precision,
     )  # fmt: skip
 
 

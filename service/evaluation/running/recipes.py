@@ -14,6 +14,7 @@ from torch import nn
 from attacks import Attack, AttackedSet, generate
 from attacks.common.digests import arrays_digest
 from attacks.generation.folder import AttackedFolder
+from attacks.generation.sharded import ShardedAttack
 from models.datasets.base import ImageDataset
 from models.images.stored import FloatImages, ImageBuffer, ImageSequence, StoredImages, take_images
 from service.cache import code_digest
@@ -125,7 +126,7 @@ def attacked(
     workers: int,
     device: str,
     progress: bool,
-    folder: AttackedFolder | None = None,
+    source: AttackedFolder | ShardedAttack | None = None,
 ) -> Recipe:
     """The attacked originals.
 
@@ -140,26 +141,26 @@ def attacked(
         workers: processes that attack.
         device: where the network runs.
         progress: show a bar.
-        folder: of images that were attacked before; None: attack.
+        source: of the attacked images; None: attack.
     """
     key = {
         "data": data.fingerprint(), "rows": arrays_digest({"rows": originals}),
         "attack": f"{type(attack).__module__}.{type(attack).__qualname__}", "algorithm": attack.algorithm,
         "parameters": attack.parameters(), "libraries": attack.libraries(), "eight_bit": eight_bit,
         **({"code": _own_code()} if eight_bit else {}),
-        **({} if folder is None else {"attacked": folder.key}),
+        **({} if source is None else {"attacked": source.key}),
     }  # fmt: skip
 
     def make() -> Made:
         images, labels = take_images(data.images, originals), data.labels[originals]
         shards, start, seconds = _shards(cache, attack), time.perf_counter(), None
-        if folder is None:
+        if source is None:
             made = generate(
                 network, images, labels, attack, cache=cache, workers=workers, device=device, progress=progress
             )
             seconds = _per_image(time.perf_counter() - start, len(originals), shards, _shards(cache, attack))
         else:
-            made = folder.read(images, labels)
+            made = source.read(images, labels, progress=progress)
         if not eight_bit:
             return Made(made.images, made.natural_correct, made.summary(), seconds)
         made = _in_eight_bits(made, FloatImages(images), attack)
