@@ -4,9 +4,10 @@ import codecs
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ __all__ = [
 
 READABLE = "plumbline-readable"  # name of an error handler of `str.encode`
 
+_PARTIAL = ".partial"  # end of the names of temporary files
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` through a temporary file, so that a crash leaves either the old or the new file.
@@ -50,25 +53,18 @@ def write_files(folder: Path, contents: Mapping[str, bytes | str | None]) -> Non
         InputError: the disk is full, or the folder cannot be written. The files are as before.
     """
     temporary: dict[str, Path] = {}
-    with write_errors(folder):
+    with write_errors(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for name, content in contents.items():
-                if content is not None:
-                    descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-                    os.close(descriptor)
-                    temporary[name] = Path(partial)
-                    temporary[name].chmod(0o644)  # mkstemp makes files that only their owner can read
-                    encoded = content if isinstance(content, bytes) else content.encode("utf-8", READABLE)
-                    write_synced(temporary[name], encoded)
-            for name in contents:
-                if name in temporary:
-                    temporary[name].replace(folder / name)
-                else:
-                    (folder / name).unlink(missing_ok=True)
-        finally:
-            for partial_file in temporary.values():
-                partial_file.unlink(missing_ok=True)
+        for name, content in contents.items():
+            if content is not None:
+                temporary[name] = stack.enter_context(_temporary(folder / name))
+                encoded = content if isinstance(content, bytes) else content.encode("utf-8", READABLE)
+                write_synced(temporary[name], encoded)
+        for name in contents:
+            if name in temporary:
+                temporary[name].replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -82,17 +78,58 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"cannot write to {path}: it is a folder; choose another name for the file")
     with write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(descriptor)
-        partial = Path(name)
-        try:
-            partial.chmod(0o644)
+        with _temporary(path) as partial:
             yield partial
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new file ``.NAME.*.partial`` beside `path`, deleted after the block unless it was renamed.
+
+    The file is locked in the block. A killed process leaves one without a lock, which the next call for the same path
+    deletes; where the file system has no locks, it remains.
+    """
+    _delete_abandoned(path)
+    descriptor, name = _locked(path)
+    partial = Path(name)
+    try:
+        partial.chmod(0o644)  # mkstemp makes files that only their owner can read
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> tuple[int, str]:
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
+        _lock(descriptor, wait=True)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, name
+        os.close(descriptor)  # another process deleted it before it was locked
+
+
+def _delete_abandoned(path: Path) -> None:
+    names = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}{re.escape(_PARTIAL)}")  # mkstemp's 8 random characters
+    for partial in path.parent.iterdir():
+        if names.fullmatch(partial.name):
+            with suppress(OSError), partial.open("rb+") as file:
+                if _lock(file.fileno(), wait=False):
+                    partial.unlink()
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock a file until it is closed; False if another process has the lock, or where there are no locks."""
+    try:
+        import fcntl  # not available on Windows
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def write_synced(path: Path, content: bytes) -> None:

@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,51 @@ def test_a_full_disk_leaves_the_old_files_and_names_the_remedy(
     with pytest.raises(InputError, match=r"cannot write to .*No space left on device; free space there"):
         write_files(folder, {"a.txt": b"new", "b.txt": b"new", "c.txt": None, "d.txt": b"new"})
     assert contents(folder) == BEFORE
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from models.files import replacing
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_bytes(b"half")
+    print(partial.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_leaves_is_deleted_by_the_next_write(tmp_path: Path) -> None:
+    path, mine = tmp_path / "a.bin", tmp_path / ".a.bin.settings"
+    mine.write_text("")
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        partial = tmp_path / writer.stdout.readline().strip()
+        write_files(tmp_path, {"a.bin": b"one", "other": b""})
+        assert partial.read_bytes() == b"half"  # of a process that is writing
+        writer.kill()
+    write_files(tmp_path, {"other": b""})
+    assert partial.exists()  # of another file
+    write_files(tmp_path, {"a.bin": b"two"})
+    assert contents(tmp_path) == {"a.bin": b"two", "other": b"", mine.name: b""}
+
+
+def test_a_file_that_was_deleted_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = files.tempfile.mkstemp, list[str]()
+
+    def then_deleted(**options: Any) -> tuple[int, str]:
+        descriptor, name = make(**options)
+        made.append(name)
+        if len(made) == 1:
+            Path(name).unlink()
+        return descriptor, name
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", then_deleted)
+    write_files(tmp_path, {"a": b"new"})
+    assert (len(made), contents(tmp_path)) == (2, {"a": b"new"})
 
 
 def test_an_output_folder_is_checked_by_writing_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
