@@ -15,6 +15,7 @@ SKETCH_SIZE = 64  # sums
 _GRID, _FREQUENCIES = 8, 4
 # The sums of a sketch are stored as int16. Natural pixels deviate from 128 by 75 on average; six deviations fit.
 _SPREAD, _DEVIATIONS = 75.0, 6.0
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,9 @@ class Sketcher:
 
     def sketch(self, pixels: np.ndarray) -> np.ndarray:
         """The sketch int16 ``(64,)`` of an image uint8 ``(3, H, W)``."""
-        permuted = pixels.reshape(-1)[self._order].reshape(self._signs.shape).astype(np.float32)
-        sums = (np.einsum("ij,ij->i", permuted, self._signs) - self._offset) * self._scale
-        rounded: np.ndarray = np.clip(np.rint(sums), -32767, 32767).astype(np.int16)
+        permuted = pixels.reshape(-1).take(self._order, mode="clip").reshape(self._signs.shape).astype(np.float32)
+        sums = (np.vecdot(permuted, self._signs) - self._offset) * self._scale
+        rounded: np.ndarray = np.minimum(np.maximum(np.rint(sums), -32767), 32767).astype(np.int16)
         return rounded
 
     def query(self, pixels: np.ndarray, probabilities: np.ndarray, *, flagged: bool) -> Query:
@@ -75,8 +76,8 @@ class Sketcher:
             probabilities: float64 ``(K,)``, of the network.
             flagged: of the verdict.
         """
-        digest = hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
-        logs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+        digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=8).digest()
+        logs = np.log(np.maximum(probabilities, _TINY))
         return Query(descriptor(pixels), self.sketch(pixels), int.from_bytes(digest), logs, flagged)
 
 

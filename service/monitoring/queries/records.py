@@ -46,7 +46,7 @@ class Records:
         rows: scalars of each record, a structured array.
         columns: its fields by name.
         nbytes: bytes of all arrays.
-        descriptors, norms: float32 ``(rows, 48)`` and their squared norms ``(rows,)``.
+        descriptors, norms: float32 ``(rows, 48)``, stored by columns, and their squared norms ``(rows,)``.
         sketches: int16 ``(rows, 64)``.
         digests, sessions: ``(rows,)``.
     """
@@ -123,7 +123,8 @@ class Records:
         self.nbytes = 0
         for name in ("rows", "descriptors", "norms", "sketches", "digests", "sessions"):
             old = getattr(self, name)
-            new = np.zeros((size, *old.shape[1:]), old.dtype)
+            # The product of descriptors and a vector takes half the time if they are stored by columns.
+            new = np.zeros((size, *old.shape[1:]), old.dtype, order="F" if name == "descriptors" else "C")
             new[: len(old)] = old
             setattr(self, name, new)
             self.nbytes += new.nbytes

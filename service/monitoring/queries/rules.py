@@ -3,7 +3,7 @@
 Margins and leads are in nats, divided by the margin scale of the network (`service.monitoring.queries.scale`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ CHAINS_EVERY = 16  # members between evaluations of chains of hubs
 # Evaluations at which the conditions of a rule hold before it fires.
 REQUIRED_EVALUATIONS = {"D": 1, "N": 3, "H": 4, "F": 4, "C": 1, "B": 1}
 
+_BEST_PARENTS = 0.55  # of rule D
+_HUB_CHILDREN, _HUB_MOVES = 0.5, 0.2  # of the rules N, H and F
 _HUB_LATE_CHILDREN = 4
 _MIXED_SHARE = 0.15  # smallest share of flagged, and of other, children of a hub that has both
 _CHAIN_MEMBERS, _CHAIN_CHILDREN, _CHAIN_HUBS, _CHAIN_LENGTH = 1024, 6, 24, 5
@@ -32,6 +34,8 @@ _LATER_SHARE = 0.15  # largest share of a hub's children that come after the hub
 class WindowStatistics:
     """Statistics of the last `WINDOW` members of a session.
 
+    Those are 0 that no rule can need, since another condition of all of its rules does not hold.
+
     Args:
         members: of the whole session.
         best_parents: share whose parent had the lowest margin so far.
@@ -39,11 +43,11 @@ class WindowStatistics:
         lows: standardised number of record lows of the margin.
         hub_children: share whose parent is a hub: it has at least four children that do not follow it immediately.
         hub_moves: rank correlation between the time of these members and the time of their hubs; 0 for one hub.
+        largest_lead: of the whole session.
         hub_fall: margin of the first of these hubs minus that of the last one.
         trend: rank correlation between time and margin.
         near: share with a lead below 1.
         minority: share of members whose class is not the most frequent one.
-        largest_lead: of the whole session.
         flag_minority: share of flagged members, or of others if these are fewer.
         mixed_hubs: share whose parent is a hub with both flagged and other children among these members.
     """
@@ -54,35 +58,41 @@ class WindowStatistics:
     lows: float
     hub_children: float
     hub_moves: float
-    hub_fall: float
-    trend: float
-    near: float
-    minority: float
     largest_lead: float
-    flag_minority: float
-    mixed_hubs: float
+    hub_fall: float = 0.0
+    trend: float = 0.0
+    near: float = 0.0
+    minority: float = 0.0
+    flag_minority: float = 0.0
+    mixed_hubs: float = 0.0
 
 
 def window_statistics(records: Records, rows: np.ndarray, *, members: int, largest_lead: float) -> WindowStatistics:
     """The statistics of a session whose members are in these rows, oldest first."""
-    columns, rows = records.columns, rows[-WINDOW:]
-    parents, margins, on_best = columns["parent"][rows], columns["margin"][rows], columns["on_best"][rows]
+    window = records.rows[rows[-WINDOW:]]
+    count, on_best, parents, margins = len(window), window["on_best"], window["parent"], window["margin"]
+    best_parents = np.count_nonzero(on_best) / count
     present = (parents >= 0) & (parents >= records.total - len(records.rows))
-    of_hub = present & (columns["late_children"][parents % len(records.rows)] >= _HUB_LATE_CHILDREN)
+    of_hub = present & (records.columns["late_children"][parents % len(records.rows)] >= _HUB_LATE_CHILDREN)
     hubs = parents[of_hub]
-    moves = fall = 0.0
-    if len(hubs) and (first := hubs.min()) != (last := hubs.max()):
-        moves = rank_correlation(hubs)
-        fall = float(columns["margin"][records.row(first)] - columns["margin"][records.row(last)])
-    count, flagged = len(rows), columns["flagged"][rows]
-    mixed = mixed_members(hubs, flagged[of_hub], smallest=_HUB_LATE_CHILDREN, share=_MIXED_SHARE) if moves else 0
+    several = len(hubs) >= _HUB_CHILDREN * count and hubs.min() != hubs.max()
+    always = WindowStatistics(
+        members=members, best_parents=best_parents,
+        late_best_parents=np.count_nonzero(on_best & ~window["immediate"]) / count,
+        lows=record_lows(margins) if best_parents >= _BEST_PARENTS else 0.0,
+        hub_children=len(hubs) / count, hub_moves=rank_correlation(hubs) if several else 0.0,
+        largest_lead=largest_lead,
+    )  # fmt: skip
+    if always.hub_moves < _HUB_MOVES:
+        return always
+    flagged = window["flagged"]
     flags = np.count_nonzero(flagged)
-    return WindowStatistics(
-        members=members, best_parents=np.count_nonzero(on_best) / count,
-        late_best_parents=np.count_nonzero(on_best & ~columns["immediate"][rows]) / count,
-        lows=record_lows(margins), hub_children=len(hubs) / count, hub_moves=moves, hub_fall=fall,
-        trend=rank_correlation(margins), near=np.count_nonzero(columns["lead"][rows] < 1) / count,
-        minority=1 - int(np.bincount(columns["label"][rows]).max()) / count, largest_lead=largest_lead,
+    mixed = mixed_members(hubs, flagged[of_hub], smallest=_HUB_LATE_CHILDREN, share=_MIXED_SHARE)
+    first, last = (float(records.columns["margin"][records.row(hub)]) for hub in (hubs.min(), hubs.max()))
+    return replace(
+        always, hub_fall=first - last, trend=rank_correlation(margins),
+        near=np.count_nonzero(window["lead"] < 1) / count,
+        minority=1 - int(np.bincount(window["label"]).max()) / count,
         flag_minority=min(flags, count - flags) / count, mixed_hubs=mixed / count,
     )  # fmt: skip
 
@@ -90,12 +100,12 @@ def window_statistics(records: Records, rows: np.ndarray, *, members: int, large
 def conditions(now: WindowStatistics) -> list[str]:
     """The rules D, N, H and F whose conditions hold at one evaluation."""
     rules = []
-    if now.members >= 24 and now.best_parents >= 0.55 and now.late_best_parents >= 0.1 and now.lows >= 2.5:
+    if now.members >= 24 and now.best_parents >= _BEST_PARENTS and now.late_best_parents >= 0.1 and now.lows >= 2.5:
         rules.append("D")
     moved = now.hub_children >= 0.7 and now.hub_moves >= 0.9
     if now.members >= 40 and moved and now.trend <= -0.3 and now.hub_fall >= 0.5:
         rules.append("N")
-    along = now.members >= 32 and now.hub_children >= 0.5 and now.hub_moves >= 0.2 and now.trend <= 0.2
+    along = now.members >= 32 and now.hub_children >= _HUB_CHILDREN and now.hub_moves >= _HUB_MOVES and now.trend <= 0.2
     if along and now.near >= 0.6 and now.minority >= 0.1 and now.largest_lead >= 1:
         rules.append("H")
     if along and now.mixed_hubs >= 0.5 and now.flag_minority >= 0.2:

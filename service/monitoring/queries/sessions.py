@@ -263,8 +263,8 @@ class History:
             return
         last = numbers % len(records.rows)
         apart = records.sketches.take(last, 0).astype(np.float32)
-        apart -= records.sketches[row]
-        nearest = int(np.einsum("ij,ij->i", apart, apart).argmin())
+        apart -= records.sketches[row].astype(np.float32)
+        nearest = int(np.vecdot(apart, apart).argmin())
         parent, number = int(last[nearest]), int(numbers[nearest])
         immediate = nearest == len(last) - 1
         columns["parent"][row] = number

@@ -65,7 +65,7 @@ def longest_chain(positions: np.ndarray, left: np.ndarray, follows: np.ndarray) 
         follows: bool ``(h, h)``, whether hub j may follow hub i otherwise.
     """
     allowed = follows & (left[:, None] <= positions[None, :]) & (positions[:, None] < positions[None, :])
-    lengths = [1] * len(positions)
-    for later, earlier in np.argwhere(allowed.T).tolist():
-        lengths[later] = max(lengths[later], lengths[earlier] + 1)
-    return max(lengths, default=0)
+    length, ends = 0, np.ones(len(positions), bool)  # the hubs at which a chain of one more hub can end
+    while ends.any():
+        length, ends = length + 1, allowed[ends].any(0)
+    return length
