@@ -25,7 +25,7 @@ class Query:
     Args:
         descriptor: float32 ``(48,)``; see `descriptor`.
         sketch: int16 ``(64,)``; see `Sketcher`.
-        digest: 64 bits of a hash of the pixels.
+        digest: 64 bits of a hash of the exact sums of the sketch: equal for equal images.
         log_probabilities: float64 ``(K,)``, of the network.
         flagged: of the verdict.
     """
@@ -63,9 +63,16 @@ class Sketcher:
 
     def sketch(self, pixels: np.ndarray) -> np.ndarray:
         """The sketch int16 ``(64,)`` of an image uint8 ``(3, H, W)``."""
+        return self._rounded(self._sums(pixels))
+
+    def _sums(self, pixels: np.ndarray) -> np.ndarray:
         permuted = pixels.reshape(-1).take(self._order, mode="clip").reshape(self._signs.shape).astype(np.float32)
-        sums = (np.vecdot(permuted, self._signs) - self._offset) * self._scale
-        rounded: np.ndarray = np.minimum(np.maximum(np.rint(sums), -32767), 32767).astype(np.int16)
+        sums: np.ndarray = np.vecdot(permuted, self._signs)
+        return sums
+
+    def _rounded(self, sums: np.ndarray) -> np.ndarray:
+        scaled = (sums - self._offset) * self._scale
+        rounded: np.ndarray = np.minimum(np.maximum(np.rint(scaled), -32767), 32767).astype(np.int16)
         return rounded
 
     def query(self, pixels: np.ndarray, probabilities: np.ndarray, *, flagged: bool) -> Query:
@@ -76,9 +83,11 @@ class Sketcher:
             probabilities: float64 ``(K,)``, of the network.
             flagged: of the verdict.
         """
-        digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=8).digest()
+        sums = self._sums(pixels)
+        # Float32 holds the sums of a million pixels exactly. A hash of all pixels would take longer than the rest.
+        digest = hashlib.blake2b(sums, digest_size=8).digest()
         logs = np.log(np.maximum(probabilities, _TINY))
-        return Query(descriptor(pixels), self.sketch(pixels), int.from_bytes(digest), logs, flagged)
+        return Query(descriptor(pixels), self._rounded(sums), int.from_bytes(digest), logs, flagged)
 
 
 def descriptor(pixels: np.ndarray) -> np.ndarray:
