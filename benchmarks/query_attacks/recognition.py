@@ -1,4 +1,4 @@
-"""Recognition of query attacks: recognised attacks, false alarms, evasion, time and memory.
+"""Recognition of query attacks: recognised attacks, false alarms and evasion.
 
 Attacks and harmless streams send 8-bit images to a network; the streams are replayed through
 `service.monitoring.queries`. The limits of the rules were chosen on other images. Every stream is one line of --work,
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.common import arguments, write_result
 from benchmarks.query_attacks.benign import BENIGN, jpeg
-from benchmarks.query_attacks.replays import Replay, Subject, costs, run_attack, run_benign
+from benchmarks.query_attacks.replays import Replay, Subject, run_attack, run_benign
 from benchmarks.query_attacks.streams import ATTACKS, Classify
 from benchmarks.query_attacks.summary import summary
 from detector.calibration import Calibration
@@ -187,7 +187,7 @@ def pixels_of(data: ImageDataset) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__, rounds=20)
+    parser = arguments(__doc__)
     parser.add_argument("--cifar10", help="10,000 test images for pretrained:cifar10-resnet20")
     parser.add_argument("--references", help="images of its radius")
     parser.add_argument("--rows", default=f"{FIRST_ROW}:10000", help="test images that are used (default: %(default)s)")
@@ -211,7 +211,6 @@ def main(argv: list[str] | None = None) -> None:
     payload = {
         "n": options.images, "seed": options.seed, "benign_streams": options.benign, "queries": options.queries,
         "scale": subject.scale.to_json(), **summary(outcomes.values()),
-        "costs": costs(replay, options.rounds),
     }  # fmt: skip
     print(write_result(name, payload, options.out))
 

@@ -1,9 +1,8 @@
-"""Query streams replayed through the recognition: one attack, one harmless stream, and the time of a query."""
+"""Query streams replayed through the recognition: one attack, or one harmless stream."""
 
 import functools
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from service.monitoring.queries.descriptors import Query, Sketcher
 from service.monitoring.queries.index import QueryIndex
 from service.monitoring.queries.scale import QueryScale
 
-__all__ = ["Replay", "Subject", "costs", "run_attack", "run_benign"]
+__all__ = ["Replay", "Subject", "run_attack", "run_benign"]
 
 MAX_EVASION = 250  # attack queries of a stream with inserted images
 TRANSFORMS = {
@@ -226,43 +225,3 @@ def run_benign(replay: Replay, kind: str, number: int, *, count: int, hard: bool
     queries = replay.queries(pixels)
     outcome = replay.run(("k", query, True) for query in queries)
     return {"kind": kind, "number": number, "hard": hard, "queries": len(queries), **outcome}
-
-
-def costs(replay: Replay, rounds: int) -> dict[str, float]:
-    """Processor time per query in microseconds, at 4,096 records, and bytes per record."""
-    subject, rng = replay.subject, np.random.default_rng(replay.seed)
-    rows = rng.permutation(len(subject.images))
-    full = [
-        replay.sketcher.query(_noise_of(subject.images[rows[number % len(rows)]], rng), np.full(2, 0.5), flagged=False)
-        for number in range(4400)
-    ]
-    images = _noise_of(np.repeat(subject.images[rows[:1]], 512, 0), rng)
-    lead = rng.normal(3, 1, len(images))
-    probabilities = np.stack([1 / (1 + np.exp(-lead)), 1 / (1 + np.exp(lead))], 1)
-    variants = replay.answered(images, probabilities, rng.random(len(images)) < 0.5)
-    index = QueryIndex(1 << 28, 1e9)
-    empty = index.nbytes
-    for number, query in enumerate(full):
-        index.add("m", "k", query, subject.scale, at=float(number))
-    stored = (index.nbytes - empty) / index.records
-    best = {"new picture": np.inf, "member of a session": np.inf, "descriptor and sketch": np.inf}
-    for start in range(0, 64 * rounds, 64):
-        for name, queries in (("new picture", full), ("member of a session", variants)):
-            batch = [
-                replace(queries[place % len(queries)], digest=int(rng.integers(2**62)))
-                for place in range(start, start + 64)
-            ]
-            begun = time.thread_time()
-            for query in batch:
-                index.add("m", "k", query, subject.scale, at=1e6)
-            best[name] = min(best[name], (time.thread_time() - begun) / 64)
-        begun = time.thread_time()
-        for image in images[:64]:
-            replay.sketcher.query(image, np.full(10, 0.1), flagged=False)
-        best["descriptor and sketch"] = min(best["descriptor and sketch"], (time.thread_time() - begun) / 64)
-    microseconds = {name: 1e6 * seconds for name, seconds in best.items()}
-    return {**microseconds, "bytes": stored}
-
-
-def _noise_of(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.clip(pixels + rng.integers(-3, 4, pixels.shape, np.int16), 0, 255).astype(np.uint8)

@@ -67,6 +67,7 @@ class Answers:
     upload: Callable[[np.ndarray], np.ndarray] | None = None
     transform: Transform | None = None
     starts: np.ndarray | None = None
+    sent: list[np.ndarray] = field(default_factory=list)
     pixels: list[np.ndarray] = field(default_factory=list)
     probabilities: list[np.ndarray] = field(default_factory=list)
     flagged: list[np.ndarray] = field(default_factory=list)
@@ -82,9 +83,10 @@ class Answers:
         pixels = points.detach().clamp(0, 1).mul(255).round().byte().numpy()
         if self.transform is not None:
             pixels = self.transform(pixels, self.rng)
-        if self.upload is not None:
-            pixels = self.upload(pixels)
         if len(pixels):
+            self.sent.append(pixels)
+            if self.upload is not None:
+                pixels = self.upload(pixels)
             probabilities, flagged = self.classify(pixels)
             self.pixels.append(pixels)
             self.probabilities.append(probabilities)
@@ -95,10 +97,13 @@ class Answers:
         return probabilities, flagged
 
     def stream(self, original: np.ndarray, label: int, *, unflagged: bool) -> Stream:
-        """All queries so far; a success of an attack on network and detector must not be flagged."""
+        """All queries so far; distances of successes are measured before the upload.
+
+        A success of an attack on network and detector must not be flagged.
+        """
         pixels, probabilities = np.concatenate(self.pixels), np.concatenate(self.probabilities)
         flagged = np.concatenate(self.flagged)
-        apart = np.abs(pixels.astype(np.float32) - original) / 255
+        apart = np.abs(np.concatenate(self.sent).astype(np.float32) - original) / 255
         near = apart.reshape(len(apart), -1).max(1) <= _LINF + 1e-6
         near |= np.sqrt((apart**2).reshape(len(apart), -1).sum(1)) <= _L2 * np.sqrt(original.size / 3072)
         won = np.flatnonzero((probabilities.argmax(1) != label) & near & ~(flagged & unflagged))
