@@ -85,7 +85,7 @@ class Sketcher:
         """
         sums = self._sums(pixels)
         # Float32 holds the sums of a million pixels exactly. A hash of all pixels would take longer than the rest.
-        digest = hashlib.blake2b(sums, digest_size=8).digest()
+        digest = hashlib.blake2b(sums.tobytes(), digest_size=8).digest()
         logs = np.log(np.maximum(probabilities, _TINY))
         return Query(descriptor(pixels), self._rounded(sums), int.from_bytes(digest), logs, flagged)
 

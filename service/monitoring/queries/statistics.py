@@ -65,7 +65,8 @@ def longest_chain(positions: np.ndarray, left: np.ndarray, follows: np.ndarray) 
         follows: bool ``(h, h)``, whether hub j may follow hub i otherwise.
     """
     allowed = follows & (left[:, None] <= positions[None, :]) & (positions[:, None] < positions[None, :])
-    length, ends = 0, np.ones(len(positions), bool)  # the hubs at which a chain of one more hub can end
+    length = 0
+    ends: np.ndarray = np.ones(len(positions), bool)  # the hubs at which a chain of one more hub can end
     while ends.any():
-        length, ends = length + 1, allowed[ends].any(0)
+        length, ends = length + 1, np.any(allowed[ends], axis=0)
     return length
