@@ -259,7 +259,7 @@ def attacked(client: Client, image: ImageDataset, classes: int) -> dict[str, Any
 
 
 def _watched(watch: dict[str, Any]) -> dict[str, Any]:
-    return {name: watch[name] for name in ("images", "flagged", "level")}
+    return {name: watch[name] for name in ("images", "repeated", "flagged", "level")}
 
 
 def _collect(failures: list[BaseException], work: Any, *given: Any) -> None:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from benchmarks.tables.cells import Result
+from benchmarks.tables.cells import Result, percent
 
-__all__ = ["query_alarms", "query_evasion", "query_false_alarms", "query_found"]
+__all__ = ["query_alarms", "query_evasion", "query_false_alarms", "query_found", "query_lineage"]
 
 
 def query_found(result: Result) -> list[str]:
@@ -55,6 +55,15 @@ def query_alarms(result: Result) -> list[str]:
         f"| unrelated pictures | {_share(totals['unrelated'])} |",
         f"| one stream of {photos['photos']:,} photos; members of its largest session: {photos['largest'] or 'none'} "
         f"| {int(photos['alarm'] is not None)} of 1 |",
+    ]
+
+
+def query_lineage(result: Result) -> list[str]:
+    """Whether descriptors link the queries of an attack, and sketches find their parents."""
+    return [
+        "| attack | distance to the nearest earlier descriptor, 97 % | parent by the sketch is the nearest image |",
+        "|---|---|---|",
+        *(f"| {case['attack']} | {case['apart']:.2f} | {percent(case['parents'])} |" for case in result["attacks"]),
     ]
 
 

@@ -1,8 +1,8 @@
-"""Tables of the calibration watch."""
+"""Tables of the calibration watch, and of the cost of monitoring."""
 
 from benchmarks.tables.cells import Result, percent
 
-__all__ = ["watch_false_alarms", "watch_shifts", "watch_simulated", "watch_steps"]
+__all__ = ["query_cost", "watch_cost", "watch_false_alarms", "watch_shifts", "watch_simulated", "watch_steps"]
 
 
 def watch_false_alarms(result: Result) -> list[str]:
@@ -58,7 +58,7 @@ def watch_steps(result: Result) -> list[str]:
         "review of the random sample": reviews,
         "`plumbline calibrate --from-reviews`": f"{result['calibrated_on']:,} images",
         "SIGHUP while images are sent": f"no response lost; {after['by_previous_version']:,} images by the previous "
-        f"version, {after['images']:,} by the new one",
+        f"version, {after['images'] + after.get('repeated', 0):,} by the new one",
         "blurred images, new version": f"{percent(after['rate'])} flagged, expected "
         f"{percent(after['expected'][0])} to {percent(after['expected'][1])}; watch: {after['level']}",
     }
@@ -75,6 +75,39 @@ def watch_steps(result: Result) -> list[str]:
         f"{times['request']:.1f} µs in the request, {times['thread']:.0f} µs in the thread"
     )
     return ["| step | result |", "|---|---|", *(f"| {step} | {text} |" for step, text in steps.items())]
+
+
+def query_cost(result: Result) -> list[str]:
+    """Processor time of a query in the recognition of query attacks, and bytes per record."""
+    lines = [
+        "| image | descriptor, sketch and digest | new picture | member of a session | bytes of a record |",
+        "|---|---|---|---|---|",
+    ]
+    for side, each in result["sides"].items():
+        times = " | ".join(f"{each[name]:.0f} µs" for name in ("query", "new", "member"))
+        lines.append(f"| {side} × {side} | {times} | {each['bytes']:.0f} |")
+    return lines
+
+
+def watch_cost(result: Result) -> list[str]:
+    """Throughput, latency and processor time without and with monitoring; quartiles of the ratios in brackets."""
+    names = {"off": "none", "sessions": "query attacks", "all": "query attacks, store, kept images, random sample"}
+    lines = [
+        "| clients at a time | monitoring | requests per second | ratio | 99 % of the latencies "
+        "| processor time per request | ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for clients, servers in result["clients"].items():
+        for name, each in servers.items():
+            lines.append(
+                f"| {clients} | {names[name]} | {each['per_second']:.0f} | {_ratio(each['throughput'])} | "
+                f"{each['p99_ms']:.1f} ms | {each['cpu_ms']:.2f} ms | {_ratio(each['processor_time'])} |"
+            )
+    return lines
+
+
+def _ratio(paired: dict[str, float]) -> str:
+    return f"{paired['ratio']:.3f} ({paired['low']:.3f}–{paired['high']:.3f})"
 
 
 def _images(delay: float | None) -> str:

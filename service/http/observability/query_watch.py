@@ -138,8 +138,9 @@ class QueryWatch:
                     except Exception:  # a defect; serving and the store go on
                         logger.exception("the recognition of query attacks failed; it continues with the next images")
                     done += len(served.pixels)
-            self._metrics.query_records.set(self._index.records)
             time.sleep(_PAUSE_S)  # a request never waits long for the interpreter lock
+        with self._working:
+            self._metrics.query_records.set(self._index.records)
 
     def _run(self) -> None:
         while True:
