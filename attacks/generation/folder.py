@@ -11,6 +11,7 @@ A shard is a function of the attack, its seed, the network, and the images and l
 SHA-256 of its images and labels, so the same command continues after an interruption, on any machine and any runner.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -89,7 +90,7 @@ def attack_into(
     *,
     runner: Runner,
     shard_size: int = SHARD_SIZE,
-    part: tuple[int, int] = (0, 1),
+    positions: NDArray[np.int64] | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
@@ -106,7 +107,8 @@ def attack_into(
         labels: ``(N,)`` int64, the true classes.
         runner: where the shards are attacked.
         shard_size: images per shard.
-        part: (i, K): the i-th of K ranges of shards, from 0.
+        positions: increasing ``(N,)``, of the images in their source, of which others may be missing: a shard has those
+            of `shard_size` positions. None for 0 … N − 1.
         metadata: JSON values that are added to every new record.
         progress: whether to show a progress bar.
 
@@ -116,19 +118,14 @@ def attack_into(
         RunnerError: a process died.
     """
     store = ShardStore(folder, attack.name, _key(network, attack))
-    count = -(-len(images) // shard_size)
-    index, parts = part
-    shards = range(count * index // parts, count * (index + 1) // parts)
-
-    def part_of(shard: int) -> _Part:
-        rows = slice(shard * shard_size, (shard + 1) * shard_size)
-        return _Part(np.ascontiguousarray(images[rows]), labels[rows])
-
+    numbers = (np.arange(len(images)) if positions is None else positions) // shard_size
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1, append=-1)).tolist()
+    rows = (slice(start, stop) for start, stop in itertools.pairwise(starts))
+    parts = (_Part(np.ascontiguousarray(images[each]), labels[each]) for each in rows)
     work = _Work(network, attack, runner.device, store, metadata or {})
     records = []
-    total = min(len(images), shards.stop * shard_size) - shards.start * shard_size
-    with progress_bar(total=max(0, total), what=attack.name, unit="image", show=progress) as bar:
-        for record in runner.run(work, map(part_of, shards)):
+    with progress_bar(total=len(images), what=attack.name, unit="image", show=progress) as bar:
+        for record in runner.run(work, parts):
             records.append(record)
             bar.update(record["n"])
     return records

@@ -16,7 +16,7 @@ from models.images.preprocessing import Preprocessing
 from models.images.stored import ImageBuffer
 from models.progress import progress_bar, say
 
-__all__ = ["EncodedImage", "class_labels", "decode_images"]
+__all__ = ["EncodedImage", "class_labels", "decode_images", "read_already"]
 
 _MAX_UNREADABLE_PERCENT = 1
 
@@ -28,16 +28,28 @@ class EncodedImage:
     Args:
         name: of the file or row, for messages.
         label: index of its class.
-        read: returns the bytes of the image file, in any thread.
+        read: returns the bytes of the image file, in any thread; checks their number with the limits before it reads.
     """
 
     name: str
     label: int
-    read: Callable[[], bytes]
+    read: Callable[[Limits], bytes]
+
+
+def read_already(content: bytes | memoryview, size: int, limits: Limits) -> bytes:
+    """The bytes of an image file that a table or an archive contains, for `EncodedImage.read`.
+
+    Args:
+        content: the bytes; anything if the size exceeds the limits.
+        size: number of bytes in the source.
+        limits: on the size; `Limits.check_bytes` raises.
+    """
+    limits.check_bytes(size)
+    return bytes(content)
 
 
 def decode_images(
-    images: Iterable[EncodedImage],
+    images: Callable[[range], Iterable[EncodedImage]],
     count: int,
     classes: Sequence[str],
     request: DatasetRequest,
@@ -52,10 +64,10 @@ def decode_images(
     and left out, unless the request is strict.
 
     Args:
-        images: in order; read a few images ahead.
-        count: number of the images.
+        images: returns the images at some positions of the source, in order; read a few images ahead.
+        count: number of images in the source.
         classes: names, by label.
-        request: resizing, cropping and limits.
+        request: the part of the images, resizing, cropping and limits.
         source: name of the folder or file, for messages.
         skipped: reason → number of files of the source that are not among the images.
 
@@ -63,12 +75,12 @@ def decode_images(
         ImageError: too many images that cannot be decoded, or an image of another size than the first.
         DatasetError: no image, or labels outside the classes.
     """
-    unreadable = _Unreadable(0 if request.strict else max(1, count * _MAX_UNREADABLE_PERCENT // 100), count)
-    limits = Limits(max_pixels=request.max_pixels)
-    images, preprocessing = _first_size(iter(images), request, limits, unreadable)
+    rows = request.rows(count)
+    unreadable = _Unreadable(0 if request.strict else max(1, len(rows) * _MAX_UNREADABLE_PERCENT // 100), len(rows))
+    wanted, preprocessing = _first_size(zip(rows, images(rows), strict=True), request, unreadable)
 
     def pixels_of(image: EncodedImage) -> np.ndarray | str:
-        opened = _open(image, limits)
+        opened = _open(image, request.limits)
         if isinstance(opened, str):
             return opened
         try:
@@ -76,22 +88,24 @@ def decode_images(
         except ImageError as exc:
             raise ImageError(f"{image.name}: {exc}") from exc
 
-    buffer = ImageBuffer(count, (3, preprocessing.height, preprocessing.width), np.uint8)
-    labels: list[int] = []
-    with progress_bar(what=f"reading {source}", unit="image", total=count) as bar:
+    buffer = ImageBuffer(len(rows), (3, preprocessing.height, preprocessing.width), np.uint8)
+    labels, positions = list[int](), list[int]()
+    with progress_bar(what=f"reading {source}", unit="image", total=len(rows)) as bar:
         bar.update(len(unreadable.errors))
-        for image, pixels in prefetched(lambda each: (each, pixels_of(each)), images):
+        for (row, image), pixels in prefetched(lambda each: (each, pixels_of(each[1])), wanted):
             bar.update()
             if isinstance(pixels, str):
-                unreadable.add(f"{image.name}: {pixels}")
+                unreadable.add(f"{image.name}: {pixels}", row)
                 continue
             buffer.write(len(labels), pixels[None])
             labels.append(image.label)
+            positions.append(row)
     unreadable.report(source)
     counts = {"unreadable": len(unreadable.errors), **(skipped or {})}
     return ImageDataset(
         source, buffer.images(len(labels)), np.array(labels, dtype=np.int64), tuple(map(readable, classes)),
         preprocessing, {reason: number for reason, number in counts.items() if number},
+        np.array(positions, dtype=np.int64),
     )  # fmt: skip
 
 
@@ -123,14 +137,14 @@ def class_labels(labels: Sequence[str | int], source: str) -> tuple[list[int], t
 
 
 def _first_size(
-    images: Iterator[EncodedImage], request: DatasetRequest, limits: Limits, unreadable: "_Unreadable"
-) -> tuple[Iterator[EncodedImage], Preprocessing]:
+    images: Iterator[tuple[int, EncodedImage]], request: DatasetRequest, unreadable: "_Unreadable"
+) -> tuple[Iterator[tuple[int, EncodedImage]], Preprocessing]:
     """The images from the first one on that can be decoded, and the preprocessing for its size."""
-    for image in images:
-        opened = _open(image, limits)
+    for row, image in images:
+        opened = _open(image, request.limits)
         if not isinstance(opened, str):
-            return chain([image], images), preprocessing_for(opened.height, opened.width, request)
-        unreadable.add(f"{image.name}: {opened}")
+            return chain([(row, image)], images), preprocessing_for(opened.height, opened.width, request)
+        unreadable.add(f"{image.name}: {opened}", row)
     if unreadable.errors:
         raise ImageError(f"no image can be decoded; {unreadable.errors[0]}")
     raise DatasetError("expected at least one image, got none")
@@ -139,7 +153,7 @@ def _first_size(
 def _open(image: EncodedImage, limits: Limits) -> Image.Image | str:
     """The image, or the reason why it cannot be decoded."""
     try:
-        return open_rgb(image.read(), limits)
+        return open_rgb(image.read(limits), limits)
     except ImageError as exc:
         return str(exc)
     except OSError as exc:
@@ -157,19 +171,25 @@ class _Unreadable:
     def __init__(self, limit: int, images: int) -> None:
         self.limit, self.images = limit, images
         self.errors: list[str] = []
+        self.positions: list[int] = []
 
-    def add(self, error: str) -> None:
+    def add(self, error: str, position: int) -> None:
         """Count an image.
 
         Raises:
             ImageError: more images than the limit cannot be decoded.
         """
         self.errors.append(error)
+        self.positions.append(position)
         if len(self.errors) > self.limit:
             count = f"{len(self.errors)} of {self.images} files, more than the accepted {self.limit}, cannot be decoded"
             raise ImageError(f"{count}; {self.errors[0]}" if self.limit else self.errors[0])
 
     def report(self, source: str) -> None:
-        """Print the number of images and an example."""
+        """Print the number of images, the positions of the first ten, and the reason for the first."""
         if self.errors:
-            say(f"{len(self.errors)} of {self.images} files of {source} are left out: {self.errors[0]}")
+            positions = ", ".join(map(str, self.positions[:10])) + (", …" if len(self.positions) > 10 else "")
+            say(
+                f"{len(self.errors)} of {self.images} files of {source} are left out (index {positions}, from 0): "
+                f"{self.errors[0]}"
+            )

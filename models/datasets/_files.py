@@ -1,5 +1,6 @@
 """Files of a data set, on this machine or behind a URL such as ``s3://bucket/file``, which fsspec reads."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any, BinaryIO
 from models.datasets.base import DatasetRequest
 from models.errors import DatasetError
 from models.extras import import_optional
+from models.images.decoding import Limits
 
-__all__ = ["find_files", "is_url", "join_path", "open_file"]
+__all__ = ["find_files", "is_url", "join_path", "open_file", "read_image"]
 
 _SPLITS = ("train", "val", "test")  # starts of names
 
@@ -79,6 +81,21 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         raise OSError(f"{path}: {exc}") from exc
     with opened as file:
         yield file
+
+
+def read_image(path: str, limits: Limits) -> bytes:
+    """The bytes of the image file at a path or URL.
+
+    Raises:
+        ImageError: the file is larger than the limits allow; it is not read.
+        DatasetError, MissingExtraError, OSError: see `open_file`.
+    """
+    with open_file(path) as file:
+        size = getattr(file, "size", None) if is_url(path) else os.fstat(file.fileno()).st_size
+        limits.check_bytes(size or 0)
+        content = file.read() if size is not None else file.read(limits.max_bytes + 1)
+    limits.check_bytes(len(content))
+    return content
 
 
 def _local(wanted: str, suffix: str) -> list[str]:

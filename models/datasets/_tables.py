@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from models.datasets._encoded import EncodedImage, class_labels, decode_images
+from models.datasets._encoded import EncodedImage, class_labels, decode_images, read_already
+from models.datasets._files import read_image
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.datasets.contents import distinct_names
 from models.errors import DatasetError
+from models.images.decoding import Limits
 
 __all__ = ["BATCH", "decode_table"]
 
@@ -17,7 +19,12 @@ _LABELS = ("label", "labels", "fine_label", "class", "cls", "target")
 
 
 def decode_table(
-    schema: Any, batches: Callable[[list[str]], Iterable[Any]], request: DatasetRequest, source: str
+    schema: Any,
+    batches: Callable[[str, range | None], Iterable[Any]],
+    request: DatasetRequest,
+    source: str,
+    *,
+    read_paths: bool = False,
 ) -> ImageDataset:
     """The images of a table.
 
@@ -27,16 +34,17 @@ def decode_table(
 
     Args:
         schema: pyarrow's, with the type of every column.
-        batches: returns the rows of some columns as tables or record batches of pyarrow; called twice.
-        request: resizing, cropping and limits.
+        batches: returns one column of some rows, or of all, as tables or record batches of pyarrow; called twice.
+        request: the part of the images, resizing, cropping and limits.
         source: name of the file or data set, for messages.
+        read_paths: whether images without bytes are read from the field ``path`` of their structure.
 
     Raises:
         DatasetError: a column is missing, several columns have images, or a row has no label or one of another type.
         ImageError: too many images that cannot be decoded, or an image of another size than the first.
     """
     image, label = _image_column(schema, source), _label_column(schema, source)
-    values = [value for batch in batches([label]) for value in batch.column(label).to_pylist()]
+    values = [value for batch in batches(label, None) for value in batch.column(label).to_pylist()]
     names = _class_names(schema, label)
     if None in values or (names and -1 in values):
         raise DatasetError(f"{source}: expected a label in every row, got rows without one; use another split")
@@ -46,14 +54,27 @@ def decode_table(
             f"{source}: expected whole numbers or names in the column {label}, got {others[0]!r}; convert the column"
         )
     labels, classes = class_labels(values, source)
-    rows = (value for batch in batches([image]) for value in batch.column(image).to_pylist())
-    return decode_images(_images(rows, labels, source), len(labels), names or classes, request, source=source)
+
+    def images(rows: range) -> Iterator[EncodedImage]:
+        values = (value for batch in batches(image, rows) for value in batch.column(image))
+        for row, value in zip(rows, values, strict=True):
+            yield EncodedImage(f"{source}, row {row}", labels[row], _reader(value, read_paths=read_paths))
+
+    return decode_images(images, len(labels), names or classes, request, source=source)
 
 
-def _images(rows: Iterator[Any], labels: list[int], source: str) -> Iterator[EncodedImage]:
-    for number, (value, label) in enumerate(zip(rows, labels, strict=True)):
-        content = value.get("bytes") if isinstance(value, dict) else value
-        yield EncodedImage(f"{source}, row {number}", label, partial(bytes, content or b""))
+def _reader(value: Any, *, read_paths: bool) -> Callable[[Limits], bytes]:
+    """Return the bytes of a scalar of pyarrow: bytes, or a structure with the field ``bytes``."""
+    path = None
+    if value.is_valid and value.type.num_fields:
+        path = value["path"].as_py() if read_paths and not value["bytes"].is_valid else None
+        value = value["bytes"]
+    if path is not None:
+        return partial(read_image, path)
+    if not value.is_valid:
+        return partial(read_already, b"", 0)
+    buffer = value.as_buffer()
+    return partial(read_already, memoryview(buffer), buffer.size)
 
 
 def _image_column(schema: Any, source: str) -> str:

@@ -45,7 +45,8 @@ def from_pictures(data: Any, request: DatasetRequest) -> ImageDataset:
     """
     preprocessing: Preprocessing | None = None
     images, labels = [], []
-    for index in progress_bar(range(len(data)), what="reading images", unit="image"):
+    rows = request.rows(len(data))
+    for index in progress_bar(rows, what="reading images", unit="image"):
         picture, label = data[index]
         picture = picture.convert("RGB")
         preprocessing = preprocessing or preprocessing_for(picture.height, picture.width, request)
@@ -53,5 +54,6 @@ def from_pictures(data: Any, request: DatasetRequest) -> ImageDataset:
         labels.append(int(label))
     assert preprocessing is not None
     return ImageDataset(
-        "torchvision", np.stack(images), np.array(labels, dtype=np.int64), tuple(map(str, data.classes)), preprocessing
-    )
+        "torchvision", np.stack(images), np.array(labels, dtype=np.int64), tuple(map(str, data.classes)), preprocessing,
+        positions=np.arange(rows.start, rows.stop),
+    )  # fmt: skip

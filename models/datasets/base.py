@@ -14,17 +14,48 @@ import torch
 from PIL import Image
 
 from models.errors import DatasetError, ImageError, InputError
+from models.images.decoding import Limits
 from models.images.policy import MAX_PIXELS
 from models.images.preprocessing import Preprocessing
 from models.images.stored import StoredImages, take_images
 from models.registry import DATASETS
 
-__all__ = ["MAX_CLASSES", "DatasetRequest", "ImageDataset", "load_dataset"]
+__all__ = ["MAX_CLASSES", "DatasetRequest", "EmptyPartError", "ImageDataset", "Part", "load_dataset"]
 
 MAX_CLASSES = 100_000  # of a data set without names of classes
 _CHUNK = 64  # images
 
 Split = Literal["train", "test"]
+
+
+class EmptyPartError(DatasetError):
+    """A part of a data set without images."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several parts of a data set, for a task of a job array.
+
+    Args:
+        index, count: the index-th of `count` parts, from 0.
+        shard_size: images per shard; a part is a range of shards.
+    """
+
+    index: int
+    count: int
+    shard_size: int
+
+    def rows(self, images: int) -> range:
+        """The positions of its images among the images of a data set.
+
+        Raises:
+            EmptyPartError: there are more parts than shards, and none is left for this part.
+        """
+        shards = -(-images // self.shard_size)
+        first, end = (shards * index // self.count for index in (self.index, self.index + 1))
+        if first == end:
+            raise EmptyPartError(f"part {self.index} of {self.count} has none of the {shards} shards; use fewer parts")
+        return range(first * self.shard_size, min(images, end * self.shard_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +70,7 @@ class DatasetRequest:
         resize, crop: see `models.images.preprocessing.Preprocessing`.
         max_pixels: maximum width times height of an image file.
         strict: whether every file that cannot be decoded is an error.
+        part: load only the images of this part; None for all. A plug-in that ignores it loads all images first.
     """
 
     argument: str = ""
@@ -49,6 +81,16 @@ class DatasetRequest:
     crop: int | None = None
     max_pixels: int = MAX_PIXELS
     strict: bool = False
+    part: Part | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The limits on image files."""
+        return Limits(max_pixels=self.max_pixels)
+
+    def rows(self, images: int) -> range:
+        """The positions of the wanted images in a source of that many images."""
+        return range(images) if self.part is None else self.part.rows(images)
 
 
 @dataclass(frozen=True)
@@ -62,6 +104,8 @@ class ImageDataset:
         classes: names of the classes, by label.
         preprocessing: was applied to the images, and must be applied to later ones.
         skipped: reason → number of files or images of the source that are not among the images.
+        positions: int64 ``(N,)``, increasing: the place of each image in the source, where images that cannot be
+            decoded count, too; None for 0 … N − 1.
 
     Raises:
         DatasetError: arrays of another shape or type, labels outside the range, duplicate class names, or no image.
@@ -73,6 +117,7 @@ class ImageDataset:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     skipped: Mapping[str, int] = field(default_factory=dict)
+    positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] != 3 or self.images.dtype != np.uint8:
@@ -110,7 +155,8 @@ class ImageDataset:
 
     def take(self, indices: np.ndarray) -> "ImageDataset":
         """The images at `indices`, in that order."""
-        return replace(self, images=take_images(self.images, indices), labels=self.labels[indices])
+        positions = indices if self.positions is None else self.positions[indices]
+        return replace(self, images=take_images(self.images, indices), labels=self.labels[indices], positions=positions)
 
     def limited(self, limit: int | None, seed: int = 0) -> "ImageDataset":
         """A random `limit` of the images, in their original order; all of them if `limit` is None or larger."""
@@ -138,7 +184,11 @@ def load_dataset(reference: str, request: DatasetRequest | None = None) -> Image
     """
     name, _, argument = reference.partition(":")
     load = DATASETS.load(name)
-    dataset: ImageDataset = load(replace(request or DatasetRequest(), argument=argument))
+    request = replace(request or DatasetRequest(), argument=argument)
+    dataset: ImageDataset = load(request)
+    if request.part is not None and dataset.positions is None:
+        rows = request.part.rows(len(dataset))
+        dataset = dataset.take(np.arange(rows.start, rows.stop))
     return replace(dataset, name=reference)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import datasets
 import huggingface_hub
-from datasets.table import embed_table_storage
 
 from models.datasets._tables import BATCH, decode_table
 from models.datasets.base import DatasetRequest, ImageDataset
@@ -37,11 +36,11 @@ def load(request: DatasetRequest) -> ImageDataset:
         )
         raise DatasetError(f"hf:{request.argument} cannot be loaded: {exc}; {remedy}") from exc
 
-    def batches(columns: list[str]) -> Iterator[Any]:
-        chosen = data.select_columns(columns).with_format("arrow")
-        yield from map(embed_table_storage, chosen.iter(BATCH))  # reads the files of images that are stored as paths
+    def batches(column: str, rows: range | None) -> Iterator[Any]:
+        chosen = data if rows is None else data.select(rows)
+        yield from chosen.select_columns([column]).with_format("arrow").iter(BATCH)
 
-    return decode_table(data.features.arrow_schema, batches, request, name)
+    return decode_table(data.features.arrow_schema, batches, request, name, read_paths=True)
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """A folder of images with one sub-folder per class, read in alphabetical order; JPEG, PNG and WebP."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from models.datasets._encoded import EncodedImage, decode_images
+from models.datasets._files import read_image
 from models.datasets._folders import ClassFolders, class_folders
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.errors import DatasetError
@@ -24,11 +27,17 @@ def load(request: DatasetRequest) -> ImageDataset:
     found = class_folders(folder, request.split)
     if report := found.report():
         say(report)
+
+    def images(rows: range) -> Iterator[EncodedImage]:
+        for path, label in found.files[rows.start : rows.stop]:
+            yield EncodedImage(str(path), label, partial(read_image, str(path)))
+
     data = decode_images(
-        (EncodedImage(str(path), label, path.read_bytes) for path, label in found.files), len(found.files),
-        found.classes, request, source=found.root.name, skipped={"other_files": sum(map(len, found.others.values()))},
+        images, len(found.files), found.classes, request, source=found.root.name,
+        skipped={"other_files": sum(map(len, found.others.values()))},
     )  # fmt: skip
-    _check_classes(found, set(data.labels.tolist()))
+    if request.part is None:
+        _check_classes(found, set(data.labels.tolist()))
     return data
 
 

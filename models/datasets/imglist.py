@@ -2,11 +2,12 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
 from models.datasets._encoded import EncodedImage, class_labels, decode_images
-from models.datasets._files import find_files, is_url, join_path, open_file
+from models.datasets._files import find_files, is_url, join_path, open_file, read_image
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.errors import DatasetError
 
@@ -43,10 +44,12 @@ def load(request: DatasetRequest) -> ImageDataset:
         _require_host(source, [path for path, _ in rows])
     labels, classes = class_labels([label for _, label in rows], source)
     folder = _folder(source, rows[0][0], request)
-    images = (
-        EncodedImage(path, label, partial(_read, path))
-        for path, label in zip((join_path(folder, path) for path, _ in rows), labels, strict=True)
-    )
+
+    def images(wanted: range) -> Iterator[EncodedImage]:
+        for row in wanted:
+            path = join_path(folder, rows[row][0])
+            yield EncodedImage(path, labels[row], partial(read_image, path))
+
     return decode_images(images, len(rows), classes, request, source=source.rpartition("/")[2])
 
 
@@ -104,8 +107,3 @@ def _exists(path: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def _read(path: str) -> bytes:
-    with open_file(path) as file:
-        return file.read()

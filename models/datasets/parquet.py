@@ -10,7 +10,7 @@ import pyarrow.parquet
 from models.datasets._files import find_files, open_file
 from models.datasets._tables import BATCH, decode_table
 from models.datasets.base import DatasetRequest, ImageDataset
-from models.errors import DatasetError
+from models.errors import DatasetError, ImageError
 
 __all__ = ["load"]
 
@@ -26,16 +26,46 @@ def load(request: DatasetRequest) -> ImageDataset:
     """
     files = find_files("parquet", request, ".parquet")
 
-    def batches(columns: list[str]) -> Iterator[Any]:
+    def batches(column: str, rows: range | None) -> Iterator[Any]:
+        start = 0
         for path in files:
             with _opened(path) as file:
-                if missing := [name for name in columns if name not in file.schema_arrow.names]:
-                    raise DatasetError(f"{path}: expected the columns of {files[0]}, got no column {missing[0]!r}")
-                yield from file.iter_batches(BATCH, columns=columns, use_threads=False)
+                if column not in file.schema_arrow.names:
+                    raise DatasetError(f"{path}: expected the columns of {files[0]}, got no column {column!r}")
+                for group in range(file.num_row_groups):
+                    end = start + file.metadata.row_group(group).num_rows
+                    if rows is None or (rows.start < end and rows.stop > start):
+                        _check_size(file, group, column, request, path)
+                        read = file.iter_batches(BATCH, row_groups=[group], columns=[column], use_threads=False)
+                        yield from read if rows is None else _within(read, rows.start - start, rows.stop - start)
+                    start = end
 
     with _opened(files[0]) as first:
         schema = first.schema_arrow
     return decode_table(schema, batches, request, files[0].rpartition("/")[2])
+
+
+def _within(batches: Iterator[Any], start: int, stop: int) -> Iterator[Any]:
+    """The rows of record batches from `start` up to `stop`."""
+    first = 0
+    for batch in batches:
+        if first >= stop:
+            return
+        low = max(start - first, 0)
+        yield batch.slice(low, max(0, stop - first - low))
+        first += len(batch)
+
+
+def _check_size(file: Any, group: int, column: str, request: DatasetRequest, path: str) -> None:
+    """Check by the metadata, before reading, that the images of a row group are not too large on average."""
+    about = file.metadata.row_group(group)
+    chunks = [about.column(index) for index in range(about.num_columns)]
+    size = sum(each.total_uncompressed_size for each in chunks if each.path_in_schema.split(".")[0] == column)
+    try:
+        # Page headers may repeat the smallest and the largest value of a page.
+        request.limits.check_bytes(size // (3 * max(1, about.num_rows)))
+    except ImageError as exc:
+        raise ImageError(f"{path}, row group {group}, on average: {exc}") from exc
 
 
 @contextmanager

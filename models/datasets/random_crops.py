@@ -24,13 +24,13 @@ def load(request: DatasetRequest) -> ImageDataset:
     """
     if not request.argument:
         raise DatasetError("expected random_crops:REFERENCE, such as random_crops:cifar10, got no reference")
-    source = load_dataset(request.argument, replace(request, argument=""))
+    source = load_dataset(request.argument, replace(request, argument="", part=None))
     height, width = source.images.shape[2:]
     if min(height, width) < 8:
         raise DatasetError(f"expected images of at least 8×8 pixels to crop, got {width}×{height}")
     random = stream("random_crops", request)
     crops = [_crop(image, random) for image in source.images]
-    return replace(source, images=np.stack(crops))
+    return replace(source, images=np.stack(crops), positions=None)
 
 
 def _crop(image: np.ndarray, random: np.random.Generator) -> np.ndarray:

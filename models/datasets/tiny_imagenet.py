@@ -1,19 +1,19 @@
 """Tiny ImageNet: colour photographs 64×64 in 200 classes, read from its unpacked folder ``tiny-imagenet-200``."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from models.datasets._encoded import EncodedImage, decode_images
+from models.datasets._files import read_image
 from models.datasets._folders import visible_paths
-from models.datasets.base import DatasetRequest, ImageDataset, from_arrays
-from models.errors import DatasetError, ImageError
-from models.images.decoding import open_rgb
-from models.progress import progress_bar
+from models.datasets.base import DatasetRequest, ImageDataset
+from models.errors import DatasetError
 
 __all__ = ["load"]
 
 _FOLDER = "tiny-imagenet-200"
-_SIDE = 64
 
 
 def load(request: DatasetRequest) -> ImageDataset:
@@ -40,8 +40,12 @@ def load(request: DatasetRequest) -> ImageDataset:
         ) from exc
     if not files:
         raise DatasetError(f"{folder}: expected images of the {request.split} split, got none")
-    pixels = [_decode(path) for path, _ in progress_bar(files, what="reading images", unit="image")]
-    return from_arrays(np.stack(pixels), [label for _, label in files], names, request)
+
+    def images(rows: range) -> Iterator[EncodedImage]:
+        for path, label in files[rows.start : rows.stop]:
+            yield EncodedImage(str(path), label, partial(read_image, str(path)))
+
+    return decode_images(images, len(files), names, replace(request, strict=True), source=_FOLDER)
 
 
 def _training_files(folder: Path, numbers: list[str]) -> list[tuple[Path, int]]:
@@ -68,14 +72,3 @@ def _names(folder: Path, numbers: list[str]) -> list[str]:
     return [
         name if short.count(name) == 1 else f"{name} ({number})" for name, number in zip(short, numbers, strict=True)
     ]
-
-
-def _decode(path: Path) -> np.ndarray:
-    """Pixels uint8 ``(64, 64, 3)``."""
-    try:
-        image = open_rgb(path.read_bytes())
-    except ImageError as exc:
-        raise ImageError(f"{path}: {exc}") from exc
-    if image.size != (_SIDE, _SIDE):
-        raise ImageError(f"{path}: expected {_SIDE}×{_SIDE} pixels, got {image.width}×{image.height}")
-    return np.asarray(image, dtype=np.uint8)

@@ -3,13 +3,14 @@
 import tarfile
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
-from models.datasets._encoded import EncodedImage, class_labels, decode_images
+from models.datasets._encoded import EncodedImage, class_labels, decode_images, read_already
 from models.datasets._files import find_files, open_file
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.errors import DatasetError
+from models.images.decoding import Limits
 from models.progress import say
 
 __all__ = ["load"]
@@ -39,8 +40,8 @@ def load(request: DatasetRequest) -> ImageDataset:
         say(f"{len(others)} files of the shards are skipped, such as {others[0]}")
     labels, classes = class_labels(texts, shards[0])
     return decode_images(
-        _images(shards, labels), len(labels), classes, request, source=shards[0].rpartition("/")[2],
-        skipped={"other_files": len(others)},
+        partial(_images, shards, labels, request.limits), len(labels), classes, request,
+        source=shards[0].rpartition("/")[2], skipped={"other_files": len(others)},
     )  # fmt: skip
 
 
@@ -61,11 +62,13 @@ class _Sample(NamedTuple):
     others: Sequence[str]
 
 
-def _images(shards: Sequence[str], labels: Sequence[int]) -> Iterator[EncodedImage]:
+def _images(shards: Sequence[str], labels: Sequence[int], limits: Limits, rows: range) -> Iterator[EncodedImage]:
     samples = (sample for sample in _samples(shards) if sample.image is not None)
-    for sample, label in zip(samples, labels, strict=True):
+    for sample, label in zip(islice(samples, rows.start, rows.stop), labels[rows.start : rows.stop], strict=True):
         assert sample.image is not None
-        yield EncodedImage(sample.where, label, partial(bytes, _content(sample.tar, sample.image)))
+        size = sample.image.size
+        content = _content(sample.tar, sample.image) if size <= limits.max_bytes else b""
+        yield EncodedImage(sample.where, label, partial(read_already, content, size))
 
 
 def _samples(shards: Sequence[str]) -> Iterator[_Sample]:

@@ -49,6 +49,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
 }
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
 _ANIMATED = 0x02  # a flag of WebP
+_BYTES_PER_PIXEL, _METADATA_BYTES = 4, 16 * 2**20  # PNG with alpha, not compressed
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -66,7 +67,7 @@ class Limits:
 
     Args:
         max_pixels: width times height, in pixels. Decoding takes 4 bytes per pixel, twice as many for an image that
-            is rotated, and four times as many with alpha.
+            is rotated, and four times as many with alpha. A file may have 4 bytes per pixel, and 16 MiB of metadata.
         formats: allowed formats, out of `FORMATS`.
         budget: of pixels, shared by the threads that decode at the same time; None for no limit.
 
@@ -82,6 +83,23 @@ class Limits:
         check_count("max_pixels", self.max_pixels)
         assert self.formats, "no format is allowed"
         assert set(self.formats) <= set(FORMATS), self.formats
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes that a file of `max_pixels` pixels can have."""
+        return _BYTES_PER_PIXEL * self.max_pixels + _METADATA_BYTES
+
+    def check_bytes(self, size: int) -> None:
+        """Check the size of an image file in bytes, before it is read.
+
+        Raises:
+            ImageError: it is larger than `max_bytes`.
+        """
+        if size > self.max_bytes:
+            raise ImageError(
+                f"expected an image file of at most {self.max_bytes} bytes, the most for {self.max_pixels} pixels, got "
+                f"{size}; save the image again, or raise --max-pixels (PLUMBLINE_MAX_PIXELS)"
+            )
 
 
 DEFAULT_LIMITS = Limits()

@@ -1,16 +1,19 @@
 """`plumbline attack`: a network and natural images → a folder of attacked images, shard by shard."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attacks.generation.folder import attack_into
-from models.datasets.base import load_dataset
+from models.datasets.base import EmptyPartError, ImageDataset, Part, load_dataset
 from models.loading import load_network
 from models.options import check_count
 from models.runners import build_runner
 from service.formatting import percent
-from service.inputs import attack_of, dataset_request, distinct_images, label, refuse_unusable, with_labels_of
+from service.inputs import attack_of, dataset_request, distinct_images, label, refuse_unusable, say, with_labels_of
 from service.provenance import provenance
 from service.requests.attack import AttackRequest
 
@@ -58,13 +61,15 @@ def attack(request: AttackRequest, *, progress: bool = True) -> AttackOutcome:
         InputError: images or options that cannot be used.
         AttackError, NetworkError, RunnerError: see attacks and models.
     """
-    images, network = request.images, request.network
+    network = request.network
     check_count("--shard-size", request.shard_size, most=_MAX_SHARD_SIZE)
     made = attack_of(request.attack, epsilon=request.epsilon, seed=request.seed)
     runner = build_runner(request.runner, workers=request.workers, device=request.device)
-    data = load_dataset(images.dataset, dataset_request(images, network.network))
-    if images.limit is not None:  # the same sample as in other commands, which leave copies out
-        data = distinct_images(data).limited(images.limit, request.seed)
+    try:
+        data, positions = _images(request)
+    except EmptyPartError as exc:
+        say(str(exc))
+        return AttackOutcome(request.out, 0, 0, 0, 0, 0, 0)
     loaded = load_network(
         network.network, mean=network.mean, std=network.std, num_classes=len(data.classes),
         image_shape=data.image_shape,
@@ -73,14 +78,29 @@ def attack(request: AttackRequest, *, progress: bool = True) -> AttackOutcome:
     refuse_unusable(loaded.network, data, "cpu")
     records = attack_into(
         request.out.absolute(), loaded.network, made, data.images, data.labels, runner=runner,
-        shard_size=request.shard_size, part=request.shard or (0, 1), metadata={"provenance": provenance()},
-        progress=progress,
+        shard_size=request.shard_size, positions=positions, metadata={"provenance": provenance()}, progress=progress,
     )  # fmt: skip
     return AttackOutcome(
         out=request.out, shards=len(records), kept=_total(records, "kept"), images=_total(records, "n"),
         natural_correct=_total(records, "natural_correct"), successes=_total(records, "successes"),
         quarantined=sum(len(record["quarantined"]) for record in records),
     )  # fmt: skip
+
+
+def _images(request: AttackRequest) -> tuple[ImageDataset, NDArray[np.int64] | None]:
+    """The images of the whole data set or of a part, and their positions in the source, which decide their shards.
+
+    A sample needs all images in memory: it leaves copies out, as in other commands. Its shards do not depend on the
+    positions in the source.
+    """
+    images = request.images
+    part = None if request.shard is None else Part(*request.shard, request.shard_size)
+    wanted = dataset_request(images, request.network.network)
+    if images.limit is None:
+        data = load_dataset(images.dataset, replace(wanted, part=part))
+        return data, data.positions
+    data = distinct_images(load_dataset(images.dataset, wanted)).limited(images.limit, request.seed)
+    return data if part is None else data.take(np.array(part.rows(len(data)))), None
 
 
 def _total(records: list[dict[str, Any]], name: str) -> int:

@@ -36,6 +36,7 @@ def score_files(request: ScoreRequest) -> Iterator[dict[str, Any]]:
 
 def _score(artifact: Artifact, file: Path, limits: Limits, *, path: bool) -> dict[str, object]:
     try:
+        limits.check_bytes(file.stat().st_size)
         content = file.read_bytes()
     except OSError as exc:
         raise ImageError(f"the file cannot be read: {exc.strerror or exc}") from exc

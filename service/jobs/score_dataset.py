@@ -28,7 +28,7 @@ __all__ = ["ScoreOutcome", "score_dataset"]
 _SHARD = 256  # images in memory of a process
 _ROW_GROUP = 4096  # rows
 _BATCH = 64
-_SCHEMA = 1  # in the file's metadata; increase it when a column changes its name or meaning
+_SCHEMA = 2  # in the file's metadata; increase it when a column changes its name or meaning
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,12 @@ def _in_order(results: Iterable[tuple[int, list[Verdict]]], bar: Any) -> Iterato
 def _write(path: Path, verdicts: Iterator[Verdict], data: ImageDataset, metadata: dict[str, Any]) -> ScoreOutcome:
     """Write the rows in groups, so that few are in memory."""
     pyarrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
+    positions = np.arange(len(data)) if data.positions is None else data.positions
     writer, rows, count, flagged = None, list[dict[str, Any]](), 0, 0
     with replacing(path) as partial:
         try:
-            for index, verdict in enumerate(verdicts):
-                rows.append({"index": index, "true_class": data.classes[data.labels[index]], **_row(verdict)})
+            for verdict, index, true_label in zip(verdicts, positions.tolist(), data.labels.tolist(), strict=True):
+                rows.append({"index": index, "true_class": data.classes[true_label], **_row(verdict)})
                 count, flagged = count + 1, flagged + verdict.flagged
                 if len(rows) < _ROW_GROUP and count < len(data):
                     continue

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.datasets.base import DatasetRequest, ImageDataset, Part, load_dataset
 from models.errors import DatasetError
 from models.registry import DATASETS
 
@@ -172,6 +172,19 @@ def test_the_same_images_are_loaded_again(name: str, reference: str, tmp_path: P
     first, second = loaded(reference, tmp_path), loaded(reference, tmp_path)
     assert first.fingerprint() == second.fingerprint()
     assert first.take(np.array([0])).fingerprint() != first.take(np.array([1])).fingerprint()
+
+
+@every_dataset
+def test_parts_are_the_whole_in_order(name: str, reference: str, tmp_path: Path) -> None:
+    whole, count = loaded(reference, tmp_path), 2
+    size = -(-len(whole) // 3)  # three shards, or two of one image each
+    parts = [loaded(reference, tmp_path, part=Part(index, count, size)) for index in range(count)]
+    np.testing.assert_array_equal(np.concatenate([each.images for each in parts]), whole.images)
+    assert [label for each in parts for label in each.labels.tolist()] == whole.labels.tolist()
+    assert [place for each in parts for place in each.positions.tolist()] == list(range(len(whole)))  # type: ignore[union-attr]
+    assert {(each.name, each.classes, each.preprocessing) for each in parts} == {
+        (whole.name, whole.classes, whole.preprocessing)
+    }
 
 
 @every_dataset

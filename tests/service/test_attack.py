@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attacks import build_attack
 from attacks.generation.folder import attack_into
@@ -90,16 +91,26 @@ def test_evaluate_takes_attacked_images_from_the_folder_or_a_runner(folder: Path
 def test_the_command_attacks_in_parts_and_resumes(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pixels = rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
-    np.savez(tmp_path / "images.npz", x=pixels, y=np.arange(10))
+    for number, pixels in enumerate(rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("".join(f"{number}.png {number}\n" for number in range(10)))
     words = [
-        "attack", "--network", "pretrained:cifar10-resnet20", "--dataset", f"npz:{tmp_path / 'images.npz'}",
+        "attack", "--network", "pretrained:cifar10-resnet20", "--dataset", f"imglist:{tmp_path / 'list.txt'}",
         "--attack", "fgm:epsilon=1/255", "--shard-size", "4", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     assert main([*words, "--runner", "array", "--shard", "1/2"]) == 0
     assert "6 images in 2 shards, 0 of them from earlier runs" in capsys.readouterr().out
     assert main(words) == 0
-    assert "10 images in 3 shards, 2 of them from earlier runs" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "9 images in 3 shards, 2 of them from earlier runs" in printed.out
+    assert "1 of 10 files of list.txt are left out (index 2, from 0)" in printed.err
+    assert main([*words, "--runner", "array", "--shard", "0/5"]) == 0
+    printed = capsys.readouterr()
+    assert "0 images in 0 shards" in printed.out
+    assert "part 0 of 5 has none of the 3 shards" in printed.err
+    assert main([*words, "--limit", "9", "--runner", "array", "--shard", "0/2"]) == 0
+    assert "4 images in 1 shards" in capsys.readouterr().out
     for wrong, message in (
         (["--runner", "array"], "needs --shard i/K"),
         (["--shard", "0/2"], "needs --shard i/K"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from detector.artifact import load_artifact
 from models.errors import InputError
@@ -53,6 +54,28 @@ def test_rows_are_the_verdicts_of_the_pipeline(
     flagged = sum(verdict.flagged for verdict in verdicts)
     assert f"{flagged} of 7 images flagged" in capsys.readouterr().out
     assert [path.name for path in out.parent.iterdir()] == ["rows.parquet"]
+
+
+def test_an_image_that_cannot_be_decoded_is_reported_and_has_no_row(
+    images: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, pixels in enumerate(images.transpose(0, 2, 3, 1)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    (tmp_path / "list.txt").write_text("".join(f"{number}.png {number % 3}\n" for number in range(7)))
+    words = ["score", "--artifact", str(ARTIFACT), "--dataset", f"imglist:{tmp_path / 'list.txt'}", "--out"]
+    out = tmp_path / "rows.parquet"
+    assert main([*words, str(out)]) == 0
+    printed = capsys.readouterr().err
+    assert "1 of 7 files of list.txt are left out (index 2, from 0)" in printed
+    assert "2.png: expected an image" in printed
+    table = pyarrow.parquet.read_table(out)
+    assert table["index"].to_pylist() == [0, 1, 3, 4, 5, 6]
+    assert table["true_class"].to_pylist() == ["0", "1", "0", "1", "2", "0"]
+    assert json.loads(table.schema.metadata[b"plumbline"])["skipped"] == {"unreadable": 1}
+    assert main([*words, str(tmp_path / "strict.parquet"), "--strict"]) == 2
+    assert "2.png: expected an image" in capsys.readouterr().err
+    assert not (tmp_path / "strict.parquet").exists()
 
 
 class Elsewhere(Runner):

@@ -1,5 +1,6 @@
 """Folders of attacked images: the same bytes from every runner, resumed, checked, and read image by image."""
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -35,6 +36,12 @@ class Pixels:
         given = {"runner": build_runner("local"), "shard_size": SHARD, "progress": False} | options
         return attack_into(folder, self.network, attack, self.images, self.labels, **given)
 
+    def part(self, number: int) -> "Pixels":
+        """The images of one shard."""
+        part, rows = copy.copy(self), slice(number * SHARD, (number + 1) * SHARD)
+        part.images, part.labels = self.images[rows], self.labels[rows]
+        return part
+
 
 @pytest.fixture
 def pixels(digits_network: Digits) -> Pixels:
@@ -49,16 +56,21 @@ def test_bytes_do_not_depend_on_the_runner_or_the_order(pixels: Pixels, tmp_path
     records = pixels.attacked(tmp_path / "one")
     assert [record["n"] for record in records] == [24, 24, 16]
     pixels.attacked(tmp_path / "two", runner=build_runner("local", workers=2))
-    for part in (2, 0, 1):
-        (record,) = pixels.attacked(tmp_path / "parts", runner=build_runner("array"), part=(part, 3))
-        assert record == {**records[part], "seconds": record["seconds"]}
+    for number in (2, 0, 1):
+        (record,) = pixels.part(number).attacked(tmp_path / "parts", runner=build_runner("array"))
+        assert record == {**records[number], "seconds": record["seconds"]}
     assert shards_of(tmp_path / "one") == shards_of(tmp_path / "two") == shards_of(tmp_path / "parts")
     assert len(shards_of(tmp_path / "one")) == 3
 
 
-def test_more_parts_than_shards_leave_some_without_any(pixels: Pixels, tmp_path: Path) -> None:
-    counts = [len(pixels.attacked(tmp_path, FGM(), part=(part, 5))) for part in range(5)]
-    assert sorted(counts) == [0, 0, 1, 1, 1]
+def test_shards_are_ranges_of_positions_in_the_source(pixels: Pixels, tmp_path: Path) -> None:
+    positions = np.delete(np.arange(64 + 3), [2, 23, 25])  # three images could not be decoded
+    records = pixels.attacked(tmp_path, FGM(), positions=positions)
+    assert [record["n"] for record in records] == [22, 23, 19]
+    rows = np.flatnonzero(positions >= SHARD)
+    pixels.images, pixels.labels = pixels.images[rows], pixels.labels[rows]
+    again = pixels.attacked(tmp_path, FGM(), positions=positions[rows])
+    assert [(record["n"], record["kept"]) for record in again] == [(23, True), (19, True)]
 
 
 def test_intact_shards_are_kept_and_damaged_ones_are_attacked_again(pixels: Pixels, tmp_path: Path) -> None:
@@ -175,7 +187,7 @@ def test_the_same_images_may_be_attacked_with_several_labels(pixels: Pixels, tmp
 
 
 def test_images_that_were_not_attacked_and_damaged_shards_are_refused(pixels: Pixels, tmp_path: Path) -> None:
-    pixels.attacked(tmp_path, part=(0, 3))
+    pixels.part(0).attacked(tmp_path)
     folder = AttackedFolder(tmp_path, pixels.network, ATTACK)
     with pytest.raises(InputError, match="40 of 64 images are not in"):
         folder.read(pixels.images, pixels.labels)
