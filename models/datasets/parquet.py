@@ -51,7 +51,7 @@ def _within(batches: Iterator[Any], start: int, stop: int) -> Iterator[Any]:
     for batch in batches:
         if first >= stop:
             return
-        low = max(start - first, 0)
+        low = min(max(start - first, 0), len(batch))
         yield batch.slice(low, max(0, stop - first - low))
         first += len(batch)
 

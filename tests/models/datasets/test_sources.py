@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.datasets import _encoded
+from models.datasets._tables import BATCH
 from models.datasets.base import DatasetRequest, EmptyPartError, Part, load_dataset
 from models.errors import ImageError
 from models.images import decoding
-from tests.models.datasets.conftest import LABELS
+from tests.models.datasets.conftest import LABELS, pixels
 
 SIZE = 2**36  # bytes of sparse files, which no test could read
 
@@ -92,6 +93,20 @@ def test_a_part_decodes_no_other_images(
     assert data.positions.tolist() == [2, 3]
 
 
+def test_a_part_may_start_and_end_anywhere_in_a_row_group(pictures: list[bytes], tmp_path: Path) -> None:
+    count = 3 * BATCH
+    labels = [number % 6 for number in range(count)]
+    table = pa.table({"image": [pictures[label] for label in labels], "label": labels})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2 * BATCH)
+    for index in range(5):
+        data = load_dataset(f"parquet:{tmp_path}/a.parquet", DatasetRequest(part=Part(index, 5, BATCH // 2 + 1)))
+        assert data.positions is not None
+        places = data.positions.tolist()
+        assert data.labels.tolist() == [labels[place] for place in places]
+        expected = np.stack([pixels(pictures[labels[place]]) for place in places])
+        np.testing.assert_array_equal(data.images, expected)
+
+
 def test_parts_are_ranges_of_shards() -> None:
     parts = [Part(index, 3, 4) for index in range(3)]
     assert [list(part.rows(10)) for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -103,15 +118,15 @@ def test_parts_are_ranges_of_shards() -> None:
 def test_a_part_of_an_array_file_leaves_the_others_on_the_disk(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels, get = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8), np.lib.npyio.NpzFile.__getitem__
+    array, get = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8), np.lib.npyio.NpzFile.__getitem__
     read = list[str]()
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: read.append(name) or get(self, name))
-    for save, written in ((np.savez, pixels), (np.savez_compressed, pixels), (np.savez, np.asfortranarray(pixels))):
+    for save, written in ((np.savez, array), (np.savez_compressed, array), (np.savez, np.asfortranarray(array))):
         save(tmp_path / "a.npz", x=written, y=LABELS)
         read.clear()
         data = load_dataset(f"npz:{tmp_path}/a.npz", DatasetRequest(part=Part(1, 3, 2)))
         assert ("x" in read) == (not written.flags.c_contiguous)  # the rows of a Fortran array are not consecutive
-        np.testing.assert_array_equal(data.images, pixels[2:4].transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(data.images, array[2:4].transpose(0, 3, 1, 2))
         assert data.labels.tolist() == LABELS[2:4]
 
 
