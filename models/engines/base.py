@@ -56,6 +56,10 @@ class Engine(ABC):
         source: the network.
         precision: one of `precisions`.
 
+    Attributes:
+        largest_batch: images that one thread runs at once; None for all. `run` divides larger batches: activations of
+            few images stay in the processor's cache and need less memory.
+
     Raises:
         InputError: a precision or a device that the engine does not support.
         MissingExtraError: a package is not installed.
@@ -64,6 +68,7 @@ class Engine(ABC):
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]] = PRECISIONS
     needs_graph: ClassVar[bool] = True
+    largest_batch: ClassVar[int | None] = None
 
     def __init__(self, source: EngineSource, precision: Precision = "float32") -> None:
         if precision not in self.precisions:
@@ -76,7 +81,6 @@ class Engine(ABC):
         self.pooled = source.pooled
         self.smallest_batch = 1
 
-    @abstractmethod
     def run(self, images: Tensor) -> PooledPass:
         """Logits, statistics and pooled vectors (None unless the source states them), float32, on the CPU.
 
@@ -87,6 +91,18 @@ class Engine(ABC):
             MemoryError: memory ran out; a smaller batch may fit.
             RuntimeError: the runtime failed, for example at an operator that it does not support.
         """
+        most = self.largest_batch and self.largest_batch * torch.get_num_threads()
+        if not most or len(images) <= most:
+            return self._run(images)
+        # Parts of about equal size: none is smaller than `smallest_batch`.
+        parts = [self._run(part) for part in images.tensor_split(-(-len(images) // most))]
+        logits, statistics, *pooled = zip(*parts, strict=True)
+        joined = (None if each[0] is None else torch.cat(each) for each in pooled)
+        return PooledPass(torch.cat(logits), torch.cat(statistics), *joined)
+
+    @abstractmethod
+    def _run(self, images: Tensor) -> PooledPass:
+        """As `run`, of all images at once."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the artifact's manifest."""

@@ -18,13 +18,14 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
     precisions = ("float32",)
+    largest_batch = 16
 
     def __init__(self, source: EngineSource, precision: Precision = "float32") -> None:
         super().__init__(source, precision)
         self._runtime = import_optional("onnxruntime")
         self._session = PerThreadCount(self._open)
 
-    def run(self, images: Tensor) -> PooledPass:
+    def _run(self, images: Tensor) -> PooledPass:
         try:
             outputs = self._session.get().run(None, {"images": images.cpu().contiguous().numpy()})
         except Exception as exc:  # the runtime's exceptions have no common type of their own

@@ -20,13 +20,14 @@ class OpenvinoEngine(Engine):
     """A compiled model of OpenVINO, with as many threads as torch has on the thread that runs it."""
 
     name = "openvino"
+    largest_batch = 32
 
     def __init__(self, source: EngineSource, precision: Precision = "float32") -> None:
         super().__init__(source, precision)
         self._openvino = import_optional("openvino")
         self._request = PerThreadCount(self._compile)
 
-    def run(self, images: Tensor) -> PooledPass:
+    def _run(self, images: Tensor) -> PooledPass:
         request = self._request.get()
         try:
             request.infer([images.cpu().contiguous().numpy()], share_inputs=True, share_outputs=True)

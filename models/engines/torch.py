@@ -36,7 +36,7 @@ class TorchEngine(Engine):
                 if isinstance(module, _CAST):
                     module.to(torch.bfloat16)  # once; autocast would do it in every pass
 
-    def run(self, images: Tensor) -> PooledPass:
+    def _run(self, images: Tensor) -> PooledPass:
         if self.precision == "float32":
             outputs = self._module(images)
         else:
