@@ -7,7 +7,7 @@ one is flagged is at most that rate. This holds for every score, for example the
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -117,9 +117,9 @@ class Calibration:
         """
         check_count_and_confidence(count, confidence)
         above = _most_above(len(self.scores), self.fpr)
-        law = scipy.stats.betabinom(count, above + 1, len(self.scores) - above)
         tail = (1 - confidence) / 2
-        return Interval(float(law.ppf(tail)) / count, float(law.ppf(1 - tail)) / count)
+        low, high = _beta_binomial_quantiles(count, above + 1, len(self.scores) - above, (tail, 1 - tail))
+        return Interval(low / count, high / count)
 
 
 def _most_above(count: int, fpr: float) -> int:
@@ -131,6 +131,14 @@ def _most_above(count: int, fpr: float) -> int:
     while above >= 0 and (1 + above) / (count + 1) > fpr:
         above -= 1
     return above
+
+
+def _beta_binomial_quantiles(count: int, a: int, b: int, probabilities: Sequence[float]) -> list[int]:
+    """The smallest numbers with these cumulative probabilities; a server does not import the large `scipy.stats`."""
+    numbers, betaln = np.arange(count + 1), scipy.special.betaln
+    binomials = -betaln(count - numbers + 1, numbers + 1) - math.log(count + 1)
+    cumulative = np.exp(binomials + betaln(numbers + a, count - numbers + b) - betaln(a, b)).cumsum()
+    return [min(count, int(np.searchsorted(cumulative, each))) for each in probabilities]
 
 
 def _p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:

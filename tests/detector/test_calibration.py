@@ -130,6 +130,16 @@ def test_expected_interval_is_wider_than_that_of_either_sample() -> None:
     assert 0.05 in interval
 
 
+@pytest.mark.parametrize(("images", "fpr", "fresh"), [(20, 0.05, 1), (310, 0.013, 600), (1000, 0.05, 1000)])
+def test_expected_interval_is_that_of_the_beta_binomial_law(images: int, fpr: float, fresh: int) -> None:
+    calibration = Calibration(np.arange(float(images)), fpr)
+    law = stats.betabinom(fresh, calibration.flagged_ranks, images + 1 - calibration.flagged_ranks)
+    for confidence in (0.9, 0.99):
+        expected = law.ppf([0.5 - confidence / 2, 0.5 + confidence / 2]) / fresh
+        interval = calibration.expected_realised_rate(fresh, confidence)
+        assert [interval.low, interval.high] == expected.tolist()
+
+
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (3, 10), (52, 1000), (1, 1)])
 def test_clopper_pearson_against_scipy(hits: int, count: int) -> None:
     expected = stats.binomtest(hits, count).proportion_ci(0.9, method="exact")
