@@ -228,10 +228,11 @@ class _Server(uvicorn.Server):
 
 
 def _freeze_objects() -> None:
-    """Collect garbage, and exclude what is left from later collections.
+    """Collect garbage, exclude what is left from later collections, and enable these.
 
     Libraries and models are some 400,000 objects, and a full collection of them delays every waiting request.
     """
     gc.unfreeze()  # those of a replaced version
     gc.collect()
     gc.freeze()
+    gc.enable()

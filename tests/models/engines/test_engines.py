@@ -66,6 +66,18 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch_and_order(engine: Eng
 
 
 @torch.inference_mode()
+def test_a_large_batch_is_divided(engine: Engine, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    whole, sizes, run = _arrays(engine.run(images)), [], engine._run
+    monkeypatch.setattr(type(engine), "largest_batch", 8)
+    monkeypatch.setattr(engine, "_run", lambda part: sizes.append(len(part)) or run(part))
+    parts = _arrays(engine.run(images))
+    assert sizes == [7, 7, 6]
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one, other) or not engine.needs_graph
+
+
+@torch.inference_mode()
 def test_an_engine_takes_images_in_any_memory_layout(engine: Engine, images: Tensor) -> None:
     straight, layout = _arrays(engine.run(images)), _arrays(engine.run(images.to(memory_format=torch.channels_last)))
     for one, other in zip(straight, layout, strict=True):
