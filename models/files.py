@@ -89,8 +89,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def _temporary(path: Path) -> Iterator[Path]:
     """A new file ``.NAME.*.partial`` beside `path`, deleted after the block unless it was renamed.
 
-    The file is locked in the block. A killed process leaves one without a lock, which the next call for the same path
-    deletes; where the file system has no locks, it remains.
+    The file is locked in the block. A killed process leaves an unlocked file, which the next call for the same path
+    deletes. On a file system without locks, the file remains.
     """
     _delete_abandoned(path)
     descriptor, name = _locked(path)
@@ -122,7 +122,7 @@ def _delete_abandoned(path: Path) -> None:
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock a file until it is closed; False if another process has the lock, or where there are no locks."""
+    """Lock a file until it is closed; False if another process has the lock, or if locks are not available."""
     try:
         import fcntl  # not available on Windows
 

@@ -107,8 +107,8 @@ def attack_into(
         labels: ``(N,)`` int64, the true classes.
         runner: where the shards are attacked.
         shard_size: images per shard.
-        positions: increasing ``(N,)``, of the images in their source, of which others may be missing: a shard has those
-            of `shard_size` positions. None for 0 … N − 1.
+        positions: int64 ``(N,)``, increasing: index of each image in its source. A shard covers `shard_size`
+            consecutive positions; some of them may have no image. None for 0 … N − 1.
         metadata: JSON values that are added to every new record.
         progress: whether to show a progress bar.
 
@@ -138,7 +138,7 @@ class AttackedFolder:
         folder: that `attack_into` wrote.
         network: that is attacked.
         attack: with its seed.
-        shards: names of the shards to read; None: all of this network and attack.
+        shards: names of the shards to read; None: all shards of this network and attack.
 
     Raises:
         InputError: the folder has no images of this network and attack.

@@ -1,4 +1,4 @@
-"""An attack that a runner executes shard by shard into a folder when its images are needed."""
+"""An attack that a runner executes shard by shard, into a folder, when the attacked images are read."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,10 @@ __all__ = ["ShardedAttack"]
 
 @dataclass(frozen=True, eq=False)
 class ShardedAttack:
-    """Attacks with `attack_into`, then reads with `AttackedFolder`; shards in the folder that are intact are kept.
+    """Attack with `attack_into`, then read with `AttackedFolder`; intact shards in the folder are kept.
 
     Args:
-        folder: of the shards; created if missing, and the same folder for every process of the runner.
+        folder: of the shards, created if missing; it must be the same folder for every process of the runner.
         network: takes images in [0, 1], returns logits.
         attack: with its seed.
         runner: where the shards are attacked.
@@ -39,13 +39,13 @@ class ShardedAttack:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What decides the attacked images of given natural images beside the attack, as JSON values."""
+        """The settings other than the attack that determine the attacked images, as JSON values."""
         return {"shard_size": self.shard_size}
 
     def read(
         self, images: NDArray[np.uint8] | StoredImages, labels: NDArray[np.int64], *, progress: bool = True
     ) -> AttackedSet:
-        """The attacked images of these natural images; one on which the attack fails is unchanged.
+        """The attacked images of these natural images; an image on which the attack fails is unchanged.
 
         Args:
             images: ``(N, 3, H, W)`` uint8.

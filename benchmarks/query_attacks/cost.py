@@ -4,7 +4,7 @@
     member      a variant of one picture, in a session of such variants
     query       descriptor, sketch and digest of an image
 
-A figure is the least of many batches of 64, in microseconds. Images are random.
+Each time is the minimum of many batches of 64 queries, per query in microseconds. Images are random.
 """
 
 import time
@@ -34,16 +34,16 @@ def costs(side: int, rounds: int, seed: int) -> dict[str, Any]:
     """The figures of images of ``side × side`` pixels."""
     rng = np.random.default_rng(seed)
     sketcher, scale = Sketcher((3, side, side), rng), QueryScale()
-    picture = pictured(rng, side)
-    variants = [varied(sketcher, picture, rng) for _ in range(VARIANTS)]
+    picture = random_picture(rng, side)
+    variants = [variant_of(sketcher, picture, rng) for _ in range(VARIANTS)]
     index = QueryIndex(1 << 28, 1e9)
     empty = index.nbytes
     for number in range(MAX_RECORDS):
-        index.add("m", "k", varied(sketcher, pictured(rng, side), rng), scale, at=float(number))
+        index.add("m", "k", variant_of(sketcher, random_picture(rng, side), rng), scale, at=float(number))
     stored = (index.nbytes - empty) / index.records
     best = dict.fromkeys(("new", "member", "query"), np.inf)
     for number in range(rounds):
-        others = [varied(sketcher, pictured(rng, side), rng) for _ in range(BATCH)]
+        others = [variant_of(sketcher, random_picture(rng, side), rng) for _ in range(BATCH)]
         members = [
             replace(variants[(number * BATCH + place) % VARIANTS], digest=int(rng.integers(2**62)))
             for place in range(BATCH)
@@ -60,12 +60,12 @@ def costs(side: int, rounds: int, seed: int) -> dict[str, Any]:
     return {**{name: 1e6 * seconds for name, seconds in best.items()}, "bytes": stored}
 
 
-def pictured(rng: np.random.Generator, side: int) -> np.ndarray:
+def random_picture(rng: np.random.Generator, side: int) -> np.ndarray:
     """Pixels uint8 ``(3, side, side)`` of 4 × 4 random colours."""
     return np.kron(rng.integers(8, 248, (3, 4, 4), np.uint8), np.ones((side // 4, side // 4), np.uint8))
 
 
-def varied(sketcher: Sketcher, picture: np.ndarray, rng: np.random.Generator) -> Query:
+def variant_of(sketcher: Sketcher, picture: np.ndarray, rng: np.random.Generator) -> Query:
     """A query of the picture with noise and random log-probabilities."""
     lead = rng.normal(3, 1)
     probabilities = np.array([1.0, np.exp(-lead)]) / (1 + np.exp(-lead))

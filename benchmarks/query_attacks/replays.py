@@ -47,11 +47,11 @@ class Subject:
 
     @property
     def server(self) -> Classify:
-        """What answers queries: network and detector, if there is one."""
+        """The classifier that answers queries: network and detector, or the network alone."""
         return self.system or self.classify
 
     def uploaded(self, pixels: np.ndarray) -> np.ndarray:
-        """Images as the server decodes them."""
+        """The images after their upload, as the server decodes them."""
         return pixels if self.upload is None else self.upload(pixels)
 
 
@@ -146,7 +146,7 @@ def run_attack(replay: Replay, name: str, row: int, *, budget: int, evade: bool)
 
 
 def lineage(pixels: np.ndarray, queries: list[Query]) -> dict[str, float]:
-    """How well an attack's descriptors and sketches represent its images.
+    """Distances of an attack's descriptors, and the agreement of its sketches with its pixels.
 
     Args:
         pixels: uint8 ``(N, 3, H, W)``.
@@ -154,7 +154,7 @@ def lineage(pixels: np.ndarray, queries: list[Query]) -> dict[str, float]:
 
     Returns:
         `apart`: the 97 % quantile of the distance from a descriptor to the nearest earlier one. `parents`: of every
-        16th query, the share whose nearest of the 128 queries before is the same by sketches and by pixels.
+        16th query, the share for which sketches and pixels give the same nearest one of the 128 queries before it.
     """
     descriptors = np.stack([query.descriptor for query in queries])
     sketches = np.stack([query.sketch for query in queries]).astype(np.float32)

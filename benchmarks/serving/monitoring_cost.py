@@ -1,12 +1,12 @@
-"""Throughput, latency and processor time of a server with its monitoring, compared with one without it.
+"""Throughput, latency and processor time of a server with monitoring, compared with a server without it.
 
-    off        no recognition of query attacks, no store; the calibration watch cannot be switched off
-    sessions   the recognition of query attacks, as by default
+    off        no recognition of query attacks, no store; the calibration watch cannot be disabled
+    sessions   recognition of query attacks, the default
     all        also a store, kept images, a random sample of 1 %, and a stored state of the watch
 
 The servers score the same PNG files of CIFAR-10, one per request, with ResNet-20 and `fusion`. In every round each
 server is used in turn; no image is sent twice to a server. Ratios are to `off` in the same round. Processor time
-includes what the threads of the monitoring do in the seconds after the last response.
+includes the work of the monitoring threads in the seconds after the last response.
 """
 
 import argparse
@@ -30,14 +30,14 @@ from service.jobs.fit import FitInputs, fit_detector
 from service.requests.fit import FitOptions
 
 CLIENTS = (8, 64)
-SETTLE_S = 1.5  # for the threads to take the last images
+SETTLE_S = 1.5  # for the threads to process the last images
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, rounds=9)
     parser.add_argument("--dataset", default="cifar10", help="default: %(default)s")
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="default: %(default)s")
-    parser.add_argument("--fitted", type=int, default=4000, help="images of the artifact (default: %(default)s)")
+    parser.add_argument("--fitted", type=int, default=4000, help="images for the artifact (default: %(default)s)")
     parser.add_argument("--images", type=int, default=1500, help="files per round (default: %(default)s)")
     options = parser.parse_args(argv)
     threads = options.threads or 1
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, list[bytes]]:
-    """An artifact in `folder`, and requests of different images that it was not fitted on."""
+    """An artifact in `folder`, and requests with different images that it was not fitted on."""
     rng = np.random.default_rng(options.seed)
     data = load_dataset(options.dataset, DatasetRequest(root=options.data_root))
     rows = rng.permutation(len(data))
@@ -74,13 +74,13 @@ def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, list[byte
     others = rows[options.fitted :]
     requests = []
     for number in range(len(CLIENTS) * (options.rounds + 1) * options.images):
-        turns, place = divmod(number, len(others))
-        if turns == 8:
+        symmetry, place = divmod(number, len(others))
+        if symmetry == 8:
             raise SystemExit(f"expected at most {8 * len(others)} files, got more; use fewer --images or --rounds")
         image = data.take(others[place : place + 1]).images[0].transpose(1, 2, 0)
-        turned = np.rot90(image if turns < 4 else image[:, ::-1], turns % 4)
+        transformed = np.rot90(image if symmetry < 4 else image[:, ::-1], symmetry % 4)
         stream = BytesIO()
-        Image.fromarray(np.ascontiguousarray(turned)).save(stream, "PNG")
+        Image.fromarray(np.ascontiguousarray(transformed)).save(stream, "PNG")
         requests.append(predict_request("image/png", stream.getvalue()))
     return folder / "artifact", requests
 
@@ -88,7 +88,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, list[byte
 def measured(
     servers: dict[str, Process], requests: list[bytes], clients: int, options: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
-    """Figures of each server; `requests` loses those that were sent."""
+    """Measurements of each server; removes the requests that it sends from `requests`."""
     names = list(servers)
     figures: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "p99": [], "cpu": []} for name in names}
     for number in range(options.rounds + 1):

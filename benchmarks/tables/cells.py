@@ -78,7 +78,10 @@ def deviation(figure: Figure, *, percentage: bool = False) -> str:
 
 
 def mean_figure(figures: Sequence[Sequence[float]]) -> list[float]:
-    """Means of the figures' means, deviations and bounds; the interval is conservative, as if all errors were equal."""
+    """Means of the figures' means, deviations and bounds.
+
+    The interval is conservative: it assumes fully correlated errors.
+    """
     return [sum(parts) / len(figures) for parts in zip(*figures, strict=True)]
 
 

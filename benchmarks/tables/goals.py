@@ -70,21 +70,21 @@ def goals(result: Result) -> list[str]:
 
 
 def companion_goals(results: Mapping[str, Result]) -> list[str]:
-    """A row per goal of detectors with a companion that are fitted on natural images only, with the best of them."""
+    """A row per goal, with the best detector of its evaluation that is fitted on natural images only."""
     lines = ["| | goal | highest mean | detector | |", "|---|---|---|---|---|"]
     for title, goal, name, measure in COMPANION:
-        found = {
+        figures = {
             entry["detector"]: figure
             for entry in results.get(name, {"detectors": []})["detectors"]
             if not entry["fitted_on"] and not entry["baseline"] and (figure := figure_of(entry, measure))
         }
-        if not found:
+        if not figures:
             continue
-        best = max(found, key=lambda detector: found[detector][0])
+        best = max(figures, key=lambda detector: figures[detector][0])
         share = measure == "worst_case"
         lines.append(
             f"| {title} | ≥ {f'{goal:.0%}' if share else f'{goal:g}'} | "
-            f"{area(found[best], '.1%' if share else '.3f')} | `{best}` | {_met(found[best][0] >= goal)} |"
+            f"{area(figures[best], '.1%' if share else '.3f')} | `{best}` | {_met(figures[best][0] >= goal)} |"
         )
     return lines
 

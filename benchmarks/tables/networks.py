@@ -59,15 +59,15 @@ def figure_of(entry: Entry, measure: str, attacks: Sequence[str] = ()) -> Figure
     Args:
         entry: the detector and its choice of attacks to fit on.
         measure: as in `by_network`.
-        attacks: the attacks that "unseen" takes.
+        attacks: the attacks of the mean "unseen".
     """
     if measure == "worst_case":
         return entry.get("worst_case", {}).get("share")  # type: ignore[no-any-return]
     if measure == "false_positives":
         return entry.get("false_positives", {}).get("realised")  # type: ignore[no-any-return]
     if measure == "unseen":
-        found = [entry["auroc"].get(name) for name in attacks if name not in entry["seen"]]
-        known = [each for each in found if each is not None]
+        figures = [entry["auroc"].get(name) for name in attacks if name not in entry["seen"]]
+        known = [each for each in figures if each is not None]
         return mean_figure(known) if known else None
     return entry["auroc"].get(measure)  # type: ignore[no-any-return]
 
@@ -77,7 +77,7 @@ def _network(result: Result) -> str:
 
 
 def _column(result: Result, measure: str) -> dict[str, str]:
-    """One cell per row of a network."""
+    """The cells of a network's column, by row."""
     attacks = [each["name"] for each in result["sets"] if each["kind"] == "attack"]
     form = ".1%" if measure in ("worst_case", "false_positives") else ".3f"
     return {

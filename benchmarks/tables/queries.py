@@ -59,7 +59,7 @@ def query_alarms(result: Result) -> list[str]:
 
 
 def query_lineage(result: Result) -> list[str]:
-    """Whether descriptors link the queries of an attack, and sketches find their parents."""
+    """Distances of the descriptors of each attack, and the share of queries with the correct parent by sketches."""
     return [
         "| attack | distance to the nearest earlier descriptor, 97 % | parent by the sketch is the nearest image |",
         "|---|---|---|",

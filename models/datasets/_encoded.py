@@ -16,7 +16,7 @@ from models.images.preprocessing import Preprocessing
 from models.images.stored import ImageBuffer
 from models.progress import progress_bar, say
 
-__all__ = ["EncodedImage", "class_labels", "decode_images", "read_already"]
+__all__ = ["EncodedImage", "class_labels", "decode_images", "within_limits"]
 
 _MAX_UNREADABLE_PERCENT = 1
 
@@ -28,7 +28,7 @@ class EncodedImage:
     Args:
         name: of the file or row, for messages.
         label: index of its class.
-        read: returns the bytes of the image file, in any thread; checks their number with the limits before it reads.
+        read: returns the bytes of the image file, in any thread; checks the file size against the limits first.
     """
 
     name: str
@@ -36,11 +36,11 @@ class EncodedImage:
     read: Callable[[Limits], bytes]
 
 
-def read_already(content: bytes | memoryview, size: int, limits: Limits) -> bytes:
+def within_limits(content: bytes | memoryview, size: int, limits: Limits) -> bytes:
     """The bytes of an image file that a table or an archive contains, for `EncodedImage.read`.
 
     Args:
-        content: the bytes; anything if the size exceeds the limits.
+        content: the bytes; not used if the size exceeds the limits.
         size: number of bytes in the source.
         limits: on the size; `Limits.check_bytes` raises.
     """
@@ -64,7 +64,7 @@ def decode_images(
     and left out, unless the request is strict.
 
     Args:
-        images: returns the images at some positions of the source, in order; read a few images ahead.
+        images: returns the images at given positions of the source, in order; a few images are read ahead.
         count: number of images in the source.
         classes: names, by label.
         request: the part of the images, resizing, cropping and limits.

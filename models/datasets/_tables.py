@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from models.datasets._encoded import EncodedImage, class_labels, decode_images, read_already
+from models.datasets._encoded import EncodedImage, class_labels, decode_images, within_limits
 from models.datasets._files import read_image
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.datasets.contents import distinct_names
@@ -34,10 +34,11 @@ def decode_table(
 
     Args:
         schema: pyarrow's, with the type of every column.
-        batches: returns one column of some rows, or of all, as tables or record batches of pyarrow; called twice.
+        batches: returns one column of the rows in a range, or of all rows, as tables or record batches of pyarrow;
+            called twice.
         request: the part of the images, resizing, cropping and limits.
         source: name of the file or data set, for messages.
-        read_paths: whether images without bytes are read from the field ``path`` of their structure.
+        read_paths: whether an image without bytes is read from the path in the field ``path`` of its structure.
 
     Raises:
         DatasetError: a column is missing, several columns have images, or a row has no label or one of another type.
@@ -64,7 +65,7 @@ def decode_table(
 
 
 def _reader(value: Any, *, read_paths: bool) -> Callable[[Limits], bytes]:
-    """Return the bytes of a scalar of pyarrow: bytes, or a structure with the field ``bytes``."""
+    """A function that returns the bytes of a pyarrow scalar: bytes, or a structure with the field ``bytes``."""
     path = None
     if value.is_valid and value.type.num_fields:
         path = value["path"].as_py() if read_paths and not value["bytes"].is_valid else None
@@ -72,9 +73,9 @@ def _reader(value: Any, *, read_paths: bool) -> Callable[[Limits], bytes]:
     if path is not None:
         return partial(read_image, path)
     if not value.is_valid:
-        return partial(read_already, b"", 0)
+        return partial(within_limits, b"", 0)
     buffer = value.as_buffer()
-    return partial(read_already, memoryview(buffer), buffer.size)
+    return partial(within_limits, memoryview(buffer), buffer.size)
 
 
 def _image_column(schema: Any, source: str) -> str:

@@ -29,7 +29,7 @@ Split = Literal["train", "test"]
 
 
 class EmptyPartError(DatasetError):
-    """A part of a data set without images."""
+    """The part of a data set has no images."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class DatasetRequest:
         resize, crop: see `models.images.preprocessing.Preprocessing`.
         max_pixels: maximum width times height of an image file.
         strict: whether every file that cannot be decoded is an error.
-        part: load only the images of this part; None for all. A plug-in that ignores it loads all images first.
+        part: load only the images of this part; None for all. If a plug-in ignores it, `load_dataset` selects
+            the images of the part.
     """
 
     argument: str = ""
@@ -89,7 +90,7 @@ class DatasetRequest:
         return Limits(max_pixels=self.max_pixels)
 
     def rows(self, images: int) -> range:
-        """The positions of the wanted images in a source of that many images."""
+        """The positions of the requested images in a source of `images` images."""
         return range(images) if self.part is None else self.part.rows(images)
 
 
@@ -104,8 +105,8 @@ class ImageDataset:
         classes: names of the classes, by label.
         preprocessing: was applied to the images, and must be applied to later ones.
         skipped: reason → number of files or images of the source that are not among the images.
-        positions: int64 ``(N,)``, increasing: the place of each image in the source, where images that cannot be
-            decoded count, too; None for 0 … N − 1.
+        positions: int64 ``(N,)``, increasing: the index of each image in the source, which also counts images that
+            cannot be decoded; None for 0 … N − 1.
 
     Raises:
         DatasetError: arrays of another shape or type, labels outside the range, duplicate class names, or no image.

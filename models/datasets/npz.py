@@ -61,7 +61,7 @@ def load(request: DatasetRequest) -> ImageDataset:
 
 
 def _part_of(arrays: Any, request: DatasetRequest) -> tuple[np.ndarray, range] | None:
-    """The rows of the array ``x`` in the part, without the others in memory; None if they do not follow each other."""
+    """The rows of the array ``x`` in the part, without loading the others; None if they are not contiguous."""
     if "x" not in arrays or "y" not in arrays:
         return None
     with arrays.zip.open("x.npy") as file:

@@ -57,13 +57,13 @@ def _within(batches: Iterator[Any], start: int, stop: int) -> Iterator[Any]:
 
 
 def _check_size(file: Any, group: int, column: str, request: DatasetRequest, path: str) -> None:
-    """Check by the metadata, before reading, that the images of a row group are not too large on average."""
-    about = file.metadata.row_group(group)
-    chunks = [about.column(index) for index in range(about.num_columns)]
+    """Check the mean size of the images in a row group by the metadata, before they are read."""
+    metadata = file.metadata.row_group(group)
+    chunks = [metadata.column(index) for index in range(metadata.num_columns)]
     size = sum(each.total_uncompressed_size for each in chunks if each.path_in_schema.split(".")[0] == column)
     try:
-        # Page headers may repeat the smallest and the largest value of a page.
-        request.limits.check_bytes(size // (3 * max(1, about.num_rows)))
+        # Page headers may repeat the smallest and the largest value of a page, hence the factor 3.
+        request.limits.check_bytes(size // (3 * max(1, metadata.num_rows)))
     except ImageError as exc:
         raise ImageError(f"{path}, row group {group}, on average: {exc}") from exc
 

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import NamedTuple
 
-from models.datasets._encoded import EncodedImage, class_labels, decode_images, read_already
+from models.datasets._encoded import EncodedImage, class_labels, decode_images, within_limits
 from models.datasets._files import find_files, open_file
 from models.datasets.base import DatasetRequest, ImageDataset
 from models.errors import DatasetError
@@ -68,7 +68,7 @@ def _images(shards: Sequence[str], labels: Sequence[int], limits: Limits, rows: 
         assert sample.image is not None
         size = sample.image.size
         content = _content(sample.tar, sample.image) if size <= limits.max_bytes else b""
-        yield EncodedImage(sample.where, label, partial(read_already, content, size))
+        yield EncodedImage(sample.where, label, partial(within_limits, content, size))
 
 
 def _samples(shards: Sequence[str]) -> Iterator[_Sample]:

@@ -102,7 +102,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _run(self, images: Tensor) -> PooledPass:
-        """As `run`, of all images at once."""
+        """Like `run`, for all images at once."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the artifact's manifest."""

@@ -49,7 +49,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
 }
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"})
 _ANIMATED = 0x02  # a flag of WebP
-_BYTES_PER_PIXEL, _METADATA_BYTES = 4, 16 * 2**20  # PNG with alpha, not compressed
+_BYTES_PER_PIXEL, _METADATA_BYTES = 4, 16 * 2**20  # 4 bytes: uncompressed PNG with alpha
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,7 +86,7 @@ class Limits:
 
     @property
     def max_bytes(self) -> int:
-        """The most bytes that a file of `max_pixels` pixels can have."""
+        """The maximum size in bytes of a file of `max_pixels` pixels."""
         return _BYTES_PER_PIXEL * self.max_pixels + _METADATA_BYTES
 
     def check_bytes(self, size: int) -> None:
@@ -97,8 +97,8 @@ class Limits:
         """
         if size > self.max_bytes:
             raise ImageError(
-                f"expected an image file of at most {self.max_bytes} bytes, the most for {self.max_pixels} pixels, got "
-                f"{size}; save the image again, or raise --max-pixels (PLUMBLINE_MAX_PIXELS)"
+                f"expected an image file of at most {self.max_bytes} bytes, the limit for {self.max_pixels} pixels, "
+                f"got {size}; save the image without metadata, or raise --max-pixels (PLUMBLINE_MAX_PIXELS)"
             )
 
 

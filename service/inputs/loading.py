@@ -1,4 +1,4 @@
-"""How data sets of a command are loaded, and where its attacked images come from."""
+"""Loading of the data sets of a command, and the source of its attacked images."""
 
 from pathlib import Path
 from typing import Protocol
@@ -51,7 +51,7 @@ class _Attacking(Protocol):
 
 
 def attacked_source(options: _Attacking, network: nn.Module, attack: Attack) -> AttackedFolder | ShardedAttack | None:
-    """The attacked images of --attacked, or those that --runner makes; None: without both, the job calls `generate`.
+    """The source of attacked images by --attacked or --runner; None without both: the job calls `generate`.
 
     Raises:
         InputError: both options, runner array, no --cache for a runner, or no such images in the folder.
@@ -59,14 +59,14 @@ def attacked_source(options: _Attacking, network: nn.Module, attack: Attack) -> 
     if options.runner is None:
         return None if options.attacked is None else AttackedFolder(options.attacked, network, attack)
     if options.attacked is not None:
-        raise InputError("--runner has no effect on the images of --attacked; give one of them")
+        raise InputError("--runner has no effect on the images of --attacked; leave one of the options out")
     if options.runner == "array":
         raise InputError(
             "each task of an array attacks one part of the images; run `plumbline attack --runner array` first, then "
             "pass its --out as --attacked"
         )
     if options.cache is None:
-        raise InputError("--runner writes attacked images into --cache, which is missing; add it")
+        raise InputError("--runner needs --cache, the folder for the attacked images; add it")
     runner = build_runner(options.runner, workers=options.workers, device=options.device)
     return ShardedAttack(options.cache.absolute(), network, attack, runner, metadata={"provenance": provenance()})
 

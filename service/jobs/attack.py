@@ -88,10 +88,10 @@ def attack(request: AttackRequest, *, progress: bool = True) -> AttackOutcome:
 
 
 def _images(request: AttackRequest) -> tuple[ImageDataset, NDArray[np.int64] | None]:
-    """The images of the whole data set or of a part, and their positions in the source, which decide their shards.
+    """The images of the data set or of a part, and their positions in the source, which determine their shards.
 
-    A sample needs all images in memory: it leaves copies out, as in other commands. Its shards do not depend on the
-    positions in the source.
+    A sample requires all images in memory, since copies are left out first, as in other commands. Its shards do not
+    depend on the positions in the source; they are None.
     """
     images = request.images
     part = None if request.shard is None else Part(*request.shard, request.shard_size)

@@ -64,7 +64,7 @@ class EvaluationRequest:
         resamples: resamples of the bootstrap intervals; 0 for none.
         beside_paper: print published figures beside ours: those of the thesis, or of this CSV file.
         published: network or data set whose published figures are printed.
-        runner: attack in shards, here or on a Ray cluster.
+        runner: attack in shards, locally or with Ray.
         workers: attacking processes; if not given, 1, or with ray one per GPU or CPU.
         cache: folder of attacked images, features and results.
         attacked: use the attacked images in this folder, which `plumbline attack` wrote.

@@ -30,7 +30,7 @@ class FitOptions:
         directions: cosines to this many further orthogonal vectors.
         blocks: names of the modules that are the blocks, such as "blocks.*".
         fit_successful: fit on successful attacks only.
-        runner: attack in shards, here or on a Ray cluster.
+        runner: attack in shards, locally or with Ray.
         workers: attacking processes [default: 1; ray: one per GPU, or CPU, of the cluster].
         cache: folder of attacked images, to resume from.
         attacked: use the attacked images in this folder, which `plumbline attack` wrote.

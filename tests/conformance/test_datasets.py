@@ -175,7 +175,7 @@ def test_the_same_images_are_loaded_again(name: str, reference: str, tmp_path: P
 
 
 @every_dataset
-def test_parts_are_the_whole_in_order(name: str, reference: str, tmp_path: Path) -> None:
+def test_parts_together_are_the_whole_data_set_in_order(name: str, reference: str, tmp_path: Path) -> None:
     whole, count = loaded(reference, tmp_path), 2
     size = -(-len(whole) // 3)  # three shards, or two of one image each
     parts = [loaded(reference, tmp_path, part=Part(index, count, size)) for index in range(count)]

@@ -73,7 +73,7 @@ with replacing(Path(sys.argv[1])) as partial:
 """
 
 
-def test_what_a_killed_process_leaves_is_deleted_by_the_next_write(tmp_path: Path) -> None:
+def test_the_temporary_file_of_a_killed_process_is_deleted_by_the_next_write(tmp_path: Path) -> None:
     path, mine = tmp_path / "a.bin", tmp_path / ".a.bin.settings"
     mine.write_text("")
     with subprocess.Popen(
@@ -82,15 +82,15 @@ def test_what_a_killed_process_leaves_is_deleted_by_the_next_write(tmp_path: Pat
         assert writer.stdout is not None
         partial = tmp_path / writer.stdout.readline().strip()
         write_files(tmp_path, {"a.bin": b"one", "other": b""})
-        assert partial.read_bytes() == b"half"  # of a process that is writing
+        assert partial.read_bytes() == b"half"  # its process is still writing
         writer.kill()
     write_files(tmp_path, {"other": b""})
-    assert partial.exists()  # of another file
+    assert partial.exists()  # only a write of the same path deletes it
     write_files(tmp_path, {"a.bin": b"two"})
     assert contents(tmp_path) == {"a.bin": b"two", "other": b"", mine.name: b""}
 
 
-def test_a_file_that_was_deleted_before_it_was_locked_is_made_again(
+def test_a_temporary_file_that_is_deleted_before_it_is_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, made = files.tempfile.mkstemp, list[str]()

@@ -58,7 +58,7 @@ def test_fit_takes_attacked_images_from_the_folder_or_a_runner(folder: Path, tmp
         ({"detector": "energy", "attacked": None, "runner": "local"}, "--runner local has no effect on energy"),
         ({"runner": "local"}, "--runner has no effect on the images of --attacked"),
         ({"runner": "array", "attacked": None}, "run `plumbline attack --runner array` first, then pass its --out"),
-        ({"runner": "local", "attacked": None}, "--cache, which is missing; add it"),
+        ({"runner": "local", "attacked": None}, "--runner needs --cache"),
     ):
         with pytest.raises(InputError, match=message):
             fit_detector(inputs, replace(options, **{"attacked": folder, **wrong}), progress=False)

@@ -40,7 +40,7 @@ def provenance_of(
     if artifact_only:
         recorded |= {"runs": 1, "split": None}
     if [each for each in (recorded.pop("attacked"), recorded.pop("runner")) if each is not None]:
-        recorded["attacked"] = True  # under seeds of the shards; the path and the runner are of the machine
+        recorded["attacked"] = True  # with seeds of the shards; path and runner depend on the machine
     return {
         **_network(inputs),
         "dataset": {**_summary(data), "seed": settings.seed},

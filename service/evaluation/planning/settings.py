@@ -47,7 +47,7 @@ class EvaluationSettings:
         adaptive_images: maximum number of images of each adaptive attack.
         adaptive_budgets: of adaptive attacks; None: the thesis's.
         seed: of splits, noise, classifiers and attacks.
-        runner: that attacks in shards; None: attack in processes of this machine.
+        runner: name of the runner that attacks in shards; None: attack in processes of this machine.
         workers: processes that attack, and jobs of classifiers while fitting; None: 1, or the runner's default.
         cache: folder of attacked images, features and results; None keeps them in memory.
         attacked: folder of attacked images that `plumbline attack` wrote; None: attack.

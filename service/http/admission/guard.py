@@ -6,7 +6,7 @@ The checks, in order; each refusal has the JSON form of `service.http.errors`:
     no Host, or two                    400
     a coding other than chunked        501
     missing or unknown API key         401   except on the open paths; only if keys are configured
-    for the name of another site       421   on the admin port; requests without a key
+    host name of another site          421   on the admin port; requests without a key
     sent by a page of another site     403   on the admin port; other methods than GET and HEAD
     body too large                     413   from Content-Length before the body is read, else at the first excess byte
     body too slow                      408   slower than the minimum rate after a grace period
@@ -61,7 +61,7 @@ class Guard:
         open_paths: paths that need no key.
         closing: whether responses end their connections, so that clients move to another server.
         own_host: name or address that the server listens on; pages of other sites are refused, see
-            `service.http.admission.origin`. None: they are not.
+            `service.http.admission.origin`. None: no such check.
         span: a context manager around each request; see `service.http.observability.telemetry`.
     """
 

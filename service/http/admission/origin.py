@@ -1,4 +1,4 @@
-"""Protection against pages of other sites, which could read or change the server's state in a user's browser."""
+"""Protection against pages of other sites, which could read or change the server's state through a user's browser."""
 
 import ipaddress
 import re
@@ -14,10 +14,10 @@ _PORT = re.compile(r":\d*$")
 
 
 def check_host(scope: Scope, own: str) -> None:
-    """Refuse a request for the name of another site.
+    """Refuse a request with the host name of another site.
 
-    A page of another site can let its own name resolve to the address of this server (DNS rebinding). For a browser,
-    the server then has the origin of that page, but the requests have the name in ``Host``. An IP address is accepted,
+    A page of another site can let its own name resolve to the address of this server (DNS rebinding). A browser then
+    treats the server as the origin of that page, but sends the page's name in ``Host``. An IP address is accepted,
     since it is not resolved.
 
     Args:
@@ -39,7 +39,7 @@ def check_host(scope: Scope, own: str) -> None:
         raise HttpError(
             421,
             "misdirected_request",
-            "expected an IP address or localhost in the header Host, because no API key protects this port; use "
+            "expected an IP address or localhost in the header Host, because this port has no API keys; use "
             "http://127.0.0.1 and the port, or start the server with --admin-keys FILE",
         ) from None
 

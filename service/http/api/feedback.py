@@ -45,8 +45,8 @@ def feedback_router(recorder: VerdictRecorder) -> APIRouter:
         key = request.scope["state"].get("api_key")
         if in_progress[key].locked():
             raise OverloadedError(
-                f"expected at most {_MAX_IN_PROGRESS} reports of a key at the same time, got more; wait for the "
-                "responses, then repeat this one"
+                f"{_MAX_IN_PROGRESS} reports with this key, or without a key, are in progress; wait for a response, "
+                "then repeat the report"
             )
         async with in_progress[key]:
             await asyncio.to_thread(_review, recorder, given, key)

@@ -228,7 +228,7 @@ class _Server(uvicorn.Server):
 
 
 def _freeze_objects() -> None:
-    """Collect garbage, exclude what is left from later collections, and enable these.
+    """Collect garbage, exclude the remaining objects from later collections, and enable collections.
 
     Libraries and models are some 400,000 objects, and a full collection of them delays every waiting request.
     """

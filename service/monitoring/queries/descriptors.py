@@ -84,7 +84,7 @@ class Sketcher:
             flagged: of the verdict.
         """
         sums = self._sums(pixels)
-        # Float32 holds the sums of a million pixels exactly. A hash of all pixels would take longer than the rest.
+        # Float32 represents the sums of a million pixels exactly. A hash of all pixels would take longer than the rest.
         digest = hashlib.blake2b(sums.tobytes(), digest_size=8).digest()
         logs = np.log(np.maximum(probabilities, _TINY))
         return Query(descriptor(pixels), self._rounded(sums), int.from_bytes(digest), logs, flagged)

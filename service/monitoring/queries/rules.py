@@ -34,7 +34,7 @@ _LATER_SHARE = 0.15  # largest share of a hub's children that come after the hub
 class WindowStatistics:
     """Statistics of the last `WINDOW` members of a session.
 
-    Those are 0 that no rule can need, since another condition of all of its rules does not hold.
+    A statistic is 0 if another condition already excludes every rule that uses it.
 
     Args:
         members: of the whole session.

@@ -66,7 +66,7 @@ def longest_chain(positions: np.ndarray, left: np.ndarray, follows: np.ndarray) 
     """
     allowed = follows & (left[:, None] <= positions[None, :]) & (positions[:, None] < positions[None, :])
     length = 0
-    ends: np.ndarray = np.ones(len(positions), bool)  # the hubs at which a chain of one more hub can end
+    ends: np.ndarray = np.ones(len(positions), bool)  # hubs at which a chain of length + 1 hubs can end
     while ends.any():
         length, ends = length + 1, np.any(allowed[ends], axis=0)
     return length

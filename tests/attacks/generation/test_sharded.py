@@ -1,4 +1,4 @@
-"""Attacks by a runner when their images are needed: only missing shards are attacked, and only own shards are read."""
+"""Attacks by a runner when their images are needed: only missing shards are attacked, and no other shards are read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_missing_shards_are_attacked_and_intact_ones_are_kept(digits_network: Di
             np.testing.assert_array_equal(getattr(each, name), getattr(expected, name))
 
 
-def test_shards_of_other_jobs_in_the_folder_do_not_count(digits_network: Digits, tmp_path: Path) -> None:
+def test_shards_of_other_jobs_in_the_folder_are_not_read(digits_network: Digits, tmp_path: Path) -> None:
     pixels = Pixels(digits_network)
     alone, shared = (
         ShardedAttack(tmp_path / name, pixels.network, PGD(steps=2, epsilon=0.1), build_runner("local"))

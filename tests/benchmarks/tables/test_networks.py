@@ -47,7 +47,7 @@ RESULTS = {"a": _result("pretrained:small", 0.1, ("path", "transport")), "b": _r
         ("ood:mnist", "0.950 (0.940 to 0.960)"),
     ],
 )
-def test_a_column_per_network(measure: str, cell: str) -> None:
+def test_the_table_has_a_column_per_network(measure: str, cell: str) -> None:
     assert by_network(RESULTS, measure) == [
         "| detector | fitted on | `small` | `wide.py:net` |",
         "|---|---|---|---|",
@@ -69,7 +69,7 @@ def test_goals_show_the_best_detector_fitted_on_natural_images_only() -> None:
     assert lines[2:] == ["| FGM ε 1/255 | ≥ 0.97 | 0.960 (0.950 to 0.970) | `companion` | **missed** |"]
 
 
-def test_accuracies_of_each_network() -> None:
+def test_the_table_has_the_accuracies_of_each_network() -> None:
     lines = network_accuracies(RESULTS)
     assert lines[0] == "| network | natural accuracy (95 % interval) | FGM | PGD | DeepFool | BIM |"
     assert lines[3] == "| `wide.py:net` | 90.0% (89.0% to 91.0%) | 30.0% | 0.0% | 0.0% | 0.0% |"

@@ -19,7 +19,7 @@ from models.errors import ImageError
 from models.images import decoding
 from tests.models.datasets.conftest import LABELS, pixels
 
-SIZE = 2**36  # bytes of sparse files, which no test could read
+SIZE = 2**36  # bytes of sparse files, too large to read into memory
 
 
 def write_list(folder: Path, pictures: list[bytes]) -> str:
@@ -115,7 +115,7 @@ def test_parts_are_ranges_of_shards() -> None:
         Part(0, 4, 4).rows(10)
 
 
-def test_a_part_of_an_array_file_leaves_the_others_on_the_disk(
+def test_a_part_of_an_npz_file_is_read_without_the_others(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array, get = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8), np.lib.npyio.NpzFile.__getitem__
@@ -131,7 +131,7 @@ def test_a_part_of_an_array_file_leaves_the_others_on_the_disk(
 
 
 @every_source
-def test_an_image_file_that_is_too_large_is_named(
+def test_an_image_file_that_is_too_large_is_reported(
     write: Callable[[Path, list[bytes]], str], pictures: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "_METADATA_BYTES", 2000)
@@ -148,7 +148,7 @@ def test_an_image_file_that_is_too_large_is_named(
     assert data.skipped == {"unreadable": 1}
 
 
-def test_a_large_file_is_not_read(pictures: list[bytes], tmp_path: Path) -> None:
+def test_an_image_file_that_is_too_large_is_not_read(pictures: list[bytes], tmp_path: Path) -> None:
     for write in (write_list, write_folder):
         reference = write(tmp_path, pictures)
         with next(tmp_path.rglob("3.png")).open("rb+") as file:

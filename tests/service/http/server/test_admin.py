@@ -161,7 +161,7 @@ def test_pages_of_other_sites_change_nothing(admin: TestClient, headers: dict[st
         ("", 421),
     ],
 )
-def test_a_name_of_another_site_is_refused_without_keys(
+def test_the_host_name_of_another_site_is_refused_without_keys(
     server: LiveServer, tmp_path: Path, host: str, status: int
 ) -> None:
     (tmp_path / "operators").write_text(ADMIN_KEY)

@@ -98,7 +98,7 @@ def test_a_client_reviews_its_own_verdicts_only(
     wait_until(lambda: listed(admin)["rates"].get("model", {}).get("clients") == {"false_alarm": 1})
 
 
-def test_a_key_has_few_reports_in_progress(
+def test_a_key_has_at_most_four_reports_in_progress(
     server: LiveServer, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, waiting = threading.Event(), []
