@@ -34,13 +34,15 @@ def check_host(scope: Scope, own: str) -> None:
     if name in ("localhost", own.lower()):
         return
     try:
+        if "%" in name:
+            raise ValueError("a zone can be any text")
         ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
     except ValueError:
         raise HttpError(
             421,
             "misdirected_request",
             "expected an IP address or localhost in the header Host, because this port has no API keys; use "
-            "http://127.0.0.1 and the port, or start the server with --admin-keys FILE",
+            "http://127.0.0.1 and the port, name the host in PLUMBLINE_ADMIN_HOST, or set --admin-keys FILE",
         ) from None
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import math
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class Query:
     Args:
         descriptor: float32 ``(48,)``; see `descriptor`.
         sketch: int16 ``(64,)``; see `Sketcher`.
-        digest: 64 bits of a hash of the exact sums of the sketch: equal for equal images.
+        digest: 64 bits of a hash of the exact sums of the sketch and of the pixels' CRC-32.
         log_probabilities: float64 ``(K,)``, of the network.
         flagged: of the verdict.
     """
@@ -84,8 +85,10 @@ class Sketcher:
             flagged: of the verdict.
         """
         sums = self._sums(pixels)
-        # Float32 represents the sums of a million pixels exactly. A hash of all pixels would take longer than the rest.
-        digest = hashlib.blake2b(sums.tobytes(), digest_size=8).digest()
+        # A cryptographic hash of all pixels would take longer than the rest. The CRC distinguishes images with equal
+        # sums, such as changes of one pixel. Without the secret, images with equal sums cannot be chosen.
+        checksum = zlib.crc32(pixels.tobytes()).to_bytes(4)
+        digest = hashlib.blake2b(sums.tobytes() + checksum, digest_size=8).digest()
         logs = np.log(np.maximum(probabilities, _TINY))
         return Query(descriptor(pixels), self._rounded(sums), int.from_bytes(digest), logs, flagged)
 

@@ -157,6 +157,7 @@ def test_pages_of_other_sites_change_nothing(admin: TestClient, headers: dict[st
         ("localhost.other.example", 421),
         ("other.example:8001:8001", 421),
         ("[other.example]", 421),
+        ("[::1%other.example]:8001", 421),
         ("\xe9", 421),
         ("", 421),
     ],

@@ -103,12 +103,12 @@ def test_a_key_has_at_most_four_reports_in_progress(
 ) -> None:
     gate, waiting = threading.Event(), []
 
-    def flush() -> None:
+    def find(request: str, place: int, *, key: str | None) -> None:
         if len(waiting) < 4:
             waiting.append(1)
             assert gate.wait(TIMEOUT_S)
 
-    monkeypatch.setattr(server.app.state.recorder, "flush", flush)
+    monkeypatch.setattr(server.app.state.recorder.store, "find", find)
     report = {"request_id": "unknown", "verdict": "false_alarm"}
     body = orjson.dumps(report)
     head = f"POST /v1/feedback HTTP/1.1\r\nHost: x\r\nX-API-Key: {ONE}\r\nContent-Length: {len(body)}\r\n\r\n"

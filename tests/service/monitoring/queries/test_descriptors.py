@@ -51,3 +51,14 @@ def test_equal_pixels_have_equal_digests_and_no_probability_is_infinite(rng: np.
     changed = sketcher.query(image, np.array([1.0, 0.0]), flagged=False)
     assert first.digest == again.digest != changed.digest
     assert np.isfinite(first.log_probabilities).all()
+
+
+def test_images_that_differ_in_one_pixel_have_different_digests(rng: np.random.Generator) -> None:
+    sketcher = Sketcher((3, 16, 16), rng)
+    image = rng.integers(0, 256, (3, 16, 16), np.uint8)
+    digests = set()
+    for place in np.ndindex(image.shape):
+        changed = image.copy()
+        changed[place] ^= 4
+        digests.add(sketcher.query(changed, np.array([1.0, 0.0]), flagged=False).digest)
+    assert len(digests) == image.size
