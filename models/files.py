@@ -4,10 +4,11 @@ import codecs
 import hashlib
 import json
 import os
-import re
+import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
 READABLE = "plumbline-readable"  # name of an error handler of `str.encode`
 
 _PARTIAL = ".partial"  # end of the names of temporary files
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # in their names: some locks hold on one machine only
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -87,12 +89,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A new file ``.NAME.*.partial`` beside `path`, deleted after the block unless it was renamed.
+    """A new file ``.NAME.HOST.*.partial`` beside `path`, deleted after the block unless it was renamed.
 
-    The file is locked in the block. A killed process leaves an unlocked file, which the next call for the same path
-    deletes. On a file system without locks, the file remains.
+    The file is locked in the block. A killed process leaves an unlocked file. The first call of a process of the same
+    machine for this folder deletes it. On a file system without locks, the file remains.
     """
-    _delete_abandoned(path)
+    _delete_abandoned(path.parent.absolute())
     descriptor, name = _locked(path)
     partial = Path(name)
     try:
@@ -105,17 +107,17 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 def _locked(path: Path) -> tuple[int, str]:
     while True:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_HOST}.", suffix=_PARTIAL)
         _lock(descriptor, wait=True)
         if os.fstat(descriptor).st_nlink:
             return descriptor, name
         os.close(descriptor)  # another process deleted it before it was locked
 
 
-def _delete_abandoned(path: Path) -> None:
-    names = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}{re.escape(_PARTIAL)}")  # mkstemp's 8 random characters
-    for partial in path.parent.iterdir():
-        if names.fullmatch(partial.name):
+@lru_cache(maxsize=256)  # folders; to list a large one takes longer than to write a small file
+def _delete_abandoned(folder: Path) -> None:
+    with suppress(OSError):  # the folder may not be readable
+        for partial in folder.glob(f".*.{_HOST}.????????{_PARTIAL}"):  # mkstemp's 8 random characters
             with suppress(OSError), partial.open("rb+") as file:
                 if _lock(file.fileno(), wait=False):
                     partial.unlink()
@@ -124,7 +126,7 @@ def _delete_abandoned(path: Path) -> None:
 def _lock(descriptor: int, *, wait: bool) -> bool:
     """Lock a file until it is closed; False if another process has the lock, or if locks are not available."""
     try:
-        import fcntl  # not available on Windows
+        import fcntl  # not on every system
 
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (ImportError, OSError):

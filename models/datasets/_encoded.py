@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 from PIL import Image
 
-from models.datasets.base import MAX_CLASSES, DatasetRequest, ImageDataset, preprocessing_for
+from models.datasets.base import MAX_CLASSES, DatasetRequest, EmptyPartError, ImageDataset, preprocessing_for
 from models.errors import DatasetError, ImageError
 from models.files import readable
 from models.images.decoding import Limits, open_rgb
@@ -60,8 +60,8 @@ def decode_images(
     """The data set of encoded images, each decoded as the server decodes an upload, in one thread per core.
 
     Images have 3·H·W bytes after preprocessing; more than 256 MiB are in a temporary file. The first image that can be
-    decoded decides the size of all. At most 1 % of the images, and at least one, may be unreadable; they are reported
-    and left out, unless the request is strict.
+    decoded decides the size of all. At most 1 % of the images of the source, and at least one, may be unreadable; they
+    are reported and left out, unless the request is strict.
 
     Args:
         images: returns the images at given positions of the source, in order; a few images are read ahead.
@@ -74,9 +74,10 @@ def decode_images(
     Raises:
         ImageError: too many images that cannot be decoded, or an image of another size than the first.
         DatasetError: no image, or labels outside the classes.
+        EmptyPartError: no image of the part can be decoded.
     """
     rows = request.rows(count)
-    unreadable = _Unreadable(0 if request.strict else max(1, len(rows) * _MAX_UNREADABLE_PERCENT // 100), len(rows))
+    unreadable = _Unreadable(0 if request.strict else max(1, count * _MAX_UNREADABLE_PERCENT // 100), count)
     wanted, preprocessing = _first_size(zip(rows, images(rows), strict=True), request, unreadable)
 
     def pixels_of(image: EncodedImage) -> np.ndarray | str:
@@ -145,8 +146,10 @@ def _first_size(
         if not isinstance(opened, str):
             return chain([(row, image)], images), preprocessing_for(opened.height, opened.width, request)
         unreadable.add(f"{image.name}: {opened}", row)
-    if unreadable.errors:
-        raise ImageError(f"no image can be decoded; {unreadable.errors[0]}")
+    if errors := unreadable.errors:
+        if len(errors) < unreadable.images:
+            raise EmptyPartError(f"none of the {len(errors)} images of this part can be decoded: {errors[0]}")
+        raise ImageError(f"no image can be decoded; {errors[0]}")
     raise DatasetError("expected at least one image, got none")
 
 
@@ -165,7 +168,7 @@ class _Unreadable:
 
     Args:
         limit: the number that is accepted.
-        images: number of all images.
+        images: number of all images of the source.
     """
 
     def __init__(self, limit: int, images: int) -> None:

@@ -93,7 +93,7 @@ def read_image(path: str, limits: Limits) -> bytes:
     with open_file(path) as file:
         size = getattr(file, "size", None) if is_url(path) else os.fstat(file.fileno()).st_size
         limits.check_bytes(size or 0)
-        content = file.read() if size is not None else file.read(limits.max_bytes + 1)
+        content = file.read(limits.max_bytes + 1)  # the size may be unknown, or the file grow
     limits.check_bytes(len(content))
     return content
 

@@ -29,7 +29,7 @@ Split = Literal["train", "test"]
 
 
 class EmptyPartError(DatasetError):
-    """The part of a data set has no images."""
+    """The part of a data set has no images, or none that can be decoded."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class ImageDataset:
         classes: names of the classes, by label.
         preprocessing: was applied to the images, and must be applied to later ones.
         skipped: reason → number of files or images of the source that are not among the images.
-        positions: int64 ``(N,)``, increasing: the index of each image in the source, which also counts images that
-            cannot be decoded; None for 0 … N − 1.
+        positions: int64 ``(N,)``: the index of each image in the source, which also counts images that cannot be
+            decoded; None for 0 … N − 1.
 
     Raises:
         DatasetError: arrays of another shape or type, labels outside the range, duplicate class names, or no image.
@@ -155,9 +155,11 @@ class ImageDataset:
         return torch.from_numpy(np.ascontiguousarray(self.images[indices])).float().div_(255)
 
     def take(self, indices: np.ndarray) -> "ImageDataset":
-        """The images at `indices`, in that order."""
-        positions = indices if self.positions is None else self.positions[indices]
-        return replace(self, images=take_images(self.images, indices), labels=self.labels[indices], positions=positions)
+        """The images at `indices`, int64 ``(n,)``, in that order, or those where a mask ``(N,)`` is true."""
+        positions = np.arange(len(self)) if self.positions is None else self.positions
+        return replace(
+            self, images=take_images(self.images, indices), labels=self.labels[indices], positions=positions[indices]
+        )
 
     def limited(self, limit: int | None, seed: int = 0) -> "ImageDataset":
         """A random `limit` of the images, in their original order; all of them if `limit` is None or larger."""

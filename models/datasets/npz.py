@@ -62,7 +62,7 @@ def load(request: DatasetRequest) -> ImageDataset:
 
 def _part_of(arrays: Any, request: DatasetRequest) -> tuple[np.ndarray, range] | None:
     """The rows of the array ``x`` in the part, without loading the others; None if they are not contiguous."""
-    if "x" not in arrays or "y" not in arrays:
+    if "x.npy" not in arrays.zip.namelist() or "y" not in arrays:  # numpy also reads a member with the name "x"
         return None
     with arrays.zip.open("x.npy") as file:
         formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -54,17 +54,12 @@ def attacked_source(options: _Attacking, network: nn.Module, attack: Attack) -> 
     """The source of attacked images by --attacked or --runner; None without both: the job calls `generate`.
 
     Raises:
-        InputError: both options, runner array, no --cache for a runner, or no such images in the folder.
+        InputError: both options, no --cache for a runner, or no such images in the folder.
     """
     if options.runner is None:
         return None if options.attacked is None else AttackedFolder(options.attacked, network, attack)
     if options.attacked is not None:
         raise InputError("--runner has no effect on the images of --attacked; leave one of the options out")
-    if options.runner == "array":
-        raise InputError(
-            "each task of an array attacks one part of the images; run `plumbline attack --runner array` first, then "
-            "pass its --out as --attacked"
-        )
     if options.cache is None:
         raise InputError("--runner needs --cache, the folder for the attacked images; add it")
     runner = build_runner(options.runner, workers=options.workers, device=options.device)

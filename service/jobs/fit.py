@@ -378,4 +378,6 @@ def _sources(inputs: FitInputs, data: ImageDataset, parts: _Parts, options: FitO
         "split": parts.shares, "calibrated_on": label(calibrated_on.name),
         "reference": None if parts.reference is None else label(parts.reference.name), "seed": options.seed,
         **({} if inputs.companion is None else {"companion": network_name(inputs.companion)}),
+        # The seeds of the shards differ from the seed; path and runner depend on the machine.
+        **({} if options.attacked is None and options.runner is None else {"attacked": True}),
     }  # fmt: skip

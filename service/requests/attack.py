@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
 from models.errors import InputError
-from service.requests.options import ImageOptions, NetworkOptions, RunnerName, Seed, Whole
+from service.requests.options import ImageOptions, NetworkOptions, Seed, Whole
 
 __all__ = ["AttackRequest"]
 
@@ -50,7 +50,7 @@ class AttackRequest:
     attack: str
     out: Path
     epsilon: str = "0.03"
-    runner: RunnerName = "local"
+    runner: Literal["local", "ray", "array"] = "local"
     shard: Annotated[tuple[int, int] | None, Parameter(converter=_part, n_tokens=1, negative=(), metavar="i/K")] = None
     shard_size: Whole = 256
     workers: Whole | None = None

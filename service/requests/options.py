@@ -75,7 +75,7 @@ Seed = Annotated[int, Parameter(converter=_seed)]
 PerChannel = Annotated[tuple[float, ...], Parameter(converter=_per_channel, n_tokens=1, negative=(), metavar="R,G,B")]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), negative=())]
 Memory = Annotated[int, Parameter(converter=_memory, metavar="SIZE")]  # bytes
-RunnerName = Literal["local", "ray", "array"]
+RunnerName = Literal["local", "ray"]
 Flag = Annotated[bool, Parameter(negative=())]  # without a --no- form
 MaxPixels = Annotated[int, Parameter(converter=_whole, env_var="PLUMBLINE_MAX_PIXELS", show_env_var=False)]
 Commas = Annotated[tuple[str, ...], Parameter(converter=_commas, n_tokens=1, negative=(), metavar="A,B")]

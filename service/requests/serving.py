@@ -2,12 +2,12 @@
 
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from models.errors import InputError
-from service.requests.options import ArtifactOptions, Flag, LoadingOptions, MaxPixels, Memory, Whole
+from service.requests.options import ArtifactOptions, Flag, LoadingOptions, MaxPixels, Memory, RunnerName, Whole
 
 __all__ = ["ScoreRequest", "ServeRequest"]
 
@@ -37,7 +37,7 @@ class ScoreRequest:
     dataset: str | None = None
     parquet: Annotated[Path | None, Parameter(name="--out", metavar="FILE")] = None
     images: LoadingOptions = field(default_factory=LoadingOptions)
-    runner: Literal["local", "ray"] = "local"
+    runner: RunnerName = "local"
     workers: Whole | None = None
 
     def __post_init__(self) -> None:

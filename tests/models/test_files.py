@@ -73,9 +73,11 @@ with replacing(Path(sys.argv[1])) as partial:
 """
 
 
-def test_the_temporary_file_of_a_killed_process_is_deleted_by_the_next_write(tmp_path: Path) -> None:
-    path, mine = tmp_path / "a.bin", tmp_path / ".a.bin.settings"
-    mine.write_text("")
+def test_the_temporary_file_of_a_killed_process_is_deleted_by_the_next_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    kept = {".a.bin.settings": b"", ".a.bin.00000000.abcdefgh.partial": b"of another host"}
+    for name, content in kept.items():
+        (tmp_path / name).write_bytes(content)
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as writer:
@@ -84,10 +86,24 @@ def test_the_temporary_file_of_a_killed_process_is_deleted_by_the_next_write(tmp
         write_files(tmp_path, {"a.bin": b"one", "other": b""})
         assert partial.read_bytes() == b"half"  # its process is still writing
         writer.kill()
-    write_files(tmp_path, {"other": b""})
-    assert partial.exists()  # only a write of the same path deletes it
-    write_files(tmp_path, {"a.bin": b"two"})
-    assert contents(tmp_path) == {"a.bin": b"two", "other": b"", mine.name: b""}
+    subprocess.run([sys.executable, "-c", WRITER, str(tmp_path / "new")], stdin=subprocess.DEVNULL, check=True)
+    assert contents(tmp_path) == {"a.bin": b"one", "other": b"", "new": b"half", **kept}
+
+
+def test_a_folder_is_listed_once_and_need_not_be_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = list[object]()
+
+    def refused(path: object) -> Any:
+        listed.append(path)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", refused)
+        patched.setattr(os, "scandir", refused)
+        for _ in range(2):
+            write_files(tmp_path, BEFORE)
+    assert len(listed) == 1
+    assert contents(tmp_path) == BEFORE
 
 
 def test_a_temporary_file_that_is_deleted_before_it_is_locked_is_created_again(

@@ -42,12 +42,14 @@ def test_fit_takes_attacked_images_from_the_folder_or_a_runner(folder: Path, tmp
         seed=seed, engine="torch", cache=None,
     )  # fmt: skip
     sharded = replace(options, runner="local", cache=tmp_path / "work")
-    expected, *scores = [
-        fit_detector(inputs, each, progress=False).pipeline.calibration.scores
+    expected, *others = [
+        fit_detector(inputs, each, progress=False)
         for each in (options, replace(options, attacked=folder), sharded, sharded)
     ]
-    for each in scores:
-        np.testing.assert_array_equal(each, expected)
+    assert "attacked" not in expected.provenance
+    for each in others:
+        np.testing.assert_array_equal(each.pipeline.calibration.scores, expected.pipeline.calibration.scores)
+        assert each.provenance["attacked"] is True
     (record,) = (json.loads(path.read_bytes()) for path in (tmp_path / "work").glob("fgm-*/shard-*.json"))
     assert (record["n"], record["quarantined"]) == (60, {})
     assert "versions" in record["provenance"]
@@ -57,14 +59,13 @@ def test_fit_takes_attacked_images_from_the_folder_or_a_runner(folder: Path, tmp
         ({"detector": "energy"}, "--attacked .* has no effect on energy"),
         ({"detector": "energy", "attacked": None, "runner": "local"}, "--runner local has no effect on energy"),
         ({"runner": "local"}, "--runner has no effect on the images of --attacked"),
-        ({"runner": "array", "attacked": None}, "run `plumbline attack --runner array` first, then pass its --out"),
         ({"runner": "local", "attacked": None}, "--runner needs --cache"),
     ):
         with pytest.raises(InputError, match=message):
             fit_detector(inputs, replace(options, **{"attacked": folder, **wrong}), progress=False)
-    others = FitInputs(data=small_digits(IMAGES, first=IMAGES), loaded=inputs.loaded)
+    unseen = FitInputs(data=small_digits(IMAGES, first=IMAGES), loaded=inputs.loaded)
     with pytest.raises(InputError, match="60 of 60 images are not in"):
-        fit_detector(others, replace(options, attacked=folder), progress=False)
+        fit_detector(unseen, replace(options, attacked=folder), progress=False)
 
 
 def test_evaluate_takes_attacked_images_from_the_folder_or_a_runner(folder: Path, tmp_path: Path, seed: int) -> None:
@@ -86,6 +87,24 @@ def test_evaluate_takes_attacked_images_from_the_folder_or_a_runner(folder: Path
     for options in ({"attacked": folder}, {"runner": "local"}):
         with pytest.raises(InputError, match=rf"--{next(iter(options))} .* has no effect without attacks"):
             plan_evaluation(replace(inputs, outliers=outliers), replace(alone, **options))
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_an_array_attacks_with_its_own_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        command,
+        "--network",
+        "n",
+        "--dataset",
+        "digits",
+        "--out",
+        "o",
+        "--attack" + "s" * (command != "fit"),
+        "fgm",
+    ]
+    assert main([*words, "--runner", "array"]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in ("--runner", "array", "local", "ray")), error
 
 
 def test_the_command_attacks_in_parts_and_resumes(

@@ -25,6 +25,16 @@ def test_the_halves_of_digits_are_disjoint_and_hold_every_class() -> None:
     assert len(twins) < 10
 
 
+def test_taken_images_have_their_positions_in_the_source() -> None:
+    data = load_dataset("digits")
+    chosen = data.take(np.array([4, 1]))
+    kept = data.take(np.arange(len(data)) % 2 == 1)
+    for taken, expected in ((chosen, [4, 1]), (kept, range(1, len(data), 2)), (kept.take(np.array([2, 0])), [5, 1])):
+        assert taken.positions is not None
+        assert taken.positions.tolist() == list(expected)
+        np.testing.assert_array_equal(taken.images, data.images[taken.positions])
+
+
 def test_a_name_of_several_classes_gets_the_numbers_of_the_classes(tmp_path: Path, rng: np.random.Generator) -> None:
     data = load_dataset(_write_npz(tmp_path / "a.npz", rng, classes=np.array(["crane", "owl", "crane"])))
     assert tuple(data.classes) == ("crane (0)", "owl", "crane (2)")

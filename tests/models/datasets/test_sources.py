@@ -2,7 +2,9 @@
 
 import io
 import tarfile
+import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.datasets import _encoded
+from models.datasets import _encoded, _files
 from models.datasets._tables import BATCH
 from models.datasets.base import DatasetRequest, EmptyPartError, Part, load_dataset
 from models.errors import ImageError
 from models.images import decoding
+from models.images.decoding import Limits
 from tests.models.datasets.conftest import LABELS, pixels
 
 SIZE = 2**36  # bytes of sparse files, too large to read into memory
@@ -107,6 +110,23 @@ def test_a_part_may_start_and_end_anywhere_in_a_row_group(pictures: list[bytes],
         np.testing.assert_array_equal(data.images, expected)
 
 
+def test_a_part_accepts_as_many_unreadable_images_as_the_source(pictures: list[bytes], tmp_path: Path) -> None:
+    def write(unreadable: int) -> str:
+        images = [b"" if number < unreadable else pictures[0] for number in range(300)]
+        pq.write_table(pa.table({"image": images, "label": [0] * 300}), tmp_path / "a.parquet")
+        return f"parquet:{tmp_path}/a.parquet"
+
+    accepted = write(3)
+    assert len(load_dataset(accepted)) == 297
+    assert len(load_dataset(accepted, DatasetRequest(part=Part(0, 2, 10)))) == 147
+    with pytest.raises(EmptyPartError, match=r"none of the 3 images of this part can be decoded: .*row 0: "):
+        load_dataset(accepted, DatasetRequest(part=Part(0, 100, 3)))
+    refused = write(4)
+    for part in (None, Part(0, 2, 10)):
+        with pytest.raises(ImageError, match="4 of 300 files, more than the accepted 3, cannot be decoded"):
+            load_dataset(refused, DatasetRequest(part=part))
+
+
 def test_parts_are_ranges_of_shards() -> None:
     parts = [Part(index, 3, 4) for index in range(3)]
     assert [list(part.rows(10)) for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -128,6 +148,33 @@ def test_a_part_of_an_npz_file_is_read_without_the_others(
         assert ("x" in read) == (not written.flags.c_contiguous)  # the rows of a Fortran array are not consecutive
         np.testing.assert_array_equal(data.images, array[2:4].transpose(0, 3, 1, 2))
         assert data.labels.tolist() == LABELS[2:4]
+
+
+def test_a_part_of_an_npz_file_whose_members_have_no_suffix(tmp_path: Path, rng: np.random.Generator) -> None:
+    array = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=array, y=LABELS)
+    with zipfile.ZipFile(tmp_path / "a.npz") as old, zipfile.ZipFile(tmp_path / "b.npz", "w") as new:
+        for name in ("x", "y"):
+            new.writestr(name, old.read(f"{name}.npy"))
+    data = load_dataset(f"npz:{tmp_path}/b.npz", DatasetRequest(part=Part(1, 3, 2)))
+    np.testing.assert_array_equal(data.images, array[2:4].transpose(0, 3, 1, 2))
+    assert data.positions is not None
+    assert data.positions.tolist() == [2, 3]
+
+
+def test_an_image_file_that_is_longer_than_stated_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Growing(io.BytesIO):
+        size = 5
+
+        def read(self, length: int | None = -1) -> bytes:
+            assert length == limits.max_bytes + 1
+            return super().read(length)
+
+    limits = Limits(max_pixels=1)
+    file = Growing(bytes(limits.max_bytes + 10))
+    monkeypatch.setattr(_files, "open_file", lambda path: nullcontext(file))
+    with pytest.raises(ImageError, match="at most"):
+        _files.read_image("memory://a.png", limits)
 
 
 @every_source
