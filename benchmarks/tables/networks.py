@@ -9,7 +9,7 @@ __all__ = ["by_network", "figure_of", "network_accuracies", "under_attack"]
 
 
 def by_network(results: Mapping[str, Result], measure: str) -> list[str]:
-    """A row per detector and choice of attacks to fit on, a column per network.
+    """A row per detector and choice of attacks to fit on, a column per network; without baselines that are fitted.
 
     Args:
         results: condensed evaluations that differ in the network only.
@@ -83,4 +83,5 @@ def _column(result: Result, measure: str) -> dict[str, str]:
     return {
         f"`{entry['detector']}` | {fit(entry)}": area(figure_of(entry, measure, attacks), form)
         for entry in result["detectors"]
+        if not (entry["baseline"] and entry["fitted_on"])
     }

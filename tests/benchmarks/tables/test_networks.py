@@ -14,6 +14,7 @@ def _result(network: str, fgm: float, detectors: tuple[str, ...]) -> dict[str, A
     def detector(name: str) -> dict[str, Any]:
         return {
             "detector": name, "fitted_on": ["fgm"], "seen": ["fgm"],
+            "baseline": name == "pixel_statistics",
             "auroc": {
                 "fgm": [0.99, 0.0, 0.98, 1.0],
                 "pgd": [0.8, 0.1, 0.7, 0.9], "deepfool": [0.6, 0.1, 0.5, 0.7], "bim": None,
@@ -35,7 +36,10 @@ def _result(network: str, fgm: float, detectors: tuple[str, ...]) -> dict[str, A
     }  # fmt: skip
 
 
-RESULTS = {"a": _result("pretrained:small", 0.1, ("path", "transport")), "b": _result("wide.py:net", 0.3, ("path",))}
+RESULTS = {
+    "a": _result("pretrained:small", 0.1, ("path", "transport", "pixel_statistics")),
+    "b": _result("wide.py:net", 0.3, ("path",)),
+}
 
 
 @pytest.mark.parametrize(
