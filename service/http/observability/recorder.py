@@ -71,6 +71,7 @@ class VerdictRecorder:
         self._put = self._taken = self._put_bytes = self._taken_bytes = 0
         self._random = random.SystemRandom()  # a client must not predict the sample
         self._draining = threading.Lock()
+        self._counting = threading.Lock()
         self._reviewed = True
         self._rates: dict[str, dict[str, Any]] = {}
         self._published: set[tuple[str, ...]] = set()
@@ -105,10 +106,11 @@ class VerdictRecorder:
 
     def rates(self) -> dict[str, dict[str, Any]]:
         """The figures of `service.monitoring.reviews.rates.review_rates`; the same object if there is no new review."""
-        if self._reviewed:
-            self._reviewed = False  # first: a review meanwhile counts again
-            self._rates = review_rates(self.store.review_counts())
-        return self._rates
+        with self._counting:
+            if self._reviewed:
+                self._reviewed = False  # first: a review meanwhile counts again
+                self._rates = review_rates(self.store.review_counts())
+            return self._rates
 
     def start(self) -> None:
         """Delete images without a verdict, and start the thread."""

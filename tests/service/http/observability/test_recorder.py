@@ -1,9 +1,11 @@
 """The recorder behind a running server: rows, kept images, the sample, events, limits."""
 
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from service.http.observability.recorder import VerdictRecorder
 from service.http.observability.served import ServedImages
 from service.http.settings import Settings, read_settings
 from service.monitoring.reviews.store import Selection, Store, StoredVerdict
-from tests.service.http.live import LiveServer, wait_until
+from tests.service.http.live import TIMEOUT_S, LiveServer, wait_until
 from tests.tiny_artifact import SIDE
 
 KEY = "a-key-of-the-client-under-review"
@@ -209,3 +211,23 @@ def test_a_flush_ends_and_old_images_go_while_images_arrive(
     with Store(recorder.store.path, read_only=True) as read:
         assert read.count() == len(pieces) + 1
         assert sum(read.kept_images().values()) < 2**20 + 64 * 2**19
+
+
+def test_rates_wait_for_a_count_that_has_begun(
+    record: Callable[..., VerdictRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, begun, gate = record(), threading.Event(), threading.Event()
+
+    def review_counts() -> list[dict[str, Any]]:
+        begun.set()
+        assert gate.wait(TIMEOUT_S)
+        return []
+
+    monkeypatch.setattr(recorder.store, "review_counts", review_counts)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(recorder.rates)
+        assert begun.wait(TIMEOUT_S)
+        second = pool.submit(recorder.rates)
+        assert not wait([second], 0.2).done
+        gate.set()
+        assert second.result() is first.result()
