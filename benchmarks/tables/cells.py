@@ -93,9 +93,9 @@ def area(figure: Figure, form: str = ".3f") -> str:
     return f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
 
-def ratio(found: Entry) -> str:
+def ratio(found: Entry, digits: int = 2) -> str:
     """A ratio of durations and its quartiles over rounds."""
-    return f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+    return f"{found['ratio']:.{digits}f} ({found['low']:.{digits}f} to {found['high']:.{digits}f})"
 
 
 def percent(value: float | None) -> str:

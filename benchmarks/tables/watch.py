@@ -1,6 +1,6 @@
 """Tables of the calibration watch, and of the cost of monitoring."""
 
-from benchmarks.tables.cells import Result, percent
+from benchmarks.tables.cells import Result, percent, ratio
 
 __all__ = ["query_cost", "watch_cost", "watch_false_alarms", "watch_shifts", "watch_simulated", "watch_steps"]
 
@@ -100,14 +100,10 @@ def watch_cost(result: Result) -> list[str]:
     for clients, servers in result["clients"].items():
         for name, each in servers.items():
             lines.append(
-                f"| {clients} | {names[name]} | {each['per_second']:.0f} | {_ratio(each['throughput'])} | "
-                f"{each['p99_ms']:.1f} ms | {each['cpu_ms']:.2f} ms | {_ratio(each['processor_time'])} |"
+                f"| {clients} | {names[name]} | {each['per_second']:.0f} | {ratio(each['throughput'], 3)} | "
+                f"{each['p99_ms']:.1f} ms | {each['cpu_ms']:.2f} ms | {ratio(each['processor_time'], 3)} |"
             )
     return lines
-
-
-def _ratio(paired: dict[str, float]) -> str:
-    return f"{paired['ratio']:.3f} ({paired['low']:.3f}–{paired['high']:.3f})"
 
 
 def _images(delay: float | None) -> str:
