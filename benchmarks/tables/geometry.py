@@ -1,6 +1,9 @@
-"""Tables of the two-dimensional data set and of decodings."""
+"""Tables of the two-dimensional data set, of decodings, and of plain networks beside residual ones."""
 
+import csv
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 from benchmarks.tables.cells import Result
 from service.geometry.circles.page import NAMES, mean_text
@@ -8,6 +11,12 @@ from service.geometry.networks.overview import as_table
 
 __all__ = ["circles", "circles_outliers", "circles_transport", "decodings", "moons", "paths", "plain_twins"]
 
+_PUBLISHED = Path(__file__).resolve().parent / "paper" / "plain_networks.csv"
+_TWIN_FIGURES = {
+    "train_accuracy": "training accuracy, %", "accuracy": "test accuracy, %", "score": "OTS", "line_shape_ratio": "LSR",
+    "line_shape_score": "LSS", "last_share": "last segment",
+}  # fmt: skip
+_PERCENT = ("train_accuracy", "accuracy", "tracks")
 _PATHS = {"plain": "ResNet", "fixed": "λ = 0.07", "multipliers": "LAP-ResNet"}
 
 
@@ -94,22 +103,42 @@ def paths(result: Result) -> list[str]:
     return ["```", *as_table(result["networks"]).splitlines(), "```"]
 
 
-def plain_twins(result: Result) -> list[str]:
-    """A row per weight decay and network: accuracies, line shape, optimal transport score, accuracies under noise."""
-    disturbed = list(result["rows"][0]["disturbed"])
-    lines = [
-        "| γ | network | training accuracy | test accuracy | OTS | LSR | LSS | tracks below bound | "
-        + " | ".join(disturbed)
-        + " |",
-        "|" + "---|" * (8 + len(disturbed)),
-    ]
+def plain_twins(result: Result, tables: Sequence[str] = ()) -> list[str]:
+    """A row per weight decay, size and network: accuracies, optimal transport score, line shape, last segment's share.
+
+    Args:
+        result: of `training.plain_twins`.
+        tables: of Gai and Zhang, whose figures follow ours after a stroke. Without any, the table also has the tracks
+            below their bound and the accuracies under disturbances.
+    """
+    published = [row for table in tables for row in _published() if row["table"] == table]
+    disturbed = [] if tables else list(result["rows"][0]["disturbed"])
+    headings = ["γ", "network", *_TWIN_FIGURES.values()]
+    if not tables:
+        headings += ["tracks below bound, %", *(f"{each}, %" for each in disturbed)]
+    lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     for row in result["rows"]:
-        shares = (row["train_accuracy"], row["accuracy"])
-        shapes = (row["score"], row["line_shape_ratio"], row["line_shape_score"])
+        network = "residual" if row["residual"] else "plain"
+        beside = [each for each in published if (float(each["decay"]), each["network"]) == (row["decay"], network)]
+        figures = {**row, "last_share": row["shares"][-1]}
         cells = [
-            f"{row['decay']:g}", "residual" if row["residual"] else "plain", *(f"{100 * each:.1f}%" for each in shares),
-            *(f"{each:.3g}" for each in shapes), f"{100 * row['tracks']['below_bound']:.1f}%",
-            *(f"{100 * row['disturbed'][each]['accuracy']:.1f}%" for each in disturbed),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+            " / ".join([_twin_figure(key, figures[key]), *(each[key] for each in beside if each[key])])
+            for key in _TWIN_FIGURES
+        ]
+        if not tables:
+            cells.append(_twin_figure("tracks", row["tracks"]["below_bound"]))
+        cells += [_twin_figure("accuracy", row["disturbed"][each]["accuracy"]) for each in disturbed]
+        lines.append(f"| {row['decay']:g} | {network} | {' | '.join(cells)} |")
     return lines
+
+
+def _twin_figure(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" if key in _PERCENT else f"{value:.3g}"
+
+
+@lru_cache
+def _published() -> list[dict[str, str]]:
+    with _PUBLISHED.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
