@@ -2,8 +2,8 @@
 
     python -m benchmarks geometry.decodings --dataset npz:FILE
 
-The figures go to benchmarks/results/decodings.json, the picture to docs/images. The default objective is that of MNIST
-(appendix F.2).
+The figures go to benchmarks/results/NAME.json, the pictures to docs/images. The default objective is that of MNIST
+(appendix F.2); that of CIFAR-10 is least_action:initial_weight=10:increase=0.1:update_every=50.
 """
 
 import argparse
@@ -25,19 +25,21 @@ def main() -> None:
     default = DecodingsRequest(out=RESULTS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=default.out, help="folder of the JSON; another one: no pictures")
+    parser.add_argument("--name", default="decodings", help="of the files (default: %(default)s)")
     parser.add_argument("--dataset", default=default.dataset)
     parser.add_argument("--objective", default=default.objective)
-    for name in ("limit", "epochs", "autoencoder_epochs", "batch_size", "seed"):
+    for name in ("limit", "epochs", "autoencoder_epochs", "batch_size", "channels", "seed"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name))
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     options = vars(parser.parse_args())
     torch.set_num_threads(options.pop("threads"))
+    name = options.pop("name")
     request = DecodingsRequest(**options)
     report, pictures = run_decodings(request, progress=True)
-    print(write_result("decodings", report, request.out / "decodings.json"))
+    print(write_result(name, report, request.out / f"{name}.json"))
     if request.out == RESULTS:
-        for name, picture in pictures.items():
-            write_atomically(IMAGES / f"decodings-{name}.png", as_png(picture))
+        for kind, picture in pictures.items():
+            write_atomically(IMAGES / f"{name}-{kind}.png", as_png(picture))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ Figure = Sequence[float | None] | None  # mean, standard deviation and, where th
 NAMES = {
     "fgm": "FGM", "bim": "BIM", "pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack", "deepfool": "DeepFool",
     "carlini_wagner": "CW", "fab": "FAB", "square": "Square", "hop_skip_jump": "HopSkipJump", "boundary": "Boundary",
+    "jsma": "JSMA", "zoo": "ZOO", "universal_perturbation": "universal perturbation",
+    "spatial_transformation": "spatial", "pixel": "pixel", "transfer": "transfer",
 }  # fmt: skip
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
-_SYMBOLS = {"epsilon": "ε", "confidence": "κ"}
+_SYMBOLS = {"epsilon": "ε", "confidence": "κ", "theta": "θ"}
 
 
 def shown(name: str) -> str:
@@ -41,7 +43,7 @@ def shown(name: str) -> str:
     if kind == "ood":  # ood:random_crops:npz:cifar10-test.npz: the transformation, or the data set of the file
         head, plain = rest.partition(":")[0], plain_name(rest)
         return DATA.get(plain, plain if head == "npz" else head.replace("_", " "))
-    options = dict(part.split("=", 1) for part in rest.split(":") if part)
+    options = dict(part.split("=", 1) for part in rest.split(":") if "=" in part)
     named = [f"{symbol} {options[key]}" for key, symbol in _SYMBOLS.items() if key in options]
     return " ".join([NAMES.get(kind, kind), *named])
 

@@ -31,12 +31,14 @@ _ATTACK = ("attempted", "share", "interval", "l2_median", "linf_median", "querie
 def condensed(report: Json) -> Json:
     """The figures of a report that the pages print, with six significant digits.
 
-    A report by the thesis's protocol keeps the rows beside published figures only.
+    A report by the thesis's protocol keeps detection accuracies and the rows beside published figures only.
     """
     kept: Json = {key: report[key] for key in ("protocol", "runs", "bootstrap", "natural")}
     kept["sets"] = [{key: each[key] for key in _SET} for each in report["sets"]]
     if report["protocol"] == "sound":
         kept["detectors"] = list(_detectors(report))
+    else:
+        kept["votes"] = list(_votes(report))
     if report["beside_paper"]:
         kept["published"] = _published(report["beside_paper"]["rows"])
     if report["adaptive"]:
@@ -79,6 +81,14 @@ def _detectors(report: Json) -> Iterator[Json]:
         yield found
 
 
+def _votes(report: Json) -> Iterator[Json]:
+    """Detection accuracy at a vote of 0.5, of detectors that have votes."""
+    for each in report["results"]:
+        accuracy = _mean_std(each, "accuracy", "paper")
+        if not each["baseline"] and accuracy[0] is not None:
+            yield {**{key: each[key] for key in ("detector", "fitted_on", "tested_on")}, "accuracy": accuracy}
+
+
 def _key(entry: Json) -> tuple[str, tuple[str, ...]]:
     return entry["detector"], tuple(entry["fitted_on"])
 
@@ -112,17 +122,16 @@ def _figure(
 
 
 def _published(rows: Sequence[Json]) -> list[Json]:
-    """The rows of the published tables of which this evaluation has a figure."""
-    tables = {(row["table"], row["training"]) for row in rows if row["ours"] is not None}
+    """The published figures beside which this evaluation has one."""
     return [
         {
             **{key: row[key] for key in ("table", "training", "detector", "tested_on", "metric")},
             "fitted_on": row["detector_trained_on"],
             "published": [row["published"][part] for part in ("mean", "std")],
-            "ours": row["ours"] and [row["ours"][part] for part in ("mean", "std")],
+            "ours": [row["ours"][part] for part in ("mean", "std")],
         }
         for row in rows
-        if (row["table"], row["training"]) in tables
+        if row["ours"] is not None
     ]
 
 

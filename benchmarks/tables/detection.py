@@ -10,9 +10,7 @@ __all__ = [
     "matrix", "near_far", "outliers", "sets", "worst_case", "worst_cases",
 ]  # fmt: skip
 
-OBJECTIVES = {
-    "cross-entropy": "cross-entropy", "least-action": "least action", "reverse-cross-entropy": "reverse cross-entropy"
-}  # fmt: skip
+OBJECTIVES = ("cross-entropy", "least action", "reverse cross-entropy")
 
 
 def sets(result: Result) -> list[str]:
@@ -221,10 +219,10 @@ def fit(entry: Entry) -> str:
 
 
 def objectives_of(results: Mapping[str, Result]) -> Iterator[tuple[str, Result]]:
-    """Training objective and result, for results named …-trained-OBJECTIVE-…"""
-    for part, objective in OBJECTIVES.items():
-        for name, result in results.items():
-            if name.partition("-trained-")[2].rpartition("-")[0] == part:
+    """Training objective and result; the name of the network ends with its objective unless that is cross-entropy."""
+    for objective in OBJECTIVES:
+        for result in results.values():
+            if _objective(result) == objective:
                 yield objective, result
 
 
@@ -232,6 +230,11 @@ def sorted_by_group(entries: Sequence[Entry], *keys: str) -> list[Entry]:
     """The entries of a group one after the other; groups and their entries stay in the order of appearance."""
     groups = list(dict.fromkeys(tuple(entry[key] for key in keys) for entry in entries))
     return sorted(entries, key=lambda entry: groups.index(tuple(entry[key] for key in keys)))
+
+
+def _objective(result: Result) -> str:
+    network = str(result["evaluation"]["network"])
+    return next((each for each in reversed(OBJECTIVES) if network.endswith(each.replace(" ", "-"))), OBJECTIVES[0])
 
 
 def _cells(result: Result, kind: str, metric: str = "auroc") -> Iterator[Entry]:

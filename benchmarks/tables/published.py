@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.tables.cells import Entry, Figure, Result, crossed
-from benchmarks.tables.detection import objectives_of, sorted_by_group
+from benchmarks.tables.detection import fit, objectives_of, sorted_by_group
 
-__all__ = ["beside_paper", "clipping", "clipping_alone", "published_by_objective"]
+__all__ = ["beside_paper", "by_votes", "clipping", "clipping_alone", "published_by_objective"]
 
 _TRAININGS = {"cross-entropy": "VAN", "least action": "LAP", "reverse cross-entropy": "RCE"}
 
@@ -39,6 +39,16 @@ def published_by_objective(results: Mapping[str, Result], tables: Sequence[str])
         lambda row: f"{row['detector']} | {row['fitted_on']} | {row['objective']}",
         "detector | fitted on | trained with",
         _cell,
+    )
+
+
+def by_votes(result: Result) -> list[str]:
+    """Detection accuracy at a vote of 0.5, in percent: a row per detector and fit, a column per tested set."""
+    return crossed(
+        result["votes"],
+        lambda entry: f"`{entry['detector']}` | {fit(entry)}",
+        "detector | fitted on",
+        lambda entry: _percentages(entry["accuracy"]),
     )
 
 

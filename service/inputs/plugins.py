@@ -151,7 +151,10 @@ def _name_and_options(text: str, example: str) -> tuple[str, dict[str, str]]:
     options: dict[str, str] = {}
     for pair in pairs:
         option, separator, value = pair.partition("=")
-        if not separator:
+        if not separator and options:  # the preceding value has a colon: substitute=pretrained:NAME
+            option, value = options.popitem()
+            value = f"{value}:{pair}"
+        elif not separator:
             raise InputError(f"expected NAME:OPTION=VALUE, such as {example}, got {text!r}")
         if option in options:
             raise InputError(f"{text!r} states the option {option} twice; state it once")

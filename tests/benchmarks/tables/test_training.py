@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from benchmarks.tables.detection import by_objective
-from benchmarks.tables.published import published_by_objective
+from benchmarks.tables.published import by_votes, published_by_objective
 from benchmarks.tables.training import objectives
 
 pytestmark = pytest.mark.slow
 
 
-def _result(accuracy: float, auroc: float) -> dict[str, Any]:
+def _result(network: str, accuracy: float, auroc: float) -> dict[str, Any]:
     def detector(fitted_on: str, figures: dict[str, float | None]) -> dict[str, Any]:
         return {
             "detector": "transport", "fitted_on": [fitted_on],
@@ -19,6 +19,7 @@ def _result(accuracy: float, auroc: float) -> dict[str, Any]:
         }  # fmt: skip
 
     return {
+        "evaluation": {"network": network},
         "natural": {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.01, accuracy + 0.01]},
         "sets": [
             {"name": "natural", "kind": "natural", "accuracy": accuracy},
@@ -34,10 +35,9 @@ def _result(accuracy: float, auroc: float) -> dict[str, Any]:
 
 
 RESULTS = {
-    "n-trained-reverse-cross-entropy-sound": _result(0.8, 0.7),
-    "n-trained-cross-entropy-sound": _result(0.9, 0.95),
-    "n-trained-least-action-sound": _result(0.91, 0.96),
-    "n-something-else": _result(0.1, 0.1),
+    "a": _result("pretrained:small-reverse-cross-entropy", 0.8, 0.7),
+    "b": _result("pretrained:small", 0.9, 0.95),
+    "c": _result("runs/small-least-action", 0.91, 0.96),
 }
 
 
@@ -60,7 +60,7 @@ def test_detectors_fitted_on_the_tested_attack_or_on_another() -> None:
 
 
 def test_missing_results_have_no_row() -> None:
-    one = {"n-trained-least-action-sound": RESULTS["n-trained-least-action-sound"]}
+    one = {"c": RESULTS["c"]}
     assert len(objectives(one)) == len(by_objective(one)) == 3
 
 
@@ -73,10 +73,25 @@ def test_published_figures_stand_beside_ours_of_the_same_training() -> None:
 
     rows = [row("32", "VAN", "FGM", 0.8), row("32", "LAP", "FGM", 0.7), row("32", "VAN", "BIM", None)]
     rows += [row("12", "VAN", "DF", 0.6)]
-    results = {f"n-trained-{name}-paper": {"published": rows} for name in ("least-action", "cross-entropy")}
+    networks = ("pretrained:small-least-action", "pretrained:small")
+    results = {name: {"evaluation": {"network": name}, "published": rows} for name in networks}
     assert published_by_objective(results, ["32"]) == [
         "| detector | fitted on | trained with | FGM |",
         "|---|---|---|---|",
         "| TR | the same | cross-entropy | 90.0 / 80.0 ± 1.0 |",
         "| TR | the same | least action | 90.0 / 70.0 ± 1.0 |",
+    ]
+
+
+def test_accuracies_by_votes_have_a_row_per_setting() -> None:
+    def vote(detector: str, tested_on: str, accuracy: float) -> dict[str, Any]:
+        return {"detector": detector, "fitted_on": ["fgm"], "tested_on": tested_on, "accuracy": [accuracy, 0.02]}
+
+    default, stages = "mahalanobis", "mahalanobis:layers=stages"
+    votes = [vote(default, "fgm", 0.9), vote(default, "deepfool", 0.5), vote(stages, "fgm", 0.8)]
+    assert by_votes({"votes": votes}) == [
+        "| detector | fitted on | FGM | DeepFool |",
+        "|---|---|---|---|",
+        "| `mahalanobis` | FGM | 90.0 ± 2.0 | 50.0 ± 2.0 |",
+        "| `mahalanobis:layers=stages` | FGM | 80.0 ± 2.0 | – |",
     ]

@@ -3,12 +3,19 @@
 import pytest
 
 from models.errors import InputError
-from service.inputs import detector_of, refuse_unused
+from service.inputs import attack_of, detector_of, refuse_unused
 
 
 def test_a_classifier_may_be_stated_once_or_twice_alike() -> None:
     for text, classifier in (("knn", "svm"), ("knn:classifier=svm", "svm"), ("knn:classifier=svm", None)):
         assert detector_of(text, {}, classifier=classifier).parameters()["classifier"] == "svm"
+
+
+def test_the_value_of_an_option_may_contain_colons() -> None:
+    parameters = attack_of("transfer:substitute=n.py:small:w.pt:attack=fgm", epsilon="0.1", seed=0).parameters()
+    assert (parameters["substitute"], parameters["attack"]) == ("n.py:small:w.pt", "fgm")
+    with pytest.raises(InputError, match="expected NAME:OPTION=VALUE"):
+        attack_of("transfer:small", epsilon="0.1", seed=0)
 
 
 @pytest.mark.parametrize(
