@@ -46,7 +46,7 @@ def generate(
     *,
     cache: Path | None = None,
     shard_size: int = 256,
-    workers: int = 1,
+    workers: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> AttackedSet:
@@ -65,7 +65,7 @@ def generate(
         attack: the attack to run.
         cache: folder for attacked sets; None disables the cache.
         shard_size: images per shard; an interruption costs at most one shard per worker.
-        workers: number of processes. Each receives the network and runs on its share of the cores.
+        workers: number of processes; None: 1. Each receives the network and runs on its share of the cores.
         device: where the network runs.
         progress: whether to show a progress bar.
 
@@ -75,7 +75,7 @@ def generate(
         RunnerError: the network cannot be sent to a worker process, or a worker process died.
     """
     check_count("shard_size", shard_size)
-    check_count("workers", workers)
+    workers = None if workers is None else check_count("workers", workers)
     device = torch.device(device)
     if device_of(network) not in (device, None):
         network = copy.deepcopy(network).to(device)
@@ -104,7 +104,7 @@ def generate(
                 insert(index, cached)
         bar.unpause()  # the rate is that of the attack, without the time to read files
         shards = (Shard(index, natural[parts[index]], classes[parts[index]]) for index in missing)
-        runner = LocalRunner(workers=min(workers, max(1, len(missing))))
+        runner = LocalRunner(workers=workers and min(workers, max(1, len(missing))))
         for index, arrays in runner.run(ShardAttack(network, attack, str(device)), shards):
             if store is not None:
                 store.save(index, arrays)

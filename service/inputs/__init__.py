@@ -1,11 +1,12 @@
 """Inputs that several jobs share: plug-ins named on the command line, images, labels, views, and images seen before."""
 
 from models.progress import say
+from service.inputs.attacked import attacked_source
 from service.inputs.companions import companion_note, load_companion, needs_companion
 from service.inputs.engines import engine_of
 from service.inputs.images import distinct_images, hold_out, require_disjoint
 from service.inputs.labels import with_labels_of
-from service.inputs.loading import attacked_source, dataset_request, load_for_artifact
+from service.inputs.loading import dataset_request, load_for_artifact
 from service.inputs.names import label, network_name
 from service.inputs.plugins import attack_of, depth_rule_of, detector_of, objective_of, refuse_unused
 from service.inputs.splits import split_in_two

@@ -347,7 +347,7 @@ def _learn(
             made = source.read(images, labels, progress=progress)
         else:
             made = generate(
-                loaded.network, images, labels, attack, cache=options.cache, workers=options.workers or 1,
+                loaded.network, images, labels, attack, cache=options.cache, workers=options.workers,
                 device=options.device, progress=progress,
             )  # fmt: skip
         # The images of one attack at a time are in memory.

@@ -106,8 +106,7 @@ def _detectors(settings: EvaluationSettings, offered: Mapping[str, Any], artifac
     chosen = (DEFAULT_DETECTOR,) if settings.detectors is None else settings.detectors
     labels = dict.fromkeys([*(() if artifact_only else chosen), *BASELINES])
     return {
-        label: detector_of(label, {"seed": settings.seed, "n_jobs": settings.workers or 1, **offered})
-        for label in labels
+        label: detector_of(label, {"seed": settings.seed, "n_jobs": settings.workers, **offered}) for label in labels
     }
 
 

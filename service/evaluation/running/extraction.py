@@ -63,7 +63,7 @@ def _recipes(plan: EvaluationPlan, progress: bool) -> list[Recipe]:
     attacked = [
         recipes.attacked(
             name, attack, data, originals[name], plan.subject.network, eight_bit=settings.eight_bit,
-            cache=settings.cache, workers=settings.workers or 1, device=settings.device,
+            cache=settings.cache, workers=settings.workers, device=settings.device,
             progress=progress, source=plan.attacked[name],
         )
         for name, attack in plan.selection.attacks.items()

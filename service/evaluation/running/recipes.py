@@ -123,7 +123,7 @@ def attacked(
     *,
     eight_bit: bool,
     cache: Path | None,
-    workers: int,
+    workers: int | None,
     device: str,
     progress: bool,
     source: AttackedFolder | ShardedAttack | None = None,
@@ -138,7 +138,7 @@ def attacked(
         network: to attack.
         eight_bit: whether attacked images are rounded to 1/255, as in a PNG file.
         cache: folder of attacked images; None: keep them in memory.
-        workers: processes that attack.
+        workers: processes that attack; None: 1.
         device: where the network runs.
         progress: show a bar.
         source: of the attacked images; None: attack.
