@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ __all__ = [
     "write_atomically",
     "write_errors",
     "write_files",
+    "write_folder",
     "write_json",
     "write_synced",
 ]
@@ -32,6 +35,7 @@ __all__ = [
 READABLE = "plumbline-readable"  # name of an error handler of `str.encode`
 
 _PARTIAL = ".partial"  # end of the names of temporary files
+_STAGING = ".staging"  # of those of temporary folders
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # in their names: some locks hold on one machine only
 
 
@@ -69,6 +73,36 @@ def write_files(folder: Path, contents: Mapping[str, bytes | str | None]) -> Non
                 (folder / name).unlink(missing_ok=True)
 
 
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files to a temporary folder and rename it to `folder`, so that `folder` is never incomplete.
+
+    An existing folder is replaced by two renames; between them, `folder` does not exist. The temporary folder of a
+    killed process remains until the next process of the same machine has written `folder`.
+
+    Args:
+        folder: its parents are created if missing.
+        contents: by name of the file.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written. The folder is as before.
+    """
+    with write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(folder) as owner, _staging(folder, owner) as staging:
+            new, old = staging / "new", staging / "old"
+            new.mkdir()
+            for name, content in contents.items():
+                write_synced(new / name, content)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path for one large file, which gets the name `path` once the block has written it.
@@ -103,6 +137,21 @@ def _temporary(path: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextmanager
+def _staging(folder: Path, owner: Path) -> Iterator[Path]:
+    """A new folder beside `folder` with the name of `owner`, its file from `_temporary`, which exists for longer."""
+    staging = owner.with_suffix(_STAGING)
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging)
+    # Not earlier: if the process was killed between the two renames, the old folder is in it.
+    for abandoned in folder.parent.glob(f".{escape(folder.name)}.{_HOST}.????????{_STAGING}"):
+        if not abandoned.with_suffix(_PARTIAL).exists():
+            shutil.rmtree(abandoned)
 
 
 def _locked(path: Path) -> tuple[int, str]:

@@ -2,8 +2,6 @@
 
 import hashlib
 import platform
-import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +26,7 @@ from detector.artifact.parts import (
 from detector.common.arrays import flatten
 from detector.pipeline import Pipeline
 from models.errors import InputError
-from models.files import write_errors, write_synced
+from models.files import write_folder
 from models.images.policy import POLICY
 from models.images.preprocessing import Preprocessing
 from models.loading import NetworkSpec
@@ -49,7 +47,7 @@ def save_artifact(
     """The digest of the artifact written to `folder`.
 
     The artifact is written to a temporary folder and then renamed to `folder`, so that `folder` is never incomplete. An
-    existing artifact is replaced by two renames; between them, `folder` does not exist.
+    existing artifact is replaced by two renames; between them, `folder` does not exist. See `write_folder`.
 
     Args:
         provenance: recipe, data set, seeds and versions, as JSON values.
@@ -108,7 +106,7 @@ def save_artifact(
         **companion,
     }
     contents[MANIFEST], digest = sealed(fields, key)
-    _write_folder(folder, contents)
+    write_folder(folder, contents)
     return digest
 
 
@@ -165,24 +163,3 @@ def _require_replaceable(folder: Path) -> None:
                 f"expected {folder} to be new, empty or an artifact, got a folder with {sorted(found)[:5]}; "
                 "choose another name: only artifacts are overwritten"
             )
-
-
-def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    with write_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            new, old = staging / "new", staging / "old"
-            new.mkdir()
-            for name, content in contents.items():
-                write_synced(new / name, content)
-            if folder.exists():
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
-        finally:
-            shutil.rmtree(staging)

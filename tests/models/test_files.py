@@ -12,13 +12,13 @@ import pytest
 
 from models import files
 from models.errors import InputError
-from models.files import check_output_folder, readable, write_files, write_json
+from models.files import check_output_folder, readable, write_files, write_folder, write_json
 
 BEFORE = {"a.txt": b"old", "b.txt": b"old", "c.txt": b"old"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture
@@ -65,28 +65,40 @@ def test_a_full_disk_leaves_the_old_files_and_names_the_remedy(
 WRITER = """
 import os, sys
 from pathlib import Path
-from models.files import replacing
-with replacing(Path(sys.argv[1])) as partial:
-    partial.write_bytes(b"half")
+from models.files import replacing, write_folder
+def content():
     print(partial.name, flush=True)
     sys.stdin.read()
+    return b"half"
+class Contents(dict):
+    def items(self):
+        yield "a", b""
+        yield "b", content()
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_bytes(b"half")
+    write_folder(Path(sys.argv[2]), Contents())
 """
 
 
-def test_the_temporary_file_of_a_killed_process_is_deleted_by_the_next_process(tmp_path: Path) -> None:
-    path = tmp_path / "a.bin"
+def test_the_temporary_files_of_a_killed_process_are_deleted_by_the_next_process(tmp_path: Path) -> None:
+    path, folder = tmp_path / "a.bin", tmp_path / "folder"
     kept = {".a.bin.settings": b"", ".a.bin.00000000.abcdefgh.partial": b"of another host"}
     for name, content in kept.items():
         (tmp_path / name).write_bytes(content)
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITER, str(path), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as writer:
         assert writer.stdout is not None
         partial = tmp_path / writer.stdout.readline().strip()
         write_files(tmp_path, {"a.bin": b"one", "other": b""})
         assert partial.read_bytes() == b"half"  # its process is still writing
+        write_folder(folder, {"a": b"one"})
+        assert len(list(tmp_path.glob(".folder.*.staging/new/a"))) == 1
         writer.kill()
-    subprocess.run([sys.executable, "-c", WRITER, str(tmp_path / "new")], stdin=subprocess.DEVNULL, check=True)
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "new"), str(folder)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    assert contents(folder) == {"a": b"", "b": b"half"}
+    assert not list(tmp_path.glob(".*.staging"))
     assert contents(tmp_path) == {"a.bin": b"one", "other": b"", "new": b"half", **kept}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from detector.artifact import load_artifact, save_artifact, write
+from detector.artifact import load_artifact, save_artifact
 from detector.artifact.manifest import MANIFEST
 from detector.base.detector import Detector
 from detector.detectors.energy import Energy
@@ -22,6 +22,7 @@ from detector.detectors.mahalanobis import Mahalanobis
 from detector.detectors.relative_mahalanobis import RelativeMahalanobis
 from detector.detectors.transport import Transport
 from detector.pipeline import Pipeline
+from models import files
 from models.errors import ArtifactError, InputError
 from models.loading import NetworkSpec
 from tests.detector.artifact.saved import PROVENANCE, change_arrays, save
@@ -123,7 +124,7 @@ def test_a_write_that_fails_leaves_the_old_artifact(
             raise OSError("No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr(write, "write_synced", failing)
+    monkeypatch.setattr(files, "write_synced", failing)
     with pytest.raises(InputError, match=r"artifact: No space left on device; free space"):
         save(folder, pipeline)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
