@@ -1,8 +1,10 @@
 """Conformance suite of detectors, run on every file in detector/detectors."""
 
 import ast
+import copy
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,11 @@ from models.errors import InputError, NotFittedError
 from models.features import Features
 from models.registry import DETECTORS
 from tests.conformance.made_up import CLASSES, features_of
+from tests.conftest import SEED
 
 pytestmark = pytest.mark.slow
+
+FITTING = (SEED, 1)  # seed of the images that `fitted` is fitted on
 
 # Small values keep the suite fast; detectors with classifiers get few trees.
 QUICK: dict[str, dict[str, Any]] = {"knn": {"k": 10}, "lid": {"k": 10}, "kernel_density": {"passes": 10}}
@@ -44,10 +49,12 @@ def can_do_without_classifiers(kind: type[Detector]) -> bool:
     return True
 
 
-@pytest.fixture(autouse=True)
-def few_boosted_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def few_boosted_trees() -> Iterator[None]:
     """As few boosting iterations as there are trees in the forests; detectors have no option for them."""
-    monkeypatch.setitem(boosting._OPTIONS, "max_iter", 10)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(boosting._OPTIONS, "max_iter", 10)
+        yield
 
 
 def natural_features(detector: Detector, rng: np.random.Generator, count: int = 90) -> Features:
@@ -71,22 +78,43 @@ def fit(detector: Detector, rng: np.random.Generator) -> Detector:
     return detector.fit(natural, adversarial, labels=natural.predicted)
 
 
-@pytest.fixture(params=variants(), ids=lambda variant: f"{variant[0]}-{variant[1].get('classifier', '')}")
-def detector(request: pytest.FixtureRequest) -> Detector:
-    """A fresh detector."""
+@pytest.fixture(
+    scope="module", params=variants(), ids=lambda variant: f"{variant[0]}-{variant[1].get('classifier', '')}"
+)
+def variant(request: pytest.FixtureRequest) -> Detector:
+    """A detector for copies, which nothing changes."""
     name, options = request.param
     made: Detector = DETECTORS.load(name)(**options)
     return made
 
 
 @pytest.fixture
-def mixed(detector: Detector, rng: np.random.Generator) -> Features:
+def detector(variant: Detector) -> Detector:
+    """A fresh detector."""
+    return copy.deepcopy(variant)
+
+
+@pytest.fixture(scope="module")
+def fitted_once(variant: Detector) -> Detector:
+    """The fitted detector for copies."""
+    return fit(copy.deepcopy(variant), np.random.default_rng(FITTING))
+
+
+@pytest.fixture
+def fitted(fitted_once: Detector) -> Detector:
+    """A fitted detector."""
+    return copy.deepcopy(fitted_once)
+
+
+@pytest.fixture(scope="module")
+def mixed(variant: Detector) -> Features:
     """Features to score: 20 natural and 20 odd images, mixed."""
-    return features_of(detector, rng, rng.permutation(np.arange(40) % 2 == 0))
+    rng = np.random.default_rng((SEED, 2))
+    return features_of(variant, rng, rng.permutation(np.arange(40) % 2 == 0))
 
 
-def test_components_are_explained(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    result, info = fit(detector, rng).score_components(mixed), detector.component_info()
+def test_components_are_explained(fitted: Detector, mixed: Features) -> None:
+    result, info = fitted.score_components(mixed), fitted.component_info()
     assert list(result.components) == list(info)
     assert all(title and description for title, description in info.values())
     assert set(result.main_components()) <= (set(info) or {None})
@@ -146,71 +174,64 @@ def test_a_fit_that_fails_leaves_it_unfitted(detector: Detector, rng: np.random.
         detector.score(mixed)
 
 
-def test_scores_are_one_finite_float64_per_image(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    score = fit(detector, rng).score(mixed)
+def test_scores_are_one_finite_float64_per_image(fitted: Detector, mixed: Features) -> None:
+    score = fitted.score(mixed)
     assert score.shape == (40,)
     assert score.dtype == np.float64
     assert np.isfinite(score).all()
-    for vote in detector.score_components(mixed).components.values():
+    for vote in fitted.score_components(mixed).components.values():
         assert vote.shape == (40,)
         assert np.isfinite(vote).all()
 
 
-def test_higher_is_more_anomalous(detector: Detector, rng: np.random.Generator) -> None:
-    fit(detector, rng)
-    natural, odd = detector.score(natural_features(detector, rng)), detector.score(odd_features(detector, rng))
+def test_higher_is_more_anomalous(fitted: Detector, rng: np.random.Generator) -> None:
+    natural, odd = fitted.score(natural_features(fitted, rng)), fitted.score(odd_features(fitted, rng))
     assert np.mean(natural[:, None] < odd[None, :]) > 0.95
 
 
-def test_a_batch_of_one_scores_as_in_a_batch_of_many(
-    detector: Detector, rng: np.random.Generator, mixed: Features
-) -> None:
-    together = fit(detector, rng).score(mixed)
-    alone = [detector.score(mixed.take(np.array([row])))[0] for row in range(40)]
+def test_a_batch_of_one_scores_as_in_a_batch_of_many(fitted: Detector, mixed: Features) -> None:
+    together = fitted.score(mixed)
+    alone = [fitted.score(mixed.take(np.array([row])))[0] for row in range(40)]
     assert np.array_equal(together, alone)
 
 
-def test_order_does_not_matter(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
+def test_order_does_not_matter(fitted: Detector, rng: np.random.Generator, mixed: Features) -> None:
     order = rng.permutation(40)
-    assert np.array_equal(fit(detector, rng).score(mixed.take(order)), detector.score(mixed)[order])
+    assert np.array_equal(fitted.score(mixed.take(order)), fitted.score(mixed)[order])
 
 
-def test_no_images(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    assert fit(detector, rng).score(mixed.take(np.arange(0))).shape == (0,)
+def test_no_images(fitted: Detector, mixed: Features) -> None:
+    assert fitted.score(mixed.take(np.arange(0))).shape == (0,)
 
 
-def test_scoring_changes_nothing(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    fit(detector, rng)
+def test_scoring_changes_nothing(fitted: Detector, mixed: Features) -> None:
     copies = mixed.take(np.arange(40))
-    first = detector.score(mixed)
-    assert np.array_equal(first, detector.score(mixed))
+    first = fitted.score(mixed)
+    assert np.array_equal(first, fitted.score(mixed))
     assert all(np.array_equal(mixed.requested[name], copies.requested[name]) for name in copies.requested)
     assert np.array_equal(mixed.logits, copies.logits)
     assert np.array_equal(mixed.statistics, copies.statistics)
 
 
-def test_fitting_twice_is_fitting_once(
-    detector: Detector, rng: np.random.Generator, seed: int, mixed: Features
-) -> None:
-    first = fit(detector, np.random.default_rng(seed)).score(mixed)
-    fit(detector, rng)
-    assert np.array_equal(first, fit(detector, np.random.default_rng(seed)).score(mixed))
+def test_fitting_twice_is_fitting_once(fitted: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    first = fitted.score(mixed)
+    fit(fitted, rng)
+    assert np.array_equal(first, fit(fitted, np.random.default_rng(FITTING)).score(mixed))
 
 
-def test_state_round_trip(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    fit(detector, rng)
-    state = {name: array.copy() for name, array in detector.state().items()}
+def test_state_round_trip(fitted: Detector, mixed: Features) -> None:
+    state = {name: array.copy() for name, array in fitted.state().items()}
     assert all(isinstance(array, np.ndarray) and array.dtype.kind in "fi" for array in state.values())
-    again = type(detector).from_state(json.loads(json.dumps(detector.parameters())), state)
-    assert np.array_equal(again.score(mixed), detector.score(mixed))
+    again = type(fitted).from_state(json.loads(json.dumps(fitted.parameters())), state)
+    assert np.array_equal(again.score(mixed), fitted.score(mixed))
     assert again.state().keys() == state.keys()
-    for name, vote in detector.score_components(mixed).components.items():
+    for name, vote in fitted.score_components(mixed).components.items():
         assert np.array_equal(again.score_components(mixed).components[name], vote)
 
 
-def test_state_of_another_kind_is_refused(detector: Detector, rng: np.random.Generator) -> None:
-    state = fit(detector, rng).state()
-    parameters = detector.parameters()
+def test_state_of_another_kind_is_refused(fitted: Detector) -> None:
+    state = fitted.state()
+    parameters = fitted.parameters()
     damaged: list[dict[str, Any]] = [state | {"code": np.zeros(3)}]
     for name, array in state.items():
         damaged.append({other: value for other, value in state.items() if other != name})
@@ -222,54 +243,48 @@ def test_state_of_another_kind_is_refused(detector: Detector, rng: np.random.Gen
             damaged.append(state | {name: spoilt})
     for bad in damaged:
         with pytest.raises(InputError):
-            type(detector).from_state(parameters, bad)
+            type(fitted).from_state(parameters, bad)
     with pytest.raises(InputError, match="parameters"):
-        type(detector).from_state(parameters | {"unheard_of": 1}, state)
+        type(fitted).from_state(parameters | {"unheard_of": 1}, state)
 
 
-def test_parameters_of_any_json_are_accepted_or_refused(
-    detector: Detector, rng: np.random.Generator, mixed: Features
-) -> None:
+def test_parameters_of_any_json_are_accepted_or_refused(fitted: Detector, mixed: Features) -> None:
     """A manifest may contain any JSON: it is refused by an InputError, or the detector can score."""
-    state = fit(detector, rng).state()
+    state = fitted.state()
     odd = (None, True, 0, 5, -1, 10**400, 1.5, 1e300, "abc", "", [], {}, [1.5], [True], [10**400] * 4, [[1]], {"a": 1})
-    for name in detector.parameters():
+    for name in fitted.parameters():
         for value in odd:
             try:
-                made = type(detector).from_state(detector.parameters() | {name: value}, state)
+                made = type(fitted).from_state(fitted.parameters() | {name: value}, state)
             except InputError:
                 continue
             assert np.isfinite(made.score(mixed)).all(), (name, value)
 
 
 @pytest.mark.parametrize("what", ["logits", "statistics"])
-def test_features_of_another_network_are_refused(
-    detector: Detector, rng: np.random.Generator, mixed: Features, what: str
-) -> None:
-    fit(detector, rng)
+def test_features_of_another_network_are_refused(fitted: Detector, mixed: Features, what: str) -> None:
     array = getattr(mixed, what)
     for bad in (array[:, :-1], np.hstack([array, array]), array[:-1], array.astype(np.float64), array[0]):
         with pytest.raises(InputError, match="expected"):
-            detector.score(mixed._replace(**{what: bad}))
+            fitted.score(mixed._replace(**{what: bad}))
     spoilt = array.copy()
     spoilt[7, 0] = np.inf
     with pytest.raises(InputError, match="row 7"):
-        detector.score(mixed._replace(**{what: spoilt}))
+        fitted.score(mixed._replace(**{what: spoilt}))
 
 
-def test_requests_of_another_network_are_refused(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    fit(detector, rng)
+def test_requests_of_another_network_are_refused(fitted: Detector, mixed: Features) -> None:
     for name, array in mixed.requested.items():
         others = {other: values for other, values in mixed.requested.items() if other != name}
         with pytest.raises(InputError, match="expected given features with the request"):
-            detector.score(mixed._replace(requested=others))
+            fitted.score(mixed._replace(requested=others))
         for bad in (array[..., :-1], np.concatenate([array, array], axis=-1), array[:-1], array.astype(np.float64)):
             with pytest.raises(InputError, match="expected"):
-                detector.score(mixed._replace(requested=others | {name: bad}))
+                fitted.score(mixed._replace(requested=others | {name: bad}))
         spoilt = array.copy()
         spoilt[7].flat[0] = np.nan
         with pytest.raises(InputError, match="row 7"):
-            detector.score(mixed._replace(requested=others | {name: spoilt}))
+            fitted.score(mixed._replace(requested=others | {name: spoilt}))
 
 
 def test_feature_requests_have_unique_names(detector: Detector, rng: np.random.Generator) -> None:
@@ -291,11 +306,10 @@ def test_reference_images_come_first(detector: Detector, rng: np.random.Generato
         detector.score(natural)
 
 
-def test_preparing_again_asks_for_a_new_fit(detector: Detector, rng: np.random.Generator, mixed: Features) -> None:
-    fit(detector, rng)
-    detector.prepare(natural_features(detector, rng))
+def test_preparing_again_asks_for_a_new_fit(fitted: Detector, rng: np.random.Generator, mixed: Features) -> None:
+    fitted.prepare(natural_features(fitted, rng))
     with pytest.raises(NotFittedError, match="fit"):
-        detector.score(mixed)
+        fitted.score(mixed)
 
 
 def test_reference_images_that_cannot_be_used_are_refused(detector: Detector, rng: np.random.Generator) -> None:
