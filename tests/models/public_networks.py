@@ -1,13 +1,15 @@
-"""Public networks, their numbers of branches, and the sums in their blocks, captured by separate hooks."""
+"""Public networks, some of them narrower, their branches, and the sums in their blocks, captured by separate hooks."""
 
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import starmap
 
 import timm
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
+from torchvision.models.convnext import CNBlockConfig
 
 from models.networks.resnet import resnet56
 
@@ -23,15 +25,19 @@ class PublicNetwork:
     branches: int
 
 
+CONVNEXT = ((16, 32, 3), (32, 64, 3), (64, 128, 9), (128, None, 3))
+
 NETWORKS: dict[str, PublicNetwork] = {
     "ours_resnet56": PublicNetwork(resnet56, 16, 27),
     "resnet18": PublicNetwork(lambda: tv.resnet18(num_classes=10), 32, 8),
-    "resnet50": PublicNetwork(lambda: tv.resnet50(num_classes=10), 32, 16),
-    "resnext50_32x4d": PublicNetwork(lambda: tv.resnext50_32x4d(num_classes=10), 32, 16),
-    "wide_resnet50_2": PublicNetwork(lambda: tv.wide_resnet50_2(num_classes=10), 32, 16),
-    "vit_b_16": PublicNetwork(lambda: tv.vit_b_16(image_size=32, num_classes=10), 32, 24),
-    "swin_t": PublicNetwork(lambda: tv.swin_t(num_classes=10), 64, 24),
-    "convnext_tiny": PublicNetwork(lambda: tv.convnext_tiny(num_classes=10), 32, 18),
+    "resnext50": PublicNetwork(
+        lambda: tv.ResNet(tv.resnet.Bottleneck, [3, 4, 6, 3], num_classes=10, groups=8, width_per_group=4), 32, 16
+    ),
+    "vit_b_16": PublicNetwork(lambda: tv.VisionTransformer(32, 16, 12, 4, 64, 128, num_classes=10), 32, 24),
+    "swin_t": PublicNetwork(
+        lambda: tv.SwinTransformer([4, 4], 24, [2, 2, 6, 2], [3, 6, 12, 24], [7, 7], num_classes=10), 64, 24
+    ),
+    "convnext_tiny": PublicNetwork(lambda: tv.ConvNeXt(list(starmap(CNBlockConfig, CONVNEXT)), num_classes=10), 32, 18),
     "efficientnet_b0": PublicNetwork(lambda: tv.efficientnet_b0(num_classes=10), 32, 9),
     "mobilenet_v2": PublicNetwork(lambda: tv.mobilenet_v2(num_classes=10), 32, 10),
     "regnet_y_400mf": PublicNetwork(lambda: tv.regnet_y_400mf(num_classes=10), 32, 16),

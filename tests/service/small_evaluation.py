@@ -1,5 +1,6 @@
 """A trained network on small digits and an evaluation of it, small enough to be made many times."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def noise(count: int, seed: int, name: str = "noise") -> ImageDataset:
 def loaded_network(seed: int) -> LoadedNetwork:
     """The network, as `load_network` would give it."""
     spec = NetworkSpec("plumbline", "resnet8", {"num_classes": 10}, 10, (3, 16, 16), (0.3,) * 3, (0.35,) * 3)
-    network = digits(seed).network
+    network = copy.deepcopy(digits(seed).network)
     assert isinstance(network, Normalized)
     return LoadedNetwork(network.requires_grad_(False), spec, "digits-network", CLASSES)
 

@@ -1,5 +1,6 @@
 """Small pipelines on digits, and adaptive attacks on them with small budgets."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -55,9 +56,15 @@ def all_digits() -> tuple[torch.Tensor, torch.Tensor]:
     return F.interpolate(images, scale_factor=2).contiguous(), torch.tensor(bunch.target, dtype=torch.int64)
 
 
+@functools.cache
+def attacked_digits(first: int, last: int) -> torch.Tensor:
+    images, labels = (part[first:last] for part in all_digits())
+    return build_attack("carlini_wagner", BUDGETS.carlini_wagner)(digits(SEED).network, images, labels)
+
+
 def pipeline_of(detector: Detector, *, fpr: float = 0.1) -> Pipeline:
     """A calibrated pipeline, fitted on Carlini and Wagner's images if needed, with disjoint digits for each purpose."""
-    network = digits(SEED).network.requires_grad_(False)
+    network = copy.deepcopy(digits(SEED).network).requires_grad_(False)
     discovery = discover(network, (3, 16, 16))
     images, labels = all_digits()
     reference, fitting, held_out = slice(0, 300), slice(300, 420), slice(420, 600)
@@ -69,8 +76,7 @@ def pipeline_of(detector: Detector, *, fpr: float = 0.1) -> Pipeline:
         detector.prepare(features(images[reference]), labels[reference].numpy())
     natural, adversarial = features(images[fitting]), None
     if detector.needs_adversarial:
-        attack = build_attack("carlini_wagner", BUDGETS.carlini_wagner)
-        adversarial = features(attack(network, images[fitting], labels[fitting]))
+        adversarial = features(attacked_digits(fitting.start, fitting.stop))
     detector.fit(natural, adversarial)
     return Pipeline(
         network=network,  # type: ignore[arg-type]
