@@ -41,6 +41,7 @@ __all__ = ["draw", "run"]
 IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "plain-twins-sizes.png"
 BLOCKS = "blocks.*"
 _DATA = {"fully_connected5": "mnist", "convolutional10": "cifar10", "convolutional20": "cifar10"}
+_RESET = 0.3  # of the units of a middle block, the most important ones of each class
 _TRACKED = 200  # images of the line-shape score before every epoch
 _DISTURBANCES = (Disturbance("noise", 0.1), Disturbance("fgm", 0.03))
 
@@ -109,6 +110,7 @@ def run(
             }
             for each in figures["stages"]
         ]  # fmt: skip
+        resets = [each["accuracy"][each["shares"].index(_RESET)] for each in figures["important_units"]]
         row = {
             "decay": decay, "residual": residual, **size, "train_accuracy": accuracy(network, pool),
             "accuracy": figures["accuracy"], "dimensions": dimensions,
@@ -119,7 +121,8 @@ def run(
             "disturbed": {
                 each["name"]: {"accuracy": each["accuracy"], "variation_rate": each["variation_rate"]}
                 for each in figures["disturbed"]
-            },
+            }
+            | {f"{_RESET:.0%} of units reset": {"accuracy": _mean(resets)}},
         }  # fmt: skip
         yield _rounded(row)
 

@@ -24,7 +24,7 @@ def test_both_networks_of_a_weight_decay_have_a_row(name: str, dimensions: int, 
         assert len(row["line_shape_score_before_epochs"]) == 2
         assert row["line_shape_score"] >= 1
         assert 0 <= row["score"] <= 1
-        assert len(row["disturbed"]) == 2
+        assert len(row["disturbed"]) == 3
     lines = plain_twins({"rows": rows})
     assert lines[2].startswith("| 0.01 | plain | ")
     assert lines[3].startswith("| 0.01 | residual | ")
