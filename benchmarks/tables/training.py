@@ -1,6 +1,7 @@
 """Tables of test accuracy on small training sets. A mean stands with its 95 % interval over instances."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,10 @@ from benchmarks.tables.cells import Entry, Result
 from benchmarks.tables.detection import objectives_of
 from benchmarks.tables.networks import under_attack
 
-__all__ = ["accuracies", "adaptive_depth", "correlation", "depth_outputs", "differences", "head_weights", "objectives"]
+__all__ = [
+    "accuracies", "adaptive_depth", "correlation", "depth_outputs", "depths", "differences", "head_weights", "modules",
+    "objectives",
+]  # fmt: skip
 
 PUBLISHED = Path(__file__).resolve().parent / "paper" / "generalization.csv"
 _MEASURES = {"highest": "highest", "last": "last epoch", "averages_anew": "averages anew"}
@@ -49,6 +53,46 @@ def differences(result: Result, experiment: str) -> list[str]:
                 f"{difference['last']['n']} |"
             )
     return lines
+
+
+def depths(result: Result) -> list[str]:
+    """A row per number of blocks without batch normalisation, a column per method: test accuracy after training."""
+    rows = sorted(_rows(result, "figure-14"), key=lambda row: row["arguments"]["blocks"])
+    names = list(dict.fromkeys(method["method"] for row in rows for method in row["methods"]))
+    lines = [f"| blocks | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for row in rows:
+        found = {method["method"]: _interval(method["last"]) for method in row["methods"]}
+        cells = " | ".join(found.get(name, "–") for name in names)
+        lines.append(f"| {row['arguments']['blocks']} | {cells} |")
+    return lines
+
+
+def modules(result: Result) -> list[str]:
+    """A row per way of module-wise training: test accuracy after modules, and the gain of the last one's."""
+    lines = [
+        "| modules | trained | method | first module | best module | last module | gain of the last module | time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for experiment, (count, mode) in _MODES.items():
+        for row in _rows(result, experiment):
+            gains = {each["method"]: _gain(each["last"]) for each in row["differences"]}
+            times = {each["method"]: each["processor_seconds"] for each in row["methods"]}
+            whole = times.get("end to end")
+            for method in row["methods"]:
+                curve = method.get("modules", {"mean": [None]})["mean"]
+                cells = [f"{100 * each:.1f}" if each is not None else "–" for each in (curve[0], max(curve))]
+                time = f"{times[method['method']] / whole:.2f}" if whole else "–"
+                lines.append(
+                    f"| {count} | {mode} | {method['method']} | {' | '.join(cells)} | {_interval(method['last'])} | "
+                    f"{gains.get(method['method'], '–')} | {time} |"
+                )
+    return lines
+
+
+_MODES = {
+    "figure-43": (11, "in parallel"), "table-11": (11, "in sequence"), "multi-lap": (11, "in laps"),
+    "table-30": (4, "in parallel"),
+}  # fmt: skip
 
 
 def objectives(results: Mapping[str, Result]) -> list[str]:
@@ -98,7 +142,7 @@ def _coefficient(found: Entry) -> str:
 
 
 def _published(experiment: str, images: int, method: str) -> str:
-    found = _table(experiment.removeprefix("table-")).get((images, method.partition(",")[0]))
+    found = _table(experiment.removeprefix("table-")).get((images, re.split(",| =", method)[0]))
     return "–" if found is None else f"{found[0]} ± {found[1]}"
 
 

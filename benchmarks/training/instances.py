@@ -27,6 +27,7 @@ from models.errors import InputError
 from models.files import write_json
 from models.normalization import Normalized
 from models.objectives.base import build_objective
+from models.objectives.module_wise import ModuleWise
 from models.registry import NETWORKS
 from models.residuals import discover, evaluation_mode, record_residues
 from models.training.loop import accuracy, train
@@ -49,6 +50,7 @@ class Images:
         test: reference of the test images; None reserves `tested` images of `train`, the same for every instance.
         tested: number of test images.
         root: folder of downloaded data sets.
+        side: of the images in pixels, to which they are resized; None for their own.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Images:
     test: str | None
     tested: int
     root: Path = Path("data")
+    side: int | None = None
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         """The pool of training images and the test images; no image is in both.
@@ -63,9 +66,9 @@ class Images:
         Raises:
             InputError: too few images.
         """
-        pool = _loaded(self.train, "train", self.root)
+        pool = _loaded(self.train, "train", self.root, self.side)
         if self.test is not None:
-            return pool, _loaded(self.test, "test", self.root).limited(self.tested)
+            return pool, _loaded(self.test, "test", self.root, self.side).limited(self.tested)
         if len(pool) <= self.tested:
             raise InputError(
                 f"{self.name} has {len(pool)} images; more than the {self.tested} images to test on are needed"
@@ -76,17 +79,17 @@ class Images:
     def fingerprints(self) -> list[str]:
         """SHA-256 of the training images, and of the test images if they have another source."""
         named = [(self.train, "train")] + ([(self.test, "test")] if self.test is not None else [])
-        return [_fingerprint(reference, split, self.root) for reference, split in named]
+        return [_fingerprint(reference, split, self.root, self.side) for reference, split in named]
 
 
 @lru_cache(maxsize=16)
-def _fingerprint(reference: str, split: Any, root: Path) -> str:
-    return _loaded(reference, split, root).fingerprint()
+def _fingerprint(reference: str, split: Any, root: Path, side: int | None) -> str:
+    return _loaded(reference, split, root, side).fingerprint()
 
 
 @lru_cache(maxsize=4)
-def _loaded(reference: str, split: Any, root: Path) -> ImageDataset:
-    return load_dataset(reference, DatasetRequest(split=split, root=root))
+def _loaded(reference: str, split: Any, root: Path, side: int | None) -> ImageDataset:
+    return load_dataset(reference, DatasetRequest(split=split, root=root, resize=side, crop=side))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,8 @@ class Setting:
         arguments: keywords of its constructor besides num_classes.
         objective, options: see `models.objectives`.
         recipe: keywords of `models.training.recipe.Recipe`, without the seed.
-        tracked: number of test images that are tested after every epoch; 0 for none.
+        tracked: number of test images that are tested during training; 0 for none.
+        every: epochs from one of these tests to the next.
     """
 
     experiment: str
@@ -115,6 +119,7 @@ class Setting:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     tracked: int = 500
+    every: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -167,23 +172,30 @@ def run_instance(instance: Instance, work: Path) -> dict[str, Any]:
     chosen = np.random.default_rng([instance.seed, instance.number]).permutation(len(pool))[: setting.images]
     data = pool.take(np.sort(chosen))
     path = instance.path(work)
-    started = time.perf_counter()
     network = _network(setting, data, seed)
     objective = build_objective(setting.objective, setting.options)
     tracked = test.limited(setting.tracked) if setting.tracked else None
+    started, processor = time.perf_counter(), time.process_time()
     # One progress bar over all instances replaces the output of every epoch.
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        rows = train(network, data, objective, Recipe(**setting.recipe, seed=seed), path.with_suffix(""), test=tracked)
+        rows = train(
+            network, data, objective, Recipe(**setting.recipe, seed=seed), path.with_suffix(""), test=tracked,
+            test_every=setting.every,
+        )  # fmt: skip
+    processor = time.process_time() - processor
     figures = {
         "setting": setting.to_json(),
         "instance": instance.number,
         "seed": instance.seed,
         "tested": len(test),
-        "tracked": [row["test_accuracy"] for row in rows] if tracked else [],
+        "tracked": [row["test_accuracy"] for row in rows if "test_accuracy" in row],
         "train_accuracy": [row["train_accuracy"] for row in rows],
         "loss": [row["loss"] for row in rows],
         "accuracy": accuracy(network, test, batch_size=_BATCH),
         "transport_cost": transport_cost(network, test),
+        "modules": objective.module_accuracies(test, batch_size=_BATCH) if isinstance(objective, ModuleWise) else [],
+        # Of the training and its tests. Other processes affect it less than the time on the clock.
+        "processor_seconds": processor,
     }
     take_averages_anew(network, data)
     figures["accuracy_with_averages_anew"] = accuracy(network, test, batch_size=_BATCH)

@@ -1,15 +1,20 @@
-"""Train on small training sets: tables 1, 2 and 25 and figure 11 of the thesis, at a size for two cores.
+"""Train on small training sets: experiments of the thesis's sections 3 and 4, at a size for two cores.
 
     python -m benchmarks training.small_sets --use mnist=npz:mnist-test.npz --use cifar10=npz:cifar10-train.npz \\
         --use cifar10-test=npz:cifar10-test.npz --threads 1
+    python -m benchmarks training.small_sets fixed_weight --use cifar10=npz:cifar10-train.npz \\
+        --use cifar10-test=npz:cifar10-test.npz --use cifar100=npz:cifar100-test.npz --threads 1
+    python -m benchmarks training.small_sets modules  # with the first --use of CIFAR-10
     python -m benchmarks training.small_sets --condense  # with the same --use: finished instances, without training
 
-Each instance writes its figures to WORK/small-sets and is not trained again; an interrupted run continues. Without
-`--use` the images are those of torchvision under --data-root. A data set of --use without NAME-test reserves test
-images of NAME. The result has the number of instances of every figure; the picture of figure 11 is in docs/images.
+The experiments of every result are in `training.settings`. Each instance writes its figures to WORK/small-sets and is
+not trained again; an interrupted run continues. Without `--use` the images are those of torchvision under --data-root.
+A data set of --use without NAME-test reserves test images of NAME. The result has the number of instances of every
+figure; the pictures are in docs/images.
 """
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +25,14 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common import arguments, write_result
+from benchmarks.training.drawing import draw
 from benchmarks.training.instances import Images, Instance, Setting, finished, run_instance
 from benchmarks.training.intervals import correlations, mean_interval, paired_difference
-from benchmarks.training.settings import EXPERIMENTS, INSTANCES, settings
+from benchmarks.training.settings import INSTANCES, RESULTS, settings
 from models.errors import PlumblineError
 from models.progress import progress_bar
 
-IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "transport-cost-accuracy.png"
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 TESTED = 1000  # test images of a data set without a split
 
 
@@ -41,7 +47,7 @@ def instances(
     """
     found = []
     for experiment in dict.fromkeys(setting.experiment for setting in chosen):
-        for number in range(count or INSTANCES.get(experiment, 10)):
+        for number in range(count or INSTANCES.get(experiment, 3)):
             found += [
                 Instance(setting, images[setting.dataset], number, seed)
                 for setting in chosen
@@ -85,17 +91,29 @@ def _run(instance: Instance, work: Path, threads: int | None) -> str:
 
 
 def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of tables and points of the figure, from the figures of finished instances."""
+    """Rows of tables and points of figure 11, from the figures of finished instances."""
     experiments: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for figures in found:
         experiments[figures["setting"]["experiment"]].append(figures)
-    return {
-        "instances": len(found),
-        "experiments": {
-            experiment: _points(each) if experiment == "figure-11" else {"rows": _rows(each)}
-            for experiment, each in experiments.items()
-        },
-    }
+    made: dict[str, Any] = _rounded(
+        {
+            "instances": len(found),
+            "experiments": {
+                experiment: _points(each) if experiment == "figure-11" else {"rows": _rows(each)}
+                for experiment, each in experiments.items()
+            },
+        }
+    )
+    return made
+
+
+def _rounded(value: Any) -> Any:
+    """JSON values with five significant digits."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 # The best epoch by test images (the thesis), the last epoch, and the last epoch with new averages.
@@ -110,9 +128,9 @@ def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for figures in found:
         setting = figures["setting"]
-        rows[setting["dataset"], setting["images"], setting["recipe"]["batch_size"]].append(figures)
+        rows[_row(setting)].append(figures)
     made = []
-    for (dataset, images, batch), members in rows.items():
+    for members in rows.values():
         methods: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for figures in members:
             methods[figures["setting"]["method"]][figures["instance"]] = figures
@@ -121,8 +139,8 @@ def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         others = [name for name in methods if name != first] if first in methods else []
         made.append(
             {
-                "dataset": dataset, "images": images, "batch": batch, "epochs": setting["recipe"]["epochs"],
-                "tested": members[0]["tested"], "tracked": setting["tracked"],
+                "dataset": setting["dataset"], "images": setting["images"], "batch": setting["recipe"]["batch_size"],
+                "epochs": setting["recipe"]["epochs"], "tested": members[0]["tested"], "tracked": setting["tracked"],
                 "network": setting["network"], "arguments": setting["arguments"], "recipe": setting["recipe"],
                 "methods": [_method(name, each) for name, each in methods.items()],
                 "differences": [
@@ -133,18 +151,15 @@ def _rows(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
+def _row(setting: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the methods of a row have in common."""
+    names = ("experiment", "dataset", "images", "network")
+    return *(setting[name] for name in names), setting["recipe"]["batch_size"], setting["arguments"].get("blocks")
+
+
 def _reference(setting: Mapping[str, Any]) -> str | None:
     """The method that the others of its row are compared with, finished or not."""
-    row = ("experiment", "dataset", "images", "network")
-    return next(
-        (
-            planned.method
-            for planned in settings()
-            if all(getattr(planned, name) == setting[name] for name in row)
-            and planned.recipe["batch_size"] == setting["recipe"]["batch_size"]
-        ),
-        None,
-    )
+    return next((each.method for each in settings() if _row(each.to_json()) == _row(setting)), None)
 
 
 def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
@@ -155,10 +170,15 @@ def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, 
     }
     cost = mean_interval([figures["transport_cost"] for figures in members])
     setting = members[0]["setting"]
-    return {
+    made = {
         "method": name, "objective": setting["objective"], "options": setting["options"], **measured,
-        "transport_cost": cost,
+        "transport_cost": cost, "processor_seconds": statistics.median(each["processor_seconds"] for each in members),
     }  # fmt: skip
+    for key in ("tracked", "modules"):  # test accuracy during training, and after each module
+        if columns := list(zip(*(figures[key] for figures in members), strict=True)):
+            intervals = [mean_interval(column) for column in columns]
+            made[key] = {bound: [each[bound] for each in intervals] for bound in ("mean", "low", "high")}
+    return made
 
 
 def _difference(first: Mapping[int, dict[str, Any]], second: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
@@ -201,41 +221,18 @@ def _points(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def draw(points: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Transport cost against test accuracy, a point per network, a colour per gain and a marker per scheme."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for scheme, marker in (("orthogonal", "o"), ("normal", "^")):
-        for gain in sorted({point["gain"] for point in points if point["initialization"] == scheme}):
-            chosen = [p for p in points if p["initialization"] == scheme and p["gain"] == gain]
-            axes.scatter(
-                [p["transport_cost"] for p in chosen], [100 * p["accuracy"] for p in chosen],
-                marker=marker, label=f"{scheme}, {gain:g}",
-            )  # fmt: skip
-    axes.set(
-        xscale="log", xlabel="transport cost of test images (sum over blocks of ‖r‖²/d)", ylabel="test accuracy, %"
-    )
-    axes.legend(title="initialisation, gain", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-
-
 # --- the command
 
 
 def sources(used: Mapping[str, str], root: Path) -> dict[str, Images]:
-    """Images of each data set that `--use` names, or of both without `--use`."""
-    names = [name for name in ("mnist", "cifar10") if name in used or not used]
-    return {
-        name: Images(
-            name, used.get(name, name), used.get(f"{name}-test", None if name in used else name), TESTED, root
-        )
-        for name in names
-    }  # fmt: skip
+    """Images of each data set that `--use` names, or of all without `--use`; those of cifar10-16 have 16×16 pixels."""
+    found = {}
+    for name in ("mnist", "cifar10", "cifar10-16", "cifar100"):
+        source, _, side = name.partition("-")
+        if source in used or not used:
+            train, test = used.get(source, source), used.get(f"{source}-test", None if source in used else source)
+            found[name] = Images(name, train, test, TESTED, root, int(side) if side else None)
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -244,17 +241,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--use", action="append", default=[], metavar="NAME=REFERENCE", help="read images from REFERENCE"
     )
-    parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), choices=EXPERIMENTS, help="default: all")
+    parser.add_argument(
+        "result", nargs="?", default="small_sets", choices=RESULTS, help="its experiments (default: %(default)s)"
+    )
     parser.add_argument("--instances", type=int, help="per setting (default: the experiment's number)")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="for finished instances (default: %(default)s)")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
     parser.add_argument("--condense", action="store_true", help="train nothing")
-    parser.add_argument("--image", type=Path, default=IMAGE, help="of figure 11 (default: in docs/images)")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder of the pictures (default: docs/images)")
     options = parser.parse_args(argv)
     work = options.work / "small-sets"
     used = dict(pair.split("=", 1) for pair in options.use)
-    chosen = [setting for setting in settings() if setting.experiment in options.experiments]
+    chosen = [setting for setting in settings() if setting.experiment in RESULTS[options.result]]
     every = instances(chosen, sources(used, options.data_root), options.seed, options.instances)
     failed = 0
     if not options.condense:
@@ -264,10 +263,8 @@ def main(argv: list[str] | None = None) -> None:
     if not found:
         raise SystemExit("no instance is finished; run the command without --condense")
     payload = {"n": len(found), "planned": len(every), "seed": options.seed, **condensed(found)}
-    print(write_result("small_sets", payload, options.out))
-    if points := payload["experiments"].get("figure-11", {}).get("points"):
-        draw(points, options.image)
-        print(options.image)
+    print(write_result(options.result, payload, options.out))
+    draw(payload["experiments"], options.images)
     if failed:
         raise SystemExit(f"{failed} instances failed; see the lines above")
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks.tables.training import accuracies, correlation, differences
+from benchmarks.tables.training import accuracies, correlation, depths, differences, modules
 from benchmarks.training import small_sets
+from benchmarks.training.drawing import draw
 from benchmarks.training.instances import (
     Images,
     Instance,
@@ -21,8 +22,8 @@ from benchmarks.training.instances import (
     run_instance,
     take_averages_anew,
 )
-from benchmarks.training.settings import EXPERIMENTS, settings
-from benchmarks.training.small_sets import condensed, draw, instances, run, sources
+from benchmarks.training.settings import RESULTS, settings
+from benchmarks.training.small_sets import condensed, instances, run, sources
 from models.errors import InputError
 from models.objectives.base import build_objective
 from models.registry import NETWORKS
@@ -78,7 +79,7 @@ def test_a_finished_instance_is_not_trained_again(
 
     monkeypatch.setattr(small_sets, "run", noted)
     (tmp_path / "small-sets").symlink_to(work)
-    command = ["--work", str(tmp_path), "--experiments", "table-1", "--out", str(tmp_path / "result.json")]
+    command = ["small_sets", "--work", str(tmp_path), "--out", str(tmp_path / "result.json")]
     small_sets.main([*command, "--instances", "2"])
     assert trained == []
     small_sets.main([*command, "--instances", "3"])
@@ -235,22 +236,67 @@ def test_the_figure_and_its_correlation(tmp_path: Path, rng: np.random.Generator
     assert figure["correlation"]["accuracy"]["spearman"]["r"] == pytest.approx(-1)
     assert -1 < figure["correlation"]["accuracy"]["pearson"]["r"] < 0
     assert len(correlation(result)) == 6
-    draw(figure["points"], tmp_path / "images" / "figure.png")
-    with Image.open(tmp_path / "images" / "figure.png") as image:
+    draw(result["experiments"], tmp_path / "images")
+    with Image.open(tmp_path / "images" / "transport-cost-accuracy.png") as image:
         assert len(set(image.convert("L").tobytes())) > 20
 
 
 def test_the_settings_can_be_trained_and_compared() -> None:
     every = settings()
-    assert {setting.experiment for setting in every} == set(EXPERIMENTS)
+    assert {setting.experiment for setting in every} == {name for names in RESULTS.values() for name in names}
     for setting in every:
         Recipe(**setting.recipe, seed=0)
         build_objective(setting.objective, setting.options)
         assert setting.network in NETWORKS.names()
         assert setting.recipe["batch_size"] <= setting.images
+        # A method is compared with the first of its row, which has one name per method.
+        assert sum(each.method == setting.method and _row(each) == _row(setting) for each in every) == 1
     identities = {Instance(setting, replace(DIGITS, name=setting.dataset), 0).path(Path()) for setting in every}
     assert len(identities) == len(every)
     assert len(instances([s for s in every if s.experiment == "figure-11"], {"mnist": DIGITS}, 0)) >= 20
+
+
+def _row(setting: Setting) -> tuple[object, ...]:
+    batch, blocks = setting.recipe["batch_size"], setting.arguments.get("blocks")
+    return setting.experiment, setting.dataset, setting.images, setting.network, batch, blocks
+
+
+def test_every_module_is_tested_and_compared_with_its_own_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"modules": 2, "mode": "parallel"}
+    greedy = replace(
+        VANILLA, experiment="figure-43", method="VanGL", objective="module_wise", options=options, tracked=0
+    )
+    regular = replace(greedy, method="TRGL, τ = 0.5", options={**options, "tau": 0.5})
+    whole = replace(VANILLA, experiment="figure-43", method="end to end", tracked=0)
+    monkeypatch.setattr(small_sets, "settings", lambda: [greedy, regular, whole])
+    every = [run_instance(Instance(each, DIGITS, 0), tmp_path) for each in (greedy, regular, whole)]
+    assert [len(figures["modules"]) for figures in every] == [2, 2, 0]
+    for figures in every[:2]:
+        assert figures["modules"][-1] == pytest.approx(figures["accuracy"])
+    result = condensed(every)
+    lines = modules(result)[2:]
+    assert [line.split(" | ")[2] for line in lines] == ["VanGL", "TRGL, τ = 0.5", "end to end"]
+    assert lines[-1].endswith(" | 1.00 |")
+    assert "| – |" in lines[0]
+    draw(result["experiments"], tmp_path)
+    assert (tmp_path / "accuracy-after-modules.png").is_file()
+
+
+def test_a_row_per_depth(found: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    deeper = [
+        {**f, "setting": {**f["setting"], "experiment": "figure-14", "arguments": {"blocks": blocks}}}
+        for f in found
+        for blocks in (10, 2)
+    ]
+    lines = depths(condensed(deeper))
+    assert lines[0] == "| blocks | vanilla | least action, λ0 = 1 |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 2", "| 10"]
+
+
+def test_accuracy_during_training_is_drawn(tmp_path: Path, found: list[dict[str, Any]]) -> None:
+    large = [{**f, "setting": {**f["setting"], "experiment": "table-18", "images": 1000}} for f in found]
+    draw(condensed(large)["experiments"], tmp_path)
+    assert (tmp_path / "accuracy-during-training.png").is_file()
 
 
 def test_instances_run_number_by_number_so_that_pairs_are_complete_early() -> None:
@@ -262,9 +308,10 @@ def test_instances_run_number_by_number_so_that_pairs_are_complete_early() -> No
 
 
 def test_sources_follow_use(tmp_path: Path) -> None:
-    both = sources({}, tmp_path)
-    assert {name: (each.train, each.test) for name, each in both.items()} == {
-        "mnist": ("mnist", "mnist"), "cifar10": ("cifar10", "cifar10"),
+    every = sources({}, tmp_path)
+    assert {name: (each.train, each.test, each.side) for name, each in every.items()} == {
+        "mnist": ("mnist", "mnist", None), "cifar10": ("cifar10", "cifar10", None),
+        "cifar10-16": ("cifar10", "cifar10", 16), "cifar100": ("cifar100", "cifar100", None),
     }  # fmt: skip
     used = sources({"mnist": "npz:a.npz", "cifar10": "npz:b.npz", "cifar10-test": "npz:c.npz"}, tmp_path)
     assert (used["mnist"].test, used["cifar10"].test) == (None, "npz:c.npz")
