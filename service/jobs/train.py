@@ -79,6 +79,7 @@ def train_network(request: TrainRequest) -> TrainResult:
     written = {
         "network": label(request.network), "dataset": label(request.dataset), "dataset_sha256": data.fingerprint(),
         "training_images": len(data), "skipped": dict(data.skipped),
+        **({"continues": loaded.provenance} if loaded.provenance else {}),
         **({"held_out_images": len(held_out)} if held_out else {}), **finished.provenance,
         "objective": {"name": request.objective.partition(":")[0], **objective.options()}, "recipe": asdict(recipe),
         **({"depth": {**depth.options(), "history": depth.history}} if depth else {}),

@@ -92,6 +92,14 @@ def test_training_writes_a_checkpoint_with_provenance(shop: Path) -> None:
     assert len((shop / "run" / "log.jsonl").read_text().splitlines()) == 6
 
 
+def test_training_from_a_checkpoint_records_how_that_one_was_trained(shop: Path, tmp_path: Path) -> None:
+    options = ["--network", str(shop / "run"), "--out", str(tmp_path / "further"), "--limit", "128", "--epochs", "1"]
+    assert main(["train", *options]) == 0
+    first, further = (json.loads((path / "network.json").read_text()) for path in (shop / "run", tmp_path / "further"))
+    assert further["provenance"]["continues"] == first["provenance"]
+    assert further["sha256"] != first["sha256"]
+
+
 def test_the_artifact_records_its_originals_and_no_path_of_this_machine(shop: Path) -> None:
     text = (shop / "artifact" / "manifest.json").read_text()
     assert str(shop) not in text
