@@ -6,8 +6,8 @@ from typing import Any
 from benchmarks.tables.cells import Entry, Result, area, crossed, deviation, number, percent, shown
 
 __all__ = [
-    "by_attack", "by_detector", "by_objective", "class_rates", "compatible", "costs", "false_positives", "few_images",
-    "matrix", "near_far", "outliers", "sets", "worst_case", "worst_cases",
+    "ablation", "by_attack", "by_detector", "by_objective", "class_rates", "compatible", "costs", "false_positives",
+    "few_images", "matrix", "near_far", "outliers", "sets", "worst_case", "worst_cases",
 ]  # fmt: skip
 
 OBJECTIVES = ("cross-entropy", "least action", "reverse cross-entropy")
@@ -37,6 +37,41 @@ def matrix(result: Result, detector: str) -> list[str]:
 def by_detector(result: Result, fitted_on: Sequence[str]) -> list[str]:
     """AUROC: a row per detector, a column per attack; detectors that learn are fitted on `fitted_on`."""
     return crossed(_fitted(_cells(result, "attack"), fitted_on), _detector, "detector", _bold)
+
+
+def ablation(result: Result) -> list[str]:
+    """AUROC of a detector with and without groups of columns: a row per choice of groups, a column per set.
+
+    Every detector but the first names its groups; those that are not named are left out.
+    """
+    chosen = {entry["detector"]: _groups(entry["detector"]) for entry in result["detectors"] if not entry["baseline"]}
+    every = set().union(*chosen.values())
+
+    def components(entry: Entry) -> str:
+        present = chosen[entry["detector"]] or every
+        absent = every - present
+        if not absent:
+            return "all"
+        return f"without {_listed(absent)}" if len(absent) < len(present) else f"{_listed(present)} alone"
+
+    entries = [
+        each
+        for kind in ("attack", "outlier")
+        for each in _cells(result, kind)
+        if each["detector"] in chosen and not each["fitted_on"]
+    ]
+    return crossed(entries, components, "components", lambda entry: deviation(entry["figure"]))
+
+
+def _groups(detector: str) -> set[str]:
+    """The value of a detector's option `groups`; the groups of `path` count as one."""
+    found = {group for option in detector.split(":") if option.startswith("groups=") for group in option[7:].split("+")}
+    path = {"statistics", "embeddings", "contrasts", "residues"}
+    return found - path | {"path"} if path <= found else found
+
+
+def _listed(groups: set[str]) -> str:
+    return ", ".join(f"`{each}`" for each in sorted(groups))
 
 
 def by_attack(result: Result, detectors: Sequence[str], fitted_on: Sequence[str] = ()) -> list[str]:
