@@ -40,7 +40,7 @@ def by_detector(result: Result, fitted_on: Sequence[str]) -> list[str]:
 
 
 def ablation(result: Result) -> list[str]:
-    """AUROC of a detector with and without groups of columns: a row per choice of groups, a column per set.
+    """AUROC and worst case of a detector with and without groups of columns: a row per choice of groups.
 
     Every detector but the first names its groups; those that are not named are left out.
     """
@@ -55,12 +55,17 @@ def ablation(result: Result) -> list[str]:
         return f"without {_listed(absent)}" if len(absent) < len(present) else f"{_listed(present)} alone"
 
     entries = [
-        each
-        for kind in ("attack", "outlier")
-        for each in _cells(result, kind)
-        if each["detector"] in chosen and not each["fitted_on"]
+        {**each, "cell": deviation(each["figure"])} for kind in ("attack", "outlier") for each in _cells(result, kind)
+    ] + [
+        {
+            **each,
+            "tested_on": "flagged under every attack",
+            "cell": deviation(each["worst_case"]["share"], percentage=True),
+        }
+        for each in result["detectors"]
     ]
-    return crossed(entries, components, "components", lambda entry: deviation(entry["figure"]))
+    shown_entries = [each for each in entries if each["detector"] in chosen and not each["fitted_on"]]
+    return crossed(shown_entries, components, "components", lambda entry: str(entry["cell"]))
 
 
 def _groups(detector: str) -> set[str]:
