@@ -68,14 +68,14 @@ def depths(result: Result) -> list[str]:
 
 
 def modules(result: Result) -> list[str]:
-    """A row per way of module-wise training: test accuracy after modules, and the gain of the last one's."""
+    """A row per way of module-wise training: test accuracy after modules with new averages."""
     lines = [
         "| modules | trained | method | first module | best module | last module | gain of the last module | time |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for experiment, (count, mode) in _MODES.items():
         for row in _rows(result, experiment):
-            gains = {each["method"]: _gain(each["last"]) for each in row["differences"]}
+            gains = {each["method"]: _gain(each["averages_anew"]) for each in row["differences"]}
             times = {each["method"]: each["processor_seconds"] for each in row["methods"]}
             whole = times.get("end to end")
             for method in row["methods"]:
@@ -83,7 +83,7 @@ def modules(result: Result) -> list[str]:
                 cells = [f"{100 * each:.1f}" if each is not None else "–" for each in (curve[0], max(curve))]
                 time = f"{times[method['method']] / whole:.2f}" if whole else "–"
                 lines.append(
-                    f"| {count} | {mode} | {method['method']} | {' | '.join(cells)} | {_interval(method['last'])} | "
+                    f"| {count} | {mode} | {method['method']} | {' | '.join(cells)} | {_interval(method['averages_anew'])} | "
                     f"{gains.get(method['method'], '–')} | {time} |"
                 )
     return lines

@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -30,6 +30,7 @@ from models.objectives.base import build_objective
 from models.objectives.module_wise import ModuleWise
 from models.registry import NETWORKS
 from models.residuals import discover, evaluation_mode, record_residues
+from models.splitting.local_modules import LocalModule
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
 
@@ -193,16 +194,32 @@ def run_instance(instance: Instance, work: Path) -> dict[str, Any]:
         "loss": [row["loss"] for row in rows],
         "accuracy": accuracy(network, test, batch_size=_BATCH),
         "transport_cost": transport_cost(network, test),
-        "modules": objective.module_accuracies(test, batch_size=_BATCH) if isinstance(objective, ModuleWise) else [],
         # Of the training and its tests. Other processes affect it less than the time on the clock.
         "processor_seconds": processor,
     }
-    take_averages_anew(network, data)
+    by_module = objective if isinstance(objective, ModuleWise) else None
+    take_averages_anew(_Modules(by_module.local_modules) if by_module else network, data)
     figures["accuracy_with_averages_anew"] = accuracy(network, test, batch_size=_BATCH)
+    # After each module, with the new averages.
+    figures["modules"] = by_module.module_accuracies(test, batch_size=_BATCH) if by_module else []
     figures["seconds"] = time.perf_counter() - started
     write_json(path, figures)
     shutil.rmtree(path.with_suffix(""))
     return figures
+
+
+class _Modules(nn.Module):
+    """Local modules one after the other, with their classifiers, so that a pass reaches all layers of both."""
+
+    def __init__(self, modules: Sequence[LocalModule]) -> None:
+        super().__init__()
+        self.every = nn.ModuleList(nn.ModuleList([each.module, each.classifier or nn.Identity()]) for each in modules)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for module, classifier in self.every:
+            x = module(x)
+            classifier(x)
+        return x
 
 
 def take_averages_anew(network: nn.Module, data: ImageDataset) -> None:

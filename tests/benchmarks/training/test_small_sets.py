@@ -272,7 +272,7 @@ def test_every_module_is_tested_and_compared_with_its_own_mode(tmp_path: Path, m
     every = [run_instance(Instance(each, DIGITS, 0), tmp_path) for each in (greedy, regular, whole)]
     assert [len(figures["modules"]) for figures in every] == [2, 2, 0]
     for figures in every[:2]:
-        assert figures["modules"][-1] == pytest.approx(figures["accuracy"])
+        assert figures["modules"][-1] == pytest.approx(figures["accuracy_with_averages_anew"])
     result = condensed(every)
     lines = modules(result)[2:]
     assert [line.split(" | ")[2] for line in lines] == ["VanGL", "TRGL, τ = 0.5", "end to end"]
