@@ -4,11 +4,10 @@
     member      a variant of one picture, in a session of such variants
     query       descriptor, sketch and digest of an image
 
-Each time is the minimum of many batches of 64 queries, per query in microseconds. Images are random.
+Each time is the minimum of many batches of 32 queries, per query in microseconds. Images are random.
 """
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from benchmarks.common import arguments, write_result
 from service.monitoring.queries.descriptors import Query, Sketcher
 from service.monitoring.queries.index import QueryIndex
 from service.monitoring.queries.records import MAX_RECORDS
-from service.monitoring.queries.scale import QueryScale
+from service.monitoring.queries.scale import FIXED_RADIUS
 
 SIDES = (32, 224)
-BATCH = 64
+BATCH = 32
 VARIANTS = 512
 
 
@@ -33,29 +32,28 @@ def main(argv: list[str] | None = None) -> None:
 def costs(side: int, rounds: int, seed: int) -> dict[str, Any]:
     """The figures of images of ``side × side`` pixels."""
     rng = np.random.default_rng(seed)
-    sketcher, scale = Sketcher((3, side, side), rng), QueryScale()
+    sketcher = Sketcher((3, side, side), rng)
     picture = random_picture(rng, side)
-    variants = [variant_of(sketcher, picture, rng) for _ in range(VARIANTS)]
+    variants = [query for _ in range(VARIANTS // BATCH) for query in sketched(sketcher, [picture] * BATCH, rng)]
     index = QueryIndex(1 << 28, 1e9)
     empty = index.nbytes
-    for number in range(MAX_RECORDS):
-        index.add("m", "k", variant_of(sketcher, random_picture(rng, side), rng), scale, at=float(number))
+    for _ in range(MAX_RECORDS // BATCH):
+        add(index, sketched(sketcher, [random_picture(rng, side) for _ in range(BATCH)], rng))
     stored = (index.nbytes - empty) / index.records
     best = dict.fromkeys(("new", "member", "query"), np.inf)
     for number in range(rounds):
-        others = [variant_of(sketcher, random_picture(rng, side), rng) for _ in range(BATCH)]
+        pictures = [random_picture(rng, side) for _ in range(BATCH)]
+        others = sketched(sketcher, pictures, rng)
         members = [
-            replace(variants[(number * BATCH + place) % VARIANTS], digest=int(rng.integers(2**62)))
+            variants[(number * BATCH + place) % VARIANTS]._replace(digest=int(rng.integers(2**62)))
             for place in range(BATCH)
         ]
         for name, queries in (("new", others), ("member", members)):
             begun = time.thread_time()
-            for query in queries:
-                index.add("m", "k", query, scale, at=1e6)
+            add(index, queries)
             best[name] = min(best[name], (time.thread_time() - begun) / BATCH)
         begun = time.thread_time()
-        for _ in range(BATCH):
-            sketcher.query(picture, np.full(10, 0.1), flagged=False)
+        sketcher.queries(pictures, np.full((BATCH, 10), 0.1), [False] * BATCH)
         best["query"] = min(best["query"], (time.thread_time() - begun) / BATCH)
     return {**{name: 1e6 * seconds for name, seconds in best.items()}, "bytes": stored}
 
@@ -65,12 +63,20 @@ def random_picture(rng: np.random.Generator, side: int) -> np.ndarray:
     return np.kron(rng.integers(8, 248, (3, 4, 4), np.uint8), np.ones((side // 4, side // 4), np.uint8))
 
 
-def variant_of(sketcher: Sketcher, picture: np.ndarray, rng: np.random.Generator) -> Query:
-    """A query of the picture with noise and random log-probabilities."""
-    lead = rng.normal(3, 1)
-    probabilities = np.array([1.0, np.exp(-lead)]) / (1 + np.exp(-lead))
-    noise = rng.integers(-3, 4, picture.shape, np.int16)
-    return sketcher.query((picture + noise).astype(np.uint8), probabilities[rng.permutation(2)], flagged=lead < 3)
+def sketched(sketcher: Sketcher, pictures: list[np.ndarray], rng: np.random.Generator) -> list[Query]:
+    """Queries of the pictures with noise and random probabilities."""
+    leads = rng.normal(3, 1, len(pictures))
+    noise = rng.integers(-3, 4, (len(pictures), *pictures[0].shape), np.int16)
+    probabilities = np.stack([np.ones(len(pictures)), np.exp(-leads)], 1) / (1 + np.exp(-leads[:, None]))
+    images = list((np.stack(pictures) + noise).astype(np.uint8))
+    return sketcher.queries(images, rng.permuted(probabilities, axis=1), (leads < 3).tolist())
+
+
+def add(index: QueryIndex, queries: list[Query]) -> None:
+    """Add queries of one key."""
+    count = len(queries)
+    for _ in index.add("m", ["k"] * count, queries, FIXED_RADIUS, at=[0.0] * count, request_ids=[""] * count):
+        pass
 
 
 if __name__ == "__main__":

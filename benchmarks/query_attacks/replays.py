@@ -64,8 +64,9 @@ class Replay:
     """
 
     def __init__(self, subject: Subject, seed: int) -> None:
-        self.subject, self.scale, self.seed = subject, subject.scale, seed
-        self.sketcher = Sketcher(subject.images.shape[1:], np.random.default_rng([seed, 7]))
+        self.subject, self.seed = subject, seed
+        rng = np.random.default_rng([seed, 7])
+        self.sketcher = Sketcher(subject.images.shape[1:], rng, subject.scale.margin_scale)
 
     def queries(self, pixels: np.ndarray) -> list[Query]:
         """One query per image, with the answers of the server."""
@@ -73,8 +74,7 @@ class Replay:
 
     def answered(self, pixels: np.ndarray, probabilities: np.ndarray, flagged: np.ndarray) -> list[Query]:
         """One query per image, with these answers."""
-        rows = zip(pixels, probabilities, flagged, strict=True)
-        return [self.sketcher.query(image, each, flagged=bool(flag)) for image, each, flag in rows]
+        return self.sketcher.queries(list(pixels), probabilities, flagged.tolist())
 
     def recorded(self, stream: Stream, classify: Classify) -> list[Query]:
         """The queries of an attack on `classify`, with the answers of the server."""
@@ -104,7 +104,8 @@ class Replay:
         largest = chain = 0
         for number, (key, query, of_attack) in enumerate(sent):
             attack += of_attack
-            session = index.add("m", key, query, self.scale, at=float(number))
+            added = index.add("m", [key], [query], self.subject.scale.radius, at=[float(number)], request_ids=[""])
+            [(session, _)] = added
             if session is None:
                 continue
             largest, chain = max(largest, session.members), max(chain, session.chain)

@@ -10,11 +10,11 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from filelock import FileLock
 
@@ -84,7 +84,7 @@ class CalibrationWatch:
         self._lock: FileLock | None = None
         self._webhook = webhook
         self._record = record
-        self._queue: deque[ServedImages] = deque()  # without pixels
+        self._queue: deque[ServedImages] = deque()
         # Images put by requests and taken by the thread; each has one writer, so they need no lock.
         self._put = self._taken = 0
         self._watches: OrderedDict[tuple[str, str], ModelWatch] = OrderedDict()  # by model and digest
@@ -102,13 +102,13 @@ class CalibrationWatch:
             self._stored = _read(self._state)
             self._write()  # an unusable folder is an error at the start
 
-    def observe(self, served: ServedImages) -> None:
+    def observe(self, served: ServedImages, _: Sequence[np.ndarray]) -> None:
         """Queue the verdicts of one request; drop and count them if the queue is full."""
         if self._put - self._taken + len(served.verdicts) > _MAX_QUEUED:
             self._metrics.watch_dropped.inc(len(served.verdicts))
             return
         self._put += len(served.verdicts)
-        self._queue.append(replace(served, pixels=()))
+        self._queue.append(served)
 
     def status(self, model: str, artifact: Artifact) -> dict[str, Any] | None:
         """The fields of `service.http.schemas.v1.WatchStatus`; None before the first image of this version."""

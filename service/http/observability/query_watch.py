@@ -1,7 +1,7 @@
 """The thread that recognises query attacks among the served images; see docs/query-attacks.md.
 
-A request appends its images to a queue and wakes no thread. The thread empties the queue ten times a second, in short
-pieces. Its results are in the log, the metrics, the webhook and the admin port, never in a response: an attacker who
+A request appends its images to a queue and wakes no thread. The thread empties the queue ten times a second, in
+batches. Its results are in the log, the metrics, the webhook and the admin port, never in a response: an attacker who
 sees that a query is recognised adapts the next one.
 """
 
@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,11 +30,13 @@ __all__ = ["QueryWatch"]
 logger = logging.getLogger("plumbline.queries")
 
 _EVERY_S = 0.1
-_PIECE = 16  # images between two pauses
+_BATCH = 64  # images between two pauses
 _PAUSE_S = 0.001
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 _MAX_VERSIONS = 8  # of models, whose secrets are kept
 _MAX_SHOWN = 100
+
+_Entry = tuple[ServedImages, Sequence[np.ndarray]]  # one request, and the pixels of its images
 
 
 class QueryWatch:
@@ -60,23 +62,22 @@ class QueryWatch:
         self._metrics, self._webhook, self._record = metrics, webhook, record
         self._index = QueryIndex(settings.sessions_bytes, settings.sessions_ttl_s)
         self._allowed = frozenset(filter(None, map(str.strip, settings.sessions_allowed_keys.split(","))))
-        self._queue: deque[ServedImages] = deque()
+        self._queue: deque[_Entry] = deque()
         # Bytes put by requests and taken by the thread; each has one writer, so they need no lock.
         self._put = self._taken = 0
         self._working = threading.Lock()  # around the index
-        self._versions: OrderedDict[str, tuple[Sketcher, QueryScale]] = OrderedDict()  # by digest
-        self._latest = 0.0
+        self._versions: OrderedDict[str, tuple[Sketcher, float]] = OrderedDict()  # by digest
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def observe(self, served: ServedImages) -> None:
+    def observe(self, served: ServedImages, pixels: Sequence[np.ndarray]) -> None:
         """Queue the images of one request; drop and count them if the queue is full."""
-        size = sum(pixels.nbytes for pixels in served.pixels)
+        size = sum(image.nbytes for image in pixels)
         if self._put - self._taken + size > _MAX_QUEUED_BYTES:
-            self._metrics.query_dropped.inc(len(served.pixels))
+            self._metrics.query_dropped.inc(len(pixels))
             return
         self._put += size
-        self._queue.append(served)
+        self._queue.append((served, pixels))
 
     def sessions_of(self, served: ServedImages) -> Sequence[str | None]:
         """Names of the sessions of the images, after they are taken into account; None for an image without one."""
@@ -129,15 +130,11 @@ class QueryWatch:
         end = self._put  # requests may add images as fast as they are taken
         while self._queue and self._taken < end:
             with self._working:
-                done = 0
-                while self._queue and done < _PIECE:
-                    served = self._queue.popleft()
-                    self._taken += sum(pixels.nbytes for pixels in served.pixels)
+                for batch in self._batches():
                     try:
-                        served.sessions[:] = self._take(served)
+                        self._take(batch)
                     except Exception:  # a defect; serving and the store go on
                         logger.exception("the recognition of query attacks failed; it continues with the next images")
-                    done += len(served.pixels)
             time.sleep(_PAUSE_S)  # a request never waits long for the interpreter lock
         with self._working:
             self._metrics.query_records.set(self._index.records)
@@ -149,32 +146,49 @@ class QueryWatch:
             if stopping:
                 return
 
-    def _take(self, served: ServedImages) -> list[str | None]:
-        key = served.client if served.key is None else served.key
-        if key in self._allowed:
-            served.repeated[:] = [False] * len(served.pixels)
-            return [None] * len(served.pixels)
-        sketcher, scale = self._version(served)
-        self._latest = max(self._latest, served.time)  # clocks can be set back
-        place = f"{served.model}@{served.artifact.digest}"
-        names: list[str | None] = []
-        for pixels, verdict in zip(served.pixels, served.verdicts, strict=True):
-            if verdict.probabilities is None:
-                names.append(None)
-                served.repeated.append(False)
-                continue
-            query = sketcher.query(pixels, verdict.probabilities, flagged=verdict.flagged)
-            session = self._index.add(
-                place, key, query, scale, at=self._latest, request_id=served.request_id
-            )  # fmt: skip
-            names.append(None if session is None else session.name)
-            served.repeated.append(self._index.repeated)
-            if session is not None:
-                self._report(served.model, session)
-        return names
+    def _batches(self) -> Iterable[list[_Entry]]:
+        """The next requests of the queue, by version of the model."""
+        batches: dict[tuple[str, str], list[_Entry]] = {}
+        images = 0
+        while self._queue and images < _BATCH:
+            served, pixels = self._queue.popleft()
+            self._taken += sum(image.nbytes for image in pixels)
+            images += len(pixels)
+            batches.setdefault((served.model, served.artifact.digest), []).append((served, pixels))
+        return batches.values()
 
-    def _version(self, served: ServedImages) -> tuple[Sketcher, QueryScale]:
-        """The secret and the scale of the version that scored the images."""
+    def _take(self, batch: Sequence[_Entry]) -> None:
+        """Add the images of requests to one version of a model, and fill `sessions` and `repeated` of each request."""
+        names: list[list[str | None]] = [[None] * len(served.verdicts) for served, _ in batch]
+        for served, _ in batch:
+            served.repeated[:] = [False] * len(served.verdicts)
+        compared = [
+            (served, place, own_names, pixels[place], verdict.probabilities)
+            for (served, pixels), own_names in zip(batch, names, strict=True)
+            if _key(served) not in self._allowed
+            for place, verdict in enumerate(served.verdicts)
+            if verdict.probabilities is not None
+        ]
+        if compared:
+            requests, places, _, images, probabilities = zip(*compared, strict=True)
+            first = requests[0]
+            sketcher, radius = self._version(first, images[0].shape)
+            flagged = [served.verdicts[place].flagged for served, place in zip(requests, places, strict=True)]
+            added = self._index.add(
+                f"{first.model}@{first.artifact.digest}", [_key(served) for served in requests],
+                sketcher.queries(images, np.stack(probabilities), flagged), radius,
+                at=[served.time for served in requests], request_ids=[served.request_id for served in requests],
+            )  # fmt: skip
+            for (served, place, own_names, *_), (session, repeated) in zip(compared, added, strict=True):
+                served.repeated[place] = repeated
+                if session is not None:
+                    own_names[place] = session.name
+                    self._report(served.model, session)
+        for (served, _), own_names in zip(batch, names, strict=True):
+            served.sessions[:] = own_names  # last: the images are then taken into account
+
+    def _version(self, served: ServedImages, shape: tuple[int, int, int]) -> tuple[Sketcher, float]:
+        """The secret and the radius of the version that scored images of this shape."""
         digest = served.artifact.digest
         known = self._versions.get(digest)
         if known is None:
@@ -183,7 +197,8 @@ class QueryWatch:
             except ArtifactError as exc:
                 logger.error("the queries of %s are compared within the default radius: %s", served.model, exc)
                 scale = QueryScale()
-            known = self._versions[digest] = Sketcher(served.pixels[0].shape, np.random.default_rng()), scale
+            known = Sketcher(shape, np.random.default_rng(), scale.margin_scale), scale.radius
+            self._versions[digest] = known
             while len(self._versions) > _MAX_VERSIONS:
                 self._versions.popitem(last=False)
         self._versions.move_to_end(digest)
@@ -219,3 +234,7 @@ class QueryWatch:
             self._record(event)
         if self._webhook is not None:
             self._webhook.send(event)
+
+
+def _key(served: ServedImages) -> str:
+    return served.client if served.key is None else served.key

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ _MAX_QUEUED_BYTES = 64 * 1024 * 1024  # of kept pixels
 _MAX_EVENTS = 1000
 _DAY_S = 86_400.0
 
-# The images of one request without pixels, whether each is in the sample, and the pixels of those to keep.
+# The verdicts of one request, whether each is in the sample, and the pixels of those to keep.
 _Entry = tuple[ServedImages, list[bool], list[np.ndarray | None]]
 
 
@@ -80,7 +79,7 @@ class VerdictRecorder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def observe(self, served: ServedImages) -> None:
+    def observe(self, served: ServedImages, pixels: Sequence[np.ndarray]) -> None:
         """Queue the verdicts of one request; drop and count them if the queue is full."""
         count = len(served.verdicts)
         if self._put - self._taken + count > _MAX_QUEUED:
@@ -90,11 +89,11 @@ class VerdictRecorder:
         sampled = [rate > 0 and self._random.random() < rate for _ in range(count)]
         kept: list[np.ndarray | None] = [None] * count
         if self.images is not None:
-            for place, (verdict, pixels) in enumerate(zip(served.verdicts, served.pixels, strict=True)):
+            for place, (verdict, image) in enumerate(zip(served.verdicts, pixels, strict=True)):
                 if verdict.flagged or sampled[place]:
-                    kept[place] = self._copied(pixels)
+                    kept[place] = self._copied(image)
         self._put += count
-        self._queue.append((replace(served, pixels=()), sampled, kept))
+        self._queue.append((served, sampled, kept))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Queue an event: a JSON object with "event", its kind, and "model" if it concerns one."""

@@ -110,14 +110,15 @@ class PredictionRequest:
                 time=time.time(), model=self.model.name, artifact=self.model.artifact,
                 request_id=state["request_id"], key=state.get("api_key"), verdicts=verdicts,
                 indices=[index for index, outcome in enumerate(outcomes) if isinstance(outcome, Verdict)],
-                pixels=[
-                    pixels for outcome, pixels in zip(outcomes, scored.pixels, strict=True)
-                    if isinstance(outcome, Verdict) and pixels is not None
-                ],
                 client=(self.http.scope.get("client") or ("",))[0],
             )  # fmt: skip
+            pixels = [
+                pixels
+                for outcome, pixels in zip(outcomes, scored.pixels, strict=True)
+                if isinstance(outcome, Verdict) and pixels is not None
+            ]
             for observe in self.observers:
-                observe(served)
+                observe(served, pixels)
         self.model.metrics.images.inc(len(verdicts))
         self.model.metrics.flagged.inc(sum(verdict.flagged for verdict in verdicts))
         for outcome in outcomes:

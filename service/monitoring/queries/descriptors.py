@@ -4,11 +4,12 @@ import functools
 import hashlib
 import math
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["DESCRIPTOR_SIZE", "SKETCH_SIZE", "Query", "Sketcher", "descriptor"]
+__all__ = ["DESCRIPTOR_SIZE", "SKETCH_SIZE", "Query", "Sketcher", "descriptors"]
 
 DESCRIPTOR_SIZE = 48  # 4 × 4 frequencies of three channels
 SKETCH_SIZE = 64  # sums
@@ -16,18 +17,20 @@ SKETCH_SIZE = 64  # sums
 _GRID, _FREQUENCIES = 8, 4
 # The sums of a sketch are stored as int16. Natural pixels deviate from 128 by 75 on average; six deviations fit.
 _SPREAD, _DEVIATIONS = 75.0, 6.0
+_PIECE_PIXELS = 1 << 18  # of images that are converted at once; float32 copies of more do not fit into a cache
 _TINY = float(np.finfo(np.float64).tiny)
 
 
-@dataclass(frozen=True, eq=False)
-class Query:
+class Query(NamedTuple):
     """One scored image without its pixels.
 
     Args:
-        descriptor: float32 ``(48,)``; see `descriptor`.
+        descriptor: float32 ``(48,)``; see `descriptors`.
         sketch: int16 ``(64,)``; see `Sketcher`.
         digest: 64 bits of a hash of the exact sums of the sketch and of the pixels' CRC-32.
-        log_probabilities: float64 ``(K,)``, of the network.
+        log_probabilities: float64 ``(K,)``, of the network, divided by the margin scale.
+        label: the predicted class.
+        lead: that of the predicted class minus that of the second one; 0 for a single class.
         flagged: of the verdict.
     """
 
@@ -35,6 +38,8 @@ class Query:
     sketch: np.ndarray
     digest: int
     log_probabilities: np.ndarray
+    label: int
+    lead: float
     flagged: bool
 
 
@@ -48,61 +53,66 @@ class Sketcher:
     Args:
         shape: (3, H, W) of the images.
         rng: source of the secret.
+        margin_scale: of the network; see `service.monitoring.queries.scale`.
     """
 
-    def __init__(self, shape: tuple[int, int, int], rng: np.random.Generator) -> None:
+    def __init__(self, shape: tuple[int, int, int], rng: np.random.Generator, margin_scale: float = 1.0) -> None:
         size = math.prod(shape)
         columns = math.ceil(size / SKETCH_SIZE)
         order = np.zeros(SKETCH_SIZE * columns, np.intp)
         order[:size] = rng.permutation(size)
         signs = rng.choice(np.array([-1, 1], np.float32), len(order))
         signs[size:] = 0
-        self.shape = shape
+        self.shape, self.margin_scale = shape, margin_scale
         self._order, self._signs = order, signs.reshape(SKETCH_SIZE, columns)
         self._scale = np.float32(np.iinfo(np.int16).max / (_DEVIATIONS * _SPREAD * math.sqrt(columns)))
         self._offset = 128 * self._signs.sum(1)
 
-    def sketch(self, pixels: np.ndarray) -> np.ndarray:
-        """The sketch int16 ``(64,)`` of an image uint8 ``(3, H, W)``."""
-        return self._rounded(self._sums(pixels))
-
-    def _sums(self, pixels: np.ndarray) -> np.ndarray:
-        permuted = pixels.reshape(-1).take(self._order, mode="clip").reshape(self._signs.shape).astype(np.float32)
-        sums: np.ndarray = np.vecdot(permuted, self._signs)
-        return sums
-
-    def _rounded(self, sums: np.ndarray) -> np.ndarray:
-        scaled = (sums - self._offset) * self._scale
-        rounded: np.ndarray = np.minimum(np.maximum(np.rint(scaled), -32767), 32767).astype(np.int16)
-        return rounded
-
-    def query(self, pixels: np.ndarray, probabilities: np.ndarray, *, flagged: bool) -> Query:
-        """The query of an image.
+    def queries(self, pixels: Sequence[np.ndarray], probabilities: np.ndarray, flagged: Sequence[bool]) -> list[Query]:
+        """The queries of images.
 
         Args:
-            pixels: uint8 ``(3, H, W)``, as the network takes them.
-            probabilities: float64 ``(K,)``, of the network.
-            flagged: of the verdict.
+            pixels: of each image, uint8 ``(3, H, W)``, as the network takes them.
+            probabilities: float64 ``(N, K)``, of the network.
+            flagged: of each verdict.
         """
-        sums = self._sums(pixels)
-        # A cryptographic hash of all pixels would take longer than the rest. The CRC distinguishes images with equal
-        # sums, such as changes of one pixel. Without the secret, images with equal sums cannot be chosen.
-        checksum = zlib.crc32(pixels.tobytes()).to_bytes(4)
-        digest = hashlib.blake2b(sums.tobytes() + checksum, digest_size=8).digest()
-        logs = np.log(np.maximum(probabilities, _TINY))
-        return Query(descriptor(pixels), self._rounded(sums), int.from_bytes(digest), logs, flagged)
+        logs = np.log(np.maximum(probabilities, _TINY)) / self.margin_scale
+        labels = logs.argmax(1).tolist()
+        second, first = np.partition(logs, -2, axis=1)[:, -2:].T if logs.shape[1] > 1 else (logs[:, 0],) * 2
+        leads = (first - second).tolist()
+        size = max(1, _PIECE_PIXELS // math.prod(self.shape))
+        parts = (np.stack(pixels[start : start + size]) for start in range(0, len(pixels), size))
+        values = (each for part in parts for each in self._values(part))
+        return [
+            Query(described, sketch, digest, log, label, lead, flag)
+            for (described, sketch, digest), log, label, lead, flag in zip(
+                values, logs, labels, leads, flagged, strict=True
+            )
+        ]
+
+    def _values(self, pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        """Descriptor, sketch and digest of each image of ``(N, 3, H, W)``."""
+        permuted = pixels.reshape(len(pixels), -1).take(self._order, axis=1, mode="clip")
+        sums = np.vecdot(permuted.reshape(-1, *self._signs.shape).astype(np.float32), self._signs)
+        sketches = np.clip(np.rint((sums - self._offset) * self._scale), -32767, 32767).astype(np.int16)
+        for image, described, sketch, exact in zip(pixels, descriptors(pixels), sketches, sums, strict=True):
+            # A cryptographic hash of all pixels would take longer than the rest. The CRC distinguishes images with
+            # equal sums, such as changes of one pixel. Without the secret, images with equal sums cannot be chosen.
+            checksum = zlib.crc32(image).to_bytes(4)
+            digest = hashlib.blake2b(exact.tobytes() + checksum, digest_size=8).digest()
+            yield described, sketch, int.from_bytes(digest)
 
 
-def descriptor(pixels: np.ndarray) -> np.ndarray:
-    """The descriptor float32 ``(48,)`` of an image uint8 ``(3, H, W)``.
+def descriptors(pixels: np.ndarray) -> np.ndarray:
+    """The descriptors float32 ``(N, 48)`` of images uint8 ``(N, 3, H, W)``.
 
     The lowest 4 × 4 frequencies of an orthonormal DCT-II of the means of 8 × 8 blocks, per channel, divided by 8: the
     first number of a channel is its mean minus 128. Distances between descriptors are in grey levels.
     """
-    down, across = _projection(pixels.shape[1]), _projection(pixels.shape[2])
+    down, across = _projection(pixels.shape[2]), _projection(pixels.shape[3])
     values: np.ndarray = down @ (pixels.astype(np.float32) @ across.T) / _GRID
-    values[:, 0, 0] -= 128  # float32 then keeps more digits of a distance
-    return values.reshape(DESCRIPTOR_SIZE)
+    values[:, :, 0, 0] -= 128  # float32 then keeps more digits of a distance
+    return values.reshape(-1, DESCRIPTOR_SIZE)
 
 
 @functools.cache

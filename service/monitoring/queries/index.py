@@ -2,14 +2,13 @@
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from service.monitoring.queries.descriptors import DESCRIPTOR_SIZE, Query
 from service.monitoring.queries.records import MAX_RECORDS
 from service.monitoring.queries.rules import EVALUATE_EVERY
-from service.monitoring.queries.scale import QueryScale
 from service.monitoring.queries.sessions import History, Session
 
 __all__ = ["PROMOTED_MEMBERS", "QueryIndex"]
@@ -35,7 +34,6 @@ class QueryIndex:
         history_records: maximum number of records of one key; a power of two, at least 64.
 
     Attributes:
-        repeated: whether the last query equals or resembles an earlier one of its key.
         nbytes: of all histories.
     """
 
@@ -43,9 +41,8 @@ class QueryIndex:
         self._limit_bytes, self._ttl_s, self._history_records = limit_bytes, ttl_s, history_records
         self._histories: OrderedDict[_Place, History] = OrderedDict()
         self._prefix = secrets.token_hex(4)
-        self._opened = 0
+        self._opened, self._latest = 0, 0.0
         self._leaders = _Leaders()
-        self.repeated = False
         self.nbytes = self._leaders.nbytes
 
     def __iter__(self) -> Iterator[Session]:
@@ -63,43 +60,51 @@ class QueryIndex:
         return next((session for session in self if session.name == name), None)
 
     def add(
-        self, model: str, key: str, query: Query, scale: QueryScale, *, at: float, request_id: str = ""
-    ) -> Session | None:
-        """The session of a query: that across keys if there is one; None if the query resembles no other of its key.
+        self, model: str, keys: Sequence[str], queries: Sequence[Query], radius: float, *, at: Sequence[float],
+        request_ids: Sequence[str],
+    ) -> Iterator[tuple[Session | None, bool]]:  # fmt: skip
+        """Add a query at every iteration: its session, and whether it equals or resembles an earlier one of its key.
+
+        The session is that across keys if there is one, and None if the query resembles no other of its key.
 
         Args:
             model: name and version of the model.
-            key: name of the API key, or the client's address.
-            query: the query.
-            scale: of the model.
-            at: seconds, not decreasing.
-            request_id: of the request.
+            keys: of each query, name of the API key, or the client's address.
+            queries: the queries in order; until the last iteration, no others are added.
+            radius: of the model, in grey levels.
+            at: of each query, seconds; if an earlier query has a later time, that one counts.
+            request_ids: of the requests.
         """
-        place = (model, key)
-        self._expire(at)
-        history = self._histories.get(place)
-        if history is None:
-            history = self._histories[place] = self._open((key,), scale)
-            self.nbytes += history.nbytes
-        self._histories.move_to_end(place)
-        before, total = history.nbytes, history.records.total
-        session = history.add(query, at=at, request_id=request_id)
-        self.repeated = session is not None or history.records.total == total
-        self.nbytes += history.nbytes - before
-        if session is not None:
-            if session.shared is not None:
-                session = self._extend(session, query, at=at, request_id=request_id)
-            elif session.members >= PROMOTED_MEMBERS and session.members % EVALUATE_EVERY == 0:
-                session = self._promote(place, session, query.descriptor, scale)
-        while self.nbytes > self._limit_bytes and len(self._histories) > 1:
-            self._drop(next(iter(self._histories)))
-        return session
+        neighbours: dict[str, tuple[History, Iterator[tuple[int, int]]]] = {}
+        for number, (key, query, time, request_id) in enumerate(zip(keys, queries, at, request_ids, strict=True)):
+            self._latest = max(self._latest, time)
+            place = (model, key)
+            self._expire(self._latest)
+            history = self._histories.get(place)
+            if history is None:
+                history = self._histories[place] = self._open((key,), radius)
+                self.nbytes += history.nbytes
+            self._histories.move_to_end(place)
+            if key not in neighbours or neighbours[key][0] is not history:  # the first query of the history
+                rest = [queries[row] for row in range(number, len(keys)) if keys[row] == key]
+                neighbours[key] = history, history.neighbours(rest)
+            before, total = history.nbytes, history.records.total
+            session = history.add(query, next(neighbours[key][1]), at=self._latest, request_id=request_id)
+            repeated = session is not None or history.records.total == total
+            self.nbytes += history.nbytes - before
+            if session is not None:
+                if session.shared is not None:
+                    session = self._extend(session, query, at=self._latest, request_id=request_id)
+                elif session.members >= PROMOTED_MEMBERS and session.members % EVALUATE_EVERY == 0:
+                    session = self._promote(place, session, query.descriptor, radius)
+            while self.nbytes > self._limit_bytes and len(self._histories) > 1:
+                self._drop(next(iter(self._histories)))
+            yield session, repeated
 
-    def _open(self, keys: tuple[str, ...], scale: QueryScale) -> History:
+    def _open(self, keys: tuple[str, ...], radius: float) -> History:
         self._opened += 1
         return History(
-            f"{self._prefix}-{self._opened}", keys, radius=scale.radius, margin_scale=scale.margin_scale,
-            limit=self._history_records,
+            f"{self._prefix}-{self._opened}", keys, radius=radius, limit=self._history_records
         )  # fmt: skip
 
     def _expire(self, at: float) -> None:
@@ -128,11 +133,11 @@ class QueryIndex:
         self.nbytes += history.nbytes - before
         return shared
 
-    def _promote(self, place: _Place, session: Session, descriptor: np.ndarray, scale: QueryScale) -> Session:
+    def _promote(self, place: _Place, session: Session, descriptor: np.ndarray, radius: float) -> Session:
         """`session`, or the session across keys that it becomes part of."""
         leader = (*place, session.number)
         self._leaders.put(leader, descriptor)
-        other = self._leaders.nearest(leader, descriptor, scale.radius)
+        other = self._leaders.nearest(leader, descriptor, radius)
         if other is None:
             return session
         history = self._histories[other[:2]]
@@ -150,7 +155,7 @@ class QueryIndex:
                 members = self._parts(shared) + members[:1]
                 self._drop(old_place)
         keys = tuple(dict.fromkeys(key for _, each in members for key in each.keys))
-        made = self._open(keys, scale)
+        made = self._open(keys, radius)
         merged = made.replay(members)
         if merged is None:
             return session

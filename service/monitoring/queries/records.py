@@ -1,20 +1,21 @@
 """The last queries of one API key, in columns of bounded size."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from service.monitoring.queries.descriptors import DESCRIPTOR_SIZE, SKETCH_SIZE, Query
 
-__all__ = ["ALONE", "MAX_RECORDS", "NO_PARENT", "Records"]
+__all__ = ["ALONE", "MAX_RECORDS", "MIN_RECORDS", "NO_RECORD", "Records"]
 
-MAX_RECORDS = 4096
+MIN_RECORDS, MAX_RECORDS = 64, 4096
 ALONE = -1  # the session of a query that resembles no other
-NO_PARENT = -1
+NO_RECORD = -1
 
-_START = 64
 _SCALARS = np.dtype(
     [
         ("at", np.float64),  # seconds
-        ("parent", np.int64),  # number of the record that this one was made from; NO_PARENT for the first of a session
+        ("parent", np.int64),  # number of the record that this one was made from; NO_RECORD for the first of a session
         ("lead", np.float32),  # log p of the predicted class minus log p of the second one
         ("margin", np.float32),  # log p of the session's first class minus the largest other log p
         ("label", np.int32),
@@ -46,7 +47,8 @@ class Records:
         rows: scalars of each record, a structured array.
         columns: its fields by name.
         nbytes: bytes of all arrays.
-        descriptors, norms: float32 ``(rows, 48)``, stored by columns, and their squared norms ``(rows,)``.
+        descriptors, norms: float32 ``(rows, 48)``, stored by columns, and their squared norms ``(rows,)``; the norm of
+            an empty row is infinite.
         sketches: int16 ``(rows, 64)``.
         digests, sessions: ``(rows,)``.
     """
@@ -60,7 +62,7 @@ class Records:
         self.sketches = np.zeros((0, SKETCH_SIZE), np.int16)
         self.digests = np.zeros(0, np.uint64)
         self.sessions = np.zeros(0, np.int32)
-        self._resize(min(_START, limit))
+        self._resize(min(MIN_RECORDS, limit))
 
     def __len__(self) -> int:
         return min(self.total, len(self.rows))
@@ -78,15 +80,52 @@ class Records:
         (rows,) = (self.digests[: len(self)] == np.uint64(digest)).nonzero()
         return int(rows[-1]) if len(rows) else None
 
-    def nearest(self, descriptor: np.ndarray, radius: float) -> int | None:
-        """The row of the record with the nearest descriptor; None if it is further away than `radius`."""
-        count = len(self)
-        if not count:
-            return None
-        distances = self.descriptors[:count] @ (-2 * descriptor)
-        distances += self.norms[:count]
-        row = int(distances.argmin())
-        return row if distances[row] + descriptor @ descriptor <= radius * radius else None
+    def neighbours(self, queries: Sequence[Query], radius: float) -> list[tuple[int, int]]:
+        """For each query, the record that equals it, and that with the nearest descriptor within `radius`.
+
+        They are those that the query would have if each query without an equal record were appended before the next.
+
+        Args:
+            queries: at most `MIN_RECORDS`.
+            radius: in grey levels.
+
+        Returns:
+            Numbers of the two records; `NO_RECORD` without one.
+        """
+        # 1. Equal records, and the numbers of the queries that are appended.
+        size, total = len(self.rows), self.total
+        digests = np.array([query.digest for query in queries], np.uint64)
+        same = self.digests == digests[:, None]
+        stored = np.where(same.any(1), self.numbers(same.argmax(1)), NO_RECORD).tolist()
+        appended: dict[int, int] = {}
+        equal, numbers, totals = [], [], []
+        for digest, number in zip(digests.tolist(), stored, strict=True):
+            known = appended.get(digest, number)
+            new = known < max(0, total - self.limit)
+            equal.append(NO_RECORD if new else known)
+            numbers.append(total if new else NO_RECORD)
+            totals.append(total)
+            if new:
+                appended[digest] = total
+                total += 1
+        # 2. Squared distances to the records and to the queries, less the norm of the query itself.
+        described = np.array([query.descriptor for query in queries])
+        norms = np.vecdot(described, described)
+        apart = np.empty((len(queries), size + len(queries)), np.float32)
+        np.matmul(-2 * described, self.descriptors.T, out=apart[:, :size])
+        np.matmul(-2 * described, described.T, out=apart[:, size:])
+        apart += np.concatenate([self.norms, norms])
+        # 3. Without queries that are not appended before, and records that are replaced before.
+        added, before = np.array(numbers), np.array(totals)[:, None]
+        apart[:, size:][(added == NO_RECORD) | (added >= before)] = np.inf
+        replaced = np.arange(max(0, self.total - self.limit), total - self.limit)
+        oldest = apart[:, replaced % size]
+        oldest[replaced < before - self.limit] = np.inf
+        apart[:, replaced % size] = oldest
+        rows = apart.argmin(1)
+        within = apart[np.arange(len(rows)), rows] + norms <= radius * radius
+        nearest = np.where(rows < size, self.numbers(rows), added.take(rows - size, mode="clip"))
+        return list(zip(equal, np.where(within, nearest, NO_RECORD).tolist(), strict=True))
 
     def members(self, session: int) -> np.ndarray:
         """Rows of a session's records, oldest first."""
@@ -104,7 +143,7 @@ class Records:
         numbers: np.ndarray = newest - (newest - rows) % size
         return numbers
 
-    def append(self, query: Query, *, at: float, lead: float, label: int, session: int = ALONE) -> tuple[int, int]:
+    def append(self, query: Query, *, at: float, session: int = ALONE) -> tuple[int, int]:
         """(row of the new record, session of the record that it replaces, `ALONE` without one)."""
         if self.total == len(self.rows) < self.limit:
             self._resize(min(2 * self.total, self.limit))
@@ -116,15 +155,18 @@ class Records:
         self.sketches[row] = query.sketch
         self.digests[row] = query.digest
         self.sessions[row] = session
-        self.rows[row] = (at, NO_PARENT, lead, lead, label, 0, 0, 0, 0, 0, 0, 0, False, False, False, query.flagged)
+        self.rows[row] = (
+            at, NO_RECORD, query.lead, query.lead, query.label, 0, 0, 0, 0, 0, 0, 0, False, False, False, query.flagged
+        )  # fmt: skip
         return row, replaced
 
     def _resize(self, size: int) -> None:
         self.nbytes = 0
         for name in ("rows", "descriptors", "norms", "sketches", "digests", "sessions"):
             old = getattr(self, name)
-            # The product of descriptors and a vector takes half the time if they are stored by columns.
+            # The product of queries and descriptors takes less time if the descriptors are stored by columns.
             new = np.zeros((size, *old.shape[1:]), old.dtype, order="F" if name == "descriptors" else "C")
+            new[len(old) :] = np.inf if name == "norms" else new[len(old) :]
             new[: len(old)] = old
             setattr(self, name, new)
             self.nbytes += new.nbytes

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.errors import ArtifactError
 from models.images.stored import StoredImages
-from service.monitoring.queries.descriptors import descriptor
+from service.monitoring.queries.descriptors import descriptors
 
 __all__ = ["FIXED_RADIUS", "MIN_REFERENCES", "QueryScale", "measure_scale"]
 
@@ -77,8 +77,8 @@ def measure_scale(images: np.ndarray | StoredImages, logits: np.ndarray, *, seed
         return QueryScale(FIXED_RADIUS, scale)
     chosen = np.random.default_rng(seed).permutation(len(images))[: 4 * _COMPARED]
     parts = (images[chosen[start : start + _READ]] for start in range(0, len(chosen), _READ))
-    descriptors = np.stack([descriptor(image) for part in parts for image in part])
-    nearest = np.sqrt(_nearest(descriptors, min(_COMPARED, len(chosen) - 1)))
+    described = np.concatenate([descriptors(part) for part in parts])
+    nearest = np.sqrt(_nearest(described, min(_COMPARED, len(chosen) - 1)))
     radius = _FACTOR * float(np.quantile(nearest, _QUANTILE))
     return QueryScale(max(FIXED_RADIUS, radius), scale, len(chosen))
 

@@ -1,14 +1,14 @@
 """Sessions of similar queries of one key, with the parent query of each member."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from service.monitoring.queries.descriptors import Query
-from service.monitoring.queries.records import ALONE, MAX_RECORDS, NO_PARENT, Records
+from service.monitoring.queries.records import ALONE, MAX_RECORDS, MIN_RECORDS, NO_RECORD, Records
 from service.monitoring.queries.rules import (
     CHAINS_EVERY,
     EVALUATE_EVERY,
@@ -91,24 +91,15 @@ class History:
         prefix: of the names of its sessions.
         keys: names of the API keys whose queries it contains.
         radius: largest distance between the descriptors of a query and of an earlier one of its session.
-        margin_scale: divides margins and leads.
         limit: maximum number of records.
     """
 
-    def __init__(
-        self,
-        prefix: str,
-        keys: tuple[str, ...],
-        *,
-        radius: float,
-        margin_scale: float = 1.0,
-        limit: int = MAX_RECORDS,
-    ) -> None:
+    def __init__(self, prefix: str, keys: tuple[str, ...], *, radius: float, limit: int = MAX_RECORDS) -> None:
         self.records = Records(limit)
         self.sessions: dict[int, Session] = {}
         self.last_at = 0.0
         self._prefix, self._keys = prefix, keys
-        self._radius, self._margin_scale = radius, margin_scale
+        self._radius = radius
         self._next = 0
 
     @property
@@ -116,29 +107,32 @@ class History:
         """Bytes of the records, and an upper estimate of those of the sessions."""
         return self.records.nbytes + _SESSION_BYTES * (1 + len(self.sessions))
 
-    def add(self, query: Query, *, at: float, request_id: str) -> Session | None:
+    def neighbours(self, queries: Sequence[Query]) -> Iterator[tuple[int, int]]:
+        """For each query, that is added before the next iteration, see `Records.neighbours`."""
+        for start in range(0, len(queries), MIN_RECORDS):
+            yield from self.records.neighbours(queries[start : start + MIN_RECORDS], self._radius)
+
+    def add(self, query: Query, neighbours: tuple[int, int], *, at: float, request_id: str) -> Session | None:
         """The session of a query after it is added; None if it resembles no other.
 
         Args:
             query: the query.
+            neighbours: its neighbours.
             at: seconds, not decreasing.
             request_id: of the request.
         """
         self.last_at = at
-        records = self.records
-        known = records.duplicate(query.digest)
-        if known is not None:
-            session = self.sessions.get(int(records.sessions[known]))
+        records, (equal, near) = self.records, neighbours
+        if equal != NO_RECORD:
+            session = self.sessions.get(int(records.sessions[records.row(equal)]))
             if session is not None:
                 session.duplicates += 1
             return session
-        label, lead = self._lead(query)
-        near = records.nearest(query.descriptor, self._radius)
-        if near is None:
-            self._append(query, at, lead, label, ALONE)
+        if near == NO_RECORD:
+            self._append(query, at, ALONE)
             return None
-        session = self._session_of(near, request_id)
-        self._join(session, query, at=at, request_id=request_id, lead=lead, label=label)
+        session = self._session_of(records.row(near), request_id)
+        self._join(session, query, at=at, request_id=request_id)
         return session
 
     def replay(self, members: Iterable[tuple["History", Session]]) -> Session | None:
@@ -163,12 +157,11 @@ class History:
             scalars = records.rows[row]
             query = Query(
                 records.descriptors[row], records.sketches[row], int(records.digests[row]), np.zeros(0),
-                bool(scalars["flagged"]),
+                int(scalars["label"]), float(scalars["lead"]), bool(scalars["flagged"]),
             )  # fmt: skip
             sign = 1 if session.first_class == made.first_class else -1
             self._join(
-                made, query, at=at, request_id=session.last_id, lead=float(scalars["lead"]),
-                margin=sign * float(scalars["margin"]), label=int(scalars["label"]),
+                made, query, at=at, request_id=session.last_id, margin=sign * float(scalars["margin"])
             )  # fmt: skip
         return made
 
@@ -177,15 +170,7 @@ class History:
         self.last_at = at
         if session.number not in self.sessions or self.records.duplicate(query.digest) is not None:
             return
-        label, lead = self._lead(query)
-        self._join(session, query, at=at, request_id=request_id, lead=lead, label=label)
-
-    def _lead(self, query: Query) -> tuple[int, float]:
-        """The predicted class, and its log p minus the second largest one."""
-        logs = query.log_probabilities
-        label = int(logs.argmax())
-        second = float(np.partition(logs, -2)[-2]) if len(logs) > 1 else float(logs[label])
-        return label, (float(logs[label]) - second) / self._margin_scale
+        self._join(session, query, at=at, request_id=request_id)
 
     def _open(self, first_class: int, at: float, request_id: str) -> Session:
         number = self._next
@@ -210,30 +195,20 @@ class History:
         session.lowest, session.best = float(first["margin"]), session.latest[0]
         return session
 
-    def _append(self, query: Query, at: float, lead: float, label: int, session: int) -> int:
-        row, replaced = self.records.append(query, at=at, lead=lead, label=label, session=session)
+    def _append(self, query: Query, at: float, session: int) -> int:
+        row, replaced = self.records.append(query, at=at, session=session)
         if replaced != ALONE and (old := self.sessions.get(replaced)) is not None:
             old.stored -= 1
             if old.stored <= 0 and old.number != session:
                 del self.sessions[replaced]
         return row
 
-    def _join(
-        self,
-        session: Session,
-        query: Query,
-        *,
-        at: float,
-        request_id: str,
-        lead: float,
-        label: int,
-        margin: float | None = None,
-    ) -> None:
+    def _join(self, session: Session, query: Query, *, at: float, request_id: str, margin: float | None = None) -> None:
         """Add a member, link it to its parent, and apply the rules; `margin` replaces that of the log-probabilities."""
         if margin is None:
             logs, first = query.log_probabilities, session.first_class
-            margin = lead if label == first else float(logs[first] - logs[label]) / self._margin_scale
-        row = self._append(query, at, lead, label, session.number)
+            margin = query.lead if query.label == first else float(logs[first] - logs[query.label])
+        row = self._append(query, at, session.number)
         session.stored += 1
         columns = self.records.columns
         columns["margin"][row] = margin
@@ -244,7 +219,7 @@ class History:
             del session.latest[0]
         if not session.members or margin < session.lowest:
             session.lowest, session.best = margin, number
-        _count(session, at=at, request_id=request_id, label=label, lead=lead)
+        _count(session, at=at, request_id=request_id, label=query.label, lead=query.lead)
         session.flagged += query.flagged
         decreases = int(columns["chain"][row])
         session.chain = max(session.chain, decreases)
@@ -271,7 +246,7 @@ class History:
         columns["immediate"][row], columns["on_best"][row] = immediate, number == session.best
         if columns["rejected"][parent] and not columns["children"][parent]:
             grandparent = int(columns["parent"][parent])
-            if grandparent != NO_PARENT and records.has(grandparent):
+            if grandparent != NO_RECORD and records.has(grandparent):
                 columns["used_rejects"][records.row(grandparent)] += 1
         columns["children"][parent] += 1
         columns["late_children"][parent] += not immediate

@@ -148,7 +148,7 @@ def test_the_state_of_a_version_that_is_served_again_is_kept(artifact: Artifact,
 def served(artifact: Artifact, verdicts: list[Verdict]) -> ServedImages:
     return ServedImages(
         time=0.0, model="model", artifact=artifact, request_id="r", key=None, indices=range(len(verdicts)),
-        verdicts=verdicts, pixels=[],
+        verdicts=verdicts,
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def watch_images(state: Path, images: list[tuple[Artifact, Verdict]]) -> Calibra
     """A watch that took these images into account, and ended."""
     watch = CalibrationWatch(Metrics(), state=state)
     for version, verdict in images:
-        watch.observe(served(version, [verdict]))
+        watch.observe(served(version, [verdict]), [])
     watch.start()
     watch.stop()
     return watch
@@ -181,7 +181,7 @@ def test_a_full_queue_drops_and_counts(artifact: Artifact) -> None:
     watch = CalibrationWatch(metrics)  # not started
     [verdict] = artifact.pipeline.score(torch.zeros(1, 3, SIDE, SIDE))
     for _ in range(20):
-        watch.observe(served(artifact, [verdict] * 1024))
+        watch.observe(served(artifact, [verdict] * 1024), [])
     assert metrics.registry.get_sample_value("plumbline_watch_dropped_total") == 4 * 1024
     watch.start()
     watch.stop()

@@ -1,6 +1,6 @@
 """Sessions of similar queries behind a running server: names, alarms, routes, metrics, limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,26 @@ from tests.images import encoded, noise
 from tests.service.http.live import LiveServer, wait_until
 from tests.service.monitoring.queries.streams import Source, pixels_of, probabilities_of
 
+Request = tuple[ServedImages, list[np.ndarray]]
+
 KEY = "a-key-of-the-client-that-attacks"
 
 
 @pytest.fixture
-def served(artifact: Artifact) -> Callable[..., ServedImages]:
+def served(artifact: Artifact) -> Callable[..., Request]:
     """A function from values, margin and key to a request of one image."""
 
-    def build(values: np.ndarray, margin: float, key: str | None = "key", time: float = 0.0) -> ServedImages:
+    def build(values: np.ndarray, margin: float, key: str | None = "key", time: float = 0.0) -> Request:
         probabilities = probabilities_of(margin)
         verdict = Verdict(
             label=int(probabilities.argmax()), class_name="a", probability=float(probabilities.max()), score=0.0,
             p_value=0.5, flagged=False, components={}, probabilities=probabilities,
         )  # fmt: skip
-        return ServedImages(
+        images = ServedImages(
             time=time, model="model", artifact=artifact, request_id=f"r{margin:.3f}", key=key, indices=[0],
-            verdicts=[verdict], pixels=[pixels_of(values)], client="10.0.0.9",
+            verdicts=[verdict], client="10.0.0.9",
         )  # fmt: skip
+        return images, [pixels_of(values)]
 
     return build
 
@@ -52,13 +55,13 @@ def figure(watch_metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def test_an_attack_is_reported_once(
-    served: Callable[..., ServedImages], rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+    served: Callable[..., Request], rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Any] = []
     metrics = Metrics()
     watch = QueryWatch(Settings(), metrics, record=events.append)
     for values, margin in Source(rng).search(100):
-        watch.observe(served(values, margin))
+        watch.observe(*served(values, margin))
     watch.start()
     watch.stop()
     [event] = events
@@ -79,11 +82,11 @@ def test_an_attack_is_reported_once(
     assert watch.session("other") is None
 
 
-def test_a_dismissed_session_raises_no_alarm(served: Callable[..., ServedImages], rng: np.random.Generator) -> None:
+def test_a_dismissed_session_raises_no_alarm(served: Callable[..., Request], rng: np.random.Generator) -> None:
     events: list[Any] = []
     watch = watching(events)
     for number, (values, margin) in enumerate(Source(rng).search(100)):
-        watch.observe(served(values, margin))
+        watch.observe(*served(values, margin))
         watch.flush()
         if number == 8:
             assert watch.session(watch.sessions()[0]["session"], dismiss=True)
@@ -91,50 +94,52 @@ def test_a_dismissed_session_raises_no_alarm(served: Callable[..., ServedImages]
     assert watch.sessions()[0]["dismissed"]
 
 
-def test_allowed_keys_are_not_compared(served: Callable[..., ServedImages], rng: np.random.Generator) -> None:
+def test_allowed_keys_are_not_compared(served: Callable[..., Request], rng: np.random.Generator) -> None:
     watch = watching(sessions_allowed_keys="tester, other")
     for values, margin in Source(rng).search(20):
-        watch.observe(served(values, margin, "tester"))
-        watch.observe(served(values, margin, None))
+        watch.observe(*served(values, margin, "tester"))
+        watch.observe(*served(values, margin, None))
     watch.flush()
     [session] = watch.sessions()
     assert session["keys"] == ["10.0.0.9"]  # without keys, the address
 
 
-def test_images_have_the_names_of_their_sessions(served: Callable[..., ServedImages], rng: np.random.Generator) -> None:
+def test_images_have_the_names_of_their_sessions(served: Callable[..., Request], rng: np.random.Generator) -> None:
     source, watch = Source(rng), watching()
     first, second, other = (
         served(values, 3.0) for values in (source.base, source.near(source.base), source.unrelated())
     )
     for each in (first, second, other):
-        watch.observe(each)
-    [name] = watch.sessions_of(second)  # takes the queue into account
+        watch.observe(*each)
+    [name] = watch.sessions_of(second[0])  # takes the queue into account
     assert name is not None
-    assert watch.sessions_of(first) == [None]  # alone when it arrived
-    assert watch.sessions_of(other) == [None]
-    assert watch.sessions_of(served(source.base, 3.0)) == [None]  # never observed
+    assert watch.sessions_of(first[0]) == [None]  # alone when it arrived
+    assert watch.sessions_of(other[0]) == [None]
+    assert [watch.repeated(each[0]) for each in (first, second, other)] == [[False], [True], [False]]
+    assert watch.sessions_of(served(source.base, 3.0)[0]) == [None]  # never observed
 
 
 def test_an_invalid_scale_is_logged_once_and_replaced(
-    artifact: Artifact, rng: np.random.Generator, served: Callable[..., ServedImages], caplog: pytest.LogCaptureFixture
+    artifact: Artifact, rng: np.random.Generator, served: Callable[..., Request], caplog: pytest.LogCaptureFixture
 ) -> None:
     invalid = replace(artifact, manifest={**artifact.manifest, "provenance": {"queries": {"radius": -1}}})
     source, watch = Source(rng), watching()
     for _ in range(10):
-        watch.observe(replace(served(source.near(source.base), 3.0), artifact=invalid))
+        images, pixels = served(source.near(source.base), 3.0)
+        watch.observe(replace(images, artifact=invalid), pixels)
     watch.flush()
     [session] = watch.sessions()
     assert session["members"] == 10
     assert [record.levelname for record in caplog.records if record.name == "plumbline.queries"] == ["ERROR"]
 
 
-def test_a_full_queue_drops_and_counts(artifact: Artifact, served: Callable[..., ServedImages]) -> None:
+def test_a_full_queue_drops_and_counts(artifact: Artifact, served: Callable[..., Request]) -> None:
     metrics = Metrics()
     watch = QueryWatch(Settings(), metrics)
     large = np.zeros((3, 2048, 2048), np.uint8)
-    verdicts = served(np.zeros((3, 16, 16)), 3.0).verdicts
+    images, _ = served(np.zeros((3, 16, 16)), 3.0)
     for _ in range(4):
-        watch.observe(ServedImages(0.0, "model", artifact, "r", "key", [0], verdicts, [large]))
+        watch.observe(images, [large])
     assert figure(metrics, "plumbline_query_dropped_total") == 2
 
 
@@ -187,39 +192,57 @@ def test_without_memory_there_are_no_sessions(artifact: Artifact) -> None:
     server.stop()
 
 
-def test_a_defect_costs_the_images_that_cause_it(
-    served: Callable[..., ServedImages], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch,
+def test_images_without_probabilities_and_of_several_versions_are_taken_together(
+    artifact: Artifact, served: Callable[..., Request], rng: np.random.Generator
+) -> None:
+    source, watch = Source(rng), watching()
+    requests = []
+    for number in range(24):
+        images, pixels = served(source.near(source.base), 3.0)
+        unknown = replace(images.verdicts[0], probabilities=None)
+        images = replace(
+            images, verdicts=[unknown, *images.verdicts], artifact=replace(artifact, digest=f"version {number % 2}"),
+            sessions=[], repeated=[],
+        )  # fmt: skip
+        requests.append(images)
+        watch.observe(images, pixels * 2)
+    watch.flush()
+    assert [session["members"] for session in watch.sessions()] == [12, 12]
+    assert all(images.sessions[0] is None and images.repeated[0] is False for images in requests)
+    assert [images.sessions[1] for images in requests[:3]] == [None, None, requests[-2].sessions[1]]
+
+
+def test_a_defect_costs_the_images_of_one_batch(
+    served: Callable[..., Request], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     source, watch = Source(rng), watching()
     first, second = (served(source.near(source.base), 3.0) for _ in range(2))
-    take = watch._take
 
-    def fail(images: ServedImages) -> list[str | None]:
-        if images is first:
-            raise RuntimeError("a defect")
-        return take(images)
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
 
-    monkeypatch.setattr(watch, "_take", fail)
-    watch.observe(first)
-    watch.observe(second)
-    assert watch.sessions_of(first) == [None]
-    assert watch.sessions_of(second) == [None]
+    watch.observe(*first)
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "_take", fail)
+        assert watch.sessions_of(first[0]) == [None]
+    watch.observe(*second)
+    assert watch.sessions_of(second[0]) == [None]
     assert figure(watch._metrics, "plumbline_query_records") == 1
     assert "a defect" in caplog.text
 
 
-def test_a_flush_ends_while_images_arrive(served: Callable[..., ServedImages], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_ends_while_images_arrive(served: Callable[..., Request], monkeypatch: pytest.MonkeyPatch) -> None:
     watch = watching()
-    images = served(np.full((3, 16, 16), 128.0), 3.0)
+    images, pixels = served(np.full((3, 16, 16), 128.0), 3.0)
     take = watch._take
 
-    def arriving(taken: ServedImages) -> list[str | None]:
-        watch.observe(images)
-        if watch._taken > 100 * images.pixels[0].nbytes:
+    def arriving(batch: Sequence[Request]) -> None:
+        watch.observe(images, pixels)
+        if watch._taken > 100 * pixels[0].nbytes:
             pytest.fail("the flush does not end")
-        return take(taken)
+        take(batch)
 
     monkeypatch.setattr(watch, "_take", arriving)
-    watch.observe(images)
+    watch.observe(images, pixels)
     watch.flush()

@@ -48,14 +48,14 @@ def record(tmp_path: Path, store: Path) -> Iterator[Callable[..., VerdictRecorde
         recorder.stop()
 
 
-def served(artifact: Artifact, count: int, **changes: Any) -> ServedImages:
+def served(artifact: Artifact, count: int, **changes: Any) -> tuple[ServedImages, list[np.ndarray]]:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
     verdicts = artifact.pipeline.score(torch.from_numpy(pixels).float().div_(255))
     values = {
         "time": 1e9, "model": "m", "artifact": artifact, "request_id": "r", "key": None, "indices": range(count),
-        "verdicts": verdicts, "pixels": list(pixels), **changes,
+        "verdicts": verdicts, **changes,
     }  # fmt: skip
-    return ServedImages(**values)
+    return ServedImages(**values), list(pixels)
 
 
 def test_every_verdict_is_in_the_store_and_flagged_images_are_kept(
@@ -96,17 +96,17 @@ def test_every_verdict_is_in_the_store_and_flagged_images_are_kept(
 
 def test_the_sample_is_random_and_its_images_are_kept(bare: Artifact, record: Callable[..., VerdictRecorder]) -> None:
     recorder = record(sample_for_review=0.5, sessions_of=lambda each: ["s"] * len(each.verdicts))
-    images = served(bare, 400)
+    images, pixels = served(bare, 400)
     parts = {"main_part": "outlier", "part_p_values": {"outlier": 0.01}}
     images = replace(images, verdicts=[replace(verdict, **parts) for verdict in images.verdicts])
-    recorder.observe(images)
+    recorder.observe(images, pixels)
     recorder.event({"event": "calibration_watch", "model": "m", "change": "page"})
     recorder.flush()
     sample = recorder.store.select(Selection(sample=True, limit=1000))
     assert 140 < len(sample) < 260  # six standard deviations
     assert recorder.images is not None
     for row in sample[:5]:
-        assert np.array_equal(recorder.images.pixels(row["image"]), images.pixels[row["place"]])  # type: ignore[arg-type]
+        assert np.array_equal(recorder.images.pixels(row["image"]), pixels[row["place"]])  # type: ignore[arg-type]
     assert {row["session"] for row in sample} == {"s"}
     assert {name: sample[0][name] for name in parts} == parts
     assert [event["kind"] for event in recorder.store.events()] == ["calibration_watch"]
@@ -114,17 +114,18 @@ def test_the_sample_is_random_and_its_images_are_kept(bare: Artifact, record: Ca
 
 def test_a_full_queue_drops_and_counts(bare: Artifact, record: Callable[..., VerdictRecorder]) -> None:
     recorder = record(sample_for_review=1.0)
-    images = served(bare, 1)
-    many = served(bare, 1, verdicts=images.verdicts * 4096, pixels=images.pixels * 4096, indices=range(4096))
+    images, pixels = served(bare, 1)
+    many = replace(images, verdicts=[*images.verdicts] * 4096, indices=range(4096))
     for _ in range(5):
-        recorder.observe(many)
+        recorder.observe(many, pixels * 4096)
     value = recorder._metrics.registry.get_sample_value
     assert value("plumbline_store_verdicts_total", {"outcome": "dropped"}) == 4096
-    recorder.observe(served(bare, 1, pixels=[np.zeros((3, 8192, 8192), np.uint8)]))  # more bytes than the queue takes
+    large = [np.zeros((3, 8192, 8192), np.uint8)]
+    recorder.observe(images, large)  # more bytes than the queue takes
     assert value("plumbline_store_images_total", {"outcome": "dropped"}) == 0  # its verdict was dropped before
     recorder._queue.clear()
     recorder._taken = recorder._put
-    recorder.observe(served(bare, 1, pixels=[np.zeros((3, 8192, 8192), np.uint8)]))
+    recorder.observe(images, large)
     assert value("plumbline_store_images_total", {"outcome": "dropped"}) == 1
     recorder.flush()
     assert recorder.store.count() == 1
@@ -141,12 +142,12 @@ def test_a_store_that_fails_costs_rows_and_no_images(
 
     with monkeypatch.context() as patch:
         patch.setattr(recorder.store, "add", fail)
-        recorder.observe(served(bare, 3))
+        recorder.observe(*served(bare, 3))
         recorder.flush()
     assert "3 verdicts were not written" in caplog.text
     assert recorder.images is not None
     assert list(recorder.images.folder.iterdir()) == []
-    recorder.observe(served(bare, 3))
+    recorder.observe(*served(bare, 3))
     recorder.flush()
     assert recorder.store.count() == 3
 
@@ -157,7 +158,7 @@ def test_old_verdicts_and_images_without_a_row_go_at_the_start(
     recorder = record(sample_for_review=1.0, store_days=1)
     assert recorder.images is not None
     recorder.images.write(np.zeros((3, 4, 4), np.uint8))
-    recorder.observe(served(bare, 2))
+    recorder.observe(*served(bare, 2))
     recorder.flush()
     assert len(list(recorder.images.folder.iterdir())) == 3
     recorder.start()  # the verdicts are from 2001
@@ -175,12 +176,12 @@ def test_queued_verdicts_keep_no_pixels_of_other_images(
     bare: Artifact, record: Callable[..., VerdictRecorder], tmp_path: Path
 ) -> None:
     recorder = record(keep_flagged=None)
-    images = served(bare, 2)
-    pixels = [weakref.ref(each) for each in images.pixels]
-    recorder.observe(images)
+    images, pixels = served(bare, 2)
+    alive = [weakref.ref(each) for each in pixels]
+    recorder.observe(images, pixels)
     images.sessions[:] = ["s", None]  # after the recorder has the images
-    del images
-    assert [each() for each in pixels] == [None, None]
+    del pixels
+    assert [each() for each in alive] == [None, None]
     [(queued, _, _)] = recorder._queue
     assert queued.sessions == ["s", None]
 
@@ -197,14 +198,14 @@ def test_a_flush_ends_and_old_images_go_while_images_arrive(
     def more(*entry: Any) -> list[StoredVerdict]:
         pieces.append(entry)
         assert len(pieces) < 1000
-        recorder.observe(arriving)
+        recorder.observe(*arriving)
         return rows(*entry)
 
     with monkeypatch.context() as patch:
         patch.setattr(recorder, "_rows", more)
         patch.setattr(recorder.images, "write", lambda _: (f"{'0' * 8}-{len(pieces):024x}.png", 2**19))
         recorder.start()
-        recorder.observe(arriving)
+        recorder.observe(*arriving)
         wait_until(lambda: len(pieces) > 8)
     recorder.stop()
     recorder.stop = lambda: None  # type: ignore[method-assign]

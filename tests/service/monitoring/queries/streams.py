@@ -19,7 +19,8 @@ class Source:
 
     def query(self, values: np.ndarray, margin: float, *, flagged: bool = False) -> Query:
         """The query of an image in which class 0 leads by `margin` nats."""
-        return self.sketcher.query(pixels_of(values), probabilities_of(margin), flagged=flagged)
+        [query] = self.sketcher.queries([pixels_of(values)], probabilities_of(margin)[None], [flagged])
+        return query
 
     def near(self, values: np.ndarray, deviation: float = 2.0) -> np.ndarray:
         """An image near another one, without rounding that could make them equal."""

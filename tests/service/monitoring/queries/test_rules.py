@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from service.monitoring.queries.descriptors import DESCRIPTOR_SIZE, SKETCH_SIZE, Query
-from service.monitoring.queries.records import NO_PARENT, Records
+from service.monitoring.queries.records import NO_RECORD, Records
 from service.monitoring.queries.rules import WINDOW, WindowStatistics, conditions, window_statistics
 from service.monitoring.queries.statistics import mixed_members, rank_correlation, record_lows
 
@@ -19,13 +19,13 @@ def session(rng: np.random.Generator) -> Records:
     hubs = np.sort(rng.integers(0, count // 2, rng.integers(1, 6)))
     query = Query(
         descriptor=np.zeros(DESCRIPTOR_SIZE, np.float32), sketch=np.zeros(SKETCH_SIZE, np.int16), digest=0,
-        log_probabilities=np.zeros(2), flagged=False,
+        log_probabilities=np.zeros(2), label=0, lead=0.0, flagged=False,
     )  # fmt: skip
     for number in range(count):
-        row, _ = records.append(query, at=number, lead=0.0, label=0, session=0)
+        row, _ = records.append(query, at=number, session=0)
         at = rng.integers(0, len(hubs)) if rng.random() < stray else number * len(hubs) // count
         entry = records.rows[row]
-        entry["parent"] = min(hubs[at], number - 1) if rng.random() < hub_share else rng.integers(NO_PARENT, number)
+        entry["parent"] = min(hubs[at], number - 1) if rng.random() < hub_share else rng.integers(NO_RECORD, number)
         entry["late_children"] = 4 if number in hubs else rng.integers(0, 4)
         entry["margin"] = rng.normal() - 6 * falling * number / count
         entry["lead"] = rng.exponential()
@@ -38,7 +38,7 @@ def every_statistic(records: Records, largest_lead: float) -> WindowStatistics:
     """The statistics as `WindowStatistics` defines them, without the condition that other statistics set."""
     window = records.rows[: len(records)][-WINDOW:]
     parents, hub = window["parent"], records.rows["late_children"] >= 4
-    of_hub = np.array([parent != NO_PARENT and bool(hub[parent]) for parent in parents])
+    of_hub = np.array([parent != NO_RECORD and bool(hub[parent]) for parent in parents])
     hubs, labels = parents[of_hub], Counter(window["label"].tolist())
     margin = records.rows["margin"]
     flags = int(window["flagged"].sum())

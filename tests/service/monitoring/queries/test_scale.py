@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.errors import ArtifactError
-from service.monitoring.queries.descriptors import descriptor
+from service.monitoring.queries.descriptors import descriptors
 from service.monitoring.queries.scale import FIXED_RADIUS, MIN_REFERENCES, QueryScale, measure_scale
 
 
@@ -20,7 +20,7 @@ def test_few_images_give_the_fixed_radius(rng: np.random.Generator) -> None:
 def test_the_radius_is_a_share_of_a_small_distance_between_neighbours(rng: np.random.Generator) -> None:
     images = coarse(rng, MIN_REFERENCES)
     scale = measure_scale(images, np.tile([6.5, 0.0], (9, 1)), seed=0)
-    described = np.stack([descriptor(image) for image in images]).astype(float)
+    described = descriptors(images).astype(float)
     squares = (described**2).sum(1)
     squared = squares[:, None] + squares - 2 * described @ described.T
     np.fill_diagonal(squared, np.inf)

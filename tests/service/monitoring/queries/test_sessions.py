@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.monitoring.queries.records import MAX_RECORDS, NO_PARENT, Records
+from service.monitoring.queries.records import MAX_RECORDS, NO_RECORD, Records
 from service.monitoring.queries.rules import WindowStatistics, chain, conditions, hub_chains
 from service.monitoring.queries.sessions import History, Session
 from tests.service.monitoring.queries.streams import SHAPE, Source
@@ -24,8 +24,8 @@ def history(limit: int = MAX_RECORDS) -> History:
 
 def sent(into: History, queries: list, start: float = 0.0) -> Session | None:
     session = None
-    for number, query in enumerate(queries):
-        session = into.add(query, at=start + number, request_id=f"r{number}")
+    for number, (query, neighbours) in enumerate(zip(queries, into.neighbours(queries), strict=True)):
+        session = into.add(query, neighbours, at=start + number, request_id=f"r{number}")
     return session
 
 
@@ -39,7 +39,7 @@ def test_hand_worked_lineage(source: Source) -> None:
     # 1 lowers the margin, 2 raises it, 3 lowers it.
     session = sent(into, [source.query(each, margin) for each, margin in zip(far, (4, 3, 5, 3.5), strict=True)])
     rows = into.records.rows[:4]
-    assert rows["parent"].tolist() == [NO_PARENT, 0, 1, 0]
+    assert rows["parent"].tolist() == [NO_RECORD, 0, 1, 0]
     assert rows["immediate"].tolist() == [False, True, True, False]
     assert rows["on_best"].tolist() == [False, True, True, False]  # the lowest before 3 is 1
     assert rows["children"].tolist() == [2, 1, 0, 0]
@@ -62,7 +62,7 @@ def test_rejects_count_on_the_path_and_are_used_once_they_have_a_child(source: S
     # 1 is a reject of 0; 2, made from 1, lowers the margin of 1; 3 and 4 lower it again.
     sent(into, [source.query(each, margin) for each, margin in zip(images, (3, 4, 3.5, 2, 1), strict=True)])
     rows = into.records.rows[:5]
-    assert rows["parent"].tolist() == [NO_PARENT, 0, 1, 2, 3]
+    assert rows["parent"].tolist() == [NO_RECORD, 0, 1, 2, 3]
     assert rows["rejects"].tolist() == [1, 0, 0, 0, 0]
     assert rows["used_rejects"].tolist() == [1, 0, 0, 0, 0]
     assert rows["chain"].tolist() == [0, 0, 1, 2, 3]
@@ -74,7 +74,7 @@ def test_the_parent_is_the_nearest_of_the_last_128_members_that_are_left(source:
     for number, query in enumerate(source.copies(420)):
         if number % 100 == 0:  # the ring then has members of few hundred records
             sent(into, [source.query(source.unrelated(), 3.0) for _ in range(60)])
-        session = into.add(query, at=number, request_id="")
+        session = sent(into, [query], number)
         if session is None:
             continue
         records = into.records
@@ -116,7 +116,7 @@ def test_chains_of_hubs_are_those_of_the_definition(source: Source, fall: float)
         if number % 14 == 0:
             place, margin = source.near(place, 5), margin - 2 * fall
         near, own = source.near(place, 2), 2.0 if number == 0 else margin + 0.1 * source.rng.normal()
-        session = into.add(source.query(near if number % 14 else place, own), at=number, request_id="")
+        session = sent(into, [source.query(near if number % 14 else place, own)], number)
         if session is not None and number % 16 == 0:
             rows = into.records.members(session.number)
             rules = hub_chains(into.records, rows)
@@ -139,7 +139,7 @@ def test_a_walk_along_the_boundary_of_the_flag_is_found(source: Source) -> None:
             place = source.near(place, 5)
         near, margin = source.near(place), 6 + 0.1 * source.rng.normal()
         query = source.query(near if number % 24 else place, margin, flagged=source.rng.random() < 0.5)
-        session = into.add(query, at=number, request_id="")
+        session = sent(into, [query], number)
     assert session is not None
     assert "F" in session.rules
     assert "H" not in session.rules
@@ -155,7 +155,7 @@ def test_noisy_copies_are_a_session_without_a_rule(source: Source) -> None:
 def test_unrelated_images_form_no_session(source: Source) -> None:
     into = history()
     for number in range(300):
-        session = into.add(source.query(source.unrelated(), 3.0), at=number, request_id="")
+        session = sent(into, [source.query(source.unrelated(), 3.0)], number)
         assert session is None or session.members < 12
 
 
@@ -175,8 +175,8 @@ def test_other_images_between_do_not_change_a_session(source: Source) -> None:
     expected = sent(alone, queries)
     session = None
     for number, query in enumerate(queries):
-        session = mixed.add(query, at=number, request_id=f"r{number}")
-        mixed.add(source.query(source.unrelated(), 3.0), at=number, request_id="")
+        session = sent(mixed, [query], number)
+        sent(mixed, [source.query(source.unrelated(), 3.0)], number)
     assert expected is not None
     assert session is not None
     assert session.rules == expected.rules
@@ -210,21 +210,15 @@ def test_the_ring_doubles_and_keeps_its_records(source: Source) -> None:
     records = Records(limit=256)
     queries = source.copies(300)
     for number, query in enumerate(queries):
-        records.append(query, at=number, lead=1.0, label=0, session=number % 2)
+        records.append(query, at=number, session=number % 2)
     assert len(records) == records.limit == 256
     members = records.members(1)
     assert records.numbers(members).tolist() == [number for number in range(44, 300) if number % 2]
     assert records.rows["at"][members].tolist() == records.numbers(members).tolist()
     assert records.duplicate(queries[43].digest) is None
     assert records.duplicate(queries[44].digest) == 44
-    assert records.nearest(queries[299].descriptor, 0.1) == 299 % 256
-
-
-def test_the_margin_scale_divides_margins(source: Source) -> None:
-    into = History("h", ("k",), radius=RADIUS, margin_scale=2.0)
-    sent(into, [source.query(source.near(source.base), 3.0), source.query(source.near(source.base), -1.0)])
-    np.testing.assert_allclose(into.records.rows["margin"][:2], (1.5, -0.5), atol=1e-5)
-    np.testing.assert_allclose(into.records.rows["lead"][:2], (1.5, 0.5), atol=1e-5)
+    [(equal, nearest)] = records.neighbours(queries[299:], 0.1)
+    assert equal == nearest == 299
 
 
 def test_conditions_of_an_evaluation() -> None:
@@ -255,8 +249,7 @@ def test_chains(decreases: int, rejects: int, used: int, found: bool) -> None:
 
 def test_a_network_of_one_class_has_no_lead(source: Source) -> None:
     into = history()
-    query = source.sketcher.query(np.zeros(SHAPE, np.uint8), np.ones(1), flagged=False)
-    near = source.sketcher.query(np.ones(SHAPE, np.uint8), np.ones(1), flagged=False)
-    session = sent(into, [query, near])
+    images = [np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)]
+    session = sent(into, source.sketcher.queries(images, np.ones((2, 1)), [False, False]))
     assert session is not None
     assert session.largest_lead == 0
