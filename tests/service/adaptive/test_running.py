@@ -35,6 +35,8 @@ from tests.service.adaptive.small_systems import (
 
 pytestmark = pytest.mark.slow
 
+FEW = dataclasses.replace(BUDGETS, descent_steps=4, matching_steps=4)  # for tests whose result they do not change
+
 
 def check_claims(found: AdaptiveAttacks, pipeline: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Evaded images pass the pipeline, are valid, and are inside the budget."""
@@ -133,11 +135,11 @@ def test_a_detector_that_flags_every_misclassified_image_is_never_evaded(decisio
         pipeline = pipeline_of(Energy())
         pipeline.calibration = Calibration(np.full(50, -1e6), 0.1)
         rows = (labels == predicted).nonzero().squeeze(1)[:8]
-    found = attacked(pipeline, images[rows], labels[rows], seed=SEED)
+    found = attacked(pipeline, images[rows], labels[rows], seed=SEED, budgets=FEW)
     assert found.detected is not None
     assert found.detected.sum() == found.fooled.sum() > 0
     assert not any(one.evaded.any() for one in everything(found))
-    figures = figures_of(pipeline, images[rows], labels[rows], ["orthogonal"])
+    figures = figures_of(pipeline, images[rows], labels[rows], ["orthogonal"], budgets=FEW)
     accepted = 1.0 if decision == "misclassified flagged" else 0.0
     assert [row["robust"] for row in figures["robustness"]] == [accepted, accepted]
     assert any("without a budget" in warning for warning in figures["warnings"])
@@ -162,7 +164,7 @@ def test_interrupted_run_resumes(
 
     def run(cache: Path | None) -> dict[str, Any]:
         names = ["selective", "feature_matching"]
-        return figures_of(transport, images, labels, names, cache=cache, shard_size=10, seed=SEED)
+        return figures_of(transport, images, labels, names, cache=cache, shard_size=10, seed=SEED, budgets=FEW)
 
     whole = run(None)
     monkeypatch.setattr(descents, "descend", counted)
@@ -186,7 +188,7 @@ def test_cache_key_depends_on_detector_and_decision(
     transport: Pipeline, energy: Pipeline, images: torch.Tensor, labels: torch.Tensor, tmp_path: Path
 ) -> None:
     def folders(pipeline: Pipeline, **options: Any) -> set[str]:
-        figures_of(pipeline, images[:6], labels[:6], ["whole_system"], cache=tmp_path, **options)
+        figures_of(pipeline, images[:4], labels[:4], ["whole_system"], cache=tmp_path, budgets=FEW, **options)
         return {path.name for path in tmp_path.iterdir()}
 
     kept = [len(folders(transport)), len(folders(transport)), len(folders(transport, decision="vote"))]
@@ -202,7 +204,7 @@ def test_cache_key_depends_on_code_and_fooled_images(
     from service.adaptive import caching, context
 
     def folders(**budgets: Any) -> dict[str, int]:
-        names, few = ["black_box", "selective"], dataclasses.replace(BUDGETS, **budgets)
+        names, few = ["black_box", "selective"], dataclasses.replace(FEW, **budgets)
         figures_of(transport, images[:6], labels[:6], names, budgets=few, cache=tmp_path)
         kept = [path.name for path in tmp_path.iterdir()]
         wanted = ("black_box", "selective", "surrogate")
@@ -212,7 +214,7 @@ def test_cache_key_depends_on_code_and_fooled_images(
     assert folders() == {"black_box": 1, "selective": selective, "surrogate": 1}
     assert folders() == {"black_box": 1, "selective": selective, "surrogate": 1}
     assert folders(queries=100) == {"black_box": 2, "selective": selective, "surrogate": 1}
-    assert folders(descent_steps=8) == {"black_box": 2, "selective": 2 * selective, "surrogate": 2}
+    assert folders(descent_steps=5) == {"black_box": 2, "selective": 2 * selective, "surrogate": 2}
 
     real = context.generate
 
@@ -328,7 +330,9 @@ def test_queries_are_limited_in_all(energy: Pipeline, images: torch.Tensor, labe
 def test_classifiers_on_distances_are_attacked_too(images: torch.Tensor, labels: torch.Tensor) -> None:
     pipeline = pipeline_of(Mahalanobis(num_trees=20, minimum_per_class=5))
     assert exact_margins(pipeline.detector, None, 0.5) is None
-    found = attacked(pipeline, images, labels, ["feature_matching", "selective"], decision="vote", seed=SEED)
+    found = attacked(
+        pipeline, images, labels, ["feature_matching", "selective"], decision="vote", seed=SEED, budgets=FEW
+    )
     matching = found.sets[0]
     assert isinstance(found.surrogate, Agreement)
     assert matching.name == "feature_matching" or matching.epsilon is not None
@@ -340,7 +344,7 @@ def test_classifiers_on_distances_are_attacked_too(images: torch.Tensor, labels:
 def test_features_without_a_gradient_are_not_matched(images: torch.Tensor, labels: torch.Tensor) -> None:
     pipeline = pipeline_of(Mahalanobis(classifier="none", magnitude=0.001))
     names = ["feature_matching", "selective"]
-    figures = figures_of(pipeline, images[:6], labels[:6], names)
+    figures = figures_of(pipeline, images[:6], labels[:6], names, budgets=FEW)
     assert set(figures["attacks"]) == {"selective"}
     assert figures["surrogate"]["held_out_originals"] == 1
     assert any(text.startswith("feature_matching was left out: mahalanobis") for text in figures["warnings"])
