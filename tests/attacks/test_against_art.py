@@ -88,17 +88,16 @@ def test_starts_and_steps_of_arts_engine_are_arts(
     torch.testing.assert_close(attack(*digits_network), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", EPSILON), ("l2", 1.0)])
-@pytest.mark.parametrize("target", [None, "runner_up"])
+@pytest.mark.parametrize(("norm", "epsilon", "target"), [("linf", EPSILON, None), ("l2", 1.0, "runner_up")])
 @pytest.mark.parametrize(
     ("attack", "options"), [(FGM, {}), (BIM, {"steps": 10}), (PGD, {"steps": 10}), (APGD, {"steps": 10, "restarts": 1})]
 )
 def test_ours_are_as_strong_as_arts(
     attack: type[FGM | BIM | PGD | APGD],
     options: dict[str, Any],
-    target: Target | None,
     norm: Norm,
     epsilon: float,
+    target: Target | None,
     digits_network: Digits,
     seed: int,
 ) -> None:
@@ -143,12 +142,12 @@ def test_carlini_wagner_through_art_is_arts(digits_network: Digits) -> None:
 
 
 def test_carlini_wagner_is_as_near_as_arts_and_fools_as_many(digits_network: Digits) -> None:
-    small = _small(digits_network)
+    small = digits_network._replace(images=digits_network.images[:8], labels=digits_network.labels[:8])
     arts = _art("CarliniL2Method", small, max_iter=10, binary_search_steps=10, verbose=False)
     ours = CarliniWagner()(*small)
     assert _robust(small, ours) <= _robust(small, arts)
     both = _changed(small, ours) & _changed(small, arts)
-    assert both.sum() >= 8
+    assert both.sum() >= 4
     assert _l2(small, ours)[both].mean() <= _l2(small, arts)[both].mean()
 
 

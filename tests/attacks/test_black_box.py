@@ -192,17 +192,14 @@ def test_square_fools_as_many_as_its_authors_code(norm: Any, digits_network: Dig
     network, images, labels = _some(digits_network, 40)
     epsilon, steps = (0.12, 150) if norm == "linf" else (2.0, 300)
     name = {"linf": "Linf", "l2": "L2"}[norm]
-    left, left_by_theirs = [], []
-    for draw in range(2):
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            other = SquareAttack(network, norm=name, n_queries=steps, eps=epsilon, seed=draw, device="cpu")
-            theirs = other.perturb(images, labels)
-        ours = Square(epsilon=epsilon, steps=steps, norm=norm, seed=draw)(network, images, labels)
-        left.append(int(_correct(network, ours, labels).sum()))
-        left_by_theirs.append(int(_correct(network, theirs, labels).sum()))
-    assert sum(left) < 2 * 36  # some are adversarial
-    # All four are random: of 40 coins each, the sums of two differ by 25 once in ten thousand times.
-    assert sum(left) <= sum(left_by_theirs) + 25
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        other = SquareAttack(network, norm=name, n_queries=steps, eps=epsilon, seed=0, device="cpu")
+        theirs = other.perturb(images, labels)
+    ours = Square(epsilon=epsilon, steps=steps, norm=norm)(network, images, labels)
+    left, left_by_theirs = (int(_correct(network, attacked, labels).sum()) for attacked in (ours, theirs))
+    assert left < 37  # some are adversarial
+    # Both are random: of 40 coins each, the sums differ by 18 once in ten thousand times.
+    assert left <= left_by_theirs + 18
 
 
 def test_square_shrinks_by_the_schedule() -> None:

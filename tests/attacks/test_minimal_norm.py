@@ -134,23 +134,24 @@ def test_engines_are_named(digits_network: Digits) -> None:
 def test_each_norm_is_small_in_its_own(
     attack: Callable[..., Attack], most: dict[Norm, float], digits_network: Digits
 ) -> None:
-    made = {norm: attack(norm=norm)(*digits_network) for norm in most}
+    some = _first(digits_network, 40)
+    made = {norm: attack(norm=norm)(*some) for norm in most}
     orders: tuple[tuple[Norm, Norm], ...] = (("l2", "linf"), ("linf", "l2"))
     for norm, other in orders:
-        own, others = (_sizes(digits_network.images, made[n], norm) for n in (norm, other))
+        own, others = (_sizes(some.images, made[n], norm) for n in (norm, other))
         both = (own > 0) & (others > 0)
-        assert both.sum() >= 32
+        assert both.sum() >= 20
         # image by image, so that what is large in both norms weighs no more than what is small in both
         assert (own[both] / others[both]).log().mean().exp() < most[norm]
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_confidence_is_the_lead_of_the_wrong_class(norm: Norm, digits_network: Digits) -> None:
-    network, images, labels = _first(digits_network, 24)
+    network, images, labels = _first(digits_network, 12)
     plain = CarliniWagner(norm=norm)(network, images, labels)
     sure = CarliniWagner(norm=norm, confidence=2.0, search_steps=12)(network, images, labels)
     found = (sure != images).flatten(1).any(1)
-    assert found.sum() >= 12
+    assert found.sum() >= 6
     assert (_lead(_logits(network, sure), labels)[found] <= -2.0).all()
     both = found & (plain != images).flatten(1).any(1)
     assert _sizes(images, sure, norm)[both].median() > _sizes(images, plain, norm)[both].median()
@@ -159,11 +160,11 @@ def test_confidence_is_the_lead_of_the_wrong_class(norm: Norm, digits_network: D
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
 def test_carlini_wagner_at_a_target(norm: Norm, confidence: float, digits_network: Digits) -> None:
-    network, images, labels = _first(digits_network, 24)
+    network, images, labels = _first(digits_network, 12)
     attack = CarliniWagner(norm=norm, target=3, confidence=confidence, search_steps=12)
     attacked = attack(network, images, labels)
     moved = (attacked != images).flatten(1).any(1)
-    assert moved.sum() >= 12
+    assert moved.sum() >= 6
     wanted = torch.where(labels == 3, 4, 3)
     assert (_lead(_logits(network, attacked), wanted)[moved] >= confidence).all()
     # Images that are in that class already, with the confidence, are unchanged.
