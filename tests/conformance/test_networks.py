@@ -11,6 +11,7 @@ from models.loading import NetworkSpec, build_network
 from models.loading.network_options import NETWORK_OPTIONS
 from models.registry import NETWORKS
 from models.residuals import discover
+from tests.conftest import SEED
 
 CLASSES, SHAPE = 5, (3, 16, 16)
 # Small values keep the suite fast; a network without the option keeps its size.
@@ -26,7 +27,11 @@ OTHER: dict[str, Any] = {
     "ensemble": True,
 }
 
-every_network = pytest.mark.parametrize("name", NETWORKS.names())
+
+@pytest.fixture(scope="module", params=NETWORKS.names())
+def name(request: pytest.FixtureRequest) -> str:
+    given: str = request.param
+    return given
 
 
 def spec_of(name: str, options: dict[str, Any]) -> NetworkSpec:
@@ -37,9 +42,15 @@ def spec_of(name: str, options: dict[str, Any]) -> NetworkSpec:
     )
 
 
-def built(name: str, seed: int, options: dict[str, Any] = QUICK) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_network(spec_of(name, options))
+def built(name: str) -> nn.Module:
+    torch.manual_seed(SEED)
+    return build_network(spec_of(name, QUICK))
+
+
+@pytest.fixture(scope="module")
+def network(name: str) -> nn.Module:
+    """A network that no test changes."""
+    return built(name)
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
@@ -53,9 +64,7 @@ def images(seed: int) -> Tensor:
     return torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-@every_network
-def test_logits_are_finite_deterministic_and_independent_of_the_batch(name: str, images: Tensor, seed: int) -> None:
-    network = built(name, seed)
+def test_logits_are_finite_deterministic_and_independent_of_the_batch(network: nn.Module, images: Tensor) -> None:
     logits = logits_of(network, images)
     assert logits.shape == (len(images), CLASSES)
     assert logits.dtype == torch.float32
@@ -65,12 +74,10 @@ def test_logits_are_finite_deterministic_and_independent_of_the_batch(name: str,
     assert not torch.equal(logits[0], logits[1])
 
 
-@every_network
-def test_equal_seeds_give_equal_networks(name: str, images: Tensor, seed: int) -> None:
-    assert torch.equal(logits_of(built(name, seed), images), logits_of(built(name, seed), images))
+def test_equal_seeds_give_equal_networks(name: str, network: nn.Module, images: Tensor) -> None:
+    assert torch.equal(logits_of(built(name), images), logits_of(network, images))
 
 
-@every_network
 def test_every_option_survives_the_specification(name: str, images: Tensor, seed: int) -> None:
     constructor = NETWORKS.load(name)
     options = [option for option in inspect.signature(constructor).parameters if option != "num_classes"]
@@ -88,9 +95,7 @@ def test_every_option_survives_the_specification(name: str, images: Tensor, seed
     assert torch.equal(logits_of(rebuilt, images), logits)
 
 
-@every_network
-def test_residual_branches_are_found_and_gradients_reach_the_images(name: str, images: Tensor, seed: int) -> None:
-    network = built(name, seed)
+def test_residual_branches_are_found_and_gradients_reach_the_images(network: nn.Module, images: Tensor) -> None:
     discovery = discover(network, SHAPE)
     assert discovery.branches
     assert {branch.kind for branch in discovery.branches} == {"addition"}
@@ -99,7 +104,6 @@ def test_residual_branches_are_found_and_gradients_reach_the_images(name: str, i
     assert bool(gradient.flatten(1).any(dim=1).all())
 
 
-@every_network
 def test_the_constructor_is_described(name: str) -> None:
     summary = NETWORKS.summaries()[name]
     assert summary.endswith(".")
