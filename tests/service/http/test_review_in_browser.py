@@ -45,12 +45,22 @@ def admin(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory, flagged_
         yield running
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
     assert EXECUTABLE is not None
     with open_browser(EXECUTABLE) as browser:
-        browser.size(1100, 900)
         yield browser
+
+
+@pytest.fixture
+def browser(opened: Browser) -> Browser:
+    """A browser in a desktop window with the light theme, without earlier errors and addresses."""
+    opened.go("about:blank")
+    opened.size(1100, 900)
+    opened.scheme("light")
+    opened.errors.clear()
+    opened.addresses.clear()
+    return opened
 
 
 def test_a_reviewer_decides_with_the_keyboard(browser: Browser, admin: RunningServer) -> None:
