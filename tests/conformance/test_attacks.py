@@ -26,6 +26,8 @@ pytestmark = pytest.mark.slow
 QUICK: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 20},
     "art": {"max_iter": 10},
+    "bim": {"steps": 20},
+    "pgd": {"steps": 20},
     "autoattack": {"version": "custom", "attacks_to_run": ["apgd-ce"]},
     "carlini_wagner": {"search_steps": 2, "initial_const": 1.0},
     "fab": {"steps": 5},
