@@ -1,7 +1,7 @@
 """Public networks, some of them narrower, their branches, and the sums in their blocks, captured by separate hooks."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 
@@ -47,6 +47,19 @@ NETWORKS: dict[str, PublicNetwork] = {
     ),
     "timm_convnext_atto": PublicNetwork(lambda: timm.create_model("convnext_atto", num_classes=10), 32, 12),
 }
+
+
+def vgg(widths: Sequence[int | str]) -> tv.VGG:
+    """VGG of these widths, with batch normalisation and few units before its logits."""
+    with torch.device("meta"):  # its own 128 million weights are not initialised
+        network = tv.vgg11_bn(num_classes=10)
+    network.features = tv.vgg.make_layers(list(widths), batch_norm=True)
+    last = [width for width in widths if isinstance(width, int)][-1]
+    network.classifier = nn.Sequential(
+        *(nn.Linear(last * 49, 64), nn.ReLU(True), nn.Dropout()),
+        *(nn.Linear(64, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 10)),
+    )
+    return network.eval()
 
 
 def _across(block: nn.Module, seen: Seen) -> list[tuple[Tensor, Tensor]]:

@@ -46,7 +46,7 @@ def _plain() -> nn.Module:
 
 @pytest.fixture
 def digits() -> ImageDataset:
-    return load_dataset("digits", DatasetRequest(split="train")).limited(256)
+    return load_dataset("digits", DatasetRequest(split="train", resize=16)).limited(256)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from models.networks.resnet import ResNet, resnet8, resnet20
 from models.normalization import Normalized
 from models.residuals import discover
 from tests.models.blocks import BLOCKS, UNTOLD, Block, Chain, Perceptron, PlainSum, SequenceFirst, Shrinking, Stacked
+from tests.models.public_networks import vgg
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,8 @@ def test_blocks_without_a_sum_are_left_out_with_the_reason() -> None:
 
 
 def test_networks_without_skips_are_read_as_layers_that_keep_the_shape() -> None:
-    discovery = discover(tv.vgg16_bn(num_classes=10, init_weights=False), (3, 32, 32))
+    widths = [8, 8, "M", 16, 16, "M", 24, 24, 24, "M", 32, 32, 32, "M", 32, 32, 32, "M"]  # VGG-16, narrower
+    discovery = discover(vgg(widths), (3, 32, 32))
     assert {branch.kind for branch in discovery.branches} == {"block_difference"}
     # Every 3×3 convolution whose channels agree, and the middle one of the three fully connected layers.
     convolutions = ["3", "10", "17", "20", "27", "30", "34", "37", "40"]

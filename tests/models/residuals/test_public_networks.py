@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-import torchvision.models as tv
 from torch import Tensor, nn
 
 from models.residuals import Discovery, StatisticsSpec, WithStatistics, discover, record_residues
-from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums
+from tests.models.public_networks import NETWORKS, PublicNetwork, skips_and_sums, vgg
 
 pytestmark = pytest.mark.slow
 
@@ -70,15 +69,7 @@ def test_residues_are_sum_minus_skip(public: PublicNetwork, seed: int) -> None:
 
 def test_vgg_is_recorded_by_block_differences(seed: int) -> None:
     torch.manual_seed(seed)
-    with torch.device("meta"):  # its 128 million weights are not initialised
-        network = tv.vgg11_bn(num_classes=10)
-    widths = [16, "M", 32, "M", 64, 64, "M", 64, 64, "M", 64, 64, "M"]
-    network.features = tv.vgg.make_layers(widths, batch_norm=True)
-    network.classifier = nn.Sequential(
-        *(nn.Linear(64 * 49, 64), nn.ReLU(True), nn.Dropout()),
-        *(nn.Linear(64, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 10)),
-    )
-    network.eval()
+    network = vgg([16, "M", 32, "M", 64, 64, "M", 64, 64, "M", 64, 64, "M"])
     images = torch.rand(2, 3, 32, 32)
     discovery = discover(network)
     expected: dict[str, tuple[Tensor, Tensor]] = {}
