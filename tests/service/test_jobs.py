@@ -114,12 +114,12 @@ def test_evaluation_leaves_out_what_was_fitted_on_and_reports_the_rest(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     attacks = ["fgm", "bim:steps=3", "fgm:epsilon=8/255"]
-    report = _evaluate(shop, tmp_path, "--attacks", ", ".join(attacks), "--limit", "750", "--csv")
+    report = _evaluate(shop, tmp_path, "--attacks", ", ".join(attacks), "--limit", "900", "--csv")
     captured = capsys.readouterr()
     assert "were fitted or calibrated on and are left out" in captured.err
     assert "fgm" in captured.out
     manifest = json.loads((shop / "artifact" / "manifest.json").read_text())
-    data = load_dataset("digits").limited(750, 0)
+    data = load_dataset("digits").limited(900, 0)
     unseen = int((~np.isin(image_digests(data), unpack(manifest["provenance"]["originals"]))).sum())
     assert unseen >= len(data) - 450
     rows = _images(tmp_path, "artifact")
