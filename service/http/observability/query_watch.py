@@ -1,6 +1,6 @@
 """The thread that recognises query attacks among the served images; see docs/query-attacks.md.
 
-A request appends its images to a queue and wakes no thread. The thread empties the queue ten times a second, in
+A request appends its images to a queue. The thread empties the queue twice a second, and sooner if many images wait, in
 batches. Its results are in the log, the metrics, the webhook and the admin port, never in a response: an attacker who
 sees that a query is recognised adapts the next one.
 """
@@ -29,10 +29,11 @@ __all__ = ["QueryWatch"]
 
 logger = logging.getLogger("plumbline.queries")
 
-_EVERY_S = 0.1
+_EVERY_S = 0.5
 _BATCH = 64  # images between two pauses
 _PAUSE_S = 0.001
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
+_MANY_BYTES = _MAX_QUEUED_BYTES // 4  # that wake the thread
 _MAX_VERSIONS = 8  # of models, whose secrets are kept
 _MAX_SHOWN = 100
 
@@ -67,7 +68,8 @@ class QueryWatch:
         self._put = self._taken = 0
         self._working = threading.Lock()  # around the index
         self._versions: OrderedDict[str, tuple[Sketcher, float]] = OrderedDict()  # by digest
-        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._stopping = False
         self._thread: threading.Thread | None = None
 
     def observe(self, served: ServedImages, pixels: Sequence[np.ndarray]) -> None:
@@ -78,6 +80,8 @@ class QueryWatch:
             return
         self._put += size
         self._queue.append((served, pixels))
+        if self._put - self._taken > _MANY_BYTES:
+            self._wake.set()
 
     def sessions_of(self, served: ServedImages) -> Sequence[str | None]:
         """Names of the sessions of the images, after they are taken into account; None for an image without one."""
@@ -115,13 +119,14 @@ class QueryWatch:
 
     def start(self) -> None:
         """Start the thread."""
-        self._stop.clear()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="plumbline-queries", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Take the queued images into account, and end the thread."""
-        self._stop.set()
+        self._stopping = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -141,7 +146,9 @@ class QueryWatch:
 
     def _run(self) -> None:
         while True:
-            stopping = self._stop.wait(_EVERY_S)
+            self._wake.wait(_EVERY_S)
+            self._wake.clear()
+            stopping = self._stopping
             self.flush()
             if stopping:
                 return

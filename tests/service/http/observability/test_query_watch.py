@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from detector.artifact import Artifact
 from detector.pipeline import Verdict
 from models.errors import InputError
+from service.http.observability import query_watch
 from service.http.observability.metrics import Metrics
 from service.http.observability.query_watch import QueryWatch
 from service.http.observability.served import ServedImages
@@ -141,6 +142,20 @@ def test_a_full_queue_drops_and_counts(artifact: Artifact, served: Callable[...,
     for _ in range(4):
         watch.observe(images, [large])
     assert figure(metrics, "plumbline_query_dropped_total") == 2
+
+
+def test_many_bytes_wake_the_thread(
+    artifact: Artifact, served: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_watch, "_EVERY_S", 60.0)
+    metrics = Metrics()
+    watch = QueryWatch(Settings(), metrics)
+    watch.start()
+    images, _ = served(np.zeros((3, 16, 16)), 3.0)
+    pixels = [np.zeros((3, 512, 512), np.uint8)] * 12
+    watch.observe(replace(images, verdicts=[*images.verdicts] * 12, indices=range(12)), pixels)
+    wait_until(lambda: figure(metrics, "plumbline_query_records") == 1)
+    watch.stop()
 
 
 @pytest.mark.parametrize("size", [-1, 1, 2**20])
