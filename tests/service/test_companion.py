@@ -37,7 +37,9 @@ def companion(seed: int) -> LoadedNetwork:
 def test_an_artifact_with_a_companion_is_fitted(
     name: str | None, companion: LoadedNetwork, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = FitOptions(out=tmp_path / "artifact", detector=name, classifier="none", seed=seed)
+    options = FitOptions(
+        out=tmp_path / "artifact", detector=name, classifier="none", seed=seed, engine="torch" if name else "auto"
+    )
     inputs = FitInputs(data=small_digits(300), loaded=loaded_network(seed), companion=companion)
     result = fit_detector(inputs, options, progress=False)
     assert "3 passes of each image: image and shift1 through the network" in capsys.readouterr().err
@@ -68,7 +70,9 @@ def test_a_companion_is_trained_on_the_reference_images_and_resumes(
     monkeypatch.setattr(job, "MIN_IMAGES", 200)
     data, loaded = small_digits(400), loaded_network(seed)
     reference = data.take(np.arange(200, 400))
-    options = FitOptions(out=tmp_path / "artifact", classifier="none", seed=seed, cache=tmp_path / "cache")
+    options = FitOptions(
+        out=tmp_path / "artifact", classifier="none", seed=seed, engine="torch", cache=tmp_path / "cache"
+    )
     companion = job.train_companion(loaded, reference, options)
     error = capsys.readouterr().err
     assert "training a companion: 3 epochs of 190 images" in error
