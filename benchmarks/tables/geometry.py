@@ -128,7 +128,8 @@ def plain_twins(result: Result, tables: Sequence[str] = ()) -> list[str]:
         if not tables:
             cells.append(_twin_figure("tracks", row["tracks"]["below_bound"]))
         cells += [_twin_figure("accuracy", row["disturbed"][each]["accuracy"]) for each in disturbed]
-        lines.append(f"| {row['decay']:g} | {network} | {' | '.join(cells)} |")
+        size = f", {row['filters']} × {row['blocks']}" if "filters" in row else ""
+        lines.append(f"| {row['decay']:g} | {network}{size} | {' | '.join(cells)} |")
     return lines
 
 

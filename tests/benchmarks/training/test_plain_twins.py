@@ -26,8 +26,8 @@ def test_both_networks_of_a_weight_decay_have_a_row(name: str, dimensions: int, 
         assert 0 <= row["score"] <= 1
         assert len(row["disturbed"]) == 3
     lines = plain_twins({"rows": rows})
-    assert lines[2].startswith("| 0.01 | plain | ")
-    assert lines[3].startswith("| 0.01 | residual | ")
+    assert lines[2].startswith("| 0.01 | plain, 4 × 2 | ")
+    assert lines[3].startswith("| 0.01 | residual, 4 × 2 | ")
     draw(rows, tmp_path / "sizes.png")
     assert (tmp_path / "sizes.png").stat().st_size > 1000
 
