@@ -151,7 +151,7 @@ def _staging(folder: Path, owner: Path) -> Iterator[Path]:
     # Not earlier: if the process was killed between the two renames, the old folder is in it.
     for abandoned in folder.parent.glob(f".{escape(folder.name)}.{_HOST}.????????{_STAGING}"):
         if not abandoned.with_suffix(_PARTIAL).exists():
-            shutil.rmtree(abandoned)
+            shutil.rmtree(abandoned, ignore_errors=True)  # another process may delete it at the same time
 
 
 def _locked(path: Path) -> tuple[int, str]:

@@ -102,6 +102,15 @@ def test_the_temporary_files_of_a_killed_process_are_deleted_by_the_next_process
     assert contents(tmp_path) == {"a.bin": b"one", "other": b"", "new": b"half", **kept}
 
 
+def test_a_temporary_folder_that_cannot_be_deleted_does_not_fail_the_write(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_folder(other, {"a": b"kept"})
+    (tmp_path / f".folder.{files._HOST}.abcdefgh.staging").symlink_to(other)
+    write_folder(tmp_path / "folder", {"a": b"one"})
+    assert contents(tmp_path / "folder") == {"a": b"one"}
+    assert contents(other) == {"a": b"kept"}
+
+
 def test_a_folder_is_listed_once_and_need_not_be_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = list[object]()
 
