@@ -162,6 +162,44 @@ def test_batches_of_any_size_are_like_single_queries(sent: list[tuple[int, int, 
     assert batched.nbytes == alone.nbytes
 
 
+@pytest.mark.parametrize("size", [3, 64, 500])
+def test_batches_replace_records_like_single_queries(size: int, rng: np.random.Generator) -> None:
+    """With repetitions of stored and of replaced queries, near and far, and with a clock that is set back."""
+    queries = list[Query]()
+    for number in range(500):
+        repeated = number > 10 and rng.random() < 0.4
+        latest = queries[-min(number, 180) :]
+        queries.append(
+            latest[rng.integers(len(latest))] if repeated else random_query(int(rng.integers(40)), rng.normal(), rng)
+        )
+    keys = [f"k{int(key)}" for key in rng.random(500) < 0.2]
+    times = [float(number - 50 * (number % 100 == 0)) for number in range(500)]
+
+    def outcomes(size: int) -> tuple[list[tuple[str | None, float | None, bool]], list[object]]:
+        index, found = QueryIndex(64 * MIB, 1e9, history_records=64), []
+        for start in range(0, 500, size):
+            part = slice(start, start + size)
+            added = index.add("m", keys[part], queries[part], RADIUS, at=times[part], request_ids=keys[part])
+            found += [
+                (None, None, again) if session is None else (session.name[8:], session.last_at, again)
+                for session, again in added
+            ]
+        return found, state(index)
+
+    expected, stored = outcomes(1)
+    assert {again for *_, again in expected} == {False, True}
+    assert (None, None, True) in expected  # equal to a query without a session
+    assert outcomes(size) == (expected, stored)
+
+
+def test_the_latest_time_counts_if_the_clock_is_set_back(source: Source) -> None:
+    index = QueryIndex(64 * MIB, 10.0)
+    queries = source.copies(2)
+    [(_, _), (session, _)] = index.add("m", ["k"] * 2, queries, RADIUS, at=[100.0, 5.0], request_ids=["", ""])
+    assert session is not None
+    assert session.last_at == 100.0
+
+
 @pytest.mark.parametrize("size", [2, 29, 64, 300])
 def test_batches_give_the_same_alarms_as_single_queries(size: int, source: Source) -> None:
     queries = [each for query in source.descent(150) for each in (query, source.query(source.unrelated(), 3.0))]
