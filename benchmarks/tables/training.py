@@ -81,7 +81,8 @@ def modules(result: Result) -> list[str]:
                 curve = method.get("modules", {"mean": [None]})["mean"]
                 cells = [f"{100 * each:.1f}" if each is not None else "–" for each in (curve[0], max(curve))]
                 cells += [_interval(method["averages_anew"]), gains.get(method["method"], "–")]
-                cells.append(f"{method['processor_seconds'] / whole:.2f}" if whole and "parallel" in mode else "–")
+                time = method["processor_seconds"] if "parallel" in mode else None
+                cells.append(f"{time / whole:.2f}" if whole and time else "–")
                 lines.append(f"| {count} | {mode} | {method['method']} | {' | '.join(cells)} |")
     return lines
 

@@ -176,6 +176,7 @@ def run_instance(instance: Instance, work: Path) -> dict[str, Any]:
     network = _network(setting, data, seed)
     objective = build_objective(setting.objective, setting.options)
     tracked = test.limited(setting.tracked) if setting.tracked else None
+    continued = path.with_suffix("").exists()
     started, processor = time.perf_counter(), time.process_time()
     # One progress bar over all instances replaces the output of every epoch.
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -194,8 +195,9 @@ def run_instance(instance: Instance, work: Path) -> dict[str, Any]:
         "loss": [row["loss"] for row in rows],
         "accuracy": accuracy(network, test, batch_size=_BATCH),
         "transport_cost": transport_cost(network, test),
-        # Of the training and its tests. Other processes affect it less than the time on the clock.
-        "processor_seconds": processor,
+        # Of the training and its tests. Other processes affect it less than the time on the clock. That of the epochs
+        # before an interruption is not known.
+        "processor_seconds": None if continued else processor,
     }
     by_module = objective if isinstance(objective, ModuleWise) else None
     take_averages_anew(_Modules(by_module.local_modules) if by_module else network, data)

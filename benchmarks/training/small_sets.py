@@ -170,9 +170,10 @@ def _method(name: str, instances_of: Mapping[int, dict[str, Any]]) -> dict[str, 
     }
     cost = mean_interval([figures["transport_cost"] for figures in members])
     setting = members[0]["setting"]
+    times = [each["processor_seconds"] for each in members if each["processor_seconds"] is not None]
     made = {
         "method": name, "objective": setting["objective"], "options": setting["options"], **measured,
-        "transport_cost": cost, "processor_seconds": statistics.median(each["processor_seconds"] for each in members),
+        "transport_cost": cost, "processor_seconds": statistics.median(times) if times else None,
     }  # fmt: skip
     for key in ("tracked", "modules"):  # test accuracy during training, and after each module
         if columns := list(zip(*(figures[key] for figures in members), strict=True)):

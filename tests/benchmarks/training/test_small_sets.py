@@ -88,6 +88,17 @@ def test_a_finished_instance_is_not_trained_again(
     assert (result["n"], result["planned"]) == (4, 6)
 
 
+def test_the_time_of_an_interrupted_training_is_unknown(tmp_path: Path) -> None:
+    interrupted, complete = (Instance(VANILLA, DIGITS, number) for number in range(2))
+    interrupted.path(tmp_path).with_suffix("").mkdir(parents=True)
+    found = [run_instance(each, tmp_path) for each in (interrupted, complete)]
+    assert found[0]["processor_seconds"] is None
+    for members, expected in ((found, found[1]["processor_seconds"]), (found[:1], None)):
+        [row] = condensed(members)["experiments"]["table-1"]["rows"]
+        [method] = row["methods"]
+        assert method["processor_seconds"] == (expected and pytest.approx(expected, rel=1e-4))
+
+
 @pytest.mark.parametrize(
     "other",
     [
