@@ -247,6 +247,26 @@ def test_a_defect_costs_the_images_of_one_batch(
     assert "a defect" in caplog.text
 
 
+def test_many_images_are_taken_in_several_batches(
+    served: Callable[..., Request], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread pauses between batches, so that a request never waits long for the interpreter lock."""
+    source, watch, sizes = Source(rng), watching(), list[int]()
+    take = watch._take
+
+    def counted(batch: Sequence[Request]) -> None:
+        sizes.append(len(batch))
+        take(batch)
+
+    monkeypatch.setattr(watch, "_take", counted)
+    for _ in range(2 * query_watch._BATCH + 3):
+        watch.observe(*served(source.near(source.base), 3.0))
+    watch.flush()
+    assert sizes == [query_watch._BATCH, query_watch._BATCH, 3]
+    [session] = watch.sessions()
+    assert session["members"] == sum(sizes)
+
+
 def test_a_flush_ends_while_images_arrive(served: Callable[..., Request], monkeypatch: pytest.MonkeyPatch) -> None:
     watch = watching()
     images, pixels = served(np.full((3, 16, 16), 128.0), 3.0)
