@@ -108,7 +108,7 @@ def plain_twins(result: Result, tables: Sequence[str] = ()) -> list[str]:
 
     Args:
         result: of `training.plain_twins`.
-        tables: of Gai and Zhang, whose figures follow ours after a stroke. Without any, the table also has the tracks
+        tables: of Gai and Zhang, whose figures follow ours after a slash. Without any, the table also has the tracks
             below their bound and the accuracies under disturbances.
     """
     published = [row for table in tables for row in _published() if row["table"] == table]

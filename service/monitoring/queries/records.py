@@ -83,7 +83,7 @@ class Records:
     def neighbours(self, queries: Sequence[Query], radius: float) -> list[tuple[int, int]]:
         """For each query, the record that equals it, and that with the nearest descriptor within `radius`.
 
-        They are those that the query would have if each query without an equal record were appended before the next.
+        The result is that of one call per query, with each query that has no equal record appended after its call.
 
         Args:
             queries: at most `MIN_RECORDS`.

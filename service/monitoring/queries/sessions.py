@@ -108,7 +108,7 @@ class History:
         return self.records.nbytes + _SESSION_BYTES * (1 + len(self.sessions))
 
     def neighbours(self, queries: Sequence[Query]) -> Iterator[tuple[int, int]]:
-        """For each query, that is added before the next iteration, see `Records.neighbours`."""
+        """The neighbours of each query, see `Records.neighbours`; each query is added before the next iteration."""
         for start in range(0, len(queries), MIN_RECORDS):
             yield from self.records.neighbours(queries[start : start + MIN_RECORDS], self._radius)
 
@@ -117,7 +117,7 @@ class History:
 
         Args:
             query: the query.
-            neighbours: its neighbours.
+            neighbours: numbers of the equal and of the nearest record; see `Records.neighbours`.
             at: seconds, not decreasing.
             request_id: of the request.
         """
