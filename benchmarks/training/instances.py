@@ -195,8 +195,8 @@ def run_instance(instance: Instance, work: Path) -> dict[str, Any]:
         "loss": [row["loss"] for row in rows],
         "accuracy": accuracy(network, test, batch_size=_BATCH),
         "transport_cost": transport_cost(network, test),
-        # Of the training and its tests. Other processes affect it less than the time on the clock. That of the epochs
-        # before an interruption is not known.
+        # The time of the training and its tests. Other processes affect it less than the elapsed time. The time of the
+        # epochs before an interruption is not known.
         "processor_seconds": None if continued else processor,
     }
     by_module = objective if isinstance(objective, ModuleWise) else None

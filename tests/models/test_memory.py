@@ -16,11 +16,11 @@ from models.memory import keep_freed_memory
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
-        b"1" * 2**26  # 64 MiB, above the size that glibc by itself learns to keep
+        b"1" * 2**26  # 64 MiB, above the largest dynamic threshold of glibc
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 left = faults(5)
 kept = keep_freed_memory()
-faults(5)  # until the heap has found its size
+faults(5)  # until the size of the heap is constant
 print(kept, left, faults(5))
 """
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this option")

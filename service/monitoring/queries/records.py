@@ -109,21 +109,21 @@ class Records:
                 appended[digest] = total
                 total += 1
         # 2. Squared distances to the records and to the queries, less the norm of the query itself.
-        described = np.array([query.descriptor for query in queries])
-        norms = np.vecdot(described, described)
-        apart = np.empty((len(queries), size + len(queries)), np.float32)
-        np.matmul(-2 * described, self.descriptors.T, out=apart[:, :size])
-        np.matmul(-2 * described, described.T, out=apart[:, size:])
-        apart += np.concatenate([self.norms, norms])
-        # 3. Without queries that are not appended before, and records that are replaced before.
+        descriptors = np.array([query.descriptor for query in queries])
+        norms = np.vecdot(descriptors, descriptors)
+        distances = np.empty((len(queries), size + len(queries)), np.float32)
+        np.matmul(-2 * descriptors, self.descriptors.T, out=distances[:, :size])
+        np.matmul(-2 * descriptors, descriptors.T, out=distances[:, size:])
+        distances += np.concatenate([self.norms, norms])
+        # 3. Exclude queries that are not appended before the query, and records that are replaced before it.
         added, before = np.array(numbers), np.array(totals)[:, None]
-        apart[:, size:][(added == NO_RECORD) | (added >= before)] = np.inf
+        distances[:, size:][(added == NO_RECORD) | (added >= before)] = np.inf
         replaced = np.arange(max(0, self.total - self.limit), total - self.limit)
-        oldest = apart[:, replaced % size]
+        oldest = distances[:, replaced % size]
         oldest[replaced < before - self.limit] = np.inf
-        apart[:, replaced % size] = oldest
-        rows = apart.argmin(1)
-        within = apart[np.arange(len(rows)), rows] + norms <= radius * radius
+        distances[:, replaced % size] = oldest
+        rows = distances.argmin(1)
+        within = distances[np.arange(len(rows)), rows] + norms <= radius * radius
         nearest = np.where(rows < size, self.numbers(rows), added.take(rows - size, mode="clip"))
         return list(zip(equal, np.where(within, nearest, NO_RECORD).tolist(), strict=True))
 
