@@ -19,6 +19,7 @@ from tests.service.cli.command_line import request_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks" / "recipes" / "papers"
 RECIPES = sorted(FOLDER.glob("*.toml"))
+COMMITTED = FOLDER.parents[2] / "models" / "pretrained"
 SETS = {"mnist": (28, 10), "cifar10": (32, 10), "cifar100": (32, 100), "stl10": (96, 10), "tiny_imagenet": (64, 200)}
 
 
@@ -77,7 +78,8 @@ def test_recipes_of_committed_networks_are_accepted(path: Path) -> None:
     options = request_of("train", "--recipe", path, "--out", "X")
     assert recipe_of(options).precision == "bfloat16"
     assert options.half
-    assert options.network in NETWORKS.names()
+    source, _, name = options.network.rpartition(":")
+    assert (COMMITTED / name).is_dir() if source == "pretrained" else name in NETWORKS.names()
     objective_of(options.objective, {})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.artifact import write as artifact_writing
+from models import files
 from models.datasets.base import load_dataset
 from service.cli import main as cli
 from service.cli.main import main
@@ -95,7 +95,7 @@ def test_fit_leaves_nothing_half_written(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(artifact_writing, "write_synced", full)
+    monkeypatch.setattr(files, "write_synced", full)
     words = [
         "fit",
         "--network",
