@@ -74,7 +74,7 @@ def test_the_guides_component(rng: np.random.Generator) -> None:
     detector = WithNeighbours(classifier="none").prepare(made_up(rng, 100)).fit(made_up(rng, 100))
     natural, odd = made_up(rng, 50), made_up(rng, 50, path=6)
     assert {"path", "neighbours"} < set(detector.tail_scores(odd))
-    assert detector.score(natural).max() < detector.score(odd).min()
+    assert np.quantile(detector.score(natural), 0.9) < np.quantile(detector.score(odd), 0.1)
     again = WithNeighbours.from_state(detector.parameters(), detector.state())
     assert np.array_equal(again.score(odd), detector.score(odd))
     assert again.component_info()["neighbours"].title == "Neighbours"
