@@ -23,7 +23,17 @@ from models.datasets.base import ImageDataset
 from models.files import write_atomically
 from service.provenance import provenance
 
-__all__ = ["Paired", "arguments", "attack_outcome", "compared", "paired", "provenance", "right_images", "write_result"]
+__all__ = [
+    "Paired",
+    "arguments",
+    "attack_outcome",
+    "compared",
+    "paired",
+    "provenance",
+    "right_images",
+    "rounded",
+    "write_result",
+]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -146,6 +156,15 @@ def attack_outcome(network: nn.Module, images: Tensor, labels: Tensor, attacked:
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(batch) for batch in torch.split(images, 64)])  # activations of a few images at a time
+
+
+def rounded(value: Any, digits: int) -> Any:
+    """JSON values with this number of significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(each, digits) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each, digits) for each in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def write_result(name: str, payload: dict[str, Any], out: Path | None = None) -> Path:

@@ -9,6 +9,8 @@ interval of the mean over runs and images together (`service.evaluation.summary.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks.common import rounded
+
 __all__ = ["condensed"]
 
 Json = dict[str, Any]
@@ -43,7 +45,7 @@ def condensed(report: Json) -> Json:
         kept["published"] = _published(report["beside_paper"]["rows"])
     if report["adaptive"]:
         kept["adaptive"] = {name: _adaptive(each) for name, each in report["adaptive"].items()}
-    return {key: _rounded(value) for key, value in kept.items()}
+    return {key: rounded(value, 6) for key, value in kept.items()}
 
 
 def _detectors(report: Json) -> Iterator[Json]:
@@ -151,11 +153,3 @@ def _attacked(entry: Json) -> Json:
     if "within" in entry:
         kept["within"] = [{key: each[key] for key in ("norm", "limit", "share")} for each in entry["within"]]
     return kept
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from models.files import write_atomically
+from service.report.figures.svg import as_png
 
 __all__ = ["draw"]
 
@@ -48,13 +50,11 @@ def _rows(experiments: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _figure(panels: int, width: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    write_atomically(path, as_png(figure))
     print(path)
 
 

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import arguments, write_result
+from benchmarks.common import arguments, rounded, write_result
 from benchmarks.training.instances import Images
 from models.datasets.base import ImageDataset
+from models.files import write_atomically
 from models.geometry.line_shape import line_shape
 from models.geometry.paths import recording_paths, stages
 from models.normalization import Normalized
@@ -35,6 +36,7 @@ from models.training.recipe import Recipe
 from service.geometry.networks.measuring import measure
 from service.geometry.networks.settings import Disturbance, GeometrySettings
 from service.geometry.networks.summaries import mean
+from service.report.figures.svg import as_png
 
 __all__ = ["draw", "run"]
 
@@ -124,26 +126,15 @@ def run(
             }
             | {f"{_RESET:.0%} of units reset": {"accuracy": _mean(resets)}},
         }  # fmt: skip
-        yield _rounded(row)
-
-
-def _rounded(value: Any) -> Any:
-    """The value with four significant digits in every number."""
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+        yield rounded(row, 4)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Line-shape score before every epoch and after the last, a panel per kind of network, a line per size."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     widths = sorted({row["filters"] for row in rows})
     depths = sorted({row["blocks"] for row in rows})
     for axis, residual in zip(figure.subplots(1, 2), (False, True), strict=True):
@@ -159,8 +150,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_ylabel("line-shape score")
     axis.legend(title="width × blocks", fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    write_atomically(path, as_png(figure))
 
 
 def _numbers(text: str) -> list[float]:

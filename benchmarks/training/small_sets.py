@@ -24,7 +24,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from benchmarks.common import arguments, write_result
+from benchmarks.common import arguments, rounded, write_result
 from benchmarks.training.drawing import draw
 from benchmarks.training.instances import Images, Instance, Setting, finished, run_instance
 from benchmarks.training.intervals import correlations, mean_interval, paired_difference
@@ -95,25 +95,13 @@ def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     experiments: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for figures in found:
         experiments[figures["setting"]["experiment"]].append(figures)
-    made: dict[str, Any] = _rounded(
-        {
-            "instances": len(found),
-            "experiments": {
-                experiment: _points(each) if experiment == "figure-11" else {"rows": _rows(each)}
-                for experiment, each in experiments.items()
-            },
-        }
-    )
-    return made
-
-
-def _rounded(value: Any) -> Any:
-    """JSON values with five significant digits."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    return {
+        "instances": len(found),
+        "experiments": {
+            experiment: rounded(_points(each) if experiment == "figure-11" else {"rows": _rows(each)}, 5)
+            for experiment, each in experiments.items()
+        },
+    }
 
 
 # The best epoch by test images (the thesis), the last epoch, and the last epoch with new averages.
