@@ -166,8 +166,9 @@ class Records:
             old = getattr(self, name)
             # The product of queries and descriptors takes less time if the descriptors are stored by columns.
             new = np.zeros((size, *old.shape[1:]), old.dtype, order="F" if name == "descriptors" else "C")
-            new[len(old) :] = np.inf if name == "norms" else new[len(old) :]
             new[: len(old)] = old
+            if name == "norms":
+                new[len(old) :] = np.inf
             setattr(self, name, new)
             self.nbytes += new.nbytes
         # A view is taken once, because an index of a structured array by name takes longer than one of a plain array.
