@@ -15,7 +15,7 @@ from tests.conftest import SEED
 
 CLASSES, SHAPE = 5, (3, 16, 16)
 # Small values keep the suite fast; a network without the option keeps its size.
-QUICK: dict[str, Any] = {"filters": 4, "blocks": 2}
+QUICK: dict[str, Any] = {"filters": 8, "blocks": 2}
 OTHER: dict[str, Any] = {
     **QUICK,
     "batch_normalization": False,
@@ -101,7 +101,7 @@ def test_residual_branches_are_found_and_gradients_reach_the_images(network: nn.
     assert {branch.kind for branch in discovery.branches} == {"addition"}
     images.requires_grad_(True)
     (gradient,) = torch.autograd.grad(network(images).square().sum(), images)
-    assert bool(gradient.any())  # not of every image: all units of a small random layer can be off
+    assert bool(gradient.flatten(1).any(dim=1).all())
 
 
 def test_the_constructor_is_described(name: str) -> None:
