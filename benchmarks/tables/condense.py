@@ -27,7 +27,7 @@ _ROBUSTNESS = (
         for end in ("", "_interval")
     ),
 )
-_ATTACK = ("attempted", "share", "interval", "l2_median", "linf_median", "queries_median")
+_ATTACK = ("attempted", "share", "interval", "l2_median", "linf_median", "queries_median", "random_start")
 
 
 def condensed(report: Json) -> Json:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from attacks import build_attack, generate
 from attacks.adaptive.result import AdaptiveResult
+from attacks.common.noise import ImageNoise
 from attacks.common.norms import perturbation_norms
+from attacks.decision_based.search import Decide
 from models.features import Features
 from service.adaptive.settings import AdaptiveSettings
 from service.adaptive.system import System
@@ -94,17 +96,22 @@ class AttackContext:
 
     # --- inputs of the attacks
 
-    @functools.cached_property
-    def random_starts(self) -> Tensor:
-        """``(K,)`` bool: at least one of 100 uniformly random images passes and is predicted as this class."""
-        shape = (_RANDOM_STARTS, *self.images.shape[1:])
-        images = torch.rand(shape, generator=torch.Generator().manual_seed(self.settings.seed)).to(self.images)
-        predicted, flagged = self.system.classify(images)
-        passing = np.zeros(len(self.system.pipeline.classes), dtype=np.bool_)
-        passing[predicted[~flagged]] = True
-        return self.tensor(passing)
+    def random_starts(self, decide: Decide, rows: NDArray[np.int64]) -> Tensor:
+        """``(b,)`` bool: `decide` accepts at least one of 100 uniformly random images, which each row draws anew.
 
-    def decide(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        Args:
+            decide: of points and positions in `rows`.
+            rows: ``(b,)``, of the images.
+        """
+        noise = ImageNoise(self.settings.seed, 0)
+        template = self.images[:1].expand(_RANDOM_STARTS, -1, -1, -1)
+        found = []
+        for position, row in enumerate(rows.tolist()):
+            points = (noise.uniform(template, row) + 1) / 2
+            found.append(bool(decide(points, torch.full((len(points),), position, device=points.device)).any()))
+        return torch.tensor(found, dtype=torch.bool, device=self.images.device)
+
+    def decide(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Decide:
         """`(images, rows) → (b,) bool`: not flagged and predicted as `wanted(predicted, rows)`, by a small lead."""
         return self.system.decide(wanted, lead=self._lead)
 

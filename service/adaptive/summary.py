@@ -36,7 +36,7 @@ epsilon / 2; null if it did not run.
 
 HopSkipJump starts from accepted natural images and therefore evades nearly every detector; the informative figures are
 its shares within a distance. "random_start" is the share of images for which one of 100 uniformly random images is a
-start, too. An attack that can only use such starts, as in ART, fails on the others.
+start, too. An attack that can only use such starts, as in ART, succeeds on these images and fails on the others.
 """
 
 from collections.abc import Sequence

@@ -16,10 +16,12 @@ from detector.detectors.mahalanobis import Mahalanobis
 from detector.pipeline import Pipeline
 from models.errors import InputError
 from service.adaptive.agreement import Agreement
+from service.adaptive.context import AttackContext
 from service.adaptive.exact import exact_margins
 from service.adaptive.records import AdaptiveAttacks
-from service.adaptive.settings import ADAPTIVE_ATTACKS
+from service.adaptive.settings import ADAPTIVE_ATTACKS, AdaptiveSettings
 from service.adaptive.summary import adaptive_figures
+from service.adaptive.system import System
 from tests.attacks.digits import digits
 from tests.conftest import SEED
 from tests.service.adaptive.small_systems import (
@@ -88,6 +90,29 @@ def test_the_network_alone_is_attacked_at_each_budget_and_half_of_it(
     assert all(row["evaded"] <= row["network_fooled"] * row["attempted"] for row in rows)
     (robust,) = figures["robustness"]
     assert robust["network"] == pytest.approx(figures["natural"]["accuracy"] * (1 - rows[1]["network_fooled"]))
+
+
+def test_each_image_draws_its_own_random_starts(energy: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
+    context = AttackContext(
+        System(energy), images, labels, AdaptiveSettings(budgets=BUDGETS, seed=SEED), progress=False
+    )
+    drawn: list[torch.Tensor] = []
+
+    def decide(points: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        assert set(positions.tolist()) == {len(drawn)}
+        drawn.append(points)
+        return points[:, 0, 0, 0] < 0.01
+
+    found = context.random_starts(decide, np.arange(COUNT))
+    points = torch.stack(drawn)
+    assert points.shape == (COUNT, 100, *images.shape[1:])
+    assert points.min() >= 0
+    assert points.max() <= 1
+    assert len(torch.unique(points.flatten(0, 1)[:, 0, 0], dim=0)) == COUNT * 100
+    assert torch.equal(found, (points[:, :, 0, 0, 0] < 0.01).any(1))
+    drawn.clear()
+    assert torch.equal(context.random_starts(decide, np.array([7, 2])), found[[7, 2]])
+    assert torch.equal(torch.stack(drawn), points[[7, 2]])
 
 
 def test_state_of_the_network_is_restored(transport: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
