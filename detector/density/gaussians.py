@@ -86,14 +86,6 @@ class Gaussians:
         xp = namespace(embeddings)
         return self._reduced(embeddings, lambda distances, _: xp.min(distances, axis=2))
 
-    def distances_to(self, embeddings: Array, classes: Array) -> tuple[Array, Array]:
-        """Distances to the nearest class, float64 ``(N, L)``, and to the given classes ``(N, J)``, ``(N, J, L)``.
-
-        In NumPy, bit for bit independent of N.
-        """
-        every = self.every_distance(embeddings, classes)
-        return every[:, -1], every[:, :-1]
-
     def every_distance(self, embeddings: Array, classes: Array) -> Array:
         """Distances to the given classes ``(N, J)``, to the nearest class, and to the background if there is one.
 

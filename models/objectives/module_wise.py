@@ -138,11 +138,6 @@ class ModuleWise(Objective):
         return tuple(missing) if self._regularised else ()
 
     @property
-    def trained_per_epoch(self) -> tuple[int, ...]:
-        """The number, from 1, of the module that each epoch trains; after `prepare`, empty in parallel mode."""
-        return tuple(number + 1 for number in self._schedule)
-
-    @property
     def _classifiers(self) -> dict[int, nn.Module]:
         return {number: each.classifier for number, each in enumerate(self._modules) if each.classifier is not None}
 

@@ -70,11 +70,8 @@ class ApiKeys:
         self._keys = _read(path)
         self._checked_at = now()
 
-    def accepts(self, key: bytes) -> bool:
-        """Whether `key` is valid, compared in constant time."""
-        return self._name(key) is not None
-
     def _name(self, key: bytes) -> str | None:
+        """Name of `key`, which is compared in constant time; None if it is not valid."""
         self._reload_if_changed()
         accepted = None
         for known, name in self._keys.items():  # all keys, so that the time does not reveal the position of the match

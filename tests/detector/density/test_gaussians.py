@@ -29,16 +29,22 @@ def squares(whitening: Array, means: Array, queries: Array) -> Array:
     return found
 
 
+def distances_to(gaussians: Gaussians, queries: Array, classes: Array) -> tuple[Array, Array]:
+    """Distances to the nearest class ``(N, L)``, and to the given classes ``(N, J, L)``."""
+    every = gaussians.every_distance(queries, classes)
+    return every[:, -1], every[:, :-1]
+
+
 def test_a_layer_is_measured_as_if_there_were_no_other_and_no_zeros_behind(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
     queries, _ = vectors(rng, 30)
     classes = rng.integers(CLASSES, size=(30, 2))
     together = Gaussians.fit(known, labels)
-    nearest, chosen = together.distances_to(queries, classes)
+    nearest, chosen = distances_to(together, queries, classes)
     assert np.array_equal(together.distances(queries), nearest)
     for layer, width in enumerate(WIDTHS):
         alone = Gaussians.fit(known[:, layer : layer + 1, :width], labels)
-        own_nearest, own_chosen = alone.distances_to(queries[:, layer : layer + 1, :width], classes)
+        own_nearest, own_chosen = distances_to(alone, queries[:, layer : layer + 1, :width], classes)
         np.testing.assert_allclose(nearest[:, layer], own_nearest[:, 0], rtol=1e-6)
         np.testing.assert_allclose(chosen[:, :, layer], own_chosen[:, :, 0], rtol=1e-6)
 
@@ -70,7 +76,7 @@ def test_distances_are_those_of_whatever_matrices_a_file_holds(
     queries = rng.normal(size=(30, layers, width)).astype(np.float32)
     expected = squares(whitening, means, queries)
     chosen = rng.integers(classes, size=(30, 2))
-    nearest, found = gaussians.distances_to(queries, chosen)
+    nearest, found = distances_to(gaussians, queries, chosen)
     np.testing.assert_allclose(nearest, expected.min(axis=2), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(
         found.transpose(0, 2, 1),
@@ -87,7 +93,7 @@ def test_no_distance_is_below_zero(rng: np.random.Generator) -> None:
     gaussians = Gaussians(means, Gaussians.fit(known, labels).whitening)
     at_means = means.transpose(1, 0, 2)
     chosen = np.arange(CLASSES)[:, None]
-    nearest, own = gaussians.distances_to(at_means, chosen)
+    nearest, own = distances_to(gaussians, at_means, chosen)
     assert (nearest >= 0).all()
     assert (own >= 0).all()
     np.testing.assert_allclose(own, 0, atol=1e-6)
@@ -107,10 +113,10 @@ def test_distances_do_not_depend_on_the_batch(rng: np.random.Generator) -> None:
     queries, _ = vectors(rng, 300)
     classes = rng.integers(CLASSES, size=(300, 2))
     gaussians = Gaussians.fit(known, labels)
-    nearest, chosen = gaussians.distances_to(queries, classes)
+    nearest, chosen = distances_to(gaussians, queries, classes)
     assert np.array_equal(gaussians.distances(np.asfortranarray(queries)), nearest)
     for first, end in ((0, 1), (7, 8), (5, 12), (100, 300)):
-        part = gaussians.distances_to(queries[first:end], classes[first:end])
+        part = distances_to(gaussians, queries[first:end], classes[first:end])
         assert np.array_equal(part[0], nearest[first:end])
         assert np.array_equal(part[1], chosen[first:end])
         assert np.array_equal(gaussians.distances(queries[first:end]), nearest[first:end])
@@ -120,13 +126,13 @@ def test_where_nothing_moved_nothing_is_far() -> None:
     gaussians = Gaussians.fit(np.ones((6, 2, 4)), np.zeros(6, dtype=int))
     queries = 2 * np.ones((3, 2, 4))
     assert not gaussians.distances(queries).any()
-    assert not gaussians.distances_to(queries, np.zeros((3, 2), dtype=int))[1].any()
+    assert not distances_to(gaussians, queries, np.zeros((3, 2), dtype=int))[1].any()
 
 
 def test_no_images_have_no_distances(rng: np.random.Generator) -> None:
     known, labels = vectors(rng)
     gaussians = Gaussians.fit(known, labels)
-    nearest, chosen = gaussians.distances_to(known[:0], np.zeros((0, 2), dtype=int))
+    nearest, chosen = distances_to(gaussians, known[:0], np.zeros((0, 2), dtype=int))
     assert nearest.shape == gaussians.distances(known[:0]).shape == (0, len(WIDTHS))
     assert chosen.shape == (0, 2, len(WIDTHS))
 
