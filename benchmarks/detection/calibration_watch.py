@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image, ImageFilter
 
 from benchmarks.common import arguments, write_result
 from detector.calibration import Calibration
 from models.datasets.base import load_dataset
 from models.features import Features, extract_features
+from models.files import write_atomically
 from models.loading import LoadedNetwork, load_network
 from models.progress import progress_bar
 from models.residuals import discover
@@ -29,6 +31,7 @@ from service.monitoring.cusum import PagingRule, paging_rule
 from service.monitoring.model_watch import ModelWatch
 from service.monitoring.series import DELTAS
 from service.monitoring.urn import MEMORY, ODDS, START_EVERY, bins_of, fresh_share, odds_factor, plug_in_factor
+from service.report.figures.svg import as_png
 
 COUNTS = (500, 1000, 5000)
 FPR = 0.05
@@ -285,8 +288,6 @@ def microseconds(rounds: int) -> dict[str, float]:
 
 def draw(path: Path, seed: int) -> None:
     """Draw the tests of one stream of 8,000 images whose flags double at image 5,000."""
-    from matplotlib.figure import Figure
-
     calibration = (50, 1001)
     rule = paging_rule(*calibration, FPR)
     assert rule is not None
@@ -305,7 +306,7 @@ def draw(path: Path, seed: int) -> None:
     for axes in (upper, lower):
         axes.axvline(5000, color="grey", linestyle=":")
         axes.legend(loc="upper left")
-    figure.savefig(path, dpi=110)
+    write_atomically(path, as_png(figure))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,11 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from benchmarks.common import arguments, write_result
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
-from models.files import write_json
+from models.files import write_atomically, write_json
 from models.networks.runge_kutta import OUTPUTS, RungeKuttaNetwork, parse_steps
 from models.normalization import Normalized
 from models.objectives.base import build_objective
@@ -29,6 +31,7 @@ from models.training.depth import AdaptiveDepth, DepthRule
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
 from service.inputs import hold_out
+from service.report.figures.svg import as_png
 
 __all__ = ["CASES", "Case", "run"]
 
@@ -167,13 +170,8 @@ def _count(network: nn.Module) -> int:
 
 def draw(cases: Sequence[dict[str, Any]], epochs: int, path: Path) -> None:
     """Number of blocks and mean step of each stage by epoch, a column per adaptive case of the first instance."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     adaptive = [case for case in cases if case["rule"]]
     figure = Figure(figsize=(3.5 * len(adaptive), 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(adaptive), sharex=True, sharey="row", squeeze=False)
     for column, case in zip(axes.T, adaptive, strict=True):
         times = [0, *(entry["epoch"] for entry in case["instances"][0]["history"]), epochs]
@@ -195,8 +193,7 @@ def draw(cases: Sequence[dict[str, Any]], epochs: int, path: Path) -> None:
     axes[0, 0].set_ylabel("blocks")
     axes[1, 0].set_ylabel("mean step size")
     axes[0, 0].legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    write_atomically(path, as_png(figure))
 
 
 def main(argv: list[str] | None = None) -> None:

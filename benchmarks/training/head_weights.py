@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.common import arguments, write_result
 from models.datasets.base import DatasetRequest, ImageDataset, load_dataset
+from models.files import write_atomically
 from models.normalization import Normalized
 from models.objectives.base import build_objective
 from models.registry import NETWORKS
 from models.training.loop import accuracy, train
 from models.training.recipe import Recipe
 from service.inputs import hold_out
+from service.report.figures.svg import as_png
 
 __all__ = ["draw", "run"]
 
@@ -76,11 +79,7 @@ def _weights(layer: nn.Linear) -> dict[str, Any]:
 
 def draw(networks: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Histograms of the weights, a column per layer, the networks above each other."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(networks), 2, sharex="col", squeeze=False)
     for row, network in zip(axes, networks, strict=True):
         for number, (axis, layer) in enumerate(zip(row, network["layers"], strict=True), start=1):
@@ -90,8 +89,7 @@ def draw(networks: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("value")
         axis.locator_params(axis="x", nbins=5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    write_atomically(path, as_png(figure))
 
 
 def main(argv: list[str] | None = None) -> None:
