@@ -10,7 +10,7 @@ __all__ = [
     "few_images", "matrix", "near_far", "outliers", "sets", "worst_case", "worst_cases",
 ]  # fmt: skip
 
-OBJECTIVES = ("cross-entropy", "least action", "reverse cross-entropy")
+OBJECTIVES = ("cross-entropy", "least action", "fixed weight", "reverse cross-entropy")
 
 
 def sets(result: Result) -> list[str]:
