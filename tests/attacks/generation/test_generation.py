@@ -225,6 +225,26 @@ def test_an_edited_forward_changes_the_key(digits_network: Digits, tmp_path: Pat
     assert (first.images != second.images).any()
 
 
+def test_a_plain_attribute_of_a_part_changes_the_digest_and_its_mode_does_not(digits_network: Digits) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, inner: nn.Module, **options: object) -> None:
+            super().__init__()
+            self.inner = inner
+            vars(self).update(options)
+
+    def digest(**options: object) -> str:
+        return network_digest(nn.Sequential(Scaled(digits_network.network, **options)))
+
+    every = [{}, {"scale": 1}, {"scale": 2}, {"scale": 2.5}, {"mode": "min"}, {"sizes": (1, [2, "a"])}, {"by": {1: 2}}]
+    digests = [digest(**options) for options in every]
+    assert len(set(digests)) == len(every)
+    assert digests == [digest(**options) for options in every]
+    # Of these, neither can enter: an object's `repr` can contain its address.
+    assert digest(hook=object()) == digest(_private=3) == digests[0]
+    network = nn.Sequential(Scaled(digits_network.network))
+    assert network_digest(network.train()) == network_digest(network.eval()) == digests[0]
+
+
 def test_workers_change_nothing(digits_network: Digits, tmp_path: Path) -> None:
     attack = APGD(steps=3, restarts=2)
     threads = torch.get_num_threads()
