@@ -287,7 +287,7 @@ def microseconds(rounds: int) -> dict[str, float]:
 
 
 def draw(path: Path, seed: int) -> None:
-    """Draw the tests of one stream of 8,000 images whose flags double at image 5,000."""
+    """Plot the tests of one stream of 8,000 images whose rate of flags doubles at image 5,000."""
     calibration = (50, 1001)
     rule = paging_rule(*calibration, FPR)
     assert rule is not None

@@ -12,6 +12,7 @@ from service.report.figures.svg import as_png
 
 __all__ = ["draw"]
 
+_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 _MODES = {"figure-43": "in parallel", "table-11": "in sequence", "multi-lap": "in laps"}
 
 
@@ -30,7 +31,9 @@ def draw(experiments: Mapping[str, Any], folder: Path) -> None:
     if epochs:
         figure, panels = _figure(len(epochs), 10)
         for axes, row in zip(panels, epochs, strict=True):
-            _lines(axes, row["methods"], "tracked", f"{row['dataset']}, {row['images']:,} images", "epoch")
+            _lines(
+                axes, row["methods"], "tracked", f"{_NAMES[row['dataset']]}, {row['images']:,} training images", "epoch"
+            )
         _save(figure, folder / "accuracy-during-training.png")
     modes = [(title, row) for name, title in _MODES.items() for row in _rows(experiments, name)]
     if modes:
@@ -67,6 +70,7 @@ def _lines(axes: Axes, methods: Sequence[Mapping[str, Any]], key: str, title: st
         if None not in method[key]["low"]:
             axes.fill_between(numbers, found["low"], found["high"], alpha=0.2)
     axes.set(title=title, xlabel=label, ylabel="test accuracy, %")
+    axes.set_ylim(bottom=max(0, axes.get_ylim()[0]))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize="small")
 

@@ -96,20 +96,21 @@ class AttackContext:
 
     # --- inputs of the attacks
 
-    def random_starts(self, decide: Decide, rows: NDArray[np.int64]) -> Tensor:
-        """``(b,)`` bool: `decide` accepts at least one of 100 uniformly random images, which each row draws anew.
+    def has_random_start(self, decide: Decide, rows: NDArray[np.int64]) -> Tensor:
+        """``(b,)`` bool: whether `decide` accepts at least one of 100 uniformly random images, drawn for each row.
 
         Args:
-            decide: of points and positions in `rows`.
-            rows: ``(b,)``, of the images.
+            decide: a function of images and their positions in `rows`.
+            rows: ``(b,)``, indices of images.
         """
         noise = ImageNoise(self.settings.seed, 0)
         template = self.images[:1].expand(_RANDOM_STARTS, -1, -1, -1)
-        found = []
+        accepted = []
         for position, row in enumerate(rows.tolist()):
-            points = (noise.uniform(template, row) + 1) / 2
-            found.append(bool(decide(points, torch.full((len(points),), position, device=points.device)).any()))
-        return torch.tensor(found, dtype=torch.bool, device=self.images.device)
+            candidates = (noise.uniform(template, row) + 1) / 2
+            positions = torch.full((len(candidates),), position, device=candidates.device)
+            accepted.append(bool(decide(candidates, positions).any()))
+        return torch.tensor(accepted, dtype=torch.bool, device=self.images.device)
 
     def decide(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Decide:
         """`(images, rows) → (b,) bool`: not flagged and predicted as `wanted(predicted, rows)`, by a small lead."""

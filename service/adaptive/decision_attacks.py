@@ -16,8 +16,8 @@ Result = tuple[AdaptiveResult, dict[str, Tensor]]
 def black_box_attack(context: AttackContext, rows: NDArray[np.int64], seed: int) -> Result:
     """HopSkipJump towards the detected images x̃, inside their predicted class and accepted by the detector.
 
-    It starts from the nearest accepted natural image of that class. The flag "random_start" says whether one of 100
-    uniformly random images of its own is a start, too.
+    It starts from the nearest accepted natural image of that class. The flag "random_start" is true if at least
+    one of 100 uniformly random images, drawn for this image, is also a start.
     """
     reached = context.tensor(context.fooled_features.predicted[rows])
     detected = context.fooled[rows]
@@ -29,7 +29,7 @@ def black_box_attack(context: AttackContext, rows: NDArray[np.int64], seed: int)
     decide = context.decide(lambda predicted, which: predicted == reached[which])
     targets = detected if context.budgets.around == "attacked" else context.images[rows]
     result = black_box(decide, targets, starts, **context.hop_skip_jump_options(seed))
-    return result, {"random_start": context.random_starts(decide, rows)}
+    return result, {"random_start": context.has_random_start(decide, rows)}
 
 
 def whole_system_attack(context: AttackContext, rows: NDArray[np.int64], seed: int) -> Result:

@@ -35,8 +35,9 @@ from them.
 epsilon / 2; null if it did not run.
 
 HopSkipJump starts from accepted natural images and therefore evades nearly every detector; the informative figures are
-its shares within a distance. "random_start" is the share of images for which one of 100 uniformly random images is a
-start, too. An attack that can only use such starts, as in ART, succeeds on these images and fails on the others.
+its shares within a distance. "random_start" is the share of images for which at least one of 100 uniformly random
+images, drawn for each image, is also a start. An attack that uses random starts only, as in ART, evades on the images
+with a random start and fails on all others.
 """
 
 from collections.abc import Sequence

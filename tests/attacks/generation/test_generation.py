@@ -225,7 +225,7 @@ def test_an_edited_forward_changes_the_key(digits_network: Digits, tmp_path: Pat
     assert (first.images != second.images).any()
 
 
-def test_a_plain_attribute_of_a_part_changes_the_digest_and_its_mode_does_not(digits_network: Digits) -> None:
+def test_attributes_of_submodules_change_the_digest_and_the_training_mode_does_not(digits_network: Digits) -> None:
     class Scaled(nn.Module):
         def __init__(self, inner: nn.Module, **options: object) -> None:
             super().__init__()
@@ -239,7 +239,7 @@ def test_a_plain_attribute_of_a_part_changes_the_digest_and_its_mode_does_not(di
     digests = [digest(**options) for options in every]
     assert len(set(digests)) == len(every)
     assert digests == [digest(**options) for options in every]
-    # Of these, neither can enter: an object's `repr` can contain its address.
+    # The `repr` of an object can contain its address, and private attributes are ignored.
     assert digest(hook=object()) == digest(_private=3) == digests[0]
     network = nn.Sequential(Scaled(digits_network.network))
     assert network_digest(network.train()) == network_digest(network.eval()) == digests[0]

@@ -10,17 +10,17 @@ pytestmark = pytest.mark.slow
 
 
 def _result(network: str, share: float | None, images: int) -> dict[str, Any]:
-    found = {"attacks": {"black_box": {"random_start": share, "attempted": images}}}
+    figures = {"attacks": {"black_box": {"random_start": share, "attempted": images}}}
     return {
         "evaluation": {"network": network},
         "adaptive": {
-            "transport fitted on carlini_wagner": found,
-            "transport fitted on carlini_wagner, all_class vote alone": found,
+            "transport fitted on carlini_wagner": figures,
+            "transport fitted on carlini_wagner, all_class vote alone": figures,
         },
     }
 
 
-def test_random_starts_stand_beside_the_published_share_of_the_same_detector_and_objective() -> None:
+def test_random_starts_have_the_published_share_of_the_same_detector_and_objective() -> None:
     rows = random_starts({"a": _result("pretrained:a", 0.25, 4), "b": _result("pretrained:a-least-action", None, 0)})
     assert rows[2:] == [
         "| cross-entropy | `transport` | 16.5% | 4 | 25.0% (0.6% to 80.6%) |",

@@ -92,7 +92,9 @@ def test_the_network_alone_is_attacked_at_each_budget_and_half_of_it(
     assert robust["network"] == pytest.approx(figures["natural"]["accuracy"] * (1 - rows[1]["network_fooled"]))
 
 
-def test_each_image_draws_its_own_random_starts(energy: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
+def test_random_starts_differ_between_images_and_not_between_batches(
+    energy: Pipeline, images: torch.Tensor, labels: torch.Tensor
+) -> None:
     context = AttackContext(
         System(energy), images, labels, AdaptiveSettings(budgets=BUDGETS, seed=SEED), progress=False
     )
@@ -103,7 +105,7 @@ def test_each_image_draws_its_own_random_starts(energy: Pipeline, images: torch.
         drawn.append(points)
         return points[:, 0, 0, 0] < 0.01
 
-    found = context.random_starts(decide, np.arange(COUNT))
+    found = context.has_random_start(decide, np.arange(COUNT))
     points = torch.stack(drawn)
     assert points.shape == (COUNT, 100, *images.shape[1:])
     assert points.min() >= 0
@@ -111,7 +113,7 @@ def test_each_image_draws_its_own_random_starts(energy: Pipeline, images: torch.
     assert len(torch.unique(points.flatten(0, 1)[:, 0, 0], dim=0)) == COUNT * 100
     assert torch.equal(found, (points[:, :, 0, 0, 0] < 0.01).any(1))
     drawn.clear()
-    assert torch.equal(context.random_starts(decide, np.array([7, 2])), found[[7, 2]])
+    assert torch.equal(context.has_random_start(decide, np.array([7, 2])), found[[7, 2]])
     assert torch.equal(torch.stack(drawn), points[[7, 2]])
 
 
