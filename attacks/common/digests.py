@@ -34,18 +34,22 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any] | FloatImages]) -> str:
 
 
 def network_digest(network: nn.Module) -> str:
-    """SHA-256 of a network: its `repr`, weights and buffers, and the class and attributes of every submodule.
+    """SHA-256 of a network: its `repr`, weights and buffers, and the class of every submodule.
 
-    Attributes are the public ones that are numbers, strings, or tuples, lists and dictionaries of them. The code of a
-    class is represented by the name of its Python module, or by the SHA-256 of a user's file, so that an edited
-    `forward` changes the digest. For a class from elsewhere, a change of code with the same name does not.
+    The code of a class is represented by the name of its Python module, or by the SHA-256 of a user's file, so that an
+    edited `forward` changes the digest. For a class from elsewhere, a change of code with the same name does not. For a
+    class of a user's file, public attributes that are numbers, strings or tuples of them are part of the digest, since
+    two functions of the file can build networks that differ in nothing else.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())  # a state dict lacks some buffers
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = hashlib.sha256(f"{network!r}|".encode())
     for name, part in network.named_modules():
-        digest.update(f"{name}|{code_identity(type(part).__module__)}|{type(part).__qualname__}|".encode())
-        digest.update(f"{_attributes(part)!r}|".encode())
+        module = type(part).__module__
+        code = code_identity(module)
+        digest.update(f"{name}|{code}|{type(part).__qualname__}|".encode())
+        if code != module:
+            digest.update(f"{_attributes(part)!r}|".encode())
     for name in sorted(arrays):
         digest.update(f"{name}|{arrays[name].dtype}|{tuple(arrays[name].shape)}|".encode())
         # As bytes, since NumPy has no bfloat16.
@@ -54,17 +58,15 @@ def network_digest(network: nn.Module) -> str:
 
 
 def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
-    """Public attributes whose `repr` is the same in every process, in the order of their names."""
+    """Public attributes that are numbers, strings or tuples of them, in the order of their names."""
     return sorted(
-        (key, value)
-        for key, value in vars(module).items()
-        if not key.startswith("_") and key != "training" and _has_constant_repr(value)
+        (name, value)
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and _is_plain(value)
     )
 
 
-def _has_constant_repr(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(_has_constant_repr(each) for pair in value.items() for each in pair)
-    if isinstance(value, (tuple, list)):
-        return all(map(_has_constant_repr, value))
-    return value is None or isinstance(value, (bool, int, float, complex, str))
+def _is_plain(value: object) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return type(value) in (bool, int, float, str)

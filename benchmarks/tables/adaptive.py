@@ -83,8 +83,8 @@ def random_starts(results: Mapping[str, Result]) -> list[str]:
         objective = "least action" if "least-action" in result["evaluation"]["network"] else "cross-entropy"
         for detector, figures in _detectors(result):
             entry = figures["attacks"]["black_box"]
-            share, count, ours = entry["random_start"], entry["attempted"], "–"
-            if count:
+            share, count, ours = entry.get("random_start"), entry["attempted"], "–"
+            if share is not None:
                 interval = clopper_pearson(round(share * count), count)
                 ours = f"{percent(share)} ({interval.low:.1%} to {interval.high:.1%})"
             published = _PUBLISHED_EVADED.get((objective, detector.strip("`")))

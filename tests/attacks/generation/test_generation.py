@@ -225,24 +225,29 @@ def test_an_edited_forward_changes_the_key(digits_network: Digits, tmp_path: Pat
     assert (first.images != second.images).any()
 
 
-def test_attributes_of_submodules_change_the_digest_and_the_training_mode_does_not(digits_network: Digits) -> None:
-    class Scaled(nn.Module):
-        def __init__(self, inner: nn.Module, **options: object) -> None:
-            super().__init__()
-            self.inner = inner
-            vars(self).update(options)
-
-    def digest(**options: object) -> str:
-        return network_digest(nn.Sequential(Scaled(digits_network.network, **options)))
-
-    every = [{}, {"scale": 1}, {"scale": 2}, {"scale": 2.5}, {"mode": "min"}, {"sizes": (1, [2, "a"])}, {"by": {1: 2}}]
-    digests = [digest(**options) for options in every]
-    assert len(set(digests)) == len(every)
-    assert digests == [digest(**options) for options in every]
-    # The `repr` of an object can contain its address, and private attributes are ignored.
-    assert digest(hook=object()) == digest(_private=3) == digests[0]
-    network = nn.Sequential(Scaled(digits_network.network))
-    assert network_digest(network.train()) == network_digest(network.eval()) == digests[0]
+def test_attributes_of_a_users_modules_change_the_digest_and_the_training_mode_does_not(tmp_path: Path) -> None:
+    built = {
+        "plain": "{}", "one": "{'scale': 1}", "two": "{'scale': 2}", "real": "{'scale': 2.5}", "name": "{'mode': 'a'}",
+        "sizes": "{'sizes': (1, (2, 'a'))}",
+        # No part of the digest: private, of no constant `repr`, or a cache that `forward` fills.
+        "private": "{'_calls': 1}", "hooked": "{'hook': object()}", "cache": "{'cache': {}}",
+    }  # fmt: skip
+    file = tmp_path / "network.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Scaled(nn.Module):\n"
+        "    def __init__(self, **options):\n        super().__init__()\n"
+        "        torch.manual_seed(0)\n        self.layer = nn.Linear(768, 10)\n        vars(self).update(options)\n\n"
+        "    def forward(self, images):\n        return self.layer(images.flatten(1))\n"
+        + "".join(f"\n\ndef {name}():\n    return Scaled(**{options})\n" for name, options in built.items())
+    )
+    networks = {name: load_network(f"{file}:{name}", image_shape=(3, 16, 16)).network for name in built}
+    digests = {name: network_digest(network) for name, network in networks.items()}
+    assert len(set(digests.values())) == 6
+    assert digests["private"] == digests["hooked"] == digests["cache"] == digests["plain"]
+    for name, network in networks.items():
+        assert network_digest(network.train()) == network_digest(network.eval()) == digests[name]
+    again = load_network(f"{file}:sizes", image_shape=(3, 16, 16)).network
+    assert network_digest(again) == digests["sizes"]
 
 
 def test_workers_change_nothing(digits_network: Digits, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.slow
 
 
 def _result(network: str, share: float | None, images: int) -> dict[str, Any]:
-    figures = {"attacks": {"black_box": {"random_start": share, "attempted": images}}}
+    start = {} if share is None else {"random_start": share}  # without flagged images, the report has none
+    figures = {"attacks": {"black_box": {"attempted": images, **start}}}
     return {
         "evaluation": {"network": network},
         "adaptive": {

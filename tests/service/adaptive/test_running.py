@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from attacks.adaptive.result import AdaptiveResult
+from attacks.decision_based.search import Decide
 from detector.calibration import Calibration
 from detector.detectors.energy import Energy
 from detector.detectors.mahalanobis import Mahalanobis
@@ -92,6 +93,29 @@ def test_the_network_alone_is_attacked_at_each_budget_and_half_of_it(
     assert robust["network"] == pytest.approx(figures["natural"]["accuracy"] * (1 - rows[1]["network_fooled"]))
 
 
+def test_black_box_reports_which_images_have_a_random_start(
+    transport: Pipeline, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: dict[int, bool] = {}
+
+    def has_random_start(context: AttackContext, decide: Decide, rows: np.ndarray) -> torch.Tensor:
+        """Every second image has one; `decide` is compared with the verdicts of natural images."""
+        clear = context.system.margins(context.natural)[context.accepted] < -1e-3  # `decide` requires a lead
+        for position, row in enumerate(rows):
+            reached = context.fooled_features.predicted[row] == context.natural.predicted[context.accepted]
+            answers = decide(context.images[context.accepted], torch.full((len(context.accepted),), position))
+            assert np.array_equal(answers.numpy()[clear], reached[clear])
+            reported[int(row)] = len(reported) % 2 == 0
+        return torch.tensor([reported[int(row)] for row in rows])
+
+    monkeypatch.setattr(AttackContext, "has_random_start", has_random_start)
+    found = attacked(transport, images, labels, ["black_box"], seed=SEED)
+    (black_box,) = found.sets
+    assert reported.keys() == set(np.flatnonzero(black_box.attempted).tolist())
+    assert len(reported) > 1
+    assert all(black_box.extra["random_start"][row] == wanted for row, wanted in reported.items())
+
+
 def test_random_starts_differ_between_images_and_not_between_batches(
     energy: Pipeline, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
@@ -115,6 +139,10 @@ def test_random_starts_differ_between_images_and_not_between_batches(
     drawn.clear()
     assert torch.equal(context.has_random_start(decide, np.array([7, 2])), found[[7, 2]])
     assert torch.equal(torch.stack(drawn), points[[7, 2]])
+    drawn.clear()
+    settings = AdaptiveSettings(budgets=BUDGETS, seed=SEED + 1)
+    AttackContext(System(energy), images, labels, settings, progress=False).has_random_start(decide, np.array([7]))
+    assert not torch.equal(drawn[0], points[7])
 
 
 def test_state_of_the_network_is_restored(transport: Pipeline, images: torch.Tensor, labels: torch.Tensor) -> None:
