@@ -31,9 +31,8 @@ def draw(experiments: Mapping[str, Any], folder: Path) -> None:
     if epochs:
         figure, panels = _figure(len(epochs), 10)
         for axes, row in zip(panels, epochs, strict=True):
-            _lines(
-                axes, row["methods"], "tracked", f"{_NAMES[row['dataset']]}, {row['images']:,} training images", "epoch"
-            )
+            name = _NAMES.get(row["dataset"], row["dataset"])
+            _lines(axes, row["methods"], "tracked", f"{name}, {row['images']:,} training images", "epoch")
         _save(figure, folder / "accuracy-during-training.png")
     modes = [(title, row) for name, title in _MODES.items() for row in _rows(experiments, name)]
     if modes:
