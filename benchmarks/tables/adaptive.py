@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.tables.cells import Entry, Result, number, percent
+from benchmarks.tables.detection import objectives_of
 from models.intervals import clopper_pearson
 
 __all__ = ["accepted_or_flagged", "adaptive", "random_starts", "robustness"]
@@ -79,8 +80,7 @@ def random_starts(results: Mapping[str, Result]) -> list[str]:
         "| trained with | detector | published | flagged images | with a random start (95 % interval) |",
         "|---|---|---|---|---|",
     ]
-    for result in results.values():
-        objective = "least action" if "least-action" in result["evaluation"]["network"] else "cross-entropy"
+    for objective, result in objectives_of(results):
         for detector, figures in _detectors(result):
             entry = figures["attacks"]["black_box"]
             share, count, ours = entry.get("random_start"), entry["attempted"], "–"
